@@ -68,7 +68,7 @@ class PreprocessSpec(BaseModel):
     @property
     def input_units(self) -> str:
         """What a consumer hands to the portable model."""
-        if self.window == "file" or self.window == IDENTITY:
+        if self.window in ("file", IDENTITY):
             return "grey levels 0..255"
         return "Hounsfield units" if self.modality == "CT" else "modality units"
 
@@ -86,7 +86,8 @@ def area_weights(length: int, side: int, size: int) -> NDArray[np.float32]:
     start = np.arange(size)[:, None] * step
     pixel = np.arange(length)[None, :] + (side - length) // 2
     overlap = np.minimum(start + step, pixel + 1) - np.maximum(start, pixel)
-    return (np.clip(overlap, 0, None) / step).astype(np.float32)
+    weights: NDArray[np.float32] = (np.clip(overlap, 0, None) / step).astype(np.float32)
+    return weights
 
 
 def prepare(
@@ -103,10 +104,11 @@ def prepare(
     height, width = values.shape
     side = max(height, width)
     small = area_weights(height, side, size_px) @ shown @ area_weights(width, side, size_px).T
-    return np.rint(small * LEVELS).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(small * LEVELS).astype(np.uint8)
+    return levels
 
 
 def to_modality_units(levels: NDArray[np.uint8], window: Window) -> NDArray[np.float32]:
-    """Return values that `prepare` maps back to exactly these levels: how stored rows meet a portable model."""
+    """Return values that `prepare` maps back to exactly these levels, for rows that meet a portable model."""
     lower, upper = window.bounds
     return (lower + levels.astype(np.float32) * ((upper - lower) / LEVELS)).astype(np.float32)

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.preprocess import Window
+from imaging.preprocess import PreprocessSpec, Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,10 @@ class Source(Protocol):
     @property
     def kind(self) -> str:
         """The source's kind, a key of `imaging.sources.open.KINDS`."""
+        ...
+
+    def default_spec(self) -> PreprocessSpec:
+        """Return how its images are prepared where nobody says otherwise."""
         ...
 
     def scan(self) -> Iterator[SourceFile]:

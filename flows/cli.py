@@ -1,0 +1,241 @@
+"""Owns the command line: `radloop run | ingest | train | evaluate | reevaluate | up | status | down | demo`."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+import yaml
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+
+from imaging.errors import RadloopError, UserFault
+from tasks.settings import Settings, activate
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Close the loop between an image archive and a model in use.",
+)
+console = Console()
+Asked = TypeVar("Asked", bound=BaseModel)
+
+Source = Annotated[str, typer.Option(help="Folder with DICOM files, or an NPZ file in MedMNIST's layout.")]
+Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
+Positive = Annotated[str | None, typer.Option(help="Of two labels, the one that is looked for.")]
+Name = Annotated[str | None, typer.Option(help="Name of the dataset and of the model. [default: radloop]")]
+Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
+Network = Annotated[
+    str | None, typer.Option(help="small_cnn, residual_small, resnet18 or mobilenet_v3_small.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that train together.")]
+Again = Annotated[bool, typer.Option("--again", help="Train even where nothing has changed.")]
+
+
+@app.callback()
+def common(
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the embedded default. [default: .radloop]")
+    ] = None,
+) -> None:
+    """Choose the home for this command."""
+    if home is not None:
+        os.environ["RADLOOP_HOME"] = str(home)
+
+
+@app.command()
+def run(
+    source: Source = "",
+    labels: Labels = None,
+    name: Name = None,
+    config: Config = None,
+    label_column: LabelColumn = None,
+    positive: Positive = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    again: Again = False,
+) -> None:
+    """Run the nightly flow: ingest, train, evaluate, and promote the model if it proves itself."""
+    from tasks.requests import NightlyRequest
+
+    asked = {
+        "source": source,
+        "labels": labels,
+        "dataset": name,
+        "label_column": label_column,
+        "positive": positive,
+    }
+    training = {"network": network, "epochs": epochs, "workers": workers}
+    request = ask(NightlyRequest, config, asked | {"training": training, "again": again or None})
+    needs_source(request.source)
+    with_flow("nightly", request)
+    settings = activate()
+    (settings.folder / "nightly.json").write_text(request.model_dump_json(indent=1))
+    console.print(closing_words(settings, request.dataset), soft_wrap=True)
+
+
+@app.command()
+def ingest(
+    source: Source = "",
+    labels: Labels = None,
+    name: Name = None,
+    config: Config = None,
+    label_column: LabelColumn = None,
+    positive: Positive = None,
+) -> None:
+    """Take in what is new in a source."""
+    from tasks.requests import IngestRequest
+
+    asked = {
+        "source": source,
+        "labels": labels,
+        "dataset": name,
+        "label_column": label_column,
+        "positive": positive,
+    }
+    request = ask(IngestRequest, config, asked)
+    needs_source(request.source)
+    with_flow("ingest", request)
+
+
+@app.command()
+def train(
+    name: Name = None,
+    config: Config = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    again: Again = False,
+) -> None:
+    """Train a candidate on the newest version of a dataset."""
+    from tasks.requests import TrainRequest
+
+    training = {"network": network, "epochs": epochs, "workers": workers}
+    with_flow(
+        "train", ask(TrainRequest, config, {"dataset": name, "training": training, "again": again or None})
+    )
+
+
+@app.command()
+def evaluate(name: Name = None, config: Config = None) -> None:
+    """Compare the newest candidate with the champion; nothing is promoted."""
+    from tasks.requests import EvaluateRequest
+
+    with_flow("evaluate", ask(EvaluateRequest, config, {"dataset": name}))
+
+
+@app.command()
+def reevaluate(source: Source = "", labels: Labels = None, name: Name = None, config: Config = None) -> None:
+    """Measure the champion on the newest labelled data."""
+    from tasks.requests import ReevaluateRequest
+
+    asked = {"source": source, "labels": labels, "dataset": name}
+    with_flow("reevaluate", ask(ReevaluateRequest, config, asked))
+
+
+@app.command()
+def demo() -> None:
+    """Build a made-up hospital, and let two nights pass over it."""
+    from flows.demo import two_nights
+
+    two_nights(console, with_flow, closing_words)
+
+
+def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Asked:
+    """Return the request of a configuration file and of options; options that were not given do not count."""
+    values = read_config(config) if config else {}
+    for name, value in options.items():
+        if isinstance(value, dict):
+            inner = {key: item for key, item in value.items() if item is not None}
+            values[name] = {**(values.get(name) or {}), **inner}
+        elif value not in (None, ""):
+            values[name] = value
+    known = {name: value for name, value in values.items() if config is None or name in kind.model_fields}
+    try:
+        return kind.model_validate(known)
+    except ValidationError as error:
+        lines = (
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+            for item in error.errors()
+        )
+        raise UserFault("; ".join(lines)) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the content of a configuration file; YAML reads JSON too."""
+    if not path.is_file():
+        raise UserFault(f"no configuration file at {path}: give --config the path of a YAML or JSON file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserFault(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserFault(f"{path} holds {type(content).__name__} and must hold names with values")
+    return content
+
+
+def needs_source(source: str) -> None:
+    """Refuse to start without images, before any server is started."""
+    from imaging.sources.open import open_source
+
+    if not source:
+        raise UserFault("no source was given: give --source a folder with DICOM files or an NPZ file")
+    open_source(source)
+
+
+def with_flow(name: str, request: BaseModel) -> Any:
+    """Run a flow in this process, tell its outcome, and return it."""
+    started = time.monotonic()
+    activate()
+    from flows.terminal import quiet, tell
+
+    console.print(f"[bold]radloop {name}[/bold]: loading", highlight=False)
+    flow = load_flow(name)
+    quiet()
+    loaded = time.monotonic()
+    outcome = flow(request)
+    tell(
+        console,
+        name,
+        outcome,
+        {"imports": loaded - started, "flow, Prefect included": time.monotonic() - loaded},
+    )
+    return outcome
+
+
+def load_flow(name: str) -> Callable[[Any], Any]:
+    """Return a flow by its name; loading one loads Prefect, which takes seconds."""
+    from importlib import import_module
+
+    return getattr(import_module(f"flows.{name}"), name)
+
+
+def closing_words(settings: Settings, name: str) -> str:
+    """Return where everything can be opened, and the commands that come next."""
+    radloop = f"{sys.argv[0]} --home {settings.home}" if settings.home != Path(".radloop") else sys.argv[0]
+    return (
+        f"\n[bold]MLflow and Prefect[/bold]  {radloop} up   (prints their addresses; runs this every night at 02:00)"
+        f"\n[bold]Load the champion[/bold]   mlflow.pyfunc.load_model('models:/{name}@champion')"
+        f" with MLFLOW_TRACKING_URI={settings.tracking_uri}"
+        f"\n[bold]Your own images[/bold]     {sys.argv[0]} run --source FOLDER --labels LABELS.csv --name NAME"
+    )
+
+
+def main() -> None:
+    """Run the command line; what a person can mend ends with exit code 2 and without a stack trace."""
+    try:
+        app()
+    except RadloopError as error:
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Owns the flow that compares the newest candidate with the champion on the locked test patients."""
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.words import evaluation_words
+from tasks.comparison import compare, contenders, versions_for
+from tasks.evaluation import Evaluation
+from tasks.requests import EvaluateRequest
+from tasks.settings import activate
+
+
+@flow(name="evaluate", flow_run_name="evaluate {request.dataset}", log_prints=True)
+def evaluate(request: EvaluateRequest) -> Evaluation:
+    """Measure challenger and champion on the same test patients; the verdict moves nothing by itself."""
+    settings = activate()
+    pair = contenders(request.dataset, settings)
+    evaluation = compare(pair, versions_for(pair, settings), request.gate, settings)
+    print(evaluation.verdict.headline)
+    create_markdown_artifact(
+        evaluation_words(evaluation), key="evaluation", description=evaluation.verdict.headline
+    )
+    return evaluation

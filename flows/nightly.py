@@ -1,0 +1,66 @@
+"""Owns the flow of a night: ingest, train, evaluate, then the gate, promotion and the report."""
+
+import time
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.evaluate import evaluate
+from flows.ingest import ingest
+from flows.train import stop_training, train
+from flows.words import nightly_words
+from tasks.comparison import champion_of_other_spec
+from tasks.promotion import promote_candidate
+from tasks.reporting import Night, NightlyReport, publish_report
+from tasks.requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
+from tasks.settings import activate
+
+
+@flow(
+    name="nightly",
+    flow_run_name="nightly {request.dataset}",
+    log_prints=True,
+    on_cancellation=[stop_training],
+    on_crashed=[stop_training],
+)
+def nightly(request: NightlyRequest) -> NightlyReport:
+    """Take in what is new, train, and promote the model if it proves itself."""
+    settings = activate()
+    clock = Stopwatch()
+    ingested = ingest(ingest_part(request))
+    clock.lap("ingest")
+    trained = train(TrainRequest(dataset=request.dataset, training=request.training, again=request.again))
+    clock.lap("train")
+    # A champion of another preprocessing is judged on the same patients, prepared as it expects them.
+    other = champion_of_other_spec(request.dataset, settings)
+    if other is not None:
+        ingest(ingest_part(request, like=other))
+    evaluation = evaluate(EvaluateRequest(dataset=request.dataset, gate=request.gate))
+    promotion = promote_candidate(evaluation, settings)
+    clock.lap("evaluate and promote")
+    night = Night(
+        ingested=ingested,
+        trained=trained,
+        evaluation=evaluation,
+        promotion=promotion,
+        timings_s=clock.laps,
+    )
+    path = publish_report(night, settings)
+    clock.lap("report")
+    report = NightlyReport(**vars(night), report=path)
+    create_markdown_artifact(nightly_words(report), key="nightly", description=evaluation.verdict.headline)
+    return report
+
+
+class Stopwatch:
+    """Where the time goes, stage by stage, in seconds."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        """End a stage."""
+        now = time.monotonic()
+        self.laps[stage] = now - self._last
+        self._last = now

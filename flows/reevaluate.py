@@ -1,0 +1,26 @@
+"""Owns the flow that measures the champion on the newest labelled data."""
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.ingest import ingest
+from flows.words import reevaluation_words
+from tasks.comparison import champion_of_other_spec
+from tasks.reevaluation import Reevaluation, remeasure
+from tasks.requests import ReevaluateRequest, ingest_part
+from tasks.settings import activate
+
+
+@flow(name="reevaluate", flow_run_name="reevaluate {request.dataset}", log_prints=True)
+def reevaluate(request: ReevaluateRequest) -> Reevaluation:
+    """Take in what is new, measure the champion on all test patients, and say whether it still holds."""
+    settings = activate()
+    if request.source:
+        ingest(ingest_part(request))
+        other = champion_of_other_spec(request.dataset, settings)
+        if other is not None:
+            ingest(ingest_part(request, like=other))
+    outcome = remeasure(request.dataset, request.gate, settings)
+    print(outcome.headline)
+    create_markdown_artifact(reevaluation_words(outcome), key="reevaluation", description=outcome.headline)
+    return outcome

@@ -1,0 +1,64 @@
+"""Owns what a person sees in the terminal: progress without the orchestrator's noise, then the outcome."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from flows import words
+from imaging.errors import RadloopError
+
+NOISE = (
+    "Beginning flow run",
+    "Beginning subflow run",
+    "Created task run",
+    "Created subflow run",
+    "Finished in state Completed",
+    "View at ",
+    "Starting temporary server",
+    "Stopping temporary server",
+)
+LIBRARIES = {
+    "mlflow": logging.ERROR,
+    "alembic": logging.WARNING,
+    "ray": logging.ERROR,
+    "httpx": logging.WARNING,
+}
+
+
+class Calm(logging.Filter):
+    """Drops what says nothing to a user, and the traces of errors that have a message of their own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a record is shown."""
+        text = record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        told_by_us = isinstance(error, RadloopError) or "Finished in state Failed" in text
+        return not told_by_us and not text.startswith(NOISE)
+
+
+def quiet() -> None:
+    """Let the console show progress lines alone; the log that Prefect keeps stays complete."""
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            if "Console" in type(handler).__name__:
+                handler.addFilter(Calm())
+                handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    for name, level in LIBRARIES.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def tell(console: Console, name: str, outcome: Any, timings_s: Mapping[str, float]) -> None:
+    """Print an outcome; `timings_s` are added to where the time went."""
+    tellers: dict[str, Callable[[Any], str]] = {
+        "ingest": words.ingest_words,
+        "train": words.training_words,
+        "evaluate": words.evaluation_words,
+        "nightly": words.nightly_words,
+        "reevaluate": words.reevaluation_words,
+    }
+    console.print(Markdown(tellers[name](outcome)))
+    spent = [(stage, f"{seconds:.1f}") for stage, seconds in timings_s.items()]
+    console.print(Markdown(words.table(("where the time went", "s"), spent)))

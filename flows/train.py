@@ -1,0 +1,36 @@
+"""Owns the flow that trains a candidate on the newest version of a dataset."""
+
+from typing import Any
+
+from prefect import flow, runtime
+from prefect.artifacts import create_markdown_artifact
+
+from flows.words import training_words
+from tasks.requests import TrainRequest
+from tasks.settings import activate
+from tasks.training import TrainOutcome, begin, finish, fit_model, known_candidate, stop
+
+
+def stop_training(flow: Any, flow_run: Any, state: Any) -> None:
+    """Stop the Ray job of a flow run that was cancelled or has crashed."""
+    stop(str(flow_run.id), activate())
+
+
+@flow(
+    name="train",
+    flow_run_name="train {request.dataset}",
+    log_prints=True,
+    on_cancellation=[stop_training],
+    on_crashed=[stop_training],
+)
+def train(request: TrainRequest) -> TrainOutcome:
+    """Train a candidate on all workers, and register it as the challenger."""
+    settings = activate()
+    outcome = known_candidate(request, settings)
+    if outcome is None:
+        job = begin(request, settings, str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id))
+        outcome = finish(job, fit_model(job, settings), settings)
+    create_markdown_artifact(
+        training_words(outcome), key="training", description=f"Training of {request.dataset}"
+    )
+    return outcome

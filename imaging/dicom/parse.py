@@ -1,0 +1,132 @@
+"""Owns the way from a file's bytes to a data set that is whole, or to the fault that says what is missing."""
+
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
+
+from imaging.errors import DataFault, RadloopError
+
+MAGIC_AT = 128
+META_GROUP = 0x0002
+FIRST_GROUPS = (META_GROUP, 0x0008)
+UNDEFINED_LENGTH = 0xFFFFFFFF
+INFLATED_LIMIT_BYTES = 256 * 2**20
+CUT_SHORT = (EOFError, OSError, struct.error)
+"""What pydicom raises when the bytes end inside a sequence or an element's header."""
+
+
+@contextmanager
+def reading(reason: str) -> Iterator[None]:
+    """Turn whatever pydicom raises into a DataFault, and keep its messages back.
+
+    Its exceptions and warnings quote values, and a value may name a patient: only the class name passes.
+    """
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except RadloopError:
+        raise
+    except Exception as error:
+        raise DataFault(reason, type(error).__name__) from None
+    finally:
+        logger.setLevel(level)
+
+
+def parse(data: bytes) -> Dataset:
+    """Parse a whole DICOM file, with or without a preamble (PS3.10 section 7).
+
+    The data set's `file_meta` always names a transfer syntax. Raises DataFault: "not-dicom", "dicomdir",
+    "truncated" or "unreadable".
+
+    >>> parse(b"Dear colleague")
+    Traceback (most recent call last):
+    imaging.errors.DataFault: ('not-dicom', '')
+    """
+    stream = BytesIO(data)
+    stream.seek(_start(data))
+    with reading("unreadable"):
+        try:
+            return _parse(stream)
+        except CUT_SHORT as error:
+            raise DataFault("truncated", f"{type(error).__name__} after {stream.tell()} bytes") from None
+
+
+def _start(data: bytes) -> int:
+    """Return where the first element begins."""
+    if data[MAGIC_AT : MAGIC_AT + 4] == b"DICM":
+        return MAGIC_AT + 4
+    if _begins_with_element(data):
+        return 0
+    raise DataFault("not-dicom")
+
+
+def _begins_with_element(data: bytes) -> bool:
+    """Tell whether the bytes look like a data set that lost its preamble."""
+    if len(data) < MAGIC_AT:
+        return False
+    group, _, vr, length = struct.unpack_from("<HH2sH", data)
+    explicit = vr.isalpha() and vr.isupper()
+    implicit_length = int.from_bytes(data[4:8], "little")
+    return group in FIRST_GROUPS and (length if explicit else implicit_length) < len(data)
+
+
+def _parse(stream: BytesIO) -> Dataset:
+    meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=_refuse_overrun(stream, META_GROUP)))
+    if meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        raise DataFault("dicomdir")
+    # Without a syntax, pydicom recognises explicit VR itself when it is told implicit.
+    syntax = UID(meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        stream = BytesIO(_inflate(stream.read()))
+    implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    dataset = read_dataset(stream, implicit, little, stop_when=_refuse_overrun(stream))
+    if not len(dataset):
+        # pydicom throws everything away when the bytes end before a sequence's delimiter.
+        raise DataFault("truncated", "no element is complete")
+    meta.TransferSyntaxUID = syntax
+    dataset.file_meta = meta
+    return dataset
+
+
+def _refuse_overrun(stream: BytesIO, last_group: int = 0xFFFF) -> Callable[[BaseTag, str | None, int], bool]:
+    """Return a `stop_when` for pydicom, which by itself reads a value cut short without a word."""
+    size = stream.getbuffer().nbytes
+
+    def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag.group > last_group:
+            return True
+        left = size - stream.tell()
+        if length != UNDEFINED_LENGTH and length > left:
+            raise DataFault("truncated", f"{tag} has {length} bytes, {left} are left")
+        return False
+
+    return stop
+
+
+def _inflate(data: bytes) -> bytes:
+    """Undo the deflated transfer syntax (PS3.5 A.5) within a limit on memory."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    plain = inflater.decompress(data, INFLATED_LIMIT_BYTES)
+    if inflater.unconsumed_tail:
+        raise DataFault("unreadable", f"the data set inflates to more than {INFLATED_LIMIT_BYTES} bytes")
+    if not inflater.eof:
+        raise DataFault("truncated", f"the deflated data set ends after {len(data)} bytes")
+    return plain

@@ -1,0 +1,138 @@
+"""Owns the label table: reading it, joining it to images, and saying what did not fit."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imaging.deidentify.pseudonyms import Level, Pseudonyms
+from imaging.errors import UserFault
+
+LEVELS: dict[str, Level] = {
+    "sopinstanceuid": "instance",
+    "seriesinstanceuid": "series",
+    "studyinstanceuid": "study",
+    "patientid": "patient",
+}
+"""Which identifier a column holds, by its name without case, spaces and underscores."""
+
+NEGATIVE = frozenset(
+    {"0", "absent", "benign", "control", "false", "healthy", "negative", "no", "none", "normal"}
+)
+"""Names of the class that is not looked for; in a table of two classes it comes first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelTable:
+    """Labels by pseudonym; the original identifiers end here."""
+
+    level: Level
+    labels: Mapping[str, str]
+    lines: Mapping[str, int]
+    conflicts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelReport:
+    """What did not fit between labels and images: lines of the label table and pseudonyms of images."""
+
+    lines_without_image: tuple[int, ...] = ()
+    images_without_label: tuple[str, ...] = ()
+    lines_in_conflict: tuple[int, ...] = ()
+    images_in_conflict: tuple[str, ...] = field(default=())
+
+
+def read_labels(path: Path, pseudonyms: Pseudonyms, column: str | None = None) -> LabelTable:
+    """Read a CSV with one identifier column and one label column, both found by name."""
+    if not path.is_file():
+        raise UserFault(f"no label table at {path}: give --labels the path of a CSV file")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        names = list(reader.fieldnames or [])
+        key_column, level = _key_column(path, names)
+        label_column = _label_column(path, names, key_column, column)
+        pairs = [(row[key_column], row[label_column]) for row in reader]
+    return collect_labels(level, pairs, pseudonyms)
+
+
+def collect_labels(level: Level, pairs: Iterable[tuple[str, str]], pseudonyms: Pseudonyms) -> LabelTable:
+    """Gather (identifier, label) pairs; an identifier with two different labels has none."""
+    labels: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    conflicts = set()
+    # The first line of the file holds the names of the columns.
+    for line, (identifier, label) in enumerate(pairs, start=2):
+        key, value = pseudonyms.key(level, identifier or ""), (label or "").strip()
+        if not value:
+            continue
+        if labels.setdefault(key, value) != value:
+            conflicts.add(key)
+        lines.setdefault(key, line)
+    kept = {key: label for key, label in labels.items() if key not in conflicts}
+    return LabelTable(level=level, labels=kept, lines=lines, conflicts=frozenset(conflicts))
+
+
+def join(table: LabelTable, keys: Mapping[Level, list[str]]) -> tuple[list[str | None], LabelReport]:
+    """Return the label of each image, and what did not fit.
+
+    `keys` holds, for each level, the pseudonym of every image in one common order.
+    """
+    mine = keys[table.level]
+    labels = [table.labels.get(key) for key in mine]
+    seen = set(mine)
+    instances = keys["instance"]
+    unlabelled = [i for i, key in enumerate(mine) if key not in table.lines]
+    disputed = [i for i, key in enumerate(mine) if key in table.conflicts]
+    return labels, LabelReport(
+        lines_without_image=tuple(line for key, line in table.lines.items() if key not in seen),
+        images_without_label=tuple(instances[i] for i in unlabelled),
+        lines_in_conflict=tuple(table.lines[key] for key in sorted(table.conflicts)),
+        images_in_conflict=tuple(instances[i] for i in disputed),
+    )
+
+
+def order_classes(labels: Iterable[str], positive: str | None = None) -> tuple[str, ...]:
+    """Return the classes in their order; of two, the second is the one that is looked for.
+
+    >>> order_classes(["normal", "lesion", "normal"])
+    ('normal', 'lesion')
+    >>> order_classes(["10", "9"])
+    ('9', '10')
+    """
+    classes = sorted(
+        set(labels), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)
+    )
+    if positive is not None and positive not in classes:
+        raise UserFault(f"positive label {positive!r} is not among the labels {classes}: name one of them")
+    if len(classes) == 2:
+        named_negative = [name.lower() in NEGATIVE for name in classes]
+        guess = classes[0] if named_negative == [False, True] else classes[1]
+        classes.sort(key=lambda name: name == (positive or guess))
+    return tuple(classes)
+
+
+def _key_column(path: Path, names: list[str]) -> tuple[str, Level]:
+    for name in names:
+        level = LEVELS.get(name.strip().lower().replace(" ", "").replace("_", ""))
+        if level is not None:
+            return name, level
+    raise UserFault(
+        f"{path.name} has the columns {names} and none is an identifier: "
+        "name one SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID"
+    )
+
+
+def _label_column(path: Path, names: list[str], key_column: str, wanted: str | None) -> str:
+    if wanted is not None:
+        if wanted in names:
+            return wanted
+        raise UserFault(
+            f"{path.name} has the columns {names} and no {wanted!r}: give --label-column one of them"
+        )
+    others = [name for name in names if name != key_column]
+    for name in others:
+        if name.strip().lower() == "label":
+            return name
+    if len(others) == 1:
+        return others[0]
+    raise UserFault(f"{path.name} has the columns {names} and none is 'label': name one with --label-column")

@@ -1,0 +1,143 @@
+"""Owns an NPZ file in MedMNIST's layout as a source: small grey images with labels and fixed parts."""
+
+import hashlib
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.errors import UserFault
+from imaging.preprocess import PreprocessSpec
+from imaging.sources.protocol import Instance, SourceFile
+
+LAYOUTS: tuple[Mapping[str, tuple[str, str]], ...] = (
+    {part: (f"{part}_images", f"{part}_labels") for part in ("train", "val", "test")},
+    {part: (f"x_{part}", f"y_{part}") for part in ("train", "val", "test")},
+)
+"""The keys of images and labels for each part: MedMNIST v2 (Yang et al. 2023), then Keras' mnist.npz."""
+
+ROWS_A_FILE = 512
+VAL_SHARE = 12
+VAL_SEED = 0
+BROKEN = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises for a file that is no NPZ, is cut short, or holds pickled objects."""
+
+RANGE = re.compile(r"(?P<part>train|val|test)\[(?P<start>\d+):(?P<stop>\d+)\]")
+
+
+class MedMnistFile:
+    """Rows of an NPZ file; `read` takes a range of rows for a file.
+
+    Where the file has no val part, one in twelve rows of train is val: the last twelfth of a permutation
+    drawn from seed 0. Labels are whole numbers, kept as text.
+    """
+
+    kind = "medmnist"
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).resolve()
+
+    @property
+    def size_px(self) -> int:
+        """The longer side of the images."""
+        return int(max(self.images["train"].shape[1:]))
+
+    def default_spec(self) -> PreprocessSpec:
+        """Return the spec that leaves the grey levels and the size as they are."""
+        return PreprocessSpec.grey_levels(self.size_px)
+
+    def scan(self) -> Iterator[SourceFile]:
+        """List ranges of 512 rows, "train[0:512]" and so on."""
+        mtime_ns = self.path.stat().st_mtime_ns
+        for part, images in self.images.items():
+            for start in range(0, len(images), ROWS_A_FILE):
+                rows = images[start : start + ROWS_A_FILE]
+                name = f"{part}[{start}:{start + len(rows)}]"
+                yield SourceFile(name=name, size_bytes=rows.nbytes, mtime_ns=mtime_ns)
+
+    def read(self, file: SourceFile, modality: str) -> Iterator[Instance]:
+        """Yield one instance a row; `modality` does not matter here."""
+        match = RANGE.fullmatch(file.name)
+        if match is None or match["part"] not in self.images:
+            raise UserFault(f"{file.name!r} is no range of rows of {self.path.name}: scan the file again")
+        for row in range(int(match["start"]), int(match["stop"])):
+            yield self._instance(match["part"], row)
+
+    @cached_property
+    def images(self) -> Mapping[str, NDArray[np.uint8]]:
+        """The images of each part, (rows, height, width) grey levels."""
+        return {part: _checked_images(key, self._arrays[key]) for part, (key, _) in self._keys.items()}
+
+    @cached_property
+    def labels(self) -> Mapping[str, NDArray[np.integer]]:
+        """The label of each row of each part."""
+        counts = {part: len(images) for part, images in self.images.items()}
+        return {
+            part: _checked_labels(key, self._arrays[key], counts[part])
+            for part, (_, key) in self._keys.items()
+        }
+
+    def _instance(self, part: str, row: int) -> Instance:
+        image, name = self.images[part][row], f"{part}-{row}"
+        return Instance(
+            patient_id=name,
+            study_uid=name,
+            series_uid=name,
+            sop_instance_uid=name,
+            values=image.astype(np.float32),
+            content_sha256=hashlib.sha256(image.tobytes()).hexdigest(),
+            attributes={"modality": "OT", "rows": image.shape[0], "columns": image.shape[1]},
+            label=str(self.labels[part][row]),
+            split="val" if part == "train" and row in self._val_rows else part,
+        )
+
+    @cached_property
+    def _val_rows(self) -> frozenset[int]:
+        """Which rows of train stand in for a missing val part."""
+        if "val" in self.images:
+            return frozenset()
+        rows = len(self.images["train"])
+        order = np.random.default_rng(VAL_SEED).permutation(rows)
+        return frozenset(order[rows - rows // VAL_SHARE :].tolist())
+
+    @cached_property
+    def _keys(self) -> Mapping[str, tuple[str, str]]:
+        for layout in LAYOUTS:
+            keys = {part: pair for part, pair in layout.items() if self._arrays.keys() >= set(pair)}
+            if {"train", "test"} <= keys.keys():
+                return keys
+        wanted = " or ".join(", ".join((*layout["train"], *layout["test"])) for layout in LAYOUTS)
+        raise UserFault(f"{self.path.name} holds {', '.join(self._arrays) or 'nothing'}; needed are {wanted}")
+
+    @cached_property
+    def _arrays(self) -> Mapping[str, NDArray[np.generic]]:
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                return dict(archive)
+        except BROKEN as error:
+            raise UserFault(
+                f"{self.path} is no NPZ file of plain arrays ({error}): write it with numpy.savez"
+            ) from None
+
+
+def _checked_images(key: str, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    if array.ndim != 3 or array.dtype != np.uint8 or not len(array):
+        raise UserFault(
+            f"{key} is {array.dtype} of shape {array.shape}; "
+            "grey images are taken in, uint8 of shape (rows, height, width): convert colour and volumes first"
+        )
+    return array.view(np.uint8)
+
+
+def _checked_labels(key: str, array: NDArray[np.generic], rows: int) -> NDArray[np.integer]:
+    if array.shape not in ((rows,), (rows, 1)) or not np.issubdtype(array.dtype, np.integer):
+        raise UserFault(
+            f"{key} is {array.dtype} of shape {array.shape}; "
+            f"needed is one whole number for each of {rows} images"
+        )
+    return array.reshape(rows).astype(np.int64)

@@ -1,0 +1,87 @@
+"""Owns bytes by name in a folder: written whole or not at all, and pointers that move by compare-and-swap."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from imaging.errors import EnvironmentFault
+
+LOCK_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStore:
+    """A store on a local or shared folder; names are relative posix paths."""
+
+    root: Path
+
+    def path(self, name: str) -> Path:
+        """Return where a name lives, for readers that map files into memory."""
+        return self.root / name
+
+    def exists(self, name: str) -> bool:
+        """Say whether a whole object of this name is there."""
+        return self.path(name).is_file()
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of an object."""
+        return self.path(name).read_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write an object whole, or leave nothing visible."""
+        target = self.path(name)
+        with _disk_faults(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".draft-")
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(draft).replace(target)
+            finally:
+                Path(draft).unlink(missing_ok=True)
+            _sync_folder(target.parent)
+
+    def pointer(self, name: str) -> str | None:
+        """Return what a pointer points at, or None where it was never set."""
+        return self.read(name).decode().strip() if self.exists(name) else None
+
+    def swap(self, name: str, expected: str | None, new: str) -> bool:
+        """Move a pointer from `expected` to `new`; False if somebody else moved it first."""
+        target = self.path(name)
+        with _disk_faults(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock", timeout=LOCK_TIMEOUT_S):
+            if self.pointer(name) != expected:
+                return False
+            self.write(name, f"{new}\n".encode())
+        return True
+
+
+@contextmanager
+def _disk_faults(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise EnvironmentFault(
+                f"cannot write {target.name} below {target.parent}: {error.strerror}; "
+                "make room or give write access, and run again: nothing was published"
+            ) from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is durable only once its folder is on the disk.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

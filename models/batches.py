@@ -1,0 +1,106 @@
+"""Owns which images a worker sees at which step, and how grey levels become a network's input."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+MIDDLE = 127.5
+"""Grey levels 0..255 are mapped to -1..1."""
+
+
+class Rows(Protocol):
+    """One part of a dataset: labels at hand, pixels by index."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class indices (n,)."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        ...
+
+    def gather(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return images (k, size_px, size_px) of grey levels."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayRows:
+    """Rows held in memory: images (n, size_px, size_px) and labels (n,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def gather(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return images (k, size_px, size_px) of grey levels."""
+        return self.images[index]
+
+
+def seed_of(*key: int) -> int:
+    """Return a seed that follows from the key alone, such as (seed, epoch, step).
+
+    Every draw of a run comes from one, so a resumed run needs no saved generator state.
+    """
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1
+
+
+def generator(*key: int) -> torch.Generator:
+    """Return a generator with the seed of a key."""
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Return the number of full global batches, at least one.
+
+    >>> steps_per_epoch(100, 32), steps_per_epoch(10, 32)
+    (3, 1)
+    """
+    return max(1, count // batch_size)
+
+
+def epoch_batches(seed: int, epoch: int, count: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the global batches of one epoch: indices into `count` rows, shuffled anew for each epoch.
+
+    What is left over after the last full batch sits out this epoch; the next one is shuffled differently.
+    """
+    order = torch.randperm(count, generator=generator(seed, epoch)).numpy()
+    for step in range(steps_per_epoch(count, batch_size)):
+        yield order[step * batch_size : (step + 1) * batch_size]
+
+
+def share(count: int, rank: int, size: int) -> slice:
+    """Return the slice of a global batch of `count` that belongs to a rank; shares differ by at most one.
+
+    >>> share(10, 0, 4), share(10, 3, 4)
+    (slice(0, 2, None), slice(7, 10, None))
+    """
+    return slice(count * rank // size, count * (rank + 1) // size)
+
+
+def normalise(levels: Tensor) -> Tensor:
+    """Map grey levels 0..255 to -1..1; the exported model holds the same step."""
+    return levels / MIDDLE - 1
+
+
+def class_weights(labels: NDArray[np.int64], classes: int, mode: str) -> NDArray[np.float32]:
+    """Return one weight per class (classes,), of mean 1 over the rows; a class without rows weighs 0.
+
+    >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced")
+    array([0.6666667, 2.       ], dtype=float32)
+    """
+    if mode == "none":
+        return np.ones(classes, np.float32)
+    counts = np.bincount(labels, minlength=classes)
+    present = np.count_nonzero(counts)
+    return np.divide(len(labels), present * counts, out=np.zeros(classes), where=counts > 0).astype(
+        np.float32
+    )

@@ -1,0 +1,116 @@
+"""Owns what a training run needs to go on as if it had never stopped: safetensors and JSON, never pickle.
+
+A checkpoint is a folder: the network's weights, their moving average, the best average so far, the optimizer's
+state, and `progress.json`. The learning rate and every random draw follow from the seed and the number of
+epochs done, and running statistics are made anew each epoch, so nothing else is state.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from imaging.errors import EnvironmentFault
+from models.config import TrainConfig
+from models.networks.catalog import build
+
+NETWORK, AVERAGE, BEST, OPTIMIZER = (
+    f"{part}.safetensors" for part in ("network", "average", "best", "optimizer")
+)
+PROGRESS = "progress.json"
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is, and which epoch was the best; `best` sorts higher for better epochs."""
+
+    epochs: int = 0
+    best_epoch: int = -1
+    best: tuple[float, ...] = ()
+
+    def after(self, merit: tuple[float, ...]) -> "Progress":
+        """Return the progress after one more epoch of this merit."""
+        if merit > self.best:
+            return Progress(epochs=self.epochs + 1, best_epoch=self.epochs, best=merit)
+        return Progress(epochs=self.epochs + 1, best_epoch=self.best_epoch, best=self.best)
+
+    def is_over(self, config: TrainConfig) -> bool:
+        """Whether all epochs are done, or too many have passed without a better one."""
+        return self.epochs >= config.epochs or self.epochs - 1 - self.best_epoch >= config.patience
+
+
+def save(
+    folder: Path,
+    progress: Progress,
+    network: nn.Module,
+    average: nn.Module,
+    best: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Write a checkpoint into an existing folder; `progress.json` comes last and makes it whole."""
+    save_file(_weights(network), folder / NETWORK)
+    save_file(_weights(average), folder / AVERAGE)
+    save_file({name: tensor.contiguous() for name, tensor in best.items()}, folder / BEST)
+    save_file(_optimizer_tensors(optimizer), folder / OPTIMIZER)
+    (folder / PROGRESS).write_text(json.dumps(asdict(progress)))
+
+
+def restore(
+    folder: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, Weights]:
+    """Load a checkpoint into fresh parts of the same shape; return the progress and the best weights.
+
+    Raises EnvironmentFault if the folder holds no whole checkpoint.
+    """
+    if not (folder / PROGRESS).is_file():
+        raise EnvironmentFault(f"{folder} holds no whole checkpoint ({PROGRESS} is missing): train anew")
+    network.load_state_dict(load_file(folder / NETWORK))
+    average.load_state_dict(load_file(folder / AVERAGE))
+    _load_optimizer(optimizer, load_file(folder / OPTIMIZER))
+    return read_progress(folder), load_file(folder / BEST)
+
+
+def read_progress(folder: Path) -> Progress:
+    """Return how far the run was whose checkpoint this is."""
+    stored = json.loads((folder / PROGRESS).read_text())
+    return Progress(epochs=stored["epochs"], best_epoch=stored["best_epoch"], best=tuple(stored["best"]))
+
+
+def best_network(folder: Path, name: str, classes: int) -> nn.Module:
+    """Return the network of the best epoch so far, ready to predict, on the CPU."""
+    network = build(name, classes)
+    network.load_state_dict(load_file(folder / BEST))
+    return network.eval()
+
+
+def _weights(network: nn.Module) -> Weights:
+    return {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Weights:
+    """Name each tensor by its parameter's number and its own key; the rest follows from the configuration."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{number}.{key}": tensor.contiguous()
+        for number, entry in state.items()
+        for key, tensor in entry.items()
+        if tensor is not None
+    }
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Weights) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, Weights] = {}
+    for name, tensor in tensors.items():
+        number, key = name.split(".", 1)
+        like = parameters[int(number)]
+        # Fused optimizers walk through memory: a moment needs the strides of its parameter (channels last).
+        laid_out = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        state.setdefault(int(number), {})[key] = laid_out
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,111 @@
+"""Owns what a person may choose about training; bounds and descriptions become the form and the help."""
+
+import hashlib
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NetworkName = Literal["small_cnn", "residual_small", "resnet18", "mobilenet_v3_small"]
+
+
+class AugmentConfig(BaseModel):
+    """How training images are varied; every bound is the largest deviation, drawn evenly on both sides."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Augmentation")
+
+    # Off: mirrored anatomy (heart on the right) is a finding, not a variation.
+    flip: bool = Field(False, title="Flip", description="Mirror half of the images left to right.")
+    shift_fraction: float = Field(
+        0.06, ge=0, le=0.5, title="Shift", description="Shift, as a fraction of the image's side."
+    )
+    rotate_deg: float = Field(8.0, ge=0, le=180, title="Rotation", description="Rotation, in degrees.")
+    scale: float = Field(
+        0.08, ge=0, le=0.9, title="Scale", description="Relative change of size; 0.1 is 0.9 to 1.1 times."
+    )
+    contrast: float = Field(
+        0.15, ge=0, le=0.9, title="Contrast", description="Relative change of contrast about the mean."
+    )
+    brightness: float = Field(
+        0.08,
+        ge=0,
+        le=0.9,
+        title="Brightness",
+        description="Change of brightness, as a fraction of 255 levels.",
+    )
+
+
+class OptimizerConfig(BaseModel):
+    """How the weights are moved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Optimizer")
+
+    name: Literal["adamw", "sgd"] = Field(
+        "adamw", title="Optimizer", description="AdamW, or SGD with Nesterov momentum."
+    )
+    learning_rate: float = Field(
+        3e-3, gt=0, le=10, title="Learning rate", description="Step size; with 'one-cycle' the peak."
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, title="Momentum", description="Momentum; used by SGD alone.")
+    weight_decay: float = Field(
+        0.02, ge=0, le=1, title="Weight decay", description="L2 decay of weight matrices; biases are spared."
+    )
+    schedule: Literal["one-cycle", "constant"] = Field(
+        "one-cycle",
+        title="Schedule",
+        description="'one-cycle' rises to the learning rate and falls to nearly 0 over the whole run.",
+    )
+    l1_penalty: float = Field(
+        0.0, ge=0, le=1, title="L1 penalty", description="Weight of the sum of absolute weights in the loss."
+    )
+
+
+class TrainConfig(BaseModel):
+    """One training run; its digest, with the dataset version's, names the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Training")
+
+    network: NetworkName = Field("residual_small", title="Network", description="The network's name.")
+    epochs: int = Field(10, ge=1, le=10_000, title="Epochs", description="Passes over the training set.")
+    batch_size: int = Field(
+        32, ge=1, le=65_536, title="Batch size", description="Images per step, over all workers together."
+    )
+    workers: int = Field(2, ge=1, le=1024, title="Workers", description="Processes that train together.")
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), title="Optimizer")
+    class_weights: Literal["balanced", "none"] = Field(
+        "balanced", title="Class weights", description="'balanced' lets every class count the same."
+    )
+    augment: AugmentConfig = Field(AugmentConfig(), title="Augmentation")
+    ema_decay: float = Field(
+        0.98,
+        ge=0,
+        lt=1,
+        title="EMA decay",
+        description="Decay, per step, of the moving average of the weights that becomes the model; 0 is off.",
+    )
+    patience: int = Field(
+        10, ge=1, le=10_000, title="Patience", description="Epochs without a better measure before stopping."
+    )
+    measure: Literal["auroc", "loss"] = Field(
+        "auroc", title="Measure", description="Validation measure that selects the best epoch."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", title="Precision", description="'auto' is bf16 on GPUs that have it, fp32 elsewhere."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Every random choice follows from it.")
+    max_failures: int = Field(
+        2, ge=0, le=100, title="Failures", description="How often lost workers are replaced before giving up."
+    )
+
+    @model_validator(mode="after")
+    def _feeds_every_worker(self) -> Self:
+        if self.batch_size < self.workers:
+            raise ValueError(
+                f"batch_size {self.batch_size} is less than workers {self.workers}: "
+                "raise batch_size or lower workers, each worker needs an image"
+            )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """The name of this configuration: 16 hex digits of its content."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]

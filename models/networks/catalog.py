@@ -1,0 +1,34 @@
+"""Owns the table of networks: the one place where a name becomes a network."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from imaging.errors import UserFault
+from models.networks.mobilenet import mobilenet_v3_small
+from models.networks.residual import residual_small
+from models.networks.resnet import resnet18
+from models.networks.small_cnn import small_cnn
+
+Builder = Callable[[int], nn.Module]
+"""Takes the number of classes; the module maps float (n, 1, height, width) to logits (n, classes)."""
+
+NETWORKS: dict[str, Builder] = {
+    "small_cnn": small_cnn,
+    "residual_small": residual_small,
+    "resnet18": resnet18,
+    "mobilenet_v3_small": mobilenet_v3_small,
+}
+
+
+def build(name: str, classes: int) -> nn.Module:
+    """Return the named network with fresh weights, drawn from torch's global generator.
+
+    Raises UserFault if the table does not have the name.
+
+    >>> sum(p.numel() for p in build("small_cnn", 2).parameters())
+    105858
+    """
+    if name not in NETWORKS:
+        raise UserFault(f"no network is called {name!r}: choose one of {', '.join(NETWORKS)}")
+    return NETWORKS[name](classes)

@@ -1,0 +1,169 @@
+"""Owns Ray: started here for one training, or a job submitted to a cluster and stopped with the flow run."""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from imaging.errors import EnvironmentFault
+
+LEASE_BEAT_S = 2.0
+LEASE_LIMIT_S = 20.0
+
+
+@contextmanager
+def local_ray(workers: int) -> Iterator[None]:
+    """Start Ray in this process for the time of the block; an existing Ray is used and left alone."""
+    if ray.is_initialized():
+        yield
+        return
+    processors = max(workers, os.cpu_count() or 1)
+    ray.init(
+        address="local",
+        num_cpus=processors,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        # The epochs are told from the history; the workers' own lines are in Ray's log files.
+        log_to_driver=False,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOrder:
+    """A command to run on a cluster, under an id that is the same whenever the same flow run asks."""
+
+    address: str
+    submission_id: str
+    entrypoint: str
+    environment: Mapping[str, str]
+    lease: Path
+
+
+def run_job(order: JobOrder, say: Callable[[str], None]) -> None:
+    """Submit a job, or join it where it runs already; pass its log lines on, and wait for its end.
+
+    While this waits it renews the job's lease: when this process dies the lease runs out and the job ends.
+    """
+    client = connect(order.address)
+    if not _is_alive(client, order.submission_id):
+        client.submit_job(
+            entrypoint=order.entrypoint,
+            submission_id=order.submission_id,
+            runtime_env={"env_vars": dict(order.environment)},
+        )
+    with _leased(order.lease):
+        asyncio.run(_follow(client, order.submission_id, say))
+        status = _final_status(client, order.submission_id)
+    if status != JobStatus.SUCCEEDED:
+        details = client.get_job_info(order.submission_id).message or "no message"
+        raise EnvironmentFault(
+            f"Ray job {order.submission_id} ended as {status}: {details.strip()[-500:]}; its log is on {order.address}"
+        )
+
+
+def stop_job(address: str, submission_id: str) -> bool:
+    """Stop a job; False where it had ended, or never was."""
+    client = connect(address)
+    return _is_alive(client, submission_id) and bool(client.stop_job(submission_id))
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """Return a client of a cluster's Jobs API, after it answered."""
+    try:
+        client = JobSubmissionClient(address)
+        client.get_version()
+    except (ConnectionError, RuntimeError) as error:
+        text = str(error)
+        if "401" in text or "403" in text or "token" in text.lower():
+            raise EnvironmentFault(
+                f"the Ray cluster at {address} refuses the token: set RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN_PATH to the cluster's token file"
+            ) from error
+        raise EnvironmentFault(
+            f"no Ray cluster answers at {address}: start it, or correct or unset RADLOOP_RAY_ADDRESS"
+        ) from error
+    return client
+
+
+def watch_lease(lease: Path, limit_s: float = LEASE_LIMIT_S) -> threading.Thread:
+    """End this process when nobody has renewed the lease for `limit_s`: its flow run is gone."""
+
+    def watch() -> None:
+        last, seen_at = "", time.monotonic()
+        while True:
+            time.sleep(LEASE_BEAT_S)
+            # The content is compared, not the file's time: the machines' clocks may differ.
+            now = lease.read_text() if lease.exists() else ""
+            if now != last:
+                last, seen_at = now, time.monotonic()
+            elif time.monotonic() - seen_at > limit_s:
+                print(
+                    f"The flow run that asked for this job has been silent for {limit_s:.0f} s: stopping.",
+                    flush=True,
+                )
+                os._exit(3)
+
+    thread = threading.Thread(target=watch, daemon=True, name="lease")
+    thread.start()
+    return thread
+
+
+@contextmanager
+def _leased(lease: Path) -> Iterator[None]:
+    done = threading.Event()
+
+    def renew() -> None:
+        beat = 0
+        while not done.is_set():
+            lease.write_text(f"{os.getpid()} {beat}")
+            beat += 1
+            done.wait(LEASE_BEAT_S)
+
+    lease.parent.mkdir(parents=True, exist_ok=True)
+    thread = threading.Thread(target=renew, daemon=True, name="lease")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+async def _follow(client: JobSubmissionClient, submission_id: str, say: Callable[[str], None]) -> None:
+    rest = ""
+    async for lines in client.tail_job_logs(submission_id):
+        *whole, rest = (rest + lines).split("\n")
+        for line in whole:
+            say(line)
+    if rest:
+        say(rest)
+
+
+def _final_status(client: JobSubmissionClient, submission_id: str) -> JobStatus:
+    while not (status := client.get_job_status(submission_id)).is_terminal():
+        time.sleep(0.5)
+    return status
+
+
+def _is_alive(client: JobSubmissionClient, submission_id: str) -> bool:
+    try:
+        status = client.get_job_status(submission_id)
+    except RuntimeError:
+        return False
+    if status.is_terminal():
+        # A flow run that is run again gets a fresh job under its id.
+        client.delete_job(submission_id)
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""Owns the steps of ingest: list a source, prepare chunks, publish a version, and tell the person what did not fit."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from imaging.dataset.chunk import ChunkResult, Refusal, prepare_chunk
+from imaging.dataset.manifest import merge
+from imaging.dataset.publish import Recipe, build_version, publish
+from imaging.dataset.quarantine import IGNORED
+from imaging.dataset.scan import ScanPlan, plan
+from imaging.dataset.version import DatasetVersion, newest_version, reasons
+from imaging.deidentify.pseudonyms import Pseudonyms, load_pseudonyms
+from imaging.errors import UserFault
+from imaging.labels import LabelTable, read_labels
+from imaging.preprocess import PreprocessSpec
+from imaging.sources.open import open_source
+from imaging.sources.protocol import Source, SourceFile
+from imaging.store.folder import FolderStore
+from tasks.requests import IngestRequest
+from tasks.retry import INPUT_OUTPUT
+from tasks.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestJob:
+    """An ingest with everything opened: what each step of it needs."""
+
+    dataset: str
+    source: Source
+    spec: PreprocessSpec
+    pseudonyms: Pseudonyms
+    labels: LabelTable | None
+    previous: DatasetVersion | None
+    plan: ScanPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOutcome:
+    """What an ingest did, in numbers; it holds no identifier."""
+
+    dataset: str
+    digest: str
+    changed: bool
+    files_listed: int
+    files_read: int
+    files_removed: int
+    examples: int
+    patients: int
+    counts: dict[str, dict[str, dict[str, int]]]
+    quarantined: dict[str, int]
+    ignored: dict[str, int]
+    labels_without_image: int
+    images_without_label: int
+    images_in_conflict: int
+    problems_file: str | None
+
+
+@task(name="list source", cache_policy=NO_CACHE, **INPUT_OUTPUT)
+def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
+    """Open the source and the label table, list the files, and decide which are new."""
+    source = open_source(request.source)
+    spec = request.preprocess or source.default_spec()
+    pseudonyms = load_pseudonyms(settings.private / "pseudonym.key")
+    labels = _labels(request, source, pseudonyms)
+    files = list(source.scan())
+    if not files:
+        raise UserFault(
+            f"{request.source} holds no files: give --source a folder with DICOM files or an NPZ file"
+        )
+    previous = newest_version(settings.store_root, request.dataset)
+    return IngestJob(
+        dataset=request.dataset,
+        source=source,
+        spec=spec,
+        pseudonyms=pseudonyms,
+        labels=labels,
+        previous=previous,
+        plan=plan(files, previous, spec, pseudonyms),
+    )
+
+
+@task(name="prepare chunk", cache_policy=NO_CACHE, **INPUT_OUTPUT)
+def ingest_chunk(job: IngestJob, files: Sequence[SourceFile], store: FolderStore) -> ChunkResult:
+    """Prepare one chunk of files; running it twice writes the same bytes."""
+    return prepare_chunk(job.source, files, job.spec, job.pseudonyms, store)
+
+
+@task(name="publish version", cache_policy=NO_CACHE)
+def publish_version(
+    job: IngestJob, request: IngestRequest, results: Sequence[ChunkResult], settings: Settings
+) -> IngestOutcome:
+    """Make what stands and what is new into one version, and move the dataset's pointer to it."""
+    new = [example for result in results for example in result.examples]
+    refused = [refusal for result in results for refusal in result.refusals]
+    fixed_splits = any(example.source_split for example in new)
+    examples, repeats = merge(job.plan.examples, new, drop_equal_pixels=not fixed_splits)
+    refusals = [*job.plan.refusals, *refused, *repeats]
+    if not examples:
+        raise UserFault(_no_examples(request.source, refusals))
+    recipe = Recipe(
+        dataset=job.dataset,
+        spec=job.spec,
+        key_fingerprint=job.pseudonyms.fingerprint,
+        shares=request.splits.shares,
+        labels=job.labels,
+        positive=request.positive,
+    )
+    splits = job.previous.splits() if job.previous else {}
+    version = build_version(settings.folder_store, recipe, examples, refusals, splits)
+    changed = publish(version, job.previous.digest if job.previous else None)
+    problems = write_problems(job, version, settings.private)
+    return _outcome(job, version, changed, problems)
+
+
+def _labels(request: IngestRequest, source: Source, pseudonyms: Pseudonyms) -> LabelTable | None:
+    if request.labels:
+        return read_labels(Path(request.labels).expanduser(), pseudonyms, request.label_column)
+    if source.kind == "medmnist":
+        return None
+    raise UserFault(f"{request.source} is a folder of DICOM and carries no labels: give --labels LABELS.csv")
+
+
+def _no_examples(source: str, refusals: Sequence[Refusal]) -> str:
+    counts = Counter(refusal.reason for refusal in refusals)
+    listed = ", ".join(f"{count} x {reason}" for reason, count in counts.most_common())
+    return (
+        f"none of the {len(refusals)} files of {source} is a usable image ({listed}): is it the right folder?"
+    )
+
+
+def write_problems(job: IngestJob, version: DatasetVersion, folder: Path) -> Path | None:
+    """Write the list with original file names and label lines, for the eyes of those who may see them."""
+    names = {job.pseudonyms.key("file", file.name): file.name for file in job.source.scan()}
+    report = version.head.label_report
+    without, disputed = set(report.images_without_label), set(report.images_in_conflict)
+    rows = [("file", names.get(r.source_key, "?"), r.reason, r.detail) for r in version.refusals()]
+    for example in version.examples():
+        if example.instance_key in without | disputed:
+            reason = "no-label" if example.instance_key in without else "two-labels"
+            rows.append(("image", names.get(example.source_key, "?"), reason, ""))
+    rows += [("label line", str(line), "names-no-image", "") for line in report.lines_without_image]
+    rows += [("label line", str(line), "two-labels", "") for line in report.lines_in_conflict]
+    if not rows:
+        return None
+    path = folder / f"problems-{job.dataset}.csv"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("what", "where", "reason", "detail"), *rows])
+    return path
+
+
+def _outcome(job: IngestJob, version: DatasetVersion, changed: bool, problems: Path | None) -> IngestOutcome:
+    counted = reasons(version)
+    report = version.head.label_report
+    return IngestOutcome(
+        dataset=job.dataset,
+        digest=version.digest,
+        changed=changed,
+        files_listed=job.plan.listed,
+        files_read=len(job.plan.to_read),
+        files_removed=job.plan.removed,
+        examples=version.manifest.num_rows,
+        patients=len(set(version.manifest["patient_key"].to_pylist())),
+        counts=version.counts(),
+        quarantined={reason: count for reason, count in counted.items() if reason not in IGNORED},
+        ignored={reason: count for reason, count in counted.items() if reason in IGNORED},
+        labels_without_image=len(report.lines_without_image),
+        images_without_label=len(report.images_without_label),
+        images_in_conflict=len(report.images_in_conflict),
+        problems_file=str(problems) if problems else None,
+    )

@@ -1,0 +1,84 @@
+"""Owns the champion's alias, alone: nothing else moves it, and no two processes move it at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from imaging.errors import EnvironmentFault
+from imaging.statistics.verdict import Verdict
+from tasks.evaluation import Evaluation
+from tasks.ledger import add
+from tasks.registry import Registered, by_alias, drop_alias, set_alias, set_tags
+from tasks.settings import Settings
+
+LOCK_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """Who is champion after a verdict, and whether it changed."""
+
+    promoted: bool
+    champion: int | None
+    before: int | None
+
+
+@task(name="promote", cache_policy=NO_CACHE)
+def promote_candidate(evaluation: Evaluation, settings: Settings) -> Promotion:
+    """Let the verdict take effect; a champion that met itself stays, without an entry in the ledger."""
+    candidate = evaluation.candidate
+    if evaluation.settled:
+        return Promotion(promoted=False, champion=candidate.version, before=candidate.version)
+    return promote(settings, candidate, evaluation.champion, evaluation.verdict)
+
+
+def promote(
+    settings: Settings, candidate: Registered, champion: Registered | None, verdict: Verdict
+) -> Promotion:
+    """Write the verdict on the candidate and, where it may, move the champion's alias to it.
+
+    MLflow's aliases know no compare-and-swap, so the move is fenced here: it is refused when the champion is
+    no longer the one that the verdict was about.
+    """
+    set_tags(settings, candidate, verdict.tags())
+    if not verdict.promote:
+        add(ledger_path(settings, candidate.name), _entry("kept", candidate, champion, verdict))
+        return Promotion(promoted=False, champion=_number(champion), before=_number(champion))
+    lock = ledger_path(settings, candidate.name).with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock, timeout=LOCK_TIMEOUT_S):
+        current = by_alias(settings, candidate.name, "champion")
+        if _number(current) not in (_number(champion), candidate.version):
+            raise EnvironmentFault(
+                f"the champion of {candidate.name!r} became version {_number(current)} while version "
+                f"{candidate.version} was compared with version {_number(champion)}: nothing was moved; evaluate again"
+            )
+        # Written first: a crash in between leaves a decision to repeat, never a move without a record.
+        add(ledger_path(settings, candidate.name), _entry("promoted", candidate, champion, verdict))
+        set_alias(settings, candidate, "champion")
+        drop_alias(settings, candidate.name, "challenger")
+    return Promotion(promoted=True, champion=candidate.version, before=_number(champion))
+
+
+def ledger_path(settings: Settings, name: str) -> Path:
+    """Return where the ledger of a model lies."""
+    return settings.store_root / "ledger" / f"{name}.jsonl"
+
+
+def _number(model: Registered | None) -> int | None:
+    return model.version if model else None
+
+
+def _entry(
+    event: str, candidate: Registered, champion: Registered | None, verdict: Verdict
+) -> dict[str, str | int | None]:
+    return {
+        "event": event,
+        "model": candidate.name,
+        "candidate": candidate.version,
+        "champion": _number(champion),
+        **verdict.tags(),
+    }

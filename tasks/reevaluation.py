@@ -1,0 +1,87 @@
+"""Owns the re-evaluation: the champion on the newest labelled data, held against what it was promoted with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from imaging.errors import UserFault
+from imaging.statistics.intervals import Measure
+from imaging.statistics.verdict import GateConfig
+from tasks.comparison import Pair, versions_for
+from tasks.evaluation import measured, metrics_of, predict
+from tasks.registry import Registered, by_alias, set_tags
+from tasks.retry import INPUT_OUTPUT
+from tasks.settings import Settings
+
+BELOW_FLOOR = "radloop.champion.below-floor"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reevaluation:
+    """How the champion does on the newest data."""
+
+    champion: Registered
+    dataset_digest: str
+    measures: Mapping[str, Measure]
+    measure: str
+    floor: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the champion still reaches the floor."""
+        return self.measures[self.measure].value >= self.floor
+
+    @property
+    def headline(self) -> str:
+        """The outcome in one sentence."""
+        state = "still reaches" if self.holds else "has fallen below"
+        now, then = self.measures[self.measure], self.champion.tags.get("gate.candidate", "unknown")
+        return (
+            f"Version {self.champion.version} {state} the floor of {self.floor:.3f}: "
+            f"{self.measure} {now} on {now.patients} patients; it was promoted with {then}"
+        )
+
+
+@task(name="measure champion again", cache_policy=NO_CACHE, **INPUT_OUTPUT)
+def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
+    """Measure the champion on all test patients of the newest version, and record it under a run of its own."""
+    from tasks.tracking import end_run, log_dataset, log_metrics, start_run
+
+    champion = by_alias(settings, name, "champion")
+    if champion is None:
+        raise UserFault(
+            f"model {name!r} has no champion yet: `radloop run` trains one and lets it prove itself"
+        )
+    versions = versions_for(Pair(candidate=champion, champion=None), settings)
+    version = versions[champion.tags["spec.digest"]]
+    measures = measured(predict(settings, champion, version, version.rows("test")), gate)
+    outcome = Reevaluation(
+        champion=champion,
+        dataset_digest=version.digest,
+        measures=measures,
+        measure=gate.measure,
+        floor=gate.floor,
+    )
+    parameters = {"model.version": champion.version, "dataset.digest": version.digest}
+    run_id = start_run(
+        settings, name, f"reevaluate version {champion.version}", parameters, {"kind": "reevaluation"}
+    )
+    log_dataset(settings, run_id, version, "evaluation")
+    log_metrics(settings, run_id, metrics_of(measures))
+    end_run(settings, run_id)
+    set_tags(
+        settings,
+        champion,
+        {"reevaluated": str(measures[gate.measure]), "reevaluated.dataset": version.digest},
+    )
+    if not outcome.holds:
+        # Prefect's automations can listen for this, and start a training or call a person.
+        emit_event(
+            BELOW_FLOOR,
+            resource={"prefect.resource.id": f"radloop.model.{name}"},
+            payload={"text": outcome.headline},
+        )
+    return outcome

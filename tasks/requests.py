@@ -1,0 +1,92 @@
+"""Owns what a person asks for: the parameters of the flows, as forms, configuration files and options."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from imaging.dataset.split import SplitConfig
+from imaging.preprocess import PreprocessSpec
+from imaging.statistics.verdict import GateConfig
+from models.config import TrainConfig
+from tasks.registry import Registered
+
+NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+
+
+class Request(BaseModel):
+    """What all requests share: they are frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestRequest(Request):
+    """Take in what is new in a source."""
+
+    source: str = Field(
+        "",
+        title="Source",
+        description="Folder with DICOM files (searched recursively), or an NPZ file in MedMNIST's layout.",
+    )
+    labels: str | None = Field(
+        None,
+        title="Label table",
+        description="CSV with a column SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID, "
+        "and one with the label. Not needed for an NPZ file.",
+    )
+    label_column: str | None = Field(None, description="Name of the label column, where it is not 'label'.")
+    positive: str | None = Field(None, description="Of two labels, the one that is looked for.")
+    dataset: str = Field(
+        "radloop", pattern=NAME, title="Name", description="Name of the dataset and of the model."
+    )
+    preprocess: PreprocessSpec | None = Field(
+        None,
+        title="Preprocessing",
+        description="Default: CT at center 40, width 400, 64 pixels; the file's own grey levels and size for NPZ.",
+    )
+    splits: SplitConfig = Field(SplitConfig(), title="Splits", description="Shares of patients.")
+
+
+class TrainRequest(Request):
+    """Train a candidate on the newest version of a dataset."""
+
+    dataset: str = Field(
+        "radloop", pattern=NAME, title="Name", description="Name of the dataset and of the model."
+    )
+    training: TrainConfig = Field(TrainConfig(), title="Training")
+    again: bool = Field(False, title="Train again", description="Train even where nothing has changed.")
+
+
+class EvaluateRequest(Request):
+    """Compare the newest candidate with the champion on the locked test patients."""
+
+    dataset: str = Field(
+        "radloop", pattern=NAME, title="Name", description="Name of the dataset and of the model."
+    )
+    gate: GateConfig = Field(GateConfig(), title="Gate")
+
+
+class NightlyRequest(IngestRequest):
+    """Take in what is new, train, and promote the model if it proves itself."""
+
+    training: TrainConfig = Field(TrainConfig(), title="Training")
+    again: bool = Field(False, title="Train again", description="Train even where nothing has changed.")
+    gate: GateConfig = Field(GateConfig(), title="Gate")
+
+
+class ReevaluateRequest(IngestRequest):
+    """Measure the champion on the newest labelled data."""
+
+    gate: GateConfig = Field(
+        GateConfig(), title="Gate", description="The floor below which a warning is raised."
+    )
+
+
+def ingest_part(request: IngestRequest, like: Registered | None = None) -> IngestRequest:
+    """Return what ingest needs of a larger request; `like` prepares a second dataset as that model expects it."""
+    part = IngestRequest.model_validate(request.model_dump(include=set(IngestRequest.model_fields)))
+    if like is None:
+        return part
+    return part.model_copy(update={"preprocess": like.spec, "dataset": shadow_name(request.dataset, like)})
+
+
+def shadow_name(dataset: str, model: Registered) -> str:
+    """Name the dataset that holds the same images, prepared as another model expects them."""
+    return f"{dataset}--{model.tags['spec.digest']}"

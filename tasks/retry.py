@@ -1,0 +1,25 @@
+"""Owns which failures are worth another try: those of input and output, never those of the user or the data."""
+
+import errno
+from typing import Any
+
+from prefect.client.schemas.objects import State, TaskRun
+
+RETRY_DELAYS_S = [1, 5, 30]
+PASSING = frozenset({errno.EAGAIN, errno.EIO, errno.ESTALE, errno.EBUSY, errno.EINTR})
+
+
+def is_transient(_task: Any, _run: TaskRun, state: State) -> bool:
+    """Say whether a failed task may succeed when it is simply run again."""
+    error = state.data
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return True
+    return isinstance(error, OSError) and error.errno in PASSING
+
+
+INPUT_OUTPUT: dict[str, Any] = {
+    "retries": len(RETRY_DELAYS_S),
+    "retry_delay_seconds": RETRY_DELAYS_S,
+    "retry_condition_fn": is_transient,
+}
+"""The failure policy of tasks that read and write: Prefect retries these, and Ray retries training."""

@@ -1,0 +1,95 @@
+"""Owns the environment: the only reader of its variables, and the embedded defaults for the servers' clients."""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from imaging.errors import UserFault
+from imaging.store.folder import FolderStore
+
+
+class Settings(BaseSettings):
+    """Where things are; every field is an environment variable, all of them optional."""
+
+    model_config = SettingsConfigDict(env_prefix="RADLOOP_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path(".radloop"), description="Folder of everything that the embedded default keeps.")
+    store: str | None = Field(
+        None, description="Store of shards, manifests and checkpoints; default HOME/store."
+    )
+    artifacts: str | None = Field(None, description="Artifact location of new MLflow experiments.")
+    ray_address: str | None = Field(None, description="Jobs API of a Ray cluster, http://host:8265.")
+    mlflow_uri: str | None = Field(None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI"))
+    prefect_api_url: str | None = Field(None, validation_alias=AliasChoices("PREFECT_API_URL"))
+
+    @cached_property
+    def folder(self) -> Path:
+        """The home as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def store_root(self) -> Path:
+        """The folder of the store."""
+        if self.store is None:
+            return self.folder / "store"
+        if "://" in self.store:
+            raise UserFault(f"RADLOOP_STORE={self.store} is not a folder, and only folders are supported yet")
+        return Path(self.store).expanduser().resolve()
+
+    @property
+    def folder_store(self) -> FolderStore:
+        """The store itself."""
+        return FolderStore(self.store_root)
+
+    @property
+    def private(self) -> Path:
+        """The folder that never leaves ingest: the key, and lists with original names."""
+        return self.folder / "private"
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow keeps runs and models."""
+        return self.mlflow_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def artifact_location(self) -> str | None:
+        """Where a new experiment keeps its files; None leaves it to the MLflow server."""
+        if self.artifacts:
+            return self.artifacts
+        return None if self.mlflow_uri else (self.folder / "mlartifacts").as_uri()
+
+    def defaults(self) -> Mapping[str, str]:
+        """Return the environment that the embedded default needs, for what is not set already."""
+        # Named before MLFLOW_TRACKING_URI is set below, which would look like a server of the user's.
+        artifacts = {"RADLOOP_ARTIFACTS": self.artifact_location} if self.artifact_location else {}
+        return artifacts | {
+            "RADLOOP_HOME": str(self.folder),
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.folder / 'prefect.db'}",
+            # A fresh database takes longer than Prefect's default waits for.
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_CLI_WRAP_LINES": "false",
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # The controller polls its workers; at the default of 2 s a report costs 2 s.
+            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+            "RAY_TRAIN_V2_ENABLED": "1",
+        }
+
+
+def activate(home: Path | None = None) -> Settings:
+    """Make the embedded default the environment of this process; call it before prefect, ray or mlflow load."""
+    if home is not None:
+        os.environ["RADLOOP_HOME"] = str(home)
+    settings = Settings()
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    for name, value in settings.defaults().items():
+        os.environ.setdefault(name, value)
+    return settings

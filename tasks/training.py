@@ -1,0 +1,157 @@
+"""Owns the steps of a training flow: begin a run, fit, register the candidate, and stop what was abandoned."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from imaging.dataset.version import DatasetVersion, newest_version, open_version
+from imaging.errors import UserFault
+from tasks.candidate import find_trained, make_candidate
+from tasks.fitting import FitOutcome, TrainingJob, fit, fit_on_cluster
+from tasks.registry import Registered
+from tasks.requests import TrainRequest
+from tasks.retry import INPUT_OUTPUT
+from tasks.settings import Settings
+
+FLOW_RUN_TAG = "prefect.flow_run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutcome:
+    """The candidate that a training gave, or had given before."""
+
+    candidate: Registered
+    trained_now: bool
+    best_epoch: int | None
+    history: tuple[Mapping[str, float], ...]
+    timings_s: Mapping[str, float]
+
+
+def newest_dataset(settings: Settings, dataset: str) -> DatasetVersion:
+    """Return the newest version of a dataset; there must be one."""
+    version = newest_version(settings.store_root, dataset)
+    if version is None:
+        raise UserFault(
+            f"there is no dataset {dataset!r} in {settings.store_root}: run `radloop ingest` first"
+        )
+    return version
+
+
+def check_trainable(version: DatasetVersion) -> None:
+    """Refuse a dataset on which no honest model can be trained and judged."""
+    counts = version.counts()
+    if len(version.classes) < 2:
+        found = f"only {version.classes[0]!r}" if version.classes else "no label at all"
+        raise UserFault(
+            f"dataset {version.head.dataset!r} has {found} on its images and training needs two classes or more: "
+            "check the label table and its label column"
+        )
+    for split in ("train", "val", "test"):
+        for name in version.classes:
+            if name not in counts.get(split, {}):
+                patients = sum(part.get(name, {}).get("patients", 0) for part in counts.values())
+                raise UserFault(
+                    f"too few patients for the splits: class {name!r} has {patients} patients and none in {split!r}; "
+                    "it needs at least one in each of train, val and test: add labelled patients"
+                )
+
+
+@task(name="look for a trained model", cache_policy=NO_CACHE, **INPUT_OUTPUT)
+def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome | None:
+    """Return the candidate of this very data and configuration, if it was trained before."""
+    version = newest_dataset(settings, request.dataset)
+    check_trainable(version)
+    found = find_trained(settings, version, request.training)
+    if found is None or request.again:
+        return None
+    print(
+        f"Version {found.version} was trained on this data with this configuration already: not trained again"
+    )
+    return TrainOutcome(candidate=found, trained_now=False, best_epoch=None, history=(), timings_s={})
+
+
+@task(name="begin run", cache_policy=NO_CACHE, **INPUT_OUTPUT)
+def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> TrainingJob:
+    """Open the MLflow run of a training, and write down what it needs."""
+    from tasks.tracking import log_dataset, start_run
+
+    version = newest_dataset(settings, request.dataset)
+    config = request.training
+    parameters = config.model_dump(mode="json") | {
+        "dataset.digest": version.digest,
+        "spec": version.spec.digest,
+    }
+    name = f"{config.network} {version.digest[:8]}"
+    run_id = start_run(settings, request.dataset, name, parameters, {FLOW_RUN_TAG: flow_run_id})
+    log_dataset(settings, run_id, version, "training")
+    return TrainingJob(
+        root=str(settings.store_root),
+        dataset=request.dataset,
+        digest=version.digest,
+        train=config.model_dump(mode="json"),
+        run_folder=str(settings.store_root / "training" / run_id),
+        run_id=run_id,
+        flow_run_id=flow_run_id,
+    )
+
+
+@task(name="fit", cache_policy=NO_CACHE)
+def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
+    """Fit on Ray, here or on the cluster; Ray retries lost workers, so Prefect does not retry this."""
+    from tasks.cluster import local_ray
+
+    with failing(job, settings):
+        if settings.ray_address:
+            return fit_on_cluster(job, settings, f"prefect-{job.flow_run_id}", say=print)
+        started = time.monotonic()
+        with local_ray(int(job.train["workers"])):
+            ray_start_s = time.monotonic() - started
+            outcome = fit(job, settings, say=print)
+        return replace(outcome, timings_s={"Ray start": ray_start_s, **outcome.timings_s})
+
+
+@task(name="register candidate", cache_policy=NO_CACHE, **INPUT_OUTPUT)
+def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOutcome:
+    """Export the best epoch, register it as the challenger, and close the run."""
+    from tasks.tracking import end_run
+
+    started = time.monotonic()
+    version = open_version(job.root, job.dataset, job.digest)
+    with failing(job, settings):
+        candidate = make_candidate(settings, job, outcome, version)
+    end_run(settings, job.run_id)
+    timings = {**outcome.timings_s, "export and registration": time.monotonic() - started}
+    return TrainOutcome(
+        candidate=candidate,
+        trained_now=True,
+        best_epoch=outcome.best_epoch,
+        history=outcome.history,
+        timings_s=timings,
+    )
+
+
+def stop(flow_run_id: str, settings: Settings) -> None:
+    """End what a flow run left behind: its Ray job, and its MLflow runs that look as if they still went on."""
+    from tasks.tracking import end_runs_tagged
+
+    if settings.ray_address:
+        from tasks.cluster import stop_job
+
+        stop_job(settings.ray_address, f"prefect-{flow_run_id}")
+    end_runs_tagged(settings, FLOW_RUN_TAG, flow_run_id)
+
+
+@contextmanager
+def failing(job: TrainingJob, settings: Settings) -> Iterator[None]:
+    """Close the MLflow run as failed when the block fails, whoever was logging to it."""
+    from tasks.tracking import end_run
+
+    try:
+        yield
+    except BaseException:
+        end_run(settings, job.run_id, "FAILED")
+        raise

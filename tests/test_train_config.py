@@ -1,0 +1,79 @@
+"""TrainConfig refuses what cannot be trained, and names what it holds."""
+
+from typing import get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from models.config import AugmentConfig, NetworkName, OptimizerConfig, TrainConfig
+from models.networks.catalog import NETWORKS
+from models.optimization import OPTIMIZERS, SCHEDULES
+from models.validation import MERITS
+
+
+def test_the_form_offers_every_network() -> None:
+    assert set(get_args(NetworkName)) == set(NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "table"),
+    [
+        (OptimizerConfig, "name", OPTIMIZERS),
+        (OptimizerConfig, "schedule", SCHEDULES),
+        (TrainConfig, "measure", MERITS),
+    ],
+)
+def test_every_choice_has_its_row_in_a_table(
+    model: type[BaseModel], field: str, table: dict[str, object]
+) -> None:
+    assert set(get_args(model.model_fields[field].annotation)) == set(table)
+
+
+def test_two_equal_configurations_have_one_digest() -> None:
+    assert TrainConfig(seed=3).digest == TrainConfig(seed=3).digest
+
+
+def test_another_seed_has_another_digest() -> None:
+    assert TrainConfig(seed=3).digest != TrainConfig(seed=4).digest
+
+
+def test_json_and_back_is_the_same_configuration() -> None:
+    config = TrainConfig(optimizer=OptimizerConfig(name="sgd"), augment=AugmentConfig(flip=True))
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_flipping_is_off_unless_asked_for() -> None:
+    assert not TrainConfig().augment.flip
+
+
+@pytest.mark.parametrize("model", [TrainConfig, OptimizerConfig, AugmentConfig])
+def test_every_field_has_a_title_for_the_form(model: type[BaseModel]) -> None:
+    assert all(field.title for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"network": "vgg"},
+        {"epochs": 0},
+        {"workers": 0},
+        {"ema_decay": 1.0},
+        {"seed": -1},
+        {"learning_rate": 0.1},
+        {"optimizer": {"learning_rate": 0}},
+        {"augment": {"shift_fraction": 0.6}},
+    ],
+)
+def test_values_beyond_their_bounds_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TrainConfig.model_validate(values)
+
+
+def test_a_batch_smaller_than_the_workers_says_what_to_change() -> None:
+    with pytest.raises(ValidationError, match="raise batch_size or lower workers"):
+        TrainConfig(batch_size=1, workers=2)
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        TrainConfig().epochs = 3  # type: ignore[misc]
