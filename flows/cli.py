@@ -5,14 +5,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 
-from imaging.errors import RadloopError, UserFault
+from flows.options import ask
+from imaging.errors import RadloopError
 from tasks.settings import Settings, activate
 
 app = typer.Typer(
@@ -22,7 +23,6 @@ app = typer.Typer(
     help="Close the loop between an image archive and a model in use.",
 )
 console = Console()
-Asked = TypeVar("Asked", bound=BaseModel)
 
 Source = Annotated[str, typer.Option(help="Folder with DICOM files, or an NPZ file in MedMNIST's layout.")]
 Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
@@ -63,6 +63,7 @@ def run(
     again: Again = False,
 ) -> None:
     """Run the nightly flow: ingest, train, evaluate, and promote the model if it proves itself."""
+    from tasks.preflight import check_input
     from tasks.requests import NightlyRequest
 
     asked = {
@@ -74,7 +75,7 @@ def run(
     }
     training = {"network": network, "epochs": epochs, "workers": workers}
     request = ask(NightlyRequest, config, asked | {"training": training, "again": again or None})
-    needs_source(request.source)
+    check_input(request)
     with_flow("nightly", request)
     settings = activate()
     (settings.folder / "nightly.json").write_text(request.model_dump_json(indent=1))
@@ -91,6 +92,7 @@ def ingest(
     positive: Positive = None,
 ) -> None:
     """Take in what is new in a source."""
+    from tasks.preflight import check_input
     from tasks.requests import IngestRequest
 
     asked = {
@@ -101,7 +103,7 @@ def ingest(
         "positive": positive,
     }
     request = ask(IngestRequest, config, asked)
-    needs_source(request.source)
+    check_input(request)
     with_flow("ingest", request)
 
 
@@ -134,10 +136,14 @@ def evaluate(name: Name = None, config: Config = None) -> None:
 @app.command()
 def reevaluate(source: Source = "", labels: Labels = None, name: Name = None, config: Config = None) -> None:
     """Measure the champion on the newest labelled data."""
+    from tasks.preflight import check_input
     from tasks.requests import ReevaluateRequest
 
     asked = {"source": source, "labels": labels, "dataset": name}
-    with_flow("reevaluate", ask(ReevaluateRequest, config, asked))
+    request = ask(ReevaluateRequest, config, asked)
+    if request.source:
+        check_input(request)
+    with_flow("reevaluate", request)
 
 
 @app.command()
@@ -148,52 +154,12 @@ def demo() -> None:
     two_nights(console, with_flow, closing_words)
 
 
-def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Asked:
-    """Return the request of a configuration file and of options; options that were not given do not count."""
-    values = read_config(config) if config else {}
-    for name, value in options.items():
-        if isinstance(value, dict):
-            inner = {key: item for key, item in value.items() if item is not None}
-            values[name] = {**(values.get(name) or {}), **inner}
-        elif value not in (None, ""):
-            values[name] = value
-    known = {name: value for name, value in values.items() if config is None or name in kind.model_fields}
-    try:
-        return kind.model_validate(known)
-    except ValidationError as error:
-        lines = (
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
-            for item in error.errors()
-        )
-        raise UserFault("; ".join(lines)) from error
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Return the content of a configuration file; YAML reads JSON too."""
-    if not path.is_file():
-        raise UserFault(f"no configuration file at {path}: give --config the path of a YAML or JSON file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserFault(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UserFault(f"{path} holds {type(content).__name__} and must hold names with values")
-    return content
-
-
-def needs_source(source: str) -> None:
-    """Refuse to start without images, before any server is started."""
-    from imaging.sources.open import open_source
-
-    if not source:
-        raise UserFault("no source was given: give --source a folder with DICOM files or an NPZ file")
-    open_source(source)
-
-
 def with_flow(name: str, request: BaseModel) -> Any:
     """Run a flow in this process, tell its outcome, and return it."""
+    from tasks.preflight import check_servers
+
     started = time.monotonic()
-    activate()
+    check_servers(activate())
     from flows.terminal import quiet, tell
 
     console.print(f"[bold]radloop {name}[/bold]: loading", highlight=False)
@@ -233,7 +199,8 @@ def main() -> None:
     try:
         app()
     except RadloopError as error:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        message = f"[bold red]error:[/bold red] {escape(str(error))}"
+        Console(stderr=True).print(message, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -6,6 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.words import evaluation_words
 from tasks.comparison import compare, contenders, versions_for
 from tasks.evaluation import Evaluation
+from tasks.preflight import check_servers
 from tasks.requests import EvaluateRequest
 from tasks.settings import activate
 
@@ -14,6 +15,7 @@ from tasks.settings import activate
 def evaluate(request: EvaluateRequest) -> Evaluation:
     """Measure challenger and champion on the same test patients; the verdict moves nothing by itself."""
     settings = activate()
+    check_servers(settings)
     pair = contenders(request.dataset, settings)
     evaluation = compare(pair, versions_for(pair, settings), request.gate, settings)
     print(evaluation.verdict.headline)

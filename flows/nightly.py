@@ -10,6 +10,7 @@ from flows.ingest import ingest
 from flows.train import stop_training, train
 from flows.words import nightly_words
 from tasks.comparison import champion_of_other_spec
+from tasks.preflight import check_servers
 from tasks.promotion import promote_candidate
 from tasks.reporting import Night, NightlyReport, publish_report
 from tasks.requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
@@ -26,6 +27,7 @@ from tasks.settings import activate
 def nightly(request: NightlyRequest) -> NightlyReport:
     """Take in what is new, train, and promote the model if it proves itself."""
     settings = activate()
+    check_servers(settings)
     clock = Stopwatch()
     ingested = ingest(ingest_part(request))
     clock.lap("ingest")

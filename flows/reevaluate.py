@@ -6,6 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.ingest import ingest
 from flows.words import reevaluation_words
 from tasks.comparison import champion_of_other_spec
+from tasks.preflight import check_servers
 from tasks.reevaluation import Reevaluation, remeasure
 from tasks.requests import ReevaluateRequest, ingest_part
 from tasks.settings import activate
@@ -15,6 +16,7 @@ from tasks.settings import activate
 def reevaluate(request: ReevaluateRequest) -> Reevaluation:
     """Take in what is new, measure the champion on all test patients, and say whether it still holds."""
     settings = activate()
+    check_servers(settings)
     if request.source:
         ingest(ingest_part(request))
         other = champion_of_other_spec(request.dataset, settings)

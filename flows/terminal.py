@@ -41,11 +41,9 @@ class Calm(logging.Filter):
 
 def quiet() -> None:
     """Let the console show progress lines alone; the log that Prefect keeps stays complete."""
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(name).handlers:
-            if "Console" in type(handler).__name__:
-                handler.addFilter(Calm())
-                handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Calm())
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     for name, level in LIBRARIES.items():
         logging.getLogger(name).setLevel(level)
 

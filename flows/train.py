@@ -6,6 +6,7 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from flows.words import training_words
+from tasks.preflight import check_servers
 from tasks.requests import TrainRequest
 from tasks.settings import activate
 from tasks.training import TrainOutcome, begin, finish, fit_model, known_candidate, stop
@@ -26,6 +27,7 @@ def stop_training(flow: Any, flow_run: Any, state: Any) -> None:
 def train(request: TrainRequest) -> TrainOutcome:
     """Train a candidate on all workers, and register it as the challenger."""
     settings = activate()
+    check_servers(settings)
     outcome = known_candidate(request, settings)
     if outcome is None:
         job = begin(request, settings, str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id))

@@ -1,7 +1,8 @@
 """Owns the label table: reading it, joining it to images, and saying what did not fit."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,26 +43,38 @@ class LabelReport:
     images_in_conflict: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Which columns of a label table are read, and what the first of them identifies."""
+
+    key: str
+    level: Level
+    label: str
+
+
 def read_labels(path: Path, pseudonyms: Pseudonyms, column: str | None = None) -> LabelTable:
     """Read a CSV with one identifier column and one label column, both found by name."""
-    if not path.is_file():
-        raise UserFault(f"no label table at {path}: give --labels the path of a CSV file")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        names = list(reader.fieldnames or [])
-        key_column, level = _key_column(path, names)
-        label_column = _label_column(path, names, key_column, column)
-        pairs = [(row[key_column], row[label_column]) for row in reader]
-    return collect_labels(level, pairs, pseudonyms)
+    with _table(path) as reader:
+        columns = _columns(path, reader, column)
+        # A line is counted as an editor counts it, blank lines and line breaks in quotes included.
+        rows = [(reader.line_num, row[columns.key], row[columns.label]) for row in reader]
+    return collect_labels(columns.level, rows, pseudonyms)
 
 
-def collect_labels(level: Level, pairs: Iterable[tuple[str, str]], pseudonyms: Pseudonyms) -> LabelTable:
-    """Gather (identifier, label) pairs; an identifier with two different labels has none."""
+def find_columns(path: Path, column: str | None = None) -> Columns:
+    """Say which columns of a CSV are read, after a look at its first line alone."""
+    with _table(path) as reader:
+        return _columns(path, reader, column)
+
+
+def collect_labels(
+    level: Level, rows: Iterable[tuple[int, str | None, str | None]], pseudonyms: Pseudonyms
+) -> LabelTable:
+    """Gather (line, identifier, label) rows; an identifier with two different labels has none."""
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
     conflicts = set()
-    # The first line of the file holds the names of the columns.
-    for line, (identifier, label) in enumerate(pairs, start=2):
+    for line, identifier, label in rows:
         key, value = pseudonyms.key(level, identifier or ""), (label or "").strip()
         if not value:
             continue
@@ -111,14 +124,35 @@ def order_classes(labels: Iterable[str], positive: str | None = None) -> tuple[s
     return tuple(classes)
 
 
+@contextmanager
+def _table(path: Path) -> Iterator["csv.DictReader[str]"]:
+    if not path.is_file():
+        raise UserFault(f"no label table at {path}: give --labels the path of a CSV file")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield csv.DictReader(file)
+    except (UnicodeDecodeError, csv.Error) as error:
+        # The error quotes the bytes around it, and they may name a patient.
+        raise UserFault(
+            f"{path.name} is no CSV in UTF-8 ({type(error).__name__}): save it as 'CSV UTF-8'"
+        ) from None
+
+
+def _columns(path: Path, reader: "csv.DictReader[str]", column: str | None) -> Columns:
+    names = list(reader.fieldnames or [])
+    key, level = _key_column(path, names)
+    return Columns(key=key, level=level, label=_label_column(path, names, key, column))
+
+
 def _key_column(path: Path, names: list[str]) -> tuple[str, Level]:
     for name in names:
         level = LEVELS.get(name.strip().lower().replace(" ", "").replace("_", ""))
         if level is not None:
             return name, level
+    # Its first line is not quoted: where the names are missing, it holds a patient's identifier.
     raise UserFault(
-        f"{path.name} has the columns {names} and none is an identifier: "
-        "name one SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID"
+        f"{path.name} has {len(names)} columns and none is named as an identifier: its first line must name one "
+        "SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID"
     )
 
 

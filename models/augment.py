@@ -54,7 +54,9 @@ def draw(config: AugmentConfig, count: int, generator: Generator) -> Variation:
 
 
 def apply(levels: Tensor, variation: Variation) -> Tensor:
-    """Return varied images (n, 1, size, size) of grey levels; what is moved in from outside is black."""
+    """Return varied images (n, 1, size, size) of grey levels; from outside the image its edge is moved in.
+
+    Black instead would teach the network a border that images at prediction do not have."""
     moved = _move(levels, variation)
     mean = moved.mean(dim=(1, 2, 3), keepdim=True)
     contrast, brightness = (value.view(-1, 1, 1, 1) for value in (variation.contrast, variation.brightness))
@@ -74,4 +76,4 @@ def _move(levels: Tensor, variation: Variation) -> Tensor:
     ]
     matrices = torch.stack(rows, dim=1).view(-1, 2, 3)
     grid = functional.affine_grid(matrices, list(levels.shape), align_corners=False)
-    return functional.grid_sample(levels, grid, padding_mode="zeros", align_corners=False)
+    return functional.grid_sample(levels, grid, padding_mode="border", align_corners=False)

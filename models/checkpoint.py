@@ -54,10 +54,10 @@ def save(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write a checkpoint into an existing folder; `progress.json` comes last and makes it whole."""
-    save_file(_weights(network), folder / NETWORK)
-    save_file(_weights(average), folder / AVERAGE)
-    save_file({name: tensor.contiguous() for name, tensor in best.items()}, folder / BEST)
-    save_file(_optimizer_tensors(optimizer), folder / OPTIMIZER)
+    _write(folder / NETWORK, network.state_dict())
+    _write(folder / AVERAGE, average.state_dict())
+    _write(folder / BEST, best)
+    _write(folder / OPTIMIZER, _optimizer_tensors(optimizer))
     (folder / PROGRESS).write_text(json.dumps(asdict(progress)))
 
 
@@ -89,15 +89,15 @@ def best_network(folder: Path, name: str, classes: int) -> nn.Module:
     return network.eval()
 
 
-def _weights(network: nn.Module) -> Weights:
-    return {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Weights:
     """Name each tensor by its parameter's number and its own key; the rest follows from the configuration."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{number}.{key}": tensor.contiguous()
+        f"{number}.{key}": tensor
         for number, entry in state.items()
         for key, tensor in entry.items()
         if tensor is not None

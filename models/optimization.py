@@ -19,8 +19,8 @@ START, END = 1 / 25, 1 / 2000
 def one_cycle(progress: float) -> float:
     """Rise and fall along half cosines, Smith and Topin 2018, https://arxiv.org/abs/1708.07120.
 
-    >>> one_cycle(0.0), one_cycle(0.25), one_cycle(1.0)
-    (0.04, 1.0, 0.0005)
+    >>> [round(one_cycle(progress), 4) for progress in (0.0, 0.25, 1.0)]
+    [0.04, 1.0, 0.0005]
     """
     if progress < WARM_UP:
         return _between(START, 1.0, progress / WARM_UP)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import ray
@@ -25,15 +26,18 @@ def local_ray(workers: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    processors = max(workers, os.cpu_count() or 1)
+    # The trainer's module takes seconds to load, and so do Ray's processes: both at once.
+    loading = threading.Thread(target=import_module, args=("ray.train.torch",))
+    loading.start()
     ray.init(
         address="local",
-        num_cpus=processors,
+        num_cpus=max(workers, os.cpu_count() or 1),
         include_dashboard=False,
         logging_level=logging.ERROR,
         # The epochs are told from the history; the workers' own lines are in Ray's log files.
         log_to_driver=False,
     )
+    loading.join()
     try:
         yield
     finally:

@@ -15,15 +15,16 @@ from imaging.dataset.manifest import merge
 from imaging.dataset.publish import Recipe, build_version, publish
 from imaging.dataset.quarantine import IGNORED
 from imaging.dataset.scan import ScanPlan, plan
+from imaging.dataset.trainable import check_trainable
 from imaging.dataset.version import DatasetVersion, newest_version, reasons
 from imaging.deidentify.pseudonyms import Pseudonyms, load_pseudonyms
 from imaging.errors import UserFault
 from imaging.labels import LabelTable, read_labels
 from imaging.preprocess import PreprocessSpec
-from imaging.sources.open import open_source
 from imaging.sources.protocol import Source, SourceFile
 from imaging.store.folder import FolderStore
-from tasks.requests import IngestRequest
+from tasks.preflight import check_input
+from tasks.requests import IngestRequest, is_shadow
 from tasks.retry import INPUT_OUTPUT
 from tasks.settings import Settings
 
@@ -65,15 +66,11 @@ class IngestOutcome:
 @task(name="list source", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
     """Open the source and the label table, list the files, and decide which are new."""
-    source = open_source(request.source)
+    source = check_input(request)
     spec = request.preprocess or source.default_spec()
     pseudonyms = load_pseudonyms(settings.private / "pseudonym.key")
-    labels = _labels(request, source, pseudonyms)
+    labels = _labels(request, pseudonyms)
     files = list(source.scan())
-    if not files:
-        raise UserFault(
-            f"{request.source} holds no files: give --source a folder with DICOM files or an NPZ file"
-        )
     previous = newest_version(settings.store_root, request.dataset)
     return IngestJob(
         dataset=request.dataset,
@@ -114,17 +111,18 @@ def publish_version(
     )
     splits = job.previous.splits() if job.previous else {}
     version = build_version(settings.folder_store, recipe, examples, refusals, splits)
+    if not is_shadow(job.dataset):
+        # Before the pointer moves: splits drawn over a wrong label column would stay for ever.
+        check_trainable(version)
     changed = publish(version, job.previous.digest if job.previous else None)
     problems = write_problems(job, version, settings.private)
     return _outcome(job, version, changed, problems)
 
 
-def _labels(request: IngestRequest, source: Source, pseudonyms: Pseudonyms) -> LabelTable | None:
-    if request.labels:
-        return read_labels(Path(request.labels).expanduser(), pseudonyms, request.label_column)
-    if source.kind == "medmnist":
+def _labels(request: IngestRequest, pseudonyms: Pseudonyms) -> LabelTable | None:
+    if not request.labels:
         return None
-    raise UserFault(f"{request.source} is a folder of DICOM and carries no labels: give --labels LABELS.csv")
+    return read_labels(Path(request.labels).expanduser(), pseudonyms, request.label_column)
 
 
 def _no_examples(source: str, refusals: Sequence[Refusal]) -> str:

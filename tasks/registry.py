@@ -1,5 +1,6 @@
 """Owns model versions in MLflow's registry: registering a candidate, and finding challenger and champion."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed
@@ -44,7 +45,7 @@ class Registered:
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes, in the order of its probabilities."""
-        return tuple(self.tags["classes"].split("|"))
+        return tuple(json.loads(self.tags["classes"]))
 
     @property
     def threshold(self) -> float | None:
@@ -68,7 +69,7 @@ def register(
             info = mlflow.onnx.log_model(
                 model,
                 name="model",
-                signature=signature(len(tags["classes"].split("|"))),
+                signature=signature(len(json.loads(tags["classes"]))),
                 input_example=example_input(),
                 # Given, because guessing them starts a process and takes half a minute.
                 pip_requirements=[
@@ -147,7 +148,7 @@ def model_tags(spec: PreprocessSpec, config: TrainConfig, classes: tuple[str, ..
         "spec": spec.model_dump_json(),
         "spec.digest": spec.digest,
         "input.units": spec.input_units,
-        "classes": "|".join(classes),
+        "classes": json.dumps(classes),
         "network": config.network,
         "train.digest": config.digest,
     }

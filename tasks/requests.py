@@ -1,14 +1,20 @@
 """Owns what a person asks for: the parameters of the flows, as forms, configuration files and options."""
 
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from imaging.dataset.split import SplitConfig
 from imaging.preprocess import PreprocessSpec
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
-from tasks.registry import Registered
 
-NAME = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+if TYPE_CHECKING:
+    # Loading it loads MLflow, which takes seconds that a refused request should not cost.
+    from tasks.registry import Registered
+
+NAME = r"^[a-z0-9](?:[_-]?[a-z0-9]){0,62}$"
+"""Letters and digits with single hyphens or underscores between them; two hyphens mark a shadow."""
 
 
 class Request(BaseModel):
@@ -79,7 +85,7 @@ class ReevaluateRequest(IngestRequest):
     )
 
 
-def ingest_part(request: IngestRequest, like: Registered | None = None) -> IngestRequest:
+def ingest_part(request: IngestRequest, like: "Registered | None" = None) -> IngestRequest:
     """Return what ingest needs of a larger request; `like` prepares a second dataset as that model expects it."""
     part = IngestRequest.model_validate(request.model_dump(include=set(IngestRequest.model_fields)))
     if like is None:
@@ -87,6 +93,11 @@ def ingest_part(request: IngestRequest, like: Registered | None = None) -> Inges
     return part.model_copy(update={"preprocess": like.spec, "dataset": shadow_name(request.dataset, like)})
 
 
-def shadow_name(dataset: str, model: Registered) -> str:
+def shadow_name(dataset: str, model: "Registered") -> str:
     """Name the dataset that holds the same images, prepared as another model expects them."""
     return f"{dataset}--{model.tags['spec.digest']}"
+
+
+def is_shadow(dataset: str) -> bool:
+    """Say whether a dataset serves another model alone: its rows are looked up, never split."""
+    return "--" in dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from imaging.errors import UserFault
+from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.folder import FolderStore
 
 
@@ -76,11 +76,15 @@ class Settings(BaseSettings):
             "PREFECT_CLI_WRAP_LINES": "false",
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            # Half a minute of patience with a server that restarts; MLflow's default is many minutes.
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
             "DO_NOT_TRACK": "true",
             "RAY_USAGE_STATS_ENABLED": "0",
             # The controller polls its workers; at the default of 2 s a report costs 2 s.
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
             "RAY_TRAIN_V2_ENABLED": "1",
+            # A process more for nodes that a cloud may take away; without a cluster it only costs seconds.
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1" if self.ray_address else "0",
         }
 
 
@@ -89,7 +93,12 @@ def activate(home: Path | None = None) -> Settings:
     if home is not None:
         os.environ["RADLOOP_HOME"] = str(home)
     settings = Settings()
-    settings.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot make the home {settings.folder} ({error.strerror}): give --home a folder that can be written"
+        ) from error
     for name, value in settings.defaults().items():
         os.environ.setdefault(name, value)
     return settings

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from imaging.dataset.trainable import check_trainable
 from imaging.dataset.version import DatasetVersion, newest_version, open_version
 from imaging.errors import UserFault
 from tasks.candidate import find_trained, make_candidate
@@ -39,25 +40,6 @@ def newest_dataset(settings: Settings, dataset: str) -> DatasetVersion:
             f"there is no dataset {dataset!r} in {settings.store_root}: run `radloop ingest` first"
         )
     return version
-
-
-def check_trainable(version: DatasetVersion) -> None:
-    """Refuse a dataset on which no honest model can be trained and judged."""
-    counts = version.counts()
-    if len(version.classes) < 2:
-        found = f"only {version.classes[0]!r}" if version.classes else "no label at all"
-        raise UserFault(
-            f"dataset {version.head.dataset!r} has {found} on its images and training needs two classes or more: "
-            "check the label table and its label column"
-        )
-    for split in ("train", "val", "test"):
-        for name in version.classes:
-            if name not in counts.get(split, {}):
-                patients = sum(part.get(name, {}).get("patients", 0) for part in counts.values())
-                raise UserFault(
-                    f"too few patients for the splits: class {name!r} has {patients} patients and none in {split!r}; "
-                    "it needs at least one in each of train, val and test: add labelled patients"
-                )
 
 
 @task(name="look for a trained model", cache_policy=NO_CACHE, **INPUT_OUTPUT)

@@ -41,7 +41,8 @@ def build_version(
     labels, report = _labels(ordered, recipe.labels)
     manifest = to_table(ordered, example_schema())
     manifest = manifest.append_column("label", pa.array(labels, pa.string()))
-    splits = _splits(ordered, labels, previous_splits, recipe.shares)
+    sides = _sides(ordered, labels, previous_splits, recipe.shares)
+    splits = [example.source_split or sides.get(example.patient_key) for example in ordered]
     manifest = manifest.append_column("split", pa.array(splits, pa.string()))
     quarantine = to_table(sorted(refusals, key=lambda refusal: refusal.source_key), refusal_schema())
     head = VersionHead(
@@ -53,7 +54,9 @@ def build_version(
         label_report=report,
         label_level=recipe.labels.level if recipe.labels else "instance",
     )
-    return _write(store, head, manifest, quarantine)
+    return _write(
+        store, head, {"manifest": manifest, "quarantine": quarantine, "splits": _splits_table(sides)}
+    )
 
 
 def publish(version: DatasetVersion, expected: str | None) -> bool:
@@ -85,28 +88,34 @@ def _labels(examples: Sequence[Example], table: LabelTable | None) -> tuple[list
     return join(table, keys)
 
 
-def _splits(
+def _sides(
     examples: Sequence[Example],
     labels: Sequence[str | None],
     previous: Mapping[str, str],
     shares: Mapping[str, float],
-) -> list[str | None]:
+) -> dict[str, str]:
+    """Return the split of every patient who ever had one: whose images or labels went may come back."""
     strata: dict[str, set[str]] = defaultdict(set)
     for example, label in zip(examples, labels, strict=True):
         if label is not None and example.source_split is None:
             strata[example.patient_key].add(label)
     drawn = assign({patient: "|".join(sorted(names)) for patient, names in strata.items()}, previous, shares)
-    # A patient without any label yet gets a side with the first label, and keeps it.
-    return [e.source_split or drawn.get(e.patient_key) or previous.get(e.patient_key) for e in examples]
+    return {**previous, **drawn}
 
 
-def _write(store: FolderStore, head: VersionHead, manifest: pa.Table, quarantine: pa.Table) -> DatasetVersion:
-    digest = table_digest([manifest, quarantine], head.to_json())
+def _splits_table(sides: Mapping[str, str]) -> pa.Table:
+    patients = sorted(sides)
+    columns = {"patient_key": patients, "split": [sides[patient] for patient in patients]}
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def _write(store: FolderStore, head: VersionHead, tables: Mapping[str, pa.Table]) -> DatasetVersion:
+    digest = table_digest(tables.values(), head.to_json())
     named = replace(head, digest=digest)
     dataset = head.dataset
     if not store.exists(version_file(dataset, digest, "version.json")):
-        store.write(version_file(dataset, digest, "manifest.parquet"), parquet_bytes(manifest))
-        store.write(version_file(dataset, digest, "quarantine.parquet"), parquet_bytes(quarantine))
+        for name, table in tables.items():
+            store.write(version_file(dataset, digest, f"{name}.parquet"), parquet_bytes(table))
         # The head is written last: a version without it does not exist.
         store.write(version_file(dataset, digest, "version.json"), named.to_json().encode())
     return DatasetVersion(store, named)

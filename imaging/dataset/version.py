@@ -119,9 +119,9 @@ class DatasetVersion:
         return [Refusal(**row) for row in self.quarantine.to_pylist()]
 
     def splits(self) -> dict[str, str]:
-        """Return the split of each patient who has one."""
-        pairs = zip(self.manifest["patient_key"].to_pylist(), self.manifest["split"].to_pylist(), strict=True)
-        return {patient: split for patient, split in pairs if split}
+        """Return the split of each patient who was ever given one; where the source fixes them, of none."""
+        table = pq.read_table(self.store.path(version_file(self.head.dataset, self.digest, "splits.parquet")))
+        return dict(zip(table["patient_key"].to_pylist(), table["split"].to_pylist(), strict=True))
 
     def rows(self, split: str) -> Rows:
         """Return the labelled examples of a split; the test split is for verdicts only."""

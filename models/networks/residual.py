@@ -7,9 +7,6 @@ from torch.nn import functional
 
 WIDTHS = (16, 32, 64, 128)
 """Channels of each stage; every stage after the first halves the image."""
-GROUPS = 8
-"""Groups of each normalisation, Wu and He 2018, https://arxiv.org/abs/1803.08494. Unlike batch normalisation it
-asks nothing of the batch: small ones, several workers and averaged weights all agree."""
 
 
 class ResidualBlock(nn.Module):
@@ -29,10 +26,14 @@ class ResidualBlock(nn.Module):
 
 
 def convolution(inward: int, outward: int, stride: int, kernel: int = 3) -> nn.Module:
-    """Return a convolution and its normalisation."""
+    """Return a convolution and its normalisation.
+
+    Group normalisation would not depend on how many workers share a batch, but its validation loss on chest
+    radiographs was a third higher.
+    """
     return nn.Sequential(
         nn.Conv2d(inward, outward, kernel, stride, padding=kernel // 2, bias=False),
-        nn.GroupNorm(GROUPS, outward),
+        nn.BatchNorm2d(outward),
     )
 
 

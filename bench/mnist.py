@@ -1,0 +1,30 @@
+"""Trains MNIST (60,000 digits, 28 px) and prints the test accuracy; every tenth training image is for validation."""
+
+import numpy as np
+
+from bench.npz import DATA, read, table
+from models.batches import ArrayRows
+from models.config import OptimizerConfig, TrainConfig
+from models.worker import TrainData
+
+PRESET = TrainConfig(
+    network="small_cnn",
+    epochs=8,
+    batch_size=128,
+    optimizer=OptimizerConfig(learning_rate=4e-3),
+    ema_decay=0.99,
+    measure="loss",
+    class_weights="none",
+)
+
+
+def main() -> None:
+    parts = read(DATA / "mnist.npz")
+    whole, held_out = parts["train"], np.arange(len(parts["train"])) % 10 == 0
+    train, val = (ArrayRows(whole.images[part], whole.labels[part]) for part in (~held_out, held_out))
+    data = TrainData(train=train, val=val, classes=tuple("0123456789"))
+    table(PRESET, data, parts["test"], "MNIST, test part")
+
+
+if __name__ == "__main__":
+    main()

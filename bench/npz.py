@@ -1,0 +1,87 @@
+"""Owns what the benchmarks on NPZ files share: reading them, training by plain processes, and scoring the test part."""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imaging.preprocess import PreprocessSpec
+from imaging.statistics.measures import MEASURES, Predictions
+from models.batches import ArrayRows
+from models.checkpoint import best_network
+from models.config import TrainConfig
+from models.export import export_onnx, verify_export
+from models.launch import launch
+from models.predict import Predictor
+from models.worker import TrainData
+
+DATA = Path(os.environ.get("RADLOOP_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one seed gave on the test part."""
+
+    seed: int
+    measures: Mapping[str, float]
+    train_s: float
+
+
+def read(path: Path) -> dict[str, ArrayRows]:
+    """Return the parts of an NPZ in MedMNIST's layout."""
+    with np.load(path, allow_pickle=False) as stored:
+        parts = {name.removesuffix("_images") for name in stored if name.endswith("_images")}
+        return {
+            part: ArrayRows(stored[f"{part}_images"], stored[f"{part}_labels"].ravel().astype(np.int64))
+            for part in parts
+        }
+
+
+def run(config: TrainConfig, data: TrainData, test: ArrayRows, folder: Path) -> Result:
+    """Train, export, and read the test part once, through the portable model."""
+    begun = time.perf_counter()
+    checkpoint = launch(config, data, folder)
+    train_s = time.perf_counter() - begun
+    spec = PreprocessSpec.grey_levels(test.images.shape[1])
+    network = best_network(checkpoint, config.network, len(data.classes))
+    model = export_onnx(network, spec, data.classes)
+    verify_export(model, network, spec)
+    told = Predictions(
+        labels=test.labels,
+        probabilities=Predictor.load(model.SerializeToString()).predict_levels(test.images),
+        patients=np.full(len(test), ""),
+        classes=data.classes,
+    )
+    once = np.ones((1, len(test)))
+    measures = {
+        name: float(MEASURES[name](told, once)[0]) for name in ("auroc", "accuracy_argmax", "log_loss")
+    }
+    return Result(seed=config.seed, measures=measures, train_s=train_s)
+
+
+def table(preset: TrainConfig, data: TrainData, test: ArrayRows, title: str) -> None:
+    """Run the seeds that the command line names, and print a line for each and their mean."""
+    options = argparse.ArgumentParser(description=title)
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--workers", type=int, default=preset.workers)
+    asked = options.parse_args()
+    print(f"{title}\n{'seed':>6}{'AUROC':>10}{'accuracy':>10}{'log loss':>10}{'training, s':>13}")
+    results = []
+    for seed in asked.seeds:
+        config = preset.model_copy(update={"seed": seed, "workers": asked.workers})
+        with tempfile.TemporaryDirectory(prefix="radloop-bench-") as folder:
+            results.append(run(config, data, test, Path(folder)))
+        print(_line(str(seed), [*results[-1].measures.values(), results[-1].train_s]), flush=True)
+    columns = zip(*([*result.measures.values(), result.train_s] for result in results), strict=True)
+    print(_line("mean", [statistics.fmean(column) for column in columns]))
+
+
+def _line(name: str, values: list[float]) -> str:
+    auroc, accuracy, loss, seconds = values
+    return f"{name:>6}{auroc:>10.4f}{accuracy:>10.4f}{loss:>10.4f}{seconds:>13.1f}"

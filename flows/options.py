@@ -1,0 +1,66 @@
+"""Owns how options and a configuration file become a request."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from imaging.errors import UserFault
+
+Asked = TypeVar("Asked", bound=BaseModel)
+
+
+def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Asked:
+    """Return the request of a configuration file and of options; options that were not given do not count."""
+    values = read_config(config) if config else {}
+    # One file serves all commands: each takes its part of it.
+    part = {name: value for name, value in values.items() if name in kind.model_fields}
+    try:
+        return kind.model_validate(overlay(part, options))
+    except ValidationError as error:
+        lines = (
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+            for item in error.errors()
+        )
+        place = f"{config} or the options" if config else "the options"
+        raise UserFault(f"{'; '.join(lines)}: correct {place}, --help lists them") from error
+
+
+def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with options laid over them, those of a part over that part; None and "" were not given.
+
+    >>> overlay({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": None}, "d": ""})
+    {'a': {'b': 3, 'c': 2}}
+    """
+    merged = dict(values)
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            below = merged.get(name) or {}
+            # What is no mapping is left for the model to refuse, with its name.
+            merged[name] = overlay(below, value) if isinstance(below, Mapping) else below
+        elif value not in (None, ""):
+            merged[name] = value
+    return merged
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the content of a configuration file; YAML reads JSON too."""
+    from tasks.requests import NightlyRequest
+
+    if not path.is_file():
+        raise UserFault(f"no configuration file at {path}: give --config the path of a YAML or JSON file")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserFault(f"{path} is not valid YAML: {error}; correct it there") from error
+    if not isinstance(content, dict):
+        raise UserFault(
+            f"{path} holds {type(content).__name__} and must hold names with values, such as 'source: FOLDER'"
+        )
+    known = NightlyRequest.model_fields.keys()
+    for name in content:
+        if name not in known:
+            raise UserFault(f"{path} has the unknown name {name!r}: use one of {', '.join(known)}")
+    return content

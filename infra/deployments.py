@@ -1,0 +1,67 @@
+"""Owns what Prefect is told to run and when: prefect.yaml, filled with what this home's flows are asked for."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.processes import StackError, tail
+
+TEMPLATE = Path(__file__).parent.parent / "prefect.yaml"
+DEPLOY_TIMEOUT_S = 300
+
+
+def fill(
+    template: str, requests: Mapping[str, Mapping[str, Any]], scheduled: bool, time_zone: str | None = None
+) -> str:
+    """Return the content of prefect.yaml with a request for each deployment, and the schedules on or paused.
+
+    >>> print(fill("deployments: [{name: nightly, schedules: [{cron: 0 2 * * *}]}]", {"nightly": {"a": 1}}, False))
+    deployments:
+    - name: nightly
+      schedules:
+      - cron: 0 2 * * *
+        active: false
+      parameters:
+        request:
+          a: 1
+    <BLANKLINE>
+    """
+    content = yaml.safe_load(template)
+    for deployment in content["deployments"]:
+        for schedule in deployment.get("schedules", []):
+            schedule["active"] = scheduled
+            schedule.update({"timezone": time_zone} if time_zone else {})
+        deployment["parameters"] = {"request": dict(requests[deployment["name"]])}
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def deploy(content: str, home: Path, environment: Mapping[str, str]) -> None:
+    """Hand the deployments to Prefect; they stay in HOME/prefect.yaml. Raises StackError where Prefect refuses."""
+    path, log = home / "prefect.yaml", home / "logs" / "deploy.log"
+    draft = path.with_suffix(".draft.yaml")
+    draft.write_text(content)
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(draft)]
+    with log.open("w") as output:
+        code = subprocess.run(
+            command,
+            env=dict(environment),
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            timeout=DEPLOY_TIMEOUT_S,
+            check=False,
+        ).returncode
+    if code:
+        raise StackError(f"Prefect refused the deployments, see {log}:\n{tail(log)}")
+    draft.rename(path)
+
+
+def deployed(home: Path) -> str:
+    """Return the deployments that were handed over last, or nothing."""
+    path = home / "prefect.yaml"
+    return path.read_text() if path.exists() else ""

@@ -1,0 +1,93 @@
+"""Owns HOME/stack.json: which processes the stack consists of, where they answer, and how clients reach them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from infra.processes import Owned, StackError
+
+FILE = "stack.json"
+MARK = "RADLOOP_STACK"
+"""The environment variable that only the stack's own processes have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A stack that is up, or was."""
+
+    home: Path
+    mark: str
+    ports: Mapping[str, int]
+    ray_temp: str
+    processes: tuple[Owned, ...] = ()
+    ready: bool = False
+    addresses: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        addresses = {name: f"http://127.0.0.1:{self.ports[name]}" for name in ("prefect", "mlflow", "ray")}
+        object.__setattr__(self, "addresses", addresses)
+
+    @property
+    def token_file(self) -> Path:
+        """The file with the token that Ray asks for."""
+        return self.home / "private" / "ray-token"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the processes' logs."""
+        return self.home / "logs"
+
+    @property
+    def clients(self) -> tuple[dict[str, str], ...]:
+        """The environment of the stack's clients, a group for each server; the first name decides on its group."""
+        return (
+            {"PREFECT_API_URL": f"{self.addresses['prefect']}/api"},
+            {"MLFLOW_TRACKING_URI": self.addresses["mlflow"]},
+            {
+                "RADLOOP_RAY_ADDRESS": self.addresses["ray"],
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            },
+        )
+
+    @property
+    def up(self) -> bool:
+        """Whether it was started completely, and every process still runs."""
+        return self.ready and all(item.process() for item in self.processes)
+
+    def joined_by(self, *processes: Owned) -> "Stack":
+        """Return the stack with more processes, written down."""
+        return replace(self, processes=(*self.processes, *processes)).written()
+
+    def written(self) -> "Stack":
+        """Write the record, whole or not at all, and return it."""
+        content = {
+            "mark": self.mark,
+            "ready": self.ready,
+            "addresses": self.addresses,
+            "clients": self.clients,
+            "ports": self.ports,
+            "ray_temp": self.ray_temp,
+            "processes": [asdict(item) for item in self.processes],
+        }
+        draft = self.home / f"{FILE}.draft"
+        draft.write_text(json.dumps(content, indent=1))
+        draft.rename(self.home / FILE)
+        return self
+
+
+def read_stack(home: Path) -> Stack | None:
+    """Return what the last `up` wrote; None where there is no stack. Raises StackError on a damaged file."""
+    path = home / FILE
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        return Stack(
+            home=home,
+            processes=tuple(Owned(**item) for item in content["processes"]),
+            **{name: content[name] for name in ("mark", "ready", "ports", "ray_temp")},
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StackError(f"{path} is damaged ({error!r}): remove it; what it named may still run") from error

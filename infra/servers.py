@@ -1,0 +1,118 @@
+"""Owns the servers of the one-machine stack: the command of each, and how it is seen to answer."""
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.record import Stack
+
+POOL = "radloop"
+PORTS = ("ray-head", "ray-client", "ray-agent", "ray-dashboard-metrics", "ray-autoscaler-metrics")
+"""Ports that no person has use for; Ray takes fixed ones where none is given."""
+
+OBJECT_STORE_BYTES = 256 * 2**20
+PROBE_TIMEOUT_S = 5.0
+# A hospital's proxy has no way to this machine's loopback.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """One process of the stack: how it is started, and how it is known to answer."""
+
+    name: str
+    command: tuple[str, ...]
+    answers: Callable[[], bool]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def prefect_server(stack: Stack) -> Server:
+    """Return Prefect's server; its database is the one of the embedded default."""
+    address = stack.addresses["prefect"]
+    return Server(
+        name="prefect",
+        command=_python(
+            "prefect", "server", "start", "--host", "127.0.0.1", "--port", stack.ports["prefect"]
+        ),
+        answers=lambda: ask(f"{address}/api/health") is True,
+    )
+
+
+def mlflow_server(stack: Stack) -> Server:
+    """Return MLflow's server on the embedded default's database; clients read and write files by themselves."""
+    address, home = stack.addresses["mlflow"], stack.home
+    return Server(
+        name="mlflow",
+        command=_python(
+            *("mlflow", "server", "--host", "127.0.0.1", "--port", stack.ports["mlflow"], "--workers", 1),
+            *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
+            *("--no-serve-artifacts", "--default-artifact-root", (home / "mlartifacts").as_uri()),
+        ),
+        answers=lambda: ask(f"{address}/health") == "OK",
+        # Its job runners would take 2 GB that nothing here uses.
+        environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+    )
+
+
+def ray_head(stack: Stack) -> Server:
+    """Return a Ray head that asks for the token; its page and its Jobs API answer on the loopback interface."""
+    address, ports = stack.addresses["ray"], stack.ports
+    options = {
+        "port": ports["ray-head"],
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": ports["ray"],
+        "dashboard-agent-listen-port": ports["ray-agent"],
+        "ray-client-server-port": ports["ray-client"],
+        "temp-dir": stack.ray_temp,
+        "num-cpus": max(2, os.cpu_count() or 1),
+        # Images reach the workers through memory maps, not through Ray.
+        "object-store-memory": OBJECT_STORE_BYTES,
+    }
+    given = (f"--{name}={value}" for name, value in options.items())
+    return Server(
+        name="ray",
+        command=_python("ray.scripts.scripts", "start", "--head", "--block", "--log-style=record", *given),
+        answers=lambda: isinstance(ask(f"{address}/api/jobs/", token=stack.token_file.read_text()), list),
+        environment={
+            "DASHBOARD_METRIC_PORT": str(ports["ray-dashboard-metrics"]),
+            "AUTOSCALER_METRIC_PORT": str(ports["ray-autoscaler-metrics"]),
+        },
+    )
+
+
+def worker(stack: Stack) -> Server:
+    """Return the worker that starts flow runs as processes of this machine."""
+    pool = f"{stack.addresses['prefect']}/api/work_pools/{POOL}"
+    return Server(
+        name="worker",
+        command=_python("prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL),
+        answers=lambda: (ask(pool) or {}).get("status") == "READY",
+    )
+
+
+SERVERS: tuple[Callable[[Stack], Server], ...] = (prefect_server, mlflow_server, ray_head)
+"""Those that can be started at once; the worker needs Prefect's server."""
+
+
+def ask(url: str, body: Mapping[str, Any] | None = None, token: str = "") -> Any:
+    """Return what an address answers, JSON or text; None where it does not answer, or refuses."""
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
+    try:
+        with DIRECT.open(request, timeout=PROBE_TIMEOUT_S) as response:
+            text = response.read().decode()
+    except (urllib.error.URLError, OSError):
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _python(module: str, *arguments: object) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *map(str, arguments))

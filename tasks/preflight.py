@@ -1,0 +1,84 @@
+"""Owns the checks before any work: is what a person named there, and do the servers answer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from imaging.errors import EnvironmentFault, UserFault
+from imaging.labels import find_columns
+from imaging.sources.open import open_source
+from imaging.sources.protocol import Source
+from tasks.requests import IngestRequest
+from tasks.settings import Settings
+
+TIMEOUT_S = 5.0
+GUARDED = (401, 403)
+"""A server that asks who is there is alive; the credentials meet their test at the first real call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that an environment variable names."""
+
+    title: str
+    variable: str
+    address: str
+
+
+def check_input(request: IngestRequest) -> Source:
+    """Return the source, after a look at it and at the first line of its label table; nothing is written."""
+    if not request.source:
+        raise UserFault("no source was given: give --source a folder with DICOM files or an NPZ file")
+    source = open_source(request.source)
+    if next(source.scan(), None) is None:
+        raise UserFault(
+            f"{request.source} holds no files: give --source a folder with DICOM files or an NPZ file"
+        )
+    if request.labels:
+        find_columns(Path(request.labels).expanduser(), request.label_column)
+    elif source.kind == "dicom":
+        raise UserFault(
+            f"{request.source} is a folder of DICOM and carries no labels: give --labels LABELS.csv"
+        )
+    return source
+
+
+def check_servers(settings: Settings) -> None:
+    """Raise where a server that the environment names cannot be used, within seconds and not after an ingest."""
+    for server in _servers(settings):
+        _check_answers(server)
+    if settings.ray_address:
+        # Loaded here: most runs start Ray themselves, and much later.
+        from tasks.cluster import connect
+
+        connect(settings.ray_address)
+
+
+def _servers(settings: Settings) -> Iterator[Server]:
+    if settings.prefect_api_url:
+        yield Server(title="Prefect server", variable="PREFECT_API_URL", address=settings.prefect_api_url)
+    uri = settings.tracking_uri
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserFault(
+            f"MLFLOW_TRACKING_URI={uri} names neither a database nor a server, and the registry needs one: "
+            "set it to sqlite:///FILE or http://HOST:PORT, or unset it"
+        )
+    if uri.startswith("http"):
+        yield Server(title="MLflow server", variable="MLFLOW_TRACKING_URI", address=uri)
+
+
+def _check_answers(server: Server) -> None:
+    try:
+        status = httpx.get(f"{server.address.rstrip('/')}/health", timeout=TIMEOUT_S).status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise EnvironmentFault(
+            f"no {server.title} answers at {server.address} within {TIMEOUT_S:.0f} s: start it, "
+            f"or correct or unset {server.variable}"
+        ) from error
+    if status != httpx.codes.OK and status not in GUARDED:
+        raise EnvironmentFault(
+            f"what answers at {server.address} is no healthy {server.title} (status {status}, 200 is expected): "
+            f"correct or unset {server.variable}"
+        )

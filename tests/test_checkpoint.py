@@ -1,0 +1,139 @@
+"""A resumed run ends with the same bits as one that was never interrupted."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from imaging.errors import EnvironmentFault
+from models.batches import ArrayRows
+from models.checkpoint import Progress, best_network, restore, save
+from models.config import OptimizerConfig, TrainConfig
+from models.history import read_history
+from models.launch import keep_last
+from models.loop import fit
+from models.networks.catalog import build
+from models.optimization import WeightAverage, make_optimizer
+from models.ranks import Ranks
+from models.worker import TrainData
+
+
+class PowerCutError(Exception):
+    """What ends a run in the middle."""
+
+
+def tiny() -> TrainData:
+    draw = np.random.default_rng(0)
+    rows = ArrayRows(draw.integers(0, 256, (24, 16, 16), dtype=np.uint8), np.arange(24) % 2)
+    return TrainData(train=rows, val=rows, classes=("plain", "contrast"))
+
+
+def run(config: TrainConfig, folder: Path, *, cut_after: int | None = None, resume: bool = False) -> None:
+    keep = keep_last(folder)
+
+    def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
+        keep(metrics, checkpoint)
+        if metrics["epoch"] == cut_after:
+            raise PowerCutError
+
+    fit(config, tiny(), Ranks(), folder, report, folder / "checkpoint" if resume else None)
+
+
+@pytest.mark.parametrize("network", ["small_cnn", "residual_small", "mobilenet_v3_small"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_interrupted_and_resumed_is_bit_identical(tmp_path: Path, network: str, optimizer: str) -> None:
+    config = TrainConfig.model_validate(
+        {"network": network, "epochs": 4, "batch_size": 8, "workers": 1, "optimizer": {"name": optimizer}}
+    )
+    run(config, tmp_path / "whole")
+    with pytest.raises(PowerCutError):
+        run(config, tmp_path / "cut", cut_after=1)
+    run(config, tmp_path / "cut", resume=True)
+    for part in ("network", "average", "best", "optimizer"):
+        whole, cut = (tmp_path / name / "checkpoint" / f"{part}.safetensors" for name in ("whole", "cut"))
+        assert whole.read_bytes() == cut.read_bytes(), part
+
+
+def test_the_history_of_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> None:
+    config = TrainConfig(network="small_cnn", epochs=4, batch_size=8, workers=1)
+    with pytest.raises(PowerCutError):
+        run(config, tmp_path, cut_after=2)
+    run(config, tmp_path, resume=True)
+    assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_a_finished_run_resumes_into_nothing(tmp_path: Path) -> None:
+    config = TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=1)
+    run(config, tmp_path)
+    before = (tmp_path / "checkpoint" / "network.safetensors").read_bytes()
+    run(config, tmp_path, resume=True)
+    assert (tmp_path / "checkpoint" / "network.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path: Path) -> None:
+    run(TrainConfig(network="small_cnn", epochs=1, batch_size=8, workers=1), tmp_path)
+    kinds = {path.suffix for path in (tmp_path / "checkpoint").iterdir()}
+    assert kinds == {".safetensors", ".json"}
+
+
+def test_the_best_network_has_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
+    run(TrainConfig(network="small_cnn", epochs=1, batch_size=8, workers=1), tmp_path)
+    network = best_network(tmp_path / "checkpoint", "small_cnn", 2)
+    stored = load_file(tmp_path / "checkpoint" / "best.safetensors")
+    assert all(torch.equal(stored[name], value) for name, value in network.state_dict().items())
+    assert not network.training
+
+
+def test_a_half_written_checkpoint_is_refused(tmp_path: Path) -> None:
+    network = build("small_cnn", 2)
+    optimizer = make_optimizer(network, OptimizerConfig())
+    with pytest.raises(EnvironmentFault, match="no whole checkpoint"):
+        restore(tmp_path, network, network, optimizer)
+
+
+def test_moments_of_the_optimizer_keep_the_strides_of_their_weights(tmp_path: Path) -> None:
+    network = build("residual_small", 2).to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(network, OptimizerConfig())
+    network(torch.randn(2, 1, 16, 16)).sum().backward()
+    optimizer.step()
+    average = WeightAverage(network, 0.9).network
+    save(tmp_path, Progress(), network, average, network.state_dict(), optimizer)
+    restore(tmp_path, network, average, optimizer)
+    strides = [
+        (weight.stride(), entry["exp_avg"].stride())
+        for weight, entry in optimizer.state.items()
+        if weight.ndim == 4
+    ]
+    assert strides and all(weight == moment for weight, moment in strides)
+
+
+def test_progress_survives_json(tmp_path: Path) -> None:
+    run(TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=1), tmp_path)
+    stored = json.loads((tmp_path / "checkpoint" / "progress.json").read_text())
+    assert stored["epochs"] == 2
+    assert len(stored["best"]) == 2
+
+
+def test_a_better_epoch_becomes_the_best() -> None:
+    progress = Progress().after((0.5,)).after((0.7,)).after((0.6,))
+    assert (progress.epochs, progress.best_epoch, progress.best) == (3, 1, (0.7,))
+
+
+def test_a_tie_keeps_the_earlier_epoch() -> None:
+    assert Progress().after((0.5,)).after((0.5,)).best_epoch == 0
+
+
+@pytest.mark.parametrize(("worse", "over"), [(2, False), (3, True)])
+def test_patience_counts_epochs_without_a_better_one(worse: int, over: bool) -> None:
+    progress = Progress().after((0.9,))
+    for _ in range(worse):
+        progress = progress.after((0.1,))
+    assert progress.is_over(TrainConfig(epochs=100, patience=3)) is over
+
+
+def test_a_run_is_over_after_its_last_epoch() -> None:
+    assert Progress(epochs=5, best_epoch=4, best=(1.0,)).is_over(TrainConfig(epochs=5))

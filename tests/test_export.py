@@ -1,0 +1,145 @@
+"""The portable file: modality units of any size in, class probabilities out, one file, nothing of this machine."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from imaging import preprocess
+from imaging.errors import EnvironmentFault
+from imaging.preprocess import IDENTITY, PreprocessSpec, Window, prepare
+from models.batches import normalise
+from models.export import Portable, area_weights, export_onnx, verify_export
+from models.networks.catalog import NETWORKS, build
+from models.predict import Predictor
+
+CT = PreprocessSpec(window=Window(center=40, width=400), size_px=16)
+SHAPES = [
+    (1, 16, 16),
+    (2, 16, 16),
+    (3, 64, 64),
+    (1, 50, 31),
+    (2, 31, 50),
+    (1, 9, 12),
+    (5, 16, 100),
+    (1, 33, 1),
+]
+
+
+def sharp(name: str, classes: int = 2) -> nn.Module:
+    """Return a network whose answer depends on every pixel; fresh ones say nearly the same to all."""
+    torch.manual_seed(0)
+    network = build(name, classes).eval()
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+    nn.init.normal_(last.weight, std=3.0)
+    return network
+
+
+def units(spec: PreprocessSpec, shape: tuple[int, ...]) -> np.ndarray:
+    lower, upper = spec.portable_window.bounds
+    return np.rint(np.random.default_rng(3).uniform(lower - 50, upper + 50, shape)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return sharp("small_cnn")
+
+
+@pytest.fixture(scope="module")
+def model(network: nn.Module) -> onnx.ModelProto:
+    return export_onnx(network, CT, ("plain", "contrast"), 0.3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_any_batch_height_and_width_equals_prepare_and_torch(
+    model: onnx.ModelProto, network: nn.Module, shape: tuple[int, int, int]
+) -> None:
+    images = units(CT, shape)
+    levels = np.stack([prepare(image, CT.portable_window, CT.size_px) for image in images])
+    with torch.no_grad():
+        wanted = network(normalise(torch.from_numpy(levels)[:, None].float())).softmax(1).numpy()
+    given = Predictor.load(model.SerializeToString()).run(images[:, None])
+    assert np.abs(given - wanted).max() <= 1e-4
+
+
+def test_the_answers_compared_above_are_not_all_alike(network: nn.Module) -> None:
+    with torch.no_grad():
+        told = Portable(network, CT)(torch.from_numpy(units(CT, (20, 1, 16, 16))))
+    assert told[:, 1].std() > 0.02
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "small_cnn"])
+def test_every_network_survives_the_export(name: str) -> None:
+    network = sharp(name, 3)
+    exported = export_onnx(network, PreprocessSpec.grey_levels(28), ("a", "b", "c"))
+    assert verify_export(exported, network, PreprocessSpec.grey_levels(28)) <= 1e-4
+
+
+@pytest.mark.parametrize("length", [5, 16, 31, 64, 100])
+@pytest.mark.parametrize("more", [0, 1, 40])
+def test_area_weights_are_those_of_the_preparation(length: int, more: int) -> None:
+    inside = area_weights(length, length + more, 16).numpy()
+    assert np.allclose(inside, preprocess.area_weights(length, length + more, 16), atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", [CT, PreprocessSpec(window=IDENTITY, size_px=16)])
+@pytest.mark.parametrize("shape", [(32, 32), (40, 25), (7, 11)])
+def test_levels_in_the_graph_are_those_of_the_preparation(
+    spec: PreprocessSpec, shape: tuple[int, int]
+) -> None:
+    image = units(spec, shape)
+    inside = Portable(nn.Identity(), spec).levels(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    assert np.array_equal(inside, prepare(image, spec.portable_window, spec.size_px))
+
+
+def test_probabilities_add_up_to_one(model: onnx.ModelProto) -> None:
+    given = Predictor.load(model.SerializeToString()).run(units(CT, (4, 1, 20, 20)))
+    assert np.allclose(given.sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_signature_leaves_batch_height_and_width_open(model: onnx.ModelProto) -> None:
+    (given,) = model.graph.input
+    sizes = [axis.dim_param or axis.dim_value for axis in given.type.tensor_type.shape.dim]
+    assert (given.name, sizes) == ("image", ["batch", 1, "height", "width"])
+    assert given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert [output.name for output in model.graph.output] == ["probabilities"]
+
+
+def test_all_weights_are_inside_the_file(model: onnx.ModelProto) -> None:
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_the_file_says_what_it_wants_and_what_it_tells(model: onnx.ModelProto) -> None:
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(told["classes"]) == ["plain", "contrast"]
+    assert PreprocessSpec.model_validate_json(told["spec"]) == CT
+    assert told["input_units"] == "Hounsfield units"
+    assert json.loads(told["threshold"]) == 0.3
+
+
+def test_the_file_names_no_file_of_this_machine(model: onnx.ModelProto) -> None:
+    assert b".py" not in model.SerializeToString()
+
+
+def test_exporting_twice_gives_the_same_bytes(model: onnx.ModelProto, network: nn.Module) -> None:
+    again = export_onnx(network, CT, ("plain", "contrast"), 0.3)
+    assert again.SerializeToString() == model.SerializeToString()
+
+
+def test_exporting_says_nothing(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
+    export_onnx(network, CT, ("plain", "contrast"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_differs_from_its_network_is_refused(model: onnx.ModelProto, network: nn.Module) -> None:
+    other = sharp("small_cnn")
+    nn.init.normal_(other[0].weight)  # type: ignore[index, arg-type]
+    with pytest.raises(EnvironmentFault, match="differs from torch"):
+        verify_export(model, other, CT)
+
+
+def test_an_export_leaves_the_network_as_it_was(network: nn.Module) -> None:
+    assert not network.training

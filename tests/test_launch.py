@@ -1,0 +1,63 @@
+"""Plain processes train together and leave one history and one checkpoint."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from models.batches import ArrayRows
+from models.config import TrainConfig
+from models.cores import available_cores
+from models.history import read_history
+from models.launch import launch
+from models.ranks import Ranks
+from models.worker import TrainData
+
+
+def tiny(count: int = 16) -> TrainData:
+    draw = np.random.default_rng(0)
+    rows = ArrayRows(draw.integers(0, 256, (count, 16, 16), dtype=np.uint8), np.arange(count) % 2)
+    return TrainData(train=rows, val=rows, classes=("plain", "lesion"))
+
+
+def test_two_processes_write_one_line_an_epoch(tmp_path: Path) -> None:
+    launch(TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=2), tiny(), tmp_path)
+    assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1]
+
+
+def test_the_checkpoint_is_where_it_is_said_to_be(tmp_path: Path) -> None:
+    folder = launch(TrainConfig(network="small_cnn", epochs=1, batch_size=8, workers=1), tiny(), tmp_path)
+    assert (folder / "best.safetensors").is_file()
+
+
+def test_a_fault_in_one_process_ends_all_and_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ProcessRaisedException, match="1 training images for 2 workers"):
+        launch(TrainConfig(network="small_cnn", epochs=1, batch_size=8, workers=2), tiny(1), tmp_path)
+
+
+def test_alone_a_total_is_the_value_itself() -> None:
+    assert Ranks().total(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+
+
+def test_alone_a_network_needs_no_synchronising() -> None:
+    network = nn.Linear(1, 1)
+    assert Ranks().synchronised(network) is network
+
+
+@pytest.mark.parametrize(("rank", "leads"), [(0, True), (1, False)])
+def test_the_first_rank_writes_for_all(rank: int, leads: bool) -> None:
+    assert Ranks(rank=rank, size=2).leads is leads
+
+
+def test_processes_of_one_machine_share_its_cores() -> None:
+    before = torch.get_num_threads()
+    try:
+        Ranks(size=64, local_size=available_cores()).share_cores()
+        assert torch.get_num_threads() == 1
+        Ranks().share_cores()
+        assert torch.get_num_threads() == available_cores()
+    finally:
+        torch.set_num_threads(before)

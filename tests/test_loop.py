@@ -1,0 +1,160 @@
+"""The training loop learns, follows its configuration, and does not depend on how many workers share it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from imaging.errors import UserFault
+from models.batches import ArrayRows
+from models.checkpoint import best_network
+from models.config import AugmentConfig, OptimizerConfig, TrainConfig
+from models.history import read_history
+from models.launch import launch
+from models.loop import fit, train_step
+from models.ranks import Ranks
+from models.worker import TrainData, Worker
+
+STILL = AugmentConfig(shift_fraction=0, rotate_deg=0, scale=0, contrast=0, brightness=0)
+QUICK = TrainConfig(network="small_cnn", epochs=2, batch_size=16, workers=1)
+
+
+def spots(count: int, seed: int, size: int = 16) -> ArrayRows:
+    """Return noise, with a bright square in every third image, which is of class 1."""
+    draw = np.random.default_rng(seed)
+    images = draw.integers(40, 120, (count, size, size), dtype=np.uint8)
+    labels = (np.arange(count) % 3 == 0).astype(np.int64)
+    images[labels == 1, 4:9, 5:10] += 90
+    return ArrayRows(images, labels)
+
+
+@pytest.fixture(scope="module")
+def data() -> TrainData:
+    return TrainData(train=spots(96, 0), val=spots(33, 1), classes=("plain", "lesion"))
+
+
+def train(config: TrainConfig, data: TrainData, folder: Path) -> list[dict[str, float]]:
+    launch(config, data, folder)
+    return read_history(folder)
+
+
+@pytest.mark.parametrize(
+    ("network", "optimizer"), [("small_cnn", "adamw"), ("small_cnn", "sgd"), ("residual_small", "adamw")]
+)
+def test_it_learns_to_see_a_bright_square(
+    data: TrainData, tmp_path: Path, network: str, optimizer: str
+) -> None:
+    order = {"name": optimizer, "learning_rate": 3e-3 if optimizer == "adamw" else 0.05}
+    config = TrainConfig.model_validate(
+        {**QUICK.model_dump(), "network": network, "epochs": 6, "optimizer": order}
+    )
+    assert train(config, data, tmp_path)[-1]["val_auroc"] > 0.95
+
+
+def test_one_worker_and_two_agree_at_the_same_global_batch(data: TrainData, tmp_path: Path) -> None:
+    weights = []
+    for workers in (1, 2):
+        config = QUICK.model_copy(update={"workers": workers, "epochs": 3})
+        launch(config, data, tmp_path / str(workers))
+        weights.append(load_file(tmp_path / str(workers) / "checkpoint" / "network.safetensors"))
+    for name, alone in weights[0].items():
+        assert torch.allclose(alone, weights[1][name], atol=1e-4), name
+    alone, together = (read_history(tmp_path / str(workers)) for workers in (1, 2))
+    for row, other in zip(alone, together, strict=True):
+        for measure in ("train_loss", "val_loss", "val_auroc", "val_accuracy"):
+            assert row[measure] == pytest.approx(other[measure], abs=1e-3), measure
+
+
+def test_the_same_seed_gives_the_same_bits(data: TrainData, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        launch(QUICK, data, tmp_path / name)
+    first, second = (tmp_path / name / "checkpoint" / "best.safetensors" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_another_seed_gives_other_weights(data: TrainData, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        launch(QUICK.model_copy(update={"seed": seed}), data, tmp_path / str(seed))
+    first, second = (tmp_path / str(seed) / "checkpoint" / "best.safetensors" for seed in (0, 1))
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_every_epoch_tells_its_measures(data: TrainData, tmp_path: Path) -> None:
+    first, second = train(QUICK, data, tmp_path)
+    told = {"epoch", "train_loss", "val_loss", "val_auroc", "val_accuracy"}
+    told |= {"learning_rate", "seconds", "images_per_s"}
+    assert set(second) == told
+    assert set(first) == told | {"first_step_s"}
+
+
+def test_there_is_one_report_an_epoch_with_a_checkpoint(data: TrainData, tmp_path: Path) -> None:
+    reports = []
+
+    def report(metrics: Mapping[str, float], folder: Path | None) -> None:
+        reports.append((metrics["epoch"], folder is not None and (folder / "progress.json").exists()))
+
+    fit(QUICK, data, Ranks(), tmp_path, report)
+    assert reports == [(0, True), (1, True)]
+
+
+def test_a_reported_checkpoint_leaves_nothing_behind(data: TrainData, tmp_path: Path) -> None:
+    folders: list[Path | None] = []
+    fit(QUICK, data, Ranks(), tmp_path, lambda _, folder: folders.append(folder))
+    assert not any(folder and folder.exists() for folder in folders)
+
+
+def test_training_stops_after_patience(data: TrainData, tmp_path: Path) -> None:
+    # Images of one level carry nothing, so no epoch has a better AUROC than the first, and SGD stands still.
+    blank = TrainData(
+        train=data.train, val=ArrayRows(data.val.images * 0, data.val.labels), classes=data.classes
+    )
+    still = OptimizerConfig(name="sgd", learning_rate=1e-30, schedule="constant")
+    config = QUICK.model_copy(update={"epochs": 50, "patience": 2, "optimizer": still})
+    assert [row["epoch"] for row in train(config, blank, tmp_path)] == [0, 1, 2]
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(data: TrainData, tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"epochs": 4, "measure": "loss"})
+    history = train(config, data, tmp_path)
+    network = best_network(tmp_path / "checkpoint", "small_cnn", 2)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(data.val.images)[:, None] / 127.5 - 1)
+    accuracy = (logits.argmax(1).numpy() == data.val.labels).mean()
+    best = min(history, key=lambda row: row["val_loss"])
+    assert accuracy == pytest.approx(best["val_accuracy"])
+
+
+def test_an_l1_penalty_makes_weights_smaller(data: TrainData, tmp_path: Path) -> None:
+    sums = []
+    for penalty in (0.0, 0.01):
+        optimizer = OptimizerConfig(l1_penalty=penalty, weight_decay=0)
+        config = QUICK.model_copy(update={"optimizer": optimizer, "epochs": 4})
+        launch(config, data, tmp_path / str(penalty))
+        weights = load_file(tmp_path / str(penalty) / "checkpoint" / "network.safetensors")
+        sums.append(sum(value.abs().sum().item() for name, value in weights.items() if "weight" in name))
+    assert sums[1] < 0.9 * sums[0]
+
+
+def test_the_loss_of_a_batch_is_its_weighted_mean(data: TrainData) -> None:
+    config = QUICK.model_copy(update={"augment": STILL})
+    worker = Worker.start(config, data, Ranks(), None)
+    batch = np.arange(10)
+    images, labels = worker.load(0, 0, batch)
+    weights = torch.from_numpy(worker.class_weights)
+    with torch.no_grad():
+        wanted = torch.nn.functional.cross_entropy(worker.network(images), labels, weights)
+    assert train_step(worker, 0, 0, batch).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_bf16_trains_on_processors_when_it_is_asked_for(data: TrainData, tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"precision": "bf16"})
+    assert np.isfinite(train(config, data, tmp_path)[-1]["train_loss"])
+
+
+def test_fewer_images_than_workers_is_the_users_fault(data: TrainData) -> None:
+    few = TrainData(train=spots(2, 0), val=data.val, classes=data.classes)
+    with pytest.raises(UserFault, match="2 training images for 3 workers"):
+        Worker.start(QUICK, few, Ranks(size=3), None)
