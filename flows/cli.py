@@ -35,6 +35,7 @@ Network = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that train together.")]
+Version = Annotated[int | None, typer.Option(help="Model version to compare. [default: the challenger]")]
 Again = Annotated[bool, typer.Option("--again", help="Train even where nothing has changed.")]
 
 
@@ -126,11 +127,11 @@ def train(
 
 
 @app.command()
-def evaluate(name: Name = None, config: Config = None) -> None:
+def evaluate(name: Name = None, version: Version = None, config: Config = None) -> None:
     """Compare the newest candidate with the champion; nothing is promoted."""
     from tasks.requests import EvaluateRequest
 
-    with_flow("evaluate", ask(EvaluateRequest, config, {"dataset": name}))
+    with_flow("evaluate", ask(EvaluateRequest, config, {"dataset": name, "version": version}))
 
 
 @app.command()

@@ -16,7 +16,7 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     """Measure challenger and champion on the same test patients; the verdict moves nothing by itself."""
     settings = activate()
     check_servers(settings)
-    pair = contenders(request.dataset, settings)
+    pair = contenders(request.dataset, request.version, settings)
     evaluation = compare(pair, versions_for(pair, settings), request.gate, settings)
     print(evaluation.verdict.headline)
     create_markdown_artifact(

@@ -37,7 +37,9 @@ def nightly(request: NightlyRequest) -> NightlyReport:
     other = champion_of_other_spec(request.dataset, settings)
     if other is not None:
         ingest(ingest_part(request, like=other))
-    evaluation = evaluate(EvaluateRequest(dataset=request.dataset, gate=request.gate))
+    evaluation = evaluate(
+        EvaluateRequest(dataset=request.dataset, version=trained.candidate.version, gate=request.gate)
+    )
     promotion = promote_candidate(evaluation, settings)
     clock.lap("evaluate and promote")
     night = Night(

@@ -44,7 +44,16 @@ def deploy(content: str, home: Path, environment: Mapping[str, str]) -> None:
     path, log = home / "prefect.yaml", home / "logs" / "deploy.log"
     draft = path.with_suffix(".draft.yaml")
     draft.write_text(content)
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(draft)]
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "--no-prompt",
+        "deploy",
+        "--all",
+        "--prefect-file",
+        str(draft),
+    ]
     with log.open("w") as output:
         code = subprocess.run(
             command,

@@ -182,4 +182,6 @@ def _alone(home: Path) -> Iterator[None]:
         with FileLock(home / "stack.lock", timeout=0):
             yield
     except Timeout as error:
-        raise StackError(f"another `radloop up` or `radloop down` works on {home}: wait for its end") from error
+        raise StackError(
+            f"another `radloop up` or `radloop down` works on {home}: wait for its end"
+        ) from error

@@ -10,7 +10,7 @@ from imaging.dataset.version import DatasetVersion, newest_version
 from imaging.errors import UserFault
 from imaging.statistics.verdict import GateConfig
 from tasks.evaluation import Evaluation, evaluate_pair, metrics_of
-from tasks.registry import Registered, by_alias, newest
+from tasks.registry import Registered, by_alias, by_version, newest
 from tasks.requests import shadow_name
 from tasks.retry import INPUT_OUTPUT
 from tasks.settings import Settings
@@ -26,9 +26,12 @@ class Pair:
 
 
 @task(name="find contenders", cache_policy=NO_CACHE, **INPUT_OUTPUT)
-def contenders(name: str, settings: Settings) -> Pair:
-    """Return the challenger, or else the newest version, and the champion."""
-    candidate = by_alias(settings, name, "challenger") or newest(settings, name)
+def contenders(name: str, version: int | None, settings: Settings) -> Pair:
+    """Return the candidate, which is the challenger or the newest version where none is named, and the champion."""
+    if version is not None:
+        candidate = by_version(settings, name, version)
+    else:
+        candidate = by_alias(settings, name, "challenger") or newest(settings, name)
     if candidate is None:
         raise UserFault(
             f"the registry at {settings.tracking_uri} has no model {name!r}: run `radloop train` first"

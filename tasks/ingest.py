@@ -39,6 +39,7 @@ class IngestJob:
     pseudonyms: Pseudonyms
     labels: LabelTable | None
     previous: DatasetVersion | None
+    files: tuple[SourceFile, ...]
     plan: ScanPlan
 
 
@@ -70,7 +71,7 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
     spec = request.preprocess or source.default_spec()
     pseudonyms = load_pseudonyms(settings.private / "pseudonym.key")
     labels = _labels(request, pseudonyms)
-    files = list(source.scan())
+    files = tuple(source.scan())
     previous = newest_version(settings.store_root, request.dataset)
     return IngestJob(
         dataset=request.dataset,
@@ -79,6 +80,7 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
         pseudonyms=pseudonyms,
         labels=labels,
         previous=previous,
+        files=files,
         plan=plan(files, previous, spec, pseudonyms),
     )
 
@@ -96,7 +98,7 @@ def publish_version(
     """Make what stands and what is new into one version, and move the dataset's pointer to it."""
     new = [example for result in results for example in result.examples]
     refused = [refusal for result in results for refusal in result.refusals]
-    fixed_splits = any(example.source_split for example in new)
+    fixed_splits = any(example.source_split for example in (*job.plan.examples, *new))
     examples, repeats = merge(job.plan.examples, new, drop_equal_pixels=not fixed_splits)
     refusals = [*job.plan.refusals, *refused, *repeats]
     if not examples:
@@ -135,7 +137,7 @@ def _no_examples(source: str, refusals: Sequence[Refusal]) -> str:
 
 def write_problems(job: IngestJob, version: DatasetVersion, folder: Path) -> Path | None:
     """Write the list with original file names and label lines, for the eyes of those who may see them."""
-    names = {job.pseudonyms.key("file", file.name): file.name for file in job.source.scan()}
+    names = {job.pseudonyms.key("file", file.name): file.name for file in job.files}
     report = version.head.label_report
     without, disputed = set(report.images_without_label), set(report.images_in_conflict)
     rows = [("file", names.get(r.source_key, "?"), r.reason, r.detail) for r in version.refusals()]

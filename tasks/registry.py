@@ -109,6 +109,12 @@ def by_alias(settings: Settings, name: str, alias: Alias) -> Registered | None:
             raise
 
 
+def by_version(settings: Settings, name: str, version: int) -> Registered | None:
+    """Return a version by its number, or None."""
+    found = (_registered(item) for item in _versions(settings, f"name = '{name}'"))
+    return next((item for item in found if item.version == version), None)
+
+
 def newest(settings: Settings, name: str, **tags: str) -> Registered | None:
     """Return the newest version that carries these tags, or None."""
     wanted = "".join(f" and tags.`{key}` = '{value}'" for key, value in tags.items())

@@ -61,8 +61,14 @@ class TrainRequest(Request):
 
 
 class EvaluateRequest(Request):
-    """Compare the newest candidate with the champion on the locked test patients."""
+    """Compare a candidate with the champion on the locked test patients."""
 
+    version: int | None = Field(
+        None,
+        ge=1,
+        title="Model version",
+        description="The candidate; default: the challenger, or the newest.",
+    )
     dataset: str = Field(
         "radloop", pattern=NAME, title="Name", description="Name of the dataset and of the model."
     )

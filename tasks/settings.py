@@ -1,15 +1,19 @@
 """Owns the environment: the only reader of its variables, and the embedded defaults for the servers' clients."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import psutil
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.folder import FolderStore
+
+SAME_START_S = 2.0
 
 
 class Settings(BaseSettings):
@@ -89,7 +93,10 @@ class Settings(BaseSettings):
 
 
 def activate(home: Path | None = None) -> Settings:
-    """Make the embedded default the environment of this process; call it before prefect, ray or mlflow load."""
+    """Make the running stack, or else the embedded default, the environment of this process.
+
+    Call it before prefect, ray or mlflow load.
+    """
     if home is not None:
         os.environ["RADLOOP_HOME"] = str(home)
     settings = Settings()
@@ -102,3 +109,24 @@ def activate(home: Path | None = None) -> Settings:
     for name, value in settings.defaults().items():
         os.environ.setdefault(name, value)
     return settings
+
+
+def running_stack(home: Path) -> Sequence[Mapping[str, str]]:
+    """Return the environment of the clients of the stack that `radloop up` started, a group for each server."""
+    path = home / "stack.json"
+    try:
+        content = json.loads(path.read_text())
+        alive = content["ready"] and all(_runs(**item) for item in content["processes"])
+        return content["clients"] if alive else ()
+    except FileNotFoundError:
+        return ()
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserFault(f"{path} is damaged ({error!r}): remove it; what it named may still run") from error
+
+
+def _runs(pid: int, created: float, **_: str) -> bool:
+    try:
+        # The pid of a stack that is gone may be another process's by now.
+        return abs(psutil.Process(pid).create_time() - created) < SAME_START_S
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,206 @@
+"""Owns the tiny synthetic inputs that several test modules share."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from imaging.dataset.chunk import Example, Refusal
+from imaging.dataset.publish import Recipe, build_version, publish
+from imaging.dataset.shard import write_shard
+from imaging.dataset.version import DatasetVersion
+from imaging.errors import DataFault
+from imaging.preprocess import PreprocessSpec
+from imaging.sources.protocol import Instance, SourceFile
+from imaging.store.folder import FolderStore
+
+GREY = PreprocessSpec.grey_levels(16)
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+EXAMPLE = Example(
+    instance_key="i0",
+    series_key="e0",
+    study_key="s0",
+    patient_key="p0",
+    source_key="f0",
+    source_size=1,
+    source_mtime_ns=1,
+    content_sha256="c0",
+    pixel_sha256="x0",
+    shard="",
+    row=0,
+    source_label=None,
+    source_split=None,
+    modality="CT",
+    manufacturer="ACME",
+    rows=16,
+    columns=16,
+    spacing_mm=0.5,
+)
+
+
+def example(number: int, **changes: Any) -> Example:
+    """Return an example of a patient of its own; equal numbers give equal examples."""
+    keys = {name: f"{value[0]}{number}" for name, value in vars_of(EXAMPLE).items() if name.endswith("_key")}
+    return replace(EXAMPLE, **keys | {"pixel_sha256": f"x{number}", "row": number} | changes)
+
+
+def vars_of(row: Example | Refusal) -> dict[str, Any]:
+    """Return the fields of a row."""
+    return {name: getattr(row, name) for name in type(row).__slots__}
+
+
+def refusal(number: int, reason: str = "truncated", **changes: Any) -> Refusal:
+    """Return a refused file."""
+    row = Refusal(source_key=f"f{number}", source_size=1, source_mtime_ns=1, reason=reason, detail="")
+    return replace(row, **changes)
+
+
+def instance(number: int, **changes: Any) -> Instance:
+    """Return a 16 x 16 image of one grey level, of a patient of its own."""
+    image = Instance(
+        patient_id=f"P{number}",
+        study_uid=f"1.{number}",
+        series_uid=f"2.{number}",
+        sop_instance_uid=f"3.{number}",
+        values=np.full((16, 16), number % 256, np.float32),
+        content_sha256=f"{number}",
+        label="odd" if number % 2 else "even",
+        attributes={"modality": "OT", "manufacturer": "ACME", "spacing_mm": 0.5},
+    )
+    return replace(image, **changes)
+
+
+@dataclass
+class MemorySource:
+    """Files by name, each of which reads as some instances or as a fault; `read_names` tells what was read."""
+
+    files: dict[str, list[Instance] | DataFault]
+    mtimes: dict[str, int] = field(default_factory=dict)
+    read_names: list[str] = field(default_factory=list)
+    kind: str = "memory"
+
+    def default_spec(self) -> PreprocessSpec:
+        return GREY
+
+    def scan(self) -> Iterator[SourceFile]:
+        for name in self.files:
+            yield SourceFile(name=name, size_bytes=1, mtime_ns=self.mtimes.get(name, 1))
+
+    def read(self, file: SourceFile, modality: str) -> Iterator[Instance]:
+        self.read_names.append(file.name)
+        content = self.files[file.name]
+        if isinstance(content, DataFault):
+            raise content
+        yield from content
+
+
+def recipe(**changes: Any) -> Recipe:
+    """Return a recipe whose labels come with the examples."""
+    return replace(Recipe(dataset="d", spec=GREY, key_fingerprint="k", shares=SHARES), **changes)
+
+
+def version_of(
+    store: FolderStore, patients: int = 30, *, spec: PreprocessSpec = GREY, name: str = "d"
+) -> DatasetVersion:
+    """Publish a dataset of two classes: "dark" images of level 60 and "bright" ones of level 190."""
+    images = np.full((patients, spec.size_px, spec.size_px), 60, np.uint8)
+    images[1::2] = 190
+    shard = write_shard(store, images)
+    examples = [
+        example(n, patient_key=f"p{n:03d}", shard=shard, source_label=("dark", "bright")[n % 2])
+        for n in range(patients)
+    ]
+    made = recipe(dataset=name, spec=spec, positive="bright")
+    version = build_version(store, made, examples, [], {})
+    publish(version, None)
+    return version
+
+
+def write_dicom(path: Path, pixels: np.ndarray | None = None, **attributes: Any) -> Path:
+    """Write a valid CT slice; `attributes` are keywords with values, and None leaves one out."""
+    stored = np.zeros((64, 64), np.int16) if pixels is None else pixels.astype(np.int16)
+    defaults = {
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.2",
+        "StudyInstanceUID": "1.2.1",
+        "PatientID": "P",
+        "Modality": "CT",
+        "Rows": stored.shape[0],
+        "Columns": stored.shape[1],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 16,
+        "HighBit": 15,
+        "PixelRepresentation": 1,
+        "PixelData": stored.tobytes(),
+    }
+    dataset = Dataset()
+    for keyword, value in (defaults | attributes).items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID") or "1.2.3"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_archive(folder: Path, patients: int = 24) -> tuple[Path, Path]:
+    """Write a slice of each patient, of two classes in turn; return the folder and the label table."""
+    rows = []
+    for number in range(patients):
+        label = ("plain", "contrast")[number % 2]
+        level = np.full((64, 64), 100 * (number % 2) + number)
+        uid = f"1.2.{number + 10}"
+        write_dicom(folder / f"IM{number}", level, PatientID=f"P{number}", SOPInstanceUID=uid)
+        rows.append({"SOPInstanceUID": uid, "label": label, "ward": "one"})
+    return folder, write_labels(folder.parent / "labels.csv", rows)
+
+
+def write_labels(path: Path, rows: list[Mapping[str, str]]) -> Path:
+    """Write a label table."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def bright_model(*, gain: float = 1.0, offset: float = 0.0) -> onnx.ModelProto:
+    """Return a model whose probability of the second class is gain * mean grey share + offset.
+
+    It takes grey levels (batch, 1, height, width); a negative gain makes it always wrong.
+    """
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "gain"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "offset"], ["moved"]),
+        helper.make_node("Clip", ["moved", "zero", "one"], ["second"]),
+        helper.make_node("Sub", ["one", "second"], ["first"]),
+        helper.make_node("Concat", ["first", "second"], ["probabilities"], axis=1),
+    ]
+    numbers = {"gain": gain / 255, "offset": offset, "zero": 0.0, "one": 1.0}
+    initial = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in numbers.items()]
+    initial.append(helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3]))
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, "height", "width"])
+    told = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph(nodes, "bright", [image], [told], initial)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    told_of_itself = {
+        "classes": '["dark", "bright"]',
+        "spec": GREY.model_dump_json(),
+        "threshold": "0.5",
+    }
+    helper.set_model_props(model, told_of_itself)
+    return model
