@@ -168,12 +168,7 @@ def with_flow(name: str, request: BaseModel) -> Any:
     quiet()
     loaded = time.monotonic()
     outcome = flow(request)
-    tell(
-        console,
-        name,
-        outcome,
-        {"imports": loaded - started, "flow, Prefect included": time.monotonic() - loaded},
-    )
+    tell(console, name, outcome, imports_s=loaded - started, flow_s=time.monotonic() - loaded)
     return outcome
 
 

@@ -2,15 +2,20 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from imaging.phantom.archive import PhantomSpec, write_phantom
 from rich.console import Console
 
+from imaging.errors import UserFault
+from imaging.phantom.archive import write_phantom
+from imaging.phantom.plan import PhantomSpec
 from imaging.preprocess import PreprocessSpec, Window
+from tasks.cluster import local_ray
 from tasks.requests import NightlyRequest
-from tasks.settings import activate
+from tasks.running import running_stack
+from tasks.settings import Settings, activate
 
 NAME = "phantom"
 LUNG = PreprocessSpec(window=Window(center=-300, width=1400), size_px=64)
@@ -18,16 +23,26 @@ LUNG = PreprocessSpec(window=Window(center=-300, width=1400), size_px=64)
 
 def two_nights(console: Console, with_flow: Callable[[str, Any], Any], closing: Callable[..., str]) -> None:
     """Write the archive of a first day and run a night; add a second day, and run another."""
-    settings = activate()
+    settings = activate(home=fresh_home())
     archive = settings.folder / "archive"
-    for place in (archive, settings.folder / "store", settings.folder / "private"):
-        shutil.rmtree(place, ignore_errors=True)
-    for day in (1, 2):
-        console.rule(f"day {day}")
-        written = write_phantom(archive, PhantomSpec(), day=day)
-        console.print(f"The made-up hospital has made {written.files} files today", highlight=False)
-        with_flow("nightly", request_for(archive))
+    with nullcontext() if settings.ray_address else local_ray(workers=2):
+        for day in (1, 2):
+            console.rule(f"day {day}")
+            written = write_phantom(archive, PhantomSpec(), day=day)
+            console.print(f"The made-up hospital has made {written.files} files today", highlight=False)
+            with_flow("nightly", request_for(archive))
     console.print(closing(settings, NAME), soft_wrap=True)
+
+
+def fresh_home() -> Path:
+    """Return an empty home of the demonstration's own, below the usual one; nobody's data is touched."""
+    home = Settings().folder / "demo"
+    if running_stack(home):
+        raise UserFault(
+            f"the servers of an earlier demonstration are up: end them with `radloop --home {home} down`"
+        )
+    shutil.rmtree(home, ignore_errors=True)
+    return home
 
 
 def request_for(archive: Path) -> NightlyRequest:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -97,13 +97,14 @@ def down() -> None:
 
 def nightly_request(settings: Settings, config: Path | None, options: Mapping[str, str]) -> dict[str, Any]:
     """Return what the night is asked for: options over the last successful run's; empty where nothing is known."""
-    from flows.cli import ask, needs_source
+    from flows.options import ask
+    from tasks.preflight import check_input
     from tasks.requests import NightlyRequest
 
     remembered = settings.folder / "nightly.json"
     if config or options:
         request = ask(NightlyRequest, config, dict(options))
-        needs_source(request.source)
+        check_input(request)
     elif remembered.exists():
         try:
             request = NightlyRequest.model_validate_json(remembered.read_text())
@@ -130,7 +131,7 @@ def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:
             raise UserFault(
                 f"--time-zone {time_zone!r} is unknown: give a name such as Europe/Berlin"
             ) from error
-    kinds = {
+    kinds: dict[str, type[BaseModel]] = {
         "ingest": requests.IngestRequest,
         "train": requests.TrainRequest,
         "evaluate": requests.EvaluateRequest,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -48,15 +49,22 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def tell(console: Console, name: str, outcome: Any, timings_s: Mapping[str, float]) -> None:
-    """Print an outcome; `timings_s` are added to where the time went."""
-    tellers: dict[str, Callable[[Any], str]] = {
+TELLERS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
+    {
         "ingest": words.ingest_words,
         "train": words.training_words,
         "evaluate": words.evaluation_words,
-        "nightly": words.nightly_words,
         "reevaluate": words.reevaluation_words,
     }
-    console.print(Markdown(tellers[name](outcome)))
-    spent = [(stage, f"{seconds:.1f}") for stage, seconds in timings_s.items()]
-    console.print(Markdown(words.table(("where the time went", "s"), spent)))
+)
+
+
+def tell(console: Console, name: str, outcome: Any, imports_s: float, flow_s: float) -> None:
+    """Print an outcome and where the time went: loading, and the flow with what Prefect adds to it."""
+    if name == "nightly":
+        around = flow_s - sum(outcome.timings_s.values())
+        outside = {"imports": imports_s, "Prefect's start and end": around}
+        console.print(Markdown(words.nightly_words(outcome, outside)))
+    else:
+        console.print(Markdown(TELLERS[name](outcome)))
+        console.print(f"took {imports_s:.1f} s to load and {flow_s:.1f} s to run", highlight=False)

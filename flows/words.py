@@ -1,6 +1,7 @@
 """Owns how outcomes are told: Markdown that serves as Prefect's artifact and in the terminal alike."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from imaging.dataset.quarantine import IGNORED, REASONS
 from imaging.statistics.intervals import Measure
@@ -8,7 +9,7 @@ from imaging.statistics.measures import TITLES
 from tasks.evaluation import Evaluation
 from tasks.ingest import IngestOutcome
 from tasks.reevaluation import Reevaluation
-from tasks.reporting import NightlyReport
+from tasks.reporting import NightlyReport, all_timings
 from tasks.training import TrainOutcome
 
 
@@ -78,9 +79,9 @@ def measures_words(measures: Mapping[str, Measure], champion: Mapping[str, Measu
     return table((head, "this model", "champion" if champion else ""), rows)
 
 
-def nightly_words(night: NightlyReport) -> str:
-    """Tell a whole night."""
-    timings = {**night.timings_s, **{f"- {name}": s for name, s in night.trained.timings_s.items()}}
+def nightly_words(night: NightlyReport, outside_s: Mapping[str, float] = MappingProxyType({})) -> str:
+    """Tell a whole night; `outside_s` are seconds that passed before and around it."""
+    timings = {**outside_s, **all_timings(night)}
     parts = [
         ingest_words(night.ingested),
         training_words(night.trained),

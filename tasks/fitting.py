@@ -67,7 +67,12 @@ def fit(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> Fit
     if result.checkpoint is None:
         raise EnvironmentFault(f"training {job.run_id} left no checkpoint in {job.run_folder}: see Ray's log")
     history = read_history(job.folder)
-    timings = {"training": sum(row["seconds"] for row in history), "fit in all": time.monotonic() - started}
+    training_s = sum(row["seconds"] for row in history)
+    timings = {
+        "workers' start and end": time.monotonic() - started - training_s,
+        "first training step": history[0]["first_step_s"],
+        "training": training_s,
+    }
     folder = Path(result.checkpoint.path)
     return FitOutcome(
         checkpoint=str(folder),

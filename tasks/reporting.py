@@ -55,6 +55,12 @@ def publish_report(night: Night, settings: Settings) -> str:
     return str(path)
 
 
+def all_timings(night: Night) -> dict[str, float]:
+    """Return the stages of a night, those of the training among them under its name, in seconds."""
+    inner = {f"train: {stage}": seconds for stage, seconds in night.trained.timings_s.items()}
+    return {**night.timings_s, **inner}
+
+
 def report_data(night: Night, settings: Settings) -> ReportData:
     """Gather what the page tells; it holds pseudonyms at most."""
     evaluation, ingested = night.evaluation, night.ingested
@@ -78,7 +84,7 @@ def report_data(night: Night, settings: Settings) -> ReportData:
         ignored=_reasons(ingested.ignored, IGNORED),
         label_troubles=_troubles(version),
         thumbnails=_thumbnails(evaluation, version),
-        timings={**night.timings_s, **night.trained.timings_s},
+        timings=all_timings(night),
         provenance=_provenance(night, version),
     )
 

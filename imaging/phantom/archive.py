@@ -1,0 +1,171 @@
+"""Owns the made-up hospital on the disk: a day's DICOM files, the masks of lesions, and the label table."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import MRImageStorage
+
+from imaging.phantom.anatomy import paint, sample_chest
+from imaging.phantom.plan import PhantomSpec, Study, studies, uid
+from imaging.phantom.writer import Place, ct_object
+
+DICOM, MASKS, LABELS = "dicom", "masks", "labels.csv"
+HEAD = ("SOPInstanceUID", "label")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhantomDay:
+    """What a day has added; `broken` counts files by the reason for which ingest must refuse them."""
+
+    day: int
+    files: int
+    images: int
+    patients: int
+    labels: Mapping[str, int]
+    broken: Mapping[str, int]
+    ignored: Mapping[str, int]
+    labels_without_image: int
+    images_without_label: int
+    images_in_conflict: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Painted:
+    """One image with its truth."""
+
+    study: Study
+    dataset: Dataset
+    mask: NDArray[np.bool_]
+
+    @property
+    def uid(self) -> str:
+        """The image's SOPInstanceUID."""
+        return str(self.dataset.SOPInstanceUID)
+
+    @property
+    def label(self) -> str:
+        """Whether a lesion is to be seen."""
+        return "lesion" if self.study.patient.lesion else "normal"
+
+
+def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1) -> PhantomDay:
+    """Write what a day adds to the archive below `folder`; the same seed and day write the same bytes.
+
+    `dicom/` is what a hospital exports, `masks/UID.npy` (rows, columns) shows where lesions are, and `labels.csv`
+    grows from day to day.
+    """
+    painted = []
+    for study in studies(spec, day):
+        for image in _paint_study(spec, study):
+            painted.append(image)
+            _save(folder / DICOM / _export_name(study, len(painted)), _file_bytes(image.dataset))
+            if image.mask.any():
+                _save(folder / MASKS / f"{image.uid}.npy", _array_bytes(image.mask))
+    broken = _write_broken(folder / DICOM / f"day{day}", painted)
+    _save(folder / DICOM / "README.txt", b"Exported from the archive of Harbour Hospital.\n")
+    _save(folder / DICOM / "DICOMDIR", b"\0" * 128 + b"DICM")
+    rows, troubles = _labels(spec, painted, day)
+    _write_labels(folder / LABELS, rows, first=day == 1)
+    return PhantomDay(
+        day=day,
+        files=len(painted) + sum(broken.values()) + (2 if day == 1 else 0),
+        images=len(painted),
+        patients=len({image.study.patient.number for image in painted}),
+        labels={name: sum(image.label == name for image in painted) for name in ("lesion", "normal")},
+        broken=broken,
+        ignored={"not-dicom": 1, "dicomdir": 1},
+        labels_without_image=troubles,
+        images_without_label=troubles,
+        images_in_conflict=troubles,
+    )
+
+
+def _paint_study(spec: PhantomSpec, study: Study) -> Iterator[Painted]:
+    number, who = study.number, study.patient
+    chest = sample_chest(np.random.default_rng([spec.seed, who.number, 1]), lesion=who.lesion)
+    rng = np.random.default_rng([spec.seed, who.number, 2, number])
+    series_uid, frame_uid = uid(spec, "series", number, study.uid), uid(spec, "frame", study.uid)
+    for place in range(spec.slices):
+        painted = paint(chest, spec.size_px, rng)
+        where = Place(
+            study=study,
+            number=place,
+            series_uid=series_uid,
+            instance_uid=uid(spec, "instance", study.uid, place),
+            frame_uid=frame_uid,
+        )
+        yield Painted(study=study, dataset=ct_object(painted.hu, where), mask=painted.mask)
+
+
+def _export_name(study: Study, number: int) -> str:
+    """Name a file as exports do: by the person, and without an extension."""
+    who = study.patient
+    return f"{who.name.replace('^', '_').upper()}_{who.birth_date}_{who.number}/{study.date}/IM{number:05d}"
+
+
+def _write_broken(folder: Path, painted: list[Painted]) -> dict[str, int]:
+    """Write files as they go wrong in practice, each made from a different image of the day."""
+    kinds: dict[str, Callable[[Dataset], bytes]] = {
+        "truncated": lambda dataset: _file_bytes(dataset)[:-1000],
+        "no-pixels": _without_pixels,
+        "wrong-modality": _as_mr,
+        "duplicate-instance": _file_bytes,
+    }
+    # Far apart, so that they differ in vendor and encoding.
+    for (reason, make), image in zip(kinds.items(), painted[:: len(painted) // len(kinds)], strict=False):
+        _save(folder / f"{reason}-{image.study.number}", make(image.dataset))
+    return dict.fromkeys(kinds, 1)
+
+
+def _without_pixels(dataset: Dataset) -> bytes:
+    rest = Dataset()
+    rest.update({element.tag: element for element in dataset if element.keyword != "PixelData"})
+    rest.file_meta = dataset.file_meta
+    return _file_bytes(rest)
+
+
+def _as_mr(dataset: Dataset) -> bytes:
+    changed = Dataset()
+    changed.update(dataset)
+    changed.file_meta = dataset.file_meta
+    changed.Modality, changed.SOPClassUID = "MR", MRImageStorage
+    return _file_bytes(changed)
+
+
+def _labels(spec: PhantomSpec, painted: list[Painted], day: int) -> tuple[list[tuple[str, str]], int]:
+    rows = [(image.uid, image.label) for image in painted]
+    if day > 1:
+        return rows, 0
+    # The first image has no label, the second has two, and one label has no image.
+    contrary = "normal" if rows[1][1] == "lesion" else "lesion"
+    return [*rows[1:], (rows[1][0], contrary), (uid(spec, "nowhere"), "normal")], 1
+
+
+def _write_labels(path: Path, rows: list[tuple[str, str]], *, first: bool) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([HEAD, *rows] if first else rows)
+    before = b"" if first else path.read_bytes()
+    _save(path, before + text.getvalue().encode())
+
+
+def _file_bytes(dataset: Dataset) -> bytes:
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _array_bytes(array: NDArray[np.bool_]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _save(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
