@@ -62,7 +62,9 @@ def main() -> None:
     told = Predictions(labels=labels, probabilities=probabilities, patients=patients, classes=CLASSES)
     auroc = measure_all(told, ["auroc"])["auroc"]
     seconds = time.perf_counter() - started
-    print(f"AUROC {auroc}, 5 folds by patient, {auroc.patients} patients, {len(labels)} images, {seconds:.0f} s")
+    print(
+        f"AUROC {auroc}, 5 folds by patient, {auroc.patients} patients, {len(labels)} images, {seconds:.0f} s"
+    )
 
 
 def load(size_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

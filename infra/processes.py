@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -30,13 +31,12 @@ class Owned:
 
     def process(self) -> psutil.Process | None:
         """Return the process while it runs; None when it ended, or when its pid belongs to another by now."""
-        try:
+        with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
             # The kernel keeps the time as an offset, which moves a little when the clock is set.
-            same = abs(process.create_time() - self.created) < SAME_START_S
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+            if abs(process.create_time() - self.created) < SAME_START_S and _runs(process):
+                return process
+        return None
 
 
 def start(name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Owned:
@@ -65,13 +65,12 @@ def end(owned: Iterable[Owned], mark: tuple[str, str] | None = None, grace_s: fl
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, stubborn = psutil.wait_procs(family, timeout=grace_s)
     # A server may have started another process while it was asked to end.
-    stubborn = list({*stubborn, *_families(_orphans(mark))})
+    stubborn = {*_wait(family, grace_s), *_families(_orphans(mark))}
     for process in stubborn:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(stubborn, timeout=grace_s)
+    _wait(stubborn, grace_s)
     return len(family)
 
 
@@ -101,6 +100,22 @@ def choose_ports(wanted: Mapping[str, int | None]) -> dict[str, int]:
                 ) from error
             chosen[name] = listener.getsockname()[1]
     return chosen
+
+
+def _wait(processes: Iterable[psutil.Process], limit_s: float) -> list[psutil.Process]:
+    until = time.monotonic() + limit_s
+    left = [process for process in processes if _runs(process)]
+    while left and time.monotonic() < until:
+        time.sleep(0.1)
+        left = [process for process in left if _runs(process)]
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    # One that has ended stays as a zombie until its parent asks after it, and some never do.
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _families(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

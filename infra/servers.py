@@ -87,11 +87,12 @@ def ray_head(stack: Stack) -> Server:
 
 def worker(stack: Stack) -> Server:
     """Return the worker that starts flow runs as processes of this machine."""
-    pool = f"{stack.addresses['prefect']}/api/work_pools/{POOL}"
+    pool, log = f"{stack.addresses['prefect']}/api/work_pools/{POOL}", stack.logs / "worker.log"
     return Server(
         name="worker",
         command=_python("prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL),
-        answers=lambda: (ask(pool) or {}).get("status") == "READY",
+        # The pool alone may still be ready from a worker that ended a moment ago.
+        answers=lambda: "started!" in log.read_text() and (ask(pool) or {}).get("status") == "READY",
     )
 
 

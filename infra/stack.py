@@ -20,6 +20,7 @@ from infra.servers import POOL, PORTS, SERVERS, Server, ask, worker
 Say = Callable[[str], None]
 START_LIMIT_S = 240.0
 POLL_S = 0.5
+SERVER_GRACE_S = 5.0
 RAY_PREFIX = "radloop-ray-"
 
 
@@ -156,7 +157,8 @@ def _wait(servers: Iterable[Server], stack: Stack, say: Say) -> None:
 def _end(stack: Stack) -> int:
     # The worker first: a flow run that is told to end still reports so, and stops its Ray job.
     ended = end(item for item in stack.processes if item.name == "worker")
-    ended += end(stack.processes, (MARK, stack.mark))
+    # Ray would take its time, and has nothing to save.
+    ended += end(stack.processes, (MARK, stack.mark), SERVER_GRACE_S)
     if Path(stack.ray_temp).name.startswith(RAY_PREFIX):
         shutil.rmtree(stack.ray_temp, ignore_errors=True)
     (stack.home / FILE).unlink(missing_ok=True)

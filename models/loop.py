@@ -1,4 +1,4 @@
-"""Owns the training loop that every worker runs, from top to bottom; Ray appears in `train_loop` alone.
+"""Owns the training loop that every worker runs, from top to bottom; Ray appears in `fit_in_ray` and its report alone.
 
 `fit` is the loop. Whoever calls it hands in the rows, this process's place among the ranks and where to report
 to, so the same code runs under Ray, under plain processes and in a test.
@@ -40,15 +40,25 @@ def train_loop(config: dict[str, Any]) -> None:
 
     Its keys: `root`, `dataset`, `digest` (the dataset version), `train` (a TrainConfig), `run_folder`.
     """
+    version = open_version(config["root"], config["dataset"], config["digest"])
+    data = TrainData(train=version.rows("train"), val=version.rows("val"), classes=version.classes)
+    fit_in_ray(TrainConfig.model_validate(config["train"]), data, Path(config["run_folder"]))
+
+
+def report_to_ray(metrics: Mapping[str, float], folder: Path | None) -> None:
+    """Report an epoch to Ray Train; the checkpoint is copied to the run's storage before this returns."""
+    from ray import train
+
+    train.report(dict(metrics), checkpoint=train.Checkpoint.from_directory(folder) if folder else None)
+
+
+def fit_in_ray(
+    config: TrainConfig, data: TrainData, run_folder: Path, report: Report = report_to_ray
+) -> None:
+    """Fit as the worker that Ray Train says this process is, from Ray's checkpoint where there is one."""
     from ray import train
     from ray.train.torch import get_device
 
-    def report(metrics: Mapping[str, float], folder: Path | None) -> None:
-        train.report(dict(metrics), checkpoint=train.Checkpoint.from_directory(folder) if folder else None)
-
-    version = open_version(config["root"], config["dataset"], config["digest"])
-    data = TrainData(train=version.rows("train"), val=version.rows("val"), classes=version.classes)
-    order, run_folder = TrainConfig.model_validate(config["train"]), Path(config["run_folder"])
     context, checkpoint = train.get_context(), train.get_checkpoint()
     ranks = Ranks(
         rank=context.get_world_rank(),
@@ -57,7 +67,7 @@ def train_loop(config: dict[str, Any]) -> None:
         device=get_device(),
     )
     with checkpoint.as_directory() if checkpoint else nullcontext() as folder:
-        fit(order, data, ranks, run_folder, report, Path(folder) if folder else None)
+        fit(config, data, ranks, run_folder, report, Path(folder) if folder else None)
 
 
 def fit(

@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 
 import ray
+from aiohttp import ClientError
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from imaging.errors import EnvironmentFault
@@ -61,15 +63,15 @@ def run_job(order: JobOrder, say: Callable[[str], None]) -> None:
     While this waits it renews the job's lease: when this process dies the lease runs out and the job ends.
     """
     client = connect(order.address)
-    if not _is_alive(client, order.submission_id):
-        client.submit_job(
-            entrypoint=order.entrypoint,
-            submission_id=order.submission_id,
-            runtime_env={"env_vars": dict(order.environment)},
-        )
-    with _leased(order.lease):
-        asyncio.run(_follow(client, order.submission_id, say))
-        status = _final_status(client, order.submission_id)
+    _submit(client, order)
+    try:
+        with _leased(order.lease):
+            asyncio.run(_follow(client, order.submission_id, say))
+            status = _final_status(client, order.submission_id)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"the Ray cluster at {order.address} has stopped answering: start it again, and train again"
+        ) from error
     if status != JobStatus.SUCCEEDED:
         details = client.get_job_info(order.submission_id).message or "no message"
         raise EnvironmentFault(
@@ -80,29 +82,33 @@ def run_job(order: JobOrder, say: Callable[[str], None]) -> None:
 def stop_job(address: str, submission_id: str) -> bool:
     """Stop a job; False where it had ended, or never was."""
     client = connect(address)
-    return _is_alive(client, submission_id) and bool(client.stop_job(submission_id))
+    status = _status(client, submission_id)
+    return status is not None and not status.is_terminal() and bool(client.stop_job(submission_id))
 
 
 def connect(address: str) -> JobSubmissionClient:
     """Return a client of a cluster's Jobs API, after it answered."""
+    # It would tell of its websocket in the middle of the flow's own lines.
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
     try:
         client = JobSubmissionClient(address)
         client.get_version()
-    except (ConnectionError, RuntimeError) as error:
-        text = str(error)
-        if "401" in text or "403" in text or "token" in text.lower():
-            raise EnvironmentFault(
-                f"the Ray cluster at {address} refuses the token: set RAY_AUTH_MODE=token and "
-                "RAY_AUTH_TOKEN_PATH to the cluster's token file"
-            ) from error
+    except AuthenticationError as error:
+        raise EnvironmentFault(
+            f"the Ray cluster at {address} refuses the token: set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN_PATH to the cluster's token file"
+        ) from error
+    except (OSError, RuntimeError) as error:
         raise EnvironmentFault(
             f"no Ray cluster answers at {address}: start it, or correct or unset RADLOOP_RAY_ADDRESS"
         ) from error
     return client
 
 
-def watch_lease(lease: Path, limit_s: float = LEASE_LIMIT_S) -> threading.Thread:
-    """End this process when nobody has renewed the lease for `limit_s`: its flow run is gone."""
+def watch_lease(
+    lease: Path, last_act: Callable[[], None], limit_s: float = LEASE_LIMIT_S
+) -> threading.Thread:
+    """End this process, after `last_act`, when nobody has renewed the lease for `limit_s`: its flow run is gone."""
 
     def watch() -> None:
         last, seen_at = "", time.monotonic()
@@ -117,7 +123,10 @@ def watch_lease(lease: Path, limit_s: float = LEASE_LIMIT_S) -> threading.Thread
                     f"The flow run that asked for this job has been silent for {limit_s:.0f} s: stopping.",
                     flush=True,
                 )
-                os._exit(3)
+                try:
+                    last_act()
+                finally:
+                    os._exit(3)
 
     thread = threading.Thread(target=watch, daemon=True, name="lease")
     thread.start()
@@ -145,12 +154,29 @@ def _leased(lease: Path) -> Iterator[None]:
         thread.join()
 
 
+def _submit(client: JobSubmissionClient, order: JobOrder) -> None:
+    status = _status(client, order.submission_id)
+    if status is not None and not status.is_terminal():
+        return
+    if status is not None:
+        # A flow run that is run again gets a fresh job under its id.
+        client.delete_job(order.submission_id)
+    client.submit_job(
+        entrypoint=order.entrypoint,
+        submission_id=order.submission_id,
+        runtime_env={"env_vars": dict(order.environment)},
+    )
+
+
 async def _follow(client: JobSubmissionClient, submission_id: str, say: Callable[[str], None]) -> None:
     rest = ""
-    async for lines in client.tail_job_logs(submission_id):
-        *whole, rest = (rest + lines).split("\n")
-        for line in whole:
-            say(line)
+    try:
+        async for lines in client.tail_job_logs(submission_id):
+            *whole, rest = (rest + lines).split("\n")
+            for line in whole:
+                say(line)
+    except (RuntimeError, ClientError) as error:
+        say(f"The job's log lines have broken off ({error}); waiting for its end")
     if rest:
         say(rest)
 
@@ -161,13 +187,8 @@ def _final_status(client: JobSubmissionClient, submission_id: str) -> JobStatus:
     return status
 
 
-def _is_alive(client: JobSubmissionClient, submission_id: str) -> bool:
+def _status(client: JobSubmissionClient, submission_id: str) -> JobStatus | None:
     try:
-        status = client.get_job_status(submission_id)
+        return client.get_job_status(submission_id)
     except RuntimeError:
-        return False
-    if status.is_terminal():
-        # A flow run that is run again gets a fresh job under its id.
-        client.delete_job(submission_id)
-        return False
-    return True
+        return None

@@ -1,19 +1,16 @@
 """Owns the environment: the only reader of its variables, and the embedded defaults for the servers' clients."""
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-import psutil
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.folder import FolderStore
-
-SAME_START_S = 2.0
+from tasks.running import running_stack
 
 
 class Settings(BaseSettings):
@@ -80,6 +77,8 @@ class Settings(BaseSettings):
             "PREFECT_CLI_WRAP_LINES": "false",
             "MLFLOW_TRACKING_URI": self.tracking_uri,
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_LOGGING_LEVEL": "WARNING",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
             # Half a minute of patience with a server that restarts; MLflow's default is many minutes.
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
             "DO_NOT_TRACK": "true",
@@ -106,27 +105,10 @@ def activate(home: Path | None = None) -> Settings:
         raise EnvironmentFault(
             f"cannot make the home {settings.folder} ({error.strerror}): give --home a folder that can be written"
         ) from error
+    for group in running_stack(settings.folder):
+        if next(iter(group)) not in os.environ:
+            os.environ.update(group)
+    settings = Settings()
     for name, value in settings.defaults().items():
         os.environ.setdefault(name, value)
     return settings
-
-
-def running_stack(home: Path) -> Sequence[Mapping[str, str]]:
-    """Return the environment of the clients of the stack that `radloop up` started, a group for each server."""
-    path = home / "stack.json"
-    try:
-        content = json.loads(path.read_text())
-        alive = content["ready"] and all(_runs(**item) for item in content["processes"])
-        return content["clients"] if alive else ()
-    except FileNotFoundError:
-        return ()
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserFault(f"{path} is damaged ({error!r}): remove it; what it named may still run") from error
-
-
-def _runs(pid: int, created: float, **_: str) -> bool:
-    try:
-        # The pid of a stack that is gone may be another process's by now.
-        return abs(psutil.Process(pid).create_time() - created) < SAME_START_S
-    except psutil.NoSuchProcess:
-        return False

@@ -20,18 +20,29 @@ from tasks.settings import Settings
 
 SYSTEM_METRICS_INTERVAL_S = 2
 
+CREDENTIALS = (
+    "refuses us: set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+    "to those of an account that may write"
+)
+SILENCE = "does not answer: start it, or correct or unset MLFLOW_TRACKING_URI"
+REFUSALS = {
+    "Max retries exceeded": SILENCE,
+    "failed with exception": SILENCE,
+    "error code 401": CREDENTIALS,
+    "error code 403": CREDENTIALS,
+}
+"""What MLflow says when a server is not there or does not let us in, and what a person is told."""
+
 
 @contextmanager
 def reachable(settings: Settings) -> Iterator[MlflowClient]:
-    """Hand out a client; a server that does not answer is a fault of the environment."""
+    """Hand out a client; a server that does not answer, or refuses us, is a fault of the environment."""
     try:
         yield MlflowClient(settings.tracking_uri, settings.tracking_uri)
     except MlflowException as error:
-        if "Max retries exceeded" in str(error) or "failed with exception" in str(error):
-            raise EnvironmentFault(
-                f"the MLflow server at {settings.tracking_uri} does not answer: start it, "
-                "or correct or unset MLFLOW_TRACKING_URI"
-            ) from error
+        for words, what in REFUSALS.items():
+            if words in str(error):
+                raise EnvironmentFault(f"the MLflow server at {settings.tracking_uri} {what}") from error
         raise
 
 

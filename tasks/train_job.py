@@ -1,10 +1,12 @@
 """Owns the entry point of a training job on a Ray cluster: `python -m tasks.train_job JOB.json`."""
 
 import json
+import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from imaging.errors import UserFault
 from tasks.fitting import TrainingJob, fit
 from tasks.settings import activate
 
@@ -15,14 +17,28 @@ def main(job_file: Path) -> None:
     import ray
 
     from tasks.cluster import watch_lease
+    from tasks.tracking import end_run
 
     job = TrainingJob(**json.loads(job_file.read_text()))
-    watch_lease(job.folder / "lease")
-    ray.init(address="auto", log_to_driver=False)
+    watch_lease(job.folder / "lease", last_act=lambda: end_run(settings, job.run_id, "KILLED"))
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    check_room(job.train["workers"], int(ray.cluster_resources().get("CPU", 0)))
     outcome = fit(job, settings, say=lambda line: print(line, flush=True))
     draft = job.folder / "outcome.json.draft"
     draft.write_text(json.dumps(asdict(outcome)))
     draft.rename(job.folder / "outcome.json")
+
+
+def check_room(workers: int, processors: int) -> None:
+    """Refuse what the cluster has no room for; Ray would wait for room without an end.
+
+    >>> check_room(2, 2)
+    """
+    if workers > processors:
+        raise UserFault(
+            f"training asks for {workers} workers and the cluster has {processors} processors: "
+            f"set workers to {processors} or fewer, or add nodes"
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,25 @@
 """Fixtures that many test modules share."""
 
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
+from infra.record import Stack, read_stack
+from tasks.settings import Settings, activate
+from tests.synthetic import write_archive
+
 REPOSITORY = Path(__file__).parent.parent
+KEPT = ("RADLOOP_DATA", "RADLOOP_SCREENSHOTS")
+OURS = ("RADLOOP_", "MLFLOW_", "PREFECT_", "RAY_", "DO_NOT_TRACK")
+Seen = TypeVar("Seen")
+FLOWS = ("ingest", "train", "evaluate", "nightly", "reevaluate")
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +29,109 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.fail(f"{folder} does not exist: set RADLOOP_DATA to the folder with the real test images")
     return folder
+
+
+@contextmanager
+def fresh_environment() -> Iterator[None]:
+    """Begin without the variables that choose servers and folders, and undo what the block sets."""
+    before = dict(os.environ)
+    for name in [name for name in before if name.startswith(OURS) and name not in KEPT]:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture
+def environment() -> Iterator[None]:
+    """Begin without the variables that choose servers and folders, and undo what the test sets."""
+    with fresh_environment():
+        yield
+
+
+@pytest.fixture
+def settings(tmp_path: Path, environment: None) -> Settings:
+    """Return the embedded default in a home of its own."""
+    os.environ["RADLOOP_HOME"] = str(tmp_path / "home")
+    return Settings()
+
+
+@pytest.fixture(scope="session")
+def registry_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one home for the tests that need MLflow: making its database takes seconds."""
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture
+def tracked(registry_home: Path, environment: None) -> Settings:
+    """Return settings with a real MLflow on SQLite, shared by tests; each takes a name of its own."""
+    os.environ["RADLOOP_HOME"] = str(registry_home)
+    return Settings()
+
+
+@pytest.fixture
+def plain_flows(monkeypatch: pytest.MonkeyPatch, environment: None) -> list[dict[str, Any]]:
+    """Take Prefect's decorators off the flows and their tasks; return the artifacts that they leave."""
+    from prefect import Flow, Task
+
+    left: list[dict[str, Any]] = []
+    for module in (import_module(f"flows.{name}") for name in FLOWS):
+        for name, value in vars(module).copy().items():
+            if isinstance(value, Flow | Task):
+                monkeypatch.setattr(module, name, value.fn)
+        monkeypatch.setattr(module, "create_markdown_artifact", lambda *_, **told: left.append(told))
+    monkeypatch.setattr("flows.terminal.quiet", lambda: None)
+    return left
+
+
+def until(seen: Callable[[], Seen], what: str, limit_s: float = 150) -> Seen:
+    """Wait for something that servers do in their own time, and return it."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        if found := seen():
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"{what} did not happen within {limit_s} s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A stack that is up, and the archive that its deployments are asked to take in."""
+
+    record: Stack
+    archive: Path
+    labels: Path
+    name: str
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Start the whole stack once for all the tests that need servers: that takes half a minute."""
+    from flows import stack_commands
+
+    home = tmp_path_factory.mktemp("stack")
+    archive, labels = write_archive(tmp_path_factory.mktemp("archive") / "dicom")
+    name = "planned"
+    config = home / "quick.yaml"
+    config.write_text("training: {network: small_cnn, epochs: 2}")
+    try:
+        with fresh_environment():
+            os.environ["RADLOOP_HOME"] = str(home)
+            stack_commands.up(
+                source=str(archive), labels=str(labels), name=name, config=config, time_zone="Europe/Berlin"
+            )
+        record = read_stack(home)
+        assert record is not None
+        yield Running(record=record, archive=archive, labels=labels, name=name)
+    finally:
+        with fresh_environment():
+            os.environ["RADLOOP_HOME"] = str(home)
+            stack_commands.down()
+
+
+@pytest.fixture
+def client(stack: Running, environment: None) -> Settings:
+    """Return the settings of a command that runs while the stack is up."""
+    return activate(home=stack.record.home)

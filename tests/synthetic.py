@@ -19,7 +19,13 @@ from imaging.dataset.version import DatasetVersion
 from imaging.errors import DataFault
 from imaging.preprocess import PreprocessSpec
 from imaging.sources.protocol import Instance, SourceFile
+from imaging.statistics.intervals import Measure
+from imaging.statistics.verdict import Verdict
 from imaging.store.folder import FolderStore
+from models.config import TrainConfig
+from tasks.registry import Registered, model_tags, register
+from tasks.settings import Settings
+from tasks.tracking import start_run
 
 GREY = PreprocessSpec.grey_levels(16)
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -204,3 +210,42 @@ def bright_model(*, gain: float = 1.0, offset: float = 0.0) -> onnx.ModelProto:
     }
     helper.set_model_props(model, told_of_itself)
     return model
+
+
+def register_bright(settings: Settings, name: str, **gain: float) -> Registered:
+    """Register a `bright_model` under a run of its own."""
+    run_id = start_run(settings, name, "run", {}, {})
+    tags = model_tags(GREY, TrainConfig(network="small_cnn"), ("dark", "bright"))
+    tags |= {"threshold": "0.5", "training.key": run_id, "git.commit": "unknown"}
+    return register(settings, name, run_id, bright_model(**gain), tags)
+
+
+def measured(value: float, name: str = "auroc") -> Measure:
+    """Return a measure with an interval of a tenth around it."""
+    return Measure(
+        name=name,
+        value=value,
+        lower=value - 0.05,
+        upper=value + 0.05,
+        patients=20,
+        examples=40,
+        undefined_draws=0,
+    )
+
+
+def verdict(*, promote: bool, champion: float | None = None) -> Verdict:
+    """Return a verdict on a candidate of AUROC 0.9."""
+    return Verdict(
+        promote=promote,
+        reason="it was told so.",
+        measure="auroc",
+        candidate=measured(0.9),
+        champion=None if champion is None else measured(champion),
+        difference=None if champion is None else 0.9 - champion,
+        difference_lower=None if champion is None else 0.85 - champion,
+        difference_upper=None if champion is None else 0.95 - champion,
+        margin=0.02,
+        floor=0.7,
+        patients=20,
+        examples=40,
+    )

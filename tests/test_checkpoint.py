@@ -33,25 +33,30 @@ def tiny() -> TrainData:
 
 
 def run(config: TrainConfig, folder: Path, *, cut_after: int | None = None, resume: bool = False) -> None:
-    keep = keep_last(folder)
-
     def report(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
-        keep(metrics, checkpoint)
+        keep_last(folder, metrics, checkpoint)
         if metrics["epoch"] == cut_after:
             raise PowerCutError
 
     fit(config, tiny(), Ranks(), folder, report, folder / "checkpoint" if resume else None)
 
 
-@pytest.mark.parametrize("network", ["small_cnn", "residual_small", "mobilenet_v3_small"])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize(
+    ("network", "optimizer"),
+    [
+        ("small_cnn", "adamw"),
+        ("residual_small", "sgd"),
+        ("residual_small", "adamw"),
+        ("mobilenet_v3_small", "adamw"),
+    ],
+)
 def test_interrupted_and_resumed_is_bit_identical(tmp_path: Path, network: str, optimizer: str) -> None:
     config = TrainConfig.model_validate(
-        {"network": network, "epochs": 4, "batch_size": 8, "workers": 1, "optimizer": {"name": optimizer}}
+        {"network": network, "epochs": 3, "batch_size": 8, "workers": 1, "optimizer": {"name": optimizer}}
     )
     run(config, tmp_path / "whole")
     with pytest.raises(PowerCutError):
-        run(config, tmp_path / "cut", cut_after=1)
+        run(config, tmp_path / "cut", cut_after=0)
     run(config, tmp_path / "cut", resume=True)
     for part in ("network", "average", "best", "optimizer"):
         whole, cut = (tmp_path / name / "checkpoint" / f"{part}.safetensors" for name in ("whole", "cut"))

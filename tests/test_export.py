@@ -12,7 +12,7 @@ from imaging import preprocess
 from imaging.errors import EnvironmentFault
 from imaging.preprocess import IDENTITY, PreprocessSpec, Window, prepare
 from models.batches import normalise
-from models.export import Portable, area_weights, export_onnx, verify_export
+from models.export import Portable, area_weights, export_onnx, set_threshold, verify_export
 from models.networks.catalog import NETWORKS, build
 from models.predict import Predictor
 
@@ -118,6 +118,15 @@ def test_the_file_says_what_it_wants_and_what_it_tells(model: onnx.ModelProto) -
     assert PreprocessSpec.model_validate_json(told["spec"]) == CT
     assert told["input_units"] == "Hounsfield units"
     assert json.loads(told["threshold"]) == 0.3
+
+
+def test_the_threshold_can_be_written_later_and_leaves_the_rest(network: nn.Module) -> None:
+    model = export_onnx(network, CT, ("plain", "contrast"))
+    before = Predictor.load(model.SerializeToString())
+    set_threshold(model, 0.7)
+    after = Predictor.load(model.SerializeToString())
+    assert (before.threshold, after.threshold) == (None, 0.7)
+    assert (after.classes, after.spec) == (before.classes, before.spec)
 
 
 def test_the_file_names_no_file_of_this_machine(model: onnx.ModelProto) -> None:

@@ -12,9 +12,10 @@ import torch
 from imaging.errors import UserFault
 from imaging.preprocess import PreprocessSpec, Window, prepare
 from models import predict
+from models.batches import ArrayRows
 from models.export import Portable, export_onnx
 from models.networks.catalog import build
-from models.predict import Predictor
+from models.predict import Predictor, predict_rows
 
 SPEC = PreprocessSpec(window=Window(center=40, width=400), size_px=16)
 
@@ -52,7 +53,7 @@ def test_stored_levels_give_what_the_network_gives(
 ) -> None:
     reference, model = portable
     with torch.no_grad():
-        wanted = reference.network((torch.from_numpy(levels)[:, None] / 127.5 - 1)).softmax(1).numpy()
+        wanted = reference.network(torch.from_numpy(levels)[:, None] / 127.5 - 1).softmax(1).numpy()
     assert np.abs(Predictor.load(model).predict_levels(levels) - wanted).max() < 1e-4
     assert wanted[:, 1].std() > 0.01
 
@@ -72,6 +73,16 @@ def test_small_batches_give_what_one_batch_gives(
     at_once = predictor.predict_levels(levels)
     monkeypatch.setattr(predict, "BATCH_BYTES", 3 * 16 * 16 * 4)
     assert np.allclose(predictor.predict_levels(levels), at_once, atol=1e-6)
+
+
+def test_stored_rows_give_what_their_levels_give(
+    portable: tuple[Portable, bytes], levels: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor.load(portable[1])
+    at_once = predictor.predict_levels(levels)
+    monkeypatch.setattr(predict, "BATCH_BYTES", 3 * 16 * 16 * 4)
+    rows = ArrayRows(levels, np.zeros(len(levels), np.int64))
+    assert np.allclose(predict_rows(predictor, rows), at_once, atol=1e-6)
 
 
 def test_no_images_give_no_probabilities(portable: tuple[Portable, bytes]) -> None:

@@ -1,7 +1,6 @@
 """Each epoch is judged on the validation rows alone, and ties on few patients are broken by the loss."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest

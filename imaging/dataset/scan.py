@@ -40,7 +40,8 @@ def plan(
     if previous is not None and previous.head.key_fingerprint != pseudonyms.fingerprint:
         raise UserFault(
             f"dataset {previous.head.dataset!r} was made with the key {previous.head.key_fingerprint} "
-            f"and this key is {pseudonyms.fingerprint}: restore the key file, or start a new dataset with another --name"
+            f"and this key is {pseudonyms.fingerprint}: "
+            "restore the key file, or start a new dataset with another --name"
         )
     current = {pseudonyms.key("file", file.name): file for file in files}
     if previous is None:

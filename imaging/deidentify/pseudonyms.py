@@ -5,6 +5,7 @@ import hmac
 import os
 import secrets
 import stat
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -59,8 +60,8 @@ def load_pseudonyms(path: Path) -> Pseudonyms:
 
 def _create(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    # Readable by its owner alone from the first moment.
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
     with os.fdopen(descriptor, "wb") as file:
         file.write(secrets.token_bytes(KEY_BYTES))
         file.flush()
@@ -71,4 +72,4 @@ def _create(path: Path) -> None:
     except FileExistsError:
         pass
     finally:
-        draft.unlink()
+        Path(draft).unlink()

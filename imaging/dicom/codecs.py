@@ -18,10 +18,10 @@ def find_decoder(transfer_syntax: UID) -> Decoder:
     try:
         decoder = get_decoder(transfer_syntax)
     except NotImplementedError:
-        detail = (
-            f"no decoder exists for {transfer_syntax.name if transfer_syntax.is_transfer_syntax else 'it'}"
-        )
-        raise DataFault("undecodable", detail) from None
+        # What is no transfer syntax is not quoted: it may be any value that slipped into its place.
+        known = transfer_syntax.is_transfer_syntax and not transfer_syntax.is_private
+        name = transfer_syntax.name if known else "an unknown transfer syntax"
+        raise DataFault("undecodable", f"no decoder exists for {name}") from None
     if not decoder.is_available:
         raise EnvironmentFault(
             f"no decoder is installed for {transfer_syntax.name} ({transfer_syntax}): "

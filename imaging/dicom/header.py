@@ -12,6 +12,9 @@ from imaging.dicom.parse import reading
 from imaging.errors import DataFault
 
 UID_FORM = re.compile(r"[0-9.]{1,64}")
+CODE_FORM = re.compile(r"[A-Z0-9_ ]{0,16}")
+"""A code string, PS3.5 section 6.2: the only kind of value that a fault may quote."""
+
 TEXTS = {"modality": "Modality", "manufacturer": "Manufacturer", "photometric": "PhotometricInterpretation"}
 NUMBERS = {
     "rows": "Rows",
@@ -76,7 +79,10 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 
 def _patient_id(dataset: Dataset) -> str:
-    patient_id = text(dataset, "PatientID")
+    value = dataset.get("PatientID")
+    # A backslash parts a value in two: with the first part alone, two patients could become one.
+    parts = value if isinstance(value, MultiValue) else [value or ""]
+    patient_id = "\\".join(map(str, parts)).strip(" \0")
     if not patient_id:
         raise DataFault("missing-identifier", "PatientID is empty")
     return patient_id
@@ -99,7 +105,7 @@ def _attributes(dataset: Dataset) -> dict[str, str | float]:
 def _check_modality(dataset: Dataset, modality: str) -> None:
     found = text(dataset, "Modality")
     if found != modality:
-        raise DataFault("wrong-modality", f"Modality is {found!r}, {modality!r} is expected")
+        raise DataFault("wrong-modality", f"Modality is {_quoted(found)}, {modality!r} is expected")
 
 
 def _check_kind(dataset: Dataset) -> None:
@@ -110,4 +116,8 @@ def _check_kind(dataset: Dataset) -> None:
             raise DataFault("unsupported", f"{keyword} is {number(dataset, keyword):g}, 1 is expected")
     photometric = text(dataset, "PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise DataFault("unsupported", f"PhotometricInterpretation is {photometric!r}")
+        raise DataFault("unsupported", f"PhotometricInterpretation is {_quoted(photometric)}")
+
+
+def _quoted(code: str) -> str:
+    return repr(code) if CODE_FORM.fullmatch(code) else "no code string"

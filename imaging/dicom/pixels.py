@@ -42,8 +42,11 @@ def read_pixels(dataset: Dataset) -> Pixels:
         decoder = find_decoder(dataset.file_meta.TransferSyntaxUID)
         _check_length(dataset, decoder.is_encapsulated)
         stored, _ = decoder.as_array(dataset, index=0)
+        values = _modality_values(stored, dataset)
+        if not np.isfinite(values).all():
+            raise DataFault("undecodable", "the rescaled values are too large for single precision")
         return Pixels(
-            values=_modality_values(stored, dataset),
+            values=values,
             window=file_window(dataset),
             inverted=text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
         )

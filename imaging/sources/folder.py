@@ -55,12 +55,16 @@ class DicomFolder:
         for name, entry in entries:
             if name.endswith("/"):
                 yield from self._below(folder + name)
-            elif entry.is_file() and self._is_inside(entry):
+            elif self._is_file(entry):
                 status = entry.stat()
                 yield SourceFile(name=folder + name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
-    def _is_inside(self, entry: os.DirEntry[str]) -> bool:
-        return not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(self.root)
+    def _is_file(self, entry: os.DirEntry[str]) -> bool:
+        if not entry.is_symlink():
+            return entry.is_file()
+        # Unlike the entry's own methods, these two do not fail on a link that leads to itself.
+        target = Path(os.path.realpath(entry.path))
+        return target.is_relative_to(self.root) and target.is_file()
 
 
 def _instance(data: bytes, modality: str) -> Instance:

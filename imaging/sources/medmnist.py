@@ -22,6 +22,9 @@ LAYOUTS: tuple[Mapping[str, tuple[str, str]], ...] = (
 """The keys of images and labels for each part: MedMNIST v2 (Yang et al. 2023), then Keras' mnist.npz."""
 
 ROWS_A_FILE = 512
+SIZES_PX = (16, 1024)
+"""What `PreprocessSpec.size_px` allows."""
+
 VAL_SHARE = 12
 VAL_SEED = 0
 BROKEN = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -48,8 +51,8 @@ class MedMnistFile:
         return int(max(self.images["train"].shape[1:]))
 
     def default_spec(self) -> PreprocessSpec:
-        """Return the spec that leaves the grey levels and the size as they are."""
-        return PreprocessSpec.grey_levels(self.size_px)
+        """Return the spec that leaves the grey levels as they are, and the size where a model takes it."""
+        return PreprocessSpec.grey_levels(min(max(self.size_px, SIZES_PX[0]), SIZES_PX[1]))
 
     def scan(self) -> Iterator[SourceFile]:
         """List ranges of 512 rows, "train[0:512]" and so on."""
@@ -63,7 +66,8 @@ class MedMnistFile:
     def read(self, file: SourceFile, modality: str) -> Iterator[Instance]:
         """Yield one instance a row; `modality` does not matter here."""
         match = RANGE.fullmatch(file.name)
-        if match is None or match["part"] not in self.images:
+        images = self.images.get(match["part"], ()) if match else ()
+        if match is None or int(match["stop"]) > len(images):
             raise UserFault(f"{file.name!r} is no range of rows of {self.path.name}: scan the file again")
         for row in range(int(match["start"]), int(match["stop"])):
             yield self._instance(match["part"], row)

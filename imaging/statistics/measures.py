@@ -164,7 +164,7 @@ TITLES: dict[str, str] = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
     "accuracy": "Accuracy",
-    "accuracy_argmax": "Accuracy, most probable class",
+    "accuracy_argmax": "Accuracy (argmax)",
     "recall": "Recall (sensitivity)",
     "specificity": "Specificity",
     "precision": "Precision (PPV)",

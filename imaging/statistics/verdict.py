@@ -174,7 +174,7 @@ def _below_floor(own: Measure, gate: GateConfig) -> str:
     if own.value >= gate.floor:
         return ""
     return (
-        f"the candidate's {TITLES[gate.measure]} of {own} on {own.patients} patients does not reach "
+        f"the candidate's {TITLES[gate.measure]} of {own} on {own.patients:,} patients does not reach "
         f"the floor of {gate.floor:.3f}."
     )
 
@@ -197,7 +197,7 @@ def _unlike(candidate: Predictions, champion: Predictions) -> str:
 
 def _reached(own: Measure, gate: GateConfig) -> str:
     return (
-        f"the candidate's {TITLES[gate.measure]} of {own} on {own.patients} patients reaches "
+        f"the candidate's {TITLES[gate.measure]} of {own} on {own.patients:,} patients reaches "
         f"the floor of {gate.floor:.3f}"
     )
 

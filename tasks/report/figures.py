@@ -26,7 +26,7 @@ from imaging.statistics.measures import (
     confusion,
 )
 
-INK, MUTED, FAINT = "#1d2b36", "#5f6f7a", "#d5dce1"
+INK, MUTED, PALE, FAINT = "#1d2b36", "#5f6f7a", "#a9b4bc", "#d5dce1"
 CANDIDATE, CHAMPION = "#0b6078", "#b5651d"
 
 STYLE: dict[Any, Any] = {
@@ -65,7 +65,8 @@ def draw(paint: Callable[[Axes], None], width: float = 4.6, height: float = 3.9)
 def thumbnail(image: NDArray[np.uint8]) -> str:
     """Return grey levels (height, width) as a PNG."""
     buffer = BytesIO()
-    imsave(buffer, image, cmap="gray", vmin=0, vmax=255, format="png")
+    # As colours: a colour map would move some of the 256 levels by one.
+    imsave(buffer, np.repeat(image[:, :, None], 3, axis=2), format="png")
     return _data_uri("image/png", buffer)
 
 
@@ -109,7 +110,7 @@ def confusion_matrix(predictions: Predictions) -> str:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)
         for (row, column), share in np.ndenumerate(shares):
             text = f"{counts[row, column]:.0f}" + (f"\n{share:.0%}" if few else "")
-            color = "white" if share > 0.6 else INK if counts[row, column] else FAINT
+            color = "white" if share > 0.6 else INK if counts[row, column] else PALE
             axes.text(column, row, text, ha="center", va="center", color=color, size=11 if few else 8)
         turned = 40 if not few and max(map(len, names)) > 3 else 0
         axes.set_xticks(range(len(names)), names, rotation=turned, ha="right" if turned else "center")
@@ -134,7 +135,7 @@ def calibration(candidate: Predictions, champion: Predictions | None = None) -> 
             x, y = [b.predicted for b in bins], [b.observed for b in bins]
             axes.plot(x, y, label=label, marker="o", ms=4, **look)
         axes.set(xlabel=f"Probability of {shortened(subject, 26)}", ylabel="Observed frequency")
-        _unit_square(axes, "upper left")
+        _unit_square(axes, "best")
 
     return draw(paint)
 
@@ -154,6 +155,9 @@ def interval_plot(measures: Mapping[str, Measure], champion: Mapping[str, Measur
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.spines["left"].set_visible(False)
         axes.grid(visible=False, axis="y")
+        # No measure here exceeds 1, and a narrow axis would make noise look like a difference.
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlim(min(axes.get_xlim()[0], 0.9), 1.005)
 
     return draw(paint, height=0.6 + 0.42 * len(names))
 
@@ -234,7 +238,7 @@ def _paint_interval(axes: Axes, measure: Measure, row: float, color: str, marker
     axes.plot([measure.value], [row], marker, color=color, ms=6, mec="white", mew=0.8)
 
 
-def _unit_square(axes: Axes, legend: Literal["lower left", "lower right", "upper left"]) -> None:
+def _unit_square(axes: Axes, legend: Literal["lower left", "lower right", "best"]) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.legend(loc=legend)
 

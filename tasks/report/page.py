@@ -1,7 +1,7 @@
 """Owns the report: what it is told, and the one self-contained HTML page that it becomes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from tasks.report import figures
 
 FEW_PATIENTS = 30
 """Below this many test patients the page warns that the intervals are rough."""
+
+PLACES = 24
+"""How many lines or pseudonyms of one trouble the page lists; an archive may have millions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,8 @@ class Thumbnail:
 class ReportData:
     """All that one page tells. Keys of patients must be pseudonyms; what is empty is left out of the page.
 
-    A row of `history` has `epoch` and any of `train_loss`, `val_loss`, `val_<measure>`, `lr`, `seconds`.
+    A row of `history` has `epoch` and any of `train_loss`, `val_loss`, `val_<measure>`, `learning_rate`,
+    `seconds`. The first epoch is 0, here and in `best_epoch`; the page counts from 1, as people do.
     `timings` are seconds by stage.
     """
 
@@ -98,6 +102,7 @@ class Picture:
 
 def render(data: ReportData) -> str:
     """Return the page as HTML that asks nothing of the network."""
+    data, measures = _counted_from_one(data), _shown(data)
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -117,10 +122,12 @@ def render(data: ReportData) -> str:
         counts=_by_label(data.counts),
         performance=_performance(data),
         training=_training(data),
-        intervals=figures.interval_plot(data.measures, data.champion_measures) if data.measures else "",
+        measures=measures,
+        intervals=figures.interval_plot(measures, data.champion_measures) if measures else "",
         warnings=_warnings(data),
         titles=TITLES,
-        lower_is_better=LOWER_IS_BETTER,
+        listed=PLACES,
+        lower_is_better=" and ".join(TITLES[name] for name in TITLES if name in LOWER_IS_BETTER),
     )
 
 
@@ -140,6 +147,20 @@ def number(value: float) -> str:
     ('1,234', '0.1235', '1e-05')
     """
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _shown(data: ReportData) -> dict[str, Measure]:
+    """Return the measures without the accuracy that, for want of a threshold, would come twice."""
+    twice = data.candidate is not None and data.candidate.threshold is None
+    return {n: m for n, m in data.measures.items() if not (twice and n == "accuracy_argmax")}
+
+
+def _counted_from_one(data: ReportData) -> ReportData:
+    return replace(
+        data,
+        history=[{**row, "epoch": row["epoch"] + 1} for row in data.history],
+        best_epoch=None if data.best_epoch is None else data.best_epoch + 1,
+    )
 
 
 def _by_label(counts: Sequence[SplitCount]) -> dict[str, dict[str, SplitCount]]:

@@ -1,0 +1,38 @@
+"""Owns what HOME/stack.json tells clients: how to reach the servers that `radloop up` started."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from imaging.errors import UserFault
+
+SAME_START_S = 2.0
+
+
+def running_stack(home: Path) -> Sequence[Mapping[str, str]]:
+    """Return the environment of the stack's clients, a group for each server; empty where it is not up.
+
+    The first name of a group decides on all of it: who set that one has a server of his own.
+    """
+    path = home / "stack.json"
+    try:
+        content = json.loads(path.read_text())
+        alive = content["ready"] and all(_runs(**item) for item in content["processes"])
+        return content["clients"] if alive else ()
+    except FileNotFoundError:
+        return ()
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserFault(f"{path} is damaged ({error!r}): remove it; what it named may still run") from error
+
+
+def _runs(pid: int, created: float, **_: str) -> bool:
+    try:
+        process = psutil.Process(pid)
+        # The pid of a stack that is gone may be another process's by now, or stay until its parent asks after it.
+        return (
+            abs(process.create_time() - created) < SAME_START_S and process.status() != psutil.STATUS_ZOMBIE
+        )
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,386 @@
+"""The command line: what a person can mend ends with exit code 2, a message that says how, and nothing half-done."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from flows.cli import main
+from flows.options import ask, overlay
+from imaging.dataset.version import newest_version
+from imaging.errors import UserFault
+from imaging.store.folder import FolderStore
+from tasks.requests import NightlyRequest, TrainRequest
+from tests.conftest import Running
+from tests.synthetic import version_of, write_archive, write_dicom, write_labels
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, what it said and what it left in its home."""
+
+    code: int
+    text: str
+    home: Path
+
+
+Radloop = Callable[..., Said]
+
+
+@pytest.fixture
+def radloop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], plain_flows: list[Any]
+) -> Radloop:
+    """Run a command in this process, its flow without Prefect."""
+
+    def run(*arguments: str | Path) -> Said:
+        monkeypatch.setattr(sys, "argv", ["radloop", "--home", str(tmp_path / "home"), *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "400")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capfd.readouterr()
+        return Said(
+            int(ended.value.code or 0), " ".join((printed.out + printed.err).split()), tmp_path / "home"
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_archive(tmp_path_factory.mktemp("archive") / "dicom")
+
+
+def config(folder: Path, text: str) -> Path:
+    path = folder / "radloop.yaml"
+    path.write_text(text)
+    return path
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def refused(said: Said, *words: str) -> None:
+    """Check that a command was refused with these words, and that nothing half-done can be seen."""
+    assert said.code == 2, said.text
+    assert "error:" in said.text
+    assert "Traceback" not in said.text
+    assert [word for word in words if word not in said.text] == [], said.text
+    assert newest_version(said.home / "store", "radloop") is None
+    assert not (said.home / "mlflow.db").exists()
+
+
+def test_no_source_is_refused(radloop: Radloop) -> None:
+    refused(radloop("run"), "no source was given", "--source")
+
+
+@pytest.mark.parametrize("command", ["run", "ingest", "reevaluate"])
+def test_a_folder_that_is_not_there_is_refused(radloop: Radloop, tmp_path: Path, command: str) -> None:
+    said = radloop(command, "--source", tmp_path / "nowhere", "--labels", "labels.csv")
+    refused(said, f"{tmp_path}/nowhere does not exist", "give a folder of DICOM files")
+    assert not said.home.exists()
+
+
+def test_an_empty_folder_is_refused(radloop: Radloop, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(
+        radloop("run", "--source", tmp_path / "empty"), f"{tmp_path}/empty holds no files", "give --source"
+    )
+
+
+def test_a_folder_without_images_is_refused(
+    radloop: Radloop, tmp_path: Path, archive: tuple[Path, Path]
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("not an image")
+    said = radloop("ingest", "--source", tmp_path / "notes", "--labels", archive[1])
+    refused(said, "none of the 1 files", "1 x not-dicom", "is it the right folder?")
+
+
+def test_dicom_without_labels_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
+    refused(radloop("run", "--source", archive[0]), "carries no labels", "--labels LABELS.csv")
+
+
+def test_a_label_table_that_is_not_there_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
+    said = radloop("run", "--source", archive[0], "--labels", "nowhere.csv")
+    refused(said, "no label table at nowhere.csv", "give --labels")
+
+
+def test_a_label_column_that_is_not_there_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
+    said = radloop("run", "--source", archive[0], "--labels", archive[1], "--label-column", "grade")
+    refused(said, "['SOPInstanceUID', 'label', 'ward'] and no 'grade'", "give --label-column one of them")
+
+
+def test_one_class_only_is_refused_before_its_splits_are_drawn(
+    radloop: Radloop, archive: tuple[Path, Path]
+) -> None:
+    said = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--label-column", "ward")
+    refused(said, "only 'one'", "two classes or more", "check the label table and its label column")
+
+
+def test_too_few_patients_for_the_splits_are_refused(radloop: Radloop, tmp_path: Path) -> None:
+    folder, labels = write_archive(tmp_path / "few", 4)
+    said = radloop("run", "--source", folder, "--labels", labels)
+    refused(said, "too few patients for the splits", "has 2 patients", "at least one in each", "add labelled")
+
+
+def test_labels_of_other_images_are_refused(
+    radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path
+) -> None:
+    labels = write_labels(tmp_path / "other.csv", [{"SOPInstanceUID": "9.9", "label": "plain"}])
+    refused(radloop("ingest", "--source", archive[0], "--labels", labels), "no label at all")
+
+
+def test_a_class_to_look_for_that_is_not_there_is_refused(
+    radloop: Radloop, archive: tuple[Path, Path]
+) -> None:
+    said = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--positive", "tumour")
+    refused(said, "'tumour' is not among the labels ['contrast', 'plain']", "name one of them")
+
+
+def test_a_file_of_another_kind_is_refused(radloop: Radloop, tmp_path: Path) -> None:
+    (tmp_path / "rows.npz").write_bytes(b"no zip")
+    refused(radloop("run", "--source", tmp_path / "rows.npz"), "rows.npz is no NPZ file", "numpy.savez")
+
+
+def test_a_missing_decoder_stops_the_ingest(
+    radloop: Radloop, archive: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pydicom.pixels.decoders.base import Decoder
+
+    monkeypatch.setattr(Decoder, "is_available", property(lambda _: False))
+    said = radloop("run", "--source", archive[0], "--labels", archive[1])
+    refused(said, "no decoder is installed for Explicit VR Little Endian", "install one of")
+
+
+@pytest.mark.parametrize(
+    ("variable", "server"),
+    [
+        ("MLFLOW_TRACKING_URI", "MLflow server"),
+        ("PREFECT_API_URL", "Prefect server"),
+        ("RADLOOP_RAY_ADDRESS", "Ray cluster"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_told_before_anything_is_read(
+    radloop: Radloop, archive: tuple[Path, Path], variable: str, server: str
+) -> None:
+    os.environ[variable] = address = f"http://127.0.0.1:{closed_port()}"
+    said = radloop("run", "--source", archive[0], "--labels", archive[1])
+    refused(said, f"no {server} answers at {address}", f"unset {variable}")
+    assert not (said.home / "store").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "reevaluate"])
+def test_every_flow_looks_for_its_servers_first(radloop: Radloop, command: str) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{closed_port()}"
+    refused(radloop(command), "no MLflow server answers")
+
+
+def test_training_without_data_is_refused(radloop: Radloop) -> None:
+    refused(radloop("train", "--name", "chest"), "there is no dataset 'chest'", "run `radloop ingest` first")
+
+
+def test_an_unknown_network_is_refused_with_the_known_ones(radloop: Radloop) -> None:
+    said = radloop("train", "--network", "vgg")
+    refused(said, "training.network", "got 'vgg'", "'resnet18'", "correct the options")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--epochs", "0"), ("training.epochs", "greater than or equal to 1", "got 0")),
+        (("--workers", "64"), ("batch_size 32 is less than workers 64", "raise batch_size")),
+        (("--name", "Chest CT"), ("dataset", "pattern", "got 'Chest CT'")),
+    ],
+)
+def test_a_value_out_of_its_limits_is_refused(
+    radloop: Radloop, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    refused(radloop("train", *options), *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epochs: 3", ("unknown name 'epochs'", "use one of", "training")),
+        ("training: {epoch: 3}", ("training.epoch", "got 3", "radloop.yaml or the options")),
+        ("training: fast", ("training", "got 'fast'")),
+        ("training: [", ("radloop.yaml is not valid YAML", "correct it there")),
+        ("- one", ("holds list and must hold names with values",)),
+        ("", ("holds NoneType",)),
+        ("preprocess: {size_px: 4}", ("preprocess.size_px", "greater than or equal to 16", "got 4")),
+        ("gate: {floor: 'so [/b] so'}", ("gate.floor", "got 'so [/b] so'")),
+    ],
+)
+def test_a_bad_configuration_is_refused(
+    radloop: Radloop, tmp_path: Path, text: str, words: tuple[str, ...]
+) -> None:
+    refused(radloop("run", "--config", config(tmp_path, text)), *words)
+
+
+def test_a_configuration_in_another_encoding_is_refused(radloop: Radloop, tmp_path: Path) -> None:
+    (tmp_path / "radloop.yaml").write_bytes(b"positive: M\xfcller")
+    refused(radloop("run", "--config", tmp_path / "radloop.yaml"), "is not valid YAML")
+
+
+def test_a_configuration_that_is_not_there_is_refused(radloop: Radloop) -> None:
+    refused(
+        radloop("run", "--config", "nowhere.yaml"), "no configuration file at nowhere.yaml", "give --config"
+    )
+
+
+def test_a_home_that_cannot_be_made_is_refused(
+    radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "home").write_text("a file")
+    said = radloop("ingest", "--source", archive[0], "--labels", archive[1])
+    assert (said.code, "cannot make the home" in said.text, "give --home" in said.text) == (2, True, True)
+
+
+def test_an_unknown_option_is_refused(radloop: Radloop) -> None:
+    said = radloop("train", "--epoch", "3")
+    assert (said.code, "No such option" in said.text) == (2, True)
+
+
+def test_a_good_ingest_succeeds_and_tells(radloop: Radloop, archive: tuple[Path, Path]) -> None:
+    said = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--name", "chest")
+    assert (said.code, "24 files listed, 24 read" in said.text) == (0, True)
+    assert newest_version(said.home / "store", "chest") is not None
+
+
+def test_a_second_ingest_reads_nothing(radloop: Radloop, archive: tuple[Path, Path]) -> None:
+    command = ("ingest", "--source", archive[0], "--labels", archive[1])
+    radloop(*command)
+    assert "24 files listed, 0 read" in radloop(*command).text
+
+
+def test_a_refused_second_ingest_leaves_the_first(
+    radloop: Radloop, archive: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("ingest", "--source", archive[0], "--labels", archive[1])
+    home = radloop(*command).home
+    first = newest_version(home / "store", "radloop")
+    assert radloop(*command, "--label-column", "ward").code == 2
+    second = newest_version(home / "store", "radloop")
+    assert first is not None
+    assert second is not None
+    assert second.digest == first.digest
+
+
+def test_a_kept_key_that_was_exchanged_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
+    command = ("ingest", "--source", archive[0], "--labels", archive[1])
+    home = radloop(*command).home
+    (home / "private" / "pseudonym.key").unlink()
+    said = radloop(*command)
+    assert (said.code, "restore the key file" in said.text) == (2, True)
+
+
+def test_a_bug_is_not_dressed_up(radloop: Radloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("flows.cli.load_flow", broken)
+    with pytest.raises(ZeroDivisionError):
+        radloop("train")
+
+
+def test_a_training_needs_two_classes_whatever_ingest_let_pass(radloop: Radloop, tmp_path: Path) -> None:
+    version_of(FolderStore(tmp_path / "home" / "store"), 4, name="chest")
+    said = radloop("train", "--name", "chest")
+    assert (said.code, "too few patients for the splits" in said.text) == (2, True)
+
+
+def test_a_multi_frame_archive_is_told_by_its_reason(
+    radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path
+) -> None:
+    write_dicom(tmp_path / "dicom" / "a", np.zeros((16, 16)), NumberOfFrames=3)
+    said = radloop("ingest", "--source", tmp_path / "dicom", "--labels", archive[1])
+    refused(said, "1 x unsupported")
+
+
+def asked(folder: Path, text: str, options: Mapping[str, Any]) -> NightlyRequest:
+    return ask(NightlyRequest, config(folder, text), dict(options))
+
+
+def test_options_win_over_the_configuration(tmp_path: Path) -> None:
+    request = asked(tmp_path, "source: there\ntraining: {epochs: 3, seed: 7}", {"training": {"epochs": 5}})
+    assert (request.source, request.training.epochs, request.training.seed) == ("there", 5, 7)
+
+
+def test_options_that_were_not_given_do_not_count(tmp_path: Path) -> None:
+    request = asked(tmp_path, "source: there", {"source": "", "labels": None, "training": {"epochs": None}})
+    assert (request.source, request.labels, request.training.epochs) == ("there", None, 10)
+
+
+def test_json_is_a_configuration_too(tmp_path: Path) -> None:
+    assert asked(tmp_path, NightlyRequest(source="there").model_dump_json(), {}).source == "there"
+
+
+def test_a_request_survives_its_own_configuration(tmp_path: Path) -> None:
+    request = NightlyRequest(source="there", positive="yes")
+    assert asked(tmp_path, yaml.safe_dump(request.model_dump(mode="json")), {}) == request
+
+
+def test_one_configuration_serves_all_commands(tmp_path: Path) -> None:
+    path = config(tmp_path, "source: there\ngate: {floor: 0.9}\ntraining: {epochs: 3}")
+    assert ask(TrainRequest, path, {}).training.epochs == 3
+
+
+def test_an_option_of_another_command_is_refused() -> None:
+    with pytest.raises(UserFault, match="gate"):
+        ask(TrainRequest, None, {"gate": {"floor": 0.9}})
+
+
+def test_laying_over_leaves_what_lies_below() -> None:
+    below = {"a": {"b": 1}}
+    overlay(below, {"a": {"b": 2}})
+    assert below == {"a": {"b": 1}}
+
+
+def in_its_own_process(home: Path, *arguments: str | Path, **environment: str) -> Said:
+    """Run a command as a person does, Prefect and all."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "--home", str(home), *map(str, arguments)],
+        env={**os.environ, "COLUMNS": "400", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return Said(done.returncode, " ".join((done.stdout + done.stderr).split()), home)
+
+
+@pytest.mark.slow
+def test_a_task_that_refuses_leaves_no_trace_in_the_terminal(environment: None, tmp_path: Path) -> None:
+    folder, labels = write_archive(tmp_path / "few", 4)
+    said = in_its_own_process(tmp_path / "home", "ingest", "--source", folder, "--labels", labels)
+    refused(said, "4 files listed, 4 to read", "too few patients for the splits", "add labelled patients")
+
+
+@pytest.mark.slow
+def test_a_wrong_token_is_refused_before_anything_is_read(
+    stack: Running, archive: tuple[Path, Path], environment: None, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("0" * 64)
+    variables = {
+        "RADLOOP_RAY_ADDRESS": stack.record.addresses["ray"],
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
+    }
+    command = ("run", "--source", archive[0], "--labels", archive[1])
+    refused(
+        in_its_own_process(tmp_path / "home", *command, **variables),
+        "refuses the token",
+        "RAY_AUTH_TOKEN_PATH",
+    )

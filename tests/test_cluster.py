@@ -1,0 +1,182 @@
+"""Jobs on a cluster: their lines arrive, their ends are told, and none outlives the flow run that asked for it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from imaging.errors import EnvironmentFault, UserFault
+from infra.servers import ask
+from tasks.cluster import stop_job
+from tasks.settings import Settings
+from tasks.tracking import reachable
+from tasks.train_job import check_room
+from tests.conftest import Running, until
+
+ENDED = ("STOPPED", "FAILED", "SUCCEEDED")
+JOBS = """
+import json, sys
+from pathlib import Path
+from imaging.errors import EnvironmentFault
+from tasks.cluster import JobOrder, run_job, stop_job
+
+address, folder = sys.argv[1], Path(sys.argv[2])
+
+def lines_of(name, command, **environment):
+    lines = []
+    order = dict(address=address, submission_id=name, entrypoint=command, lease=folder / name)
+    try:
+        run_job(JobOrder(**order, environment=environment), lines.append)
+    except EnvironmentFault as error:
+        return str(error)
+    return [line for line in lines if "INFO" not in line and "Running entrypoint" not in line]
+
+told = {"lines": lines_of("lines", "echo first && echo $COLOUR", COLOUR="blue")}
+told["failure"] = lines_of("failing", "echo no such dose && exit 4")
+told["again"] = lines_of("failing", "echo mended")
+told["stopped what never was"] = stop_job(address, "never-was")
+told["stopped what has ended"] = stop_job(address, "lines")
+print(json.dumps(told))
+"""
+SILENT = """
+from pathlib import Path
+from tasks.cluster import watch_lease
+import sys, time
+watch_lease(Path(sys.argv[1]), last_act=lambda: print("last act", flush=True), limit_s=0.5)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def jobs(stack: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Ask for some small jobs, as a process of its own: Ray reads its token when it is loaded."""
+    folder = tmp_path_factory.mktemp("jobs")
+    return json.loads(in_its_own_process(stack, JOBS, stack.record.addresses["ray"], str(folder)).stdout)
+
+
+def in_its_own_process(stack: Running, code: str, *arguments: str, **environment: str) -> Any:
+    clients = {name: value for group in stack.record.clients for name, value in group.items()}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **clients, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def job_status(stack: Running, submission_id: str) -> str:
+    token = stack.record.token_file.read_text()
+    found = ask(f"{stack.record.addresses['ray']}/api/jobs/{submission_id}", token=token)
+    return str((found or {}).get("status"))
+
+
+def night_in_training(stack: Running) -> str:
+    """Start a night that trains without an end, and return its id when its job runs."""
+    prefect = stack.record.addresses["prefect"]
+    deployment = ask(f"{prefect}/api/deployments/name/nightly/nightly")
+    request = deployment["parameters"]["request"]
+    request["training"] |= {"epochs": 10_000, "patience": 10_000}
+    run = ask(
+        f"{prefect}/api/deployments/{deployment['id']}/create_flow_run", {"parameters": {"request": request}}
+    )
+    until(lambda: job_status(stack, f"prefect-{run['id']}") == "RUNNING", "the start of the job")
+    return str(run["id"])
+
+
+def state(stack: Running, run_id: str) -> str:
+    return str(ask(f"{stack.record.addresses['prefect']}/api/flow_runs/{run_id}")["state_name"])
+
+
+def running_in_mlflow(client: Settings, run_id: str) -> list[Any]:
+    with reachable(client) as registry:
+        experiments = [item.experiment_id for item in registry.search_experiments()]
+        query = f"attributes.status = 'RUNNING' and tags.`prefect.flow_run` = '{run_id}'"
+        return list(registry.search_runs(experiments, query))
+
+
+def engine_of(run_id: str) -> psutil.Process:
+    for process in psutil.process_iter():
+        try:
+            mine = process.environ().get("PREFECT__FLOW_RUN_ID") == run_id
+            if mine and "prefect.engine" in process.cmdline():
+                return process
+        except psutil.Error:
+            continue
+    raise AssertionError(f"no process runs flow run {run_id}")
+
+
+def test_a_job_that_nobody_waits_for_ends_itself(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SILENT, str(tmp_path / "lease")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (3, "last act")
+
+
+def test_more_workers_than_processors_are_refused() -> None:
+    with pytest.raises(UserFault, match=r"4 workers.*2 processors.*set workers to 2"):
+        check_room(4, 2)
+
+
+def test_a_cluster_that_is_not_there_is_named() -> None:
+    with pytest.raises(EnvironmentFault, match=r"127\.0\.0\.1:9.*RADLOOP_RAY_ADDRESS"):
+        stop_job("http://127.0.0.1:9", "any")
+
+
+@pytest.mark.slow
+def test_lines_of_a_job_arrive_with_its_environment(jobs: dict[str, Any]) -> None:
+    assert jobs["lines"][-2:] == ["first", "blue"]
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_is_told_with_its_last_words(jobs: dict[str, Any]) -> None:
+    assert re.search(r"job failing ended as FAILED.*no such dose", jobs["failure"], re.DOTALL)
+
+
+@pytest.mark.slow
+def test_a_failed_job_can_be_asked_for_again(jobs: dict[str, Any]) -> None:
+    assert jobs["again"][-1] == "mended"
+
+
+@pytest.mark.slow
+def test_stopping_what_never_was_does_nothing(jobs: dict[str, Any]) -> None:
+    assert jobs["stopped what never was"] is False
+
+
+@pytest.mark.slow
+def test_stopping_what_has_ended_does_nothing(jobs: dict[str, Any]) -> None:
+    assert jobs["stopped what has ended"] is False
+
+
+@pytest.mark.slow
+def test_a_wrong_token_is_told_with_the_remedy(stack: Running, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0" * 64)
+    code = "import sys; from tasks.cluster import connect; connect(sys.argv[1])"
+    address = stack.record.addresses["ray"]
+    done = in_its_own_process(stack, code, address, RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
+    assert f"the Ray cluster at {address} refuses the token: set RAY_AUTH_MODE=token" in done.stderr
+
+
+@pytest.mark.slow
+def test_cancelling_a_night_stops_its_training(stack: Running, client: Settings) -> None:
+    run_id = night_in_training(stack)
+    address = f"{stack.record.addresses['prefect']}/api/flow_runs/{run_id}/set_state"
+    ask(address, {"state": {"type": "CANCELLING"}})
+    until(lambda: state(stack, run_id) == "Cancelled", "the end of the flow run")
+    until(lambda: job_status(stack, f"prefect-{run_id}") in ENDED, "the end of the job")
+    assert not running_in_mlflow(client, run_id)
+
+
+@pytest.mark.slow
+def test_killing_the_process_of_a_night_stops_its_training(stack: Running, client: Settings) -> None:
+    run_id = night_in_training(stack)
+    engine_of(run_id).kill()
+    until(lambda: state(stack, run_id) == "Crashed", "the end of the flow run")
+    until(lambda: job_status(stack, f"prefect-{run_id}") in ENDED, "the end of the job")
+    assert not running_in_mlflow(client, run_id)

@@ -1,0 +1,223 @@
+"""From stored pixels to modality units, and the window that a file asks for."""
+
+import struct
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels.processing import apply_voi_lut
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+
+from imaging.dicom.pixels import PIXEL_LIMIT, Pixels, file_window, read_pixels, rescale
+from imaging.errors import DataFault
+from imaging.preprocess import Window
+
+STORED = np.array([[-1024, 0, 40], [100, 1000, 2047]])
+
+
+def image(stored: NDArray[Any] = STORED, kind: Any = np.int16, **changes: Any) -> Dataset:
+    """Return a data set of stored values; None leaves an attribute out."""
+    pixels: NDArray[Any] = stored.astype(kind)
+    attributes = {
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1],
+        "BitsAllocated": 8 * pixels.itemsize,
+        "BitsStored": 8 * pixels.itemsize,
+        "HighBit": 8 * pixels.itemsize - 1,
+        "PixelRepresentation": int(pixels.dtype.kind == "i"),
+        "PixelData": pixels.tobytes(),
+    }
+    dataset = Dataset()
+    for keyword, value in (attributes | changes).items():
+        if value is not None:
+            setattr(dataset, keyword, value)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return dataset
+
+
+def fault(dataset: Dataset) -> DataFault:
+    with pytest.raises(DataFault) as caught:
+        read_pixels(dataset)
+    return caught.value
+
+
+def compressed(syntax: str) -> Dataset:
+    dataset = image(np.arange(4096).reshape(64, 64))
+    dataset.compress(syntax)
+    return dataset
+
+
+def test_values_without_rescale_are_the_stored_ones() -> None:
+    np.testing.assert_array_equal(read_pixels(image()).values, STORED)
+
+
+def test_values_are_single_precision() -> None:
+    assert read_pixels(image()).values.dtype == np.float32
+
+
+def test_values_are_rescaled() -> None:
+    values = read_pixels(image(RescaleSlope=0.5, RescaleIntercept=-1000)).values
+    np.testing.assert_array_equal(values, STORED * 0.5 - 1000)
+
+
+def test_a_slope_needs_no_intercept() -> None:
+    np.testing.assert_array_equal(read_pixels(image(RescaleSlope=2)).values, STORED * 2)
+
+
+def test_an_empty_slope_is_one() -> None:
+    values = read_pixels(image(RescaleSlope="", RescaleIntercept=-5)).values
+    np.testing.assert_array_equal(values, STORED - 5)
+
+
+@given(st.integers(-(2**15), 2**15 - 1), st.floats(-100, 100), st.floats(-1e5, 1e5))
+def test_rescale_is_a_line(stored: int, slope: float, intercept: float) -> None:
+    expected = stored * slope + intercept
+    assert rescale(np.array([stored]), slope, intercept)[0] == pytest.approx(expected, rel=1e-5, abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32])
+def test_all_widths_are_read_with_their_sign(kind: Any) -> None:
+    limits = np.iinfo(kind)
+    stored: NDArray[Any] = np.array([[limits.min, 0], [1, min(limits.max, 2**24)]], dtype=kind)
+    np.testing.assert_array_equal(read_pixels(image(stored, kind)).values, stored)
+
+
+def test_the_sign_of_12_bits_in_16_is_extended() -> None:
+    stored = np.array([[0x0FFF, 0x0800, 0x07FF]])
+    dataset = image(stored, np.uint16, BitsStored=12, HighBit=11, PixelRepresentation=1)
+    np.testing.assert_array_equal(read_pixels(dataset).values, [[-1, -2048, 2047]])
+
+
+def test_unused_bits_are_no_part_of_a_value() -> None:
+    dataset = image(np.array([[0xF001, 0x1002]]), np.uint16, BitsStored=12, HighBit=11)
+    np.testing.assert_array_equal(read_pixels(dataset).values, [[1, 2]])
+
+
+def test_a_modality_table_is_applied() -> None:
+    table = Dataset()
+    table.LUTDescriptor = [3, 0, 16]
+    table.LUTData = [10, 20, 70]
+    table.ModalityLUTType = "US"
+    dataset = image(np.array([[0, 1, 2]]), np.uint16, ModalityLUTSequence=Sequence([table]))
+    np.testing.assert_array_equal(read_pixels(dataset).values, [[10, 20, 70]])
+
+
+@pytest.mark.parametrize(("photometric", "inverted"), [("MONOCHROME1", True), ("MONOCHROME2", False)])
+def test_only_monochrome1_is_inverted(photometric: str, inverted: bool) -> None:
+    assert read_pixels(image(PhotometricInterpretation=photometric)).inverted is inverted
+
+
+def test_inversion_is_left_to_the_preprocessing() -> None:
+    np.testing.assert_array_equal(read_pixels(image(PhotometricInterpretation="MONOCHROME1")).values, STORED)
+
+
+def test_the_window_comes_with_the_pixels() -> None:
+    assert read_pixels(image(WindowCenter=40, WindowWidth=400)).window == Window(center=40, width=400)
+
+
+def test_the_first_of_several_windows_is_taken() -> None:
+    dataset = image(WindowCenter=[40, -600], WindowWidth=[400, 1500])
+    assert file_window(dataset) == Window(center=40, width=400)
+
+
+def test_no_window_is_none() -> None:
+    assert file_window(image()) is None
+
+
+@pytest.mark.parametrize(
+    ("function", "width"),
+    [("LINEAR", 1), ("LINEAR", 0), ("LINEAR_EXACT", 0), ("SIGMOID", 400), ("LINEAR", "")],
+)
+def test_a_window_that_is_no_line_is_none(function: str, width: Any) -> None:
+    assert file_window(image(WindowCenter=40, WindowWidth=width, VOILUTFunction=function)) is None
+
+
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT"])
+def test_the_window_shows_what_the_standard_shows(function: str) -> None:
+    stored = np.arange(-200, 300).reshape(10, 50)
+    dataset = image(stored, WindowCenter=40, WindowWidth=150, VOILUTFunction=function)
+    window = file_window(dataset)
+    assert window is not None
+    lower, upper = window.bounds
+    shown = np.clip((stored - lower) / (upper - lower), 0, 1)
+    judged = apply_voi_lut(stored.astype(np.int16), dataset)
+    np.testing.assert_allclose(shown, (judged - judged.min()) / np.ptp(judged), atol=1e-9)
+
+
+def test_too_few_bytes_are_truncation_with_both_counts() -> None:
+    dataset = image(PixelData=bytes(10))
+    assert fault(dataset).args == ("truncated", "PixelData has 10 bytes, 12 are needed")
+
+
+def test_a_padding_byte_is_no_harm() -> None:
+    stored = np.array([[1, 2, 3]])
+    dataset = image(stored, np.uint8, PixelData=bytes([1, 2, 3, 0]))
+    np.testing.assert_array_equal(read_pixels(dataset).values, stored)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_an_image_larger_than_the_limit_is_not_decoded(syntax: str) -> None:
+    dataset = compressed(syntax)
+    dataset.Rows, dataset.Columns = 65535, 65535
+    assert fault(dataset).detail == f"Rows x Columns is {65535**2}, the limit is {PIXEL_LIMIT}"
+
+
+def test_encapsulated_pixels_without_a_fragment_are_truncated() -> None:
+    dataset = compressed(RLELossless)
+    dataset.PixelData = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+    assert fault(dataset).args == ("truncated", "PixelData has 0 fragments, 1 are needed")
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
+def test_a_broken_codestream_is_undecodable(syntax: str) -> None:
+    dataset = compressed(syntax)
+    header = dataset.PixelData[:16]
+    dataset.PixelData = header + b"\xa5" * (len(dataset.PixelData) - 24) + dataset.PixelData[-8:]
+    assert fault(dataset).reason == "undecodable"
+
+
+@pytest.mark.parametrize(
+    "keyword", ["Rows", "Columns", "BitsAllocated", "PixelRepresentation", "SamplesPerPixel"]
+)
+def test_what_decoding_needs_must_be_there(keyword: str) -> None:
+    without: dict[str, Any] = {keyword: None}
+    assert fault(image(**without)).reason == "undecodable"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "wide"])
+def test_a_slope_that_is_no_number_is_undecodable(value: str) -> None:
+    dataset = image()
+    dataset.add_new("RescaleSlope", "LO", value)
+    assert fault(dataset).args == ("undecodable", "RescaleSlope is not a finite number")
+
+
+def test_values_beyond_single_precision_are_undecodable() -> None:
+    assert fault(image(RescaleSlope="1e300")).reason == "undecodable"
+
+
+def test_a_fault_of_the_decoder_quotes_nothing() -> None:
+    dataset = compressed(JPEGLSLossless)
+    dataset.Columns = 32
+    assert fault(dataset).detail.isidentifier()
+
+
+def test_equal_files_give_equal_pixels() -> None:
+    buffer = BytesIO()
+    image(WindowCenter=1, WindowWidth=9).save_as(buffer, implicit_vr=False, little_endian=True)
+
+    def read() -> Pixels:
+        dataset = dcmread(BytesIO(buffer.getvalue()), force=True)
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        return read_pixels(dataset)
+
+    assert read().values.tobytes() == read().values.tobytes()

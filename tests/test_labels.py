@@ -1,0 +1,165 @@
+"""The label table: which columns it reads, what it keeps, and what it says about the rest."""
+
+from pathlib import Path
+
+import pytest
+
+from imaging.deidentify.pseudonyms import Level, Pseudonyms
+from imaging.errors import UserFault
+from imaging.labels import LabelTable, collect_labels, find_columns, join, order_classes, read_labels
+
+NAMES = Pseudonyms(b"k" * 32)
+
+
+def table(folder: Path, text: str, column: str | None = None) -> LabelTable:
+    path = folder / "labels.csv"
+    path.write_text(text)
+    return read_labels(path, NAMES, column)
+
+
+def keys(**levels: str) -> dict[Level, list[str]]:
+    """Return the pseudonyms of images from their identifiers, a letter each."""
+    every: tuple[Level, ...] = ("instance", "series", "study", "patient")
+    return {level: [NAMES.key(level, letter) for letter in levels.get(level, "abc")] for level in every}
+
+
+@pytest.mark.parametrize(
+    ("column", "level"),
+    [
+        ("SOPInstanceUID", "instance"),
+        ("SeriesInstanceUID", "series"),
+        ("study_instance_uid", "study"),
+        ("Patient ID", "patient"),
+    ],
+)
+def test_the_columns_name_says_what_is_labelled(tmp_path: Path, column: str, level: Level) -> None:
+    read = table(tmp_path, f"{column},label\na,yes\n")
+    assert (read.level, dict(read.labels)) == (level, {NAMES.key(level, "a"): "yes"})
+
+
+def test_a_sole_other_column_is_the_label_whatever_its_name(tmp_path: Path) -> None:
+    assert list(table(tmp_path, "finding,PatientID\nyes,a\n").labels.values()) == ["yes"]
+
+
+def test_among_several_columns_the_one_called_label_is_read(tmp_path: Path) -> None:
+    assert list(table(tmp_path, "PatientID,ward,Label\na,one,yes\n").labels.values()) == ["yes"]
+
+
+def test_a_named_label_column_wins(tmp_path: Path) -> None:
+    read = table(tmp_path, "PatientID,label,grade\na,yes,high\n", column="grade")
+    assert list(read.labels.values()) == ["high"]
+
+
+def test_an_unknown_label_column_is_refused_with_the_columns_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match=r"\['PatientID', 'label'\] and no 'grade': give --label-column"):
+        table(tmp_path, "PatientID,label\na,yes\n", column="grade")
+
+
+def test_several_unnamed_columns_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="none is 'label'"):
+        table(tmp_path, "PatientID,ward,grade\na,one,high\n")
+
+
+def test_a_table_without_names_is_refused_without_quoting_the_patient(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="2 columns and none is named as an identifier") as caught:
+        table(tmp_path, "MUSTERMANN,yes\n")
+    assert "MUSTERMANN" not in str(caught.value)
+
+
+def test_a_missing_table_is_refused_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match=r"no label table at .*nowhere\.csv: give --labels"):
+        read_labels(tmp_path / "nowhere.csv", NAMES)
+
+
+def test_an_empty_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="0 columns"):
+        table(tmp_path, "")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfeP\x00a", b"PatientID,label\nM\xfcller,yes\n"])
+def test_a_table_that_is_not_utf8_is_refused_without_quoting_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(UserFault, match="save it as 'CSV UTF-8'") as caught:
+        read_labels(tmp_path / "labels.csv", NAMES)
+    assert caught.value.__cause__ is None
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    assert table(tmp_path, "\ufeffPatientID,label\na,yes\n").level == "patient"
+
+
+def test_finding_the_columns_reads_the_first_line_alone(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"PatientID,label\n" + b"a,yes\n" * 5000 + b"\xff")
+    assert find_columns(tmp_path / "labels.csv").label == "label"
+
+
+def test_the_table_holds_no_identifier(tmp_path: Path) -> None:
+    assert "MUSTERMANN" not in repr(table(tmp_path, "PatientID,label\nMUSTERMANN,yes\nMUSTERMANN,no\n"))
+
+
+def test_two_different_labels_are_none() -> None:
+    read = collect_labels("patient", [(2, "a", "yes"), (3, "a", "no"), (4, "b", "no")], NAMES)
+    assert read.conflicts == {NAMES.key("patient", "a")}
+    assert list(read.labels) == [NAMES.key("patient", "b")]
+
+
+def test_the_same_label_twice_is_no_conflict() -> None:
+    read = collect_labels("patient", [(2, "a", "yes"), (3, "a", " yes ")], NAMES)
+    assert (len(read.labels), len(read.conflicts)) == (1, 0)
+
+
+@pytest.mark.parametrize("label", ["", "  ", None])
+def test_an_empty_label_is_no_label(label: str | None) -> None:
+    assert not collect_labels("patient", [(2, "a", label)], NAMES).labels
+
+
+def test_labels_are_joined_in_the_images_order() -> None:
+    read = collect_labels("study", [(2, "t", "no"), (3, "s", "yes")], NAMES)
+    labels, _ = join(read, keys(study="sts"))
+    assert labels == ["yes", "no", "yes"]
+
+
+def test_a_label_that_names_no_image_is_told_by_its_line(tmp_path: Path) -> None:
+    read = table(tmp_path, 'PatientID,label\n\na,yes\n"x",no\n')
+    assert join(read, keys(patient="aab"))[1].lines_without_image == (4,)
+
+
+def test_an_image_without_label_is_told_by_its_pseudonym() -> None:
+    read = collect_labels("patient", [(2, "a", "yes")], NAMES)
+    labels, report = join(read, keys(instance="ijk", patient="aab"))
+    assert labels == ["yes", "yes", None]
+    assert report.images_without_label == (NAMES.key("instance", "k"),)
+
+
+def test_an_image_with_two_labels_is_told_apart_from_one_without() -> None:
+    read = collect_labels("instance", [(2, "i", "yes"), (5, "i", "no")], NAMES)
+    labels, report = join(read, keys(instance="ij"))
+    assert labels == [None, None]
+    assert report.images_in_conflict == (NAMES.key("instance", "i"),)
+    assert report.images_without_label == (NAMES.key("instance", "j"),)
+    assert report.lines_in_conflict == (2,)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["pneumonia", "normal"], ("normal", "pneumonia")),
+        (["absent", "present"], ("absent", "present")),
+        (["1", "0"], ("0", "1")),
+        (["10", "9", "2"], ("2", "9", "10")),
+        (["b", "a"], ("a", "b")),
+        (["only"], ("only",)),
+        ([], ()),
+    ],
+)
+def test_the_class_that_is_looked_for_comes_second(labels: list[str], classes: tuple[str, ...]) -> None:
+    assert order_classes(labels) == classes
+
+
+def test_a_person_may_say_which_class_is_looked_for() -> None:
+    assert order_classes(["normal", "lesion"], positive="normal") == ("lesion", "normal")
+
+
+def test_a_class_that_is_not_there_cannot_be_looked_for() -> None:
+    with pytest.raises(UserFault, match=r"'tumour' is not among the labels \['lesion', 'normal'\]"):
+        order_classes(["normal", "lesion"], positive="tumour")

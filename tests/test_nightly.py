@@ -1,0 +1,276 @@
+"""The night, whole: real images in, a champion in the registry out, under a real Prefect, Ray and MLflow."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from imaging.dataset.version import newest_version, open_version
+from tasks.ledger import entries
+from tasks.promotion import ledger_path
+from tasks.reevaluation import Reevaluation
+from tasks.reporting import NightlyReport
+from tasks.requests import IngestRequest, NightlyRequest, ReevaluateRequest
+from tasks.settings import Settings, activate
+from tests.conftest import fresh_environment
+
+EPOCHS = 2
+TRAINING = {"network": "small_cnn", "epochs": EPOCHS}
+GATE = {"floor": 0.5, "margin": 0.5, "draws": 200}
+"""A gate that lets a model of two epochs pass: what is tested is the way, not the model."""
+
+ROWS = {"train": 600, "val": 100, "test": 100}
+
+
+@dataclass(frozen=True)
+class Nights:
+    """What passed under one Prefect server, in this order."""
+
+    settings: Settings
+    first: NightlyReport
+    quiet: NightlyReport
+    larger: NightlyReport
+    pneumonia: NightlyReport
+    below: Reevaluation
+    artifacts: dict[str, str]
+    states: dict[str, set[str]]
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.settings.tracking_uri)
+
+    def run_of(self, night: NightlyReport) -> Run:
+        return self.client.get_run(night.evaluation.candidate.run_id)
+
+
+def ct_request(data_dir: Path, **changes: Any) -> NightlyRequest:
+    """Return the request of a night over the real CT slices."""
+    folder = data_dir / "ct-contrast"
+    values = {"source": str(folder), "labels": str(folder / "labels.csv"), "dataset": "ct"}
+    return NightlyRequest.model_validate(values | {"training": TRAINING, "gate": GATE} | changes)
+
+
+def write_part(data_dir: Path, path: Path) -> Path:
+    """Write the first rows of each part of the real PneumoniaMNIST."""
+    with np.load(data_dir / "pneumoniamnist.npz") as whole:
+        np.savez(path, **{name: whole[name][: ROWS[name.partition("_")[0]]] for name in whole.files})
+    return path
+
+
+def records() -> tuple[dict[str, str], dict[str, set[str]]]:
+    """Return the text of each artifact, and the states of the runs of each flow, as Prefect keeps them."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        artifacts = client.request("POST", "/artifacts/latest/filter", json={}).json()
+        runs, flows = client.read_flow_runs(limit=200), client.read_flows(limit=200)
+    names = {flow.id: flow.name for flow in flows}
+    states: dict[str, set[str]] = {}
+    for run in runs:
+        states.setdefault(names[run.flow_id], set()).add(str(run.state_name))
+    return {item["key"]: item["data"] for item in artifacts}, states
+
+
+@pytest.fixture(scope="module")
+def nights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
+    """Let four nights pass, of which three train, and measure the champion again."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    from flows.nightly import nightly
+    from flows.reevaluate import reevaluate
+
+    home = tmp_path_factory.mktemp("nights")
+    rows = write_part(data_dir, home / "part.npz")
+    with fresh_environment(), prefect_test_harness(server_startup_timeout=120):
+        os.environ["RADLOOP_HOME"] = str(home)
+        first, quiet = nightly(ct_request(data_dir)), nightly(ct_request(data_dir))
+        larger = nightly(ct_request(data_dir, preprocess={"size_px": 96}))
+        night = {"source": str(rows), "dataset": "pneumonia", "training": TRAINING, "gate": GATE}
+        pneumonia = nightly(NightlyRequest.model_validate(night))
+        below = reevaluate(ReevaluateRequest.model_validate({"dataset": "ct", "gate": GATE | {"floor": 1}}))
+        yield Nights(activate(), first, quiet, larger, pneumonia, below, *records())
+
+
+@pytest.mark.slow
+def test_every_real_slice_is_counted(nights: Nights) -> None:
+    ingested = nights.first.ingested
+    assert ingested.files_read == ingested.files_listed == 101
+    assert ingested.quarantined == {"duplicate-instance": 5, "duplicate-pixels": 1}
+    assert ingested.ignored == {"not-dicom": 1}
+    assert (ingested.examples, ingested.patients) == (94, 54)
+
+
+@pytest.mark.slow
+def test_the_label_of_the_refused_twin_is_reported(nights: Nights) -> None:
+    ingested = nights.first.ingested
+    assert (ingested.labels_without_image, ingested.images_without_label) == (1, 0)
+
+
+@pytest.mark.slow
+def test_no_patient_is_on_two_sides(nights: Nights) -> None:
+    version = open_version(nights.settings.store_root, "ct", nights.first.ingested.digest)
+    patients = [set(version.rows(split).patient_keys) for split in ("train", "val", "test")]
+    assert sum(map(len, patients)) == len(set().union(*patients)) == 54
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ct", "pneumonia"])
+def test_both_sets_end_in_a_champion(nights: Nights, name: str) -> None:
+    assert nights.client.get_model_version_by_alias(name, "champion").version
+
+
+@pytest.mark.slow
+def test_the_verdict_is_on_the_version_with_its_numbers(nights: Nights) -> None:
+    tags = nights.client.get_model_version("ct", "1").tags
+    assert (tags["gate.promote"], tags["gate.champion"], tags["gate.patients"]) == ("true", "none", "14")
+    assert tags["dataset.digest"] == nights.first.ingested.digest
+    assert 0 <= float(tags["threshold"]) <= 1
+
+
+@pytest.mark.slow
+def test_every_decision_is_in_the_ledger(nights: Nights) -> None:
+    lines = entries(ledger_path(nights.settings, "ct"))
+    assert [line["candidate"] for line in lines] == [1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["ingest", "training", "evaluation", "nightly", "reevaluation"])
+def test_every_flow_leaves_an_artifact(nights: Nights, key: str) -> None:
+    assert "| " in nights.artifacts[key]
+
+
+@pytest.mark.slow
+def test_every_run_of_a_flow_is_completed(nights: Nights) -> None:
+    names = ("ingest", "train", "evaluate", "nightly", "reevaluate")
+    assert nights.states == {name: {"Completed"} for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("night", ["first", "quiet", "larger", "pneumonia"])
+def test_a_night_leaves_its_report_and_logs_it(nights: Nights, night: str) -> None:
+    report = getattr(nights, night)
+    run_id = report.evaluation.candidate.run_id
+    assert Path(report.report).read_text().lower().startswith("<!doctype html>")
+    logged = [item.path for item in nights.client.list_artifacts(run_id, "report")]
+    assert f"report/{Path(report.report).name}" in logged
+
+
+@pytest.mark.slow
+def test_a_training_is_one_run(nights: Nights) -> None:
+    client = nights.client
+    experiment = client.get_experiment_by_name("ct")
+    runs = client.search_runs([experiment.experiment_id], "params.network = 'small_cnn'")
+    trained = {nights.run_of(night).info.run_id for night in (nights.first, nights.larger)}
+    assert {run.info.run_id for run in runs} == trained
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["train_loss", "val_loss", "val_auroc"])
+def test_a_run_has_a_metric_for_every_epoch(nights: Nights, metric: str) -> None:
+    history = nights.client.get_metric_history(nights.run_of(nights.first).info.run_id, metric)
+    assert sorted(item.step for item in history) == list(range(EPOCHS))
+
+
+@pytest.mark.slow
+def test_a_run_has_the_machines_numbers(nights: Nights) -> None:
+    metrics = nights.run_of(nights.first).data.metrics
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= metrics.keys()
+
+
+@pytest.mark.slow
+def test_a_run_has_the_measures_with_their_limits(nights: Nights) -> None:
+    metrics = nights.run_of(nights.first).data.metrics
+    assert metrics["test_auroc_lower"] <= metrics["test_auroc"] <= metrics["test_auroc_upper"]
+
+
+@pytest.mark.slow
+def test_a_run_names_its_dataset(nights: Nights) -> None:
+    (given,) = nights.run_of(nights.first).inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("ct", nights.first.ingested.digest)
+
+
+@pytest.mark.slow
+def test_a_night_without_news_reads_nothing_and_trains_nothing(nights: Nights) -> None:
+    quiet = nights.quiet
+    assert (quiet.ingested.files_read, quiet.ingested.changed, quiet.trained.trained_now) == (0, False, False)
+    assert quiet.evaluation.candidate.version == 1
+    assert quiet.evaluation.settled
+    assert (quiet.promotion.promoted, quiet.promotion.champion) == (False, 1)
+
+
+@pytest.mark.slow
+def test_a_night_without_news_makes_no_version(nights: Nights) -> None:
+    assert len(nights.client.search_model_versions("name = 'ct'")) == 2
+
+
+@pytest.mark.slow
+def test_another_size_reads_everything_again_and_keeps_the_sides(nights: Nights) -> None:
+    root, larger = nights.settings.store_root, nights.larger.ingested
+    before = open_version(root, "ct", nights.first.ingested.digest)
+    after = open_version(root, "ct", larger.digest)
+    assert larger.files_read == larger.files_listed
+    assert (after.spec.size_px, after.splits()) == (96, before.splits())
+
+
+@pytest.mark.slow
+def test_a_champion_of_another_preprocessing_meets_the_same_patients(nights: Nights) -> None:
+    evaluation = nights.larger.evaluation
+    assert evaluation.champion is not None
+    assert evaluation.champion_predictions is not None
+    assert evaluation.champion.tags["spec.digest"] != evaluation.candidate.tags["spec.digest"]
+    assert np.array_equal(evaluation.champion_predictions.patients, evaluation.predictions.patients)
+    assert np.array_equal(evaluation.champion_predictions.labels, evaluation.predictions.labels)
+    assert evaluation.verdict.difference is not None
+
+
+@pytest.mark.slow
+def test_an_npz_file_keeps_its_own_splits(nights: Nights) -> None:
+    counts = nights.pneumonia.ingested.counts
+    sizes = {split: sum(part["examples"] for part in labels.values()) for split, labels in counts.items()}
+    assert sizes == ROWS
+
+
+@pytest.mark.slow
+def test_a_champion_below_its_floor_is_reported(nights: Nights) -> None:
+    assert not nights.below.holds
+    assert "has fallen below the floor of 1.000" in nights.artifacts["reevaluation"]
+
+
+@pytest.mark.slow
+def test_nothing_of_a_night_names_a_real_patient_or_image(nights: Nights, data_dir: Path) -> None:
+    headers = [
+        pydicom.dcmread(path, stop_before_pixels=True) for path in (data_dir / "ct-contrast").glob("*.dcm")
+    ]
+    names = {str(value).encode() for header in headers for value in (header.PatientID, header.SOPInstanceUID)}
+    assert len(names) == 54 + 95
+    home = nights.settings.folder
+    kept = [
+        path for path in home.rglob("*") if path.is_file() and nights.settings.private not in path.parents
+    ]
+    assert len(kept) > 20
+    for path in kept:
+        data = path.read_bytes()
+        assert not any(name in data for name in names), path.relative_to(home)
+
+
+def test_the_whole_of_pneumoniamnist_is_taken_in(
+    data_dir: Path, settings: Settings, plain_flows: list[Any]
+) -> None:
+    from flows.ingest import ingest
+
+    outcome = ingest(IngestRequest(source=str(data_dir / "pneumoniamnist.npz"), dataset="pneumonia"))
+    version = newest_version(settings.store_root, "pneumonia")
+    assert version is not None
+    assert {split: len(version.rows(split)) for split in outcome.counts} == {
+        "train": 4708,
+        "val": 524,
+        "test": 624,
+    }

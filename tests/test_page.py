@@ -1,0 +1,132 @@
+"""A person starts a night from Prefect's page, in a real browser that reaches this machine alone."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, sync_playwright
+
+from infra.servers import ask
+from tasks.registry import newest
+from tasks.settings import Settings
+from tests.conftest import REPOSITORY, Running, until
+from tests.synthetic import write_archive
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # No name is found: what the page needs must come from this machine.
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+)
+PAGE_LIMIT_MS = 60_000
+RUN_LIMIT_S = 240
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+NAME = "from-the-page"
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    if CHROMIUM is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no chromium: infra/browser.sh installs it, and in CI nothing is skipped")
+        pytest.skip("no chromium on this machine: infra/browser.sh installs it")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        page = browser.new_page(viewport={"width": 1280, "height": 1100}, color_scheme="light")
+        page.set_default_timeout(PAGE_LIMIT_MS)
+        yield page
+        browser.close()
+
+
+def row(page: Page, title: str) -> Locator:
+    """Return the part of the form that has this title, without the parts below it."""
+    label = f"//span[contains(@class, 'property__label')][normalize-space()='{title} (Optional)']"
+    part = "ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]"
+    return page.locator(f"xpath={label}/{part}").first
+
+
+def open_form(page: Page, prefect: str) -> None:
+    deployment = ask(f"{prefect}/api/deployments/name/nightly/nightly")
+    page.goto(f"{prefect}/deployments/deployment/{deployment['id']}", timeout=PAGE_LIMIT_MS)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    row(page, "Source").wait_for()
+
+
+def submit(page: Page, prefect: str) -> str:
+    """Submit the form and return the id of the flow run; a run takes another name when it begins."""
+    name = page.locator("input[type=text]").first.input_value()
+    page.get_by_role("button", name="Submit").click()
+    query = {"flow_runs": {"name": {"any_": [name]}}}
+    return str(until(lambda: ask(f"{prefect}/api/flow_runs/filter", query), f"the making of {name}")[0]["id"])
+
+
+def finished(prefect: str, run_id: str) -> dict[str, Any]:
+    """Return a flow run once it has ended."""
+
+    def ended() -> dict[str, Any] | None:
+        run = ask(f"{prefect}/api/flow_runs/{run_id}") or {}
+        return run if run.get("state_type") in ENDED else None
+
+    return until(ended, f"the end of {run_id}", RUN_LIMIT_S) or {}
+
+
+def said(prefect: str, run_id: str) -> str:
+    """Return all lines in the log of a flow run and of the runs inside it."""
+    inner = ask(f"{prefect}/api/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}})
+    ids = [run_id, *(run["id"] for run in inner or [])]
+    lines = ask(f"{prefect}/api/logs/filter", {"logs": {"flow_run_id": {"any_": ids}}, "limit": 200})
+    return "\n".join(line["message"] for line in lines)
+
+
+def test_the_form_opens_with_the_night_that_is_planned(page: Page, stack: Running) -> None:
+    open_form(page, stack.record.addresses["prefect"])
+    assert row(page, "Source").locator("textarea").input_value() == str(stack.archive)
+    assert row(page, "Epochs").locator("input").input_value() == "2"
+
+
+def test_a_run_from_the_page_leaves_a_new_model_version(
+    page: Page, stack: Running, client: Settings, tmp_path: Path
+) -> None:
+    prefect = stack.record.addresses["prefect"]
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    open_form(page, prefect)
+    keep_screenshot(page)
+    fill_form(page, *write_archive(tmp_path / "dicom"))
+    run_id = submit(page, prefect)
+
+    run = finished(prefect, run_id)
+
+    assert run["state_type"] == "COMPLETED", said(prefect, run_id)
+    assert "epoch 1/1" in said(prefect, run_id)
+    made = newest(client, NAME)
+    assert made is not None
+    assert made.tags["network"] == "small_cnn"
+    assert not [url for url in failed if not url.startswith(prefect)]
+
+
+def fill_form(page: Page, archive: Path, labels: Path) -> None:
+    row(page, "Source").locator("textarea").fill(str(archive))
+    row(page, "Label table").locator("textarea").fill(str(labels))
+    row(page, "Name").locator("textarea").fill(NAME)
+    row(page, "Epochs").locator("input").fill("1")
+
+
+def keep_screenshot(page: Page) -> None:
+    """Keep a picture of the form for the README, filled with what a person would type."""
+    if os.environ.get("RADLOOP_SCREENSHOTS") == "1":
+        fill_form(page, Path("/archive/ct-chest"), Path("/archive/ct-chest/labels.csv"))
+        page.set_viewport_size({"width": 1280, "height": 1900})
+        page.get_by_text("Run Name").scroll_into_view_if_needed()
+        page.screenshot(path=REPOSITORY / "docs" / "prefect-form.png")

@@ -1,0 +1,138 @@
+"""What is looked at before any work: the input that was named, and the servers."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imaging.errors import EnvironmentFault, UserFault
+from tasks import preflight
+from tasks.preflight import check_input, check_servers
+from tasks.requests import IngestRequest
+from tasks.settings import Settings
+from tests.synthetic import write_archive
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def answering(status: int) -> Iterator[tuple[str, list[str]]]:
+    """Answer every request with this status; yield the address and the paths that were asked for."""
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_the_embedded_default_asks_nobody(settings: Settings) -> None:
+    check_servers(settings)
+
+
+@pytest.mark.parametrize("variable", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RADLOOP_RAY_ADDRESS"])
+def test_a_closed_port_is_told_within_seconds(environment: None, variable: str) -> None:
+    os.environ[variable] = address = f"http://127.0.0.1:{closed_port()}"
+    started = time.monotonic()
+    with pytest.raises(EnvironmentFault, match=rf"answers at {address}.*or correct or unset {variable}"):
+        check_servers(Settings())
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("variable", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
+def test_a_server_is_asked_for_its_health(environment: None, variable: str) -> None:
+    with answering(200) as (address, asked):
+        os.environ[variable] = f"{address}/api/"
+        check_servers(Settings())
+    assert asked == ["/api/health"]
+
+
+@pytest.mark.parametrize("status", [404, 500, 503])
+def test_something_else_that_answers_is_refused(environment: None, status: int) -> None:
+    with answering(status) as (address, _):
+        os.environ["PREFECT_API_URL"] = address
+        with pytest.raises(EnvironmentFault, match=rf"no healthy Prefect server \(status {status}"):
+            check_servers(Settings())
+
+
+def test_a_server_that_asks_who_is_there_is_alive(environment: None) -> None:
+    with answering(401) as (address, _):
+        os.environ["MLFLOW_TRACKING_URI"] = address
+        check_servers(Settings())
+
+
+def test_a_server_that_says_nothing_is_not_waited_for(
+    environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        with pytest.raises(EnvironmentFault, match="no Prefect server answers"):
+            check_servers(Settings())
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "/srv/mlruns", "file:///srv/mlruns"])
+def test_a_folder_is_no_registry(environment: None, uri: str) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    with pytest.raises(UserFault, match=rf"MLFLOW_TRACKING_URI={uri} names neither .*sqlite:///FILE"):
+        check_servers(Settings())
+
+
+def test_an_address_that_is_none_is_refused(environment: None) -> None:
+    os.environ["PREFECT_API_URL"] = "not an address"
+    with pytest.raises(EnvironmentFault, match="no Prefect server answers at not an address"):
+        check_servers(Settings())
+
+
+def test_good_input_is_opened(tmp_path: Path) -> None:
+    folder, labels = write_archive(tmp_path / "dicom", 1)
+    assert check_input(IngestRequest(source=str(folder), labels=str(labels))).kind == "dicom"
+
+
+def test_an_npz_file_needs_no_label_table(tmp_path: Path) -> None:
+    arrays = {f"{part}_images": np.zeros((2, 8, 8), np.uint8) for part in ("train", "val", "test")}
+    labels = {f"{part}_labels": np.zeros((2, 1), np.uint8) for part in ("train", "val", "test")}
+    np.savez(tmp_path / "rows.npz", **arrays, **labels)
+    assert check_input(IngestRequest(source=str(tmp_path / "rows.npz"))).kind == "medmnist"
+
+
+def test_no_source_is_refused_and_not_taken_for_the_working_folder() -> None:
+    with pytest.raises(UserFault, match="no source was given"):
+        check_input(IngestRequest())
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match=r"holds no files: give --source"):
+        check_input(IngestRequest(source=str(tmp_path), labels="labels.csv"))
+
+
+def test_dicom_without_labels_is_refused(tmp_path: Path) -> None:
+    folder, _ = write_archive(tmp_path / "dicom", 1)
+    with pytest.raises(UserFault, match=r"carries no labels: give --labels"):
+        check_input(IngestRequest(source=str(folder)))
+
+
+def test_the_label_column_is_looked_for(tmp_path: Path) -> None:
+    folder, labels = write_archive(tmp_path / "dicom", 1)
+    with pytest.raises(UserFault, match="no 'grade': give --label-column"):
+        check_input(IngestRequest(source=str(folder), labels=str(labels), label_column="grade"))

@@ -1,0 +1,155 @@
+"""The registry: one version per training, aliases and tags, and nothing that unpickles."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from models.config import TrainConfig
+from models.predict import Predictor
+from tasks.registry import (
+    Registered,
+    by_alias,
+    drop_alias,
+    model_file,
+    model_tags,
+    newest,
+    register,
+    set_alias,
+    set_tags,
+)
+from tasks.settings import Settings
+from tests.synthetic import GREY, bright_model, register_bright
+
+
+@pytest.fixture(scope="module")
+def first() -> dict[str, Registered]:
+    return {}
+
+
+@pytest.fixture
+def model(tracked: Settings, first: dict[str, Registered]) -> Registered:
+    """Return one version that the tests of this module read; registering takes a second."""
+    if not first:
+        first["model"] = register_bright(tracked, "registry-read")
+    return first["model"]
+
+
+def artifacts(settings: Settings, model: Registered) -> list[Path]:
+    folder = model_file(settings, model).parent
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_registered_model_is_version_one(model: Registered) -> None:
+    assert (model.name, model.version, model.uri) == ("registry-read", 1, "models:/registry-read/1")
+
+
+def test_a_version_says_what_it_expects(model: Registered) -> None:
+    assert (model.spec, model.classes, model.threshold) == (GREY, ("dark", "bright"), 0.5)
+
+
+def test_a_version_without_threshold_has_none(model: Registered) -> None:
+    assert Registered(name="n", version=1, run_id="r", tags={"threshold": ""}).threshold is None
+
+
+def test_classes_may_hold_any_sign() -> None:
+    tags = model_tags(GREY, TrainConfig(), ("a|b", 'c"d'))
+    assert Registered(name="n", version=1, run_id="r", tags=tags).classes == ("a|b", 'c"d')
+
+
+def test_tags_are_on_the_version_itself(tracked: Settings, model: Registered) -> None:
+    told = MlflowClient(tracked.tracking_uri).get_model_version(model.name, "1")
+    assert told.tags["spec.digest"] == GREY.digest
+    assert told.tags["input.units"] == "grey levels 0..255"
+    assert json.loads(told.tags["classes"]) == ["dark", "bright"]
+
+
+def test_the_signature_leaves_batch_height_and_width_open(tracked: Settings, model: Registered) -> None:
+    mlflow.set_tracking_uri(tracked.tracking_uri)
+    signature = mlflow.models.get_model_info(model.uri).signature
+    assert [(spec.name, spec.shape) for spec in signature.inputs] == [("image", (-1, 1, -1, -1))]
+    assert [(spec.name, spec.shape) for spec in signature.outputs] == [("probabilities", (-1, 2))]
+
+
+def test_an_example_of_the_input_lies_beside_the_model(tracked: Settings, model: Registered) -> None:
+    assert "input_example.json" in [path.name for path in artifacts(tracked, model)]
+
+
+def test_nothing_among_the_files_can_be_unpickled(tracked: Settings, model: Registered) -> None:
+    pickled = (".pkl", ".pickle", ".pt", ".pth", ".pt2", ".joblib", ".npy")
+    files = artifacts(tracked, model)
+    assert [path.name for path in files if path.suffix in pickled] == []
+    # The first bytes of a pickle and of the zip that torch.save writes.
+    assert not any(path.read_bytes().startswith((b"\x80\x04", b"\x80\x05", b"PK")) for path in files)
+
+
+def test_requirements_name_no_torch_and_nothing_of_ours(tracked: Settings, model: Registered) -> None:
+    (file,) = [path for path in artifacts(tracked, model) if path.name == "requirements.txt"]
+    names = {line.partition("==")[0] for line in file.read_text().split()}
+    assert names <= {"mlflow", "onnx", "onnxruntime", "numpy"}
+    assert "onnxruntime" in names
+
+
+def test_the_fetched_file_predicts(tracked: Settings, model: Registered) -> None:
+    told = Predictor.load(model_file(tracked, model)).predict_levels(np.full((1, 16, 16), 51, np.uint8))
+    assert told == pytest.approx(np.array([[0.8, 0.2]]))
+
+
+def test_mlflow_predicts_at_any_size(tracked: Settings, model: Registered) -> None:
+    mlflow.set_tracking_uri(tracked.tracking_uri)
+    loaded = mlflow.pyfunc.load_model(model.uri)
+    for shape in ((1, 1, 8, 8), (3, 1, 20, 31)):
+        told = loaded.predict({"image": np.full(shape, 51, np.float32)})["probabilities"]
+        assert told == pytest.approx(np.array([[0.8, 0.2]] * shape[0]))
+
+
+def test_registering_twice_makes_one_version(tracked: Settings, model: Registered) -> None:
+    again = register(tracked, model.name, model.run_id, bright_model(gain=2), model.tags)
+    assert again.version == model.version
+    assert len(MlflowClient(tracked.tracking_uri).search_model_versions(f"name = '{model.name}'")) == 1
+
+
+def test_another_training_makes_another_version(tracked: Settings) -> None:
+    versions = [register_bright(tracked, "registry-two").version for _ in range(2)]
+    assert versions == [1, 2]
+
+
+def test_the_newest_is_found_among_more_than_a_few(tracked: Settings) -> None:
+    client = MlflowClient(tracked.tracking_uri)
+    client.create_registered_model("registry-many")
+    for number in range(12):
+        client.create_model_version("registry-many", "s3://none/none", tags={"odd": str(number % 2)})
+    found = newest(tracked, "registry-many"), newest(tracked, "registry-many", odd="0")
+    assert [model.version for model in found if model] == [12, 11]
+
+
+def test_a_model_that_is_not_there_is_none(tracked: Settings) -> None:
+    assert newest(tracked, "registry-none") is None
+    assert by_alias(tracked, "registry-none", "champion") is None
+
+
+def test_an_alias_that_is_not_set_is_none(tracked: Settings, model: Registered) -> None:
+    assert by_alias(tracked, model.name, "champion") is None
+
+
+def test_an_alias_is_set_and_dropped(tracked: Settings, model: Registered) -> None:
+    set_alias(tracked, model, "challenger")
+    found = by_alias(tracked, model.name, "challenger")
+    assert found is not None
+    assert found.version == model.version
+    drop_alias(tracked, model.name, "challenger")
+    assert by_alias(tracked, model.name, "challenger") is None
+
+
+def test_dropping_an_alias_that_is_not_set_does_nothing(tracked: Settings, model: Registered) -> None:
+    drop_alias(tracked, model.name, "champion")
+
+
+def test_tags_can_be_added(tracked: Settings, model: Registered) -> None:
+    set_tags(tracked, model, {"gate.promote": "true"})
+    found = newest(tracked, model.name)
+    assert found is not None
+    assert found.tags["gate.promote"] == "true"

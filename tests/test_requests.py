@@ -1,0 +1,118 @@
+"""Requests: frozen, bounded, and described well enough to be a form."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from imaging.preprocess import PreprocessSpec
+from tasks.registry import Registered
+from tasks.requests import (
+    EvaluateRequest,
+    IngestRequest,
+    NightlyRequest,
+    ReevaluateRequest,
+    TrainRequest,
+    ingest_part,
+    is_shadow,
+    shadow_name,
+)
+
+REQUESTS = (IngestRequest, TrainRequest, EvaluateRequest, NightlyRequest, ReevaluateRequest)
+SPEC = PreprocessSpec(size_px=32)
+CHAMPION = Registered(
+    name="d", version=1, run_id="r", tags={"spec": SPEC.model_dump_json(), "spec.digest": SPEC.digest}
+)
+
+
+def fields(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every field of a request and of its parts; what a reference lacks, its target may tell."""
+    parts = schema.get("$defs", {})
+    for where, part in ((schema["title"], schema), *parts.items()):
+        for name, field in part["properties"].items():
+            target = parts[field["$ref"].rpartition("/")[2]] if "$ref" in field else {}
+            yield f"{where}.{name}", target | field
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+@pytest.mark.parametrize("word", ["title", "description"])
+def test_every_field_of_the_form_says_what_it_is(kind: type[BaseModel], word: str) -> None:
+    assert [name for name, field in fields(kind.model_json_schema()) if not field.get(word)] == []
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_every_number_of_the_form_has_a_limit(kind: type[BaseModel]) -> None:
+    limits = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+    free = [
+        name
+        for name, field in fields(kind.model_json_schema())
+        if field.get("type") in ("number", "integer") and not limits & field.keys()
+    ]
+    # A window's center may be any modality unit.
+    assert free in ([], ["Window.center"])
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_every_request_can_be_made_without_a_word(kind: type[BaseModel]) -> None:
+    assert kind().model_dump()["dataset"] == "radloop"
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_request_survives_json(kind: type[BaseModel]) -> None:
+    assert kind.model_validate_json(kind().model_dump_json()) == kind()
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_an_unknown_field_is_refused(kind: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError, match="epoch"):
+        kind.model_validate({"epoch": 3})
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_request_is_frozen(kind: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        kind().dataset = "other"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["a", "ct-chest", "ct_chest_2", "0", "a" * 63])
+def test_a_good_name_is_taken(name: str) -> None:
+    assert IngestRequest(dataset=name).dataset == name
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "a-", "a b", "../a", "a/b", "a--b", "a'b", "a\n"])
+def test_a_name_that_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="pattern"):
+        IngestRequest(dataset=name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"epochs": 0}},
+        {"training": {"network": "vgg"}},
+        {"training": {"workers": 4, "batch_size": 2}},
+        {"preprocess": {"size_px": 8}},
+        {"splits": {"test": 0.99}},
+        {"gate": {"floor": 2}},
+    ],
+)
+def test_a_bad_part_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        NightlyRequest.model_validate(changes)
+
+
+def test_ingest_gets_its_part_of_a_night() -> None:
+    part = ingest_part(NightlyRequest(source="folder", labels="table", positive="yes"))
+    assert type(part) is IngestRequest
+    assert (part.source, part.labels, part.positive) == ("folder", "table", "yes")
+
+
+def test_images_for_another_model_are_prepared_as_it_expects_them() -> None:
+    part = ingest_part(NightlyRequest(source="folder", dataset="d"), like=CHAMPION)
+    assert (part.preprocess, part.dataset) == (SPEC, shadow_name("d", CHAMPION))
+
+
+def test_a_shadow_is_told_from_a_dataset() -> None:
+    assert is_shadow(shadow_name("d", CHAMPION))
+    assert not is_shadow("a-b-c")

@@ -1,0 +1,105 @@
+"""Settings: the environment is read in one place, and what is not set is embedded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imaging.errors import EnvironmentFault, UserFault
+from tasks.settings import Settings, activate
+
+REPOSITORY = Path(__file__).parent.parent
+READS = ("os.environ", "os.getenv", "environ[", "environ.get")
+
+
+def test_everything_has_a_place_below_the_home(settings: Settings) -> None:
+    places = (settings.store_root, settings.private)
+    assert all(settings.folder in place.parents for place in places)
+    assert settings.tracking_uri == f"sqlite:///{settings.folder}/mlflow.db"
+
+
+def test_the_home_is_absolute(environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings().folder == tmp_path / ".radloop"
+
+
+def test_reading_settings_makes_no_folder(settings: Settings) -> None:
+    assert settings.store_root
+    assert not settings.folder.exists()
+
+
+def test_a_store_of_ones_own_is_used(settings: Settings, tmp_path: Path) -> None:
+    os.environ["RADLOOP_STORE"] = str(tmp_path / "elsewhere")
+    assert Settings().folder_store.root == tmp_path / "elsewhere"
+
+
+def test_a_store_that_is_no_folder_is_refused(environment: None) -> None:
+    os.environ["RADLOOP_STORE"] = "s3://bucket/prefix"
+    with pytest.raises(UserFault, match=r"RADLOOP_STORE=s3://bucket/prefix is not a folder"):
+        _ = Settings().store_root
+
+
+def test_a_server_decides_where_its_files_go(environment: None) -> None:
+    os.environ["MLFLOW_TRACKING_URI"] = "http://tracking:5000"
+    assert Settings().tracking_uri == "http://tracking:5000"
+    assert Settings().artifact_location is None
+
+
+def test_a_place_for_files_that_is_given_wins(environment: None) -> None:
+    os.environ |= {"MLFLOW_TRACKING_URI": "http://tracking:5000", "RADLOOP_ARTIFACTS": "s3://bucket"}
+    assert Settings().artifact_location == "s3://bucket"
+
+
+def test_activating_sets_what_is_not_set(settings: Settings) -> None:
+    activate()
+    assert os.environ["MLFLOW_TRACKING_URI"] == settings.tracking_uri
+    assert os.environ["PREFECT_HOME"] == str(settings.folder / "prefect")
+
+
+def test_activating_changes_nothing_that_is_set(settings: Settings) -> None:
+    os.environ["PREFECT_HOME"] = "/somewhere"
+    activate()
+    assert os.environ["PREFECT_HOME"] == "/somewhere"
+
+
+def test_activating_twice_is_activating_once(settings: Settings) -> None:
+    first = activate()
+    before = dict(os.environ)
+    second = activate()
+    assert os.environ == before
+    assert second.artifact_location == first.artifact_location
+
+
+def test_a_named_home_wins(settings: Settings, tmp_path: Path) -> None:
+    assert activate(tmp_path / "other").folder == tmp_path / "other"
+
+
+def test_a_home_that_cannot_be_made_is_a_fault_of_the_environment(environment: None, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentFault, match=r"cannot make the home .*/file/home .*: give --home a folder"):
+        activate(tmp_path / "file" / "home")
+
+
+def test_no_other_module_reads_the_environment() -> None:
+    # activate's own setting of RADLOOP_HOME from --home is the command line's only touch.
+    allowed = {"tasks/settings.py", "flows/cli.py"}
+    modules = [
+        path for root in ("flows", "tasks", "models", "imaging") for path in (REPOSITORY / root).rglob("*.py")
+    ]
+    found = {
+        str(path.relative_to(REPOSITORY))
+        for path in modules
+        if any(word in path.read_text() for word in READS)
+    }
+    assert found <= allowed
+
+
+def test_importing_the_tasks_does_nothing(tmp_path: Path) -> None:
+    code = "import tasks.ingest, tasks.training, tasks.promotion, tasks.reporting, flows.cli"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run(
+        [sys.executable, "-B", "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True
+    )
+    assert not [path for path in tmp_path.rglob("*") if "radloop" in path.name or "mlruns" in path.name]

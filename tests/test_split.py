@@ -1,0 +1,83 @@
+"""Splits: by patient, near their shares in every stratum, and never changed by what is added."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from imaging.dataset.split import SPLITS, SplitConfig, assign
+
+SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
+strata = st.dictionaries(st.text("0123456789abcdef", min_size=1, max_size=6), st.sampled_from("xyz"))
+
+
+@given(strata, strata)
+def test_a_patient_never_changes_side_whatever_is_added(old: dict[str, str], new: dict[str, str]) -> None:
+    first = assign(old, {}, SHARES)
+    second = assign(old | new, first, SHARES)
+    assert {patient: second[patient] for patient in old} == first
+
+
+@given(strata)
+def test_every_patient_gets_a_side(patients: dict[str, str]) -> None:
+    assert assign(patients, {}, SHARES).keys() == patients.keys()
+
+
+@given(strata)
+def test_the_same_patients_are_split_the_same_in_any_order(patients: dict[str, str]) -> None:
+    backwards = dict(reversed(patients.items()))
+    assert assign(backwards, {}, SHARES) == assign(patients, {}, SHARES)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_shares_are_approached_however_the_patients_arrive(nights: list[int]) -> None:
+    splits: dict[str, str] = {}
+    patients: dict[str, str] = {}
+    for night, count in enumerate(nights):
+        patients |= {f"{night}-{number}": "x" for number in range(count)}
+        splits = assign(patients, splits, SHARES)
+    counts = Counter(splits.values())
+    for split, share in SHARES.items():
+        assert abs(counts[split] - share * len(patients)) <= 1
+
+
+@pytest.mark.parametrize("stratum", ["x", "y"])
+def test_shares_hold_in_every_stratum(stratum: str) -> None:
+    patients = {f"{number:03d}": "xxxy"[number % 4] for number in range(400)}
+    splits = assign(patients, {}, SHARES)
+    counts = Counter(split for patient, split in splits.items() if patients[patient] == stratum)
+    size = sum(counts.values())
+    assert all(abs(counts[split] - share * size) <= 1 for split, share in SHARES.items())
+
+
+def test_a_patient_whose_labels_changed_keeps_the_side() -> None:
+    assert assign({"a": "y"}, {"a": "test"}, SHARES) == {"a": "test"}
+
+
+def test_patients_who_are_gone_are_not_given_out() -> None:
+    assert assign({"a": "x"}, {"gone": "test"}, SHARES).keys() == {"a"}
+
+
+def test_a_few_patients_reach_every_split() -> None:
+    assert set(assign({str(number): "x" for number in range(6)}, {}, SHARES).values()) == set(SPLITS)
+
+
+def test_shares_add_up_to_one() -> None:
+    assert sum(SplitConfig().shares.values()) == pytest.approx(1)
+
+
+def test_the_shares_are_those_of_the_splits() -> None:
+    assert tuple(SplitConfig().shares) == SPLITS
+
+
+def test_too_little_to_train_on_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"val \+ test is 0\.95; at most 0\.9"):
+        SplitConfig(val=0.45, test=0.5)
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1])
+def test_a_share_is_between_nothing_and_all(share: float) -> None:
+    with pytest.raises(ValidationError):
+        SplitConfig(test=share)

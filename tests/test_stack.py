@@ -1,0 +1,423 @@
+"""The stack begins whole or not at all, is recognised again, and ends without touching what is not its own."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import typer
+from mlflow import MlflowClient
+from typer.testing import CliRunner
+
+from flows import stack_commands
+from imaging.errors import EnvironmentFault, UserFault
+from infra import stack as stacks
+from infra.processes import Owned, StackError, choose_ports, end, start, tail
+from infra.record import FILE, Stack, read_stack
+from infra.servers import Server, ask
+from infra.stack import Wish
+from tasks.champions import champions
+from tasks.running import running_stack
+from tasks.settings import Settings, activate
+from tests.conftest import Running, until
+from tests.synthetic import register_bright
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(300)")
+DEAF = (
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(300)",
+)
+PARENT = (
+    sys.executable,
+    "-c",
+    f"import subprocess, time; print(subprocess.Popen({list(SLEEP)}).pid, flush=True); time.sleep(300)",
+)
+FAILING = (sys.executable, "-c", "import sys; print('no such door'); sys.exit(1)")
+PORTS = dict.fromkeys(("prefect", "mlflow", "ray"))
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., Owned]]:
+    """Return a function that starts a command; whatever it started is gone after the test."""
+    begun: list[Owned] = []
+
+    def begin(command: tuple[str, ...], **environment: str) -> Owned:
+        begun.append(start("it", command, environment, tmp_path / f"{len(begun)}.log"))
+        return begun[-1]
+
+    yield begin
+    end(begun, grace_s=0)
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+    """Put sleeping processes in the place of the servers; return the deployments that are handed over."""
+    handed: list[str] = []
+
+    def server(name: str) -> Callable[[Stack], Server]:
+        return lambda stack: Server(name=name, command=SLEEP, answers=lambda: True)
+
+    def hand_over(content: str, home: Path, environment: dict[str, str]) -> None:
+        handed.append(content)
+        (home / "prefect.yaml").write_text(content)
+
+    monkeypatch.setattr(stacks, "SERVERS", (server("prefect"), server("mlflow")))
+    monkeypatch.setattr(stacks, "worker", server("worker"))
+    monkeypatch.setattr(stacks, "deploy", hand_over)
+    monkeypatch.setattr(stacks, "ask", lambda *_: None)
+    yield handed
+    stacks.down(tmp_path)
+
+
+def wish(deployments: str = "first") -> Wish:
+    return Wish(ports=PORTS, environment={}, deployments=deployments)
+
+
+def up(home: Path, deployments: str = "first") -> Stack:
+    return stacks.up(home, wish(deployments), say=lambda line: None)
+
+
+def first_line(owned: Owned) -> str:
+    return until(lambda: tail(owned.log), "the first line").splitlines()[0]
+
+
+def test_a_process_has_a_session_of_its_own(begin: Callable[..., Owned]) -> None:
+    assert os.getsid(begin(SLEEP).pid) != os.getsid(0)
+
+
+def test_a_process_is_recognised(begin: Callable[..., Owned]) -> None:
+    assert begin(SLEEP).process() is not None
+
+
+def test_another_process_with_the_same_pid_is_not_taken_for_it(begin: Callable[..., Owned]) -> None:
+    owned = begin(SLEEP)
+    assert replace(owned, created=owned.created - 60).process() is None
+
+
+def test_a_process_that_ended_is_not_recognised(begin: Callable[..., Owned]) -> None:
+    owned = begin(FAILING)
+    until(lambda: owned.process() is None, "its end")
+
+
+def test_what_a_process_says_is_in_its_log(begin: Callable[..., Owned]) -> None:
+    assert first_line(begin(FAILING)) == "no such door"
+
+
+def test_a_process_gets_its_environment(begin: Callable[..., Owned]) -> None:
+    command = (sys.executable, "-c", "import os; print(os.environ['COLOUR'])")
+    assert first_line(begin(command, COLOUR="blue")) == "blue"
+
+
+def test_ending_ends_the_children_too(begin: Callable[..., Owned]) -> None:
+    owned = begin(PARENT)
+    child = psutil.Process(int(first_line(owned)))
+    assert end([owned]) == 2
+    assert not alive(child)
+
+
+def test_ending_is_firm_with_what_does_not_listen(begin: Callable[..., Owned]) -> None:
+    owned = begin(DEAF)
+    first_line(owned)
+    end([owned], grace_s=0.5)
+    assert owned.process() is None
+
+
+def test_ending_spares_the_new_owner_of_a_pid(begin: Callable[..., Owned]) -> None:
+    owned = begin(SLEEP)
+    assert end([replace(owned, created=owned.created - 60)]) == 0
+    assert owned.process() is not None
+
+
+def test_orphans_are_found_by_their_mark(begin: Callable[..., Owned]) -> None:
+    owned = begin(PARENT, RADLOOP_STACK="mark-of-this-test")
+    child = psutil.Process(int(first_line(owned)))
+    os.kill(owned.pid, signal.SIGKILL)
+    end([owned], ("RADLOOP_STACK", "mark-of-this-test"))
+    assert not alive(child)
+
+
+def test_orphans_of_another_stack_are_spared(begin: Callable[..., Owned]) -> None:
+    owned = begin(SLEEP, RADLOOP_STACK="another")
+    end([], ("RADLOOP_STACK", "mark-of-this-test"))
+    assert owned.process() is not None
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_free_ports_are_all_different() -> None:
+    assert len(set(choose_ports(dict.fromkeys("abcdefgh")).values())) == 8
+
+
+def test_a_port_that_is_asked_for_is_given() -> None:
+    port = choose_ports({"a": None})["a"]
+    assert choose_ports({"a": port, "b": None})["a"] == port
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StackError, match=f"port {port} for mlflow.*give another"):
+            choose_ports({"mlflow": port})
+
+
+def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    owned = Owned(name="mlflow", pid=1, created=2.0, log="x.log")
+    written = Stack(home=tmp_path, mark="m", ports=dict.fromkeys(PORTS, 1), ray_temp="/t", processes=(owned,))
+    assert read_stack(tmp_path) is None
+    assert read_stack(written.written().home) == written
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"mark": ')
+    with pytest.raises(StackError, match=r"stack\.json is damaged.*remove it"):
+        read_stack(tmp_path)
+
+
+def test_up_starts_all_and_hands_over_the_deployments(tmp_path: Path, pretended: list[str]) -> None:
+    running = up(tmp_path)
+    assert [item.name for item in running.processes] == ["prefect", "mlflow", "worker"]
+    assert running.up
+    assert pretended == ["first"]
+
+
+def test_the_token_is_for_its_owner_alone(tmp_path: Path, pretended: list[str]) -> None:
+    token = up(tmp_path).token_file
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert len(token.read_text()) == 64
+
+
+def test_a_second_up_says_so_and_starts_nothing(tmp_path: Path, pretended: list[str]) -> None:
+    before, said = up(tmp_path), list[str]()
+    assert stacks.up(tmp_path, wish(), said.append) == before
+    assert said == ["The stack is up already."]
+    assert pretended == ["first"]
+
+
+def test_a_second_up_hands_over_what_has_changed(tmp_path: Path, pretended: list[str]) -> None:
+    up(tmp_path)
+    up(tmp_path, deployments="second")
+    assert pretended == ["first", "second"]
+
+
+def test_up_after_a_crash_begins_anew(tmp_path: Path, pretended: list[str]) -> None:
+    old = up(tmp_path)
+    os.kill(old.processes[0].pid, signal.SIGKILL)
+    until(lambda: old.processes[0].process() is None, "its end")
+    new = up(tmp_path)
+    assert new.up
+    assert not any(item.process() for item in old.processes)
+
+
+def test_down_ends_what_up_started(tmp_path: Path, pretended: list[str]) -> None:
+    running = up(tmp_path)
+    assert stacks.down(tmp_path) == 3
+    assert not any(item.process() for item in running.processes)
+    assert not Path(running.ray_temp).exists()
+    assert not (tmp_path / FILE).exists()
+
+
+def test_down_twice_ends_nothing(tmp_path: Path, pretended: list[str]) -> None:
+    up(tmp_path)
+    stacks.down(tmp_path)
+    assert stacks.down(tmp_path) == 0
+
+
+def test_down_spares_who_has_the_pids_by_now(
+    tmp_path: Path, pretended: list[str], begin: Callable[..., Owned]
+) -> None:
+    foreign = begin(SLEEP)
+    content = {"mark": "m", "ready": True, "ports": dict.fromkeys(PORTS, 1), "ray_temp": "/nowhere"}
+    stale = {"name": "mlflow", "pid": foreign.pid, "created": foreign.created - 3600, "log": ""}
+    (tmp_path / FILE).write_text(json.dumps(content | {"processes": [stale]}))
+    assert stacks.down(tmp_path) == 0
+    assert foreign.process() is not None
+    assert not (tmp_path / FILE).exists()
+
+
+def test_down_removes_no_folder_that_is_not_rays(tmp_path: Path, pretended: list[str]) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    Stack(home=tmp_path, mark="m", ports=dict.fromkeys(PORTS, 1), ray_temp=str(mine)).written()
+    stacks.down(tmp_path)
+    assert mine.exists()
+
+
+def test_a_failed_start_leaves_nothing_and_names_the_log(
+    tmp_path: Path, pretended: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Server(name="ray", command=FAILING, answers=lambda: False)
+    monkeypatch.setattr(stacks, "SERVERS", (*stacks.SERVERS, lambda stack: broken))
+    begun: list[Owned] = []
+    monkeypatch.setattr(stacks, "start", lambda *given: begun.append(start(*given)) or begun[-1])
+    with pytest.raises(StackError, match=r"ray ended.*ray\.log:\nno such door"):
+        up(tmp_path)
+    assert len(begun) == 3
+    assert not any(item.process() for item in begun)
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_silent_server_ends_the_start(
+    tmp_path: Path, pretended: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = Server(name="ray", command=SLEEP, answers=lambda: False)
+    monkeypatch.setattr(stacks, "SERVERS", (lambda stack: silent,))
+    monkeypatch.setattr(stacks, "START_LIMIT_S", 0.2)
+    with pytest.raises(StackError, match="ray does not answer after 0 s"):
+        up(tmp_path)
+
+
+def test_two_at_once_are_refused(tmp_path: Path, pretended: list[str]) -> None:
+    with stacks._alone(tmp_path), pytest.raises(StackError, match="another `radloop up`"):
+        up(tmp_path)
+
+
+def test_status_tells_who_has_ended(tmp_path: Path, pretended: list[str]) -> None:
+    running = up(tmp_path)
+    os.kill(running.processes[1].pid, signal.SIGKILL)
+    until(lambda: running.processes[1].process() is None, "its end")
+    seen = {item.name: item.runs for item in stacks.status(tmp_path)}
+    assert seen == {"prefect": True, "mlflow": False, "worker": True}
+
+
+def test_commands_use_the_stack_that_is_up(settings: Settings, pretended: list[str]) -> None:
+    running = up(settings.folder)
+    try:
+        active = activate()
+        assert active.ray_address == running.addresses["ray"]
+        assert active.tracking_uri == running.addresses["mlflow"]
+        assert os.environ["PREFECT_API_URL"] == f"{running.addresses['prefect']}/api"
+        assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(running.token_file)
+    finally:
+        stacks.down(settings.folder)
+
+
+def test_what_the_user_has_set_wins_over_the_stack(settings: Settings, pretended: list[str]) -> None:
+    up(settings.folder)
+    try:
+        os.environ["RADLOOP_RAY_ADDRESS"] = "http://cluster:8265"
+        assert activate().ray_address == "http://cluster:8265"
+        assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+    finally:
+        stacks.down(settings.folder)
+
+
+def test_a_stack_that_is_gone_does_not_count(settings: Settings, pretended: list[str]) -> None:
+    running = up(settings.folder)
+    try:
+        os.kill(running.processes[0].pid, signal.SIGKILL)
+        until(lambda: running.processes[0].process() is None, "its end")
+        assert running_stack(settings.folder) == ()
+        assert activate().ray_address is None
+    finally:
+        stacks.down(settings.folder)
+
+
+def test_a_stack_that_is_still_starting_does_not_count(tmp_path: Path, pretended: list[str]) -> None:
+    replace(up(tmp_path), ready=False).written()
+    assert running_stack(tmp_path) == ()
+
+
+def test_a_damaged_record_is_the_users_to_remove(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("[]")
+    with pytest.raises(UserFault, match=r"stack\.json is damaged"):
+        running_stack(tmp_path)
+
+
+def test_the_commands_are_on_the_command_line() -> None:
+    app = typer.Typer()
+    stack_commands.register(app)
+    told = CliRunner().invoke(app, ["--help"]).stdout
+    assert all(name in told for name in ("up", "status", "down"))
+
+
+def test_a_fault_of_the_stack_is_one_of_the_environment() -> None:
+    with pytest.raises(EnvironmentFault, match="no such door"), stack_commands.faults():
+        raise StackError("no such door")
+
+
+def test_status_says_that_nothing_is_up(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    stack_commands.status()
+    assert "Nothing is up" in capsys.readouterr().out
+
+
+def test_looking_for_champions_makes_no_registry(settings: Settings) -> None:
+    assert champions(settings) == []
+    assert not (settings.folder / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_every_server_answers(stack: Running) -> None:
+    seen = stacks.status(stack.record.home)
+    assert {item.name for item in seen if item.runs and item.answers} == {
+        "prefect",
+        "mlflow",
+        "ray",
+        "worker",
+    }
+
+
+@pytest.mark.slow
+def test_pages_answer_on_loopback_alone(stack: Running) -> None:
+    ports = {stack.record.ports[name] for name in ("prefect", "mlflow", "ray")}
+    listening = [item.laddr for item in psutil.net_connections("tcp") if item.status == psutil.CONN_LISTEN]
+    assert {place.ip for place in listening if place.port in ports} == {"127.0.0.1"}
+
+
+@pytest.mark.slow
+def test_ray_answers_nobody_without_the_token(stack: Running) -> None:
+    assert ask(f"{stack.record.addresses['ray']}/api/jobs/") is None
+    assert ask(f"{stack.record.addresses['ray']}/api/jobs/", token="0" * 64) is None
+
+
+@pytest.mark.slow
+def test_status_tells_runs_and_champions(
+    stack: Running, client: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    champion = register_bright(client, "shining")
+    MlflowClient().set_registered_model_alias("shining", "champion", str(champion.version))
+    until(lambda: "02:00" in status_of(capsys) or "01:00" in status_of(capsys), "the scheduling of a night")
+    told = status_of(capsys)
+    assert f"shining  version {champion.version}" in told
+    assert "answers" in told
+
+
+def status_of(capsys: pytest.CaptureFixture[str]) -> str:
+    stack_commands.status()
+    return capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_the_server_keeps_is_readable_without_it(stack: Running, client: Settings) -> None:
+    run_id = note(MlflowClient(client.tracking_uri), "through the server", location=None)
+    direct = MlflowClient(f"sqlite:///{client.folder / 'mlflow.db'}")
+    assert Path(direct.download_artifacts(run_id, "note.txt")).read_text() == "through the server"
+
+
+@pytest.mark.slow
+def test_what_was_kept_without_the_server_is_readable_through_it(stack: Running, client: Settings) -> None:
+    embedded = Settings(home=client.home, mlflow_uri=None, artifacts=None)
+    run_id = note(MlflowClient(embedded.tracking_uri), "without the server", embedded.artifact_location)
+    served = MlflowClient(client.tracking_uri)
+    assert Path(served.download_artifacts(run_id, "note.txt")).read_text() == "without the server"
+
+
+def note(registry: MlflowClient, text: str, location: str | None) -> str:
+    experiment = registry.create_experiment(text, artifact_location=location)
+    run = registry.create_run(experiment)
+    registry.log_text(run.info.run_id, text, "note.txt")
+    return str(run.info.run_id)
+
+
+@pytest.mark.slow
+def test_the_stack_is_nobodys_child(stack: Running) -> None:
+    assert all(os.getsid(item.pid) == item.pid for item in stack.record.processes)

@@ -1,0 +1,102 @@
+"""The terminal: progress and outcomes, without the orchestrator's noise and without traces of told errors."""
+
+import io
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from rich.console import Console
+
+from flows.terminal import LIBRARIES, NOISE, TELLERS, Calm, quiet, tell
+from imaging.errors import RadloopError, UserFault
+from tasks.registry import Registered
+from tasks.training import TrainOutcome
+
+OUTCOME = TrainOutcome(
+    candidate=Registered(name="chest", version=7, run_id="r", tags={"network": "small_cnn"}),
+    trained_now=False,
+    best_epoch=None,
+    history=(),
+    timings_s={},
+)
+
+
+def shown(text: str, error: Exception | None = None) -> bool:
+    trace = None if error is None else (type(error), error, None)
+    return Calm().filter(logging.LogRecord("prefect", logging.INFO, "file", 1, text, (), trace))
+
+
+@contextmanager
+def root_console() -> Iterator[tuple[logging.Logger, io.StringIO]]:
+    """Give the root logger a console of its own, and put everything back."""
+    logger, text = logging.getLogger(), io.StringIO()
+    before = {name: logging.getLogger(name).level for name in ("", *LIBRARIES)}
+    others, logger.handlers = logger.handlers, [logging.StreamHandler(text)]
+    logger.setLevel(logging.INFO)
+    try:
+        yield logger, text
+    finally:
+        logger.handlers = others
+        for name, value in before.items():
+            logging.getLogger(name).setLevel(value)
+
+
+def test_progress_is_shown() -> None:
+    assert shown("12/100 files, 50 files/s, 2 s left")
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_noise_is_not(noise: str) -> None:
+    assert not shown(f"{noise} 'brave-lynx'")
+
+
+def test_a_told_error_leaves_no_trace() -> None:
+    assert not shown("Encountered exception during execution", UserFault("no such folder"))
+
+
+def test_an_error_that_nobody_expected_is_shown() -> None:
+    assert shown("Encountered exception during execution", ValueError("a bug"))
+
+
+def test_a_quiet_console_lets_progress_pass() -> None:
+    with root_console() as (logger, text):
+        quiet()
+        logger.info("Beginning flow run 'x'")
+        logger.info("epoch 1/2")
+    assert text.getvalue().split("  ", 1)[1] == "epoch 1/2\n"
+
+
+def test_a_quiet_console_shows_no_trace_of_a_told_error() -> None:
+    with root_console() as (logger, text):
+        quiet()
+        try:
+            raise RadloopError("told")
+        except RadloopError:
+            logger.exception("Encountered exception during execution")
+    assert text.getvalue() == ""
+
+
+def test_libraries_are_quiet_and_still_tell_of_trouble() -> None:
+    with root_console():
+        quiet()
+        assert not logging.getLogger("mlflow").isEnabledFor(logging.WARNING)
+        assert logging.getLogger("mlflow").isEnabledFor(logging.ERROR)
+
+
+def test_an_outcome_is_told_with_its_time() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    tell(console, "train", OUTCOME, 1.25, 30.0)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "version 7 of chest" in told
+    assert "1.2 s to load and 30.0 s to run" in told
+
+
+def test_every_flow_but_the_night_has_its_teller() -> None:
+    assert set(TELLERS) == {"ingest", "train", "evaluate", "reevaluate"}
+
+
+def test_nothing_of_the_orchestrator_is_loaded_to_be_quiet() -> None:
+    assert "rich" in sys.modules
+    assert not any("prefect" in name for name in vars(sys.modules["flows.terminal"]))

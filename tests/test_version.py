@@ -1,0 +1,112 @@
+"""A dataset version: what it holds, how it is opened, and how its rows are read by split."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imaging.dataset.publish import build_version
+from imaging.dataset.trainable import check_trainable
+from imaging.dataset.version import DatasetVersion, VersionHead, newest_version, open_version, reasons
+from imaging.errors import UserFault
+from imaging.store.folder import FolderStore
+from tests.synthetic import example, recipe, refusal, version_of
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
+    return version_of(FolderStore(tmp_path_factory.mktemp("store")))
+
+
+def labelled(folder: Path, labels: list[str | None], **split: str) -> DatasetVersion:
+    rows = [example(n, source_label=label, **split) for n, label in enumerate(labels)]
+    return build_version(FolderStore(folder), recipe(), rows, [], {})
+
+
+def test_a_head_survives_json(version: DatasetVersion) -> None:
+    assert VersionHead.from_json(version.head.to_json()) == version.head
+
+
+def test_a_version_is_opened_by_its_digest(version: DatasetVersion) -> None:
+    opened = open_version(version.store.root, "d", version.digest)
+    assert (opened.head, opened.manifest.equals(version.manifest)) == (version.head, True)
+
+
+def test_an_unknown_version_is_refused_with_the_remedy(version: DatasetVersion) -> None:
+    with pytest.raises(UserFault, match=r"'d' has no version 123 .*run `radloop ingest`"):
+        open_version(version.store.root, "d", "123")
+
+
+def test_a_dataset_without_version_has_no_newest(tmp_path: Path) -> None:
+    assert newest_version(tmp_path, "d") is None
+
+
+def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
+    rows = [example(0, source_label="yes"), example(1, spacing_mm=None)]
+    made = build_version(FolderStore(tmp_path), recipe(), rows, [refusal(2)], {})
+    assert (made.examples(), made.refusals()) == (rows, [refusal(2)])
+
+
+def test_the_splits_share_no_patient(version: DatasetVersion) -> None:
+    patients = [set(version.rows(split).patient_keys) for split in ("train", "val", "test")]
+    assert sum(map(len, patients)) == len(set().union(*patients)) == 30
+
+
+def test_labels_are_numbers_of_the_classes(version: DatasetVersion) -> None:
+    rows = version.rows("train")
+    levels = rows.gather(np.arange(len(rows)))[:, 0, 0]
+    assert version.classes == ("dark", "bright")
+    assert np.array_equal(rows.labels, (levels == 190).astype(int))
+
+
+def test_rows_are_gathered_in_the_order_that_is_asked_for(version: DatasetVersion) -> None:
+    rows = version.rows("train")
+    order = np.array([3, 0, 3])
+    assert np.array_equal(rows.gather(order), rows.gather(np.arange(len(rows)))[order])
+
+
+def test_unlabelled_images_are_in_no_split(tmp_path: Path) -> None:
+    assert len(labelled(tmp_path, ["a", None], source_split="test").manifest) == 2
+    assert labelled(tmp_path, ["a", None], source_split="test").counts() == {
+        "test": {"a": {"examples": 1, "patients": 1}}
+    }
+
+
+def test_patients_are_counted_once(tmp_path: Path) -> None:
+    made = labelled(tmp_path, ["a", "a", "b"], source_split="train", patient_key="p")
+    assert made.counts()["train"]["a"] == {"examples": 2, "patients": 1}
+
+
+def test_instances_are_found_whatever_their_split(version: DatasetVersion) -> None:
+    keys = np.concatenate([version.rows(split).instance_keys[:2] for split in ("test", "train")])
+    assert np.array_equal(version.rows_of(keys[::-1]).instance_keys, keys[::-1])
+
+
+def test_instances_that_are_missing_are_counted(version: DatasetVersion) -> None:
+    with pytest.raises(UserFault, match="1 of 2 test images cannot be prepared"):
+        version.rows_of(np.array([version.rows("test").instance_keys[0], "unknown"]))
+
+
+def test_reasons_are_counted_most_frequent_first(tmp_path: Path) -> None:
+    refused = [refusal(1, "no-pixels"), refusal(2), refusal(3)]
+    made = build_version(FolderStore(tmp_path), recipe(), [example(0)], refused, {})
+    assert list(reasons(made).items()) == [("truncated", 2), ("no-pixels", 1)]
+
+
+def test_a_dataset_of_two_classes_in_every_split_is_trainable(version: DatasetVersion) -> None:
+    check_trainable(version)
+
+
+def test_one_class_is_not_trainable(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="'d' has only 'a' on its images and training needs two classes"):
+        check_trainable(labelled(tmp_path, ["a"] * 9))
+
+
+def test_no_label_is_not_trainable(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="no label at all"):
+        check_trainable(labelled(tmp_path, [None] * 9))
+
+
+def test_a_class_that_misses_a_split_is_not_trainable(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="class 'b' has 1 patients and none in 'val'"):
+        check_trainable(labelled(tmp_path, ["a"] * 9 + ["b"]))
