@@ -1,5 +1,6 @@
 """Owns the commands `radloop up`, `status` and `down`: the one-machine stack, as a person sees it."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from infra.runs import Run, latest_runs, next_runs
 from tasks.settings import Settings, activate
 
 console = Console()
+REMEMBERED = "nightly.json"
+"""What the night is asked for: written by `radloop run` when it succeeds, and here."""
 
 Source = Annotated[
     str, typer.Option(help="Source of the nightly run. [default: that of the last `radloop run`]")
@@ -58,6 +61,9 @@ def up(
     )
     with faults():
         running = stack.up(settings.folder, wish, lambda line: console.print(line, highlight=False))
+    if nightly:
+        # So that the next `up` needs no options.
+        (settings.folder / REMEMBERED).write_text(json.dumps(nightly, indent=1))
     console.print(addresses(running), soft_wrap=True)
     if not nightly:
         console.print(
@@ -101,7 +107,7 @@ def nightly_request(settings: Settings, config: Path | None, options: Mapping[st
     from tasks.preflight import check_input
     from tasks.requests import NightlyRequest
 
-    remembered = settings.folder / "nightly.json"
+    remembered = settings.folder / REMEMBERED
     if config or options:
         request = ask(NightlyRequest, config, dict(options))
         check_input(request)

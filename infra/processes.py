@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 
 SAME_START_S = 2.0
-GRACE_S = 15.0
 TAIL_LINES = 15
 
 
@@ -55,7 +54,7 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], log
     return Owned(name=name, pid=process.pid, created=psutil.Process(process.pid).create_time(), log=str(log))
 
 
-def end(owned: Iterable[Owned], mark: tuple[str, str] | None = None, grace_s: float = GRACE_S) -> int:
+def end(owned: Iterable[Owned], mark: tuple[str, str], grace_s: float) -> int:
     """End processes and all they started, politely and then firmly; return how many there were.
 
     `mark` is an environment variable and its value, given to these alone: it finds what was left behind by
@@ -127,9 +126,7 @@ def _families(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return list(found)
 
 
-def _orphans(mark: tuple[str, str] | None) -> list[psutil.Process]:
-    if mark is None:
-        return []
+def _orphans(mark: tuple[str, str]) -> list[psutil.Process]:
     name, value = mark
     found = []
     for process in psutil.process_iter():

@@ -1,5 +1,6 @@
-"""Owns what Prefect's server says about runs: the next ones on the schedules, and the latest."""
+"""Owns the runs that Prefect's server knows: which come next, which ran last, and the end of those in between."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Any
 from infra.servers import ask
 
 SCHEDULED = {"state": {"type": {"any_": ["SCHEDULED"]}}}
-BEGUN = {"state": {"type": {"not_any_": ["SCHEDULED"]}}, "parent_flow_run_id": {"is_null_": True}}
+BEGUN = {"state": {"type": {"not_any_": ["SCHEDULED"]}}, "parent_task_run_id": {"is_null_": True}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +45,33 @@ def _runs(prefect: str, query: Mapping[str, Any]) -> list[Run]:
         )
         for run in found
     ]
+
+
+def cancel_running(prefect: str, limit_s: float) -> None:
+    """Have the worker cancel what it runs, so that each run's own hooks clean up; wait at most `limit_s`."""
+    for run in _of_the_worker(prefect, "RUNNING", "PENDING"):
+        _set_state(prefect, run, {"type": "CANCELLING", "message": "The stack is being ended."})
+    until = time.monotonic() + limit_s
+    while _of_the_worker(prefect, "CANCELLING") and time.monotonic() < until:
+        time.sleep(0.5)
+
+
+def declare_lost(prefect: str) -> int:
+    """Mark the runs of a worker that is no more as crashed, and return how many there were.
+
+    A machine that lost its power leaves them behind as running, and the next night would wait for their end.
+    """
+    lost = _of_the_worker(prefect, "RUNNING", "PENDING", "CANCELLING")
+    for run in lost:
+        _set_state(prefect, run, {"type": "CRASHED", "message": "The stack ended while this was running."})
+    return len(lost)
+
+
+def _of_the_worker(prefect: str, *states: str) -> list[str]:
+    # Those of a deployment: another command of this home may run a flow by itself.
+    query = {"state": {"type": {"any_": states}}, "deployment_id": {"is_null_": False}}
+    return [run["id"] for run in ask(f"{prefect}/api/flow_runs/filter", {"flow_runs": query}) or []]
+
+
+def _set_state(prefect: str, run: str, state: Mapping[str, str]) -> None:
+    ask(f"{prefect}/api/flow_runs/{run}/set_state", {"state": state, "force": True})

@@ -16,7 +16,7 @@ PORTS = ("ray-head", "ray-client", "ray-agent", "ray-dashboard-metrics", "ray-au
 """Ports that no person has use for; Ray takes fixed ones where none is given."""
 
 OBJECT_STORE_BYTES = 256 * 2**20
-PROBE_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 15.0
 # A hospital's proxy has no way to this machine's loopback.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -93,6 +93,8 @@ def worker(stack: Stack) -> Server:
         command=_python("prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL),
         # The pool alone may still be ready from a worker that ended a moment ago.
         answers=lambda: "started!" in log.read_text() and (ask(pool) or {}).get("status") == "READY",
+        # It asks a server beside it: a person at the page should not wait for 10 s.
+        environment={"PREFECT_WORKER_QUERY_SECONDS": "2"},
     )
 
 

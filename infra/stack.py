@@ -15,12 +15,14 @@ from filelock import FileLock, Timeout
 from infra.deployments import deploy, deployed
 from infra.processes import Owned, StackError, choose_ports, end, start, tail
 from infra.record import FILE, MARK, Stack, read_stack
+from infra.runs import cancel_running, declare_lost
 from infra.servers import POOL, PORTS, SERVERS, Server, ask, worker
 
 Say = Callable[[str], None]
 START_LIMIT_S = 240.0
 POLL_S = 0.5
-SERVER_GRACE_S = 5.0
+CANCEL_LIMIT_S = 60.0
+GRACE_S = 5.0
 RAY_PREFIX = "radloop-ray-"
 
 
@@ -116,6 +118,8 @@ def _start(stack: Stack, wish: Wish, say: Say) -> Stack:
     stack = stack.joined_by(*(_launch(server, stack, environment) for server in servers))
     _wait(servers, stack, say)
     ask(f"{stack.addresses['prefect']}/api/work_pools/", {"name": POOL, "type": "process"})
+    if lost := declare_lost(stack.addresses["prefect"]):
+        say(f"{lost} runs had not ended when the stack did: they count as crashed")
     hand = worker(stack)
     stack = stack.joined_by(_launch(hand, stack, environment))
     say("Deploying the flows, and starting a worker")
@@ -157,7 +161,6 @@ def _wait(servers: Iterable[Server], stack: Stack, say: Say) -> None:
 def _end(stack: Stack) -> int:
     # The worker first: a flow run that is told to end still reports so, and stops its Ray job.
     ended = end(item for item in stack.processes if item.name == "worker")
-    # Ray would take its time, and has nothing to save.
     ended += end(stack.processes, (MARK, stack.mark), SERVER_GRACE_S)
     if Path(stack.ray_temp).name.startswith(RAY_PREFIX):
         shutil.rmtree(stack.ray_temp, ignore_errors=True)

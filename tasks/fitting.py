@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,16 @@ def fit_on_cluster(
 
 @contextmanager
 def told(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
-    """Say a line for each finished epoch and log its metrics, while the block lasts."""
-    done = threading.Event()
+    """Log the metrics of each finished epoch and say a line, while the block lasts."""
+    teller, done = Teller(job, settings, say), threading.Event()
 
     def follow() -> None:
-        told_epochs = 0
-        while True:
+        last_look = False
+        while not last_look:
             last_look = done.wait(POLL_S)
-            told_epochs += _tell(job, settings, told_epochs, say)
-            if last_look:
-                return
+            # A tracking server may be away for a while: what it missed is told at the next look.
+            with suppress(EnvironmentFault):
+                teller.tell()
 
     # In a copy of the context, so that what is said reaches the log of the flow run.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(follow,), daemon=True)
@@ -122,24 +122,40 @@ def told(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> It
     finally:
         done.set()
         thread.join()
+    # Nothing is left to tell, unless the server is still away: then the fit fails.
+    teller.tell()
 
 
-def _tell(job: TrainingJob, settings: Settings, start: int, say: Callable[[str], None]) -> int:
-    from tasks.tracking import epoch_metrics, reachable
+@dataclass
+class Teller:
+    """Tells of a run's epochs, each once."""
 
-    fresh = read_history(job.folder)[start:]
-    if fresh:
-        epochs = job.train["epochs"]
+    job: TrainingJob
+    settings: Settings
+    say: Callable[[str], None]
+    told: int = 0
+
+    def tell(self) -> None:
+        """Log and say the epochs that were finished since the last time."""
+        from tasks.tracking import epoch_metrics, reachable
+
+        fresh = read_history(self.job.folder)[self.told :]
+        if not fresh:
+            return
+        with reachable(self.settings) as client:
+            client.log_batch(self.job.run_id, metrics=epoch_metrics(fresh))
+        self.told += len(fresh)
         for row in fresh:
-            left_s = (epochs - 1 - row["epoch"]) * row["seconds"]
-            say(
-                f"epoch {row['epoch'] + 1:.0f}/{epochs}  loss {row['train_loss']:.3f}  "
-                f"val loss {row['val_loss']:.3f}  val AUROC {row['val_auroc']:.3f}  "
-                f"{row['images_per_s']:.0f} images/s, at most {left_s:.0f} s left"
-            )
-        with reachable(settings) as client:
-            client.log_batch(job.run_id, metrics=epoch_metrics(fresh))
-    return len(fresh)
+            self.say(_line(row, self.job.train["epochs"]))
+
+
+def _line(row: Mapping[str, float], epochs: int) -> str:
+    left_s = (epochs - 1 - row["epoch"]) * row["seconds"]
+    return (
+        f"epoch {row['epoch'] + 1:.0f}/{epochs}  loss {row['train_loss']:.3f}  "
+        f"val loss {row['val_loss']:.3f}  val AUROC {row['val_auroc']:.3f}  "
+        f"{row['images_per_s']:.0f} images/s, at most {left_s:.0f} s left"
+    )
 
 
 def _trainer(job: TrainingJob, config: TrainConfig) -> Any:

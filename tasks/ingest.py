@@ -151,7 +151,7 @@ def write_problems(job: IngestJob, version: DatasetVersion, folder: Path) -> Pat
         return None
     path = folder / f"problems-{job.dataset}.csv"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file).writerows([("what", "where", "reason", "detail"), *rows])
     return path
 

@@ -1,5 +1,6 @@
 """The night, whole: real images in, a champion in the registry out, under a real Prefect, Ray and MLflow."""
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,9 +59,14 @@ def ct_request(data_dir: Path, **changes: Any) -> NightlyRequest:
 
 
 def write_part(data_dir: Path, path: Path) -> Path:
-    """Write the first rows of each part of the real PneumoniaMNIST."""
+    """Write some rows of each part of the real PneumoniaMNIST, which is sorted by class."""
     with np.load(data_dir / "pneumoniamnist.npz") as whole:
-        np.savez(path, **{name: whole[name][: ROWS[name.partition("_")[0]]] for name in whole.files})
+        parts = {name: (whole[name], ROWS[name.partition("_")[0]]) for name in whole.files}
+        spread = {
+            name: rows[np.linspace(0, len(rows) - 1, count).astype(int)]
+            for name, (rows, count) in parts.items()
+        }
+    np.savez(path, **spread)
     return path
 
 
@@ -96,6 +102,8 @@ def nights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         pneumonia = nightly(NightlyRequest.model_validate(night))
         below = reevaluate(ReevaluateRequest.model_validate({"dataset": "ct", "gate": GATE | {"floor": 1}}))
         yield Nights(activate(), first, quiet, larger, pneumonia, below, *records())
+        # Its farewell would go to a console that pytest has closed.
+        logging.getLogger("prefect").setLevel(logging.WARNING)
 
 
 @pytest.mark.slow

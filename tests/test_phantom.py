@@ -70,6 +70,20 @@ def test_the_second_day_leaves_the_files_of_the_first_alone(tmp_path: Path) -> N
     assert len(after) > len(before)
 
 
+def test_a_day_written_twice_changes_no_file(tmp_path: Path) -> None:
+    for day in (1, 2):
+        write_phantom(tmp_path, SMALL, day=day)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    write_phantom(tmp_path, SMALL, day=2)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_every_vendor_meets_every_encoding() -> None:
+    spec = PhantomSpec(patients=60)
+    pairs = {(s.number % len(VENDORS), s.number // len(VENDORS) % len(ENCODINGS)) for s in studies(spec, 1)}
+    assert len(pairs) == len(VENDORS) * len(ENCODINGS)
+
+
 def test_the_day_counts_what_ingest_finds(archive: tuple[Path, PhantomDay, PhantomDay]) -> None:
     folder, first, second = archive
     instances, refused = read_all(folder)

@@ -1,5 +1,6 @@
 """Keyed pseudonyms: the same every night, another with every key, and a key that others cannot read."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -87,3 +88,8 @@ def test_those_that_start_together_share_one_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(load_pseudonyms, [tmp_path / "key"] * 16))
     assert all(names == made[0] for names in made)
+
+
+def test_a_file_name_that_is_not_utf8_has_a_pseudonym() -> None:
+    name = os.fsdecode(b"M\xfcller/IM1")
+    assert Pseudonyms(bytes(32)).key("file", name) != Pseudonyms(bytes(32)).key("file", "Muller/IM1")

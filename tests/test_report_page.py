@@ -260,7 +260,12 @@ def test_epochs_are_counted_from_one() -> None:
 
 def test_the_kept_epoch_is_counted_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[object] = []
-    monkeypatch.setattr("tasks.report.figures.history_plot", lambda *told: drawn.append(told[2]) or "")
+
+    def note(*told: object) -> str:
+        drawn.append(told[2])
+        return ""
+
+    monkeypatch.setattr("tasks.report.figures.history_plot", note)
     render(replace(EMPTY, history=report().history, best_epoch=0))
     assert drawn == [1, 1]
 

@@ -41,6 +41,7 @@ PARENT = (
     f"import subprocess, time; print(subprocess.Popen({list(SLEEP)}).pid, flush=True); time.sleep(300)",
 )
 FAILING = (sys.executable, "-c", "import sys; print('no such door'); sys.exit(1)")
+MARK = ("RADLOOP_STACK", "mark-of-this-test")
 PORTS = dict.fromkeys(("prefect", "mlflow", "ray"))
 
 
@@ -54,7 +55,7 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Owned]]:
         return begun[-1]
 
     yield begin
-    end(begun, grace_s=0)
+    end(begun, MARK, grace_s=0)
 
 
 @pytest.fixture
@@ -73,6 +74,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[
     monkeypatch.setattr(stacks, "worker", server("worker"))
     monkeypatch.setattr(stacks, "deploy", hand_over)
     monkeypatch.setattr(stacks, "ask", lambda *_: None)
+    monkeypatch.setattr(stacks, "declare_lost", lambda *_: 0)
+    monkeypatch.setattr(stacks, "cancel_running", lambda *_: None)
     yield handed
     stacks.down(tmp_path)
 
@@ -119,34 +122,34 @@ def test_a_process_gets_its_environment(begin: Callable[..., Owned]) -> None:
 def test_ending_ends_the_children_too(begin: Callable[..., Owned]) -> None:
     owned = begin(PARENT)
     child = psutil.Process(int(first_line(owned)))
-    assert end([owned]) == 2
+    assert end([owned], MARK, grace_s=5) == 2
     assert not alive(child)
 
 
 def test_ending_is_firm_with_what_does_not_listen(begin: Callable[..., Owned]) -> None:
     owned = begin(DEAF)
     first_line(owned)
-    end([owned], grace_s=0.5)
+    end([owned], MARK, grace_s=0.5)
     assert owned.process() is None
 
 
 def test_ending_spares_the_new_owner_of_a_pid(begin: Callable[..., Owned]) -> None:
     owned = begin(SLEEP)
-    assert end([replace(owned, created=owned.created - 60)]) == 0
+    assert end([replace(owned, created=owned.created - 60)], MARK, grace_s=0) == 0
     assert owned.process() is not None
 
 
 def test_orphans_are_found_by_their_mark(begin: Callable[..., Owned]) -> None:
-    owned = begin(PARENT, RADLOOP_STACK="mark-of-this-test")
+    owned = begin(PARENT, RADLOOP_STACK=MARK[1])
     child = psutil.Process(int(first_line(owned)))
     os.kill(owned.pid, signal.SIGKILL)
-    end([owned], ("RADLOOP_STACK", "mark-of-this-test"))
+    end([owned], MARK, grace_s=5)
     assert not alive(child)
 
 
 def test_orphans_of_another_stack_are_spared(begin: Callable[..., Owned]) -> None:
     owned = begin(SLEEP, RADLOOP_STACK="another")
-    end([], ("RADLOOP_STACK", "mark-of-this-test"))
+    end([], MARK, grace_s=0)
     assert owned.process() is not None
 
 
@@ -405,8 +408,8 @@ def test_what_the_server_keeps_is_readable_without_it(stack: Running, client: Se
 
 @pytest.mark.slow
 def test_what_was_kept_without_the_server_is_readable_through_it(stack: Running, client: Settings) -> None:
-    embedded = Settings(home=client.home, mlflow_uri=None, artifacts=None)
-    run_id = note(MlflowClient(embedded.tracking_uri), "without the server", embedded.artifact_location)
+    location = (client.folder / "mlartifacts").as_uri()
+    run_id = note(MlflowClient(f"sqlite:///{client.folder / 'mlflow.db'}"), "without the server", location)
     served = MlflowClient(client.tracking_uri)
     assert Path(served.download_artifacts(run_id, "note.txt")).read_text() == "without the server"
 

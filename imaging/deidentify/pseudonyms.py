@@ -31,7 +31,8 @@ class Pseudonyms:
         >>> Pseudonyms(b"k").key("patient", "P1") == Pseudonyms(b"k").key("study", "P1")
         False
         """
-        message = f"{level}\0{identifier.strip()}".encode()
+        # File names need not be UTF-8: what os.fsdecode could not read comes as surrogates.
+        message = f"{level}\0{identifier.strip()}".encode(errors="surrogateescape")
         return hmac.new(self.secret, message, hashlib.sha256).hexdigest()[:DIGITS]
 
     @property

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 FIELD_MM = 380.0
 AIR_HU = -1000.0
 NOISE_HU = 25.0
-VESSELS = (10, 18)
-LESION_RADIUS_MM = (6.0, 14.0)
+VESSELS = (6, 11)
+VESSEL_RADIUS_MM = (1.2, 3.0)
+VESSEL_HU = (-300.0, 0.0)
+LESION_RADIUS_MM = (9.0, 15.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +102,14 @@ def _vessels(rng: np.random.Generator, lungs: tuple[Ellipse, Ellipse]) -> list[E
     vessels = []
     for _ in range(rng.integers(*VESSELS)):
         x_mm, y_mm = _place(rng, lungs, 0.85)
-        thin = rng.uniform(1.5, 4.5)
+        thin = rng.uniform(*VESSEL_RADIUS_MM)
         vessels.append(
             Ellipse(
                 x_mm=x_mm,
                 y_mm=y_mm,
                 a_mm=thin * rng.uniform(1.0, 3.0),
                 b_mm=thin,
-                hu=rng.uniform(-150, 60),
+                hu=rng.uniform(*VESSEL_HU),
                 angle=rng.uniform(0, math.pi),
             )
         )

@@ -150,8 +150,9 @@ def _labels(spec: PhantomSpec, painted: list[Painted], day: int) -> tuple[list[t
 def _write_labels(path: Path, rows: list[tuple[str, str]], *, first: bool) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([HEAD, *rows] if first else rows)
-    before = b"" if first else path.read_bytes()
-    _save(path, before + text.getvalue().encode())
+    before = "" if first else path.read_text()
+    if text.getvalue() not in before:
+        _save(path, (before + text.getvalue()).encode())
 
 
 def _file_bytes(dataset: Dataset) -> bytes:
@@ -167,5 +168,7 @@ def _array_bytes(array: NDArray[np.bool_]) -> bytes:
 
 
 def _save(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    # What is there already keeps its time: for a scan it has not changed.
+    if not path.exists() or path.read_bytes() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)

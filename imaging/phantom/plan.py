@@ -100,7 +100,6 @@ def _before(spec: PhantomSpec, day: int) -> int:
 def _study(spec: PhantomSpec, number: int, visit: int, day: int) -> Study:
     return Study(
         patient=patient(spec, number),
-        # Prime to the tables of vendors and encodings, so that all combinations come.
         number=number * 101 + visit,
         date=f"202601{day:02d}",
         uid=uid(spec, "study", number, visit),

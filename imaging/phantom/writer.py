@@ -76,7 +76,9 @@ def ct_object(hu: NDArray[np.float64], place: Place) -> Dataset:
     _patient_and_study(dataset, study)
     _series_and_frame(dataset, place, vendor)
     _pixels(dataset, hu, vendor, inverted=inverted)
-    _encode(dataset, ENCODINGS[list(ENCODINGS)[study.number % len(ENCODINGS)]])
+    # Divided first, so that every vendor meets every encoding.
+    encoding = study.number // len(VENDORS) % len(ENCODINGS)
+    _encode(dataset, list(ENCODINGS.values())[encoding])
     return dataset
 
 

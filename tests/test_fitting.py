@@ -1,0 +1,176 @@
+"""One fit: what it tells while it runs, and how an MLflow run ends when it fails."""
+
+import json
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from imaging.errors import EnvironmentFault, UserFault
+from models.config import TrainConfig
+from models.history import record
+from tasks import fitting, tracking
+from tasks.fitting import TrainingJob, told
+from tasks.requests import TrainRequest
+from tasks.settings import Settings
+from tasks.tracking import get_run, start_run
+from tasks.training import FLOW_RUN_TAG, begin, failing, known_candidate, newest_dataset, stop
+from tests.synthetic import register_bright, version_of
+
+
+@pytest.fixture
+def job(tracked: Settings, tmp_path: Path) -> TrainingJob:
+    """Return a training that has its run in MLflow and has not begun."""
+    run_id = start_run(tracked, "fitting", "run", {}, {FLOW_RUN_TAG: tmp_path.name})
+    return TrainingJob(
+        root=str(tmp_path),
+        dataset="d",
+        digest="0",
+        train=TrainConfig(epochs=3).model_dump(mode="json"),
+        run_folder=str(tmp_path / "run"),
+        run_id=run_id,
+        flow_run_id=tmp_path.name,
+    )
+
+
+@pytest.fixture(autouse=True)
+def short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "POLL_S", 0.02)
+
+
+def finish_epoch(job: TrainingJob, epoch: int) -> None:
+    numbers = {"train_loss": 0.7, "val_loss": 0.6, "val_auroc": 0.75, "images_per_s": 100.0, "seconds": 2.0}
+    record(job.folder, {"epoch": epoch} | numbers)
+
+
+def steps(settings: Settings, job: TrainingJob) -> list[int]:
+    client = MlflowClient(settings.tracking_uri)
+    return [metric.step for metric in client.get_metric_history(job.run_id, "val_auroc")]
+
+
+def wait_until(condition: Any) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not happen within 10 s")
+
+
+def test_an_epoch_is_told_while_the_training_goes_on(tracked: Settings, job: TrainingJob) -> None:
+    lines: list[str] = []
+    with told(job, tracked, lines.append):
+        finish_epoch(job, 0)
+        wait_until(lambda: lines)
+    assert "epoch 1/3" in lines[0]
+    assert "val AUROC 0.750  100 images/s, at most 4 s left" in lines[0]
+
+
+def test_every_epoch_is_told_and_logged_once(tracked: Settings, job: TrainingJob) -> None:
+    lines: list[str] = []
+    with told(job, tracked, lines.append):
+        for epoch in range(3):
+            finish_epoch(job, epoch)
+            wait_until(lambda: len(lines) == epoch + 1)  # noqa: B023
+    assert (len(lines), steps(tracked, job)) == (3, [0, 1, 2])
+
+
+def test_the_last_epochs_are_not_lost(tracked: Settings, job: TrainingJob) -> None:
+    with told(job, tracked, print):
+        pass
+    with told(job, tracked, print):
+        finish_epoch(job, 0)
+        finish_epoch(job, 1)
+    assert steps(tracked, job) == [0, 1]
+
+
+def away_for(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
+    """Let the tracking server be away for some calls; return the list of the calls so far."""
+    whole, made = tracking.reachable, []
+
+    @contextmanager
+    def sometimes(settings: Settings) -> Any:
+        made.append(1)
+        if len(made) <= calls:
+            raise EnvironmentFault("the MLflow server does not answer")
+        with whole(settings) as client:
+            yield client
+
+    monkeypatch.setattr(tracking, "reachable", sometimes)
+    return made
+
+
+def test_epochs_that_a_server_missed_are_logged_when_it_is_back(
+    tracked: Settings, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = away_for(monkeypatch, 3)
+    with told(job, tracked, print):
+        finish_epoch(job, 0)
+        wait_until(lambda: len(made) > 3)
+    assert steps(tracked, job) == [0]
+
+
+def test_a_server_that_stays_away_fails_the_fit(
+    tracked: Settings, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away_for(monkeypatch, 10_000)
+    with pytest.raises(EnvironmentFault, match="does not answer"), told(job, tracked, print):
+        finish_epoch(job, 0)
+
+
+def test_a_failure_of_the_training_is_the_one_that_is_raised(tracked: Settings, job: TrainingJob) -> None:
+    with pytest.raises(ZeroDivisionError), told(job, tracked, print):
+        finish_epoch(job, 0)
+        raise ZeroDivisionError
+    assert steps(tracked, job) == [0]
+
+
+def test_a_job_is_written_as_it_is(job: TrainingJob) -> None:
+    assert TrainingJob(**json.loads(job.write().read_text())) == job
+
+
+def test_a_run_that_fails_is_failed(tracked: Settings, job: TrainingJob) -> None:
+    with pytest.raises(KeyboardInterrupt), failing(job, tracked):
+        raise KeyboardInterrupt
+    assert get_run(tracked, job.run_id).info.status == "FAILED"
+
+
+def test_a_run_that_does_not_fail_is_left_open(tracked: Settings, job: TrainingJob) -> None:
+    with failing(job, tracked):
+        pass
+    assert get_run(tracked, job.run_id).info.status == "RUNNING"
+
+
+def test_what_a_flow_left_behind_is_ended(tracked: Settings, job: TrainingJob) -> None:
+    stop(job.flow_run_id, tracked)
+    assert get_run(tracked, job.run_id).info.status == "KILLED"
+
+
+def test_a_training_begins_with_its_data_and_configuration(tracked: Settings) -> None:
+    version = version_of(tracked.folder_store, name="fitting-begin")
+    request = TrainRequest.model_validate({"dataset": "fitting-begin", "training": {"seed": 7}})
+    job = begin.fn(request, tracked, "flow")
+    run = get_run(tracked, job.run_id)
+    assert (job.digest, job.train["seed"], job.flow_run_id) == (version.digest, 7, "flow")
+    assert (run.data.params["seed"], run.data.params["dataset.digest"]) == ("7", version.digest)
+    assert run.inputs.dataset_inputs[0].dataset.digest == version.digest
+
+
+def test_what_was_trained_before_is_found_by_data_and_configuration(tracked: Settings) -> None:
+    version = version_of(tracked.folder_store, name="fitting-known")
+    known = register_bright(tracked, "fitting-known")
+    request = TrainRequest(dataset="fitting-known", training=TrainConfig(network="small_cnn"))
+    assert known_candidate.fn(request, tracked) is None
+    key = f"{version.digest[:16]}-{request.training.digest}"
+    MlflowClient(tracked.tracking_uri).set_model_version_tag(known.name, "1", "training.key", key)
+    found = known_candidate.fn(request, tracked)
+    assert found is not None
+    assert (found.candidate.version, found.trained_now) == (1, False)
+    assert known_candidate.fn(request.model_copy(update={"again": True}), tracked) is None
+
+
+def test_a_dataset_that_is_not_there_is_refused_with_the_remedy(tracked: Settings) -> None:
+    with pytest.raises(UserFault, match=r"no dataset 'fitting-none'.*run `radloop ingest` first"):
+        newest_dataset(tracked, "fitting-none")
