@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
+from flows import stack_commands
 from flows.options import ask
 from imaging.errors import RadloopError
 from tasks.settings import Settings, activate
@@ -145,6 +146,9 @@ def reevaluate(source: Source = "", labels: Labels = None, name: Name = None, co
     if request.source:
         check_input(request)
     with_flow("reevaluate", request)
+
+
+stack_commands.register(app)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from imaging.errors import EnvironmentFault, UserFault
 from infra import stack
-from infra.deployments import TEMPLATE, fill
+from infra.deployments import TEMPLATE, deployed_time_zone, fill
 from infra.processes import StackError
 from infra.record import Stack, read_stack
 from infra.runs import Run, latest_runs, next_runs
@@ -31,7 +31,9 @@ Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column 
 Name = Annotated[str | None, typer.Option(help="Name of the dataset and of the model.")]
 Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="[default: a free one]")]
-TimeZone = Annotated[str | None, typer.Option(help="Of the schedules, as in Europe/Berlin. [default: UTC]")]
+TimeZone = Annotated[
+    str | None, typer.Option(help="Of the schedules, as in Europe/Berlin. [default: the last one, or UTC]")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +59,7 @@ def up(
     wish = stack.Wish(
         ports={"prefect": prefect_port, "mlflow": mlflow_port, "ray": ray_port},
         environment=settings.defaults(),
-        deployments=deployments(nightly, time_zone),
+        deployments=deployments(nightly, time_zone or deployed_time_zone(settings.folder)),
     )
     with faults():
         running = stack.up(settings.folder, wish, lambda line: console.print(line, highlight=False))

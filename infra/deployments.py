@@ -74,3 +74,10 @@ def deployed(home: Path) -> str:
     """Return the deployments that were handed over last, or nothing."""
     path = home / "prefect.yaml"
     return path.read_text() if path.exists() else ""
+
+
+def deployed_time_zone(home: Path) -> str | None:
+    """Return the time zone of the schedules that were handed over last; None where there were none."""
+    deployments = (yaml.safe_load(deployed(home)) or {}).get("deployments", [])
+    zones = (schedule.get("timezone") for item in deployments for schedule in item.get("schedules", []))
+    return next(zones, None)

@@ -159,9 +159,10 @@ def _wait(servers: Iterable[Server], stack: Stack, say: Say) -> None:
 
 
 def _end(stack: Stack) -> int:
-    # The worker first: a flow run that is told to end still reports so, and stops its Ray job.
-    ended = end(item for item in stack.processes if item.name == "worker")
-    ended += end(stack.processes, (MARK, stack.mark), SERVER_GRACE_S)
+    if stack.up:
+        cancel_running(stack.addresses["prefect"], CANCEL_LIMIT_S)
+    # Ray would take its time to end, and none of the servers has anything to save.
+    ended = end(stack.processes, (MARK, stack.mark), GRACE_S)
     if Path(stack.ray_temp).name.startswith(RAY_PREFIX):
         shutil.rmtree(stack.ray_temp, ignore_errors=True)
     (stack.home / FILE).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from imaging.errors import EnvironmentFault, UserFault
+from infra.runs import cancel_running, declare_lost
 from infra.servers import ask
 from tasks.cluster import stop_job
 from tasks.settings import Settings
@@ -166,9 +167,8 @@ def test_a_wrong_token_is_told_with_the_remedy(stack: Running, tmp_path: Path) -
 @pytest.mark.slow
 def test_cancelling_a_night_stops_its_training(stack: Running, client: Settings) -> None:
     run_id = night_in_training(stack)
-    address = f"{stack.record.addresses['prefect']}/api/flow_runs/{run_id}/set_state"
-    ask(address, {"state": {"type": "CANCELLING"}})
-    until(lambda: state(stack, run_id) == "Cancelled", "the end of the flow run")
+    cancel_running(stack.record.addresses["prefect"], limit_s=150)
+    assert state(stack, run_id) == "Cancelled"
     until(lambda: job_status(stack, f"prefect-{run_id}") in ENDED, "the end of the job")
     assert not running_in_mlflow(client, run_id)
 
@@ -180,3 +180,16 @@ def test_killing_the_process_of_a_night_stops_its_training(stack: Running, clien
     until(lambda: state(stack, run_id) == "Crashed", "the end of the flow run")
     until(lambda: job_status(stack, f"prefect-{run_id}") in ENDED, "the end of the job")
     assert not running_in_mlflow(client, run_id)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_lost_frees_the_next_night(stack: Running, client: Settings) -> None:
+    """A machine that lost its power leaves a run behind as running, with nobody who would end it."""
+    prefect = stack.record.addresses["prefect"]
+    deployment = ask(f"{prefect}/api/deployments/name/evaluate/evaluate")
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2099-01-01T00:00:00Z"}}
+    address = f"{prefect}/api/deployments/{deployment['id']}/create_flow_run"
+    run_id = ask(address, {"state": later, "parameters": deployment["parameters"]})["id"]
+    ask(f"{prefect}/api/flow_runs/{run_id}/set_state", {"state": {"type": "RUNNING"}, "force": True})
+    assert declare_lost(prefect) == 1
+    assert state(stack, run_id) == "Crashed"

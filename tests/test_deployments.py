@@ -11,7 +11,7 @@ import yaml
 
 from flows.stack_commands import deployments, nightly_request
 from imaging.errors import UserFault
-from infra.deployments import TEMPLATE, deploy, fill
+from infra.deployments import TEMPLATE, deploy, deployed_time_zone, fill
 from infra.processes import StackError
 from infra.runs import Run, next_runs
 from infra.servers import ask
@@ -79,6 +79,12 @@ def test_with_a_request_schedules_are_on() -> None:
 
 def test_the_time_zone_can_be_chosen() -> None:
     assert filled(night(), "Asia/Tokyo")["nightly"]["schedules"][0]["timezone"] == "Asia/Tokyo"
+
+
+def test_the_time_zone_is_remembered(tmp_path: Path) -> None:
+    assert deployed_time_zone(tmp_path) is None
+    (tmp_path / "prefect.yaml").write_text(deployments(night(), "Asia/Tokyo"))
+    assert deployed_time_zone(tmp_path) == "Asia/Tokyo"
 
 
 def test_an_unknown_time_zone_is_named() -> None:
@@ -173,6 +179,12 @@ def test_the_parameters_are_there(stack: Running) -> None:
         str(stack.labels),
         stack.name,
     )
+
+
+@pytest.mark.slow
+def test_the_night_is_remembered_for_the_next_up(stack: Running) -> None:
+    kept = NightlyRequest.model_validate_json((stack.record.home / "nightly.json").read_text())
+    assert (kept.source, kept.dataset) == (str(stack.archive), stack.name)
 
 
 @pytest.mark.slow

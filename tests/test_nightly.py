@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from imaging.dataset.version import newest_version, open_version
+from tasks.cluster import local_ray
 from tasks.ledger import entries
 from tasks.promotion import ledger_path
 from tasks.reevaluation import Reevaluation
@@ -97,9 +98,11 @@ def nights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with fresh_environment(), prefect_test_harness(server_startup_timeout=120):
         os.environ["RADLOOP_HOME"] = str(home)
         first, quiet = nightly(ct_request(data_dir)), nightly(ct_request(data_dir))
-        larger = nightly(ct_request(data_dir, preprocess={"size_px": 96}))
         night = {"source": str(rows), "dataset": "pneumonia", "training": TRAINING, "gate": GATE}
-        pneumonia = nightly(NightlyRequest.model_validate(night))
+        # The first night starts Ray itself; one Ray for the other two saves its start.
+        with local_ray(workers=2):
+            larger = nightly(ct_request(data_dir, preprocess={"size_px": 96}))
+            pneumonia = nightly(NightlyRequest.model_validate(night))
         below = reevaluate(ReevaluateRequest.model_validate({"dataset": "ct", "gate": GATE | {"floor": 1}}))
         yield Nights(activate(), first, quiet, larger, pneumonia, below, *records())
         # Its farewell would go to a console that pytest has closed.

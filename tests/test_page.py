@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, sync_playwright
 
+from infra.runs import latest_runs
 from infra.servers import ask
 from tasks.registry import newest
 from tasks.settings import Settings
@@ -114,6 +115,7 @@ def test_a_run_from_the_page_leaves_a_new_model_version(
     assert made is not None
     assert made.tags["network"] == "small_cnn"
     assert not [url for url in failed if not url.startswith(prefect)]
+    assert "Completed" in {run.state for run in latest_runs(prefect)}
 
 
 def fill_form(page: Page, archive: Path, labels: Path) -> None:
