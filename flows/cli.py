@@ -80,7 +80,7 @@ def run(
     check_input(request)
     with_flow("nightly", request)
     settings = activate()
-    (settings.folder / "nightly.json").write_text(request.model_dump_json(indent=1))
+    stack_commands.remember(settings, request)
     console.print(closing_words(settings, request.dataset), soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from flows.stack_commands import remember
 from imaging.errors import UserFault
 from imaging.phantom.archive import write_phantom
 from imaging.phantom.plan import PhantomSpec
@@ -32,6 +33,7 @@ def two_nights(console: Console, with_flow: Callable[[str, Any], Any], closing: 
             written = write_phantom(archive, PhantomSpec(), day=day)
             console.print(f"The made-up hospital has made {written.files} files today", highlight=False)
             with_flow("nightly", request_for(archive))
+    remember(settings, request_for(archive))
     console.print(closing(settings, NAME), soft_wrap=True)
 
 

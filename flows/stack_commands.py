@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
@@ -19,6 +19,10 @@ from infra.processes import StackError
 from infra.record import Stack, read_stack
 from infra.runs import Run, latest_runs, next_runs
 from tasks.settings import Settings, activate
+
+if TYPE_CHECKING:
+    # Loading it loads the registry's client, which takes seconds.
+    from tasks.requests import NightlyRequest
 
 console = Console()
 REMEMBERED = "nightly.json"
@@ -40,6 +44,13 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (up, status, down):
         app.command()(command)
+
+
+def remember(settings: Settings, request: "NightlyRequest") -> None:
+    """Keep a night that went well for the schedule, whose runs start in another folder."""
+    paths = {name: getattr(request, name) for name in ("source", "labels")}
+    absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
+    (settings.folder / REMEMBERED).write_text(request.model_copy(update=absolute).model_dump_json(indent=1))
 
 
 def up(

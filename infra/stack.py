@@ -151,7 +151,7 @@ def _wait(servers: Iterable[Server], stack: Stack, say: Say) -> None:
             if server.answers():
                 del silent[name]
                 still = f"; still waiting for {', '.join(silent)}" if silent else ""
-                say(f"{name} answers after {time.monotonic() - started:.0f} s{still}")
+                say(f"{name} answers after {time.time() - processes[name].created:.0f} s{still}")
         if silent and time.monotonic() - started > START_LIMIT_S:
             name = next(iter(silent))
             raise StackError(_cause(f"{name} does not answer after {START_LIMIT_S:.0f} s", processes[name]))

@@ -82,6 +82,8 @@ class Settings(BaseSettings):
             # Half a minute of patience with a server that restarts; MLflow's default is many minutes.
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
             "DO_NOT_TRACK": "true",
+            # A proxy for the outside must not stand before the servers of this machine.
+            "NO_PROXY": "127.0.0.1,localhost",
             "RAY_USAGE_STATS_ENABLED": "0",
             # The controller polls its workers; at the default of 2 s a report costs 2 s.
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+from infra.processes import Owned, end, start
 from infra.record import Stack, read_stack
 from tasks.settings import Settings, activate
+from tests.commands import MARK
 from tests.synthetic import write_archive
 
 REPOSITORY = Path(__file__).parent.parent
@@ -135,3 +137,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def client(stack: Running, environment: None) -> Settings:
     """Return the settings of a command that runs while the stack is up."""
     return activate(home=stack.record.home)
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., Owned]]:
+    """Return a function that starts a command; whatever it started is gone after the test."""
+    begun: list[Owned] = []
+
+    def begin(command: tuple[str, ...], **environment: str) -> Owned:
+        begun.append(start("it", command, environment, tmp_path / f"{len(begun)}.log"))
+        return begun[-1]
+
+    yield begin
+    end(begun, MARK, grace_s=0)
