@@ -1,6 +1,7 @@
 """Owns the tiny synthetic inputs that several test modules share."""
 
 import csv
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -249,3 +250,10 @@ def verdict(*, promote: bool, champion: float | None = None) -> Verdict:
         patients=20,
         examples=40,
     )
+
+
+def closed_port() -> int:
+    """Return a port of this machine at which nobody answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -17,13 +17,7 @@ from tasks import preflight
 from tasks.preflight import check_input, check_servers
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
-from tests.synthetic import write_archive
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+from tests.synthetic import closed_port, write_archive
 
 
 @contextmanager
