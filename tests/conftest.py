@@ -79,7 +79,8 @@ def plain_flows(monkeypatch: pytest.MonkeyPatch, environment: None) -> list[dict
     from prefect import Flow, Task
 
     left: list[dict[str, Any]] = []
-    for module in (import_module(f"flows.{name}") for name in FLOWS):
+    # All are loaded before one is changed: a flow that is loaded later would keep what it imports from a changed one.
+    for module in [import_module(f"flows.{name}") for name in FLOWS]:
         for name, value in vars(module).copy().items():
             if isinstance(value, Flow | Task):
                 monkeypatch.setattr(module, name, value.fn)

@@ -71,6 +71,7 @@ def test_the_answers_compared_above_are_not_all_alike(network: nn.Module) -> Non
     assert told[:, 1].std() > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "small_cnn"])
 def test_every_network_survives_the_export(name: str) -> None:
     network = sharp(name, 3)

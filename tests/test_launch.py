@@ -23,6 +23,7 @@ def tiny(count: int = 16) -> TrainData:
     return TrainData(train=rows, val=rows, classes=("plain", "lesion"))
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_line_an_epoch(tmp_path: Path) -> None:
     launch(TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=2), tiny(), tmp_path)
     assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1]
@@ -33,6 +34,7 @@ def test_the_checkpoint_is_where_it_is_said_to_be(tmp_path: Path) -> None:
     assert (folder / "best.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_fault_in_one_process_ends_all_and_is_told(tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException, match="1 training images for 2 workers"):
         launch(TrainConfig(network="small_cnn", epochs=1, batch_size=8, workers=2), tiny(1), tmp_path)
