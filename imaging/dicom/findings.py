@@ -1,0 +1,43 @@
+"""Owns what can be found on the way from slices to volumes, in one table."""
+
+from dataclasses import dataclass
+
+FINDINGS: dict[str, str] = {
+    # Why a slice is in no volume.
+    "no-geometry": "the position or the orientation of the slice is missing or damaged",
+    "bad-orientation": "the direction cosines are not of length 1 or not at a right angle",
+    "duplicate-position": "the same position comes again and nothing tells the copies apart: the first is kept",
+    # Why slices of a series are in several volumes.
+    "several-series": "the slices are of several series",
+    "mixed-orientation": "the slices are turned differently, as localizers are",
+    "mixed-size": "the slices differ in rows or columns",
+    "mixed-spacing": "the pixel spacing differs, or the distance of the slices does from one stretch to the next",
+    "several-stacks": "the series says that it has several stacks (StackID)",
+    "several-times": "the same positions come at several times",
+    "several-echoes": "the same positions come with several echo times",
+    "several-b-values": "the same positions come with several diffusion weightings",
+    "several-types": "the same positions come as several types of image (ImageType), as magnitude and phase",
+    "several-acquisitions": "the same positions come from several acquisitions",
+    "side-by-side": "several fields of view lie beside each other in the same planes",
+    "copies-untold": "the same positions come several times and only the instance numbers tell them apart",
+    # What is to be known of a volume.
+    "gap": "slices are missing between others",
+    "uneven-spacing": "slices lie off the even grid along the normal that the affine describes",
+    "crooked": "slices lie off a straight line within their planes",
+    "tilted": "the way from slice to slice is not along the normal: the affine is sheared",
+    "other-step": "SpacingBetweenSlices differs from the distance of the positions, which is taken",
+    "single-slice": "a volume of one slice: its thickness stands for the distance of slices",
+    "detector-spacing": "the spacing is that at the detector, not in the patient (ImagerPixelSpacing)",
+    "scanned-spacing": "the spacing is that of a scanned film, not of the patient (NominalScannedPixelSpacing)",
+    "relative-spacing": "only the ratio of the spacings is known (PixelAspectRatio)",
+    "no-spacing": "no spacing is known: pixels count as 1 mm",
+}
+"""Code -> what it says; the details of a finding are numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a person or a policy has to know of a volume; `code` is a key of FINDINGS."""
+
+    code: str
+    detail: str = ""

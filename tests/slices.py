@@ -1,0 +1,73 @@
+"""Owns the synthetic headers of slices that the tests of volumes share, and short words for what came out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from imaging.dicom.geometry import Attributes
+from imaging.dicom.volume import Sorted, Stack
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
+CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+OBLIQUE = (0.8, 0.36, 0.48, -0.6, 0.48, 0.64)
+ORIENTATIONS = [AXIAL, SAGITTAL, CORONAL, OBLIQUE]
+
+
+def one(z: float, cosines: Sequence[float] = AXIAL, **changes: Any) -> dict[str, Any]:
+    """Return a slice at `z` mm along its normal; None takes an attribute out."""
+    unit = np.cross(cosines[:3], cosines[3:])
+    plain = {
+        "SeriesInstanceUID": "1.2",
+        "ImageOrientationPatient": tuple(map(float, cosines)),
+        "ImagePositionPatient": tuple((np.array([-100.0, -50, 20]) + z * unit).tolist()),
+        "PixelSpacing": (0.5, 0.25),
+        "Rows": (64.0,),
+        "Columns": (32.0,),
+    }
+    return {name: value for name, value in (plain | changes).items() if value is not None}
+
+
+def series(*at: float, cosines: Sequence[float] = AXIAL, **changes: Any) -> list[dict[str, Any]]:
+    """Return slices at positions along the normal, numbered as they come."""
+    return [one(z, cosines, InstanceNumber=(float(n),), **changes) for n, z in enumerate(at, 1)]
+
+
+def only(found: Sorted) -> Stack:
+    """Return the one volume that there is."""
+    assert len(found.stacks) == 1
+    return found.stacks[0]
+
+
+def codes(found: Sorted) -> set[str]:
+    """Return the codes of all findings."""
+    return {finding.code for stack in found.stacks for finding in stack.findings}
+
+
+def detail(found: Sorted, code: str) -> str:
+    """Return what the first finding of a code says."""
+    return next(f.detail for stack in found.stacks for f in stack.findings if f.code == code)
+
+
+def orders(found: Sorted) -> set[frozenset[int]]:
+    """Return which slices came together."""
+    return {frozenset(stack.order) for stack in found.stacks}
+
+
+def seen(found: Sorted) -> list[object]:
+    """Return all that can be seen of volumes but which slice is which."""
+    return [(s.places, s.affine.tolist(), s.spacing_mm, s.findings, s.label) for s in found.stacks]
+
+
+def off_mm(stacked: Stack, slices: Sequence[Attributes]) -> float:
+    """Return how far the affine puts first pixels from where the slices say that they are."""
+    said = np.array([slices[n]["ImagePositionPatient"] for n in stacked.order], float)
+    put = np.array([stacked.affine @ (0, 0, k, 1) for k in stacked.places])[:, :3]
+    return float(np.abs(said - put).max())
+
+
+def tilt(degrees: float) -> list[dict[str, Any]]:
+    """Return a series whose table moves at an angle to the normal."""
+    down = np.tan(np.radians(degrees))
+    return [one(5.0 * n, ImagePositionPatient=(0.0, 5.0 * n * down, 5.0 * n)) for n in range(4)]
