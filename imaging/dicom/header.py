@@ -1,14 +1,11 @@
 """Owns what is read from a header: the identifiers ingest needs and a short list of harmless attributes."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
-
-from imaging.dicom.parse import reading
+from imaging.dicom.attributes import Attributes, first, text
+from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.errors import DataFault
 
 UID_FORM = re.compile(r"[0-9.]{1,64}")
@@ -37,86 +34,48 @@ class Header:
     attributes: Mapping[str, str | float]
 
 
-def read_header(dataset: Dataset, modality: str) -> Header:
-    """Check that a data set is one grey-scale image of `modality` with its identifiers, in that order.
+def read_header(attributes: Attributes, modality: str, *, has_pixels: bool) -> Header:
+    """Check that an object is an image of `modality` with its identifiers, in that order.
 
-    Raises DataFault: "missing-identifier", "wrong-modality", "no-pixels", "unsupported" or "unreadable".
+    Raises DataFault: "missing-identifier", "wrong-modality", "no-pixels" or "unsupported".
     """
-    with reading("unreadable"):
-        header = Header(
-            patient_id=_patient_id(dataset),
-            study_uid=_uid(dataset, "StudyInstanceUID"),
-            series_uid=_uid(dataset, "SeriesInstanceUID"),
-            sop_instance_uid=_uid(dataset, "SOPInstanceUID"),
-            attributes=_attributes(dataset),
-        )
-        _check_modality(dataset, modality)
-        _check_kind(dataset)
+    header = Header(
+        patient_id=_patient_id(attributes),
+        study_uid=_uid(attributes, "StudyInstanceUID"),
+        series_uid=_uid(attributes, "SeriesInstanceUID"),
+        sop_instance_uid=_uid(attributes, "SOPInstanceUID"),
+        attributes=_harmless(attributes),
+    )
+    found = text(attributes, "Modality")
+    if found != modality:
+        raise DataFault("wrong-modality", f"Modality is {_quoted(found)}, {modality!r} is expected")
+    if not has_pixels:
+        raise DataFault("no-pixels")
+    photometric = text(attributes, "PhotometricInterpretation")
+    if photometric not in PHOTOMETRIC:
+        raise DataFault("unsupported", f"PhotometricInterpretation is {_quoted(photometric)}")
     return header
 
 
-def number(dataset: Dataset, keyword: str) -> float | None:
-    """Return an attribute's first value as a finite number, or None where there is no such value.
-
-    >>> dataset = Dataset()
-    >>> dataset.PixelSpacing = [0.5, 0.7]
-    >>> number(dataset, "PixelSpacing"), number(dataset, "KVP")
-    (0.5, None)
-    """
-    try:
-        value = float(text(dataset, keyword))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def text(dataset: Dataset, keyword: str) -> str:
-    """Return an attribute's first value as text, empty where there is none."""
-    value = dataset.get(keyword)
-    if isinstance(value, MultiValue):
-        value = next(iter(value), None)
-    return "" if value is None else str(value).strip(" \0")
-
-
-def _patient_id(dataset: Dataset) -> str:
-    value = dataset.get("PatientID")
-    # A backslash parts a value in two: with the first part alone, two patients could become one.
-    parts = value if isinstance(value, MultiValue) else [value or ""]
-    patient_id = "\\".join(map(str, parts)).strip(" \0")
+def _patient_id(attributes: Attributes) -> str:
+    patient_id = text(attributes, "PatientID")
     if not patient_id:
         raise DataFault("missing-identifier", "PatientID is empty")
     return patient_id
 
 
-def _uid(dataset: Dataset, keyword: str) -> str:
-    uid = str(dataset.get(keyword) or "").strip(" \0")
+def _uid(attributes: Attributes, keyword: str) -> str:
+    uid = text(attributes, keyword)
     if not UID_FORM.fullmatch(uid):
         raise DataFault("missing-identifier", f"{keyword} is not a UID")
     return uid
 
 
-def _attributes(dataset: Dataset) -> dict[str, str | float]:
-    texts = {name: text(dataset, keyword) for name, keyword in TEXTS.items()}
-    numbers = {name: number(dataset, keyword) for name, keyword in NUMBERS.items()}
-    found = {name: value for name, value in texts.items() if value}
-    return {**found, **{name: value for name, value in numbers.items() if value is not None}}
-
-
-def _check_modality(dataset: Dataset, modality: str) -> None:
-    found = text(dataset, "Modality")
-    if found != modality:
-        raise DataFault("wrong-modality", f"Modality is {_quoted(found)}, {modality!r} is expected")
-
-
-def _check_kind(dataset: Dataset) -> None:
-    if "PixelData" not in dataset:
-        raise DataFault("no-pixels")
-    for keyword in ("SamplesPerPixel", "NumberOfFrames"):
-        if (number(dataset, keyword) or 1) != 1:
-            raise DataFault("unsupported", f"{keyword} is {number(dataset, keyword):g}, 1 is expected")
-    photometric = text(dataset, "PhotometricInterpretation")
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise DataFault("unsupported", f"PhotometricInterpretation is {_quoted(photometric)}")
+def _harmless(attributes: Attributes) -> dict[str, str | float]:
+    texts = {name: text(attributes, keyword).split("\\")[0].strip() for name, keyword in TEXTS.items()}
+    numbers = {name: first(attributes, keyword) for name, keyword in NUMBERS.items()}
+    found: dict[str, str | float] = {name: value for name, value in texts.items() if value}
+    return found | {name: value for name, value in numbers.items() if value is not None}
 
 
 def _quoted(code: str) -> str:

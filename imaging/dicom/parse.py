@@ -19,13 +19,16 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from imaging.dicom.limits import LIMITS, check_limit
+from imaging.dicom.structure import check_structure
 from imaging.errors import DataFault, RadloopError
 
 MAGIC_AT = 128
 META_GROUP = 0x0002
 FIRST_GROUPS = (META_GROUP, 0x0008)
 UNDEFINED_LENGTH = 0xFFFFFFFF
-INFLATED_LIMIT_BYTES = 256 * 2**20
+FREE_RATIO_BYTES = 2**16
+"""A short file may deflate by any ratio: a header of zeros does no harm."""
 CUT_SHORT = (EOFError, OSError, struct.error)
 """What pydicom raises when the bytes end inside a sequence or an element's header."""
 
@@ -44,6 +47,10 @@ def reading(reason: str) -> Iterator[None]:
             yield
     except RadloopError:
         raise
+    except RecursionError:
+        raise DataFault("too-deep", "sequences lie in one another beyond what can be followed") from None
+    except MemoryError:
+        raise DataFault("out-of-memory") from None
     except Exception as error:
         raise DataFault(reason, type(error).__name__) from None
     finally:
@@ -54,7 +61,7 @@ def parse(data: bytes) -> Dataset:
     """Parse a whole DICOM file, with or without a preamble (PS3.10 section 7).
 
     The data set's `file_meta` always names a transfer syntax. Raises DataFault: "not-dicom", "dicomdir",
-    "truncated" or "unreadable".
+    "truncated", "unreadable", or the name of a limit.
 
     >>> parse(b"Dear colleague")
     Traceback (most recent call last):
@@ -62,6 +69,7 @@ def parse(data: bytes) -> Dataset:
     """
     stream = BytesIO(data)
     stream.seek(_start(data))
+    check_limit("too-large", "the size of the data set in bytes", len(data), LIMITS.parsed_bytes)
     with reading("unreadable"):
         try:
             return _parse(stream)
@@ -97,6 +105,7 @@ def _parse(stream: BytesIO) -> Dataset:
     if syntax == DeflatedExplicitVRLittleEndian:
         stream = BytesIO(_inflate(stream.read()))
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    check_structure(stream.getbuffer(), stream.tell(), implicit=implicit, little=little)
     dataset = read_dataset(stream, implicit, little, stop_when=_refuse_overrun(stream))
     if not len(dataset):
         # pydicom throws everything away when the bytes end before a sequence's delimiter.
@@ -122,11 +131,12 @@ def _refuse_overrun(stream: BytesIO, last_group: int = 0xFFFF) -> Callable[[Base
 
 
 def _inflate(data: bytes) -> bytes:
-    """Undo the deflated transfer syntax (PS3.5 A.5) within a limit on memory."""
+    """Undo the deflated transfer syntax (PS3.5 A.5) within limits on size and ratio."""
+    limit = min(LIMITS.inflated_bytes, max(len(data), FREE_RATIO_BYTES) * LIMITS.inflate_ratio)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    plain = inflater.decompress(data, INFLATED_LIMIT_BYTES)
+    plain = inflater.decompress(data, limit)
     if inflater.unconsumed_tail:
-        raise DataFault("unreadable", f"the data set inflates to more than {INFLATED_LIMIT_BYTES} bytes")
+        raise DataFault("inflate-bomb", f"{len(data)} deflated bytes become more than {limit}")
     if not inflater.eof:
         raise DataFault("truncated", f"the deflated data set ends after {len(data)} bytes")
     return plain

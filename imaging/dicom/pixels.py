@@ -1,112 +1,212 @@
-"""Owns the way from stored pixel data to modality units, and the window that the file asks for."""
+"""Owns the way from the bytes of a frame to its stored values, whatever the transfer syntax."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.encaps import parse_fragments
-from pydicom.pixels.processing import apply_modality_lut
+from pydicom.encaps import encapsulate
+from pydicom.pixels.processing import convert_color_space
+from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes
 
-from imaging.dicom.codecs import find_decoder
-from imaging.dicom.header import number, text
+from imaging.dicom.attributes import Attributes, first, text, whole
+from imaging.dicom.codecs import PLUGIN, check_claim, decode_grey, find_decoder
+from imaging.dicom.codestream import codestream_size
+from imaging.dicom.limits import LIMITS, check_limit
+from imaging.dicom.opened import Opened
 from imaging.dicom.parse import reading
+from imaging.dicom.walk import Buffer
 from imaging.errors import DataFault
-from imaging.preprocess import Window
 
-PIXEL_LIMIT = 2**26
-"""The most pixels of one image: 8192 x 8192. A header of 600 bytes can ask for terabytes."""
-
-RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
-"""The factors of PS3.3 C.11.1 and what holds where a file has none."""
-
-LINEAR_EQUIVALENT: dict[str, tuple[float, float]] = {"LINEAR": (0.0, 0.0), "LINEAR_EXACT": (0.5, 1.0)}
-"""VOI LUT Function (PS3.3 C.11.2.1.3): what to add to center and width to say the same as LINEAR."""
+NATIVE_BITS = (8, 16, 32)
+PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+"""Where pydicom keeps pixels that it parsed itself: floating-point ones (PS3.3 C.7.6.24), and of doubtful files."""
+SUBSAMPLED = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}
+"""Photometric interpretations whose native form leaves out colour samples (PS3.3 C.7.6.3.1.2): samples a pixel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pixels:
-    """One decoded image: values (rows, columns) in modality units and how the file wants it shown."""
+class Layout:
+    """How the samples of a frame lie in its bytes, PS3.3 C.7.6.3."""
 
-    values: NDArray[np.float32]
-    window: Window | None
-    inverted: bool
+    rows: int
+    columns: int
+    samples: int
+    frames: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    planar: bool
+    photometric: str
+
+    @property
+    def frame_bits(self) -> int:
+        """The number of bits of one native frame."""
+        samples = SUBSAMPLED.get(self.photometric, self.samples)
+        return self.rows * self.columns * samples * self.bits_allocated
 
 
-def read_pixels(dataset: Dataset) -> Pixels:
-    """Decode the one frame of a grey-scale data set that `read_header` let pass.
+def layout_of(attributes: Attributes) -> Layout:
+    """Return the layout that a header tells; raise DataFault "undecodable" or "too-large" where it tells none."""
+    needed = {name: first(attributes, name) for name in ("Rows", "Columns", "BitsAllocated")}
+    for name, value in needed.items():
+        if not value or value < 1:
+            raise DataFault("undecodable", f"{name} is missing or no positive number")
+    allocated = whole(attributes, "BitsAllocated", 0)
+    stored = whole(attributes, "BitsStored", allocated)
+    layout = Layout(
+        rows=whole(attributes, "Rows", 0),
+        columns=whole(attributes, "Columns", 0),
+        samples=whole(attributes, "SamplesPerPixel", 1),
+        frames=whole(attributes, "NumberOfFrames", 1) or 1,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=whole(attributes, "HighBit", stored - 1),
+        signed=whole(attributes, "PixelRepresentation", 0) == 1,
+        planar=whole(attributes, "PlanarConfiguration", 0) == 1,
+        photometric=text(attributes, "PhotometricInterpretation"),
+    )
+    _check(layout)
+    return layout
 
-    Raises DataFault "truncated" or "undecodable", and EnvironmentFault for a decoder that is not installed.
-    """
-    with reading("undecodable"):
-        decoder = find_decoder(dataset.file_meta.TransferSyntaxUID)
-        _check_length(dataset, decoder.is_encapsulated)
-        stored, _ = decoder.as_array(dataset, index=0)
-        values = _modality_values(stored, dataset)
-        if not np.isfinite(values).all():
-            raise DataFault("undecodable", "the rescaled values are too large for single precision")
-        return Pixels(
-            values=values,
-            window=file_window(dataset),
-            inverted=text(dataset, "PhotometricInterpretation") == "MONOCHROME1",
+
+def _check(layout: Layout) -> None:
+    check_limit("too-large", "Rows", layout.rows, LIMITS.rows_columns)
+    check_limit("too-large", "Columns", layout.columns, LIMITS.rows_columns)
+    check_limit(
+        "too-large", "the decoded size of a frame in bytes", layout.frame_bits // 8, LIMITS.frame_bytes
+    )
+    check_limit("too-large", "NumberOfFrames", layout.frames, LIMITS.frames)
+    if layout.samples not in (1, 3):
+        raise DataFault("unsupported", f"SamplesPerPixel is {layout.samples}, 1 or 3 is expected")
+    if layout.frames < 1:
+        raise DataFault("undecodable", f"NumberOfFrames is {layout.frames}")
+    if (
+        not 1 <= layout.bits_stored <= layout.bits_allocated
+        or not 0 <= layout.high_bit < layout.bits_allocated
+    ):
+        raise DataFault(
+            "undecodable",
+            f"BitsAllocated, BitsStored and HighBit are {layout.bits_allocated}, {layout.bits_stored} "
+            f"and {layout.high_bit}, which do not fit together",
         )
 
 
-def rescale(stored: NDArray[np.integer], slope: float, intercept: float) -> NDArray[np.float32]:
-    """Map stored values to the modality's units (Hounsfield for CT), PS3.3 C.11.1.
-
-    >>> rescale(np.array([0, 1024]), 1.0, -1024.0)
-    array([-1024.,     0.], dtype=float32)
-    """
-    return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-
-
-def file_window(dataset: Dataset) -> Window | None:
-    """Return the first window of a file as a LINEAR one, or None where it has none that is linear and valid.
-
-    >>> dataset = Dataset()
-    >>> dataset.WindowCenter, dataset.WindowWidth = [0, 40], [100, 400]
-    >>> dataset.VOILUTFunction = "LINEAR_EXACT"
-    >>> file_window(dataset)
-    Window(center=0.5, width=101.0)
-    """
-    shift = LINEAR_EQUIVALENT.get(text(dataset, "VOILUTFunction") or "LINEAR")
-    center, width = number(dataset, "WindowCenter"), number(dataset, "WindowWidth")
-    if shift is None or center is None or width is None or width + shift[1] <= 1:
-        return None
-    return Window(center=center + shift[0], width=width + shift[1])
-
-
-def _check_length(dataset: Dataset, encapsulated: bool) -> None:
-    """Refuse pixel data that is shorter, or an image that is larger, than the header may say."""
-    pixels = int(dataset.Rows) * int(dataset.Columns)
-    if pixels > PIXEL_LIMIT:
-        raise DataFault("undecodable", f"Rows x Columns is {pixels}, the limit is {PIXEL_LIMIT}")
-    if encapsulated:
-        fragments, _ = parse_fragments(dataset.PixelData)
+def check_present(opened: Opened, layout: Layout) -> None:
+    """Raise DataFault "truncated" where the bytes, or the fragments, are fewer than the frames need."""
+    if opened.encapsulated:
         # The first item is the Basic Offset Table (PS3.5 A.4), never an image.
-        present, needed, unit = fragments - 1, 1, "fragments"
+        present, needed, unit = max(len(opened.pixels) - 1, 0), layout.frames, "fragments"
     else:
-        present, needed, unit = (
-            len(dataset.PixelData),
-            (pixels * int(dataset.BitsAllocated) + 7) // 8,
-            "bytes",
-        )
+        present = sum(length for _, length in opened.pixels)
+        needed, unit = (layout.frame_bits * layout.frames + 7) // 8, "bytes"
     if present < needed:
-        raise DataFault("truncated", f"PixelData has {max(present, 0)} {unit}, {needed} are needed")
+        raise DataFault("truncated", f"PixelData has {present} {unit}, {needed} are needed")
 
 
-def _modality_values(stored: NDArray[np.integer], dataset: Dataset) -> NDArray[np.float32]:
-    if "ModalityLUTSequence" in dataset:
-        return apply_modality_lut(stored, dataset).astype(np.float32)
-    slope, intercept = (_factor(dataset, keyword, default) for keyword, default in RESCALE)
-    return rescale(stored, slope, intercept)
+def stored_frame(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+    """Return the stored values of one frame: (rows, columns), or (rows, columns, 3) of colour, as RGB.
+
+    What lies outside BitsStored is cut off (overlays of the old kind) and signs are extended. A native frame
+    is a view of the file's bytes where nothing has to be changed.
+    """
+    if not opened.encapsulated and _is_simple(opened, layout):
+        stored = tidy(_native(opened, layout, index), layout, layout.bits_stored, layout.high_bit)
+        if layout.photometric == "YBR_FULL":
+            return np.asarray(convert_color_space(stored, "YBR_FULL", "RGB"))
+        return stored
+    with reading("undecodable"):
+        return _decoded(opened, layout, index) if opened.encapsulated else _by_pydicom(opened, layout, index)
 
 
-def _factor(dataset: Dataset, keyword: str, default: float) -> float:
-    if dataset.get(keyword) in (None, ""):
-        return default
-    value = number(dataset, keyword)
-    if value is None:
-        raise DataFault("undecodable", f"{keyword} is not a finite number")
-    return value
+def _is_simple(opened: Opened, layout: Layout) -> bool:
+    """Say whether a native frame is whole bytes of whole numbers, least significant first."""
+    return (
+        opened.syntax != ExplicitVRBigEndian
+        and bool(opened.pixels)
+        and layout.bits_allocated in NATIVE_BITS
+        and layout.photometric not in SUBSAMPLED
+    )
+
+
+def _native(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+    start = opened.pixels[0][0] + index * layout.frame_bits // 8
+    count = layout.rows * layout.columns * layout.samples
+    kind = f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
+    flat = np.frombuffer(opened.data, kind, count, start)
+    if layout.samples == 1:
+        return flat.reshape(layout.rows, layout.columns)
+    if layout.planar:
+        return flat.reshape(layout.samples, layout.rows, layout.columns).transpose(1, 2, 0)
+    return flat.reshape(layout.rows, layout.columns, layout.samples)
+
+
+def tidy(stored: NDArray[Any], layout: Layout, bits: int, high_bit: int) -> NDArray[Any]:
+    """Return values of which `bits` up to `high_bit` count, with their sign (PS3.5 8.1.1).
+
+    >>> said = {"Rows": (1.0,), "Columns": (1.0,), "BitsAllocated": (16.0,), "PixelRepresentation": (1.0,)}
+    >>> tidy(np.array([[0x0FFF]], np.uint16), layout_of(said), 12, 11)
+    array([[-1]], dtype=int16)
+    """
+    width = stored.dtype.itemsize * 8
+    meant: NDArray[Any] = stored.view(f"{'i' if layout.signed else 'u'}{stored.dtype.itemsize}")
+    if bits >= width:
+        return meant
+    shifted: NDArray[Any] = np.right_shift(np.left_shift(meant, width - 1 - high_bit), width - bits)
+    return shifted
+
+
+def _decoded(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+    # Asked first: a decoder that is missing is no fault of the file.
+    find_decoder(opened.syntax)
+    frame, shape = opened.fragment(index), (layout.rows, layout.columns)
+    if layout.samples == 1:
+        found = decode_grey(frame, opened.syntax, shape, layout.bits_allocated)
+        if found is not None:
+            return tidy(found, layout, *_meant_bits(opened, layout, frame))
+    check_claim(frame, shape, layout.samples)
+    return _by_pydicom(opened, layout, index)
+
+
+def _meant_bits(opened: Opened, layout: Layout, frame: Buffer) -> tuple[int, int]:
+    """Return how many bits count, and the highest of them.
+
+    Of fewer bits than BitsStored the codestream knows, and of JPEG 2000 always: signs sit at its precision.
+    """
+    size = codestream_size(frame)
+    if size is not None and (size.bits < layout.bits_stored or opened.syntax in JPEG2000TransferSyntaxes):
+        return size.bits, size.bits - 1
+    return layout.bits_stored, layout.high_bit
+
+
+def _by_pydicom(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+    decoder = find_decoder(opened.syntax)
+    if opened.encapsulated:
+        plugin = PLUGIN if PLUGIN in decoder.available_plugins else ""
+        alone = replace(layout, frames=1)
+        frame = encapsulate([bytes(opened.fragment(index))])
+        stored, _ = decoder.as_array(frame, index=0, decoding_plugin=plugin, **_options(alone))
+    elif opened.dataset is not None and opened.dataset.keys() & PIXELS:
+        stored, _ = decoder.as_array(opened.dataset, index=index)
+    else:
+        start, length = opened.pixels[0]
+        value = bytes(memoryview(opened.data)[start : start + length])
+        stored, _ = decoder.as_array(value, index=index, **_options(layout))
+    return np.asarray(stored)
+
+
+def _options(layout: Layout) -> dict[str, Any]:
+    return {
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": layout.samples,
+        "number_of_frames": layout.frames,
+        "bits_allocated": layout.bits_allocated,
+        "bits_stored": layout.bits_stored,
+        "pixel_representation": int(layout.signed),
+        "planar_configuration": int(layout.planar),
+        "photometric_interpretation": layout.photometric,
+        "pixel_keyword": "PixelData",
+        "pixel_vr": "OB" if layout.bits_allocated <= 8 else "OW",
+    }

@@ -1,0 +1,64 @@
+"""Owns the bytes of files on their way to a reader: one buffer is used again and again."""
+
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imaging.errors import DataFault, EnvironmentFault
+
+MAPPED_BYTES = 64 * 2**20
+"""From this size on a file is mapped: frames of a large object are read one by one."""
+
+
+class FileBuffer:
+    """Reads files into the same memory: a fresh buffer of half a megabyte costs three times the read.
+
+    What `load` returns is valid until the next call, so images must be prepared or copied before.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = bytearray(2**20)
+
+    def load(self, path: Path, limit_bytes: int) -> memoryview:
+        """Return the bytes of a file; raise DataFault "too-large" above the limit."""
+        with _open(path) as (descriptor, size):
+            if size > limit_bytes:
+                raise DataFault("too-large", f"the file has {size} bytes, the limit is {limit_bytes}")
+            if size >= MAPPED_BYTES:
+                return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+            return self._read(descriptor, size)
+
+    def head(self, path: Path, count: int) -> tuple[memoryview, int]:
+        """Return the first bytes of a file, at most `count`, and the size of the whole."""
+        with _open(path) as (descriptor, size):
+            return self._read(descriptor, min(size, count)), size
+
+    def _read(self, descriptor: int, size: int) -> memoryview:
+        if size > len(self._bytes):
+            self._bytes = bytearray(size + size // 4)
+        view, at = memoryview(self._bytes), 0
+        while at < size:
+            count = os.preadv(descriptor, [view[at:size]], at)
+            if not count:
+                break  # the file became shorter meanwhile: its own lengths will tell
+            at += count
+        return view[:at]
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[int, int]]:
+    descriptor = -1
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        yield descriptor, os.fstat(descriptor).st_size
+    except OSError as error:
+        # The message of an OSError quotes a path, and the path may name a patient.
+        raise EnvironmentFault(
+            f"cannot read a file of the source ({error.strerror}): "
+            "check its permissions and that it is still mounted"
+        ) from None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -1,0 +1,129 @@
+"""Owns the list of attributes that are read from a header, and their plain values whoever parsed them."""
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+Value = str | tuple[float, ...]
+Attributes = Mapping[str, Value]
+"""Values by DICOM keyword: texts as they stand, numbers as tuples. What is absent or empty has no key; a number
+that is there and cannot be used is the empty tuple."""
+
+TEXTS = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality"),
+    *("Manufacturer", "PhotometricInterpretation", "VOILUTFunction", "ImageType", "SpecificCharacterSet"),
+    *("StackID", "BodyPartExamined", "PresentationLUTShape"),
+)
+NUMBERS = (
+    *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
+    *("SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient"),
+    *("GantryDetectorTilt", "InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier"),
+    *("TemporalPositionIndex", "TriggerTime", "EchoNumbers", "EchoTime", "EffectiveEchoTime"),
+    *("DiffusionBValue", "KVP"),
+)
+"""With TEXTS the allow-list: no name, no date and no free text can pass, whatever a header holds."""
+
+BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
+"""The struct codes of the VRs that are numbers in binary (PS3.5 6.2)."""
+
+
+@cache
+def wanted() -> Mapping[int, tuple[str, str]]:
+    """Return keyword and VR of each attribute by its tag, from pydicom's dictionary."""
+    tags = {keyword: tag_for_keyword(keyword) or 0 for keyword in (*TEXTS, *NUMBERS)}
+    return {tag: (keyword, dictionary_VR(tag)) for keyword, tag in tags.items()}
+
+
+def decode_numbers(raw: bytes, vr: str, order: str = "<") -> tuple[float, ...]:
+    """Return the finite numbers of an element's bytes, or nothing where one of them is not a finite number.
+
+    >>> decode_numbers(b"0.5\\\\0.7 ", "DS"), decode_numbers(b"0.5\\\\wide", "DS"), decode_numbers(b"1_0", "DS")
+    ((0.5, 0.7), (), ())
+    """
+    try:
+        if vr in BINARY:
+            code = BINARY[vr]
+            count = len(raw) // struct.calcsize(code)
+            found = tuple(map(float, struct.unpack(f"{order}{count}{code}", raw)))
+        elif b"_" in raw:
+            # Python reads 1_000 as a number; DICOM does not.
+            return ()
+        else:
+            found = tuple(map(float, raw.rstrip(b" \0").split(b"\\")))
+    except (ValueError, struct.error):
+        return ()
+    return found if all(map(math.isfinite, found)) else ()
+
+
+def decode_text(raw: bytes) -> str:
+    """Return a text of ASCII without its padding (PS3.5 6.2); raises UnicodeDecodeError for any other."""
+    text = raw.decode("ascii").strip(" \0")
+    return "\\".join(part.strip(" \0") for part in text.split("\\")) if "\\" in text else text
+
+
+def of_dataset(dataset: Dataset) -> dict[str, Value]:
+    """Return the wanted attributes at the top of a data set that pydicom parsed."""
+    found: dict[str, Value] = {}
+    for tag, (keyword, vr) in wanted().items():
+        if tag in dataset:
+            value = _number_value(dataset, tag) if keyword in NUMBERS else _text_value(dataset, tag)
+            if value is not None and value != "":
+                found[keyword] = value
+    return found
+
+
+def _number_value(dataset: Dataset, tag: int) -> tuple[float, ...] | None:
+    raw = dataset.get_item(tag)
+    if isinstance(raw, RawDataElement) and raw.VR in ("DS", "IS"):
+        # Read as the strict walk reads it: pydicom refuses a whole data set for one bad number.
+        text = bytes(raw.value or b"")
+        return decode_numbers(text, raw.VR) if text.strip(b" \0") else None
+    value: Any = _quietly(lambda: dataset[tag].value)
+    if value is None or value == "" or (hasattr(value, "__len__") and not len(value)):
+        return () if value is None and raw is not None and raw.value else None
+    parts = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+    return decode_numbers("\\".join(map(str, parts)).encode(), "DS")
+
+
+def _text_value(dataset: Dataset, tag: int) -> str | None:
+    value: Any = _quietly(lambda: dataset[tag].value)
+    if value is None:
+        return None
+    # A backslash parts a value in two: with the first part alone, two patients could become one.
+    parts = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+    return "\\".join(str(part).strip(" \0") for part in parts).strip(" \0")
+
+
+def _quietly(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except Exception:  # pydicom raises whatever a damaged value leads to; its messages quote the value
+        return None
+
+
+def first(attributes: Attributes, keyword: str) -> float | None:
+    """Return an attribute's first number, or None where there is none that can be used."""
+    value = attributes.get(keyword)
+    return value[0] if isinstance(value, tuple) and value else None
+
+
+def whole(attributes: Attributes, keyword: str, default: int) -> int:
+    """Return an attribute's first number as a whole one, or the default where there is none."""
+    number = first(attributes, keyword)
+    return default if number is None else int(number)
+
+
+def text(attributes: Attributes, keyword: str) -> str:
+    """Return a text attribute, empty where there is none."""
+    value = attributes.get(keyword, "")
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,71 @@
+"""Owns what a compressed frame says of its own size, read before a decoder reserves memory for it."""
+
+import struct
+from dataclasses import dataclass
+
+from imaging.dicom.walk import Buffer
+
+JPEG_START, J2K_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
+JP2_START = b"\x00\x00\x00\x0cjP  "
+FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
+"""SOF of JPEG (ITU-T T.81, table B.1) without the markers that look like one, and of JPEG-LS (T.87, C.1.1)."""
+STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+SEARCHED_BYTES = 2**16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Rows, columns, samples a pixel and bits a sample of a codestream; `signed` is known of JPEG 2000 alone."""
+
+    rows: int
+    columns: int
+    samples: int
+    bits: int
+    signed: bool | None = None
+
+
+def codestream_size(data: Buffer) -> Size | None:
+    """Return the size that a JPEG, JPEG-LS or JPEG 2000 codestream claims; None where it says none.
+
+    >>> codestream_size(b"not an image")
+    """
+    try:
+        if bytes(data[:2]) == JPEG_START:
+            return _jpeg(data)
+        return _jpeg2000(data)
+    except (struct.error, IndexError):
+        return None
+
+
+def _jpeg(data: Buffer) -> Size | None:
+    at = 2
+    while True:
+        # Any number of fill bytes may stand before a marker (T.81, B.1.1.2).
+        if data[at] != 0xFF:
+            return None
+        while data[at] == 0xFF:
+            at += 1
+        marker, at = data[at], at + 1
+        if marker in STANDALONE:
+            continue
+        if marker in FRAME_MARKERS:
+            bits, rows, columns, samples = struct.unpack_from(">BHHB", data, at + 2)
+            return Size(rows=rows, columns=columns, samples=samples, bits=bits)
+        at += struct.unpack_from(">H", data, at)[0]
+
+
+def _jpeg2000(data: Buffer) -> Size | None:
+    """Read the SIZ segment (ITU-T T.800, A.5.1), the first of a codestream, bare or inside a JP2 file."""
+    head = bytes(data[:SEARCHED_BYTES])
+    at = head.find(J2K_START) if head.startswith(JP2_START) else 0
+    if not head.startswith(J2K_START, max(at, 0)) or at < 0:
+        return None
+    right, bottom, left, top = struct.unpack_from(">4I", head, at + 8)
+    samples, depth = struct.unpack_from(">HB", head, at + 40)
+    return Size(
+        rows=bottom - top,
+        columns=right - left,
+        samples=samples,
+        bits=(depth & 0x7F) + 1,
+        signed=depth >= 0x80,
+    )
