@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from imaging.dataset.chunk import Example, prepare_chunk
+from imaging.dataset.draft import FUNCTION
 from imaging.dataset.manifest import merge
 from imaging.dataset.shard import map_shard
 from imaging.dataset.split import assign
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.labels import read_labels
 from imaging.preprocess import PreprocessSpec
+from imaging.sandbox.pool import Pool
 from imaging.sources.open import open_source
 from imaging.statistics.intervals import measure_all
 from imaging.statistics.measures import Predictions
@@ -77,7 +79,9 @@ def load(size_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     table = read_labels(root / "labels.csv", secret)
     with tempfile.TemporaryDirectory() as folder:
         store = FolderStore(Path(folder))
-        result = prepare_chunk(source, list(source.scan()), PreprocessSpec(size_px=size_px), secret, store)
+        spec = PreprocessSpec(size_px=size_px)
+        with Pool(FUNCTION, {"spec": spec.model_dump_json()}) as workers:
+            result = prepare_chunk(source, list(source.scan()), spec, secret, store, workers.map)
         examples, _ = merge((), result.examples, drop_equal_pixels=True)
         images = np.stack([map_shard(store, example.shard)[example.row] for example in examples])
     labels = np.array([CLASSES.index(table.labels[example.instance_key]) for example in examples])

@@ -12,7 +12,8 @@ from flows.stack_commands import remember
 from imaging.errors import UserFault
 from imaging.phantom.archive import write_phantom
 from imaging.phantom.plan import PhantomSpec
-from imaging.preprocess import PreprocessSpec, Window
+from imaging.preprocess import PreprocessSpec
+from imaging.window import Window
 from models.config import TrainConfig
 from tasks.cluster import local_ray
 from tasks.requests import NightlyRequest

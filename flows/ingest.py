@@ -13,17 +13,18 @@ from tasks.settings import activate
 
 @flow(name="ingest", flow_run_name="ingest {request.dataset}", log_prints=True, validate_parameters=True)
 def ingest(request: IngestRequest) -> IngestOutcome:
-    """Take in what is new in a folder of DICOM or an NPZ file, as a version of the dataset."""
+    """Take in what is new in a source of images, as a version of the dataset."""
     settings = activate()
     job = open_job(request, settings)
     total = len(job.plan.to_read)
     print(f"{job.plan.listed} files listed, {total} to read")
     results, done, started = [], 0, time.monotonic()
-    for files in job.plan.chunks():
-        results.append(ingest_chunk(job, files, settings.folder_store))
-        done += len(files)
-        rate = done / (time.monotonic() - started)
-        print(f"{done}/{total} files, {rate:.0f} files/s, {(total - done) / rate:.0f} s left")
+    with job.workers() as workers:
+        for files in job.plan.chunks():
+            results.append(ingest_chunk(job, files, settings.folder_store, workers))
+            done += len(files)
+            rate = done / (time.monotonic() - started)
+            print(f"{done}/{total} files, {rate:.0f} files/s, {(total - done) / rate:.0f} s left")
     outcome = publish_version(job, request, results, settings)
     create_markdown_artifact(ingest_words(outcome), key="ingest", description=f"Ingest of {request.dataset}")
     return outcome

@@ -14,6 +14,7 @@ LEVELS: dict[str, Level] = {
     "seriesinstanceuid": "series",
     "studyinstanceuid": "study",
     "patientid": "patient",
+    "file": "file",
 }
 """Which identifier a column holds, by its name without case, spaces and underscores."""
 
@@ -75,7 +76,13 @@ def collect_labels(
     lines: dict[str, int] = {}
     conflicts = set()
     for line, identifier, label in rows:
-        key, value = pseudonyms.key(level, identifier or ""), (label or "").strip()
+        # A path may be written as another system writes it.
+        name = (
+            (identifier or "").strip().replace("\\", "/").removeprefix("./")
+            if level == "file"
+            else identifier
+        )
+        key, value = pseudonyms.key(level, name or ""), (label or "").strip()
         if not value:
             continue
         if labels.setdefault(key, value) != value:
@@ -145,15 +152,20 @@ def _columns(path: Path, reader: "csv.DictReader[str]", column: str | None) -> C
 
 
 def _key_column(path: Path, names: list[str]) -> tuple[str, Level]:
-    for name in names:
-        level = LEVELS.get(name.strip().lower().replace(" ", "").replace("_", ""))
+    found = {name: _level(name) for name in names}
+    # A column `file` wins: beside it PatientID says whose a picture is, not which.
+    for name, level in sorted(found.items(), key=lambda item: item[1] != "file"):
         if level is not None:
             return name, level
     # Its first line is not quoted: where the names are missing, it holds a patient's identifier.
     raise UserFault(
         f"{path.name} has {len(names)} columns and none is named as an identifier: its first line must name one "
-        "SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID"
+        "SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID or file"
     )
+
+
+def _level(name: str) -> Level | None:
+    return LEVELS.get(name.strip().lower().replace(" ", "").replace("_", ""))
 
 
 def _label_column(path: Path, names: list[str], key_column: str, wanted: str | None) -> str:
@@ -163,7 +175,8 @@ def _label_column(path: Path, names: list[str], key_column: str, wanted: str | N
         raise UserFault(
             f"{path.name} has the columns {names} and no {wanted!r}: give --label-column one of them"
         )
-    others = [name for name in names if name != key_column]
+    identifiers = {name for name in names if _level(name) is not None}
+    others = [name for name in names if name not in identifiers | {key_column}]
     for name in others:
         if name.strip().lower() == "label":
             return name

@@ -37,7 +37,7 @@ class Portable(nn.Module):
         return self.network(normalise(self.levels(image))).softmax(dim=1)
 
     def levels(self, image: Tensor) -> Tensor:
-        """Return grey levels (batch, 1, size_px, size_px), as `imaging.preprocess.prepare` does."""
+        """Return grey levels (batch, 1, size_px, size_px), as `imaging.prepare.prepare` does."""
         shown = ((image - self.lower) / (self.upper - self.lower)).clamp(0, 1)
         height, width = image.shape[-2:]
         # max() would tie the graph to whichever side of the example is longer.
@@ -47,7 +47,7 @@ class Portable(nn.Module):
 
 
 def area_weights(length: int, side: int, size: int) -> Tensor:
-    """Return (size, length) weights that average pixels, as `imaging.preprocess.area_weights`.
+    """Return (size, length) weights that average pixels, as `imaging.prepare.area_weights`.
 
     Everything is counted in whole parts of a pixel, of which a pixel has `size` and an output has `side`, so
     that the graph holds no rounding before the last division.

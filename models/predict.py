@@ -11,7 +11,9 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from imaging.errors import UserFault
-from imaging.preprocess import PreprocessSpec, Window, to_modality_units
+from imaging.prepare import to_modality_units
+from imaging.preprocess import PreprocessSpec
+from imaging.window import Window
 from models.cores import available_cores
 
 BATCH_BYTES = 4 * 2**20

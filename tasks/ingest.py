@@ -11,7 +11,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.dataset.chunk import ChunkResult, Refusal, prepare_chunk
-from imaging.dataset.manifest import merge
+from imaging.dataset.draft import FUNCTION as DRAFT
+from imaging.dataset.manifest import drop_studies, merge
 from imaging.dataset.publish import Recipe, build_version, publish
 from imaging.dataset.quarantine import IGNORED
 from imaging.dataset.scan import ScanPlan, plan
@@ -19,9 +20,13 @@ from imaging.dataset.trainable import check_trainable
 from imaging.dataset.version import DatasetVersion, newest_version, reasons
 from imaging.deidentify.pseudonyms import Pseudonyms, load_pseudonyms
 from imaging.errors import UserFault
+from imaging.formats.glance import FUNCTION as GLANCE
+from imaging.formats.series import DROP_SLICE, DROP_STUDY
 from imaging.labels import LabelTable, read_labels
 from imaging.preprocess import PreprocessSpec
+from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source, SourceFile
+from imaging.sources.series import SeriesSource
 from imaging.store.folder import FolderStore
 from tasks.preflight import check_input
 from tasks.requests import IngestRequest, is_shadow
@@ -41,6 +46,11 @@ class IngestJob:
     previous: DatasetVersion | None
     files: tuple[SourceFile, ...]
     plan: ScanPlan
+    bad_slice: str
+
+    def workers(self) -> Pool:
+        """Return the processes in which files are read: what a bad file does to one costs that file alone."""
+        return Pool(DRAFT, {"spec": self.spec.model_dump_json()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +81,9 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
     spec = request.preprocess or source.default_spec()
     pseudonyms = load_pseudonyms(settings.private / "pseudonym.key")
     labels = _labels(request, pseudonyms)
+    bad_slice = request.bad_slice or (DROP_STUDY if spec.kind == "volume" else DROP_SLICE)
+    if spec.kind == "volume":
+        source = SeriesSource(source, Pool(GLANCE, {}), bad_slice)
     files = tuple(source.scan())
     previous = newest_version(settings.store_root, request.dataset)
     return IngestJob(
@@ -82,13 +95,16 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
         previous=previous,
         files=files,
         plan=plan(files, previous, spec, pseudonyms),
+        bad_slice=bad_slice,
     )
 
 
 @task(name="prepare chunk", cache_policy=NO_CACHE, **INPUT_OUTPUT)
-def ingest_chunk(job: IngestJob, files: Sequence[SourceFile], store: FolderStore) -> ChunkResult:
+def ingest_chunk(
+    job: IngestJob, files: Sequence[SourceFile], store: FolderStore, workers: Pool
+) -> ChunkResult:
     """Prepare one chunk of files; running it twice writes the same bytes."""
-    return prepare_chunk(job.source, files, job.spec, job.pseudonyms, store)
+    return prepare_chunk(job.source, files, job.spec, job.pseudonyms, store, workers.map)
 
 
 @task(name="publish version", cache_policy=NO_CACHE)
@@ -101,6 +117,9 @@ def publish_version(
     fixed_splits = any(example.source_split for example in (*job.plan.examples, *new))
     examples, repeats = merge(job.plan.examples, new, drop_equal_pixels=not fixed_splits)
     refusals = [*job.plan.refusals, *refused, *repeats]
+    if job.bad_slice == DROP_STUDY:
+        examples, lost = drop_studies(examples, refusals)
+        refusals += lost
     if not examples:
         raise UserFault(_no_examples(request.source, refusals))
     recipe = Recipe(
@@ -142,8 +161,8 @@ def write_problems(job: IngestJob, version: DatasetVersion, folder: Path) -> Pat
     without, disputed = set(report.images_without_label), set(report.images_in_conflict)
     rows = [("file", names.get(r.source_key, "?"), r.reason, r.detail) for r in version.refusals()]
     for example in version.examples():
-        if example.instance_key in without | disputed:
-            reason = "no-label" if example.instance_key in without else "two-labels"
+        if example.object_key in without | disputed:
+            reason = "no-label" if example.object_key in without else "two-labels"
             rows.append(("image", names.get(example.source_key, "?"), reason, ""))
     rows += [("label line", str(line), "names-no-image", "") for line in report.lines_without_image]
     rows += [("label line", str(line), "two-labels", "") for line in report.lines_in_conflict]

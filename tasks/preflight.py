@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 
+from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.labels import find_columns
 from imaging.sources.open import open_source
@@ -31,17 +32,18 @@ def check_input(request: IngestRequest) -> Source:
     """Return the source, after a look at it and at the first line of its label table; nothing is written."""
     if not request.source:
         raise UserFault("no source was given: give --source a folder with DICOM files or an NPZ file")
-    source = open_source(request.source)
+    table = Path(request.labels).expanduser() if request.labels else None
+    if table:
+        find_columns(table, request.label_column)
+    source = open_source(request.source, table)
+    if source.kind != "medmnist":
+        check_decoders()
     if next(source.scan(), None) is None:
         raise UserFault(
             f"{request.source} holds no files: give --source a folder with DICOM files or an NPZ file"
         )
-    if request.labels:
-        find_columns(Path(request.labels).expanduser(), request.label_column)
-    elif source.kind == "dicom":
-        raise UserFault(
-            f"{request.source} is a folder of DICOM and carries no labels: give --labels LABELS.csv"
-        )
+    if table is None and source.kind != "medmnist":
+        raise UserFault(f"{request.source} carries no labels: give --labels LABELS.csv")
     return source
 
 

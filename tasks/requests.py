@@ -1,6 +1,6 @@
 """Owns what a person asks for: the parameters of the flows, as forms, configuration files and options."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,13 +29,14 @@ class IngestRequest(Request):
     source: str = Field(
         "",
         title="Source",
-        description="Folder with DICOM files (searched recursively), or an NPZ file in MedMNIST's layout.",
+        description="Folder, .zip or .tar of DICOM, NIfTI or picture files, s3://BUCKET/PREFIX, "
+        "dicomweb+https://HOST/PATH, or an NPZ file in MedMNIST's layout.",
     )
     labels: str | None = Field(
         None,
         title="Label table",
-        description="CSV with a column SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID or PatientID, "
-        "and one with the label. Not needed for an NPZ file.",
+        description="CSV with a column SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID or file, "
+        "and one with the label. Pictures and NIfTI need file and PatientID; an NPZ file needs no table.",
     )
     label_column: str | None = Field(None, description="Name of the label column, where it is not 'label'.")
     positive: str | None = Field(None, description="Of two labels, the one that is looked for.")
@@ -46,6 +47,11 @@ class IngestRequest(Request):
         None,
         title="Preprocessing",
         description="Default: CT at center 40, width 400, 64 pixels; the file's own grey levels and size for NPZ.",
+    )
+    bad_slice: Literal["drop-slice", "drop-study"] | None = Field(
+        None,
+        title="Bad slice",
+        description="What a bad slice costs: itself or its study. Default: for volumes the study, else itself.",
     )
     splits: SplitConfig = Field(SplitConfig(), title="Splits", description="Shares of patients.")
 

@@ -1,25 +1,31 @@
 """Owns one chunk of ingest: some source files in, one shard and their rows out again and again."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.dataset.draft import Draft, as_drafts
 from imaging.dataset.shard import write_shard
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import DataFault
-from imaging.preprocess import PreprocessSpec, prepare
-from imaging.sources.protocol import Instance, Source, SourceFile
+from imaging.preprocess import PreprocessSpec
+from imaging.sources.protocol import Source, SourceFile
+from imaging.sources.work import Run, work
 from imaging.store.folder import FolderStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One training item: pseudonyms, where its prepared pixels are, and what may be known about it."""
+    """One training item: pseudonyms, where its prepared pixels are, and what may be known about it.
+
+    `instance_key` is its own; `object_key` that of the DICOM object, of which it may be one frame. `findings` are
+    keys of `imaging.dicom.findings.FINDINGS` with spaces between them.
+    """
 
     instance_key: str
+    object_key: str
     series_key: str
     study_key: str
     patient_key: str
@@ -34,18 +40,21 @@ class Example:
     source_split: str | None
     modality: str
     manufacturer: str
+    frame: int
     rows: int
     columns: int
     spacing_mm: float | None
+    findings: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """One source file that gave no example, and why."""
+    """One source file that gave no example, and why; `study_key` is empty where its study cannot be told."""
 
     source_key: str
     source_size: int
     source_mtime_ns: int
+    study_key: str
     reason: str
     detail: str
 
@@ -64,19 +73,22 @@ def prepare_chunk(
     spec: PreprocessSpec,
     pseudonyms: Pseudonyms,
     store: FolderStore,
+    run: Run,
 ) -> ChunkResult:
-    """Read, check and prepare some files, and write their images as one shard."""
+    """Fetch some files, have them read and prepared by `run`, and write their images as one shard.
+
+    Images are held until the shard is written, files only while they are worked on.
+    """
     images: list[NDArray[np.uint8]] = []
     drafts: list[Example] = []
     refusals = []
-    for file in files:
-        try:
-            for instance, image in _prepared(source, file, spec):
-                # The full-size values are let go here, so that memory does not grow with the chunk.
-                drafts.append(_example(file, instance, pseudonyms, row=len(images)))
-                images.append(image)
-        except DataFault as fault:
-            refusals.append(_refusal(file, fault, pseudonyms))
+    for file, outcome in work(source, files, run):
+        found = as_drafts(outcome, spec)
+        if found.fault is not None:
+            refusals.append(_refusal(file, found.fault, found.study_uid, pseudonyms))
+        for draft, image in found.made:
+            drafts.append(_example(file, draft, pseudonyms, row=len(images)))
+            images.append(image)
     if not images:
         return ChunkResult(examples=(), refusals=tuple(refusals))
     shard = write_shard(store, np.stack(images))
@@ -84,48 +96,40 @@ def prepare_chunk(
     return ChunkResult(examples=examples, refusals=tuple(refusals))
 
 
-def _prepared(
-    source: Source, file: SourceFile, spec: PreprocessSpec
-) -> Iterator[tuple[Instance, NDArray[np.uint8]]]:
-    for instance in source.read(file, spec.modality):
-        window = instance.window if spec.window == "file" else spec.window
-        if window is None:
-            raise DataFault(
-                "no-window", "no Window Center and Width; give a fixed window in the configuration"
-            )
-        yield instance, prepare(instance.values, window, spec.size_px, inverted=instance.inverted)
-
-
-def _refusal(file: SourceFile, fault: DataFault, pseudonyms: Pseudonyms) -> Refusal:
+def _refusal(file: SourceFile, fault: DataFault, study_uid: str, pseudonyms: Pseudonyms) -> Refusal:
     return Refusal(
         source_key=pseudonyms.key("file", file.name),
         source_size=file.size_bytes,
         source_mtime_ns=file.mtime_ns,
+        study_key=pseudonyms.key("study", study_uid) if study_uid else "",
         reason=fault.reason,
         detail=fault.detail,
     )
 
 
-def _example(file: SourceFile, instance: Instance, pseudonyms: Pseudonyms, row: int) -> Example:
-    height, width = instance.values.shape
-    spacing = instance.attributes.get("spacing_mm")
+def _example(file: SourceFile, draft: Draft, pseudonyms: Pseudonyms, row: int) -> Example:
+    # A frame is an example of its own, and labels name the object that it is of.
+    frame = f"/{draft.frame}" if draft.frame else ""
     return Example(
-        instance_key=pseudonyms.key("instance", instance.sop_instance_uid),
-        series_key=pseudonyms.key("series", instance.series_uid),
-        study_key=pseudonyms.key("study", instance.study_uid),
-        patient_key=pseudonyms.key("patient", instance.patient_id),
+        instance_key=pseudonyms.key("instance", draft.sop_instance_uid + frame),
+        object_key=pseudonyms.key("instance", draft.sop_instance_uid),
+        series_key=pseudonyms.key("series", draft.series_uid),
+        study_key=pseudonyms.key("study", draft.study_uid),
+        patient_key=pseudonyms.key("patient", draft.patient_id),
         source_key=pseudonyms.key("file", file.name),
         source_size=file.size_bytes,
         source_mtime_ns=file.mtime_ns,
-        content_sha256=instance.content_sha256,
-        pixel_sha256=hashlib.sha256(instance.values.tobytes()).hexdigest(),
+        content_sha256=draft.content_sha256,
+        pixel_sha256=draft.pixel_sha256,
         shard="",
         row=row,
-        source_label=instance.label,
-        source_split=instance.split,
-        modality=str(instance.attributes.get("modality", "")),
-        manufacturer=str(instance.attributes.get("manufacturer", "")),
-        rows=height,
-        columns=width,
-        spacing_mm=float(spacing) if spacing is not None else None,
+        source_label=draft.source_label,
+        source_split=draft.source_split,
+        modality=draft.modality,
+        manufacturer=draft.manufacturer,
+        frame=draft.frame,
+        rows=draft.rows,
+        columns=draft.columns,
+        spacing_mm=draft.spacing_mm,
+        findings=draft.findings,
     )

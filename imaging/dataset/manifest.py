@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imaging.dataset.chunk import Example, Refusal
+from imaging.dataset.quarantine import IGNORED, NO_LOSS
 
 _TYPES = {"int": pa.int64(), "str": pa.string(), "str | None": pa.string(), "float | None": pa.float64()}
 
@@ -59,13 +60,28 @@ def merge(
     return list(by_instance.values()), refusals
 
 
+def drop_studies(
+    examples: Sequence[Example], refusals: Sequence[Refusal]
+) -> tuple[list[Example], list[Refusal]]:
+    """Refuse what is left of a study of which a slice is bad: the policy drop-study."""
+    lost = {refusal.study_key for refusal in refusals if refusal.reason not in {*IGNORED, *NO_LOSS}} - {""}
+    kept = [example for example in examples if example.study_key not in lost]
+    files = {example.source_key: example for example in examples if example.study_key in lost}
+    return kept, [_refused(example, "bad-study", "") for example in files.values()]
+
+
 def _repeated(example: Example, reason: str) -> Refusal:
+    return _refused(example, reason, f"instance {example.instance_key[:12]}")
+
+
+def _refused(example: Example, reason: str, detail: str) -> Refusal:
     return Refusal(
         source_key=example.source_key,
         source_size=example.source_size,
         source_mtime_ns=example.source_mtime_ns,
+        study_key=example.study_key,
         reason=reason,
-        detail=f"instance {example.instance_key[:12]}",
+        detail=detail,
     )
 
 

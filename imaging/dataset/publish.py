@@ -77,13 +77,14 @@ def publish(version: DatasetVersion, expected: str | None) -> bool:
 def _labels(examples: Sequence[Example], table: LabelTable | None) -> tuple[list[str | None], LabelReport]:
     if table is None:
         labels = [example.source_label for example in examples]
-        without = tuple(e.instance_key for e in examples if e.source_label is None)
+        without = tuple(e.object_key for e in examples if e.source_label is None)
         return labels, LabelReport(images_without_label=without)
     keys: dict[Level, list[str]] = {
-        "instance": [example.instance_key for example in examples],
+        "instance": [example.object_key for example in examples],
         "series": [example.series_key for example in examples],
         "study": [example.study_key for example in examples],
         "patient": [example.patient_key for example in examples],
+        "file": [example.source_key for example in examples],
     }
     return join(table, keys)
 

@@ -7,16 +7,50 @@ IGNORED: dict[str, str] = {
 """Files that were never meant to be images: counted, not held against the archive."""
 
 REASONS: dict[str, str] = {
-    "truncated": "the file ends before its pixel data does",
-    "unreadable": "the file cannot be parsed as DICOM",
-    "undecodable": "the pixel data cannot be decoded",
-    "no-pixels": "the object has no pixel data",
+    # What the file is.
     "wrong-modality": "the modality is not the one that the preprocessing expects",
-    "unsupported": "a kind of image that is not taken in yet (colour, multi-frame)",
+    "no-pixels": "the object has no pixel data",
+    "unsupported": "a kind of image that is not taken in (a video, a volume among slices, more than three samples)",
     "no-window": "the window is to come from the file and the file has none",
     "missing-identifier": "an identifier that the dataset needs is missing or not valid",
+    # How it is damaged.
+    "truncated": "the file ends before its data does",
+    "unreadable": "the file cannot be parsed",
+    "undecodable": "the pixel data cannot be decoded",
+    # Which limit it breaks: see imaging.dicom.limits.
+    "too-large": "the file, a frame or a volume is larger than the limit",
+    "too-deep": "sequences lie in one another deeper than the limit",
+    "too-many-elements": "the data set has more elements than the limit",
+    "inflate-bomb": "the deflated data set becomes far larger than such data do",
+    # What it did to the process that read it: see imaging.sandbox.
+    "decoder-crashed": "the process that read the file ended",
+    "decoder-hung": "reading the file took longer than the limit",
+    "out-of-memory": "reading the file needed more memory than the limit",
+    # What was found on its way out of an archive: see imaging.sources.archive.
+    "archive-escape": "the name of the member leads out of the archive",
+    "archive-link": "the member is a link or a device, not a file",
+    "archive-bomb": "the member becomes far larger than it says or than such data do",
+    "archive-encrypted": "the member is encrypted",
+    "nested-archive": "the member is an archive itself",
+    # Why slices make no volume: see imaging.dicom.findings.
+    "bad-slice": "one slice of the volume is bad or missing, and the policy is drop-study",
+    "bad-study": "another slice of the study is bad, and the policy is drop-study",
+    "no-geometry": "the slices do not tell where they lie",
+    # What was there before.
     "duplicate-instance": "the same SOPInstanceUID with the same pixels was already taken in",
     "duplicate-pixels": "the same pixels were already taken in under another SOPInstanceUID",
     "conflicting-instance": "the same SOPInstanceUID was already taken in with other pixels",
 }
 """Files that should have been images and are not usable; each is listed in the report."""
+
+NO_LOSS = frozenset(
+    {
+        "wrong-modality",
+        "no-pixels",
+        "duplicate-instance",
+        "duplicate-pixels",
+        "conflicting-instance",
+        "bad-study",
+    }
+)
+"""Reasons that cost a study none of its slices, so that the policy drop-study leaves it alone."""

@@ -12,6 +12,7 @@ from imaging.sources.protocol import SourceFile
 
 CHUNK_FILES = 256
 REPEATS = frozenset({"duplicate-instance", "duplicate-pixels", "conflicting-instance"})
+LOST_WITH_STUDY = "bad-study"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,12 @@ def plan(
     removed = len(known - current.keys())
     examples = [row for row in was_examples if previous.spec == spec and stands(row)]
     # The file that a repeated one repeats may be gone: then the repetition counts, so it is read again.
-    firm = [row for row in was_refusals if row.reason not in REPEATS or len(examples) == len(was_examples)]
+    firm = [
+        row
+        for row in was_refusals
+        # What was lost with its study is read each night: the bad slice may have been mended.
+        if row.reason != LOST_WITH_STUDY and (row.reason not in REPEATS or len(examples) == len(was_examples))
+    ]
     refusals = [row for row in firm if previous.spec == spec and stands(row)]
     standing = {row.source_key for row in examples} | {row.source_key for row in refusals}
     return ScanPlan(

@@ -18,7 +18,7 @@ from pydicom.uid import (
 
 from imaging.phantom.anatomy import FIELD_MM
 from imaging.phantom.plan import Study
-from imaging.preprocess import Window
+from imaging.window import Window
 
 WINDOW = Window(center=-300, width=1400)
 """The lung window that every file carries."""

@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.errors import UserFault
+from imaging.image import Image
+from imaging.instance import Instance
 from imaging.preprocess import PreprocessSpec
-from imaging.sources.protocol import Instance, SourceFile
+from imaging.sources.protocol import Parcel, SourceFile
+from imaging.window import IDENTITY
 
 LAYOUTS: tuple[Mapping[str, tuple[str, str]], ...] = (
     {part: (f"{part}_images", f"{part}_labels") for part in ("train", "val", "test")},
@@ -34,7 +37,7 @@ RANGE = re.compile(r"(?P<part>train|val|test)\[(?P<start>\d+):(?P<stop>\d+)\]")
 
 
 class MedMnistFile:
-    """Rows of an NPZ file; `read` takes a range of rows for a file.
+    """Rows of an NPZ file; a range of rows stands for a file.
 
     Where the file has no val part, one in twelve rows of train is val: the last twelfth of a permutation
     drawn from seed 0. Labels are whole numbers, kept as text.
@@ -63,12 +66,16 @@ class MedMnistFile:
                 name = f"{part}[{start}:{start + len(rows)}]"
                 yield SourceFile(name=name, size_bytes=rows.nbytes, mtime_ns=mtime_ns)
 
-    def read(self, file: SourceFile, modality: str) -> Iterator[Instance]:
-        """Yield one instance a row; `modality` does not matter here."""
-        match = RANGE.fullmatch(file.name)
+    def fetch(self, file: SourceFile) -> Parcel:
+        """Hand over a range of rows: the whole file, and which of its rows."""
+        return Parcel(format=self.kind, name=file.name, contents=(self.path,))
+
+    def instances(self, name: str) -> Iterator[Instance]:
+        """Yield the instances of a range of rows that `scan` listed."""
+        match = RANGE.fullmatch(name)
         images = self.images.get(match["part"], ()) if match else ()
         if match is None or int(match["stop"]) > len(images):
-            raise UserFault(f"{file.name!r} is no range of rows of {self.path.name}: scan the file again")
+            raise UserFault(f"{name!r} is no range of rows of {self.path.name}: scan the file again")
         for row in range(int(match["start"]), int(match["stop"])):
             yield self._instance(match["part"], row)
 
@@ -93,7 +100,7 @@ class MedMnistFile:
             study_uid=name,
             series_uid=name,
             sop_instance_uid=name,
-            values=image.astype(np.float32),
+            image=Image(stored=image, vois=(IDENTITY,)),
             content_sha256=hashlib.sha256(image.tobytes()).hexdigest(),
             attributes={"modality": "OT", "rows": image.shape[0], "columns": image.shape[1]},
             label=str(self.labels[part][row]),

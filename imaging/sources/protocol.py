@@ -1,13 +1,11 @@
-"""Owns what a source of images is: something that lists files and reads one file into instances."""
+"""Owns what a source of images is: something that lists files and hands over the bytes of one."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from imaging.preprocess import PreprocessSpec, Window
+from imaging.preprocess import PreprocessSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,20 +18,18 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Instance:
-    """One image in modality units, with the identifiers that only ingest may see."""
+class Parcel:
+    """The bytes of one listed file on their way to a reader, and what its source knows beside them.
 
-    patient_id: str
-    study_uid: str
-    series_uid: str
-    sop_instance_uid: str
-    values: NDArray[np.float32]
-    content_sha256: str
-    window: Window | None = None
-    inverted: bool = False
-    attributes: Mapping[str, str | float] = field(default_factory=dict)
-    label: str | None = None
-    split: str | None = None
+    `format` is a key of `imaging.formats.table.FORMATS`. Each of `contents` is a file of this machine or the
+    bytes themselves; there are several where many files make one volume. What a file cannot say of itself
+    (a picture knows no patient) stands in `told`: "patient", "label", "rows".
+    """
+
+    format: str
+    name: str
+    contents: tuple[Path | bytes, ...]
+    told: tuple[tuple[str, str], ...] = ()
 
 
 class Source(Protocol):
@@ -52,6 +48,6 @@ class Source(Protocol):
         """List the files, in a stable order, without reading them."""
         ...
 
-    def read(self, file: SourceFile, modality: str) -> Iterator[Instance]:
-        """Read one file; raise DataFault for a bad one and EnvironmentFault for a missing decoder."""
+    def fetch(self, file: SourceFile) -> Parcel:
+        """Hand over one file; raise DataFault for a bad one, EnvironmentFault where it cannot be reached."""
         ...

@@ -1,0 +1,22 @@
+"""Owns the reading of rows of an NPZ file into instances."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from imaging.instance import Instance
+from imaging.sources.medmnist import MedMnistFile
+from imaging.sources.protocol import Parcel
+
+
+def read_rows(parcel: Parcel, modality: str) -> Iterator[Instance]:
+    """Yield one instance a row; `modality` does not matter here."""
+    (content,) = parcel.contents
+    path = Path(str(content))
+    return _opened(path, path.stat().st_mtime_ns).instances(parcel.name)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, mtime_ns: int) -> MedMnistFile:
+    """Keep the last file open: its rows come in many parcels, and inflating it takes a second."""
+    return MedMnistFile(path)

@@ -1,0 +1,165 @@
+"""Owns the reading of the files of one series into volumes."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.buffer import FileBuffer
+from imaging.dicom.attributes import Attributes
+from imaging.dicom.header import Header, read_header
+from imaging.dicom.limits import LIMITS, check_limit
+from imaging.dicom.opened import Opened, open_object
+from imaging.dicom.pixels import check_present, layout_of
+from imaging.dicom.volume import Stack, stack
+from imaging.errors import DataFault
+from imaging.formats.dicom import frame_image, has_pixels
+from imaging.image import Image
+from imaging.instance import Instance
+from imaging.sources.protocol import Parcel
+
+DROP_SLICE, DROP_STUDY = "drop-slice", "drop-study"
+"""What a bad slice costs: itself, or the whole volume and its study."""
+
+VOXELS = 2**27
+"""The most voxels of one volume: 512 slices of 512 x 512, half a GiB in single precision."""
+
+FLAWS = frozenset({"gap", "no-geometry", "bad-orientation"})
+"""Findings of `imaging.dicom.findings` that mean that a slice is missing or unusable."""
+
+NOT_A_SLICE = frozenset({"not-dicom", "dicomdir", "no-pixels", "wrong-modality"})
+"""Reasons that take a file out of a series without a loss: it never was one of its slices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One frame of one file: where it is, and its attributes with those of the functional groups."""
+
+    content: int
+    frame: int
+    attributes: Attributes
+
+
+def read_series(parcel: Parcel, modality: str) -> Iterator[Instance]:
+    """Yield the volumes of a series, which may be several: localizers, echoes and time points are kept apart.
+
+    With the policy "drop-study" one bad slice raises DataFault "bad-slice"; with "drop-slice" it is left out, and
+    what it leaves open is drawn from its neighbours.
+    """
+    strict = dict(parcel.told).get("bad-slice", DROP_STUDY) == DROP_STUDY
+    buffer = FileBuffer()
+    slices, header, faults = _headers(parcel, modality, buffer)
+    if header is None:
+        raise faults[0]
+    if faults and strict:
+        raise DataFault(
+            "bad-slice", f"{len(faults)} of {len(parcel.contents)} files, the first: {faults[0].reason}"
+        )
+    found = stack([piece.attributes for piece in slices])
+    if strict:
+        _refuse_flaws(found.left, found.stacks)
+    if not found.stacks:
+        raise DataFault("no-geometry", f"none of {len(slices)} slices tells its position")
+    for number, one in enumerate(found.stacks, start=1):
+        yield _volume(parcel, header, [slices[n] for n in one.order], one, number, len(found.stacks), buffer)
+
+
+def _load(content: Path | bytes, buffer: FileBuffer) -> Opened:
+    data = buffer.load(content, LIMITS.file_bytes) if isinstance(content, Path) else content
+    return open_object(data)
+
+
+def _headers(
+    parcel: Parcel, modality: str, buffer: FileBuffer
+) -> tuple[list[Slice], Header | None, list[DataFault]]:
+    slices: list[Slice] = []
+    faults: list[DataFault] = []
+    header = None
+    for number, content in enumerate(parcel.contents):
+        try:
+            opened = _load(content, buffer)
+            told = read_header(opened.attributes, modality, has_pixels=has_pixels(opened))
+            layout = layout_of(opened.attributes)
+            check_present(opened, layout)
+            slices += [Slice(number, n, opened.frame_attributes(n)) for n in range(layout.frames)]
+            header = header or told
+        except DataFault as fault:
+            if fault.reason not in NOT_A_SLICE or len(parcel.contents) == 1:
+                faults.append(fault)
+    if header is None and not faults:
+        faults.append(DataFault("no-pixels"))
+    return slices, header, faults
+
+
+def _refuse_flaws(left: Sequence[tuple[int, str]], stacks: Sequence[Stack]) -> None:
+    reasons = [reason for _, reason in left]
+    codes = [finding.code for one in stacks for finding in one.findings]
+    flaws = sorted(FLAWS & {*reasons, *codes})
+    if flaws:
+        raise DataFault("bad-slice", f"the slices make no whole volume: {', '.join(flaws)}")
+
+
+def _volume(
+    parcel: Parcel,
+    header: Header,
+    slices: list[Slice],
+    one: Stack,
+    number: int,
+    count: int,
+    buffer: FileBuffer,
+) -> Instance:
+    digest = hashlib.sha256()
+    image = _assemble(parcel, slices, one, buffer, digest)
+    suffix = f"/{number}" if count > 1 else ""
+    return Instance(
+        patient_id=header.patient_id,
+        study_uid=header.study_uid,
+        series_uid=header.series_uid,
+        sop_instance_uid=f"{header.series_uid}{suffix}",
+        image=image,
+        content_sha256=digest.hexdigest(),
+        attributes={**header.attributes, "spacing_mm": one.spacing_mm[1]},
+        findings=tuple(finding.code for finding in one.findings),
+    )
+
+
+def _assemble(parcel: Parcel, slices: list[Slice], one: Stack, buffer: FileBuffer, digest: Any) -> Image:
+    """Return the slices at their places in one array of modality units, gaps drawn from their neighbours."""
+    first: Image | None = None
+    volume: NDArray[np.float32] | None = None
+    opened, at = _load(parcel.contents[slices[0].content], buffer), slices[0].content
+    for piece, place in zip(slices, one.places, strict=True):
+        if piece.content != at:
+            opened, at = _load(parcel.contents[piece.content], buffer), piece.content
+        image = frame_image(opened, layout_of(opened.attributes), piece.frame)
+        if volume is None:
+            shape = (one.places[-1] + 1, *image.stored.shape)
+            check_limit("too-large", "the number of voxels", int(np.prod(shape, dtype=object)), VOXELS)
+            first, volume = image, np.empty(shape, np.float32)
+        volume[place] = _units(image)
+        digest.update(volume[place])
+    if first is None or volume is None:
+        raise DataFault("no-pixels")
+    _fill_gaps(volume, one.places)
+    return Image(stored=volume, vois=first.vois, inverted=first.inverted, spacing_mm=one.spacing_mm)
+
+
+def _units(image: Image) -> NDArray[np.float32]:
+    """Return modality units, padding as dark as anything: each slice may pad and scale in its own way."""
+    mask = image.padded
+    if mask is None:
+        return image.values
+    real = image.values[~mask]
+    dark = (real.max() if image.inverted else real.min()) if real.size else np.float32(0)
+    return np.where(mask, dark, image.values)
+
+
+def _fill_gaps(volume: NDArray[np.float32], places: Sequence[int]) -> None:
+    for before, after in zip(places, places[1:], strict=False):
+        for place in range(before + 1, after):
+            share = np.float32((place - before) / (after - before))
+            volume[place] = volume[before] * (1 - share) + volume[after] * share

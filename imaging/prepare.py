@@ -1,0 +1,164 @@
+"""Owns the way from an image in modality units to a model's input, and its exact inverse on grey levels.
+
+Window, inversion of MONOCHROME1, area-exact resize into a square, rounding to 256 levels; where the spec says
+so, the resize comes first. The order is part of the model.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.average import area_average
+from imaging.errors import DataFault
+from imaging.image import Image
+from imaging.preprocess import LEVELS, PreprocessSpec
+from imaging.window import Voi, Window
+
+SQUARE = 1e-3
+"""Pixels whose sides differ by less than a thousandth are square: spacings are told in three digits."""
+
+
+def prepare(image: Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Map an image (rows, columns) to grey levels (size_px, size_px).
+
+    Raises DataFault "no-window" where the window is to come from the file and it has none.
+    """
+    return to_levels(squared_levels(image, spec))
+
+
+def to_levels(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Round to whole grey levels, in place."""
+    return np.rint(levels, out=levels).astype(np.uint8)
+
+
+def squared_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Map an image to grey levels before they are rounded."""
+    voi = choose_voi(image, spec)
+    if isinstance(voi, Window) and image.slope:
+        return _straight(image, voi, spec)
+    return _curved(image, voi, spec)
+
+
+def shown_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Map an image (rows, columns) to grey levels of the same size, before they are rounded."""
+    shown = choose_voi(image, spec).show(image.values)
+    if image.inverted:
+        shown = 1 - shown
+    mask = image.padded
+    return np.asarray(shown if mask is None else np.where(mask, np.float32(0), shown)) * np.float32(LEVELS)
+
+
+def choose_voi(image: Image, spec: PreprocessSpec) -> Voi:
+    """Return the spec's window, or the one of the file's that the spec asks for."""
+    if spec.window != "file":
+        return spec.window
+    if len(image.vois) < spec.window_number:
+        raise DataFault(
+            "no-window",
+            f"the file offers {len(image.vois)} windows, number {spec.window_number} is asked for; "
+            "give a fixed window in the configuration",
+        )
+    return image.vois[spec.window_number - 1]
+
+
+def _straight(image: Image, window: Window, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Apply a linear window in stored values: a line may be drawn after the average as well as before."""
+    black, white = ((bound - image.intercept) / image.slope for bound in window.bounds)
+    if image.inverted:
+        black, white = white, black
+    stored, ends = _without_padding(image, black, white), (min(black, white), max(black, white))
+    first = ends if spec.order == "window-resize" else (-np.inf, np.inf)
+    small = fit(stored, spec.size_px, image.spacing_mm, black, first)
+    small -= np.float32(black)
+    small *= np.float32(LEVELS / (white - black))
+    return np.clip(small, 0, LEVELS, out=small)
+
+
+def _without_padding(image: Image, black: float, white: float) -> NDArray[Any]:
+    """Return the stored values with padding made black; most padding is beyond black already."""
+    if image.padding is None or all((end <= black) == (black < white) for end in image.padding):
+        return image.stored
+    mask = image.padded
+    return image.stored if mask is None else np.where(mask, np.float32(black), image.stored)
+
+
+def _curved(image: Image, voi: Voi, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Apply a sigmoid or a table, in modality units."""
+    mask = image.padded
+
+    def show(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        shown = voi.show(values)
+        return 1 - shown if image.inverted else shown
+
+    values = image.values
+    if spec.order == "window-resize":
+        values = show(values)
+        if mask is not None:
+            values = np.where(mask, np.float32(0), values)
+        return fit(values, spec.size_px, image.spacing_mm, 0.0) * np.float32(LEVELS)
+    darkest = float(values.max() if image.inverted else values.min())
+    if mask is not None:
+        values = np.where(mask, np.float32(darkest), values)
+    return show(fit(values, spec.size_px, image.spacing_mm, darkest)) * np.float32(LEVELS)
+
+
+def fit(
+    values: NDArray[Any],
+    size: int,
+    spacing_mm: tuple[float, ...] | None,
+    fill: float,
+    ends: tuple[float, float] = (-np.inf, np.inf),
+) -> NDArray[np.float32]:
+    """Clip an image to `ends` and average it into a (size, size) square, centred, with its true proportions.
+
+    What the square holds beyond the image is `fill`.
+    """
+    height, width = values.shape
+    row, column = spacing_mm or (1.0, 1.0)
+    if abs(row / column - 1) < SQUARE:
+        row = column = 1.0
+        side = max(height, width)
+        if side >= size:
+            return area_average(_squared(values, side, fill), size, *ends)
+    extent = max(height * row, width * column)
+    down = area_weights(height, extent / row, size)
+    across = area_weights(width, extent / column, size)
+    clipped = np.clip(values.astype(np.float32), np.float32(ends[0]), np.float32(ends[1])) - np.float32(fill)
+    small: NDArray[np.float32] = down @ clipped @ across.T + np.float32(fill)
+    return small
+
+
+def _squared(values: NDArray[Any], side: int, fill: float) -> NDArray[Any]:
+    height, width = values.shape
+    if height == width:
+        return values
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.full((side, side), fill, np.float32)
+    square[top : top + height, left : left + width] = values
+    return square
+
+
+def area_weights(length: int, side: float, size: int) -> NDArray[np.float32]:
+    """Return (size, length) weights that average `length` pixels, centred in a square of `side`, into `size`.
+
+    Row i holds the share of pixel j in output i; what lies outside the image has no weight.
+
+    >>> area_weights(4, 4, 2)
+    array([[0.5, 0.5, 0. , 0. ],
+           [0. , 0. , 0.5, 0.5]], dtype=float32)
+    """
+    step = side / size
+    start = np.arange(size)[:, None] * step
+    # In whole pixels where they are square, as the portable model counts.
+    margin = (side - length) // 2 if side == int(side) else (side - length) / 2
+    pixel = np.arange(length)[None, :] + margin
+    overlap = np.minimum(start + step, pixel + 1) - np.maximum(start, pixel)
+    weights: NDArray[np.float32] = (np.clip(overlap, 0, None) / step).astype(np.float32)
+    return weights
+
+
+def to_modality_units(levels: NDArray[np.uint8], window: Window) -> NDArray[np.float32]:
+    """Return values that `prepare` maps back to exactly these levels, for rows that meet a portable model."""
+    lower, upper = window.bounds
+    return (lower + levels.astype(np.float32) * ((upper - lower) / LEVELS)).astype(np.float32)

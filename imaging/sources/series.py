@@ -1,0 +1,65 @@
+"""Owns the series of a source as if each were one file: what a volume is made of."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from imaging.formats.glance import as_glance
+from imaging.preprocess import PreprocessSpec
+from imaging.sandbox.pool import Pool
+from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.work import work
+
+PREFIX = "series "
+
+
+@dataclass(frozen=True)
+class SeriesSource:
+    """The series of another source; what belongs to none stays a file of its own.
+
+    `workers` look at the headers, `bad_slice` is the policy of `imaging.formats.series`.
+    """
+
+    source: Source
+    workers: Pool
+    bad_slice: str
+    members: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The kind of the source underneath."""
+        return self.source.kind
+
+    def default_spec(self) -> PreprocessSpec:
+        """Return that of the source underneath."""
+        return self.source.default_spec()
+
+    def scan(self) -> Iterator[SourceFile]:
+        """List the series, in the order of their UIDs: each as large as its files, and as new as the newest."""
+        self.members.clear()
+        self.members.update(self._grouped())
+        for name, files in self.members.items():
+            yield SourceFile(
+                name=name,
+                size_bytes=sum(file.size_bytes for file in files),
+                mtime_ns=max(file.mtime_ns for file in files),
+            )
+
+    def fetch(self, file: SourceFile) -> Parcel:
+        """Hand over all files of a series."""
+        files = self.members[file.name]
+        if not file.name.startswith(PREFIX):
+            return self.source.fetch(files[0])
+        contents = tuple(content for one in files for content in self.source.fetch(one).contents)
+        return Parcel(format="series", name=file.name, contents=contents, told=(("bad-slice", self.bad_slice),))
+
+    def _grouped(self) -> dict[str, tuple[SourceFile, ...]]:
+        alone, groups = [], dict[str, list[SourceFile]]()
+        with self.workers as workers:
+            for file, outcome in work(self.source, self.source.scan(), workers.map):
+                uid = as_glance(outcome).series_uid
+                if uid:
+                    groups.setdefault(f"{PREFIX}{uid}", []).append(file)
+                else:
+                    alone.append(file)
+        found = {name: tuple(groups[name]) for name in sorted(groups)}
+        return found | {file.name: (file,) for file in alone}

@@ -1,0 +1,39 @@
+"""Owns the way of listed files through workers: fetched here, read there, back in order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from imaging.errors import DataFault
+from imaging.sandbox.pool import Item
+from imaging.sandbox.process import Answer
+from imaging.sources.protocol import Parcel, Source, SourceFile
+
+Outcome = Answer | DataFault
+Run = Callable[[Iterable[Item]], Iterator[Outcome]]
+"""What works on items and yields an outcome for each, in their order: a pool's `map`."""
+
+
+def work(source: Source, files: Iterable[SourceFile], run: Run) -> Iterator[tuple[SourceFile, Outcome]]:
+    """Yield what became of each file, in their order; those that cannot even be fetched come last."""
+    refused: list[tuple[SourceFile, DataFault]] = []
+    sent: deque[SourceFile] = deque()
+
+    def items() -> Iterator[Item]:
+        for file in files:
+            try:
+                item = as_item(source.fetch(file))
+            except DataFault as fault:
+                refused.append((file, fault))
+            else:
+                sent.append(file)
+                yield item
+
+    for outcome in run(items()):
+        yield sent.popleft(), outcome
+    yield from refused
+
+
+def as_item(parcel: Parcel) -> Item:
+    """Return a parcel as what the sandbox takes."""
+    value = {"format": parcel.format, "name": parcel.name, "told": [list(pair) for pair in parcel.told]}
+    return Item(value, parcel.contents)

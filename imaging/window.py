@@ -1,0 +1,80 @@
+"""Owns the ways in which a file or a person says which values are shown how (VOI, PS3.3 C.11.2)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Window(BaseModel):
+    """A linear VOI window in modality units, PS3.3 C.11.2.1.2.1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    center: float = Field(description="Window Center (0028,1050), in modality units (Hounsfield for CT).")
+    width: float = Field(gt=1, description="Window Width (0028,1051), in modality units; more than 1.")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The values that map to black and to white.
+
+        >>> Window(center=128, width=256).bounds
+        (0.0, 255.0)
+        """
+        half = (self.width - 1) / 2
+        return self.center - 0.5 - half, self.center - 0.5 + half
+
+    def show(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map values to 0..1."""
+        lower, upper = self.bounds
+        shown: NDArray[np.float32] = (values - np.float32(lower)) / np.float32(upper - lower)
+        return shown.clip(0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sigmoid:
+    """A sigmoid VOI window in modality units, PS3.3 C.11.2.1.3.1."""
+
+    center: float
+    width: float
+
+    def show(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map values to 0..1.
+
+        >>> Sigmoid(40.0, 400.0).show(np.array([40.0], np.float32))
+        array([0.5], dtype=float32)
+        """
+        with np.errstate(over="ignore"):
+            shown = 1 / (1 + np.exp(-4 * (values - np.float32(self.center)) / np.float32(self.width)))
+        return np.asarray(shown, np.float32)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Lut:
+    """A table of values, from the one that `first` maps to on: a modality LUT or a VOI LUT (PS3.3 C.11.1, C.11.2).
+
+    `bits` of an entry say what is white.
+    """
+
+    first: int
+    bits: int
+    entries: NDArray[Any]
+
+    def look_up(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the entries of values; what lies outside takes the first or the last one."""
+        index = np.clip(np.rint(values).astype(np.int64) - self.first, 0, len(self.entries) - 1)
+        found: NDArray[Any] = self.entries[index]
+        return found
+
+    def show(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map values to 0..1."""
+        return (self.look_up(values) / np.float32(2**self.bits - 1)).astype(np.float32)
+
+
+Voi = Window | Sigmoid | Lut
+"""How values are shown: each has `show`, from modality units to 0..1."""
+
+IDENTITY = Window(center=128, width=256)
+"""The window that maps 0..255 to 0..255: for images that are grey levels already."""
