@@ -74,7 +74,7 @@ def decode_text(raw: bytes) -> str:
 def of_dataset(dataset: Dataset) -> dict[str, Value]:
     """Return the wanted attributes at the top of a data set that pydicom parsed."""
     found: dict[str, Value] = {}
-    for tag, (keyword, vr) in wanted().items():
+    for tag, (keyword, _) in wanted().items():
         if tag in dataset:
             value = _number_value(dataset, tag) if keyword in NUMBERS else _text_value(dataset, tag)
             if value is not None and value != "":

@@ -36,7 +36,10 @@ class Opened:
         return max(whole(self.attributes, "NumberOfFrames", 1), 1)
 
     def frame_attributes(self, index: int) -> Attributes:
-        """Return the attributes of one frame: the functional groups of an enhanced object flattened (PS3.3 C.7.6.16)."""
+        """Return the attributes of one frame: the functional groups of an enhanced object flattened.
+
+        PS3.3 C.7.6.16.
+        """
         if self.dataset is None:
             return self.attributes
         found = dict(self.attributes)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def _units(image: Image) -> NDArray[np.float32]:
 
 
 def _fill_gaps(volume: NDArray[np.float32], places: Sequence[int]) -> None:
-    for before, after in zip(places, places[1:], strict=False):
+    for before, after in pairwise(places):
         for place in range(before + 1, after):
             share = np.float32((place - before) / (after - before))
             volume[place] = volume[before] * (1 - share) + volume[after] * share
