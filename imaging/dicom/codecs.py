@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from imaging.dicom.codestream import codestream_size
-from imaging.dicom.walk import Buffer
+from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault, EnvironmentFault
 
 FAST: Mapping[str, str] = MappingProxyType(

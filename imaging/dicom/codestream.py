@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-from imaging.dicom.walk import Buffer
+from imaging.dicom.elements import Buffer
 
 JPEG_START, J2K_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 JP2_START = b"\x00\x00\x00\x0cjP  "

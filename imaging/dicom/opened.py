@@ -7,8 +7,9 @@ from pydicom.encaps import get_frame
 from pydicom.uid import UID
 
 from imaging.dicom.attributes import Attributes, of_dataset, whole
+from imaging.dicom.elements import Buffer, fragments
 from imaging.dicom.parse import parse
-from imaging.dicom.walk import Buffer, Walked, fragments, walk
+from imaging.dicom.walk import Walked, walk
 
 END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 """The end of a sequence, which pydicom takes off encapsulated pixel data."""

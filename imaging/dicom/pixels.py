@@ -12,10 +12,10 @@ from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes
 from imaging.dicom.attributes import Attributes, first, text, whole
 from imaging.dicom.codecs import PLUGIN, check_claim, decode_grey, find_decoder
 from imaging.dicom.codestream import codestream_size
+from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.opened import Opened
 from imaging.dicom.parse import reading
-from imaging.dicom.walk import Buffer
 from imaging.errors import DataFault
 
 NATIVE_BITS = (8, 16, 32)

@@ -4,8 +4,8 @@ import struct
 
 from pydicom._dicom_dict import DicomDictionary
 
+from imaging.dicom.elements import ITEM, ITEM_END, LONG, SEQUENCE_END, SHORT, UNDEFINED, Buffer
 from imaging.dicom.limits import LIMITS, check_limit
-from imaging.dicom.walk import ITEM, ITEM_END, LONG, SEQUENCE_END, SHORT, UNDEFINED, Buffer
 
 DELIMITERS = (ITEM, ITEM_END, SEQUENCE_END)
 

@@ -9,12 +9,12 @@ import numpy as np
 from pydicom import dcmread
 
 from imaging.dicom.attributes import Value
+from imaging.dicom.elements import Buffer
 from imaging.dicom.header import UID_FORM, read_header
 from imaging.dicom.opened import Opened, open_object
 from imaging.dicom.parse import reading
 from imaging.dicom.pixels import PIXELS, Layout, check_present, layout_of, stored_frame
 from imaging.dicom.transforms import PHOTOMETRIC
-from imaging.dicom.walk import Buffer
 from imaging.errors import DataFault
 from imaging.image import Image
 from imaging.instance import Instance
