@@ -1,0 +1,143 @@
+"""Owns the process that reads files which nobody trusts: it calls one function again and again, within limits.
+
+Started as `python -m imaging.sandbox.worker DESCRIPTOR`, with a connection to its parent under that number. It ends
+when the connection does.
+"""
+
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from imaging.errors import DataFault, EnvironmentFault
+from imaging.sandbox.wire import Blob, Message, read_message, write_message
+
+Function = Callable[
+    [Mapping[str, Any], Mapping[str, Any], Sequence[bytes | Path]], tuple[Any, Sequence[Blob]]
+]
+"""What a worker calls: (setup, value, blobs) -> (value, blobs); values are what JSON knows."""
+
+OUT_OF_MEMORY = 12
+"""The exit status of a worker that could not even hold the item it was given."""
+MIB = 1 << 20
+
+
+def serve(connection: socket.socket) -> NoReturn:
+    """Answer items until the parent closes the connection, which raises EOFError."""
+    order = read_message(connection).value
+    function = resolve(order["function"])
+    budget = order["memory_mib"] * MIB
+    _silence()
+    limit_size(size_bytes() + budget)
+    write_message(connection, Message("ready", None), budget)
+    while True:
+        item = read_message(connection)
+        # The kernel keeps this time whatever a decoder does, and also when the parent is gone.
+        signal.setitimer(signal.ITIMER_REAL, order["timeout_s"])
+        answer = _answer(function, order["setup"], item)
+        del item
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _send(connection, answer, budget)
+        del answer
+
+
+def resolve(name: str) -> Function:
+    """Return the function that "package.module:function" names."""
+    module, _, attribute = name.partition(":")
+    function: Function = getattr(importlib.import_module(module), attribute)
+    return function
+
+
+def size_bytes() -> int:
+    """Return the size of this process's address space; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def limit_size(limit_bytes: int) -> None:
+    """Make each request for memory beyond the limit fail.
+
+    The address space is limited, because Linux does not enforce a limit on resident memory (RLIMIT_RSS), and because
+    so the request fails, which Python tells as MemoryError, before a page of it is touched.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    least = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (least, least))
+
+
+def _answer(function: Function, setup: Mapping[str, Any], item: Message) -> Message:
+    try:
+        value, blobs = function(setup, item.value, item.blobs)  # type: ignore[arg-type]
+        return Message("answer", value, blobs)
+    except Exception as error:
+        return _fault(error)
+
+
+def _send(connection: socket.socket, answer: Message, limit_bytes: int) -> None:
+    try:
+        write_message(connection, answer, limit_bytes)
+    except OSError:
+        raise EOFError from None
+    except Exception as error:
+        # The answer could not be packed, so nothing of it was sent.
+        write_message(connection, _fault(error), limit_bytes)
+
+
+def _fault(error: Exception) -> Message:
+    match error:
+        case DataFault():
+            return Message("fault", [error.reason, error.detail])
+        case EnvironmentFault():
+            return Message("environment", str(error))
+        case MemoryError():
+            return Message("fault", ["out-of-memory", "reading needs more memory than a worker may use"])
+        case RecursionError():
+            return Message("fault", ["too-deep", "the structure is nested too deeply"])
+    # Its class alone: the message may quote the file.
+    return Message("fault", ["unreadable", type(error).__name__])
+
+
+def _silence() -> None:
+    """Let nothing that a decoder prints reach a terminal or a log: it may quote the file."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _settle() -> None:
+    """Leave no trace of a crash, be the first to go when memory is short, and leave signals to the parent."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Whoever stops the run stops the parent, and this process follows; if it went first, a file would be blamed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # (Not PR_SET_PDEATHSIG: that follows the parent's thread, not the parent.)
+    try:
+        Path("/proc/self/oom_score_adj").write_text("800")
+    except OSError:
+        return
+
+
+def main(descriptor: int) -> None:
+    """Serve, then end at once: what a decoder left for the end of the process is not run."""
+    _settle()
+    status = 0
+    try:
+        with socket.socket(fileno=descriptor) as connection:
+            serve(connection)
+    except MemoryError:
+        status = OUT_OF_MEMORY
+    except (EOFError, BrokenPipeError, ConnectionError):
+        pass
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

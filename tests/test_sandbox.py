@@ -1,0 +1,395 @@
+"""The sandbox: whatever a file does to a worker costs that file alone, and no worker is left behind."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from imaging.errors import DataFault, EnvironmentFault, UserFault
+from imaging.sandbox.pool import AHEAD, DEPTH, Item, Pool
+from imaging.sandbox.process import ONE_THREAD, Answer, WorkerLimits
+from imaging.sandbox.worker import resolve
+from tests.sandboxed import echo
+
+QUICK = WorkerLimits(memory_mib=256, timeout_s=1)
+PARENT = """
+import sys, time
+from imaging.sandbox.pool import Item, Pool
+from imaging.sandbox.process import WorkerLimits
+with Pool("tests.sandboxed:act", {}, workers=1, limits=WorkerLimits(timeout_s=1)) as pool:
+    answers = pool.map([Item({}), Item({"act": sys.argv[1]})])
+    next(answers)
+    print(pool._workers[0].process.pid, flush=True)
+    time.sleep(1000)
+"""
+MakePool = Callable[..., Pool]
+
+
+@pytest.fixture
+def make() -> Iterator[MakePool]:
+    """Return what makes pools of the test's function; afterwards none of their workers may run."""
+    pools: list[Pool] = []
+
+    def make(**told: Any) -> Pool:
+        pools.append(
+            Pool("tests.sandboxed:act", {"colour": "blue"}, **{"workers": 1, "limits": QUICK, **told})
+        )
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.__exit__(None, None, None)
+    assert not workers_of(os.getpid())
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(pid).children() if "imaging.sandbox.worker" in child.cmdline()]
+
+
+def act(name: str, **value: Any) -> Item:
+    return Item({"act": name, **value})
+
+
+def told(outcome: Answer | DataFault) -> Any:
+    """Say an outcome in short: the value, or reason and detail."""
+    return outcome.value if isinstance(outcome, Answer) else (outcome.reason, outcome.detail)
+
+
+def outcomes(pool: Pool, *items: Item) -> list[Any]:
+    return [told(outcome) for outcome in pool.map(items)]
+
+
+def numbers(count: int) -> list[Item]:
+    return [Item({"number": number}) for number in range(count)]
+
+
+def test_the_function_gets_the_setup_of_the_pool(make: MakePool) -> None:
+    assert outcomes(make(), act("told")) == [{"colour": "blue"}]
+
+
+def test_bytes_and_paths_stay_what_they_are(make: MakePool, tmp_path: Path) -> None:
+    item = Item({"act": "types"}, (b"bytes", tmp_path))
+    assert outcomes(make(), item) == [["bytes", "PosixPath"]]
+
+
+def test_a_worker_opens_a_file_whose_name_is_not_utf_8(make: MakePool, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"M\xfcller.dcm")
+    path.write_bytes(b"seen")
+    (answer,) = make().map([Item({"act": "read_paths", "name": path.name}, (path,))])
+    assert isinstance(answer, Answer)
+    assert [bytes(blob) for blob in answer.blobs] == [b"seen"]
+
+
+def test_a_worker_answers_with_numbers_that_json_does_not_know(make: MakePool) -> None:
+    (value,) = outcomes(make(), Item({"spacing_mm": math.nan}))
+    assert math.isnan(value["spacing_mm"])
+
+
+def test_outcomes_come_in_the_order_of_the_items(make: MakePool) -> None:
+    items = [Item({"wait_s": 0.2 if number == 0 else 0.0, "number": number}) for number in range(40)]
+    assert [value["number"] for value in outcomes(make(workers=2), *items)] == list(range(40))
+
+
+def test_quick_items_are_done_beside_a_slow_one(make: MakePool) -> None:
+    pool = make(workers=2)
+    outcomes(pool, *numbers(2 * DEPTH))
+    items = iter([Item({"wait_s": 0.5}), *numbers(100)])
+    next(answers := pool.map(items))
+    assert len(list(items)) == 0
+    answers.close()
+
+
+def test_items_are_taken_as_they_are_needed(make: MakePool) -> None:
+    pool = make(workers=2)
+    outcomes(pool, *numbers(2 * DEPTH))
+    items = iter([Item({"wait_s": 0.7}), *numbers(10 * AHEAD)])
+    next(answers := pool.map(items))
+    assert 8 * AHEAD <= len(list(items)) < 9 * AHEAD
+    answers.close()
+
+
+def test_no_more_bytes_are_taken_than_allowed(make: MakePool) -> None:
+    taken = []
+
+    def items() -> Iterator[Item]:
+        for number in range(8):
+            taken.append(number)
+            yield Item({"number": number, "wait_s": 0.3}, (bytes(1 << 20),))
+
+    next(answers := make(bytes_ahead=2 << 20).map(items()))
+    assert len(taken) <= 3
+    answers.close()
+
+
+def test_no_more_answers_are_held_than_allowed(make: MakePool) -> None:
+    """While the first item is slow, the other worker's answers wait where they are."""
+    pool = make(workers=2, bytes_ahead=8 << 20)
+    outcomes(pool, *numbers(2 * DEPTH))
+    tracemalloc.start()
+    try:
+        next(answers := pool.map([Item({"wait_s": 0.7}), *(act("blow", mib=8) for _ in range(8))]))
+        assert tracemalloc.get_traced_memory()[1] < 18 << 20
+        assert len(list(answers)) == 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_big_blobs_cross_in_both_directions(make: MakePool) -> None:
+    blob = os.urandom(1 << 20) * 64
+    items = [Item({}, (blob,)) for _ in range(4)]
+    for answer in make(limits=WorkerLimits(timeout_s=30)).map(items):
+        assert isinstance(answer, Answer)
+        assert answer.blobs[0] == blob
+
+
+def test_a_pool_takes_items_again_and_again_with_the_same_worker(make: MakePool) -> None:
+    pool = make()
+    first, second = (outcomes(pool, act("leak", mib=0)) for _ in range(2))
+    assert first == second
+
+
+def test_a_pool_refuses_two_calls_at_a_time(make: MakePool) -> None:
+    pool = make()
+    next(answers := pool.map(numbers(2)))
+    with pytest.raises(RuntimeError, match="still busy"):
+        next(pool.map(numbers(1)))
+    answers.close()
+
+
+@pytest.mark.parametrize(
+    ("item", "fault"),
+    [
+        (act("crash"), ("decoder-crashed", "the worker ended with signal 11")),
+        (act("stop"), ("decoder-crashed", "the worker ended with status 0")),
+        (act("killed"), ("out-of-memory", "the worker was ended with signal 9")),
+        (act("hang"), ("decoder-hung", "no result within 1 s")),
+        (act("allocate", mib=10_000), ("out-of-memory", "reading needs more memory than a worker may use")),
+        (Item({}, (bytes(1 << 18),) * 1024), ("out-of-memory", "more than a worker's 256 MiB")),
+        (act("recurse"), ("too-deep", "the structure is nested too deeply")),
+        (act("quote_a_patient"), ("unreadable", "ValueError")),
+        (act("misuse"), ("unreadable", "UserFault")),
+        (act("answer_no_json"), ("unreadable", "TypeError")),
+        (act("refuse"), ("no-pixels", "7 frames")),
+        (act("answer_with_a_path"), ("decoder-crashed", "the worker sent what is no message")),
+        (act("speak_out_of_turn"), ("decoder-crashed", "the worker sent what is no message")),
+        (
+            Item({}, (bytes(1 << 18),) * 1024 + (b"1",)),
+            ("too-large", f"a message of {(256 << 20) + 1} bytes, at most {256 << 20} are allowed"),
+        ),
+    ],
+    ids=lambda value: value.value.get("act", "large") if isinstance(value, Item) else "",
+)
+def test_what_a_file_does_costs_that_file_alone(make: MakePool, item: Item, fault: tuple[str, str]) -> None:
+    before, after = numbers(6)[:3], numbers(6)[3:]
+    seen = outcomes(make(), *before, item, *after)
+    assert seen == [*({"number": n} for n in range(3)), fault, *({"number": n} for n in range(3, 6))]
+
+
+@pytest.mark.slow
+def test_a_worker_that_switched_its_alarm_off_is_ended_all_the_same(make: MakePool) -> None:
+    assert outcomes(make(), act("hang_for_good"), Item({})) == [("decoder-hung", "no result within 1 s"), {}]
+
+
+def test_the_streams_of_a_worker_lead_nowhere(make: MakePool) -> None:
+    assert outcomes(make(), act("process"))[0]["streams"] == [os.devnull] * 3
+
+
+def test_nothing_of_a_decoder_reaches_the_terminal(make: MakePool, capfd: pytest.CaptureFixture[str]) -> None:
+    outcomes(make(), Item({}), act("quote_a_patient"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_many_crashes_cost_their_files_alone(make: MakePool) -> None:
+    items = [act("crash") if number % 4 == 1 else Item({"number": number}) for number in range(12)]
+    faults = [isinstance(outcome, DataFault) for outcome in make(workers=2).map(items)]
+    assert faults == [number % 4 == 1 for number in range(12)]
+
+
+def test_a_file_is_not_blamed_for_what_an_earlier_one_left(make: MakePool) -> None:
+    assert outcomes(make(), act("spoil"), act("crash_if_not_first")) == [None, {"act": "crash_if_not_first"}]
+
+
+def test_what_leaks_is_given_back_with_the_process(make: MakePool) -> None:
+    seen = outcomes(make(), *(act("leak", mib=150) for _ in range(3)))
+    assert len(set(seen)) == 3
+
+
+def test_a_fault_of_the_environment_is_raised(make: MakePool) -> None:
+    with pytest.raises(EnvironmentFault, match="install imagecodecs"):
+        outcomes(make(), Item({}), act("miss_a_decoder"), act("hang"))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("tests.no_such_module:act", "ModuleNotFoundError: No module named 'tests.no_such_module'"),
+        ("tests.sandboxed:no_such_act", "AttributeError: .*no_such_act"),
+    ],
+)
+def test_a_worker_that_cannot_start_is_a_fault_of_the_environment(function: str, words: str) -> None:
+    with (
+        pytest.raises(EnvironmentFault, match=f"cannot start: {words}"),
+        Pool(function, {}, workers=1) as pool,
+    ):
+        list(pool.map(numbers(3)))
+
+
+def test_a_worker_that_is_not_ready_in_time_is_a_fault_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(1000)")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("START_LIMIT_S", "EXIT_LIMIT_S"):
+        monkeypatch.setattr(f"imaging.sandbox.process.{name}", 0.5)
+    with (
+        pytest.raises(EnvironmentFault, match=r"not ready within 0\.5 s"),
+        Pool("slow_to_import:act", {}) as pool,
+    ):
+        list(pool.map(numbers(1)))
+
+
+def test_a_missing_interpreter_is_a_fault_of_the_environment(
+    make: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(EnvironmentFault, match="cannot start: No such file"):
+        outcomes(make(), Item({}))
+
+
+def test_an_answer_that_was_given_before_the_end_is_kept(make: MakePool) -> None:
+    """A worker says something and dies while the parent looks elsewhere, and then is sent more."""
+
+    def items() -> Iterator[Item]:
+        yield from [*numbers(2), act("crash")]
+        time.sleep(0.7)
+        yield Item({"number": 2})
+
+    pool = make()
+    outcomes(pool, Item({}))
+    crash = ("decoder-crashed", "the worker ended with signal 11")
+    assert list(map(told, pool.map(items()))) == [{"number": 0}, {"number": 1}, crash, {"number": 2}]
+
+
+def test_time_that_the_caller_takes_is_not_the_files(make: MakePool) -> None:
+    """An answer that is too big to be buffered waits for the caller, while its worker's time must not run."""
+    seen = []
+    for outcome in make(limits=WorkerLimits(timeout_s=0.5)).map([Item({}, (bytes(8 << 20),))] * 3):
+        seen.append(told(outcome))
+        time.sleep(0.8)
+    assert seen == [{}, {}, {}]
+
+
+def test_a_worker_has_one_thread_and_no_core_dump_and_no_passwords(
+    make: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    (seen,) = outcomes(make(), act("process"))
+    assert (seen["cv2_threads"], seen["threads"], seen["core"]) == (1, 1, [0, 0])
+    assert seen["oom_score_adj"] == "800"
+    assert {*seen["environment"]} <= {
+        *ONE_THREAD,
+        "PYTHONPATH",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LD_LIBRARY_PATH",
+        "TMPDIR",
+    }
+
+
+@pytest.mark.parametrize("value", [{"timeout_s": 0}, {"memory_mib": -1}, {"timeout_s": math.inf}])
+def test_limits_that_limit_nothing_are_refused(value: dict[str, Any]) -> None:
+    with pytest.raises(UserFault, match=next(iter(value))):
+        WorkerLimits(**value)
+
+
+def test_a_pool_that_is_left_has_no_workers() -> None:
+    with Pool("tests.sandboxed:act", {}, workers=2) as pool:
+        list(pool.map(numbers(20)))
+        assert len(workers_of(os.getpid())) == 2
+    assert not workers_of(os.getpid())
+
+
+def test_an_iterator_that_is_left_early_ends_the_workers_that_are_busy(make: MakePool) -> None:
+    answers = make(limits=WorkerLimits(timeout_s=60)).map([Item({}), act("hang")])
+    next(answers)
+    answers.close()
+    assert not workers_of(os.getpid())
+
+
+def test_an_error_of_the_items_reaches_the_caller_and_ends_the_workers(make: MakePool) -> None:
+    def items() -> Iterator[Item]:
+        yield act("hang")
+        raise EnvironmentFault("the archive went away")
+
+    with pytest.raises(EnvironmentFault, match="went away"):
+        list(make().map(items()))
+    assert not workers_of(os.getpid())
+
+
+def test_a_pool_works_again_after_an_error(make: MakePool) -> None:
+    pool = make()
+    with pytest.raises(EnvironmentFault):
+        outcomes(pool, act("miss_a_decoder"))
+    assert outcomes(pool, Item({})) == [{}]
+
+
+@pytest.mark.parametrize("last", ["echo", "hang"])
+def test_workers_follow_a_parent_that_was_killed(tmp_path: Path, last: str) -> None:
+    command = [sys.executable, "-c", PARENT, last]
+    # Started elsewhere, beside a file that must not become a module.
+    (tmp_path / "json.py").write_text("raise ImportError")
+    with subprocess.Popen(
+        [*command[:1], "-P", *command[1:]], stdout=subprocess.PIPE, cwd=tmp_path, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        worker = psutil.Process(pid)
+        parent.send_signal(signal.SIGKILL)
+    assert psutil.wait_procs([worker], timeout=10)[0] == [worker]
+
+
+def test_a_parent_started_by_a_relative_path_gives_its_modules_to_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def act(setup, value, blobs):\n    return 'mine', []\n")
+    code = (
+        "from imaging.sandbox.pool import Item, Pool\n"
+        "with Pool('mine:act', {}, workers=1) as pool: print(next(pool.map([Item({})])).value)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "mine\n"
+
+
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_leaves_interrupts_to_its_parent(make: MakePool, name: signal.Signals) -> None:
+    """Ctrl-C reaches each process of the terminal."""
+    pool = make()
+    before = outcomes(pool, act("leak", mib=0))
+    next(answers := pool.map([Item({}), Item({"wait_s": 0.3}), act("leak", mib=0)]))
+    pool._workers[0].process.send_signal(name)
+    assert [told(answer) for answer in answers][1:] == before
+
+
+def test_a_function_is_found_by_its_name() -> None:
+    assert resolve("tests.sandboxed:echo") is echo
+
+
+def test_the_overhead_of_an_item_is_told(
+    make: MakePool, record_property: Callable[[str, float], None]
+) -> None:
+    pool, count = make(), 5000
+    outcomes(pool, *numbers(100))
+    start = time.perf_counter()
+    assert len(outcomes(pool, *numbers(count))) == count
+    overhead_ms = (time.perf_counter() - start) / count * 1000
+    record_property("overhead_ms", overhead_ms)
+    print(f"{overhead_ms:.3f} ms an item")
