@@ -28,7 +28,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.dicom.codestream import codestream_size
+from imaging.dicom.codestream import Size, codestream_size
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault, EnvironmentFault
 
@@ -55,15 +55,16 @@ PLUGIN = "pylibjpeg"
 """The plugin of pydicom's that knows all syntaxes, named so that no other one installed here changes a pixel."""
 
 
-def find_decoder(transfer_syntax: UID) -> Decoder:
+def find_decoder(syntax: str) -> Decoder:
     """Return pydicom's decoder of a transfer syntax.
 
     Raises DataFault "undecodable" where nobody has a decoder (a video, a private syntax), and
     EnvironmentFault where one exists and is not installed here.
 
-    >>> find_decoder(UID("1.2.840.10008.1.2.1")).is_available
+    >>> find_decoder("1.2.840.10008.1.2.1").is_available
     True
     """
+    transfer_syntax = UID(syntax)
     try:
         decoder = get_decoder(transfer_syntax)
     except NotImplementedError:
@@ -107,9 +108,8 @@ def decode_grey(
 ) -> NDArray[Any] | None:
     """Return the samples of a grey frame (rows, columns), or None where pydicom's plugins must try.
 
-    Raises DataFault "undecodable" where the codestream claims another size than the header does.
+    The frame has passed `check_claim`: a decoder reserves memory for whatever a codestream claims.
     """
-    check_claim(frame, shape, samples=1)
     name = FAST.get(syntax)
     if name is None:
         return None
@@ -126,8 +126,8 @@ def decode_grey(
     return found if found.shape == shape and found.dtype.kind in "ui" else None
 
 
-def check_claim(frame: Buffer, shape: tuple[int, int], samples: int) -> None:
-    """Refuse a codestream of another size than its header: a decoder would reserve memory for it first."""
+def check_claim(frame: Buffer, shape: tuple[int, int], samples: int) -> Size | None:
+    """Return what a codestream claims, if anything; refuse it where that is not what the header says."""
     size = codestream_size(frame)
     if size is not None and (size.rows, size.columns, size.samples) != (*shape, samples):
         raise DataFault(
@@ -135,3 +135,4 @@ def check_claim(frame: Buffer, shape: tuple[int, int], samples: int) -> None:
             f"the codestream has {size.rows} x {size.columns} pixels of {size.samples} samples, "
             f"the header says {shape[0]} x {shape[1]} of {samples}",
         )
+    return size

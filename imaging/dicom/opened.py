@@ -25,7 +25,7 @@ class Opened:
     """
 
     data: Buffer
-    syntax: UID
+    syntax: str
     attributes: Attributes
     dataset: Dataset | None
     pixels: tuple[tuple[int, int], ...]
@@ -90,7 +90,7 @@ def open_object(data: Buffer) -> Opened:
         return _header_by_pydicom(data, walked)
     return Opened(
         data=data,
-        syntax=UID(walked.syntax),
+        syntax=walked.syntax,
         attributes=walked.attributes,
         dataset=None,
         pixels=walked.pixels,
@@ -102,7 +102,7 @@ def _header_by_pydicom(data: Buffer, walked: Walked) -> Opened:
     dataset = parse(bytes(data[: walked.header_end]))
     return Opened(
         data=data,
-        syntax=UID(walked.syntax),
+        syntax=walked.syntax,
         attributes=of_dataset(dataset),
         dataset=dataset,
         pixels=walked.pixels,
@@ -117,7 +117,7 @@ def _by_pydicom(data: bytes) -> Opened:
     encapsulated = syntax.is_transfer_syntax and syntax.is_encapsulated
     return Opened(
         data=value,
-        syntax=syntax,
+        syntax=str(syntax),
         attributes=of_dataset(dataset),
         dataset=dataset,
         pixels=fragments(value + END, 0) if encapsulated else ((0, len(value)),) if value else (),

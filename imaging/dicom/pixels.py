@@ -11,8 +11,7 @@ from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes
 
 from imaging.dicom.attributes import Attributes, first, text, whole
 from imaging.dicom.codecs import PLUGIN, check_claim, decode_grey, find_decoder
-from imaging.dicom.codestream import codestream_size
-from imaging.dicom.elements import Buffer
+from imaging.dicom.codestream import Size
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.opened import Opened
 from imaging.dicom.parse import reading
@@ -116,8 +115,10 @@ def stored_frame(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
         if layout.photometric == "YBR_FULL":
             return np.asarray(convert_color_space(stored, "YBR_FULL", "RGB"))
         return stored
+    if opened.encapsulated:
+        return _decoded(opened, layout, index)
     with reading("undecodable"):
-        return _decoded(opened, layout, index) if opened.encapsulated else _by_pydicom(opened, layout, index)
+        return _by_pydicom(opened, layout, index)
 
 
 def _is_simple(opened: Opened, layout: Layout) -> bool:
@@ -153,28 +154,28 @@ def tidy(stored: NDArray[Any], layout: Layout, bits: int, high_bit: int) -> NDAr
     meant: NDArray[Any] = stored.view(f"{'i' if layout.signed else 'u'}{stored.dtype.itemsize}")
     if bits >= width:
         return meant
-    shifted: NDArray[Any] = np.right_shift(np.left_shift(meant, width - 1 - high_bit), width - bits)
-    return shifted
+    if not layout.signed and high_bit == bits - 1:
+        return np.asarray(meant & meant.dtype.type(2**bits - 1))
+    shifted: NDArray[Any] = np.left_shift(meant, width - 1 - high_bit)
+    return np.right_shift(shifted, width - bits, out=shifted)
 
 
 def _decoded(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
-    # Asked first: a decoder that is missing is no fault of the file.
-    find_decoder(opened.syntax)
     frame, shape = opened.fragment(index), (layout.rows, layout.columns)
+    size = check_claim(frame, shape, layout.samples)
     if layout.samples == 1:
         found = decode_grey(frame, opened.syntax, shape, layout.bits_allocated)
         if found is not None:
-            return tidy(found, layout, *_meant_bits(opened, layout, frame))
-    check_claim(frame, shape, layout.samples)
-    return _by_pydicom(opened, layout, index)
+            return tidy(found, layout, *_meant_bits(opened, layout, size))
+    with reading("undecodable"):
+        return _by_pydicom(opened, layout, index)
 
 
-def _meant_bits(opened: Opened, layout: Layout, frame: Buffer) -> tuple[int, int]:
+def _meant_bits(opened: Opened, layout: Layout, size: Size | None) -> tuple[int, int]:
     """Return how many bits count, and the highest of them.
 
     Of fewer bits than BitsStored the codestream knows, and of JPEG 2000 always: signs sit at its precision.
     """
-    size = codestream_size(frame)
     if size is not None and (size.bits < layout.bits_stored or opened.syntax in JPEG2000TransferSyntaxes):
         return size.bits, size.bits - 1
     return layout.bits_stored, layout.high_bit

@@ -172,11 +172,8 @@ Decoder = Callable[[bytes], Value]
 def decoders() -> Mapping[int, tuple[str, bytes, Decoder]]:
     """Return keyword, VR and decoder of each wanted attribute by its tag."""
 
-    def numbers(vr: str) -> Decoder:
-        return lambda raw: decode_numbers(raw, vr)
-
     return {
-        tag: (keyword, vr.encode(), decode_text if keyword in TEXTS else numbers(vr))
+        tag: (keyword, vr.encode(), decode_text if keyword in TEXTS else DECODERS[vr])
         for tag, (keyword, vr) in wanted().items()
     }
 
@@ -200,9 +197,27 @@ def _decoded(raws: list[Raw]) -> dict[str, Value]:
     return found
 
 
+def _decimals(raw: bytes) -> Value:
+    return decode_numbers(raw, "DS")
+
+
+def _unsigned(raw: bytes) -> Value:
+    # Most of them are one number of two bytes, and this takes a fifth of the time.
+    return (float(raw[0] | raw[1] << 8),) if len(raw) == 2 else decode_numbers(raw, "US")
+
+
 def _signed(raw: bytes) -> Value:
     return decode_numbers(raw, "SS")
 
 
-def _unsigned(raw: bytes) -> Value:
-    return decode_numbers(raw, "US")
+DECODERS: Mapping[str, Decoder] = {
+    "DS": _decimals,
+    "IS": _decimals,
+    "US": _unsigned,
+    "SS": _signed,
+    "US or SS": _unsigned,
+    "UL": lambda raw: decode_numbers(raw, "UL"),
+    "SL": lambda raw: decode_numbers(raw, "SL"),
+    "FL": lambda raw: decode_numbers(raw, "FL"),
+    "FD": lambda raw: decode_numbers(raw, "FD"),
+}
