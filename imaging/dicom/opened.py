@@ -8,7 +8,7 @@ from pydicom.uid import UID
 
 from imaging.dicom.attributes import Attributes, of_dataset, whole
 from imaging.dicom.elements import Buffer, fragments
-from imaging.dicom.parse import parse
+from imaging.dicom.parse import parse, reading
 from imaging.dicom.walk import Walked, walk
 
 END = b"\xfe\xff\xdd\xe0\0\0\0\0"
@@ -68,9 +68,9 @@ class Opened:
         # Several fragments a frame: the offset tables tell which, or the ends of the codestreams do.
         first, (start, length) = self.pixels[0][0] - 8, self.pixels[-1]
         value = bytes(memoryview(self.data)[first : start + length])
-        return get_frame(
-            value, index, number_of_frames=self.frames, extended_offsets=self._extended_offsets()
-        )
+        with reading("undecodable"):
+            offsets = self._extended_offsets()
+            return get_frame(value, index, number_of_frames=self.frames, extended_offsets=offsets)
 
     def _extended_offsets(self) -> tuple[bytes, bytes] | None:
         if self.dataset is None or "ExtendedOffsetTable" not in self.dataset:

@@ -157,7 +157,8 @@ def tidy(stored: NDArray[Any], layout: Layout, bits: int, high_bit: int) -> NDAr
     if not layout.signed and high_bit == bits - 1:
         return np.asarray(meant & meant.dtype.type(2**bits - 1))
     shifted: NDArray[Any] = np.left_shift(meant, width - 1 - high_bit)
-    return np.right_shift(shifted, width - bits, out=shifted)
+    shifted >>= width - bits
+    return shifted
 
 
 def _decoded(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
