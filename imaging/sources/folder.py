@@ -1,25 +1,24 @@
-"""Owns a folder tree of DICOM files as a source."""
+"""Owns a folder tree of files as a source."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from imaging.dicom.header import read_header
-from imaging.dicom.parse import parse
-from imaging.dicom.pixels import read_pixels
-from imaging.errors import DataFault, EnvironmentFault
+from imaging.dicom.limits import LIMITS, check_limit
+from imaging.errors import EnvironmentFault
 from imaging.preprocess import PreprocessSpec
-from imaging.sources.protocol import Instance, SourceFile
+from imaging.sources.patients import Patients
+from imaging.sources.protocol import Parcel, SourceFile
 
 
-class DicomFolder:
-    """DICOM files below a folder, whatever their names."""
+class Folder:
+    """Files below a folder, whatever their names; they are handed over as paths, not read."""
 
-    kind = "dicom"
+    kind = "folder"
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, patients: Patients = Patients()) -> None:  # noqa: B008 (frozen)
         self.root = Path(root).resolve()
+        self.patients = patients
 
     def default_spec(self) -> PreprocessSpec:
         """Return the spec of CT in a soft-tissue window."""
@@ -31,20 +30,24 @@ class DicomFolder:
         A link is listed only if it leads to a file below the root; linked folders are not entered.
         """
         try:
-            yield from self._below("")
+            yield from self.patients.check(self._below(""))
         except OSError as error:
             # The message of an OSError quotes a path, and the path may name a patient.
             raise EnvironmentFault(_cannot("list a folder of", error)) from None
 
-    def read(self, file: SourceFile, modality: str) -> Iterator[Instance]:
-        """Yield the one image of a file; the bytes are read once."""
-        if Path(file.name).name.upper() == "DICOMDIR":
-            raise DataFault("dicomdir")
+    def fetch(self, file: SourceFile) -> Parcel:
+        """Hand over the path of a file."""
+        return self.patients.pack(file, lambda: self._checked(file.name))
+
+    def _checked(self, name: str) -> Path:
+        path = self.root / name
         try:
-            data = (self.root / file.name).read_bytes()
+            check_limit("too-large", "the file's size in bytes", path.stat().st_size, LIMITS.file_bytes)
+            # Readers run in other processes, and there a file that cannot be opened would count as a bad one.
+            path.open("rb").close()
         except OSError as error:
             raise EnvironmentFault(_cannot("read a file of", error)) from None
-        yield _instance(data, modality)
+        return path
 
     def _below(self, folder: str) -> Iterator[SourceFile]:
         with os.scandir(self.root / folder) as listing:
@@ -65,23 +68,6 @@ class DicomFolder:
         # Unlike the entry's own methods, these two do not fail on a link that leads to itself.
         target = Path(os.path.realpath(entry.path))
         return target.is_relative_to(self.root) and target.is_file()
-
-
-def _instance(data: bytes, modality: str) -> Instance:
-    dataset = parse(data)
-    header = read_header(dataset, modality)
-    pixels = read_pixels(dataset)
-    return Instance(
-        patient_id=header.patient_id,
-        study_uid=header.study_uid,
-        series_uid=header.series_uid,
-        sop_instance_uid=header.sop_instance_uid,
-        values=pixels.values,
-        content_sha256=hashlib.sha256(data).hexdigest(),
-        window=pixels.window,
-        inverted=pixels.inverted,
-        attributes=header.attributes,
-    )
 
 
 def _cannot(what: str, error: OSError) -> str:

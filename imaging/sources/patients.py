@@ -1,0 +1,97 @@
+"""Owns the table that says which patient a picture or volume shows, where its format does not say so itself."""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from imaging.errors import DataFault, UserFault
+from imaging.sources.names import format_of
+from imaging.sources.protocol import Parcel, SourceFile
+
+FILE, PATIENT = "file", "patientid"
+REMEDY = (
+    "give --labels a CSV in UTF-8 whose first line is 'file,PatientID,label' and which has one line for each of "
+    "them: the file's name relative to the source, with '/' between folders, whose it is, and what is on it"
+)
+
+NO_PATIENT = (
+    "has a column 'file' and none that says whose each is: add a column PatientID; "
+    "where each picture is of another patient, repeat the file name there"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Patients:
+    """The patient of each file by its name, as far as a table is there; None where the table names two."""
+
+    by_file: Mapping[str, str | None] | None = None
+    remedy: str = REMEDY
+
+    def told(self, name: str) -> tuple[tuple[str, str], ...]:
+        """Return what `Parcel.told` says of a file; raise DataFault where it needs a patient and has none."""
+        if format_of(name) == "dicom":
+            return ()
+        patient = (self.by_file or {}).get(name, "")
+        if patient:
+            return (("patient", patient),)
+        why = "names two patients" if patient is None else "names no patient"
+        raise DataFault("missing-identifier", f"the table {why} for this file")
+
+    def pack(self, file: SourceFile, load: Callable[[], Path | bytes]) -> Parcel:
+        """Return the parcel of a file; `load` is not called for one that is refused by its name."""
+        if file.name.rpartition("/")[2].upper() == "DICOMDIR":
+            raise DataFault("dicomdir")
+        told = self.told(file.name)
+        return Parcel(format=format_of(file.name), name=file.name, contents=(load(),), told=told)
+
+    def check(self, files: Iterator[SourceFile]) -> Iterator[SourceFile]:
+        """Pass a listing on; raise UserFault after it where most of it needs a table and there is none.
+
+        Most and not one: an archive of DICOM may hold a few pictures that nobody wants.
+        """
+        listed = pictures = 0
+        for file in files:
+            listed += 1
+            pictures += format_of(file.name) != "dicom"
+            yield file
+        if self.by_file is None and 2 * pictures > listed:
+            raise UserFault(
+                f"{pictures} of {listed} files are pictures or NIfTI, which do not say whose they are: {self.remedy}"
+            )
+
+
+def read_patients(table: Path | None) -> Patients:
+    """Read the columns `file` and `PatientID` of a CSV; without a column `file` it is about DICOM alone."""
+    if table is None:
+        return Patients()
+    if not table.is_file():
+        raise UserFault(f"no label table at {table}: give --labels the path of a CSV file")
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = {_plain(name): name for name in reversed(reader.fieldnames or ())}
+            if FILE not in columns:
+                return Patients()
+            if PATIENT not in columns:
+                # Of DICOM it may be right: the listing will tell.
+                return Patients(remedy=f"{table.name} {NO_PATIENT}")
+            return Patients(_collect((row[columns[FILE]], row[columns[PATIENT]]) for row in reader))
+    except (UnicodeDecodeError, csv.Error) as error:
+        # The error quotes the bytes around it, and they may name a patient.
+        raise UserFault(
+            f"{table.name} is no CSV in UTF-8 ({type(error).__name__}): save it as 'CSV UTF-8'"
+        ) from None
+
+
+def _collect(rows: Iterator[tuple[str | None, str | None]]) -> Mapping[str, str | None]:
+    found: dict[str, str | None] = {}
+    for file, patient in rows:
+        name, value = (file or "").strip().replace("\\", "/").removeprefix("./"), (patient or "").strip()
+        if value and found.setdefault(name, value) != value:
+            found[name] = None
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "").replace("_", "")
