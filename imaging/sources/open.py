@@ -1,4 +1,4 @@
-"""Owns the table of the kinds of source, and which kind a path is."""
+"""Owns the table of the kinds of source, and which kind an address is."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,41 +6,80 @@ from pathlib import Path
 from types import MappingProxyType
 
 from imaging.errors import UserFault
-from imaging.sources.folder import DicomFolder
+from imaging.sources.archive import Archive
+from imaging.sources.dicomweb import SCHEME, DicomWeb
+from imaging.sources.folder import Folder
 from imaging.sources.medmnist import MedMnistFile
+from imaging.sources.patients import Patients, read_patients
 from imaging.sources.protocol import Source
+from imaging.sources.s3_prefix import S3Prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One kind of source: what a person calls it, which paths are of it, how to open it."""
+    """One kind of source: what a person calls it, which addresses are of it, how to open it."""
 
     title: str
-    accepts: Callable[[Path], bool]
-    open: Callable[[Path], Source]
+    accepts: Callable[[str], bool]
+    open: Callable[[str, Patients], Source]
+
+
+def _file(*suffixes: str) -> Callable[[str], bool]:
+    return lambda address: address.lower().endswith(suffixes) and Path(address).is_file()
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        DicomFolder.kind: Kind(title="a folder of DICOM files", accepts=Path.is_dir, open=DicomFolder),
-        MedMnistFile.kind: Kind(
+        "folder": Kind(
+            title="a folder of DICOM, NIfTI or picture files",
+            accepts=lambda address: Path(address).is_dir(),
+            open=Folder,
+        ),
+        "zip": Kind(
+            title="a .zip file of them",
+            accepts=_file(".zip"),
+            open=lambda address, patients: Archive("zip", address, patients),
+        ),
+        "tar": Kind(
+            title="a .tar, .tar.gz, .tar.xz or .tar.bz2 file of them",
+            accepts=_file(".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"),
+            open=lambda address, patients: Archive("tar", address, patients),
+        ),
+        "s3": Kind(
+            title="s3://BUCKET/PREFIX",
+            accepts=lambda address: address.startswith("s3://"),
+            open=S3Prefix,
+        ),
+        "dicomweb": Kind(
+            title="dicomweb+https://HOST:PORT/dicom-web",
+            accepts=lambda address: address.startswith(SCHEME),
+            open=lambda address, _: DicomWeb(address),
+        ),
+        "medmnist": Kind(
             title="an .npz file in MedMNIST's layout",
-            accepts=lambda path: path.suffix.lower() == ".npz" and path.is_file(),
-            open=MedMnistFile,
+            accepts=_file(".npz"),
+            open=lambda address, _: MedMnistFile(address),
         ),
     }
 )
 
 
-def open_source(path: str | Path) -> Source:
-    """Return the source at a path; raise UserFault where there is none that can be read."""
-    place = Path(path).expanduser()
-    if not place.exists():
-        raise UserFault(f"the source {place} does not exist: give {_titles()}")
+def open_source(address: str | Path, table: Path | None = None) -> Source:
+    """Return the source at an address; raise UserFault where there is none that can be read.
+
+    `table` is the CSV with labels: its columns `file` and `PatientID` say whose pictures and NIfTI files are.
+    """
+    place = str(address)
+    if "://" not in place:
+        place = str(Path(place).expanduser())
+        if not Path(place).exists():
+            raise UserFault(f"the source {place} does not exist: give {_titles()}")
     for kind in KINDS.values():
         if kind.accepts(place):
-            return kind.open(place)
-    raise UserFault(f"the source {place} is of no known kind: give {_titles()}")
+            return kind.open(place, read_patients(table))
+    # An address with a scheme may carry credentials.
+    shown = place.partition("://")[0] + "://..." if "://" in place else place
+    raise UserFault(f"the source {shown} is of no known kind: give {_titles()}")
 
 
 def _titles() -> str:

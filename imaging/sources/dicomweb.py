@@ -1,0 +1,213 @@
+"""Owns a DICOMweb server as a source: QIDO-RS lists it (PS3.18 10.6), WADO-RS hands over an instance (10.4)."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import requests
+from dicomweb_client.uri import URI
+from dicomweb_client.web import DICOMwebClient
+from pydicom.datadict import keyword_dict
+from requests.auth import AuthBase
+
+from imaging.errors import DataFault, EnvironmentFault, UserFault
+from imaging.preprocess import PreprocessSpec
+from imaging.sources.multipart import only_part
+from imaging.sources.names import FETCHED_LIMIT_BYTES
+from imaging.sources.patients import Patients
+from imaging.sources.protocol import Parcel, SourceFile
+
+SCHEME = "dicomweb+"
+PAGE = 1000
+STEP_BYTES = 2**20
+TIMEOUT_S = (10.0, 60.0)
+"""To connect, and to wait for the next bytes."""
+
+UID = re.compile(r"(?!\.{1,2}$)[0-9.]{1,64}")
+"""A UID (PS3.5 9.1), and never a step in a path."""
+
+STUDY, SERIES, INSTANCE = "0020000D", "0020000E", "00080018"
+COUNT_OF_SERIES, COUNT_OF_INSTANCES = "00201206", "00201209"
+
+OF_SERIES = frozenset(
+    {"Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "BodyPartExamined"}
+)
+"""Filters of a search for series (PS3.18 table 10.6.1-5); all others are the study's."""
+
+ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+"""As it was stored: a server that transcodes hides what the file was."""
+
+Found = Mapping[str, Mapping[str, Any]]
+
+
+class DicomWeb:
+    """Instances of a server, named by the UIDs of study, series and instance.
+
+    The address may carry filters: `dicomweb+https://host/dicom-web?Modality=CT&StudyDate=20260101-`. Credentials
+    come with `auth` or `headers`, or from a .netrc file. QIDO-RS tells neither size nor time, so an instance
+    counts as unchanged as long as its UIDs are there.
+    """
+
+    kind = "dicomweb"
+
+    def __init__(
+        self, address: str, auth: AuthBase | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        parts = urlsplit(address.removeprefix(SCHEME))
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserFault("this is no DICOMweb server: write dicomweb+https://HOST:PORT/dicom-web")
+        if parts.username or parts.password:
+            # Not quoted: an address ends up in tables, logs and pages.
+            raise UserFault("the address of a DICOMweb server carries no credentials: keep them in ~/.netrc")
+        self.address = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+        self.filters = _filters(parts.query)
+        self._auth, self._headers = auth, dict(headers or {})
+
+    def default_spec(self) -> PreprocessSpec:
+        """Return the spec of CT in a soft-tissue window."""
+        return PreprocessSpec()
+
+    def scan(self) -> Iterator[SourceFile]:
+        """List the instances in the server's order, a thousand a request."""
+        # Modality is not turned into ModalitiesInStudy: with it, Orthanc 1.10 has no second page.
+        told = {key: value for key, value in self.filters.items() if key not in OF_SERIES}
+        search = self._client.search_for_studies
+        for number, (uid, count) in enumerate(self._pages(search, (), told, STUDY, COUNT_OF_SERIES)):
+            yield from self._series(uid or f"(study {number})", count)
+
+    def fetch(self, file: SourceFile) -> Parcel:
+        """Get one instance in the transfer syntax in which it is stored, byte by byte as the server has it."""
+        uids = file.name.split("/")
+        if len(uids) != 3 or not all(map(UID.fullmatch, uids)):
+            raise DataFault("missing-identifier", "the server lists it without a valid UID")
+        return Patients().pack(file, lambda: self._get(uids))
+
+    def _series(self, study: str, expected: int | None) -> Iterator[SourceFile]:
+        if not UID.fullmatch(study):
+            yield _listed(study)
+            return
+        told = {key: value for key, value in self.filters.items() if key in OF_SERIES}
+        search = self._client.search_for_series
+        found = self._pages(search, (study,), told, SERIES, COUNT_OF_INSTANCES, expected)
+        for number, (uid, count) in enumerate(found):
+            yield from self._instances(study, uid or f"(series {number})", count)
+
+    def _instances(self, study: str, series: str, expected: int | None) -> Iterator[SourceFile]:
+        if not UID.fullmatch(series):
+            yield _listed(study, series)
+            return
+        search = self._client.search_for_instances
+        found = self._pages(search, (study, series), {}, INSTANCE, INSTANCE, expected)
+        for number, (uid, _) in enumerate(found):
+            yield _listed(study, series, uid or f"(instance {number})")
+
+    def _pages(
+        self,
+        search: Callable[..., Sequence[Found]],
+        within: Sequence[str],
+        filters: Mapping[str, str],
+        tag: str,
+        count_tag: str,
+        expected: int | None = None,
+    ) -> Iterator[tuple[str | None, int | None]]:
+        """Yield the UID of each match, None for one that is not valid, and how much the server counts below it."""
+        offset, last = 0, None
+        while expected is None or offset < expected:
+            with self._faults():
+                page = search(
+                    *within, limit=PAGE, offset=offset, fields=[count_tag], search_filters=dict(filters)
+                )
+                found = [(_uid(match, tag), _count(match, count_tag)) for match in page]
+            # A server that knows no offset would send the same page for ever.
+            if not page or page[0] == last:
+                return
+            yield from found
+            offset, last = offset + len(page), page[0]
+
+    def _get(self, uids: Sequence[str]) -> bytes:
+        study, series, instance = uids
+        url, body = str(URI(self.address, study, series, instance, permissive=True)), bytearray()
+        with (
+            self._faults(),
+            self._session.get(url, headers={"Accept": ORIGINAL}, stream=True, timeout=TIMEOUT_S) as answer,
+        ):
+            answer.raise_for_status()
+            for chunk in answer.iter_content(STEP_BYTES):
+                body += chunk
+                if len(body) > FETCHED_LIMIT_BYTES:
+                    raise DataFault(
+                        "too-large", f"the limit of a fetched file is {FETCHED_LIMIT_BYTES} bytes"
+                    )
+        return only_part(bytes(body), answer.headers.get("Content-Type", ""))
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        session.auth = self._auth
+        session.headers.update(self._headers)
+        return session
+
+    @cached_property
+    def _client(self) -> DICOMwebClient:
+        # It logs the UIDs of what it searches for.
+        logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)
+        client = DICOMwebClient(self.address, self._session, permissive_uid=True, timeout=TIMEOUT_S)
+        client.set_http_retry_params(retry=False)
+        return client
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Turn errors into ours; their texts quote addresses with UIDs."""
+        try:
+            yield
+        except requests.HTTPError as error:
+            raise self._refusal(error.response.status_code if error.response is not None else 0) from None
+        except (requests.RequestException, OSError, ValueError, TypeError, AttributeError) as error:
+            raise EnvironmentFault(
+                f"no DICOMweb server answers as it must at {self.address} ({type(error).__name__}): "
+                "check the address, the network and that it runs"
+            ) from None
+
+    def _refusal(self, status: int) -> DataFault | EnvironmentFault:
+        if status == requests.codes.not_acceptable:
+            return DataFault("unsupported", "the server does not hand it over as it is stored (status 406)")
+        remedy = {
+            401: "check its credentials in ~/.netrc",
+            403: "check that its credentials may read what is listed",
+            404: "check the path of the address; if it was right before, an instance is gone: run it again",
+        }.get(status, "look into its log, and run it again")
+        return EnvironmentFault(
+            f"the DICOMweb server at {self.address} answers with status {status}: {remedy}"
+        )
+
+
+def _filters(query: str) -> Mapping[str, str]:
+    known = {keyword.lower(): keyword for keyword in keyword_dict}
+    given = parse_qsl(query, keep_blank_values=True)
+    wrong = [key for key, _ in given if key.lower() not in known]
+    if wrong:
+        raise UserFault(f"{', '.join(wrong)}: no DICOM keyword to search by, such as Modality or StudyDate")
+    return {known[key.lower()]: value for key, value in given}
+
+
+def _listed(*names: str) -> SourceFile:
+    return SourceFile(name="/".join(names), size_bytes=0, mtime_ns=0)
+
+
+def _uid(found: Found, tag: str) -> str | None:
+    value = _first(found, tag)
+    return value if isinstance(value, str) and UID.fullmatch(value) else None
+
+
+def _count(found: Found, tag: str) -> int | None:
+    value = _first(found, tag)
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _first(found: Found, tag: str) -> object:
+    values = found.get(tag, {}).get("Value") or [None]
+    return values[0]

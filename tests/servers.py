@@ -1,0 +1,178 @@
+"""Owns the real servers that tests of sources talk to: SeaweedFS for S3, Orthanc for DICOMweb, on free ports."""
+
+import json
+import os
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from infra.processes import choose_ports, end, start, tail
+from infra.servers import DIRECT
+
+USER, WORD = "reader-of-tests", "word-of-tests"
+WEED_PORTS = [
+    f"{part}.port{kind}" for part in ("s3", "master", "volume", "filer", "admin") for kind in ("", ".grpc")
+]
+PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+"""Where the package orthanc-dicomweb puts it."""
+
+START_LIMIT_S = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A running server, where it answers and whom it lets in."""
+
+    address: str
+    user: str = USER
+    word: str = WORD
+
+    @property
+    def aws(self) -> dict[str, str]:
+        """The environment in which boto3 finds it."""
+        return {
+            "AWS_ENDPOINT_URL_S3": self.address,
+            "AWS_ACCESS_KEY_ID": self.user,
+            "AWS_SECRET_ACCESS_KEY": self.word,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def upload(self, content: bytes) -> int:
+        """Give Orthanc a DICOM file through its own REST; return the status."""
+        return _status(f"{self.address}/instances", self._login, content)
+
+    @property
+    def _login(self) -> Mapping[str, str]:
+        return {"Authorization": "Basic " + b64encode(f"{self.user}:{self.word}".encode()).decode()}
+
+    def _answers(self) -> bool:
+        return 200 <= _status(f"{self.address}/system", self._login) < 500
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[Server]:
+    """Run SeaweedFS; all that it writes is below `folder`."""
+    ports = choose_ports(dict.fromkeys(WEED_PORTS))
+    server = Server(address=f"http://127.0.0.1:{ports['s3.port']}")
+    keys = [{"accessKey": server.user, "secretKey": server.word}]
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    config, data = folder / "s3.json", folder / "data"
+    data.mkdir(parents=True)
+    config.write_text(json.dumps({"identities": [{"name": "t", "credentials": keys, "actions": actions}]}))
+    options: dict[str, object] = {
+        **ports,
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "dir": data,
+        "s3.config": config,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "filer.localSocket": folder / "filer.sock",
+        "s3.localSocket": folder / "s3.sock",
+        "webdav": "false",
+        "admin.ui": "false",
+        "master.telemetry": "false",
+    }
+    given = [f"-{name}={value}" for name, value in options.items()]
+    weed = Path(sys.executable).parent / "weed"
+    try:
+        with _running((str(weed), "mini", *given), folder, lambda: _status(server.address) in (200, 403)):
+            yield server
+    finally:
+        # It makes these in /tmp whatever it is told, and leaves some behind.
+        for name, port in ports.items():
+            if name.endswith(".grpc"):
+                part = name.partition(".")[0]
+                Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock").unlink(missing_ok=True)
+
+
+@contextmanager
+def dicomweb_server(folder: Path) -> Iterator[Server]:
+    """Run Orthanc with DICOMweb below /dicom-web; all that it writes is below `folder`."""
+    program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None or not PLUGIN.is_file():
+        missing = "no orthanc with orthanc-dicomweb on this machine: infra/debian.sh installs them"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+    (port,) = choose_ports({"http": None}).values()
+    server = Server(address=f"http://127.0.0.1:{port}")
+    options = {
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "Plugins": [str(PLUGIN)],
+        "HttpPort": port,
+        "DicomServerEnabled": False,
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {server.user: server.word},
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "orthanc.json").write_text(json.dumps(options))
+    with _running((program, str(folder / "orthanc.json")), folder, server._answers):
+        yield server
+
+
+@contextmanager
+def odd_server(answer: Callable[[str], tuple[int, Mapping[str, str], bytes]]) -> Iterator[str]:
+    """Run a server that answers a path as it is told, be it wrong; Content-Length is only what it says."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = answer(self.path)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def _running(command: tuple[str, ...], folder: Path, answers: Callable[[], bool]) -> Iterator[None]:
+    mark = ("RADLOOP_TEST_SERVER", uuid.uuid4().hex)
+    log = folder / "server.log"
+    owned = start(Path(command[0]).name, command, dict([mark]), log)
+    try:
+        limit = time.monotonic() + START_LIMIT_S
+        while not answers():
+            assert owned.process() is not None, f"{owned.name} ended at once:\n{tail(log)}"
+            assert time.monotonic() < limit, (
+                f"{owned.name} did not answer within {START_LIMIT_S} s:\n{tail(log)}"
+            )
+            time.sleep(0.2)
+        yield
+    finally:
+        end([owned], mark, grace_s=10)
+
+
+def _status(url: str, headers: Mapping[str, str] | None = None, content: bytes | None = None) -> int:
+    try:
+        with DIRECT.open(urllib.request.Request(url, content, dict(headers or {})), timeout=10) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as refusal:
+        return refusal.code
+    except OSError:
+        return 0
