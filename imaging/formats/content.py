@@ -1,0 +1,61 @@
+"""Owns what the readers of pictures and of NIfTI share: the bytes of a parcel, its patient, and one kind of failure."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imaging.buffer import FileBuffer
+from imaging.dicom.limits import LIMITS
+from imaging.errors import DataFault, RadloopError
+from imaging.image import Image
+from imaging.instance import Instance
+from imaging.sources.protocol import Parcel
+
+
+def content_of(parcel: Parcel) -> bytes | memoryview:
+    """Return the bytes of a parcel's one file; a large file of this machine is mapped, not read."""
+    (content,) = parcel.contents
+    if isinstance(content, Path):
+        return FileBuffer().load(content, LIMITS.file_bytes)
+    return content
+
+
+def instances(
+    parcel: Parcel, data: bytes | memoryview, modality: str, images: Iterator[Image], count: int
+) -> Iterator[Instance]:
+    """Yield `count` images as the frames of one file, which is its own series and study.
+
+    Raises DataFault "missing-identifier" where the source told no patient.
+    """
+    patient = dict(parcel.told).get("patient", "")
+    if not patient:
+        raise DataFault("missing-identifier", "the table names no patient for this file")
+    digest = hashlib.sha256(data).hexdigest()
+    for number, image in enumerate(images, start=1):
+        rows, columns = image.stored.shape[-2:]
+        yield Instance(
+            patient_id=patient,
+            study_uid=parcel.name,
+            series_uid=parcel.name,
+            sop_instance_uid=parcel.name,
+            image=image,
+            content_sha256=digest,
+            frame=number if count > 1 else 0,
+            attributes={"modality": modality, "rows": rows, "columns": columns},
+        )
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Turn whatever a decoder raises into DataFault "undecodable".
+
+    Its text is dropped, which may quote the file. Decoders raise what they like on hostile bytes: struct.error,
+    KeyError, RuntimeError and more.
+    """
+    try:
+        yield
+    except (RadloopError, MemoryError):
+        raise
+    except Exception as error:
+        raise DataFault("undecodable", type(error).__name__) from None

@@ -1,0 +1,194 @@
+"""Owns the reading of NIfTI-1 and NIfTI-2 files (.nii, .nii.gz) into volumes that lie as radiologists look at them."""
+
+import gzip
+import logging
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+from numpy.typing import NDArray
+
+from imaging.dicom.limits import LIMITS, check_limit
+from imaging.errors import DataFault
+from imaging.formats.content import content_of, decoding, instances
+from imaging.image import Image
+from imaging.instance import Instance
+from imaging.sources.members import is_bomb
+from imaging.sources.names import FETCHED_LIMIT_BYTES
+from imaging.sources.protocol import Parcel
+from imaging.window import Window
+
+GZIP = b"\x1f\x8b"
+HEADERS: Mapping[int, tuple[Any, bytes, slice]] = {
+    348: (nibabel.Nifti1Header, b"n+1\0", slice(344, 348)),
+    540: (nibabel.Nifti2Header, b"n+2\0", slice(4, 8)),
+}
+"""The header by its own length, with the magic of a single file and where that stands."""
+
+TRAILING_BYTES = 2**20
+MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a header says, checked, and in Python's numbers."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    affine: NDArray[np.float64]
+    vois: tuple[Window, ...]
+
+    @property
+    def count(self) -> int:
+        """How many volumes follow each other in time."""
+        return self.shape[3] if len(self.shape) > 3 else 1
+
+    @property
+    def volume_bytes(self) -> int:
+        """The size of one volume."""
+        return math.prod(self.shape[:3]) * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        """Where the last volume ends."""
+        return self.offset + self.volume_bytes * self.count
+
+
+def read(parcel: Parcel, modality: str) -> Iterator[Instance]:
+    """Yield the volume, or each one of a series in time; a file of two dimensions yields an image.
+
+    A volume is (slices, rows, columns): slices go to the head, rows to the back, columns to the left (LPS).
+    Raises DataFault "truncated", "too-large", "inflate-bomb", "unsupported", "undecodable", "unreadable" or
+    "missing-identifier".
+    """
+    # What it logs quotes the file.
+    logging.getLogger("nibabel").setLevel(logging.CRITICAL + 1)
+    content = content_of(parcel)
+    with decoding():
+        packed = bytes(content[:2]) == GZIP
+        plan, data = _inflate(content) if packed else (_plan(bytes(content[:540])), content)
+    if len(data) < plan.end:
+        raise DataFault("truncated", f"the file holds {len(data)} of {plan.end} bytes")
+    images = (_image(plan, data, index) for index in range(plan.count))
+    yield from instances(parcel, content, modality, images, plan.count)
+
+
+def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:
+    """Inflate as far as the header says that the file goes, and hold the checksum against it."""
+    try:
+        with gzip.GzipFile(fileobj=BytesIO(content)) as file:
+            head = file.read(540)
+            plan = _plan(head)
+            if is_bomb(plan.end, len(content)):
+                raise DataFault("inflate-bomb", f"{len(content)} bytes claim to inflate to {plan.end}")
+            data = head + file.read(max(0, plan.end - len(head)))
+            if len(file.read(TRAILING_BYTES)) == TRAILING_BYTES:
+                raise DataFault("inflate-bomb", f"more than {TRAILING_BYTES} bytes follow the last volume")
+            return plan, data
+    except EOFError:
+        raise DataFault("truncated", "the compressed file is cut short") from None
+    except (zlib.error, gzip.BadGzipFile):
+        raise DataFault("unreadable", "the compressed data is damaged") from None
+
+
+def _plan(head: bytes) -> Plan:
+    if len(head) < 348:
+        raise DataFault("truncated", f"the file holds {len(head)} of the header's 348 bytes")
+    size = next(
+        (s for s in HEADERS for order in ("little", "big") if int.from_bytes(head[:4], order) == s), 0
+    )
+    kind, magic, where = HEADERS.get(size, HEADERS[348])
+    if head[where] != magic or len(head) < size:
+        raise DataFault("unreadable", "the file has no header of a single NIfTI file")
+    header = kind(head[:size], check=False)
+    shape, dtype = _shape(header), header.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise DataFault("unsupported", f"NIfTI's data type {int(header['datatype'])}")
+    check_limit("too-large", "all volumes in bytes", math.prod(shape) * dtype.itemsize, FETCHED_LIMIT_BYTES)
+    slope, intercept = header.get_slope_inter()
+    plan = Plan(
+        shape=shape,
+        dtype=dtype,
+        offset=int(header.get_data_offset()),
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
+        affine=_affine(header),
+        vois=_vois(float(header["cal_min"]), float(header["cal_max"])),
+    )
+    check_limit("undecodable", "the size of the header", size, plan.offset)
+    return plan
+
+
+def _shape(header: Any) -> tuple[int, ...]:
+    """Return two to four lengths, each at least 1."""
+    rank, *lengths = (int(length) for length in header["dim"])
+    if not 2 <= rank <= 7 or min(lengths[:rank]) < 1:
+        raise DataFault("undecodable", f"NIfTI's dim {[rank, *lengths]}")
+    shape = lengths[:rank]
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    if len(shape) > 4:
+        raise DataFault("unsupported", f"NIfTI of {len(shape)} dimensions")
+    check_limit("too-large", "the longest side", max(shape), LIMITS.rows_columns)
+    return tuple(shape)
+
+
+def _affine(header: Any) -> NDArray[np.float64]:
+    """Return voxel to mm in RAS, as the file's sform or else qform tells it."""
+    affine = np.array(header.get_best_affine(), np.float64)
+    affine[:3] *= MM[header.get_xyzt_units()[0]]
+    if not np.isfinite(affine).all() or not np.linalg.det(affine[:3, :3]):
+        raise DataFault("undecodable", "the affine is singular or not finite")
+    return affine
+
+
+def _vois(lowest: float, highest: float) -> tuple[Window, ...]:
+    """Return the window in which the file wants to be shown, cal_min to cal_max."""
+    if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
+        return ()
+    width = highest - lowest + 1
+    return (Window(center=lowest + 0.5 + (width - 1) / 2, width=width),)
+
+
+def _image(plan: Plan, data: bytes | memoryview, index: int) -> Image:
+    with decoding():
+        count = math.prod(plan.shape[:3])
+        flat = np.frombuffer(data, plan.dtype, count, plan.offset + index * plan.volume_bytes)
+        stored, spacing = _lay(flat.reshape(plan.shape[:3], order="F"), plan.affine)
+    largest = max(abs(float(stored.min())), abs(float(stored.max())))
+    if not largest * abs(plan.slope) + abs(plan.intercept) < LARGEST:
+        raise DataFault("undecodable", "its values are no numbers or too large for single precision")
+    return Image(
+        stored=stored, slope=plan.slope, intercept=plan.intercept, vois=plan.vois, spacing_mm=spacing
+    )
+
+
+def _lay(voxels: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Turn and flip whole axes until they are nearest to S, P and L; return the distance along each in mm."""
+    flat = voxels.ndim == 2
+    cube = voxels[..., None] if flat else voxels
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
+    turned = apply_orientation(cube, turn)
+    columns, rows, slices = nibabel.affines.voxel_sizes(affine @ inv_ornt_aff(turn, cube.shape))
+    stored = np.ascontiguousarray(turned.T.astype(voxels.dtype.newbyteorder("="), copy=False))
+    spacing = (float(slices), float(rows), float(columns))
+    if not flat:
+        return stored, spacing
+    thin = 2 - int(turn[2, 0])  # where the axis that a flat image lacks has come to lie
+    return np.squeeze(stored, thin), spacing[:thin] + spacing[thin + 1 :]

@@ -1,0 +1,82 @@
+"""Owns the reading of PNG, JPEG and TIFF into grey instances."""
+
+import warnings
+from collections.abc import Iterator
+from io import BytesIO
+
+import numpy as np
+import PIL.Image
+
+from imaging.dicom.limits import LIMITS, check_limit
+from imaging.errors import DataFault
+from imaging.formats.content import content_of, decoding, instances
+from imaging.formats.grey import ORIENTATION, full_range, upright
+from imaging.formats.tiff import LAYOUTS, read_tiff
+from imaging.image import Image
+from imaging.instance import Instance
+from imaging.sources.protocol import Parcel
+from imaging.window import IDENTITY
+
+LAST_BYTES = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
+"""What stands at the end of a whole file: PNG's last chunk (12 bytes), JPEG's marker EOI."""
+
+DEEP = ("I;16", "I;16L", "I;16B", "I")
+"""Pillow's modes of grey with 16 bits."""
+
+
+def read(parcel: Parcel, modality: str) -> Iterator[Instance]:
+    """Yield the picture, or each page of a TIFF, as grey levels: 8 bits stay 0..255, more stay as they are.
+
+    Colour becomes luma, what is transparent black. Raises DataFault "truncated", "too-large", "unsupported",
+    "undecodable" or "missing-identifier".
+    """
+    data = content_of(parcel)
+    if bytes(data[:4]) in LAYOUTS:
+        images, count = read_tiff(data)
+    else:
+        images, count = iter([_read(bytes(data))]), 1
+    yield from instances(parcel, data, modality, images, count)
+
+
+def _read(data: bytes) -> Image:
+    with decoding(), warnings.catch_warnings():
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        try:
+            with PIL.Image.open(BytesIO(data), formats=tuple(LAST_BYTES)) as picture:
+                _check(picture, data)
+                return _grey(picture)
+        except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+            limit = PIL.Image.MAX_IMAGE_PIXELS
+            raise DataFault("too-large", f"the picture has more than {limit} pixels") from None
+        except PIL.UnidentifiedImageError:
+            raise DataFault("unreadable", "the file is no PNG, JPEG or TIFF") from None
+        except OSError as error:
+            if "truncated" in str(error):
+                raise DataFault("truncated", "the file ends within its picture") from None
+            raise
+
+
+def _check(picture: PIL.Image.Image, data: bytes) -> None:
+    """Hold the header against the limits, and the end of the file against its format."""
+    columns, rows = picture.size
+    check_limit("too-large", "the larger side in pixels", max(rows, columns), LIMITS.rows_columns)
+    check_limit("too-large", "the decoded picture in bytes", rows * columns * 4, LIMITS.frame_bytes)
+    if getattr(picture, "is_animated", False) and picture.format == "PNG":
+        raise DataFault("unsupported", "an animated PNG")
+    end = LAST_BYTES.get(picture.format or "", LAST_BYTES["JPEG"])
+    if data.rfind(end) < 0:
+        raise DataFault("truncated", "the file lacks its last bytes")
+
+
+def _grey(picture: PIL.Image.Image) -> Image:
+    orientation = picture.getexif().get(ORIENTATION)
+    if picture.mode in DEEP:
+        stored = np.asarray(picture).astype(np.uint16)
+        return Image(stored=upright(stored, orientation), vois=full_range(stored.dtype, 16))
+    shown = picture
+    if picture.has_transparency_data:
+        shown = picture.convert("RGBA")
+        shown = PIL.Image.alpha_composite(PIL.Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
+    elif picture.mode == "P":
+        shown = picture.convert("RGB")
+    return Image(stored=upright(np.asarray(shown.convert("L")), orientation), vois=(IDENTITY,))
