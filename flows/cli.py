@@ -1,4 +1,4 @@
-"""Owns the command line: `radloop run | ingest | train | evaluate | reevaluate | up | status | down | demo`."""
+"""Owns the command line: `radloop run`, `ingest`, `train`, `inspect`, `up` and the others that --help lists."""
 
 import os
 import sys
@@ -146,6 +146,20 @@ def reevaluate(source: Source = "", labels: Labels = None, name: Name = None, co
     if request.source:
         check_input(request)
     with_flow("reevaluate", request)
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="What --source takes: a folder, an archive, s3://..., ...")],
+    labels: Labels = None,
+    problems: Annotated[Path | None, typer.Option(help="CSV to write: the files with a problem.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what is in a source: patients, studies, series, modalities, syntaxes, problems."""
+    from flows.inspect import inspect
+
+    table = Path(labels).expanduser() if labels else None
+    inspect(source, table, problems, as_json, Console(stderr=as_json))
 
 
 stack_commands.register(app)
