@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import PurePosixPath
 from types import MappingProxyType
 
 FETCHED_LIMIT_BYTES = 2 * 2**30
@@ -28,9 +27,11 @@ def format_of(name: str) -> str:
     >>> format_of("a/b.NII.gz"), format_of("c.jpg"), format_of("IM0001"), format_of("1.2.840.1")
     ('nifti', 'picture', 'dicom', 'dicom')
     """
-    suffixes = PurePosixPath(name.lower()).suffixes
-    last, last_two = "".join(suffixes[-1:]), "".join(suffixes[-2:])
-    return SUFFIXES.get(last_two) or SUFFIXES.get(last, "dicom")
+    told = name.lower()
+    # Asked of each file of an archive, and most have none of them.
+    if not told.endswith(tuple(SUFFIXES)):
+        return "dicom"
+    return next(format for suffix, format in SUFFIXES.items() if told.endswith(suffix))
 
 
 def once() -> Callable[[str], str]:
