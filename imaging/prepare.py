@@ -97,10 +97,12 @@ def _curved(image: Image, voi: Voi, spec: PreprocessSpec) -> NDArray[np.float32]
         if mask is not None:
             values = np.where(mask, np.float32(0), values)
         return fit(values, spec.size_px, image.spacing_mm, 0.0) * np.float32(LEVELS)
-    darkest = float(values.max() if image.inverted else values.min())
-    if mask is not None:
-        values = np.where(mask, np.float32(darkest), values)
-    return show(fit(values, spec.size_px, image.spacing_mm, darkest)) * np.float32(LEVELS)
+    # No value of a curve need be black: what was not measured has no weight in the mean, and darkens by its share.
+    measured = np.ones(values.shape, np.float32) if mask is None else (~mask).astype(np.float32)
+    share = fit(measured, spec.size_px, image.spacing_mm, 0.0)
+    mean = fit(values * measured, spec.size_px, image.spacing_mm, 0.0)
+    mean /= np.maximum(share, np.float32(1e-6))
+    return show(mean) * share * np.float32(LEVELS)
 
 
 def fit(
@@ -156,6 +158,15 @@ def area_weights(length: int, side: float, size: int) -> NDArray[np.float32]:
     overlap = np.minimum(start + step, pixel + 1) - np.maximum(start, pixel)
     weights: NDArray[np.float32] = (np.clip(overlap, 0, None) / step).astype(np.float32)
     return weights
+
+
+def planes(levels: NDArray[Any]) -> NDArray[Any]:
+    """Return prepared images as (n, channels, size, size): one channel each, or the slices of volumes.
+
+    >>> planes(np.zeros((2, 8, 8))).shape, planes(np.zeros((2, 5, 8, 8))).shape
+    ((2, 1, 8, 8), (2, 5, 8, 8))
+    """
+    return levels[:, None] if levels.ndim == 3 else levels
 
 
 def to_modality_units(levels: NDArray[np.uint8], window: Window) -> NDArray[np.float32]:

@@ -14,12 +14,17 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from imaging.dataset.chunk import Example, Refusal
+from imaging.dataset.draft import in_process
 from imaging.dataset.publish import Recipe, build_version, publish
 from imaging.dataset.shard import write_shard
 from imaging.dataset.version import DatasetVersion
 from imaging.errors import DataFault
+from imaging.formats.table import FORMATS
+from imaging.image import Image
+from imaging.instance import Instance
 from imaging.preprocess import PreprocessSpec
-from imaging.sources.protocol import Instance, SourceFile
+from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.work import Run
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import Verdict
 from imaging.store.folder import FolderStore
@@ -32,6 +37,7 @@ GREY = PreprocessSpec.grey_levels(16)
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 EXAMPLE = Example(
     instance_key="i0",
+    object_key="o0",
     series_key="e0",
     study_key="s0",
     patient_key="p0",
@@ -46,9 +52,11 @@ EXAMPLE = Example(
     source_split=None,
     modality="CT",
     manufacturer="ACME",
+    frame=0,
     rows=16,
     columns=16,
     spacing_mm=0.5,
+    findings="",
 )
 
 
@@ -65,23 +73,30 @@ def vars_of(row: Example | Refusal) -> dict[str, Any]:
 
 def refusal(number: int, reason: str = "truncated", **changes: Any) -> Refusal:
     """Return a refused file."""
-    row = Refusal(source_key=f"f{number}", source_size=1, source_mtime_ns=1, reason=reason, detail="")
+    row = Refusal(
+        source_key=f"f{number}", source_size=1, source_mtime_ns=1, study_key="", reason=reason, detail=""
+    )
     return replace(row, **changes)
 
 
 def instance(number: int, **changes: Any) -> Instance:
     """Return a 16 x 16 image of one grey level, of a patient of its own."""
-    image = Instance(
+    made = Instance(
         patient_id=f"P{number}",
         study_uid=f"1.{number}",
         series_uid=f"2.{number}",
         sop_instance_uid=f"3.{number}",
-        values=np.full((16, 16), number % 256, np.float32),
+        image=plain_image(number % 256),
         content_sha256=f"{number}",
         label="odd" if number % 2 else "even",
         attributes={"modality": "OT", "manufacturer": "ACME", "spacing_mm": 0.5},
     )
-    return replace(image, **changes)
+    return replace(made, **changes)
+
+
+def plain_image(level: int, **changes: Any) -> Image:
+    """Return a 16 x 16 image of one stored value."""
+    return replace(Image(stored=np.full((16, 16), level, np.uint8)), **changes)
 
 
 @dataclass
@@ -100,12 +115,25 @@ class MemorySource:
         for name in self.files:
             yield SourceFile(name=name, size_bytes=1, mtime_ns=self.mtimes.get(name, 1))
 
-    def read(self, file: SourceFile, modality: str) -> Iterator[Instance]:
-        self.read_names.append(file.name)
-        content = self.files[file.name]
+    def fetch(self, file: SourceFile) -> Parcel:
+        return Parcel(format=self.kind, name=file.name, contents=(b"",))
+
+    def run(self, spec: PreprocessSpec = GREY) -> Run:
+        """Return what does the work of the sandbox on these files, here."""
+        return in_process({"spec": spec.model_dump_json()}, {self.kind: self._read})
+
+    def _read(self, parcel: Parcel, modality: str) -> Iterator[Instance]:
+        self.read_names.append(parcel.name)
+        content = self.files[parcel.name]
         if isinstance(content, DataFault):
             raise content
         yield from content
+
+
+def read_file(source: Source, file: SourceFile, modality: str = "CT") -> list[Instance]:
+    """Fetch a file and read it here, without the sandbox."""
+    parcel = source.fetch(file)
+    return list(FORMATS[parcel.format](parcel, modality))
 
 
 def recipe(**changes: Any) -> Recipe:

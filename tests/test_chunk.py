@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from imaging.dataset.quarantine import REASONS
 from imaging.dataset.shard import map_shard
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import DataFault, EnvironmentFault
-from imaging.preprocess import PreprocessSpec, Window
-from imaging.sources.protocol import Instance
+from imaging.image import Image
+from imaging.instance import Instance
+from imaging.preprocess import PreprocessSpec
+from imaging.sources.protocol import Parcel, SourceFile
 from imaging.store.folder import FolderStore
-from tests.synthetic import GREY, MemorySource, instance
+from imaging.window import Window
+from tests.synthetic import GREY, MemorySource, instance, plain_image
 
 NAMES = Pseudonyms(b"k" * 32)
 
@@ -29,7 +33,7 @@ def chunk(
     store: FolderStore, files: dict[str, list[Instance] | DataFault], spec: PreprocessSpec = GREY
 ) -> ChunkResult:
     source = MemorySource(files)
-    return prepare_chunk(source, list(source.scan()), spec, NAMES, store)
+    return prepare_chunk(source, list(source.scan()), spec, NAMES, store, source.run(spec))
 
 
 def test_each_image_is_in_the_shard_at_its_row(store: FolderStore) -> None:
@@ -44,7 +48,31 @@ def test_rows_carry_pseudonyms_of_every_level(store: FolderStore) -> None:
     assert row.study_key == NAMES.key("study", "1.7")
     assert row.series_key == NAMES.key("series", "2.7")
     assert row.instance_key == NAMES.key("instance", "3.7")
+    assert row.object_key == row.instance_key
     assert row.source_key == NAMES.key("file", "a")
+
+
+def test_each_frame_is_an_example_of_its_own_and_of_one_object(store: FolderStore) -> None:
+    frames = [instance(7, frame=number, image=plain_image(number)) for number in (1, 2)]
+    made = chunk(store, {"a": frames}).examples
+    assert [(row.frame, row.object_key) for row in made] == [
+        (1, NAMES.key("instance", "3.7")),
+        (2, NAMES.key("instance", "3.7")),
+    ]
+    assert len({row.instance_key for row in made} | {made[0].object_key}) == 3
+
+
+def test_findings_of_a_volume_come_along(store: FolderStore) -> None:
+    (row,) = chunk(store, {"a": [instance(7, findings=("gap", "tilt"))]}).examples
+    assert row.findings == "gap tilt"
+
+
+def test_a_volume_is_prepared_as_one_example(store: FolderStore) -> None:
+    spec = GREY.model_copy(update={"kind": "volume", "slices": 4})
+    volume = instance(7, image=Image(stored=np.full((4, 16, 16), 9, np.uint8)))
+    (row,) = chunk(store, {"a": [volume]}, spec).examples
+    assert map_shard(store, row.shard)[row.row].shape == (4, 16, 16)
+    assert (row.rows, row.columns) == (16, 16)
 
 
 def test_no_row_holds_an_identifier_or_a_file_name(store: FolderStore) -> None:
@@ -67,6 +95,32 @@ def test_a_bad_file_is_a_refusal_and_the_others_go_on(store: FolderStore) -> Non
     assert [(row.reason, row.detail) for row in made.refusals] == [("truncated", "5 bytes")]
 
 
+def test_a_file_is_all_examples_or_one_refusal(store: FolderStore) -> None:
+    class Late(MemorySource):
+        def _read(self, parcel: Parcel, modality: str) -> Iterator[Instance]:
+            yield from super()._read(parcel, modality)
+            raise DataFault("undecodable", "frame 3")
+
+    source = Late({"a": [instance(7), instance(9)]})
+    made = prepare_chunk(source, list(source.scan()), GREY, NAMES, store, source.run())
+    assert (made.examples, [row.reason for row in made.refusals]) == ((), ["undecodable"])
+
+
+def test_a_file_that_cannot_be_fetched_is_a_refusal(store: FolderStore) -> None:
+    class Closed(MemorySource):
+        def fetch(self, file: SourceFile) -> Parcel:
+            if file.name == "a":
+                raise DataFault("archive-link")
+            return super().fetch(file)
+
+    source = Closed({"a": [instance(7)], "b": [instance(9)]})
+    made = prepare_chunk(source, list(source.scan()), GREY, NAMES, store, source.run())
+    assert [(row.source_key, row.reason) for row in made.refusals] == [
+        (NAMES.key("file", "a"), "archive-link")
+    ]
+    assert [row.source_key for row in made.examples] == [NAMES.key("file", "b")]
+
+
 def test_only_bad_files_make_no_shard(store: FolderStore) -> None:
     made = chunk(store, {"a": DataFault("truncated")})
     assert (made.examples, list(store.root.rglob("*"))) == ((), [])
@@ -74,12 +128,13 @@ def test_only_bad_files_make_no_shard(store: FolderStore) -> None:
 
 def test_a_fault_of_the_environment_stops_the_chunk_and_writes_nothing(store: FolderStore) -> None:
     class Failing(MemorySource):
-        def read(self, file: object, modality: str) -> object:
+        def _read(self, parcel: Parcel, modality: str) -> Iterator[Instance]:
+            yield from super()._read(parcel, modality)
             raise EnvironmentFault("no decoder")
 
     source = Failing({"a": [instance(7)]})
     with pytest.raises(EnvironmentFault, match="no decoder"):
-        prepare_chunk(source, list(source.scan()), GREY, NAMES, store)  # type: ignore[arg-type]
+        prepare_chunk(source, list(source.scan()), GREY, NAMES, store, source.run())
     assert list(store.root.rglob("*")) == []
 
 
@@ -91,19 +146,18 @@ def test_a_file_without_the_window_it_should_bring_is_refused(store: FolderStore
 
 def test_a_files_own_window_is_used_where_the_spec_says_so(store: FolderStore) -> None:
     own = PreprocessSpec(window="file", size_px=16)
-    bright = instance(7, window=Window(center=0, width=2))
+    bright = instance(7, image=plain_image(7, vois=(Window(center=0, width=2),)))
     (row,) = chunk(store, {"a": [bright]}, own).examples
     assert map_shard(store, row.shard).min() == 255
 
 
 def test_an_inverted_image_is_turned_over(store: FolderStore) -> None:
-    (row,) = chunk(store, {"a": [instance(7, inverted=True)]}).examples
+    (row,) = chunk(store, {"a": [instance(7, image=plain_image(7, inverted=True))]}).examples
     assert map_shard(store, row.shard).max() == 255 - 7
 
 
 def test_equal_pixels_have_equal_digests_whoever_they_belong_to(store: FolderStore) -> None:
-    pixels = np.full((16, 16), 5, np.float32)
-    made = chunk(store, {"a": [instance(7, values=pixels)], "b": [instance(9, values=pixels)]})
+    made = chunk(store, {"a": [instance(7, image=plain_image(5))], "b": [instance(9, image=plain_image(5))]})
     assert made.examples[0].pixel_sha256 == made.examples[1].pixel_sha256
 
 

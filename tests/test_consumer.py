@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from imaging.preprocess import PreprocessSpec, prepare
+from imaging.image import Image
+from imaging.prepare import prepare
+from imaging.preprocess import PreprocessSpec
 from models.batches import normalise
 from models.config import TrainConfig
 from models.export import export_onnx
@@ -126,7 +128,7 @@ def hounsfield() -> dict[str, np.ndarray]:
 
 def ours(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     """Return what torch says about images that were prepared as for training."""
-    levels = np.stack([prepare(image, SPEC.portable_window, SPEC.size_px) for image in images[:, 0]])
+    levels = np.stack([prepare(Image(stored=image), SPEC) for image in images[:, 0]])
     with torch.no_grad():
         return network(normalise(torch.from_numpy(levels)[:, None])).softmax(1).numpy()
 

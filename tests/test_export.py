@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from imaging import preprocess
+import imaging.prepare
 from imaging.errors import EnvironmentFault
-from imaging.preprocess import IDENTITY, PreprocessSpec, Window, prepare
+from imaging.image import Image
+from imaging.prepare import prepare
+from imaging.preprocess import PreprocessSpec
+from imaging.window import IDENTITY, Window
 from models.batches import normalise
 from models.export import Portable, area_weights, export_onnx, set_threshold, verify_export
 from models.networks.catalog import NETWORKS, build
@@ -58,7 +61,7 @@ def test_any_batch_height_and_width_equals_prepare_and_torch(
     model: onnx.ModelProto, network: nn.Module, shape: tuple[int, int, int]
 ) -> None:
     images = units(CT, shape)
-    levels = np.stack([prepare(image, CT.portable_window, CT.size_px) for image in images])
+    levels = np.stack([prepare(Image(stored=image), CT) for image in images])
     with torch.no_grad():
         wanted = network(normalise(torch.from_numpy(levels)[:, None].float())).softmax(1).numpy()
     given = Predictor.load(model.SerializeToString()).run(images[:, None])
@@ -83,7 +86,7 @@ def test_every_network_survives_the_export(name: str) -> None:
 @pytest.mark.parametrize("more", [0, 1, 40])
 def test_area_weights_are_those_of_the_preparation(length: int, more: int) -> None:
     inside = area_weights(length, length + more, 16).numpy()
-    assert np.allclose(inside, preprocess.area_weights(length, length + more, 16), atol=1e-6)
+    assert np.allclose(inside, imaging.prepare.area_weights(length, length + more, 16), atol=1e-6)
 
 
 @pytest.mark.parametrize("spec", [CT, PreprocessSpec(window=IDENTITY, size_px=16)])
@@ -93,7 +96,7 @@ def test_levels_in_the_graph_are_those_of_the_preparation(
 ) -> None:
     image = units(spec, shape)
     inside = Portable(nn.Identity(), spec).levels(torch.from_numpy(image)[None, None])[0, 0].numpy()
-    assert np.array_equal(inside, prepare(image, spec.portable_window, spec.size_px))
+    assert np.array_equal(inside, prepare(Image(stored=image), spec))
 
 
 def test_probabilities_add_up_to_one(model: onnx.ModelProto) -> None:

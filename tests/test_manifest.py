@@ -3,8 +3,10 @@
 import io
 
 import pyarrow.parquet as pq
+import pytest
 
 from imaging.dataset.manifest import (
+    drop_studies,
     example_schema,
     merge,
     parquet_bytes,
@@ -12,6 +14,7 @@ from imaging.dataset.manifest import (
     table_digest,
     to_table,
 )
+from imaging.dataset.quarantine import IGNORED, NO_LOSS, REASONS
 from tests.synthetic import example, refusal
 
 
@@ -50,6 +53,48 @@ def test_equal_pixels_are_kept_where_the_source_fixes_the_splits() -> None:
 def test_a_refused_copy_does_not_hold_its_pixels() -> None:
     conflicting = example(0, pixel_sha256="other")
     assert reasons([0], [conflicting, example(1, pixel_sha256="other")]) == ["conflicting-instance"]
+
+
+def test_two_frames_of_one_object_are_no_repetition() -> None:
+    frames = [example(0, frame=1), example(1, frame=2, object_key="o0")]
+    assert merge([], frames, drop_equal_pixels=True)[1] == []
+
+
+def test_a_bad_slice_costs_its_study() -> None:
+    slices = [example(0, study_key="s"), example(1, study_key="s"), example(2, study_key="t")]
+    kept, lost = drop_studies(slices, [refusal(9, study_key="s")])
+    assert kept == slices[2:]
+    assert [(row.source_key, row.study_key, row.reason) for row in lost] == [
+        ("f0", "s", "bad-study"),
+        ("f1", "s", "bad-study"),
+    ]
+
+
+def test_a_study_without_a_bad_slice_is_kept() -> None:
+    slices = [example(0), example(1)]
+    assert drop_studies(slices, [refusal(9, study_key="another")]) == (slices, [])
+
+
+def test_a_file_of_several_lost_frames_is_refused_once() -> None:
+    frames = [example(number, study_key="s", source_key="f", frame=number) for number in (1, 2)]
+    _, lost = drop_studies(frames, [refusal(9, study_key="s")])
+    assert [row.source_key for row in lost] == ["f"]
+
+
+def test_a_bad_file_of_no_known_study_costs_none() -> None:
+    slices = [example(0), example(1, study_key="")]
+    assert drop_studies(slices, [refusal(9)]) == (slices, [])
+
+
+@pytest.mark.parametrize("reason", [*REASONS, *IGNORED])
+def test_only_a_reason_that_takes_a_slice_costs_the_study(reason: str) -> None:
+    kept, _ = drop_studies([example(0)], [refusal(9, reason, study_key="s0")])
+    assert bool(kept) == (reason in {*NO_LOSS, *IGNORED})
+
+
+@pytest.mark.parametrize("reason", ["wrong-modality", "no-pixels", "duplicate-instance"])
+def test_a_file_that_never_was_a_slice_costs_nothing(reason: str) -> None:
+    assert drop_studies([example(0)], [refusal(9, reason, study_key="s0")]) == ([example(0)], [])
 
 
 def test_a_table_gives_its_rows_back() -> None:

@@ -1,6 +1,7 @@
 """An NPZ file in MedMNIST's layout: ranges of rows are its files, rows its images."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from imaging.errors import UserFault
-from imaging.preprocess import IDENTITY, prepare
+from imaging.instance import Instance
+from imaging.prepare import prepare
 from imaging.sources.medmnist import ROWS_A_FILE, MedMnistFile
-from imaging.sources.protocol import Instance, SourceFile
+from imaging.sources.protocol import SourceFile
+from tests.synthetic import read_file
 
 COUNTS = {"train": 24, "val": 4, "test": 5}
 
@@ -37,7 +40,7 @@ def written(folder: Path, **held: Any) -> MedMnistFile:
 
 
 def rows(source: MedMnistFile) -> list[Instance]:
-    return [found for file in source.scan() for found in source.read(file, "any")]
+    return [found for file in source.scan() for found in read_file(source, file)]
 
 
 def parts(source: MedMnistFile) -> dict[str, int]:
@@ -83,11 +86,11 @@ def test_every_row_of_every_part_is_read(source: MedMnistFile) -> None:
 
 
 def test_a_row_holds_its_grey_levels(source: MedMnistFile) -> None:
-    np.testing.assert_array_equal(rows(source)[7].values, images(24)[7])
+    np.testing.assert_array_equal(rows(source)[7].image.stored, images(24)[7])
 
 
 def test_a_row_is_single_precision(source: MedMnistFile) -> None:
-    assert rows(source)[0].values.dtype == np.float32
+    assert rows(source)[0].image.values.dtype == np.float32
 
 
 def test_a_label_is_text(source: MedMnistFile) -> None:
@@ -111,14 +114,16 @@ def test_a_row_is_named_by_its_bytes(source: MedMnistFile) -> None:
 
 def test_the_modality_does_not_matter(source: MedMnistFile) -> None:
     file = next(source.scan())
-    assert [row.label for row in source.read(file, "CT")] == [row.label for row in source.read(file, "OT")]
+    assert [row.label for row in read_file(source, file, "CT")] == [
+        row.label for row in read_file(source, file, "OT")
+    ]
 
 
 def test_preparing_leaves_the_grey_levels_as_they_are(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1, 28, 28), np.uint8)
     source = written(tmp_path, **arrays(**COUNTS) | {"train_images": noise, "train_labels": np.zeros(1, int)})
     spec = source.default_spec()
-    np.testing.assert_array_equal(prepare(rows(source)[0].values, IDENTITY, spec.size_px), noise[0])
+    np.testing.assert_array_equal(prepare(rows(source)[0].image, spec), noise[0])
 
 
 @pytest.mark.parametrize(("side", "size_px"), [(8, 16), (28, 28), (1100, 1024)])
@@ -157,7 +162,8 @@ def test_a_file_with_val_keeps_its_train(source: MedMnistFile) -> None:
     assert parts(source)["train"] == 24
 
 
-def test_arrays_are_loaded_once(source: MedMnistFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_ranges_are_read_with_one_load(source: MedMnistFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = list(source.scan())
     loaded: list[Path] = []
     load = np.load
 
@@ -166,8 +172,15 @@ def test_arrays_are_loaded_once(source: MedMnistFile, monkeypatch: pytest.Monkey
         return load(path, **told)
 
     monkeypatch.setattr(np, "load", note)
-    rows(source)
-    assert loaded == [source.path]
+    assert sum(len(read_file(source, file)) for file in files) == sum(COUNTS.values())
+    assert (len(files), loaded) == (3, [source.path])
+
+
+def test_a_file_that_was_written_again_is_loaded_again(tmp_path: Path) -> None:
+    before = rows(written(tmp_path, **arrays(**COUNTS)))[1].image.stored
+    source = written(tmp_path, **arrays(**COUNTS) | {"train_images": images(24)[::-1]})
+    os.utime(source.path, ns=(7, 7))
+    assert not np.array_equal(rows(source)[1].image.stored, before)
 
 
 def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
@@ -177,7 +190,7 @@ def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["train", "train[0:25]", "pilot[0:4]", "train[0:4]x"])
 def test_a_range_that_is_not_there_is_refused(source: MedMnistFile, name: str) -> None:
     with pytest.raises(UserFault, match="scan the file again"):
-        list(source.read(SourceFile(name=name, size_bytes=1, mtime_ns=1), "OT"))
+        read_file(source, SourceFile(name=name, size_bytes=1, mtime_ns=1))
 
 
 def test_colour_is_refused_with_its_shape(tmp_path: Path) -> None:
@@ -248,5 +261,5 @@ def test_mnist_has_ten_labels(data_dir: Path) -> None:
 def test_the_val_part_of_mnist_is_a_twelfth(data_dir: Path) -> None:
     source = MedMnistFile(data_dir / "mnist.npz")
     file = next(source.scan())
-    drawn = sum(row.split == "val" for row in source.read(file, "OT"))
+    drawn = sum(row.split == "val" for row in read_file(source, file))
     assert drawn / ROWS_A_FILE == pytest.approx(1 / 12, abs=0.04)

@@ -10,14 +10,17 @@ import pydicom
 import pytest
 
 from imaging.errors import DataFault
+from imaging.instance import Instance
 from imaging.phantom.archive import PhantomDay, write_phantom
 from imaging.phantom.plan import PhantomSpec, studies
 from imaging.phantom.writer import ENCODINGS, VENDORS, WINDOW
-from imaging.preprocess import prepare
-from imaging.sources.folder import DicomFolder
-from imaging.sources.protocol import Instance
+from imaging.prepare import prepare
+from imaging.preprocess import PreprocessSpec
+from imaging.sources.folder import Folder
+from tests.synthetic import read_file
 
 SMALL = PhantomSpec(patients=24, new_patients=4, returning=2, slices=2, size_px=64)
+SHOWN = PreprocessSpec(window=WINDOW, size_px=64)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +37,10 @@ def content(folder: Path) -> dict[str, str]:
 
 def read_all(folder: Path) -> tuple[list[Instance], Counter[str]]:
     """Return the readable images below a folder, and why others are refused."""
-    source, instances, refused = DicomFolder(folder / "dicom"), [], Counter[str]()
+    source, instances, refused = Folder(folder / "dicom"), [], Counter[str]()
     for file in source.scan():
         try:
-            instances += source.read(file, "CT")
+            instances += read_file(source, file)
         except DataFault as fault:
             refused[fault.reason] += 1
     return instances, refused
@@ -129,7 +132,7 @@ def test_air_is_black_and_tissue_is_not_whatever_the_storage(
     archive: tuple[Path, PhantomDay, PhantomDay],
 ) -> None:
     for instance in read_all(archive[0])[0]:
-        shown = prepare(instance.values, WINDOW, 64, inverted=instance.inverted)
+        shown = prepare(instance.image, SHOWN)
         assert shown[:4, :4].mean() < 20, instance.attributes
         assert shown[41:45, 31:33].mean() > 150, instance.attributes
 
@@ -139,7 +142,7 @@ def test_a_lesion_is_brighter_than_the_lung_around_it(archive: tuple[Path, Phant
     lesions = [i for i in read_all(archive[0])[0] if i.sop_instance_uid in masks]
     assert lesions
     for instance in lesions:
-        shown = prepare(instance.values, WINDOW, 64, inverted=instance.inverted)
+        shown = prepare(instance.image, SHOWN)
         assert shown[masks[instance.sop_instance_uid]].mean() > 90
 
 

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from imaging.errors import UserFault
-from imaging.preprocess import PreprocessSpec, Window, prepare
+from imaging.image import Image
+from imaging.prepare import prepare
+from imaging.preprocess import PreprocessSpec
+from imaging.window import Window
 from models import predict
 from models.batches import ArrayRows
 from models.export import Portable, export_onnx
@@ -62,7 +65,7 @@ def test_units_of_any_size_give_what_prepared_levels_give(portable: tuple[Portab
     draw, predictor = np.random.default_rng(1), Predictor.load(portable[1])
     shapes = [(16, 16), (50, 31), (9, 12)]
     images = [np.rint(draw.uniform(-200, 300, shape)).astype(np.float32) for shape in shapes]
-    prepared = np.stack([prepare(image, SPEC.portable_window, SPEC.size_px) for image in images])
+    prepared = np.stack([prepare(Image(stored=image), SPEC) for image in images])
     assert np.abs(predictor.predict_units(images) - predictor.predict_levels(prepared)).max() < 1e-4
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imaging.dataset.chunk import prepare_chunk
-from imaging.dataset.manifest import merge
+from imaging.dataset.manifest import drop_studies, merge
 from imaging.dataset.publish import build_version
 from imaging.dataset.scan import CHUNK_FILES, ScanPlan, plan
 from imaging.dataset.version import DatasetVersion
@@ -14,7 +14,7 @@ from imaging.errors import DataFault, UserFault
 from imaging.preprocess import PreprocessSpec
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
-from tests.synthetic import GREY, MemorySource, instance, recipe
+from tests.synthetic import GREY, MemorySource, instance, recipe, refusal
 
 NAMES = Pseudonyms(b"k" * 32)
 LARGER = PreprocessSpec.grey_levels(32)
@@ -49,7 +49,7 @@ def night(
     """Take in what is new, as the ingest flow does; `source.read_names` tells what was read for it."""
     source.read_names.clear()
     scan = planned(source, previous, spec)
-    chunks = [prepare_chunk(source, files, spec, NAMES, store) for files in scan.chunks()]
+    chunks = [prepare_chunk(source, files, spec, NAMES, store, source.run(spec)) for files in scan.chunks()]
     new = [row for chunk in chunks for row in chunk.examples]
     refused = [row for chunk in chunks for row in chunk.refusals]
     standing, repeats = merge(scan.examples, new, drop_equal_pixels=True)
@@ -149,7 +149,16 @@ def test_a_repeated_instance_is_not_read_again_while_nothing_changes(
     assert "duplicate-instance" in [row.reason for row in second.refusals()]
 
 
-@pytest.mark.parametrize("second", [instance(0), instance(99, values=instance(0).values)])
+def test_what_was_lost_with_its_study_is_read_again(store: FolderStore, source: MemorySource) -> None:
+    first = night(store, source)
+    bad = refusal(0, study_key=NAMES.key("study", "1.4"))
+    kept, lost = drop_studies(first.examples(), [bad])
+    made = recipe(key_fingerprint=NAMES.fingerprint)
+    dropped = build_version(store, made, kept, [*first.refusals(), *lost], {})
+    assert [file.name for file in planned(source, dropped).to_read] == ["f4"]
+
+
+@pytest.mark.parametrize("second", [instance(0), instance(99, image=instance(0).image)])
 def test_a_copy_takes_the_place_of_a_first_that_is_gone(
     store: FolderStore, source: MemorySource, second: object
 ) -> None:

@@ -17,7 +17,7 @@ from imaging.buffer import FileBuffer
 from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault
 from imaging.formats.dicom import HEAD_BYTES, identifiers_of, read_dicom
-from imaging.formats.table import FORMATS
+from imaging.formats.table import FORMATS, Reader
 from imaging.instance import Instance
 from imaging.prepare import prepare
 from imaging.prepare_volume import prepare_volume
@@ -61,14 +61,17 @@ class Drafts:
 
 
 def draft_parcel(
-    setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
+    setup: Mapping[str, Any],
+    value: Mapping[str, Any],
+    blobs: Sequence[bytes | Path],
+    formats: Mapping[str, Reader] = FORMATS,
 ) -> tuple[Any, Sequence[bytes]]:
     """Read and prepare one parcel; a `Function` of the sandbox."""
     spec = _spec(setup["spec"])
     told = tuple((name, str(text)) for name, text in value["told"])
     parcel = Parcel(format=value["format"], name=value["name"], contents=tuple(blobs), told=told)
     try:
-        made = [(asdict(_draft(one)), _prepared(one, spec)) for one in _instances(parcel, spec)]
+        made = [(asdict(_draft(one)), _prepared(one, spec)) for one in _instances(parcel, spec, formats)]
     except DataFault as fault:
         return {"fault": [fault.reason, fault.detail], "study": _study(parcel)}, ()
     return {"drafts": [draft for draft, _ in made]}, [image.tobytes() for _, image in made]
@@ -86,12 +89,12 @@ def as_drafts(outcome: Outcome, spec: PreprocessSpec) -> Drafts:
     return Drafts(made=tuple(zip(drafts, images, strict=True)))
 
 
-def in_process(setup: Mapping[str, Any]) -> Run:
+def in_process(setup: Mapping[str, Any], formats: Mapping[str, Reader] = FORMATS) -> Run:
     """Return what does the sandbox's work here, without its protection: for tests and for measuring."""
 
     def run(items: Iterable[Item]) -> Iterator[Outcome]:
         for item in items:
-            value, blobs = draft_parcel(setup, item.value, item.blobs)
+            value, blobs = draft_parcel(setup, item.value, item.blobs, formats)
             yield Answer(value, tuple(memoryview(blob) for blob in blobs))
 
     return run
@@ -108,10 +111,10 @@ def _buffer() -> FileBuffer:
     return FileBuffer()
 
 
-def _instances(parcel: Parcel, spec: PreprocessSpec) -> Iterator[Instance]:
+def _instances(parcel: Parcel, spec: PreprocessSpec, formats: Mapping[str, Reader]) -> Iterator[Instance]:
     if parcel.format == "dicom" and isinstance(parcel.contents[0], Path):
         return read_dicom(_buffer().load(parcel.contents[0], LIMITS.file_bytes), spec.modality)
-    return FORMATS[parcel.format](parcel, spec.modality)
+    return formats[parcel.format](parcel, spec.modality)
 
 
 def _prepared(instance: Instance, spec: PreprocessSpec) -> NDArray[np.uint8]:
