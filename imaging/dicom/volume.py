@@ -139,7 +139,7 @@ def _grid(position_mm: Matrix, unit: Matrix, thickness_mm: float) -> tuple[NDArr
     if len(position_mm) == 1:
         return np.zeros(1, np.int64), unit * thickness_mm
     steps = np.diff(position_mm @ unit)
-    middle = np.sort(steps)[-1]
+    middle = np.sort(steps)[(len(steps) - 1) // 2]
     grid = np.concatenate([[0], np.maximum(1, np.rint(steps / middle)).astype(np.int64).cumsum()])
     return grid, (position_mm[-1] - position_mm[0]) / grid[-1]
 
