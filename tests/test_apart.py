@@ -32,7 +32,7 @@ def test_pixel_spacings_are_kept_apart() -> None:
 
 def test_a_stretch_of_another_step_is_kept_apart() -> None:
     found = stack(series(0, 2.5, 5, 7.5, 10, 15, 20, 25, 30))
-    assert [s.spacing_mm[0] for s in found.stacks] == [2.5, 5.0]
+    assert [(s.order, s.spacing_mm[0]) for s in found.stacks] == [((0, 1, 2, 3, 4), 2.5), ((5, 6, 7, 8), 5.0)]
     assert codes(found) == {"mixed-spacing"}
 
 
@@ -90,6 +90,11 @@ def test_trigger_times_that_differ_from_slice_to_slice_count_by_their_order() ->
     found = stack(slices)
     assert orders(found) == {frozenset(range(t, 12, 3)) for t in range(3)}
     assert [s.label for s in found.stacks] == [f"time {t} of 3" for t in (1, 2, 3)]
+
+
+def test_echo_times_that_differ_from_slice_to_slice_tell_nothing() -> None:
+    slices = [one(5.0 * z, EchoTime=(10.0 * e + z,)) for z in range(4) for e in range(2)]
+    assert codes(stack(slices)) == {"duplicate-position"}
 
 
 def test_nobody_guesses_which_of_uneven_copies_is_missing() -> None:

@@ -60,6 +60,7 @@ def many() -> list[dict[str, Any]]:
     """Return a series with something of everything."""
     return [
         *series(0, 5, 10, 20, 25, 30, EchoNumbers=(1.0,), SOPInstanceUID="1"),
+        one(35, EchoNumbers=(1.0,), ImageOrientationPatient=(0.99999, 0.0004, 0.0, -0.0004, 0.99999, 0.0)),
         *series(0, 5, 10, 20, 25, 30, EchoNumbers=(2.0,), SOPInstanceUID="2"),
         *series(0, 8, 16, cosines=SAGITTAL, SOPInstanceUID="3"),
         *series(1, 1, 2, 3.3, cosines=OBLIQUE, SOPInstanceUID="4"),
@@ -125,7 +126,7 @@ def test_a_slice_whose_directions_are_not_orthonormal_is_left() -> None:
 
 
 def test_of_copies_that_nothing_tells_apart_the_lowest_number_stays() -> None:
-    slices = [*series(0, 5, 10), one(5, InstanceNumber=(1.5,))]
+    slices = [*series(0, 5, 10, SOPInstanceUID="1"), one(5, InstanceNumber=(1.5,), SOPInstanceUID="2")]
     found = stack(slices)
     assert (only(found).order, found.left) == ((0, 3, 2), ((1, "duplicate-position"),))
     assert detail(found, "duplicate-position") == "slices: 1"
