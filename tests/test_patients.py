@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from imaging.errors import DataFault, UserFault
+from imaging.preprocess import PreprocessSpec
 from imaging.sources.patients import Patients, read_patients
 from imaging.sources.protocol import SourceFile
 
@@ -126,3 +127,21 @@ def test_a_file_that_is_refused_by_its_name_is_not_loaded() -> None:
     for name in ("a.png", "d/DICOMDIR"):
         with pytest.raises(DataFault):
             Patients().pack(SourceFile(name=name, size_bytes=1, mtime_ns=1), load)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.png", PreprocessSpec(modality="OT", window="file")),
+        ("a.nii.gz", PreprocessSpec(kind="volume")),
+        ("IM1", PreprocessSpec()),
+    ],
+)
+def test_what_the_table_names_says_how_it_is_prepared(
+    tmp_path: Path, name: str, expected: PreprocessSpec
+) -> None:
+    assert table(tmp_path, f"file,PatientID\n{name},P1\n").default_spec() == expected
+
+
+def test_without_a_table_all_is_ct() -> None:
+    assert Patients().default_spec() == PreprocessSpec()

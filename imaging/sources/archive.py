@@ -57,8 +57,8 @@ class Archive:
         self._known: Mapping[str, Member] | None = None
 
     def default_spec(self) -> PreprocessSpec:
-        """Return the spec of CT in a soft-tissue window."""
-        return PreprocessSpec()
+        """Return the spec of CT in a soft-tissue window, or that of pictures where the table names pictures."""
+        return self.patients.default_spec()
 
     def scan(self) -> Iterator[SourceFile]:
         """List the members as they lie in the archive, also those that will be refused.

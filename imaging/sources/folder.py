@@ -21,8 +21,8 @@ class Folder:
         self.patients = patients
 
     def default_spec(self) -> PreprocessSpec:
-        """Return the spec of CT in a soft-tissue window."""
-        return PreprocessSpec()
+        """Return the spec of CT in a soft-tissue window, or that of pictures where the table names pictures."""
+        return self.patients.default_spec()
 
     def scan(self) -> Iterator[SourceFile]:
         """List the files in the order of their relative POSIX names, one folder in memory at a time.

@@ -1,11 +1,14 @@
 """Owns the table that says which patient a picture or volume shows, where its format does not say so itself."""
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from imaging.errors import DataFault, UserFault
+from imaging.preprocess import PreprocessSpec
 from imaging.sources.names import format_of
 from imaging.sources.protocol import Parcel, SourceFile
 
@@ -20,6 +23,10 @@ NO_PATIENT = (
     "where each picture is of another patient, repeat the file name there"
 )
 
+SPECS: Mapping[str, PreprocessSpec] = MappingProxyType(
+    {"picture": PreprocessSpec(modality="OT", window="file"), "nifti": PreprocessSpec(kind="volume")}
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Patients:
@@ -27,6 +34,14 @@ class Patients:
 
     by_file: Mapping[str, str | None] | None = None
     remedy: str = REMEDY
+
+    def default_spec(self) -> PreprocessSpec:
+        """Return how images are prepared where nobody says otherwise, by what the table mostly names.
+
+        Pictures are shown as they are; all else is taken for CT in a soft-tissue window, NIfTI as whole volumes.
+        """
+        named = Counter(map(format_of, self.by_file or ())).most_common(1)
+        return SPECS.get(named[0][0], PreprocessSpec()) if named else PreprocessSpec()
 
     def told(self, name: str) -> tuple[tuple[str, str], ...]:
         """Return what `Parcel.told` says of a file; raise DataFault where it needs a patient and has none."""

@@ -47,8 +47,8 @@ class S3Prefix:
         self.patients = patients
 
     def default_spec(self) -> PreprocessSpec:
-        """Return the spec of CT in a soft-tissue window."""
-        return PreprocessSpec()
+        """Return the spec of CT in a soft-tissue window, or that of pictures where the table names pictures."""
+        return self.patients.default_spec()
 
     def scan(self) -> Iterator[SourceFile]:
         """List the objects in the order of their keys, a thousand a request; names are relative to the prefix."""
