@@ -66,6 +66,11 @@ class PreprocessSpec(BaseModel):
         return plane if self.kind == "slice" else (self.slices, *plane)
 
     @property
+    def channels(self) -> int:
+        """How many planes one example has: the slices of a volume are the channels of its network."""
+        return 1 if self.kind == "slice" else self.slices
+
+    @property
     def portable_window(self) -> Window:
         """The window inside the portable model; a file's own window is applied before the model."""
         return IDENTITY if self.window == "file" else self.window

@@ -82,9 +82,9 @@ def read_progress(folder: Path) -> Progress:
     return Progress(epochs=stored["epochs"], best_epoch=stored["best_epoch"], best=tuple(stored["best"]))
 
 
-def best_network(folder: Path, name: str, classes: int) -> nn.Module:
+def best_network(folder: Path, name: str, classes: int, channels: int = 1) -> nn.Module:
     """Return the network of the best epoch so far, ready to predict, on the CPU."""
-    network = build(name, classes)
+    network = build(name, classes, channels)
     network.load_state_dict(load_file(folder / BEST))
     return network.eval()
 

@@ -24,26 +24,31 @@ SHAPES = ((1, 64, 64), (3, 96, 61), (2, 13, 40))
 
 
 class Portable(nn.Module):
-    """Preprocessing, network and softmax as one graph: (batch, 1, height, width) to (batch, classes)."""
+    """Preprocessing, network and softmax as one graph: (batch, channels, height, width) to (batch, classes).
+
+    The slices of a volume are its channels; their number is fixed, height and width are not.
+    """
 
     def __init__(self, network: nn.Module, spec: PreprocessSpec) -> None:
         super().__init__()
         self.network = network
         self.lower, self.upper = spec.portable_window.bounds
         self.size_px = spec.size_px
+        self.window_first = spec.order == "window-resize"
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the probability of each class."""
         return self.network(normalise(self.levels(image))).softmax(dim=1)
 
     def levels(self, image: Tensor) -> Tensor:
-        """Return grey levels (batch, 1, size_px, size_px), as `imaging.prepare.prepare` does."""
-        shown = ((image - self.lower) / (self.upper - self.lower)).clamp(0, 1)
+        """Return grey levels (batch, channels, size_px, size_px), as `imaging.prepare.prepare` does."""
+        shown = (image - self.lower) / (self.upper - self.lower)
+        shown = shown.clamp(0, 1) if self.window_first else shown
         height, width = image.shape[-2:]
         # max() would tie the graph to whichever side of the example is longer.
         side = cast(int, torch.sym_max(height, width))
         rows, columns = area_weights(height, side, self.size_px), area_weights(width, side, self.size_px)
-        return (rows @ shown @ columns.T * LEVELS).round()
+        return ((rows @ shown @ columns.T).clamp(0, 1) * LEVELS).round()
 
 
 def area_weights(length: int, side: int, size: int) -> Tensor:
@@ -63,12 +68,12 @@ def export_onnx(
 ) -> onnx.ModelProto:
     """Return the portable model, weights inside: `onnx.save(model, path)` or `model.SerializeToString()`.
 
-    Input `image`: float32 (batch, 1, height, width) in `spec.input_units`. Output `probabilities`: float32
+    Input `image`: float32 (batch, channels, height, width) in `spec.input_units`. Output `probabilities`: float32
     (batch, classes). The metadata name the classes, the spec, the input's units and the threshold.
     """
     axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     # No size of the example equals another or the network's, so that no two axes are taken for one.
-    example = torch.zeros(2, 1, spec.size_px + 7, spec.size_px + 3)
+    example = torch.zeros(2, spec.channels, spec.size_px + 7, spec.size_px + 3)
     with _quiet():
         program = torch.onnx.export(
             Portable(network, spec).eval(),
@@ -125,7 +130,7 @@ def _samples(spec: PreprocessSpec) -> Iterator[np.ndarray[Any, np.dtype[np.float
     """Yield images of whole modality units that fill the window and a little more."""
     draw, (lower, upper) = np.random.default_rng(0), spec.portable_window.bounds
     for batch, height, width in SHAPES:
-        yield np.rint(draw.uniform(lower - 20, upper + 20, (batch, 1, height, width))).astype(np.float32)
+        yield np.rint(draw.uniform(lower - 20, upper + 20, (batch, spec.channels, height, width))).astype(np.float32)
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

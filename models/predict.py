@@ -1,6 +1,7 @@
 """Owns prediction: it runs the portable model that consumers get, so both see the same numbers; torch is not needed."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from imaging.errors import UserFault
-from imaging.prepare import to_modality_units
+from imaging.prepare import planes, to_modality_units
 from imaging.preprocess import PreprocessSpec
 from imaging.window import Window
 from models.cores import available_cores
@@ -28,7 +29,7 @@ class StoredRows(Protocol):
         ...
 
     def gather(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return images (k, size_px, size_px) of grey levels."""
+        """Return images (k, [slices,] size_px, size_px) of grey levels."""
         ...
 
 
@@ -66,32 +67,32 @@ class Predictor:
         )
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map one batch (n, 1, height, width) in modality units to probabilities (n, classes)."""
+        """Map one batch (n, channels, height, width) in modality units to probabilities (n, classes)."""
         (probabilities,) = self.session.run(["probabilities"], {"image": images})
         return np.asarray(probabilities, np.float32)
 
     def predict_levels(self, levels: NDArray[np.uint8], window: Window | None = None) -> NDArray[np.float32]:
-        """Map prepared images (n, size_px, size_px) to probabilities (n, classes), in bounded memory.
+        """Map prepared images (n, [slices,] size_px, size_px) to probabilities (n, classes), in bounded memory.
 
         `window` is the one inside the model, by default that of its spec.
         """
         window = window or self.spec.portable_window
         count = max(1, BATCH_BYTES // (4 * max(1, levels[0].size if len(levels) else 1)))
         parts = [
-            self.run(to_modality_units(levels[begin : begin + count], window)[:, None])
+            self.run(planes(to_modality_units(levels[begin : begin + count], window)))
             for begin in range(0, len(levels), count)
         ]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
 
     def predict_units(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Map images (height, width) in modality units, each of its own size, to probabilities (n, classes)."""
-        parts = [self.run(np.asarray(image, np.float32)[None, None]) for image in images]
+        """Map images ([slices,] height, width) in modality units, each of its own size, to probabilities."""
+        parts = [self.run(planes(np.asarray(image, np.float32)[None])) for image in images]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
 
 
 def predict_rows(predictor: Predictor, rows: StoredRows) -> NDArray[np.float32]:
     """Return the probabilities (n, classes) of stored rows, some at a time."""
-    count = max(1, BATCH_BYTES // (4 * predictor.spec.size_px**2))
+    count = max(1, BATCH_BYTES // (4 * math.prod(predictor.spec.shape)))
     spans = (np.arange(begin, min(begin + count, len(rows))) for begin in range(0, len(rows), count))
     parts = [predictor.predict_levels(rows.gather(span)) for span in spans]
     return np.concatenate(parts) if parts else np.empty((0, len(predictor.classes)), np.float32)

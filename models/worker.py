@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from imaging.errors import UserFault
+from imaging.prepare import planes
 from models.augment import apply, draw
 from models.batches import Rows, class_weights, epoch_batches, generator, normalise, share, steps_per_epoch
 from models.checkpoint import Progress, Weights, restore
@@ -54,7 +55,8 @@ class Worker:
         if len(data.train) < ranks.size:
             raise UserFault(f"{len(data.train)} training images for {ranks.size} workers: use fewer workers")
         torch.manual_seed(config.seed)
-        network = build(config.network, len(data.classes)).to(ranks.device)
+        channels = planes(data.train.gather(np.zeros(1, np.int64))).shape[1]
+        network = build(config.network, len(data.classes), channels).to(ranks.device)
         # Channels last is 1.2 to 1.5 times as fast on processors, and what the convolutions of GPUs prefer.
         network = network.to(memory_format=torch.channels_last)
         average = WeightAverage(network, config.ema_decay)
@@ -103,8 +105,8 @@ class Worker:
         return normalise(self.levels(self.data.train, batch[mine]))
 
     def levels(self, rows: Rows, index: NDArray[np.int64]) -> Tensor:
-        """Return grey levels (k, 1, size, size) as float32; they travel to the device as bytes."""
-        return torch.from_numpy(rows.gather(index)).to(self.ranks.device).unsqueeze(1).float()
+        """Return grey levels (k, channels, size, size) as float32; they travel to the device as bytes."""
+        return torch.from_numpy(planes(rows.gather(index))).to(self.ranks.device).float()
 
     def reduced_precision(self) -> AbstractContextManager[Any]:
         """Return the autocast of the forward pass; 'auto' leaves processors at fp32, where bf16 is slower."""

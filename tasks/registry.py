@@ -65,12 +65,13 @@ def register(
         for known in _versions(settings, f"name = '{name}' and run_id = '{run_id}'"):
             return _registered(known)
         mlflow.set_tracking_uri(settings.tracking_uri)
+        channels = PreprocessSpec.model_validate_json(tags["spec"]).channels
         with mlflow.start_run(run_id=run_id):
             info = mlflow.onnx.log_model(
                 model,
                 name="model",
-                signature=signature(len(json.loads(tags["classes"]))),
-                input_example=example_input(),
+                signature=signature(len(json.loads(tags["classes"])), channels),
+                input_example=example_input(channels),
                 # Given, because guessing them starts a process and takes half a minute.
                 pip_requirements=[
                     f"{package}=={installed(package)}" for package in ("onnxruntime", "onnx", "numpy")
@@ -85,17 +86,17 @@ def register(
         return _registered(client.get_model_version(name, made.version))
 
 
-def signature(classes: int) -> ModelSignature:
+def signature(classes: int, channels: int = 1) -> ModelSignature:
     """Return the signature of any batch, height and width; an inferred one would fix them."""
     return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1, -1, -1), "image")]),
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, channels, -1, -1), "image")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, classes), "probabilities")]),
     )
 
 
-def example_input() -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def example_input(channels: int = 1) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Return a tiny input: one image of 8 by 8, all water."""
-    return {"image": np.zeros((1, 1, 8, 8), np.float32)}
+    return {"image": np.zeros((1, channels, 8, 8), np.float32)}
 
 
 def by_alias(settings: Settings, name: str, alias: Alias) -> Registered | None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed
 
 import numpy as np
+from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -120,13 +121,18 @@ def _thumbnails(evaluation: Evaluation, version: DatasetVersion) -> list[Thumbna
     images = version.rows_of(evaluation.test_keys[chosen]).gather(np.arange(len(chosen)))
     return [
         Thumbnail(
-            image=image,
+            image=middle_plane(image),
             label=predictions.classes[predictions.labels[position]],
             predicted=predictions.classes[predictions.predicted[position]],
             probability=float(predictions.probabilities[position, predictions.predicted[position]]),
         )
         for image, position in zip(images, chosen, strict=True)
     ]
+
+
+def middle_plane(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image as it is, and of a volume its middle slice."""
+    return image if image.ndim == 2 else image[len(image) // 2]
 
 
 def _provenance(night: Night, version: DatasetVersion) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 Value = str | tuple[float, ...]
 Attributes = Mapping[str, Value]
 """Values by DICOM keyword: texts as they stand, numbers as tuples. What is absent or empty has no key; a number
-that is there and cannot be used is the empty tuple."""
+that is there and cannot be used is the empty tuple; what is longer than VALUE_BYTES counts as absent."""
 
 TEXTS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality"),
@@ -33,6 +33,9 @@ NUMBERS = (
 )
 """With TEXTS the allow-list: no name, no date and no free text can pass, whatever a header holds."""
 
+VALUE_BYTES = 2**16
+"""The longest value that is looked at: as much as the explicit form can say (PS3.5 7.1.2)."""
+
 BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 """The struct codes of the VRs that are numbers in binary (PS3.5 6.2)."""
 
@@ -50,6 +53,8 @@ def decode_numbers(raw: bytes, vr: str, order: str = "<") -> tuple[float, ...]:
     >>> decode_numbers(b"0.5\\\\0.7 ", "DS"), decode_numbers(b"0.5\\\\wide", "DS"), decode_numbers(b"1_0", "DS")
     ((0.5, 0.7), (), ())
     """
+    if len(raw) > VALUE_BYTES:
+        return ()
     try:
         if vr in BINARY:
             code = BINARY[vr]
@@ -74,20 +79,37 @@ def decode_text(raw: bytes) -> str:
 def of_dataset(dataset: Dataset) -> dict[str, Value]:
     """Return the wanted attributes at the top of a data set that pydicom parsed."""
     found: dict[str, Value] = {}
-    for tag, (keyword, _) in wanted().items():
-        if tag in dataset:
-            value = _number_value(dataset, tag) if keyword in NUMBERS else _text_value(dataset, tag)
+    for tag, (keyword, vr) in wanted().items():
+        if tag in dataset and not _is_long(dataset, tag):
+            value = _number_value(dataset, tag, vr) if keyword in NUMBERS else _text_value(dataset, tag)
+            if vr == "US or SS" and isinstance(value, tuple):
+                value = signed_16(value, signed=found.get("PixelRepresentation") == (1.0,))
             if value is not None and value != "":
                 found[keyword] = value
     return found
 
 
-def _number_value(dataset: Dataset, tag: int) -> tuple[float, ...] | None:
+def _is_long(dataset: Dataset, tag: int) -> bool:
     raw = dataset.get_item(tag)
-    if isinstance(raw, RawDataElement) and raw.VR in ("DS", "IS"):
+    return isinstance(raw, RawDataElement) and len(raw.value or b"") > VALUE_BYTES
+
+
+def signed_16(value: tuple[float, ...], *, signed: bool) -> tuple[float, ...]:
+    """Read two bytes as the pixels are read, whichever of US and SS the file calls them (PS3.5 6.2).
+
+    >>> signed_16((63536.0,), signed=True), signed_16((-2000.0,), signed=False)
+    ((-2000.0,), (63536.0,))
+    """
+    offset = 2**15 if signed else 0
+    return tuple((number + offset) % 2**16 - offset for number in value)
+
+
+def _number_value(dataset: Dataset, tag: int, vr: str) -> tuple[float, ...] | None:
+    raw = dataset.get_item(tag)
+    if isinstance(raw, RawDataElement) and (raw.VR or vr) in ("DS", "IS"):
         # Read as the strict walk reads it: pydicom refuses a whole data set for one bad number.
         text = bytes(raw.value or b"")
-        return decode_numbers(text, raw.VR) if text.strip(b" \0") else None
+        return decode_numbers(text, raw.VR or vr) if text.strip(b" \0") else None
     value: Any = _quietly(lambda: dataset[tag].value)
     if value is None or value == "" or (hasattr(value, "__len__") and not len(value)):
         return () if value is None and raw is not None and raw.value else None

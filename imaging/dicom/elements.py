@@ -25,10 +25,13 @@ class Doubt(Exception):
 def skip_sequence(data: Buffer, at: int, size: int, implicit: bool) -> int:
     """Return where a sequence of undefined length ends (PS3.5 7.5) in a file of `size`, without recursion.
 
-    Raises DataFault "too-deep" where items lie in more sequences than a limit.
+    Raises DataFault "too-deep" or "too-many-elements" at a limit.
     """
-    open_items = [False]  # for each open sequence: whether one of its items is open
+    open_items, count = [False], 0  # for each open sequence: whether one of its items is open
     while open_items:
+        count += 1
+        if count > LIMITS.elements:
+            check_limit("too-many-elements", "the number of elements", count, LIMITS.elements)
         if not open_items[-1]:
             group, element, length = IMPLICIT_HEADER(data, at)
             tag, at = group << 16 | element, at + 8
@@ -70,7 +73,11 @@ def _nested(data: Buffer, at: int, implicit: bool) -> tuple[int, int, int]:
 
 
 def fragments(data: Buffer, at: int) -> tuple[tuple[int, int], ...]:
-    """Return start and length of the fragments, the Basic Offset Table first (PS3.5 A.4)."""
+    """Return start and length of the fragments, the Basic Offset Table first (PS3.5 A.4).
+
+    Raises DataFault "truncated" or "too-many-elements", Doubt where something else stands between them, and
+    struct.error where the data end.
+    """
     size = len(data)
     found: list[tuple[int, int]] = []
     while True:
@@ -82,6 +89,8 @@ def fragments(data: Buffer, at: int) -> tuple[tuple[int, int], ...]:
             raise Doubt
         found.append((at, length))
         at = within(at, length, size)
+        if len(found) > LIMITS.elements:
+            check_limit("too-many-elements", "the number of fragments", len(found), LIMITS.elements)
 
 
 def within(start: int, length: int, size: int) -> int:

@@ -1,6 +1,7 @@
 """Owns the count of elements and of the depth of sequences, taken before pydicom makes objects of them."""
 
 import struct
+from dataclasses import dataclass
 
 from pydicom._dicom_dict import DicomDictionary
 
@@ -8,6 +9,17 @@ from imaging.dicom.elements import ITEM, ITEM_END, LONG, SEQUENCE_END, SHORT, UN
 from imaging.dicom.limits import LIMITS, check_limit
 
 DELIMITERS = (ITEM, ITEM_END, SEQUENCE_END)
+SEQUENCES = (b"SQ", b"UN", b"")
+"""VRs that items with elements may lie in; those in others, of undefined length, are fragments of pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """An open sequence or item: where it ends, if it says so, and what lies in it."""
+
+    end: int | None
+    implicit: bool
+    fragments: bool = False
 
 
 def check_structure(data: Buffer, start: int, *, implicit: bool, little: bool) -> None:
@@ -15,27 +27,39 @@ def check_structure(data: Buffer, start: int, *, implicit: bool, little: bool) -
 
     1,000 sequences in one another end Python's stack, and a million elements take gigabytes as objects.
     """
-    order = "<" if little else ">"
-    at, size, count = start, len(data), 0
-    ends: list[int] = []  # where each open sequence or item ends; -1 where a delimiter says so
+    order, at, count = "<" if little else ">", start, 0
+    levels = [Level(None, implicit)]
     try:
-        while at < size:
-            while ends and ends[-1] != -1 and at >= ends[-1]:
-                ends.pop()
-            tag, vr, length, at = _header(data, at, order, implicit)
+        while at < len(data):
+            while (end := levels[-1].end) is not None and at >= end:
+                levels.pop()
+            tag, vr, length, at = _header(data, at, order, levels[-1].implicit)
             count += 1
-            check_limit("too-many-elements", "the number of elements", count, LIMITS.elements)
+            if count > LIMITS.elements:
+                check_limit("too-many-elements", "the number of elements", count, LIMITS.elements)
             if tag in (ITEM_END, SEQUENCE_END):
-                if ends:
-                    ends.pop()
-            elif tag == ITEM or vr == b"SQ" or length == UNDEFINED:
-                ends.append(-1 if length == UNDEFINED else at + length)
-                # An item lies in each sequence: two steps are one level.
-                check_limit("too-deep", "the depth of sequences", len(ends) // 2, LIMITS.depth)
-            else:
+                levels = levels[:-1] or levels
+                continue
+            inner = _opens(tag, vr, length, at, levels[-1])
+            if inner is None:
                 at += length
+                continue
+            levels.append(inner)
+            # An item lies in each sequence: two steps are one level, and the data set is the first.
+            check_limit("too-deep", "the depth of sequences", len(levels) // 2, LIMITS.depth)
     except (struct.error, ValueError):
         return
+
+
+def _opens(tag: int, vr: bytes, length: int, at: int, around: Level) -> Level | None:
+    """Return the sequence or item that begins with an element, or None where its value is to be stepped over."""
+    end = None if length == UNDEFINED else at + length
+    if tag == ITEM:
+        return None if around.fragments else Level(end, around.implicit)
+    if vr != b"SQ" and end is not None:
+        return None
+    # A sequence of unknown VR has its items in implicit form (PS3.5 6.2.2, note 2).
+    return Level(end, around.implicit or vr == b"UN", vr not in SEQUENCES)
 
 
 def _header(data: Buffer, at: int, order: str, implicit: bool) -> tuple[int, bytes, int, int]:

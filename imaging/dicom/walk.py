@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from imaging.dicom.attributes import TEXTS, Value, decode_numbers, decode_text, wanted
+from imaging.dicom.attributes import TEXTS, VALUE_BYTES, Value, decode_numbers, decode_text, wanted
 from imaging.dicom.elements import (
     EXPLICIT_HEADER,
     IMPLICIT_HEADER,
@@ -23,22 +23,29 @@ from imaging.dicom.elements import (
     skip_sequence,
     within,
 )
+from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault
 
 MAGIC_AT = 128
 HEAD_BYTES = 2**15
 """Where most headers end. They are walked over as `bytes`, whose slices cost a third of a memoryview's."""
 PIXEL_DATA = 0x7FE00010
+FLOATING = frozenset({0x7FE00008, 0x7FE00009})
+"""Float and Double Float Pixel Data (PS3.3 C.7.6.24, C.7.6.25)."""
+PIXELS = FLOATING | {PIXEL_DATA}
 TRANSFER_SYNTAX = 0x00020010
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 NEEDS_PYDICOM = frozenset(
     {0x00283000, 0x00283010, 0x00281101, 0x00281102, 0x00281103, 0x00281221, 0x52009229, 0x52009230}
-    | {0x7FE00001, 0x7FE00002, 0x7FE00008, 0x7FE00009}
+    | {0x00281222, 0x00281223, 0x7FE00001, 0x7FE00002}
 )
-"""Tables, palettes, functional groups, offset tables and floating-point pixels: right, but not simple."""
+"""Tables, palettes, functional groups and offset tables: right, but not simple."""
+ESCAPE = b"\x1b"
+"""Begins characters of another set (PS3.5 6.1.2.5), which look like ASCII byte by byte."""
 
 Spans = tuple[tuple[int, int], ...]
+Place = tuple[int, int, int]
 Raw = tuple[int, bytes, Buffer]
 
 
@@ -51,6 +58,7 @@ class Walked:
     header_end: int
     pixels: Spans
     encapsulated: bool
+    floating: bool
     simple: bool
     """Whether the attributes are all that the pixels need; else pydicom must read the header too."""
 
@@ -79,13 +87,16 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
         raws, place, simple = _elements(head, start, size, implicit=syntax == IMPLICIT)
         if place is None and size > len(head):
             return None
-        pixels = _spans(place, whole)
+        tag, value, length = place or (0, len(head), 0)
+        if place and (length == UNDEFINED) == (syntax in (IMPLICIT, EXPLICIT)):
+            raise Doubt
         return Walked(
             syntax=syntax,
             attributes=_decoded(raws),
-            header_end=len(head) if place is None else place[0] - (8 if syntax == IMPLICIT else 12),
-            pixels=pixels,
-            encapsulated=place is not None and place[1] == UNDEFINED,
+            header_end=value - (8 if syntax == IMPLICIT else 12) if place else value,
+            pixels=_spans(place, whole),
+            encapsulated=length == UNDEFINED,
+            floating=tag in FLOATING,
             simple=simple,
         )
     except (Doubt, UnicodeDecodeError):
@@ -118,14 +129,16 @@ def _file_meta(data: Buffer, size: int) -> tuple[str, int]:
 
 def _elements(  # noqa: PLR0912
     data: Buffer, at: int, size: int, *, implicit: bool
-) -> tuple[list[Raw], tuple[int, int] | None, bool]:
-    """Return the wanted elements, start and length of the pixel data, and whether these are enough.
+) -> tuple[list[Raw], Place | None, bool]:
+    """Return the wanted elements, tag, start and length of the pixel data, and whether these are enough.
 
     One loop without calls: it runs a hundred times a file, and is most of what reading a header costs.
     """
     raws: list[Raw] = []
     table, before, simple = decoders(), 0, True
-    while at < size:
+    for _ in range(LIMITS.elements):
+        if at >= size:
+            break
         if implicit:
             group, element, length = IMPLICIT_HEADER(data, at)
             vr, value = b"", at + 8
@@ -139,30 +152,42 @@ def _elements(  # noqa: PLR0912
         tag = group << 16 | element
         if tag <= before:
             break
-        if tag == PIXEL_DATA:
+        if tag in PIXELS:
             if length != UNDEFINED:
                 within(value, length, size)
-            return raws, (value, length), simple
+            return raws, (tag, value, length), simple
         before, at = tag, value + length
         if tag in table:
             raws.append((tag, vr, data[value:at]))
         elif tag in NEEDS_PYDICOM:
             simple = False
         if length == UNDEFINED:
-            if vr not in (b"SQ", b""):
+            if vr not in (b"SQ", b"") or tag in table:
                 raise Doubt
             at = skip_sequence(data, value, size, implicit)
         elif at > size:
             within(value, length, size)
-    if at < size and any(data[at:]):
+    else:
+        raise DataFault("too-many-elements", f"the number of elements is above {LIMITS.elements}")
+    if at < size and _holds_more(data, at):
         raise Doubt  # zeros are padding to a block of some medium; anything else is for pydicom to judge
     return raws, None, simple
 
 
-def _spans(place: tuple[int, int] | None, whole: Buffer | None) -> Spans:
+def _holds_more(data: Buffer, at: int) -> bool:
+    """Say whether anything but zeros stands behind a place; piece by piece, for a file may be padded to gigabytes."""
+    rest, zeros = memoryview(data)[at:], bytes(VALUE_BYTES)
+    return any(
+        rest[start : start + VALUE_BYTES] != zeros[: len(rest) - start]
+        for start in range(0, len(rest), VALUE_BYTES)
+    )
+
+
+def _spans(place: Place | None, whole: Buffer | None) -> Spans:
     if place is None:
         return ()
-    return (place,) if place[1] != UNDEFINED or whole is None else fragments(whole, place[0])
+    _, value, length = place
+    return ((value, length),) if length != UNDEFINED or whole is None else fragments(whole, value)
 
 
 Decoder = Callable[[bytes], Value]
@@ -184,11 +209,13 @@ def _decoded(raws: list[Raw]) -> dict[str, Value]:
     table = decoders()
     for tag, vr, value in raws:
         keyword, expected, decode = table[tag]
-        raw = bytes(value)
+        raw = bytes(value[: VALUE_BYTES + 1])
         if expected == b"US or SS":
             signed = found.get("PixelRepresentation") == (1.0,)
             expected, decode = vr, _signed if signed else _unsigned
-        if vr and vr != expected:
+        if (vr and vr != expected) or len(raw) > VALUE_BYTES:
+            raise Doubt
+        if decode is decode_text and ESCAPE in raw:
             raise Doubt
         if decode is decode_text or expected in (b"DS", b"IS"):
             raw = raw.strip(b" \0")

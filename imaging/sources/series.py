@@ -50,7 +50,9 @@ class SeriesSource:
         if not file.name.startswith(PREFIX):
             return self.source.fetch(files[0])
         contents = tuple(content for one in files for content in self.source.fetch(one).contents)
-        return Parcel(format="series", name=file.name, contents=contents, told=(("bad-slice", self.bad_slice),))
+        return Parcel(
+            format="series", name=file.name, contents=contents, told=(("bad-slice", self.bad_slice),)
+        )
 
     def _grouped(self) -> dict[str, tuple[SourceFile, ...]]:
         alone, groups = [], dict[str, list[SourceFile]]()

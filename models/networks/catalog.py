@@ -10,8 +10,8 @@ from models.networks.residual import residual_small
 from models.networks.resnet import resnet18
 from models.networks.small_cnn import small_cnn
 
-Builder = Callable[[int], nn.Module]
-"""Takes the number of classes; the module maps float (n, 1, height, width) to logits (n, classes)."""
+Builder = Callable[[int, int], nn.Module]
+"""Takes the numbers of classes and of channels; maps float (n, channels, height, width) to logits (n, classes)."""
 
 NETWORKS: dict[str, Builder] = {
     "small_cnn": small_cnn,
@@ -21,8 +21,10 @@ NETWORKS: dict[str, Builder] = {
 }
 
 
-def build(name: str, classes: int) -> nn.Module:
+def build(name: str, classes: int, channels: int = 1) -> nn.Module:
     """Return the named network with fresh weights, drawn from torch's global generator.
+
+    An image has one channel; the slices of a volume are its channels.
 
     Raises UserFault if the table does not have the name.
 
@@ -31,4 +33,4 @@ def build(name: str, classes: int) -> nn.Module:
     """
     if name not in NETWORKS:
         raise UserFault(f"no network is called {name!r}: choose one of {', '.join(NETWORKS)}")
-    return NETWORKS[name](classes)
+    return NETWORKS[name](classes, channels)

@@ -1,10 +1,10 @@
-"""Owns MobileNetV3-small for one channel and small images."""
+"""Owns MobileNetV3-small for small images of any number of channels."""
 
 from torch import nn
 
 
-def mobilenet_v3_small(classes: int) -> nn.Module:
-    """Return torchvision's MobileNetV3-small without weights, with a 1-channel stem of stride 1.
+def mobilenet_v3_small(classes: int, channels: int) -> nn.Module:
+    """Return torchvision's MobileNetV3-small without weights, with a stem of stride 1.
 
     Howard et al. 2019, https://arxiv.org/abs/1905.02244, halve 224 px five times; with a stem of stride 1 a
     28 px image still has two pixels at the end.
@@ -14,5 +14,5 @@ def mobilenet_v3_small(classes: int) -> nn.Module:
 
     network: nn.Module = models.mobilenet_v3_small(weights=None, num_classes=classes)
     stem = network.get_submodule("features.0")
-    stem[0] = nn.Conv2d(1, 16, 3, stride=1, padding=1, bias=False)  # type: ignore[operator]
+    stem[0] = nn.Conv2d(channels, 16, 3, stride=1, padding=1, bias=False)  # type: ignore[operator]
     return network

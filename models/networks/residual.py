@@ -37,11 +37,11 @@ def convolution(inward: int, outward: int, stride: int, kernel: int = 3) -> nn.M
     )
 
 
-def residual_small(classes: int) -> nn.Module:
+def residual_small(classes: int, channels: int) -> nn.Module:
     """Return the network, for images of any size from 8 px."""
     stages = [ResidualBlock(inward, outward, stride=2) for inward, outward in itertools.pairwise(WIDTHS)]
     return nn.Sequential(
-        convolution(1, WIDTHS[0], 1),
+        convolution(channels, WIDTHS[0], 1),
         nn.ReLU(),
         *stages,
         nn.AdaptiveAvgPool2d(1),

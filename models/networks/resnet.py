@@ -1,9 +1,9 @@
-"""Owns ResNet-18 for one channel and small images."""
+"""Owns ResNet-18 for small images of any number of channels."""
 
 from torch import nn
 
 
-def resnet18(classes: int) -> nn.Module:
+def resnet18(classes: int, channels: int) -> nn.Module:
     """Return torchvision's ResNet-18 without weights, with a stem of stride 1 and no pooling.
 
     The usual stem (7x7, stride 2, pooling) leaves a 28 px image one pixel wide at the last stage; the 3x3 stem
@@ -13,6 +13,6 @@ def resnet18(classes: int) -> nn.Module:
     from torchvision import models
 
     network: nn.Module = models.resnet18(weights=None, num_classes=classes)
-    network.conv1 = nn.Conv2d(1, 64, 3, stride=1, padding=1, bias=False)
+    network.conv1 = nn.Conv2d(channels, 64, 3, stride=1, padding=1, bias=False)
     network.maxpool = nn.Identity()
     return network
