@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
-BENCHES = ("step_time", "ct_contrast", "pneumoniamnist", "mnist")
+BENCHES = (
+    *("reading", "resample", "mutated", "agreement", "inspect"),
+    *("step_time", "ct_contrast", "pneumoniamnist", "mnist"),
+)
 
 
 def main(names: list[str]) -> int:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.dicom.attributes import Attributes
 from imaging.dicom.findings import Finding
 from imaging.dicom.geometry import (
     COSINE_TOLERANCE,
-    Attributes,
     Matrix,
     Spacing,
     is_orthonormal,

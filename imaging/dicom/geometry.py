@@ -1,15 +1,13 @@
 """Owns where the pixels of one image lie: their spacing, their orientation and the way from an index to mm."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
 
-Attributes = Mapping[str, str | tuple[float, ...]]
-"""A header by keyword: numbers are tuples of finite floats, texts keep their backslashes, an absent key is absent."""
+from imaging.dicom.attributes import Attributes
 
 Matrix = NDArray[np.float64]
 

@@ -32,6 +32,12 @@ VOXELS = 2**27
 FLAWS = frozenset({"gap", "no-geometry", "bad-orientation"})
 """Findings of `imaging.dicom.findings` that mean that a slice is missing or unusable."""
 
+UNKNOWN_MM = frozenset({"relative-spacing", "no-spacing"})
+"""Findings of a volume whose spacing is not in mm."""
+
+DRAWN_SLICES = 3
+"""So many missing slices are drawn from their neighbours; a larger gap is no gap but another part of the body."""
+
 NOT_A_SLICE = frozenset({"not-dicom", "dicomdir", "no-pixels", "wrong-modality"})
 """Reasons that take a file out of a series without a loss: it never was one of its slices."""
 
@@ -146,7 +152,9 @@ def _assemble(parcel: Parcel, slices: list[Slice], one: Stack, buffer: FileBuffe
     if first is None or volume is None:
         raise DataFault("no-pixels")
     _fill_gaps(volume, one.places)
-    return Image(stored=volume, vois=first.vois, inverted=first.inverted, spacing_mm=one.spacing_mm)
+    known = not UNKNOWN_MM & {finding.code for finding in one.findings}
+    spacing_mm = one.spacing_mm if known else None
+    return Image(stored=volume, vois=first.vois, inverted=first.inverted, spacing_mm=spacing_mm)
 
 
 def _units(image: Image) -> NDArray[np.float32]:
@@ -161,6 +169,11 @@ def _units(image: Image) -> NDArray[np.float32]:
 
 def _fill_gaps(volume: NDArray[np.float32], places: Sequence[int]) -> None:
     for before, after in pairwise(places):
+        if after - before > DRAWN_SLICES + 1:
+            missing = after - before - 1
+            raise DataFault(
+                "bad-slice", f"{missing} slices in a row are missing, {DRAWN_SLICES} can be drawn"
+            )
         for place in range(before + 1, after):
             share = np.float32((place - before) / (after - before))
             volume[place] = volume[before] * (1 - share) + volume[after] * share
