@@ -10,6 +10,8 @@ import typer
 import yaml
 
 from flows.cli import app
+from imaging.dataset.quarantine import IGNORED, REASONS
+from imaging.dicom.findings import FINDINGS
 from tasks.requests import NightlyRequest
 
 REPOSITORY = Path(__file__).parent.parent
@@ -75,3 +77,8 @@ def test_a_link_of_the_pages_leads_to_a_file(page: Path) -> None:
 
 def test_no_page_names_a_path_of_one_machine() -> None:
     assert [page.name for page in PAGES if re.search(r"/(home|root|work|Users)/", page.read_text())] == []
+
+
+@pytest.mark.parametrize(("name", "meaning"), [*IGNORED.items(), *REASONS.items(), *FINDINGS.items()])
+def test_every_reason_and_finding_is_in_the_page(name: str, meaning: str) -> None:
+    assert f"| {name} | {meaning} |\n" in (REPOSITORY / "docs" / "reading.md").read_text()
