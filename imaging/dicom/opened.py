@@ -1,19 +1,38 @@
 """Owns a DICOM object that is open for reading: its attributes and the bytes of each of its frames."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
-from pydicom.uid import UID
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from imaging.dicom.attributes import Attributes, of_dataset, whole
 from imaging.dicom.elements import Buffer, fragments
+from imaging.dicom.encapsulated import Spans, frame_spans
 from imaging.dicom.parse import parse, reading
 from imaging.dicom.walk import Walked, walk
+from imaging.errors import DataFault
 
 END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 """The end of a sequence, which pydicom takes off encapsulated pixel data."""
 
+NATIVE = frozenset(
+    {
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        DeflatedExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+    }
+)
+"""The transfer syntaxes whose pixel data are not encapsulated (PS3.5 A.1 to A.3, A.5)."""
+
+KEYWORDS = {"PixelData": 0, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
+"""Where pixels stand: bits of a floating-point value, none of whole numbers."""
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
 
@@ -21,61 +40,51 @@ SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsS
 class Opened:
     """An object: `dataset` is there only where attributes alone do not say all about the pixels.
 
-    `pixels` are the (start, length) in `data` of the native value, or of each fragment, the offset table first.
+    `pixels` are the (start, length) in `data` of the native value, or of each fragment, the offset table first;
+    none where there are no pixels. `floating_bits` are 32 or 64 in Float and Double Float Pixel Data, else 0.
     """
 
     data: Buffer
     syntax: str
     attributes: Attributes
     dataset: Dataset | None
-    pixels: tuple[tuple[int, int], ...]
+    pixels: Spans
     encapsulated: bool
-
-    @property
-    def frames(self) -> int:
-        """The number of frames that the header claims."""
-        return max(whole(self.attributes, "NumberOfFrames", 1), 1)
+    floating_bits: int
 
     def frame_attributes(self, index: int) -> Attributes:
         """Return the attributes of one frame: the functional groups of an enhanced object flattened.
 
-        PS3.3 C.7.6.16.
+        PS3.3 C.7.6.16. Private ones are passed over: scanners put whole data sets into them.
         """
         if self.dataset is None:
             return self.attributes
         found = dict(self.attributes)
-        for item in self.groups(index):
-            for macro in item:
-                if macro.VR == "SQ" and len(macro.value):
-                    found |= of_dataset(macro.value[0])
+        with reading("unreadable"):
+            for item in self.macros(index):
+                found |= of_dataset(item)
         return found
 
-    def groups(self, index: int) -> list[Dataset]:
-        """Return the shared functional groups and those of one frame, the stronger last."""
+    def macros(self, index: int) -> list[Dataset]:
+        """Return the functional groups of one frame, each by its first item: the shared ones, then its own."""
         if self.dataset is None:
             return []
         shared, own = self.dataset.get(SHARED) or [], self.dataset.get(PER_FRAME) or []
-        return [*shared[:1], *own[index : index + 1]]
+        groups = [*shared[:1], *own[index : index + 1]]
+        public = [element for group in groups for element in group if not element.tag.is_private]
+        return [element.value[0] for element in public if element.VR == "SQ" and len(element.value)]
 
     def fragment(self, index: int) -> Buffer:
         """Return the codestream of one frame (PS3.5 A.4)."""
-        spans = self.pixels[1:]
-        if len(spans) == self.frames:
-            start, length = spans[index]
-            return memoryview(self.data)[start : start + length]
-        if self.frames == 1:
-            return b"".join(bytes(self.data[start : start + length]) for start, length in spans)
-        # Several fragments a frame: the offset tables tell which, or the ends of the codestreams do.
-        first, (start, length) = self.pixels[0][0] - 8, self.pixels[-1]
-        value = bytes(memoryview(self.data)[first : start + length])
-        with reading("undecodable"):
-            offsets = self._extended_offsets()
-            return get_frame(value, index, number_of_frames=self.frames, extended_offsets=offsets)
+        data, spans = memoryview(self.data), self._frame_spans[index]
+        parts = [data[start : start + length] for start, length in spans]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _extended_offsets(self) -> tuple[bytes, bytes] | None:
-        if self.dataset is None or "ExtendedOffsetTable" not in self.dataset:
-            return None
-        return self.dataset.ExtendedOffsetTable, self.dataset.ExtendedOffsetTableLengths
+    @cached_property
+    def _frame_spans(self) -> tuple[Spans, ...]:
+        frames = max(whole(self.attributes, "NumberOfFrames", 1), 1)
+        extended = self.dataset.get("ExtendedOffsetTable") if self.dataset is not None else None
+        return frame_spans(self.data, self.pixels, frames, extended if isinstance(extended, bytes) else b"")
 
 
 def open_object(data: Buffer) -> Opened:
@@ -85,41 +94,52 @@ def open_object(data: Buffer) -> Opened:
     """
     walked = walk(data)
     if walked is None:
-        return _by_pydicom(bytes(data))
+        return _by_pydicom(data)
     if not walked.attributes.get("SOPClassUID") or not walked.simple:
         return _header_by_pydicom(data, walked)
-    return Opened(
-        data=data,
-        syntax=walked.syntax,
-        attributes=walked.attributes,
-        dataset=None,
-        pixels=walked.pixels,
-        encapsulated=walked.encapsulated,
-    )
+    return _opened(data, walked, walked.attributes, None)
 
 
 def _header_by_pydicom(data: Buffer, walked: Walked) -> Opened:
-    dataset = parse(bytes(data[: walked.header_end]))
+    dataset = parse(memoryview(data)[: walked.header_end])
+    return _opened(data, walked, of_dataset(dataset), dataset)
+
+
+def _opened(data: Buffer, walked: Walked, attributes: Attributes, dataset: Dataset | None) -> Opened:
     return Opened(
         data=data,
         syntax=walked.syntax,
-        attributes=of_dataset(dataset),
+        attributes=attributes,
         dataset=dataset,
         pixels=walked.pixels,
         encapsulated=walked.encapsulated,
+        floating_bits=walked.floating_bits,
     )
 
 
-def _by_pydicom(data: bytes) -> Opened:
+def _by_pydicom(data: Buffer) -> Opened:
     dataset = parse(data)
-    value = bytes(dataset.get("PixelData") or b"")
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    encapsulated = syntax.is_transfer_syntax and syntax.is_encapsulated
+    keyword = next((name for name in KEYWORDS if name in dataset), "")
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    with reading("undecodable"):
+        value, pixels, encapsulated = _value(dataset, keyword) if keyword else (b"", (), False)
+    if keyword and encapsulated == (syntax in NATIVE):
+        raise DataFault("undecodable", "the transfer syntax does not say how the pixel data are written")
     return Opened(
         data=value,
-        syntax=str(syntax),
+        syntax=syntax,
         attributes=of_dataset(dataset),
         dataset=dataset,
-        pixels=fragments(value + END, 0) if encapsulated else ((0, len(value)),) if value else (),
+        pixels=pixels,
         encapsulated=encapsulated,
+        floating_bits=KEYWORDS.get(keyword, 0),
     )
+
+
+def _value(dataset: Dataset, keyword: str) -> tuple[bytes, Spans, bool]:
+    """Return the bytes of the pixels, the spans of all fragments or of the one value, and whether it is fragments."""
+    element = dataset[keyword]
+    value = element.value if isinstance(element.value, bytes) else b""
+    if element.is_undefined_length:
+        return value, fragments(value + END, 0), True
+    return value, ((0, len(value)),), False

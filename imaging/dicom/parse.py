@@ -19,6 +19,7 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.structure import check_structure
 from imaging.errors import DataFault, RadloopError
@@ -57,7 +58,7 @@ def reading(reason: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def parse(data: bytes) -> Dataset:
+def parse(data: Buffer) -> Dataset:
     """Parse a whole DICOM file, with or without a preamble (PS3.10 section 7).
 
     The data set's `file_meta` always names a transfer syntax. Raises DataFault: "not-dicom", "dicomdir",
@@ -67,9 +68,10 @@ def parse(data: bytes) -> Dataset:
     Traceback (most recent call last):
     imaging.errors.DataFault: ('not-dicom', '')
     """
-    stream = BytesIO(data)
-    stream.seek(_start(data))
+    start = _start(data)
     check_limit("too-large", "the size of the data set in bytes", len(data), LIMITS.parsed_bytes)
+    stream = BytesIO(data)
+    stream.seek(start)
     with reading("unreadable"):
         try:
             return _parse(stream)
@@ -77,7 +79,7 @@ def parse(data: bytes) -> Dataset:
             raise DataFault("truncated", f"{type(error).__name__} after {stream.tell()} bytes") from None
 
 
-def _start(data: bytes) -> int:
+def _start(data: Buffer) -> int:
     """Return where the first element begins."""
     if data[MAGIC_AT : MAGIC_AT + 4] == b"DICM":
         return MAGIC_AT + 4
@@ -86,7 +88,7 @@ def _start(data: bytes) -> int:
     raise DataFault("not-dicom")
 
 
-def _begins_with_element(data: bytes) -> bool:
+def _begins_with_element(data: Buffer) -> bool:
     """Tell whether the bytes look like a data set that lost its preamble."""
     if len(data) < MAGIC_AT:
         return False

@@ -1,25 +1,33 @@
 """Owns the way from the bytes of a frame to its stored values, whatever the transfer syntax."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
-from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes
 
 from imaging.dicom.attributes import Attributes, first, text, whole
 from imaging.dicom.codecs import PLUGIN, check_claim, decode_grey, find_decoder
 from imaging.dicom.codestream import Size
+from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
-from imaging.dicom.opened import Opened
+from imaging.dicom.opened import NATIVE, Opened
 from imaging.dicom.parse import reading
 from imaging.errors import DataFault
 
 NATIVE_BITS = (8, 16, 32)
-PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-"""Where pydicom keeps pixels that it parsed itself: floating-point ones (PS3.3 C.7.6.24), and of doubtful files."""
+SAMPLES: Mapping[str, int] = MappingProxyType({"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1})
+"""Samples a pixel of the photometric interpretations that have one; all others have three (PS3.3 C.7.6.3.1.2)."""
+NUMBERS = (
+    *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+)
+CONVERTED = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422"})
+"""Those that pydicom brings to RGB from their native form."""
 SUBSAMPLED = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}
 """Photometric interpretations whose native form leaves out colour samples (PS3.3 C.7.6.3.1.2): samples a pixel."""
 
@@ -52,6 +60,9 @@ def layout_of(attributes: Attributes) -> Layout:
     for name, value in needed.items():
         if not value or value < 1:
             raise DataFault("undecodable", f"{name} is missing or no positive number")
+    for name in NUMBERS:
+        if attributes.get(name) == ():
+            raise DataFault("undecodable", f"{name} is not a finite number")
     allocated = whole(attributes, "BitsAllocated", 0)
     stored = whole(attributes, "BitsStored", allocated)
     layout = Layout(
@@ -61,7 +72,8 @@ def layout_of(attributes: Attributes) -> Layout:
         frames=whole(attributes, "NumberOfFrames", 1) or 1,
         bits_allocated=allocated,
         bits_stored=stored,
-        high_bit=whole(attributes, "HighBit", stored - 1),
+        # One that lies too low is an error of the writer's that readers agree to pass over.
+        high_bit=max(whole(attributes, "HighBit", stored - 1), stored - 1),
         signed=whole(attributes, "PixelRepresentation", 0) == 1,
         planar=whole(attributes, "PlanarConfiguration", 0) == 1,
         photometric=text(attributes, "PhotometricInterpretation"),
@@ -77,14 +89,16 @@ def _check(layout: Layout) -> None:
         "too-large", "the decoded size of a frame in bytes", layout.frame_bits // 8, LIMITS.frame_bytes
     )
     check_limit("too-large", "NumberOfFrames", layout.frames, LIMITS.frames)
-    if layout.samples not in (1, 3):
-        raise DataFault("unsupported", f"SamplesPerPixel is {layout.samples}, 1 or 3 is expected")
     if layout.frames < 1:
         raise DataFault("undecodable", f"NumberOfFrames is {layout.frames}")
-    if (
-        not 1 <= layout.bits_stored <= layout.bits_allocated
-        or not 0 <= layout.high_bit < layout.bits_allocated
-    ):
+    if layout.samples not in (1, 3):
+        raise DataFault("unsupported", f"SamplesPerPixel is {layout.samples}, 1 or 3 is expected")
+    expected = SAMPLES.get(layout.photometric, 3)
+    if layout.photometric and layout.samples != expected:
+        raise DataFault(
+            "undecodable", f"SamplesPerPixel is {layout.samples}, the photometric says {expected}"
+        )
+    if not 1 <= layout.bits_stored <= layout.high_bit + 1 <= layout.bits_allocated:
         raise DataFault(
             "undecodable",
             f"BitsAllocated, BitsStored and HighBit are {layout.bits_allocated}, {layout.bits_stored} "
@@ -110,32 +124,37 @@ def stored_frame(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
     What lies outside BitsStored is cut off (overlays of the old kind) and signs are extended. A native frame
     is a view of the file's bytes where nothing has to be changed.
     """
-    if not opened.encapsulated and _is_simple(opened, layout):
-        stored = tidy(_native(opened, layout, index), layout, layout.bits_stored, layout.high_bit)
-        if layout.photometric == "YBR_FULL":
-            return np.asarray(convert_color_space(stored, "YBR_FULL", "RGB"))
-        return stored
     if opened.encapsulated:
         return _decoded(opened, layout, index)
-    with reading("undecodable"):
-        return _by_pydicom(opened, layout, index)
+    if opened.syntax not in NATIVE:
+        find_decoder(opened.syntax)
+    if opened.floating_bits not in (0, layout.bits_allocated):
+        raise DataFault("undecodable", f"BitsAllocated is {layout.bits_allocated} of floating-point pixels")
+    if opened.floating_bits or _is_simple(opened, layout):
+        stored = _native(opened, layout, index)
+    else:
+        with reading("undecodable"):
+            stored = _native_by_pydicom(opened, layout, index)
+    if opened.floating_bits or layout.bits_allocated == 1:
+        return stored
+    return tidy(stored, layout, layout.bits_stored, layout.high_bit)
 
 
 def _is_simple(opened: Opened, layout: Layout) -> bool:
     """Say whether a native frame is whole bytes of whole numbers, least significant first."""
     return (
         opened.syntax != ExplicitVRBigEndian
-        and bool(opened.pixels)
         and layout.bits_allocated in NATIVE_BITS
-        and layout.photometric not in SUBSAMPLED
+        and layout.photometric not in CONVERTED
     )
 
 
 def _native(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
     start = opened.pixels[0][0] + index * layout.frame_bits // 8
     count = layout.rows * layout.columns * layout.samples
-    kind = f"<{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
-    flat = np.frombuffer(opened.data, kind, count, start)
+    order = ">" if opened.syntax == ExplicitVRBigEndian else "<"
+    letter = "f" if opened.floating_bits else "i" if layout.signed else "u"
+    flat = np.frombuffer(opened.data, f"{order}{letter}{layout.bits_allocated // 8}", count, start)
     if layout.samples == 1:
         return flat.reshape(layout.rows, layout.columns)
     if layout.planar:
@@ -169,32 +188,42 @@ def _decoded(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
         if found is not None:
             return tidy(found, layout, *_meant_bits(opened, layout, size))
     with reading("undecodable"):
-        return _by_pydicom(opened, layout, index)
+        return _by_plugin(opened.syntax, layout, frame)
 
 
 def _meant_bits(opened: Opened, layout: Layout, size: Size | None) -> tuple[int, int]:
     """Return how many bits count, and the highest of them.
 
-    Of fewer bits than BitsStored the codestream knows, and of JPEG 2000 always: signs sit at its precision.
+    Of bits that do not reach HighBit the codestream knows, and of JPEG 2000 always: signs sit at its precision.
     """
-    if size is not None and (size.bits < layout.bits_stored or opened.syntax in JPEG2000TransferSyntaxes):
+    if size is not None and (size.bits <= layout.high_bit or opened.syntax in JPEG2000TransferSyntaxes):
         return size.bits, size.bits - 1
     return layout.bits_stored, layout.high_bit
 
 
-def _by_pydicom(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
-    decoder = find_decoder(opened.syntax)
-    if opened.encapsulated:
-        plugin = PLUGIN if PLUGIN in decoder.available_plugins else ""
-        alone = replace(layout, frames=1)
-        frame = encapsulate([bytes(opened.fragment(index))])
-        stored, _ = decoder.as_array(frame, index=0, decoding_plugin=plugin, **_options(alone))
-    elif opened.dataset is not None and opened.dataset.keys() & PIXELS:
-        stored, _ = decoder.as_array(opened.dataset, index=index)
-    else:
-        start, length = opened.pixels[0]
-        value = bytes(memoryview(opened.data)[start : start + length])
-        stored, _ = decoder.as_array(value, index=index, **_options(layout))
+def _by_plugin(syntax: str, layout: Layout, frame: Buffer) -> NDArray[Any]:
+    decoder = find_decoder(syntax)
+    plugin = PLUGIN if PLUGIN in decoder.available_plugins else ""
+    value = encapsulate([bytes(frame)])
+    stored, _ = decoder.as_array(
+        value, index=0, decoding_plugin=plugin, **_options(replace(layout, frames=1))
+    )
+    return np.asarray(stored)
+
+
+def _native_by_pydicom(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+    """Decode one frame of bits, of left-out colours, or most significant first, cut out where bytes begin with it."""
+    start, length = opened.pixels[0]
+    part, bits = layout, layout.frame_bits
+    if bits % 16 == 0:
+        part, start, length = replace(layout, frames=1), start + index * bits // 8, bits // 8
+        index = 0
+    value = bytes(memoryview(opened.data)[start : start + length])
+    options = _options(part)
+    if opened.dataset is not None and "PixelData" in opened.dataset:
+        # Of words whose more significant byte comes first, bytes too are written in pairs the other way round.
+        options["pixel_vr"] = opened.dataset["PixelData"].VR
+    stored, _ = find_decoder(opened.syntax).as_array(value, index=index, **options)
     return np.asarray(stored)
 
 

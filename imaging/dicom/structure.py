@@ -28,7 +28,7 @@ def check_structure(data: Buffer, start: int, *, implicit: bool, little: bool) -
     1,000 sequences in one another end Python's stack, and a million elements take gigabytes as objects.
     """
     order, at, count = "<" if little else ">", start, 0
-    levels = [Level(None, implicit)]
+    levels = [Level(None, _looks_implicit(data, start, implicit))]
     try:
         while at < len(data):
             while (end := levels[-1].end) is not None and at >= end:
@@ -49,6 +49,12 @@ def check_structure(data: Buffer, start: int, *, implicit: bool, little: bool) -
             check_limit("too-deep", "the depth of sequences", len(levels) // 2, LIMITS.depth)
     except (struct.error, ValueError):
         return
+
+
+def _looks_implicit(data: Buffer, start: int, assumed: bool) -> bool:
+    """Tell the form as pydicom does, which trusts the first element more than the transfer syntax."""
+    vr = bytes(data[start + 4 : start + 6])
+    return not (vr.isalpha() and vr.isupper()) if len(vr) == 2 else assumed
 
 
 def _opens(tag: int, vr: bytes, length: int, at: int, around: Level) -> Level | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
-from imaging.dicom.attributes import Attributes, Value, first, text
+from imaging.dicom.attributes import Attributes, Value, first, signed_16, text, whole
 from imaging.dicom.geometry import pixel_spacing
 from imaging.dicom.opened import Opened
 from imaging.errors import DataFault
@@ -18,6 +18,9 @@ from imaging.window import Lut, Sigmoid, Voi, Window
 
 RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
 """The factors of PS3.3 C.11.1 and what holds where a file has none."""
+
+LARGEST = 1e30
+"""No window lies farther out; single precision ends at 3e38."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Red, green and blue in the brightness that an eye sees, ITU-R BT.601."""
@@ -42,8 +45,10 @@ FUNCTIONS: Mapping[str, Callable[[float, float], Voi | None]] = MappingProxyType
 """VOI LUT Function (0028,1056) to the window that a center and a width make, PS3.3 C.11.2.1.2 and C.11.2.1.3."""
 
 
-def file_vois(attributes: Attributes, groups: list[Dataset]) -> list[Voi]:
+def file_vois(attributes: Attributes, groups: list[Dataset], *, signed: bool = False) -> list[Voi]:
     """Return the ways to be shown that a file offers, in its order: VOI LUTs, then windows (PS3.3 C.11.2).
+
+    `signed` says whether the values in modality units may be negative.
 
     >>> said = {"WindowCenter": (0.0, 40.0), "WindowWidth": (100.0, 400.0), "VOILUTFunction": "LINEAR_EXACT"}
     >>> file_vois(said, [])
@@ -51,8 +56,10 @@ def file_vois(attributes: Attributes, groups: list[Dataset]) -> list[Voi]:
     """
     made = FUNCTIONS.get(text(attributes, "VOILUTFunction") or "LINEAR")
     pairs = zip(_numbers(attributes, "WindowCenter"), _numbers(attributes, "WindowWidth"), strict=False)
-    windows = [made(center, width) for center, width in pairs] if made else []
-    return [*_luts(groups, "VOILUTSequence"), *(window for window in windows if window is not None)]
+    sane = [pair for pair in pairs if max(map(abs, pair)) <= LARGEST]
+    windows = [made(center, width) for center, width in sane] if made else []
+    luts = [_lut(item, signed) for item in _items(groups, "VOILUTSequence")]
+    return [*luts, *(window for window in windows if window is not None)]
 
 
 def _numbers(attributes: Attributes, keyword: str) -> tuple[float, ...]:
@@ -60,44 +67,55 @@ def _numbers(attributes: Attributes, keyword: str) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else ()
 
 
-def _luts(groups: list[Dataset], keyword: str) -> list[Lut]:
-    """Return the tables of a sequence, wherever among the functional groups it stands, the strongest first."""
-    for group in reversed(groups):
-        holders: list[Any] = [group, *(e.value[0] for e in group if e.VR == "SQ" and len(e.value))]
-        for holder in holders:
-            if holder.get(keyword):
-                return [_lut(item) for item in holder[keyword].value]
-    return []
+def _items(groups: list[Dataset], keyword: str) -> list[Dataset]:
+    """Return the items of a sequence, from the strongest group that has one."""
+    return next((list(group[keyword].value) for group in reversed(groups) if group.get(keyword)), [])
 
 
-def _lut(item: Dataset) -> Lut:
-    """Read a table: number of entries, first value mapped, bits (PS3.3 C.11.1.1)."""
+def _lut(item: Dataset, signed: bool) -> Lut:
+    """Read a table: number of entries, first value mapped, bits (PS3.3 C.11.1.1, C.11.2.1.1).
+
+    `signed` says whether what is looked up may be negative: the VR of the descriptor often does not tell.
+    """
     count, first_mapped, bits = (int(value) for value in item.LUTDescriptor)
-    data, count = item["LUTData"].value, count or 65536
-    if isinstance(data, bytes):
-        entries = np.frombuffer(data, "<u2" if len(data) >= 2 * count else "u1")
-    else:
-        entries = np.atleast_1d(np.asarray(data, np.int64)) & 0xFFFF
+    # Whichever VR it has, the count is not signed, and 0 stands for 65536.
+    count = count % 65536 or 65536
+    entries = _entries(item["LUTData"].value, count, "<>"[item.original_encoding[1] is False])
     if len(entries) < count:
         raise DataFault("undecodable", f"a table has {len(entries)} entries, {count} are needed")
-    # Bits are often said to be 16 where the entries are of 12; what is white is the largest entry then.
-    return Lut(first=first_mapped, bits=bits, entries=np.asarray(entries[:count], np.uint16))
+    entries = np.asarray(entries[:count], np.uint16)
+    return Lut(
+        first=int(signed_16((first_mapped,), signed=signed)[0]),
+        # Where entries need more bits than are told, the largest of them is white.
+        bits=max(bits if 1 <= bits <= 16 else 1, int(entries.max()).bit_length()),
+        entries=entries,
+    )
+
+
+def _entries(data: Any, count: int, order: str) -> NDArray[Any]:
+    """Return entries of two bytes, or of one where there are not enough bytes for two."""
+    if not isinstance(data, bytes):
+        data, order = (np.atleast_1d(np.asarray(data, np.int64)) & 0xFFFF).astype("<u2").tobytes(), "<"
+    if len(data) >= 2 * count:
+        return np.frombuffer(data[: 2 * count], f"{order}u2")
+    pairs = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")
+    return np.frombuffer(pairs.astype("<u2").tobytes(), "u1")
 
 
 def grey_image(opened: Opened, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
     """Return a grey frame with its transforms: modality LUT or rescale, padding, VOI and MONOCHROME1."""
     groups = _groups(opened, index)
     slope, intercept = (_factor(attributes, keyword, default) for keyword, default in RESCALE)
-    padding = _padding(attributes)
-    tables = _luts(groups, "ModalityLUTSequence")
+    padding, signed = _padding(attributes), stored.dtype.kind != "u"
+    tables = _items(groups, "ModalityLUTSequence")
     if tables:
-        stored, padding = _look_up(stored, tables[0], padding), None
-        slope, intercept = 1.0, 0.0
+        stored, padding = _look_up(stored, _lut(tables[0], signed), padding)
+        slope, intercept, signed = 1.0, 0.0, False
     return Image(
         stored=stored,
         slope=slope,
         intercept=intercept,
-        vois=tuple(file_vois(attributes, groups)),
+        vois=tuple(file_vois(attributes, groups, signed=signed or intercept < 0)),
         inverted=text(attributes, "PhotometricInterpretation") == "MONOCHROME1",
         padding=padding,
         spacing_mm=_spacing(attributes),
@@ -105,7 +123,8 @@ def grey_image(opened: Opened, attributes: Attributes, stored: NDArray[Any], ind
 
 
 def _groups(opened: Opened, index: int) -> list[Dataset]:
-    return [] if opened.dataset is None else [opened.dataset, *opened.groups(index)]
+    """Return where tables may stand, the strongest last."""
+    return [] if opened.dataset is None else [opened.dataset, *opened.macros(index)]
 
 
 def _factor(attributes: Attributes, keyword: str, default: float) -> float:
@@ -127,13 +146,15 @@ def _padding(attributes: Attributes) -> tuple[float, float] | None:
     return min(ends), max(ends)
 
 
-def _look_up(stored: NDArray[Any], table: Lut, padding: tuple[float, float] | None) -> NDArray[Any]:
+def _look_up(
+    stored: NDArray[Any], table: Lut, padding: tuple[float, float] | None
+) -> tuple[NDArray[Any], tuple[float, float] | None]:
+    """Return the entries of stored values, and what tells padding among them: -1, which no entry is."""
     found = table.look_up(stored)
     if padding is None:
-        return found
-    # Behind a table there is no stored value left to tell padding by: it takes the darkest entry.
+        return found, None
     hidden = (stored >= padding[0]) & (stored <= padding[1])
-    return np.where(hidden, table.entries.min(), found)
+    return np.where(hidden, np.int32(-1), found.astype(np.int32)), (-1.0, -1.0)
 
 
 def _spacing(attributes: Attributes) -> tuple[float, float] | None:
@@ -143,17 +164,20 @@ def _spacing(attributes: Attributes) -> tuple[float, float] | None:
 
 def colour_image(opened: Opened, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
     """Return a frame of RGB as the brightness of it; its levels are shown as they are."""
-    bits = stored.dtype.itemsize * 8
-    luma = stored.astype(np.float32) @ LUMA
-    return Image(
-        stored=luma, vois=(Window(center=2 ** (bits - 1), width=2**bits),), spacing_mm=_spacing(attributes)
-    )
+    return _brightness(stored, attributes, whole(attributes, "BitsStored", stored.dtype.itemsize * 8))
+
+
+def _brightness(rgb: NDArray[Any], attributes: Attributes, bits: int) -> Image:
+    white = Window(center=2 ** (bits - 1), width=2**bits)
+    return Image(stored=rgb.astype(np.float32) @ LUMA, vois=(white,), spacing_mm=_spacing(attributes))
 
 
 def palette_image(opened: Opened, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
     """Return a frame of PALETTE COLOR by its tables (PS3.3 C.7.6.3.1.5, C.7.9.2) as brightness."""
-    rgb = apply_color_lut(stored, opened.dataset)
-    return colour_image(opened, attributes, rgb, index)
+    if opened.dataset is None:
+        raise DataFault("undecodable", "the tables of PALETTE COLOR are missing")
+    rgb = apply_color_lut(stored, opened.dataset)[..., :3]
+    return _brightness(rgb, attributes, rgb.dtype.itemsize * 8)
 
 
 PHOTOMETRIC: Mapping[str, Callable[[Opened, Attributes, NDArray[Any], int], Image]] = MappingProxyType(

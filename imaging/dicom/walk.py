@@ -30,9 +30,8 @@ MAGIC_AT = 128
 HEAD_BYTES = 2**15
 """Where most headers end. They are walked over as `bytes`, whose slices cost a third of a memoryview's."""
 PIXEL_DATA = 0x7FE00010
-FLOATING = frozenset({0x7FE00008, 0x7FE00009})
-"""Float and Double Float Pixel Data (PS3.3 C.7.6.24, C.7.6.25)."""
-PIXELS = FLOATING | {PIXEL_DATA}
+PIXELS = {PIXEL_DATA: 0, 0x7FE00008: 32, 0x7FE00009: 64}
+"""Pixel Data, Float and Double Float Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25): bits of a floating-point value."""
 TRANSFER_SYNTAX = 0x00020010
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -58,7 +57,7 @@ class Walked:
     header_end: int
     pixels: Spans
     encapsulated: bool
-    floating: bool
+    floating_bits: int
     simple: bool
     """Whether the attributes are all that the pixels need; else pydicom must read the header too."""
 
@@ -96,7 +95,7 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
             header_end=value - (8 if syntax == IMPLICIT else 12) if place else value,
             pixels=_spans(place, whole),
             encapsulated=length == UNDEFINED,
-            floating=tag in FLOATING,
+            floating_bits=PIXELS.get(tag, 0),
             simple=simple,
         )
     except (Doubt, UnicodeDecodeError):

@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import dcmread
 
 from imaging.dicom.attributes import Value
@@ -13,8 +15,9 @@ from imaging.dicom.elements import Buffer
 from imaging.dicom.header import UID_FORM, read_header
 from imaging.dicom.opened import Opened, open_object
 from imaging.dicom.parse import reading
-from imaging.dicom.pixels import PIXELS, Layout, check_present, layout_of, stored_frame
+from imaging.dicom.pixels import Layout, check_present, layout_of, stored_frame
 from imaging.dicom.transforms import PHOTOMETRIC
+from imaging.dicom.walk import DEFLATED
 from imaging.errors import DataFault
 from imaging.image import Image
 from imaging.instance import Instance
@@ -24,8 +27,8 @@ HEAD_BYTES = 2**20
 
 FAMILY = ("StudyInstanceUID", "SeriesInstanceUID")
 
-LARGEST = float(np.finfo(np.float32).max) / 2**33
-"""The largest slope or intercept with which every stored value stays within single precision."""
+LARGEST = float(np.finfo(np.float32).max) / 4
+"""The largest value in modality units: with it, sums and differences of two stay within single precision."""
 
 
 def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
@@ -54,26 +57,36 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
 
 def has_pixels(opened: Opened) -> bool:
     """Say whether an object has pixel data of any kind."""
-    return bool(opened.pixels) or (opened.dataset is not None and bool(opened.dataset.keys() & PIXELS))
+    return bool(opened.pixels)
 
 
 def frame_image(opened: Opened, layout: Layout, index: int) -> Image:
     """Return one frame with its transforms."""
     attributes = opened.frame_attributes(index)
     stored = stored_frame(opened, layout, index)
-    image = PHOTOMETRIC[layout.photometric](opened, attributes, stored, index)
-    real = image.stored.dtype.kind != "f" or bool(np.isfinite(image.stored).all())
-    if not real or max(abs(image.slope), abs(image.intercept)) > LARGEST:
+    with reading("undecodable"):
+        image = PHOTOMETRIC[layout.photometric](opened, attributes, stored, index)
+    # Not by comparing with what is too large: not-a-number is never larger.
+    if not _largest(image.stored) * max(abs(image.slope), 1) + abs(image.intercept) <= LARGEST:
         raise DataFault("undecodable", "the rescaled values are too large for single precision")
     return image
+
+
+def _largest(stored: NDArray[Any]) -> float:
+    """Return a bound of the absolute values; of whole numbers it need not be looked for."""
+    if stored.dtype.kind != "f":
+        return float(2 ** (8 * stored.itemsize))
+    return float(np.abs(stored).max())
 
 
 def identifiers_of(data: Buffer) -> dict[str, Value]:
     """Return the UIDs of study and series of an object that could not be read whole, as far as they are found."""
     found: dict[str, Value] = {}
     with suppress(DataFault), reading("unreadable"):
-        head = BytesIO(bytes(data[:HEAD_BYTES]))
-        dataset = dcmread(head, force=True, specific_tags=[*FAMILY])
+        head = bytes(data[:HEAD_BYTES])
+        if DEFLATED.encode() in head:
+            return found  # pydicom would inflate it without a limit
+        dataset = dcmread(BytesIO(head), force=True, specific_tags=[*FAMILY])
         uids = {name: str(dataset.get(name) or "").strip(" \0") for name in FAMILY}
         found |= {name: uid for name, uid in uids.items() if UID_FORM.fullmatch(uid)}
     return found

@@ -1,0 +1,61 @@
+"""Owns the cutting of encapsulated pixel data into frames (PS3.5 A.4), which may have several fragments each."""
+
+import struct
+
+from imaging.dicom.elements import Buffer
+from imaging.errors import DataFault
+
+Spans = tuple[tuple[int, int], ...]
+"""Start and length of fragments in a buffer."""
+
+ITEM_HEADER_BYTES = 8
+END_OF_IMAGE = b"\xff\xd9"
+"""Ends a codestream of JPEG, JPEG-LS and JPEG 2000."""
+END_SEARCHED_BYTES = 10
+"""Padding behind the end is a byte, or a few where a writer was generous."""
+
+
+def frame_spans(data: Buffer, pixels: Spans, frames: int, extended: bytes = b"") -> tuple[Spans, ...]:
+    """Return the fragments of each frame; `pixels` are all, the Basic Offset Table first.
+
+    What tells which belong together: their number, the Extended Offset Table (PS3.3 C.7.6.3.1.8), the Basic
+    Offset Table, or the ends of the codestreams. Raises DataFault "undecodable" where none of them does.
+    """
+    pieces = pixels[1:]
+    if len(pieces) == frames:
+        return tuple((piece,) for piece in pieces)
+    if frames == 1:
+        return (pieces,)
+    start, length = pixels[0]
+    starts = _offsets(extended, "Q") or _offsets(bytes(data[start : start + length]), "I")
+    found = _by_offsets(pieces, starts) if starts else _by_ends(data, pieces)
+    if found is None or len(found) < frames:
+        raise DataFault("undecodable", f"{len(pieces)} fragments do not make {frames} frames")
+    return found
+
+
+def _offsets(table: bytes, code: str) -> tuple[int, ...]:
+    size = struct.calcsize(f"<{code}")
+    return struct.unpack(f"<{len(table) // size}{code}", table[: len(table) // size * size])
+
+
+def _by_offsets(pieces: Spans, offsets: tuple[int, ...]) -> tuple[Spans, ...] | None:
+    """Cut where the table says that frames begin, counted from the first fragment's item."""
+    first = pieces[0][0] - ITEM_HEADER_BYTES
+    number = {start - ITEM_HEADER_BYTES - first: n for n, (start, _) in enumerate(pieces)}
+    cuts = [number.get(offset) for offset in offsets]
+    known = [cut for cut in cuts if cut is not None]
+    if len(known) < len(cuts) or known != sorted(set(known)) or known[0] != 0:
+        return None
+    return tuple(pieces[one:after] for one, after in zip(known, [*known[1:], len(pieces)], strict=True))
+
+
+def _by_ends(data: Buffer, pieces: Spans) -> tuple[Spans, ...]:
+    found: list[Spans] = []
+    begun = 0
+    for n, (start, length) in enumerate(pieces):
+        end = start + length
+        if END_OF_IMAGE in bytes(data[max(start, end - END_SEARCHED_BYTES) : end]):
+            found.append(pieces[begun : n + 1])
+            begun = n + 1
+    return tuple(found)
