@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.orientations import (
     apply_orientation,
     axcodes2ornt,
@@ -185,7 +186,7 @@ def _lay(voxels: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any
     cube = voxels[..., None] if flat else voxels
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
     turned = apply_orientation(cube, turn)
-    columns, rows, slices = nibabel.affines.voxel_sizes(affine @ inv_ornt_aff(turn, cube.shape))
+    columns, rows, slices = voxel_sizes(affine @ inv_ornt_aff(turn, cube.shape))
     stored = np.ascontiguousarray(turned.T.astype(voxels.dtype.newbyteorder("="), copy=False))
     spacing = (float(slices), float(rows), float(columns))
     if not flat:
