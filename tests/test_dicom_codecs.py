@@ -32,9 +32,9 @@ from pydicom.uid import (
 
 from imaging.dicom.codecs import find_decoder
 from imaging.errors import DataFault, EnvironmentFault
-from imaging.sources.folder import DicomFolder
-from imaging.sources.protocol import Instance
-from tests.synthetic import write_dicom
+from imaging.instance import Instance
+from imaging.sources.folder import Folder
+from tests.synthetic import read_file, write_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 
@@ -121,9 +121,9 @@ EXACT = {
 
 
 def read(folder: Path, modality: str = "CT") -> Instance:
-    source = DicomFolder(folder)
+    source = Folder(folder)
     (file,) = source.scan()
-    (found,) = source.read(file, modality)
+    (found,) = read_file(source, file, modality)
     return found
 
 
@@ -149,7 +149,7 @@ def written(folder: Path, stored: NDArray[np.int16], change: Callable[[Dataset],
 def test_unsigned_values_come_back_exactly(syntax: UID, tmp_path: Path) -> None:
     stored = slice_of(0, 4095)
     folder = written(tmp_path, stored, EXACT[syntax](syntax), signed=False)
-    np.testing.assert_array_equal(read(folder).values, stored + INTERCEPT)
+    np.testing.assert_array_equal(read(folder).image.values, stored + INTERCEPT)
 
 
 # JPEG knows no sign, so that no file of it is signed.
@@ -160,7 +160,7 @@ SIGNED = [syntax for syntax, made in EXACT.items() if made is not jpeg_lossless_
 def test_signed_values_come_back_exactly(syntax: UID, tmp_path: Path) -> None:
     stored = slice_of(-2048, 2047)
     folder = written(tmp_path, stored, EXACT[syntax](syntax), signed=True)
-    np.testing.assert_array_equal(read(folder).values, stored + INTERCEPT)
+    np.testing.assert_array_equal(read(folder).image.values, stored + INTERCEPT)
 
 
 def test_near_lossless_values_come_back_within_the_error_that_was_allowed(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_near_lossless_values_come_back_within_the_error_that_was_allowed(tmp_pa
     folder = written(
         tmp_path, stored, lambda dataset: dataset.compress(JPEGLSNearLossless, jls_error=3), signed=False
     )
-    assert np.abs(read(folder).values - (stored + INTERCEPT)).max() <= 3
+    assert np.abs(read(folder).image.values - (stored + INTERCEPT)).max() <= 3
 
 
 def test_baseline_jpeg_is_decoded_as_elsewhere(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_baseline_jpeg_is_decoded_as_elsewhere(tmp_path: Path) -> None:
     dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     dataset.save_as(path)
     # Two decoders may differ by a rounding of the cosine transform.
-    np.testing.assert_allclose(read(tmp_path).values, np.asarray(Image.open(buffer)), atol=1)
+    np.testing.assert_allclose(read(tmp_path).image.values, np.asarray(Image.open(buffer)), atol=1)
 
 
 def test_an_image_in_two_fragments_is_one(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_an_image_in_two_fragments_is_one(tmp_path: Path) -> None:
         dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
 
     folder = written(tmp_path, stored, change, signed=False)
-    np.testing.assert_array_equal(read(folder).values, stored + INTERCEPT)
+    np.testing.assert_array_equal(read(folder).image.values, stored + INTERCEPT)
 
 
 @pytest.mark.parametrize("name", ["MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless"])
@@ -203,7 +203,7 @@ def test_files_of_other_writers_give_the_same_values(name: str, tmp_path: Path) 
     path = get_testdata_file(f"{name}.dcm", download=False)
     assert isinstance(path, str)
     (tmp_path / "slice").write_bytes(Path(path).read_bytes())
-    np.testing.assert_array_equal(read(tmp_path, "MR").values, examples.mr.pixel_array)
+    np.testing.assert_array_equal(read(tmp_path, "MR").image.values, examples.mr.pixel_array)
 
 
 @pytest.mark.parametrize(

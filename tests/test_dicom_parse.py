@@ -2,9 +2,11 @@
 
 import logging
 import struct
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -22,7 +24,8 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
-from imaging.dicom.parse import MAGIC_AT, parse
+from imaging.dicom.limits import LIMITS
+from imaging.dicom.parse import FREE_RATIO_BYTES, MAGIC_AT, parse
 from imaging.errors import DataFault
 from tests.synthetic import write_dicom
 
@@ -149,18 +152,34 @@ def test_deflated_data_that_are_broken_are_unreadable(whole: bytes) -> None:
     assert fault_of(bytes(data)).reason == "unreadable"
 
 
-def test_deflated_data_are_inflated_up_to_a_limit(whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imaging.dicom.parse.INFLATED_LIMIT_BYTES", 1000)
-    assert "more than 1000 bytes" in fault_of(recoded(whole, DeflatedExplicitVRLittleEndian)).detail
-
-
-def test_a_deflated_bomb_does_not_fill_the_memory(whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imaging.dicom.parse.INFLATED_LIMIT_BYTES", 2**20)
+def deflated(whole: bytes, plain: bytes) -> bytes:
+    """Return the file with this in place of its data set, deflated."""
     data = recoded(whole, DeflatedExplicitVRLittleEndian)
     length = struct.unpack_from("<I", data, META_AT + 8)[0]
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    bomb = deflater.compress(bytes(2**26)) + deflater.flush()
-    assert fault_of(data[: META_AT + 12 + length] + bomb).reason == "unreadable"
+    return data[: META_AT + 12 + length] + deflater.compress(plain) + deflater.flush()
+
+
+def test_deflated_data_are_inflated_up_to_a_size(whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imaging.dicom.parse.LIMITS", replace(LIMITS, inflated_bytes=1000))
+    fault = fault_of(recoded(whole, DeflatedExplicitVRLittleEndian))
+    assert (fault.reason, fault.detail.partition("become ")[2]) == ("inflate-bomb", "more than 1000")
+
+
+def test_deflated_data_are_inflated_up_to_a_ratio(whole: bytes) -> None:
+    fault = fault_of(deflated(whole, bytes(2**28)))
+    inflated, limit = (int(word) for word in fault.detail.split() if word.isdigit())
+    assert fault.reason == "inflate-bomb"
+    assert limit == inflated * LIMITS.inflate_ratio < LIMITS.inflated_bytes
+
+
+def test_a_deflated_bomb_does_not_fill_the_memory(whole: bytes) -> None:
+    bomb = deflated(whole, bytes(2**27))
+    tracemalloc.start()
+    assert fault_of(bomb).reason == "inflate-bomb"
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * max(len(bomb), FREE_RATIO_BYTES) * LIMITS.inflate_ratio
 
 
 def test_a_thousand_nested_sequences_are_refused(tmp_path: Path) -> None:
@@ -170,7 +189,7 @@ def test_a_thousand_nested_sequences_are_refused(tmp_path: Path) -> None:
     meta = elements((2, 0x10, b"UI", b"1.2.840.10008.1.2.1\0"))
     data = bytes(MAGIC_AT) + b"DICM" + meta + (header + item) * 1000 + ends * 1000
     # pydicom reads a sequence's items lazily or at once; neither may end in a crash.
-    assert fault_of(data).reason == "unreadable"
+    assert fault_of(data).reason == "too-deep"
 
 
 def test_a_fault_tells_the_kind_of_error_and_not_its_words(
@@ -226,7 +245,14 @@ def read_or_fault(data: bytes) -> None:
     try:
         parse(data)
     except DataFault as fault:
-        assert fault.reason in {"not-dicom", "dicomdir", "truncated", "unreadable"}
+        assert fault.reason in {
+            "not-dicom",
+            "dicomdir",
+            "truncated",
+            "unreadable",
+            "inflate-bomb",
+            "too-deep",
+        }
 
 
 @given(st.binary(max_size=400))
