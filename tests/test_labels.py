@@ -30,11 +30,35 @@ def keys(**levels: str) -> dict[Level, list[str]]:
         ("SeriesInstanceUID", "series"),
         ("study_instance_uid", "study"),
         ("Patient ID", "patient"),
+        ("File", "file"),
     ],
 )
 def test_the_columns_name_says_what_is_labelled(tmp_path: Path, column: str, level: Level) -> None:
     read = table(tmp_path, f"{column},label\na,yes\n")
     assert (read.level, dict(read.labels)) == (level, {NAMES.key(level, "a"): "yes"})
+
+
+@pytest.mark.parametrize("header", ["file,PatientID,label", "PatientID,file,label"])
+def test_beside_a_file_the_patient_says_whose_it_is_and_not_which(tmp_path: Path, header: str) -> None:
+    value = {"file": "scans/a.png", "PatientID": "P1", "label": "yes"}
+    read = table(tmp_path, f"{header}\n" + ",".join(value[name] for name in header.split(",")) + "\n")
+    assert (read.level, dict(read.labels)) == ("file", {NAMES.key("file", "scans/a.png"): "yes"})
+
+
+@pytest.mark.parametrize("written", ["scans/a.png", "./scans/a.png", "scans\\a.png", " scans/a.png "])
+def test_a_file_may_be_written_as_its_system_writes_it(tmp_path: Path, written: str) -> None:
+    read = table(tmp_path, f"file,PatientID,label\n{written},P1,yes\n")
+    assert list(read.labels) == [NAMES.key("file", "scans/a.png")]
+
+
+def test_only_the_name_of_a_file_is_rewritten() -> None:
+    read = collect_labels("patient", [(2, ".\\P1", "yes")], NAMES)
+    assert list(read.labels) == [NAMES.key("patient", ".\\P1")]
+
+
+def test_two_files_of_one_patient_have_labels_of_their_own(tmp_path: Path) -> None:
+    read = table(tmp_path, "file,PatientID,label\na.png,P1,yes\nb.png,P1,no\n")
+    assert sorted(read.labels.values()) == ["no", "yes"]
 
 
 def test_a_sole_other_column_is_the_label_whatever_its_name(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tasks import preflight
 from tasks.preflight import check_input, check_servers
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
-from tests.synthetic import closed_port, write_archive
+from tests.synthetic import closed_port, write_archive, write_labels
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def test_an_address_that_is_none_is_refused(environment: None) -> None:
 
 def test_good_input_is_opened(tmp_path: Path) -> None:
     folder, labels = write_archive(tmp_path / "dicom", 1)
-    assert check_input(IngestRequest(source=str(folder), labels=str(labels))).kind == "dicom"
+    assert check_input(IngestRequest(source=str(folder), labels=str(labels))).kind == "folder"
 
 
 def test_an_npz_file_needs_no_label_table(tmp_path: Path) -> None:
@@ -116,8 +116,16 @@ def test_no_source_is_refused_and_not_taken_for_the_working_folder() -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    labels = write_labels(tmp_path / "labels.csv", [{"PatientID": "a", "label": "yes"}])
+    (tmp_path / "dicom").mkdir()
     with pytest.raises(UserFault, match=r"holds no files: give --source"):
-        check_input(IngestRequest(source=str(tmp_path), labels="labels.csv"))
+        check_input(IngestRequest(source=str(tmp_path / "dicom"), labels=str(labels)))
+
+
+def test_a_label_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    folder, _ = write_archive(tmp_path / "dicom", 1)
+    with pytest.raises(UserFault, match=r"no label table at .*nowhere\.csv: give --labels"):
+        check_input(IngestRequest(source=str(folder), labels=str(tmp_path / "nowhere.csv")))
 
 
 def test_dicom_without_labels_is_refused(tmp_path: Path) -> None:

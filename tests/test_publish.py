@@ -1,5 +1,6 @@
 """Publishing: a version is seen whole or not at all, and its pointer moves only from where it was seen."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -143,10 +144,19 @@ def test_a_patient_whose_label_went_keeps_the_side(store: FolderStore) -> None:
     assert splits_of(unlabelled)["p0"] == splits_of(first)["p0"]
 
 
-@pytest.mark.parametrize("level", ["instance", "series", "study", "patient"])
+KEY_OF = {
+    "instance": "object_key",
+    "series": "series_key",
+    "study": "study_key",
+    "patient": "patient_key",
+    "file": "source_key",
+}
+
+
+@pytest.mark.parametrize("level", KEY_OF)
 def test_labels_are_joined_at_every_level(store: FolderStore, level: str) -> None:
     names = Pseudonyms(b"k" * 32)
-    keyed = example(0, **{f"{level}_key": names.key(level, "X")})  # type: ignore[arg-type]
+    keyed = example(0, **{KEY_OF[level]: names.key(level, "X")})  # type: ignore[arg-type]
     table = collect_labels(level, [(2, "X", "yes"), (3, "Y", "no")], names)  # type: ignore[arg-type]
     version = build_version(store, recipe(labels=table), [keyed], [], {})
     assert version.manifest["label"].to_pylist() == ["yes"]
@@ -155,10 +165,19 @@ def test_labels_are_joined_at_every_level(store: FolderStore, level: str) -> Non
 
 def test_images_that_the_source_did_not_label_are_reported(store: FolderStore) -> None:
     version = build_version(store, recipe(), [ROWS[0], example(99)], [], {})
-    assert version.head.label_report.images_without_label == ("i99",)
+    assert version.head.label_report.images_without_label == ("o99",)
 
 
 def test_a_class_to_look_for_that_is_not_there_is_refused(store: FolderStore) -> None:
     with pytest.raises(UserFault, match="'tumour' is not among the labels"):
         build_version(store, recipe(positive="tumour"), ROWS, [], {})
     assert written(store) == {}
+
+
+def test_a_label_of_an_object_reaches_all_its_frames(store: FolderStore) -> None:
+    names = Pseudonyms(b"k" * 32)
+    frames = [example(n, object_key=names.key("instance", "1.2.3"), frame=n) for n in (1, 2, 3)]
+    table = collect_labels("instance", [(2, "1.2.3", "yes")], names)
+    version = build_version(store, recipe(labels=table), [*frames, example(9)], [], {})
+    assert Counter(version.manifest["label"].to_pylist()) == {"yes": 3, None: 1}
+    assert version.head.label_report.images_without_label == ("o9",)
