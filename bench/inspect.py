@@ -23,7 +23,7 @@ def main() -> None:
         size = write(Path(folder), arguments.files)
         started = time.perf_counter()
         command = [sys.executable, "-m", "flows.cli", "inspect", folder, "--json"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     print(

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
@@ -15,12 +15,12 @@ from rich.table import Table
 from imaging.dataset.quarantine import IGNORED, REASONS
 from imaging.dicom.codecs import check_decoders
 from imaging.dicom.findings import FINDINGS
-from imaging.formats.glance import FUNCTION, as_glance
+from imaging.formats.glance import FUNCTION
 from imaging.overview import Overview, Tally
 from imaging.sandbox.pool import Pool
+from imaging.sources.headers import headers
 from imaging.sources.open import open_source
 from imaging.sources.protocol import Source, SourceFile
-from imaging.sources.work import work
 
 TOP = 12
 """Lines of each list that are printed; --json holds them all."""
@@ -43,7 +43,8 @@ def inspect(address: str, table: Path | None, problems: Path | None, as_json: bo
     if problems:
         _write(problems, bad)
     if as_json:
-        print(json.dumps(asdict(overview), indent=1))
+        # (dataclasses.asdict makes nonsense of counters.)
+        print(json.dumps({field.name: getattr(overview, field.name) for field in fields(overview)}, indent=1))
     else:
         _print(overview, console)
 
@@ -69,8 +70,7 @@ def _survey(
         Pool(FUNCTION, {}) as workers,
     ):
         bar = progress.add_task("", total=len(files), rate=0.0)
-        for file, outcome in work(source, files, workers.map):
-            seen = as_glance(outcome)
+        for file, seen in headers(source, files, workers.map):
             tally.add(file, seen)
             if seen.reason:
                 bad.append((file.name, seen.reason))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
 from pydicom.uid import UID
 
@@ -84,7 +85,7 @@ class Tally:
             self._count("problems", "no-pixels")
             return
         self.frames += whole(told, "NumberOfFrames", 1) or 1
-        self._count("syntaxes", UID(seen.syntax).name if UID(seen.syntax).is_transfer_syntax else OTHER)
+        self._count("syntaxes", _syntax(seen.syntax))
         self._count("photometrics", _code(told, "PhotometricInterpretation"))
         self._count("manufacturers", text(told, "Manufacturer") or OTHER)
         self._count("sizes", f"{first(told, 'Columns') or 0:g} x {first(told, 'Rows') or 0:g}")
@@ -130,6 +131,11 @@ class Tally:
             findings=findings,
             **self.counts,
         )
+
+
+@cache
+def _syntax(uid: str) -> str:
+    return UID(uid).name if UID(uid).is_transfer_syntax else OTHER
 
 
 def _code(told: Attributes, keyword: str) -> str:

@@ -1,7 +1,7 @@
 """Owns a glance at a file: what its header says, without its pixels. It runs in the sandbox."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,26 +43,28 @@ class Glance:
 def glance(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[bytes]]:
-    """Look at one parcel; a `Function` of the sandbox."""
-    if value["format"] != "dicom":
-        return asdict(Glance(format=value["format"], has_pixels=True)), ()
+    """Look at some parcels, each with its format; a `Function` of the sandbox."""
+    seen = [_glance(kind, content) for kind, content in zip(value["formats"], blobs, strict=True)]
+    return [{name: getattr(one, name) for name in Glance.__slots__} for one in seen], ()
+
+
+def as_glances(answer: Answer) -> list[Glance]:
+    """Return what the sandbox said of some parcels."""
+    return [Glance(**{**told, "attributes": _attributes(told["attributes"])}) for told in answer.value]
+
+
+def _attributes(told: Mapping[str, str | list[float]]) -> dict[str, Value]:
+    return {name: value if isinstance(value, str) else tuple(value) for name, value in told.items()}
+
+
+def _glance(kind: str, content: bytes | Path) -> Glance:
+    if kind != "dicom":
+        return Glance(format=kind, has_pixels=True)
     try:
-        return asdict(_look(blobs[0])), ()
+        return _look(content)
     except DataFault as fault:
         # A slice that is cut short still belongs to its series, and its loss is the series'.
-        told = _remains(blobs[0])
-        return asdict(Glance(format="dicom", attributes=told, reason=fault.reason)), ()
-
-
-def as_glance(outcome: Answer | DataFault) -> Glance:
-    """Return what the sandbox said of a parcel."""
-    if isinstance(outcome, DataFault):
-        return Glance(format="dicom", reason=outcome.reason)
-    attributes: dict[str, Value] = {
-        name: value if isinstance(value, str) else tuple(value)
-        for name, value in outcome.value["attributes"].items()
-    }
-    return Glance(**{**outcome.value, "attributes": attributes})
+        return Glance(format="dicom", attributes=_remains(content), reason=fault.reason)
 
 
 @cache
@@ -83,8 +85,7 @@ def _look(content: bytes | Path) -> Glance:
             )
             _check_length(found, walked.pixels, walked.encapsulated)
             return found
-        content = bytes(_buffer().load(content, LIMITS.file_bytes))
-    opened = open_object(content)
+    opened = open_object(_buffer().load(content, LIMITS.file_bytes) if isinstance(content, Path) else content)
     if has_pixels(opened):
         check_present(opened, layout_of(opened.attributes))
     attributes = opened.frame_attributes(0)

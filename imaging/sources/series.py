@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from imaging.formats.glance import as_glance
 from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Pool
+from imaging.sources.headers import headers
 from imaging.sources.protocol import Parcel, Source, SourceFile
-from imaging.sources.work import work
 
 PREFIX = "series "
 
@@ -57,10 +56,9 @@ class SeriesSource:
     def _grouped(self) -> dict[str, tuple[SourceFile, ...]]:
         alone, groups = [], dict[str, list[SourceFile]]()
         with self.workers as workers:
-            for file, outcome in work(self.source, self.source.scan(), workers.map):
-                uid = as_glance(outcome).series_uid
-                if uid:
-                    groups.setdefault(f"{PREFIX}{uid}", []).append(file)
+            for file, seen in headers(self.source, self.source.scan(), workers.map):
+                if seen.series_uid:
+                    groups.setdefault(f"{PREFIX}{seen.series_uid}", []).append(file)
                 else:
                     alone.append(file)
         found = {name: tuple(groups[name]) for name in sorted(groups)}
