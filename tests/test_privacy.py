@@ -64,7 +64,7 @@ def plant(folder: Path) -> tuple[Path, Path]:
         "pixels": {"PixelData": None},
         "uid": {"SOPInstanceUID": f"{UIDS}x"},
         "patient": {"PatientID": ""},
-        "slope": {"RescaleSlope": "1", "RescaleIntercept": "0", "Rows": 9000, "Columns": 9000},
+        "bits": {"BitsStored": 99},
         "twice": {"SOPInstanceUID": f"{UIDS}0"},
     }
     for name, changes in bad.items():
