@@ -399,6 +399,13 @@ def test_a_damaged_header_is_listed_as_such(tmp_path: Path) -> None:
     assert outcomes(Archive("tar", tmp_path / "a.tar")) == {"a": "read", END: "unreadable"}
 
 
+def test_a_damaged_last_header_is_listed_as_such(tmp_path: Path) -> None:
+    data = bytearray(tar_bytes(("a", b"x"), ("b", b"")))
+    data[1024] ^= 1
+    (tmp_path / "a.tar").write_bytes(data)
+    assert outcomes(Archive("tar", tmp_path / "a.tar")) == {"a": "read", END: "unreadable"}
+
+
 def test_what_follows_the_end_is_not_lost_in_silence(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar_bytes(("a", b"x")) + tar_bytes(("b", b"y")))
     assert outcomes(Archive("tar", tmp_path / "a.tar")) == {"a": "read", END: "unreadable"}

@@ -266,7 +266,7 @@ def test_an_animation_is_unsupported() -> None:
     assert fault(data).reason == "unsupported"
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(60_000, 60_000), (70_000, 1), (12_000, 12_000)])
+@pytest.mark.parametrize(("columns", "rows"), [(60_000, 60_000), (70_000, 1), (12_000, 12_000), (9500, 9500)])
 def test_a_picture_over_the_limits_is_refused_before_it_is_decoded(columns: int, rows: int) -> None:
     header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
     data = png((b"IHDR", header), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b""))
@@ -300,6 +300,28 @@ def test_a_chain_of_pages_that_leads_back_ends() -> None:
         page = opened.pages.first
         struct.pack_into("<I", data, page.offset + 2 + 12 * len(page.tags), page.offset)
     assert fault(bytes(data)).reason == "too-large"
+
+
+def test_a_page_that_tifffile_leaves_out_is_not_lost_in_silence() -> None:
+    data = bytearray(tiff(GREY))
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        page = opened.pages.first
+        struct.pack_into("<I", data, page.offset + 2 + 12 * len(page.tags), len(data))
+    entries = 5000  # more than it believes
+    assert fault(bytes(data) + struct.pack("<H", entries) + bytes(12 * entries + 4)).reason == "undecodable"
+
+
+def test_a_tiff_whose_pixels_lie_behind_its_end_is_truncated() -> None:
+    data = tiff(DEEP, compression="zlib")
+    assert fault(data[:-5]).reason == "truncated"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9])
+def test_a_picture_filled_up_with_zeros_is_no_picture(kind: str, share: float) -> None:
+    data = saved(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8), kind)
+    kept = int(share * len(data))
+    assert fault(data[:kept] + bytes(len(data) - kept)).reason in ("truncated", "undecodable")
 
 
 @pytest.mark.parametrize("told", [{}, {"bigtiff": True}, {"byteorder": ">"}])

@@ -63,6 +63,7 @@ def _check(picture: PIL.Image.Image, data: bytes) -> None:
     check_limit("too-large", "the decoded picture in bytes", rows * columns * 4, LIMITS.frame_bytes)
     if getattr(picture, "is_animated", False) and picture.format == "PNG":
         raise DataFault("unsupported", "an animated PNG")
+    # A copy that broke off is often filled up with zeros, which Pillow decodes as if they were the rest.
     end = LAST_BYTES.get(picture.format or "", LAST_BYTES["JPEG"])
     if data.rfind(end) < 0:
         raise DataFault("truncated", "the file lacks its last bytes")
