@@ -115,11 +115,13 @@ def publish_version(
     new = [example for result in results for example in result.examples]
     refused = [refusal for result in results for refusal in result.refusals]
     fixed_splits = any(example.source_split for example in (*job.plan.examples, *new))
-    examples, repeats = merge(job.plan.examples, new, drop_equal_pixels=not fixed_splits)
-    refusals = [*job.plan.refusals, *refused, *repeats]
+    standing, refusals = [*job.plan.examples, *new], [*job.plan.refusals, *refused]
     if job.bad_slice == DROP_STUDY:
-        examples, lost = drop_studies(examples, refusals)
+        # Before equal pixels are dropped: what goes with its study must not take the place of what stays.
+        standing, lost = drop_studies(standing, refusals)
         refusals += lost
+    examples, repeats = merge(standing, (), drop_equal_pixels=not fixed_splits)
+    refusals += repeats
     if not examples:
         raise UserFault(_no_examples(request.source, refusals))
     recipe = Recipe(

@@ -56,13 +56,11 @@ def plan(
     known = {row.source_key for row in was_examples} | {row.source_key for row in was_refusals}
     removed = len(known - current.keys())
     examples = [row for row in was_examples if previous.spec == spec and stands(row)]
-    # The file that a repeated one repeats may be gone: then the repetition counts, so it is read again.
-    firm = [
-        row
-        for row in was_refusals
-        # What was lost with its study is read each night: the bad slice may have been mended.
-        if row.reason != LOST_WITH_STUDY and (row.reason not in REPEATS or len(examples) == len(was_examples))
-    ]
+    # The file that a repeated one repeats may be gone, by itself or with its study: then the repetition counts, so
+    # it is read again. What was lost with its study is read each night: the bad slice may have been mended.
+    lost = any(row.reason == LOST_WITH_STUDY for row in was_refusals)
+    again = {LOST_WITH_STUDY} | (REPEATS if lost or len(examples) < len(was_examples) else set())
+    firm = [row for row in was_refusals if row.reason not in again]
     refusals = [row for row in firm if previous.spec == spec and stands(row)]
     standing = {row.source_key for row in examples} | {row.source_key for row in refusals}
     return ScanPlan(
