@@ -261,6 +261,12 @@ def test_values_that_are_no_numbers_are_refused(pixels: Array) -> None:
     assert fault(tiff(pixels)).reason in ("unsupported", "undecodable")
 
 
+def test_a_stack_of_imagej_that_lacks_its_pages_is_unsupported() -> None:
+    data = tiff(np.stack([GREY] * 3), imagej=True)
+    assert len(frames(data)) == 3
+    assert fault(data.replace(b"images=3", b"images=9")).reason == "unsupported"
+
+
 def test_an_animation_is_unsupported() -> None:
     data = saved(GREY, save_all=True, append_images=[PIL.Image.fromarray(GREY[::-1].copy())])
     assert fault(data).reason == "unsupported"
