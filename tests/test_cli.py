@@ -68,9 +68,11 @@ def test_no_source_is_refused(radloop: Radloop) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "ingest", "reevaluate"])
-def test_a_folder_that_is_not_there_is_refused(radloop: Radloop, tmp_path: Path, command: str) -> None:
-    said = radloop(command, "--source", tmp_path / "nowhere", "--labels", "labels.csv")
-    refused(said, f"{tmp_path}/nowhere does not exist", "give a folder of DICOM files")
+def test_a_folder_that_is_not_there_is_refused(
+    radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path, command: str
+) -> None:
+    said = radloop(command, "--source", tmp_path / "nowhere", "--labels", archive[1])
+    refused(said, f"{tmp_path}/nowhere does not exist", "give a folder of DICOM, NIfTI or picture files")
     assert not said.home.exists()
 
 
@@ -143,7 +145,7 @@ def test_a_missing_decoder_stops_the_ingest(
 
     monkeypatch.setattr(Decoder, "is_available", property(lambda _: False))
     said = radloop("run", "--source", archive[0], "--labels", archive[1])
-    refused(said, "no decoder is installed for Explicit VR Little Endian", "install one of")
+    refused(said, "no decoder is installed for Explicit VR Little Endian", "install radloop with all its")
 
 
 @pytest.mark.parametrize(
