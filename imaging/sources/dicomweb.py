@@ -114,8 +114,11 @@ class DicomWeb:
         count_tag: str,
         expected: int | None = None,
     ) -> Iterator[tuple[str | None, int | None]]:
-        """Yield the UID of each match, None for one that is not valid, and how much the server counts below it."""
-        offset, last = 0, None
+        """Yield the UID of each match, None for one that is not valid, and how much the server counts below it.
+
+        A UID that two patients share is listed for each of them, and holds what both have: it comes once.
+        """
+        offset, last, seen = 0, None, set[str | None]()
         while expected is None or offset < expected:
             with self._faults():
                 page = search(
@@ -125,7 +128,10 @@ class DicomWeb:
             # A server that knows no offset would send the same page for ever.
             if not page or page[0] == last:
                 return
-            yield from found
+            for uid, count in found:
+                if uid is None or uid not in seen:
+                    yield uid, count
+                seen.add(uid)
             offset, last = offset + len(page), page[0]
 
     def _get(self, uids: Sequence[str]) -> bytes:
