@@ -24,7 +24,7 @@ run: setup
 	@$(BIN)/radloop demo
 
 test: check
-	@bash infra/browser.sh  # Chromium plays the person at Prefect's page
+	@bash infra/debian.sh  # Chromium plays the person at Prefect's page; Orthanc and dcmtk are other readers
 	$(BIN)/python -m pytest --durations=15
 
 test-fast: $(VENV)/.developing

@@ -15,6 +15,7 @@ from tasks.requests import IngestRequest
 from tasks.settings import Settings
 
 TIMEOUT_S = 5.0
+REMEDY = "give --source a folder or archive with images, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH or an NPZ file"
 GUARDED = (401, 403)
 """A server that asks who is there is alive; the credentials meet their test at the first real call."""
 
@@ -31,7 +32,7 @@ class Server:
 def check_input(request: IngestRequest) -> Source:
     """Return the source, after a look at it and at the first line of its label table; nothing is written."""
     if not request.source:
-        raise UserFault("no source was given: give --source a folder with DICOM files or an NPZ file")
+        raise UserFault(f"no source was given: {REMEDY}")
     table = Path(request.labels).expanduser() if request.labels else None
     if table:
         find_columns(table, request.label_column)
@@ -39,9 +40,7 @@ def check_input(request: IngestRequest) -> Source:
     if source.kind != "medmnist":
         check_decoders()
     if next(source.scan(), None) is None:
-        raise UserFault(
-            f"{request.source} holds no files: give --source a folder with DICOM files or an NPZ file"
-        )
+        raise UserFault(f"{request.source} holds no files: {REMEDY}")
     if table is None and source.kind != "medmnist":
         raise UserFault(f"{request.source} carries no labels: give --labels LABELS.csv")
     return source

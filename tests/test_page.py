@@ -39,8 +39,8 @@ NAME = "from-the-page"
 def page() -> Iterator[Page]:
     if CHROMIUM is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("no chromium: infra/browser.sh installs it, and in CI nothing is skipped")
-        pytest.skip("no chromium on this machine: infra/browser.sh installs it")
+            pytest.fail("no chromium: infra/debian.sh installs it, and in CI nothing is skipped")
+        pytest.skip("no chromium on this machine: infra/debian.sh installs it")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         page = browser.new_page(viewport={"width": 1280, "height": 1100}, color_scheme="light")

@@ -33,13 +33,14 @@ class SeriesSource:
         return self.source.default_spec()
 
     def scan(self) -> Iterator[SourceFile]:
-        """List the series, in the order of their UIDs: each as large as its files, and as new as the newest."""
+        """List the series, in the order in which they appear: each as large as its files, and as new as the newest."""
         self.members.clear()
         self.members.update(self._grouped())
         for name, files in self.members.items():
             yield SourceFile(
                 name=name,
-                size_bytes=sum(file.size_bytes for file in files),
+                # A server that tells no sizes still tells how many there are.
+                size_bytes=sum(file.size_bytes for file in files) or len(files),
                 mtime_ns=max(file.mtime_ns for file in files),
             )
 
@@ -61,5 +62,6 @@ class SeriesSource:
                     groups.setdefault(f"{PREFIX}{seen.series_uid}", []).append(file)
                 else:
                     alone.append(file)
-        found = {name: tuple(groups[name]) for name in sorted(groups)}
+        # In the order in which they appear: a compressed archive is read forwards.
+        found = {name: tuple(members) for name, members in groups.items()}
         return found | {file.name: (file,) for file in alone}
