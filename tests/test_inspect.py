@@ -1,0 +1,128 @@
+"""`radloop inspect` counts what a source holds, quickly, and names no patient."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from imaging.formats.glance import Glance
+from imaging.overview import Tally
+from imaging.sources.protocol import SourceFile
+from tests.synthetic import write_dicom
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write two patients: a whole series of five and one with a gap; a text, a cut file, an object without pixels."""
+    folder = tmp_path_factory.mktemp("archive") / "JANE-DOE"
+    for patient, places in (("JANE DOE", range(5)), ("JOHN ROE", (0, 1, 2, 5, 6))):
+        for place in places:
+            write_dicom(
+                folder / f"{patient}-{place}",
+                np.zeros((32, 48)),
+                PatientID=patient,
+                StudyInstanceUID=f"1.2.{len(patient)}{places[-1]}",
+                SeriesInstanceUID=f"1.3.{places[-1]}",
+                SOPInstanceUID=f"1.4.{places[-1]}.{place}",
+                ImagePositionPatient=[0, 0, 5 * place],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                PixelSpacing=[1, 1],
+                Manufacturer="ACME",
+            )
+    (folder / "letter.txt").write_text("Dear JANE DOE")
+    (folder / "cut").write_bytes((folder / "JANE DOE-0").read_bytes()[:-50])
+    write_dicom(folder / "report", Modality="SR", PixelData=None, PatientID="JANE DOE", SOPInstanceUID="1.5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def told(archive: Path) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["inspect", str(archive), "--json"])
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("files", 13), ("patients", 2), ("studies", 3), ("series", 2), ("frames", 10), ("volumes", 2)],
+)
+def test_it_counts(told: dict[str, Any], name: str, count: int) -> None:
+    assert told[name] == count
+
+
+def test_it_counts_modalities(told: dict[str, Any]) -> None:
+    assert told["modalities"] == {"CT": 10, "SR": 1}
+
+
+def test_it_counts_transfer_syntaxes(told: dict[str, Any]) -> None:
+    assert told["syntaxes"] == {"Explicit VR Little Endian": 10}
+
+
+def test_it_counts_sizes(told: dict[str, Any]) -> None:
+    assert told["sizes"] == {"48 x 32": 10}
+
+
+def test_it_counts_problems(told: dict[str, Any]) -> None:
+    assert told["problems"] == {"not-dicom": 1, "truncated": 1, "no-pixels": 1}
+
+
+def test_it_finds_the_gap(told: dict[str, Any]) -> None:
+    assert told["findings"] == {"gap": 1}
+
+
+def test_a_person_reads_the_same(archive: Path) -> None:
+    shown = CliRunner().invoke(app, ["inspect", str(archive)]).output
+    assert "13 files" in shown
+    for words in (
+        "2 patients",
+        "3 studies",
+        "Transfer syntaxes",
+        "truncated",
+        "the file ends before its data does",
+    ):
+        assert words in shown
+
+
+def test_it_names_no_patient_and_no_file(archive: Path) -> None:
+    shown = CliRunner().invoke(app, ["inspect", str(archive)]).output
+    assert not [word for word in ("JANE", "JOHN", "letter", "report") if word in shown]
+
+
+def test_the_names_of_bad_files_are_written_where_they_are_asked_for(archive: Path, tmp_path: Path) -> None:
+    CliRunner().invoke(app, ["inspect", str(archive), "--problems", str(tmp_path / "bad.csv")])
+    lines = (tmp_path / "bad.csv").read_text().splitlines()
+    assert sorted(lines) == ["cut,truncated", "file,reason", "letter.txt,not-dicom"]
+
+
+def test_that_list_is_for_its_owner_alone(archive: Path, tmp_path: Path) -> None:
+    CliRunner().invoke(app, ["inspect", str(archive), "--problems", str(tmp_path / "bad.csv")])
+    assert stat.S_IMODE((tmp_path / "bad.csv").stat().st_mode) == 0o600
+
+
+def test_a_value_that_slipped_into_a_code_is_not_shown() -> None:
+    tally = Tally()
+    said = {"Modality": "Doe^Jane", "SOPInstanceUID": "1.2", "PatientID": "x", "SeriesInstanceUID": "1.3"}
+    tally.add(SourceFile(name="a", size_bytes=1, mtime_ns=1), Glance(format="dicom", attributes=said))
+    assert tally.result().modalities == {"(none)": 1}
+
+
+def test_the_same_object_twice_is_told() -> None:
+    tally = Tally()
+    said = {"SOPInstanceUID": "1.2", "PatientID": "x", "SeriesInstanceUID": "1.3"}
+    for name in "ab":
+        seen = Glance(format="dicom", attributes=said, has_pixels=True)
+        tally.add(SourceFile(name=name, size_bytes=1, mtime_ns=1), seen)
+    assert tally.result().problems == {"repeated-instance": 1}
+
+
+def test_what_is_no_source_is_told_as_elsewhere(tmp_path: Path) -> None:
+    from imaging.errors import UserFault
+
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path / "nowhere")])
+    assert isinstance(result.exception, UserFault)
