@@ -15,6 +15,11 @@ from imaging.image import Image
 from imaging.preprocess import LEVELS, PreprocessSpec
 from imaging.window import Voi, Window
 
+FAR = 1000
+"""A window so many widths away from zero is moved there: single precision counts to seven digits."""
+FARTHEST = 1e30
+"""No window in stored values lies farther out; single precision ends at 3e38."""
+
 SQUARE = 1e-3
 """Pixels whose sides differ by less than a thousandth are square: spacings are told in three digits."""
 
@@ -35,9 +40,8 @@ def to_levels(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
 def squared_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
     """Map an image to grey levels before they are rounded."""
     voi = choose_voi(image, spec)
-    if isinstance(voi, Window) and image.slope:
-        return _straight(image, voi, spec)
-    return _curved(image, voi, spec)
+    ends = _stored_bounds(image, voi) if isinstance(voi, Window) else None
+    return _curved(image, voi, spec) if ends is None else _straight(image, *ends, spec)
 
 
 def shown_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
@@ -62,22 +66,33 @@ def choose_voi(image: Image, spec: PreprocessSpec) -> Voi:
     return image.vois[spec.window_number - 1]
 
 
-def _straight(image: Image, window: Window, spec: PreprocessSpec) -> NDArray[np.float32]:
+def _stored_bounds(image: Image, window: Window) -> tuple[float, float] | None:
+    """Return the stored values that are shown black and white; None where there are none that can be counted with."""
+    if not image.slope:
+        return None
+    lower, upper = ((bound - image.intercept) / image.slope for bound in window.bounds)
+    if max(abs(lower), abs(upper)) > FARTHEST:
+        return None
+    return (upper, lower) if image.inverted else (lower, upper)
+
+
+def _straight(image: Image, black: float, white: float, spec: PreprocessSpec) -> NDArray[np.float32]:
     """Apply a linear window in stored values: a line may be drawn after the average as well as before."""
-    black, white = ((bound - image.intercept) / image.slope for bound in window.bounds)
-    if image.inverted:
-        black, white = white, black
-    stored, ends = _without_padding(image, black, white), (min(black, white), max(black, white))
-    first = ends if spec.order == "window-resize" else (-np.inf, np.inf)
+    clipped = spec.order == "window-resize"
+    stored = _without_padding(image, black, white, clipped=clipped)
+    if max(abs(black), abs(white)) > FAR * abs(white - black):
+        stored, black, white = stored.astype(np.float64) - black, 0.0, white - black
+    first = (min(black, white), max(black, white)) if clipped else (-np.inf, np.inf)
     small = fit(stored, spec.size_px, image.spacing_mm, black, first)
     small -= np.float32(black)
     small *= np.float32(LEVELS / (white - black))
     return np.clip(small, 0, LEVELS, out=small)
 
 
-def _without_padding(image: Image, black: float, white: float) -> NDArray[Any]:
-    """Return the stored values with padding made black; most padding is beyond black already."""
-    if image.padding is None or all((end <= black) == (black < white) for end in image.padding):
+def _without_padding(image: Image, black: float, white: float, *, clipped: bool) -> NDArray[Any]:
+    """Return the stored values with padding made black; most padding is beyond black already, and will be clipped."""
+    beyond = image.padding is None or all((end <= black) == (black < white) for end in image.padding)
+    if image.padding is None or (beyond and clipped):
         return image.stored
     mask = image.padded
     return image.stored if mask is None else np.where(mask, np.float32(black), image.stored)

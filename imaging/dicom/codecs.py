@@ -1,8 +1,9 @@
 """Owns the decoders of compressed frames: the fastest exact one first, and whether this machine has them.
 
-imagecodecs decodes grey frames; colour, and whatever it refuses, goes to pydicom's plugins.
+imagecodecs decodes grey frames, and RLE in colour; the rest, and whatever it refuses, goes to pydicom's plugins.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +29,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.dicom.codestream import Size, codestream_size
+from imaging.dicom.codestream import Size, codestream_size, has_end, rle_is_whole
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault, EnvironmentFault
 
@@ -53,6 +54,8 @@ FAST: Mapping[str, str] = MappingProxyType(
 
 PLUGIN = "pylibjpeg"
 """The plugin of pydicom's that knows all syntaxes, named so that no other one installed here changes a pixel."""
+PLUGINS: Mapping[str, str] = MappingProxyType({RLELossless: "pydicom"})
+"""Where another one is taken: pylibjpeg's RLE panics at damaged frames, and with it the process ends."""
 
 
 def find_decoder(syntax: str) -> Decoder:
@@ -103,36 +106,55 @@ def _missing() -> Iterator[str]:
             yield f"imagecodecs without {name}"
 
 
-def decode_grey(
-    frame: Buffer, syntax: str, shape: tuple[int, int], bits_allocated: int
+def decode_fast(
+    frame: Buffer, syntax: str, shape: tuple[int, int], samples: int, bits_allocated: int
 ) -> NDArray[Any] | None:
-    """Return the samples of a grey frame (rows, columns), or None where pydicom's plugins must try.
+    """Return the samples of a grey frame (rows, columns), or of RLE in colour (rows, columns, 3).
 
-    The frame has passed `check_claim`: a decoder reserves memory for whatever a codestream claims.
+    None where pydicom's plugins must try. The frame has passed `check_claim`: a decoder reserves memory for
+    whatever a codestream claims.
     """
     name = FAST.get(syntax)
     if name is None:
         return None
     try:
         if name == "dicomrle":
-            found = np.asarray(
-                imagecodecs.dicomrle_decode(bytes(frame), np.dtype(f"<u{bits_allocated // 8}"))
-            )
-            found = found.reshape(shape)
-        else:
-            found = getattr(imagecodecs, f"{name}_decode")(frame)
+            return _rle(frame, shape, samples, bits_allocated)
+        found = getattr(imagecodecs, f"{name}_decode")(frame)
     except Exception:  # each codec has exceptions of its own, and none of them is the last word
         return None
     return found if found.shape == shape and found.dtype.kind in "ui" else None
 
 
-def check_claim(frame: Buffer, shape: tuple[int, int], samples: int) -> Size | None:
-    """Return what a codestream claims, if anything; refuse it where that is not what the header says."""
+def _rle(frame: Buffer, shape: tuple[int, int], samples: int, bits_allocated: int) -> NDArray[Any]:
+    kind = np.dtype(f"<u{bits_allocated // 8}")
+    # Told how much to expect, it stops where two bytes would become 128 for ever.
+    size = samples * math.prod(shape) * kind.itemsize
+    plain = imagecodecs.dicomrle_decode(bytes(frame), kind, out=size)
+    planes = np.frombuffer(plain, kind).reshape(samples, *shape)
+    return planes[0] if samples == 1 else planes.transpose(1, 2, 0)
+
+
+def check_claim(
+    frame: Buffer, syntax: str, shape: tuple[int, int], samples: int, bits_allocated: int
+) -> Size | None:
+    """Return what a codestream claims, None of RLE; refuse what is not what the header says, or has no end."""
+    if syntax == RLELossless:
+        segments = samples * bits_allocated // 8
+        if not rle_is_whole(frame, segments, segments * math.prod(shape)):
+            raise DataFault(
+                "undecodable", "the segments of an RLE frame are not those that the header asks for"
+            )
+        return None
     size = codestream_size(frame)
-    if size is not None and (size.rows, size.columns, size.samples) != (*shape, samples):
+    if size is None:
+        raise DataFault("undecodable", "the codestream does not tell its size")
+    if (size.rows, size.columns, size.samples) != (*shape, samples):
         raise DataFault(
             "undecodable",
             f"the codestream has {size.rows} x {size.columns} pixels of {size.samples} samples, "
             f"the header says {shape[0]} x {shape[1]} of {samples}",
         )
+    if not has_end(frame):
+        raise DataFault("truncated", f"the codestream of {len(frame)} bytes has no end")
     return size

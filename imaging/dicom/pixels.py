@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes
+from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes, RLELossless
 
 from imaging.dicom.attributes import Attributes, first, text, whole
-from imaging.dicom.codecs import PLUGIN, check_claim, decode_grey, find_decoder
-from imaging.dicom.codestream import Size
+from imaging.dicom.codecs import FAST, PLUGIN, PLUGINS, check_claim, decode_fast, find_decoder
+from imaging.dicom.codestream import Size, bare
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.opened import NATIVE, Opened
@@ -132,6 +132,8 @@ def stored_frame(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
         raise DataFault("undecodable", f"BitsAllocated is {layout.bits_allocated} of floating-point pixels")
     if opened.floating_bits or _is_simple(opened, layout):
         stored = _native(opened, layout, index)
+    elif layout.bits_allocated == 1 and opened.syntax != ExplicitVRBigEndian:
+        stored = _unpacked(opened, layout, index)
     else:
         with reading("undecodable"):
             stored = _native_by_pydicom(opened, layout, index)
@@ -162,6 +164,15 @@ def _native(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
     return flat.reshape(layout.rows, layout.columns, layout.samples)
 
 
+def _unpacked(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+    """Return a frame of single bits, which may begin inside a byte (PS3.5 8.1.1 and annex D)."""
+    start, shift = divmod(index * layout.frame_bits, 8)
+    count = (shift + layout.frame_bits + 7) // 8
+    packed = np.frombuffer(opened.data, np.uint8, count, opened.pixels[0][0] + start)
+    bits = np.unpackbits(packed, bitorder="little")[shift : shift + layout.frame_bits]
+    return bits.reshape(layout.rows, layout.columns)
+
+
 def tidy(stored: NDArray[Any], layout: Layout, bits: int, high_bit: int) -> NDArray[Any]:
     """Return values of which `bits` up to `high_bit` count, with their sign (PS3.5 8.1.1).
 
@@ -181,10 +192,12 @@ def tidy(stored: NDArray[Any], layout: Layout, bits: int, high_bit: int) -> NDAr
 
 
 def _decoded(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
-    frame, shape = opened.fragment(index), (layout.rows, layout.columns)
-    size = check_claim(frame, shape, layout.samples)
-    if layout.samples == 1:
-        found = decode_grey(frame, opened.syntax, shape, layout.bits_allocated)
+    if opened.syntax not in FAST:
+        find_decoder(opened.syntax)
+    frame, shape = bare(opened.fragment(index)), (layout.rows, layout.columns)
+    size = check_claim(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
+    if layout.samples == 1 or (opened.syntax == RLELossless and layout.photometric not in CONVERTED):
+        found = decode_fast(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
         if found is not None:
             return tidy(found, layout, *_meant_bits(opened, layout, size))
     with reading("undecodable"):
@@ -203,7 +216,8 @@ def _meant_bits(opened: Opened, layout: Layout, size: Size | None) -> tuple[int,
 
 def _by_plugin(syntax: str, layout: Layout, frame: Buffer) -> NDArray[Any]:
     decoder = find_decoder(syntax)
-    plugin = PLUGIN if PLUGIN in decoder.available_plugins else ""
+    plugin = PLUGINS.get(syntax, PLUGIN)
+    plugin = plugin if plugin in decoder.available_plugins else ""
     value = encapsulate([bytes(frame)])
     stored, _ = decoder.as_array(
         value, index=0, decoding_plugin=plugin, **_options(replace(layout, frames=1))
@@ -212,7 +226,7 @@ def _by_plugin(syntax: str, layout: Layout, frame: Buffer) -> NDArray[Any]:
 
 
 def _native_by_pydicom(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
-    """Decode one frame of bits, of left-out colours, or most significant first, cut out where bytes begin with it."""
+    """Decode one frame of left-out colours, or most significant byte first, cut out where words begin with it."""
     start, length = opened.pixels[0]
     part, bits = layout, layout.frame_bits
     if bits % 16 == 0:
@@ -224,7 +238,7 @@ def _native_by_pydicom(opened: Opened, layout: Layout, index: int) -> NDArray[An
         # Of words whose more significant byte comes first, bytes too are written in pairs the other way round.
         options["pixel_vr"] = opened.dataset["PixelData"].VR
     stored, _ = find_decoder(opened.syntax).as_array(value, index=index, **options)
-    return np.asarray(stored)
+    return np.asarray(stored, stored.dtype.newbyteorder("="))
 
 
 def _options(layout: Layout) -> dict[str, Any]:

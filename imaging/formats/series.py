@@ -1,14 +1,13 @@
 """Owns the reading of the files of one series into volumes."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imaging.buffer import FileBuffer
 from imaging.dicom.attributes import Attributes
@@ -19,6 +18,7 @@ from imaging.dicom.pixels import check_present, layout_of
 from imaging.dicom.volume import Stack, stack
 from imaging.errors import DataFault
 from imaging.formats.dicom import frame_image, has_pixels
+from imaging.formats.voxels import fill_gaps, padding_of, units
 from imaging.image import Image
 from imaging.instance import Instance
 from imaging.sources.protocol import Parcel
@@ -34,9 +34,6 @@ FLAWS = frozenset({"gap", "no-geometry", "bad-orientation"})
 
 UNKNOWN_MM = frozenset({"relative-spacing", "no-spacing"})
 """Findings of a volume whose spacing is not in mm."""
-
-DRAWN_SLICES = 3
-"""So many missing slices are drawn from their neighbours; a larger gap is no gap but another part of the body."""
 
 NOT_A_SLICE = frozenset({"not-dicom", "dicomdir", "no-pixels", "wrong-modality"})
 """Reasons that take a file out of a series without a loss: it never was one of its slices."""
@@ -57,7 +54,7 @@ def read_series(parcel: Parcel, modality: str) -> Iterator[Instance]:
     With the policy "drop-study" one bad slice raises DataFault "bad-slice"; with "drop-slice" it is left out, and
     what it leaves open is drawn from its neighbours.
     """
-    strict = dict(parcel.told).get("bad-slice", DROP_STUDY) == DROP_STUDY
+    strict = is_strict(parcel)
     buffer = FileBuffer()
     slices, header, faults = _headers(parcel, modality, buffer)
     if header is None:
@@ -75,6 +72,11 @@ def read_series(parcel: Parcel, modality: str) -> Iterator[Instance]:
         yield _volume(parcel, header, [slices[n] for n in one.order], one, number, len(found.stacks), buffer)
 
 
+def is_strict(parcel: Parcel) -> bool:
+    """Say whether one bad slice costs its volume."""
+    return dict(parcel.told).get("bad-slice", DROP_STUDY) == DROP_STUDY
+
+
 def _load(content: Path | bytes, buffer: FileBuffer) -> Opened:
     data = buffer.load(content, LIMITS.file_bytes) if isinstance(content, Path) else content
     return open_object(data)
@@ -85,7 +87,7 @@ def _headers(
 ) -> tuple[list[Slice], Header | None, list[DataFault]]:
     slices: list[Slice] = []
     faults: list[DataFault] = []
-    header = None
+    header, strangers = None, 0
     for number, content in enumerate(parcel.contents):
         try:
             opened = _load(content, buffer)
@@ -94,9 +96,13 @@ def _headers(
             check_present(opened, layout)
             slices += [Slice(number, n, opened.frame_attributes(n)) for n in range(layout.frames)]
             header = header or told
+            strangers += (told.patient_id, told.study_uid) != (header.patient_id, header.study_uid)
         except DataFault as fault:
             if fault.reason not in NOT_A_SLICE or len(parcel.contents) == 1:
                 faults.append(fault)
+    if strangers:
+        # A volume of two patients would be worse than none, and nobody knows whose the series is.
+        raise DataFault("bad-slice", f"{strangers} files are of another patient or study than the first")
     if header is None and not faults:
         faults.append(DataFault("no-pixels"))
     return slices, header, faults
@@ -120,7 +126,9 @@ def _volume(
     buffer: FileBuffer,
 ) -> Instance:
     digest = hashlib.sha256()
-    image = _assemble(parcel, slices, one, buffer, digest)
+    codes = dict.fromkeys(finding.code for finding in one.findings)
+    images = _images(parcel, slices, one.places, buffer)
+    image, whole = _assemble(images, one, known=not UNKNOWN_MM & {*codes}, digest=digest)
     suffix = f"/{number}" if count > 1 else ""
     return Instance(
         patient_id=header.patient_id,
@@ -130,50 +138,54 @@ def _volume(
         image=image,
         content_sha256=digest.hexdigest(),
         attributes={**header.attributes, "spacing_mm": one.spacing_mm[1]},
-        findings=tuple(finding.code for finding in one.findings),
+        findings=tuple(codes if whole else codes | {"gap": None}),
     )
 
 
-def _assemble(parcel: Parcel, slices: list[Slice], one: Stack, buffer: FileBuffer, digest: Any) -> Image:
-    """Return the slices at their places in one array of modality units, gaps drawn from their neighbours."""
+def _images(
+    parcel: Parcel, slices: list[Slice], places: Sequence[int], buffer: FileBuffer
+) -> Iterator[tuple[int, Image | DataFault]]:
+    """Yield the place of each slice and its image, or why it has none; an image is valid until the next one."""
+    opened, at = None, -1
+    for piece, place in zip(slices, places, strict=True):
+        try:
+            if opened is None or piece.content != at:
+                opened, at = _load(parcel.contents[piece.content], buffer), piece.content
+            found: Image | DataFault = frame_image(opened, layout_of(opened.attributes), piece.frame)
+        except DataFault as fault:
+            found = DataFault("bad-slice", f"1 of {len(slices)} slices: {fault.reason}")
+            if is_strict(parcel):
+                raise found from None
+        yield place, found
+
+
+def _assemble(
+    images: Iterator[tuple[int, Image | DataFault]], one: Stack, *, known: bool, digest: Any
+) -> tuple[Image, bool]:
+    """Return the slices at their places in one array of modality units, and whether none was lost on the way."""
     first: Image | None = None
-    volume: NDArray[np.float32] | None = None
-    opened, at = _load(parcel.contents[slices[0].content], buffer), slices[0].content
-    for piece, place in zip(slices, one.places, strict=True):
-        if piece.content != at:
-            opened, at = _load(parcel.contents[piece.content], buffer), piece.content
-        image = frame_image(opened, layout_of(opened.attributes), piece.frame)
-        if volume is None:
+    volume = np.empty((0, 0, 0), np.float32)
+    fault, places = DataFault("no-pixels"), list[int]()
+    for place, image in images:
+        if isinstance(image, DataFault):
+            fault = image
+            continue
+        if first is None:
             shape = (one.places[-1] + 1, *image.stored.shape)
-            check_limit("too-large", "the number of voxels", int(np.prod(shape, dtype=object)), VOXELS)
+            check_limit("too-large", "the number of voxels", math.prod(shape), VOXELS)
             first, volume = image, np.empty(shape, np.float32)
-        volume[place] = _units(image)
+        volume[place] = units(image)
         digest.update(volume[place])
-    if first is None or volume is None:
-        raise DataFault("no-pixels")
-    _fill_gaps(volume, one.places)
-    known = not UNKNOWN_MM & {finding.code for finding in one.findings}
-    spacing_mm = one.spacing_mm if known else None
-    return Image(stored=volume, vois=first.vois, inverted=first.inverted, spacing_mm=spacing_mm)
-
-
-def _units(image: Image) -> NDArray[np.float32]:
-    """Return modality units, padding as dark as anything: each slice may pad and scale in its own way."""
-    mask = image.padded
-    if mask is None:
-        return image.values
-    real = image.values[~mask]
-    dark = (real.max() if image.inverted else real.min()) if real.size else np.float32(0)
-    return np.where(mask, dark, image.values)
-
-
-def _fill_gaps(volume: NDArray[np.float32], places: Sequence[int]) -> None:
-    for before, after in pairwise(places):
-        if after - before > DRAWN_SLICES + 1:
-            missing = after - before - 1
-            raise DataFault(
-                "bad-slice", f"{missing} slices in a row are missing, {DRAWN_SLICES} can be drawn"
-            )
-        for place in range(before + 1, after):
-            share = np.float32((place - before) / (after - before))
-            volume[place] = volume[before] * (1 - share) + volume[after] * share
+        places.append(place)
+    if first is None:
+        raise fault
+    fill_gaps(volume, places)
+    volume = volume[places[0] : places[-1] + 1]
+    found = Image(
+        stored=volume,
+        vois=first.vois,
+        inverted=first.inverted,
+        padding=padding_of(volume),
+        spacing_mm=one.spacing_mm if known else None,
+    )
+    return found, len(places) == len(one.places)
