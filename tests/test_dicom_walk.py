@@ -303,6 +303,7 @@ def mutated(data: bytes, changes: list[tuple[float, int]]) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(["explicit", "implicit", "rle"]),
@@ -318,6 +319,7 @@ def test_any_bytes_changed_give_images_or_a_fault(kind: str, changes: list[tuple
             assert found.reason
 
 
+@pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(NATIVE))
 def test_any_bytes_behind_the_meta_give_images_or_a_fault(rest: bytes, syntax: str) -> None:

@@ -102,7 +102,13 @@ def open_object(data: Buffer) -> Opened:
 
 def _header_by_pydicom(data: Buffer, walked: Walked) -> Opened:
     dataset = parse(memoryview(data)[: walked.header_end])
-    return _opened(data, walked, of_dataset(dataset), dataset)
+    return _opened(data, walked, _attributes(dataset), dataset)
+
+
+def _attributes(dataset: Dataset) -> Attributes:
+    # pydicom warns as it converts, and its warnings quote values.
+    with reading("unreadable"):
+        return of_dataset(dataset)
 
 
 def _opened(data: Buffer, walked: Walked, attributes: Attributes, dataset: Dataset | None) -> Opened:
@@ -128,7 +134,7 @@ def _by_pydicom(data: Buffer) -> Opened:
     return Opened(
         data=value,
         syntax=syntax,
-        attributes=of_dataset(dataset),
+        attributes=_attributes(dataset),
         dataset=dataset,
         pixels=pixels,
         encapsulated=encapsulated,

@@ -1,0 +1,269 @@
+"""An object becomes instances, frame by frame, each with the transforms of its own functional groups."""
+
+import hashlib
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedUSVolumeStorage,
+    EnhancedXAImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from imaging.dicom.opened import open_object
+from imaging.errors import DataFault
+from imaging.formats.dicom import identifiers_of, read_dicom
+from imaging.prepare import prepare
+from imaging.preprocess import PreprocessSpec
+from imaging.window import Window
+from tests.dicom_objects import dataset, fault, file_bytes, images, made, ramp
+
+FRAMES = ramp((3, 16, 16), np.uint16)
+CLASSES = {
+    "CT": EnhancedCTImageStorage,
+    "MR": EnhancedMRImageStorage,
+    "US": EnhancedUSVolumeStorage,
+    "XA": EnhancedXAImageStorage,
+}
+
+
+def group(**macros: dict[str, Any]) -> Dataset:
+    """Return functional groups: each macro by its sequence's keyword and what its item says."""
+    made = Dataset()
+    for keyword, told in macros.items():
+        item = Dataset()
+        for name, value in told.items():
+            setattr(item, name, value)
+        setattr(made, keyword, Sequence([item]))
+    return made
+
+
+def rescale(slope: float, intercept: float) -> dict[str, Any]:
+    return {"RescaleSlope": slope, "RescaleIntercept": intercept, "RescaleType": "US"}
+
+
+def enhanced(modality: str = "CT", **changes: Any) -> Dataset:
+    """Return three frames: the scale of the first is its own, that of the others is shared; each has its window."""
+    own = [
+        group(
+            FrameVOILUTSequence={"WindowCenter": 100 * n, "WindowWidth": 50 + n},
+            PlanePositionSequence={"ImagePositionPatient": [0, 0, 2.5 * n]},
+        )
+        for n in range(3)
+    ]
+    scaled = group(PixelValueTransformationSequence=rescale(5, 6))
+    own[0].PixelValueTransformationSequence = scaled.PixelValueTransformationSequence
+    shared = group(
+        PixelValueTransformationSequence=rescale(2, -3),
+        PixelMeasuresSequence={"PixelSpacing": [0.5, 0.5], "SliceThickness": 2.5},
+        PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+    )
+    return dataset(
+        FRAMES,
+        SOPClassUID=CLASSES[modality],
+        Modality=modality,
+        SharedFunctionalGroupsSequence=Sequence([shared]),
+        PerFrameFunctionalGroupsSequence=Sequence(own),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("modality", CLASSES)
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_each_frame_of_an_enhanced_object_has_its_own_scale_and_window(modality: str, syntax: str) -> None:
+    found = images(file_bytes(enhanced(modality), syntax), modality)
+    assert [(one.slope, one.intercept) for one in found] == [(5, 6), (2, -3), (2, -3)]
+    assert [one.vois for one in found] == [(Window(center=100 * n, width=50 + n),) for n in range(3)]
+    assert [one.spacing_mm for one in found] == [(0.5, 0.5)] * 3
+    for n, one in enumerate(found):
+        np.testing.assert_array_equal(one.values, FRAMES[n] * one.slope + one.intercept)
+
+
+def test_a_compressed_enhanced_object_is_read_the_same() -> None:
+    plain = file_bytes(enhanced())
+    packed = dcmread(BytesIO(plain))
+    packed.compress(RLELossless)
+    for one_frame, other in zip(images(plain), images(file_bytes(packed, RLELossless)), strict=True):
+        np.testing.assert_array_equal(one_frame.values, other.values)
+        assert one_frame.vois == other.vois
+
+
+def test_the_position_of_each_frame_is_its_own() -> None:
+    one = open_object(file_bytes(enhanced()))
+    assert [one.frame_attributes(n)["ImagePositionPatient"] for n in range(3)] == [
+        (0.0, 0.0, 0.0),
+        (0.0, 0.0, 2.5),
+        (0.0, 0.0, 5.0),
+    ]
+
+
+def test_what_stands_at_the_top_is_weaker_than_the_groups() -> None:
+    found = images(file_bytes(enhanced(RescaleSlope=99, RescaleIntercept=99)))
+    assert [one.slope for one in found] == [5, 2, 2]
+
+
+def test_private_groups_say_nothing_about_the_pixels() -> None:
+    one = enhanced()
+    private = Dataset()
+    private.RescaleSlope = 77
+    private.VOILUTSequence = Sequence([])
+    for own in one.PerFrameFunctionalGroupsSequence:
+        own.private_block(0x2005, "SCANNER", create=True).add_new(0x0F, "SQ", Sequence([private]))
+    assert [found.slope for found in images(file_bytes(one))] == [5, 2, 2]
+
+
+def test_a_table_in_a_frames_group_is_that_frames() -> None:
+    one = enhanced()
+    lut = Dataset()
+    lut.LUTDescriptor = [2, 0, 16]
+    lut.LUTData = np.array([0, 65535], "<u2").tobytes()
+    one.PerFrameFunctionalGroupsSequence[1].FrameVOILUTSequence[0].VOILUTSequence = Sequence([lut])
+    assert [len(found.vois) for found in images(file_bytes(one))] == [1, 2, 1]
+
+
+def test_groups_for_fewer_frames_than_there_are_leave_the_shared_ones() -> None:
+    one = enhanced()
+    one.PerFrameFunctionalGroupsSequence = one.PerFrameFunctionalGroupsSequence[:1]
+    assert [found.slope for found in images(file_bytes(one))] == [5, 2, 2]
+
+
+def test_frames_count_from_one_and_a_single_image_is_none() -> None:
+    assert [one.frame for one in read_dicom(made(FRAMES), "CT")] == [1, 2, 3]
+    assert [one.frame for one in read_dicom(made(FRAMES[0]), "CT")] == [0]
+    assert [one.frame for one in read_dicom(made(FRAMES[0], NumberOfFrames=1), "CT")] == [0]
+
+
+def test_an_instance_carries_the_identifiers_and_the_digest_of_its_file() -> None:
+    data = made(FRAMES[0])
+    (one,) = read_dicom(data, "CT")
+    assert (one.patient_id, one.study_uid, one.series_uid, one.sop_instance_uid) == (
+        "P",
+        "1.2",
+        "1.2.3",
+        "1.2.3.4",
+    )
+    assert one.content_sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"PatientID": None}, "missing-identifier"),
+        ({"StudyInstanceUID": None}, "missing-identifier"),
+        ({"StudyInstanceUID": "1.2/../3"}, "missing-identifier"),
+        ({"SeriesInstanceUID": "1" * 65}, "missing-identifier"),
+        ({"Modality": "MR"}, "wrong-modality"),
+        ({"PixelData": None}, "no-pixels"),
+        ({"PhotometricInterpretation": "CMYK"}, "unsupported"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_each_object_that_is_no_image_has_its_reason(changes: dict[str, Any], reason: str) -> None:
+    one = dataset(FRAMES[0])
+    for keyword, value in changes.items():
+        one.pop(keyword, None)
+        if value is not None:
+            setattr(one, keyword, value)
+    data = file_bytes(one)
+    assert fault(data).reason == reason
+
+
+@pytest.mark.parametrize(
+    "data",
+    [made(FRAMES[0]), made(FRAMES[0], ImplicitVRLittleEndian), made(FRAMES[0])[:700], made(FRAMES[0])[132:]],
+)
+def test_what_is_left_of_a_file_tells_its_series(data: bytes) -> None:
+    assert identifiers_of(data) == {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
+
+
+@pytest.mark.parametrize("data", [b"", b"Dear colleague", bytes(5000), made(FRAMES[0])[:200]])
+def test_what_tells_no_series_is_empty(data: bytes) -> None:
+    assert identifiers_of(data) == {}
+
+
+def test_a_deflated_bomb_is_not_inflated_for_its_identifiers() -> None:
+    head = made(FRAMES[0], DeflatedExplicitVRLittleEndian)[:400]
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    bomb = (
+        head[: head.index(b"1.2.840.10008.1.2.1.99") + 40]
+        + deflater.compress(bytes(2**29))
+        + deflater.flush()
+    )
+    before = psutil.Process().memory_info().rss
+    assert identifiers_of(bomb) == {}
+    assert psutil.Process().memory_info().rss - before < 2**27
+
+
+def seeds() -> list[bytes]:
+    tables: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name in ("Red", "Green", "Blue"):
+        tables[f"{name}PaletteColorLookupTableDescriptor"] = [4, 0, 8]
+        tables[f"{name}PaletteColorLookupTableData"] = bytes([1, 2, 3, 4])
+    lut = Dataset()
+    lut.LUTDescriptor, lut.LUTData = [2, 0, 16], np.array([0, 65535], "<u2").tobytes()
+    lut.ModalityLUTType = "US"
+    floats = {"PixelData": None, "FloatPixelData": np.ones((4, 4), np.float32).tobytes(), "BitsStored": None}
+    return [
+        file_bytes(enhanced()),
+        file_bytes(enhanced(), ImplicitVRLittleEndian),
+        made(ramp((4, 4), np.uint8), **tables),
+        made(ramp((4, 4)), ModalityLUTSequence=Sequence([lut]), VOILUTSequence=Sequence([lut])),
+        made(np.ones((4, 4), np.float32), **floats),
+        made(ramp((4, 4)), ExplicitVRBigEndian),
+        made(ramp((4, 4)), DeflatedExplicitVRLittleEndian),
+        made(np.zeros((2, 4, 4, 3), np.uint8), PhotometricInterpretation="YBR_FULL"),
+    ]
+
+
+SEEDS = seeds()
+SPEC = PreprocessSpec(window="file", size_px=16)
+
+
+@pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
+@settings(max_examples=500, deadline=None)
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6),
+)
+def test_any_bytes_changed_give_prepared_images_or_a_fault(
+    seed: bytes, changes: list[tuple[float, int]]
+) -> None:
+    data = bytearray(seed)
+    for at, value in changes:
+        data[132 + int(at * (len(data) - 132))] = value
+    try:
+        for one in read_dicom(bytes(data), "CT"):
+            assert prepare(one.image, SPEC).shape == (16, 16)
+    except DataFault as found:
+        assert found.reason
+
+
+@pytest.mark.parametrize("seed", range(len(SEEDS)))
+def test_each_seed_is_read_whole(seed: int) -> None:
+    assert images(SEEDS[seed])
+
+
+@pytest.mark.parametrize("seed", range(len(SEEDS)))
+def test_each_seed_cut_anywhere_is_whole_or_refused(seed: int) -> None:
+    whole = [one.values for one in images(SEEDS[seed])]
+    for end in range(132, len(SEEDS[seed]), 3):
+        try:
+            found = [one.values for one in images(SEEDS[seed][:end])]
+        except DataFault:
+            continue
+        np.testing.assert_array_equal(found, whole)
