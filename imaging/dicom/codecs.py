@@ -67,14 +67,14 @@ def find_decoder(syntax: str) -> Decoder:
     >>> find_decoder("1.2.840.10008.1.2.1").is_available
     True
     """
+    if syntax not in AllTransferSyntaxes:
+        # Not quoted, nor shown to pydicom, which would quote it: any value may have slipped into its place.
+        raise DataFault("undecodable", "no decoder exists for an unknown transfer syntax")
     transfer_syntax = UID(syntax)
     try:
         decoder = get_decoder(transfer_syntax)
     except NotImplementedError:
-        # What is no transfer syntax is not quoted: it may be any value that slipped into its place.
-        known = transfer_syntax.is_transfer_syntax and not transfer_syntax.is_private
-        name = transfer_syntax.name if known else "an unknown transfer syntax"
-        raise DataFault("undecodable", f"no decoder exists for {name}") from None
+        raise DataFault("undecodable", f"no decoder exists for {transfer_syntax.name}") from None
     if not decoder.is_available:
         raise EnvironmentFault(
             f"no decoder is installed for {transfer_syntax.name} ({transfer_syntax}): "
