@@ -148,6 +148,7 @@ def check_claim(
         return None
     size = codestream_size(frame)
     if size is None:
+        find_decoder(syntax)  # where none is installed, that is what has to be said
         raise DataFault("undecodable", "the codestream does not tell its size")
     if (size.rows, size.columns, size.samples) != (*shape, samples):
         raise DataFault(
