@@ -237,14 +237,28 @@ def no_jpegls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_decoder_is_a_fault_of_the_environment(no_jpegls: None, tmp_path: Path) -> None:
-    folder = written(tmp_path, slice_of(0, 4095), stored_as(ExplicitVRLittleEndian), signed=False)
-    dataset = dcmread(folder / "slice")
-    dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
-    dataset.PixelData = encapsulate([b"whatever"])
-    dataset["PixelData"].is_undefined_length = True
-    dataset.save_as(folder / "slice")
+    path = write_dicom(
+        tmp_path / "slice",
+        SamplesPerPixel=3,
+        PlanarConfiguration=0,
+        PhotometricInterpretation="RGB",
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7,
+        PixelRepresentation=0,
+        PixelData=bytes(64 * 64 * 3),
+    )
+    dataset = dcmread(path)
+    dataset.compress(JPEGLSLossless)
+    dataset.save_as(path)
     with pytest.raises(EnvironmentFault):
-        read(folder)
+        read(tmp_path)
+
+
+def test_a_grey_frame_needs_no_plugin_of_pydicoms(no_jpegls: None, tmp_path: Path) -> None:
+    stored = slice_of(0, 4095)
+    folder = written(tmp_path, stored, compressed_as(JPEGLSLossless), signed=False)
+    np.testing.assert_array_equal(read(folder).image.values, stored + INTERCEPT)
 
 
 def test_a_missing_decoder_is_named_with_its_remedy(no_jpegls: None) -> None:
