@@ -14,7 +14,7 @@ from imaging.resample import crop_or_pad, resample
 
 
 def prepare_volume(image: Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Map a volume (slices, rows, columns) to grey levels `spec.shape`.
+    """Map a volume (slices, rows, columns) to grey levels `spec.shape`; `spec.order` is that within each plane.
 
     With `spacing_mm` it is resampled to it, and its middle is cropped or padded with black to the size; without, the
     whole of it is scaled to the size. Each plane comes first, then the way through the planes: so no second
@@ -38,8 +38,17 @@ def _planes(image: Image) -> Iterator[Image]:
 def _plane_at(
     plane: Image, spec: PreprocessSpec, spacing: tuple[float, ...], wanted: tuple[float, ...]
 ) -> NDArray[np.float32]:
-    shown = shown_levels(plane, spec)[None]
-    drawn = resample(shown, (1.0, spacing[1], spacing[2]), (1.0, wanted[1], wanted[2]))
+    before, after = (1.0, spacing[1], spacing[2]), (1.0, wanted[1], wanted[2])
+    if spec.order == "window-resize":
+        drawn = resample(shown_levels(plane, spec)[None], before, after)
+    else:
+        # What was not measured has no weight in the mean, and darkens by its share.
+        mask = plane.padded
+        measured = np.ones(plane.stored.shape, np.float32) if mask is None else (~mask).astype(np.float32)
+        share = resample(measured[None], before, after)
+        mean = resample((plane.values * measured)[None], before, after) / np.maximum(share, np.float32(1e-6))
+        meant = replace(plane, stored=mean[0], slope=1.0, intercept=0.0, padding=None)
+        drawn = shown_levels(meant, spec) * share
     return np.asarray(crop_or_pad(drawn, (1, spec.size_px, spec.size_px), 0))
 
 

@@ -42,13 +42,15 @@ class Portable(nn.Module):
 
     def levels(self, image: Tensor) -> Tensor:
         """Return grey levels (batch, channels, size_px, size_px), as `imaging.prepare.prepare` does."""
-        shown = (image - self.lower) / (self.upper - self.lower)
-        shown = shown.clamp(0, 1) if self.window_first else shown
+        # Averaged in modality units and scaled afterwards, as `prepare` does: so that ties round alike.
+        span = self.upper - self.lower
+        shown = image - self.lower
+        shown = shown.clamp(0.0, span) if self.window_first else shown
         height, width = image.shape[-2:]
         # max() would tie the graph to whichever side of the example is longer.
         side = cast(int, torch.sym_max(height, width))
         rows, columns = area_weights(height, side, self.size_px), area_weights(width, side, self.size_px)
-        return ((rows @ shown @ columns.T).clamp(0, 1) * LEVELS).round()
+        return ((rows @ shown @ columns.T) * (LEVELS / span)).clamp(0.0, float(LEVELS)).round()
 
 
 def area_weights(length: int, side: int, size: int) -> Tensor:

@@ -42,7 +42,10 @@ def check_input(request: IngestRequest) -> Source:
     if next(source.scan(), None) is None:
         raise UserFault(f"{request.source} holds no files: {REMEDY}")
     if table is None and source.kind != "medmnist":
-        raise UserFault(f"{request.source} carries no labels: give --labels LABELS.csv")
+        raise UserFault(
+            f"{request.source} carries no labels: give --labels LABELS.csv, for pictures and NIfTI "
+            "with the columns file, PatientID and label"
+        )
     return source
 
 

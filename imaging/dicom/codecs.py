@@ -100,7 +100,8 @@ def _missing() -> Iterator[str]:
         except DataFault:
             continue  # nobody has one
         except EnvironmentFault as fault:
-            yield str(fault).split(":")[0]
+            # What it names last is what can be installed.
+            yield str(fault).removeprefix("no decoder is installed for ")
     for name in sorted(set(FAST.values())):
         if name != "dicomrle" and not getattr(imagecodecs, name.upper()).available:
             yield f"imagecodecs without {name}"

@@ -56,10 +56,13 @@ class Layout:
 
 def layout_of(attributes: Attributes) -> Layout:
     """Return the layout that a header tells; raise DataFault "undecodable" or "too-large" where it tells none."""
-    needed = {name: first(attributes, name) for name in ("Rows", "Columns", "BitsAllocated")}
+    needed = {name: first(attributes, name) for name in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")}
     for name, value in needed.items():
         if not value or value < 1:
             raise DataFault("undecodable", f"{name} is missing or no positive number")
+    if "BitsStored" in attributes and first(attributes, "PixelRepresentation") is None:
+        # Without it nobody knows the sign; floating-point pixels have neither of the two (PS3.3 C.7.6.24).
+        raise DataFault("undecodable", "PixelRepresentation is missing or not a finite number")
     for name in NUMBERS:
         if attributes.get(name) == ():
             raise DataFault("undecodable", f"{name} is not a finite number")
