@@ -1,0 +1,259 @@
+"""The files of a series become volumes by their geometry, and a bad slice costs what the policy says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless
+
+from imaging.errors import DataFault
+from imaging.formats.glance import FUNCTION
+from imaging.formats.series import DROP_SLICE, DROP_STUDY, read_series
+from imaging.formats.voxels import PADDED
+from imaging.instance import Instance
+from imaging.prepare_volume import prepare_volume
+from imaging.preprocess import PreprocessSpec
+from imaging.sandbox.pool import Pool
+from imaging.sandbox.process import WorkerLimits
+from imaging.sources.folder import Folder
+from imaging.sources.protocol import Parcel
+from imaging.sources.series import SeriesSource
+from tests.dicom_objects import compressed, dataset, file_bytes, made
+
+AXIAL = [1, 0, 0, 0, 1, 0]
+
+
+def level(n: int) -> Any:
+    return np.full((8, 8), 10 * n, np.int16)
+
+
+def piece(n: int, **changes: Any) -> bytes:
+    """Return slice `n`, at n x 2 mm, all of whose values are 10 n."""
+    told = {
+        "SOPInstanceUID": f"1.2.3.{n}",
+        "ImagePositionPatient": [0, 0, 2.0 * n],
+        "ImageOrientationPatient": AXIAL,
+        "PixelSpacing": [0.5, 0.5],
+        "InstanceNumber": 99 - n,
+    }
+    return made(changes.pop("stored", level(n)), **{**told, **changes})
+
+
+def parcel(*contents: bytes | Path, policy: str = DROP_STUDY) -> Parcel:
+    return Parcel(format="series", name="s", contents=contents, told=(("bad-slice", policy),))
+
+
+def volumes(*contents: bytes | Path, policy: str = DROP_STUDY) -> list[Instance]:
+    return list(read_series(parcel(*contents, policy=policy), "CT"))
+
+
+def volume(*contents: bytes | Path, policy: str = DROP_STUDY) -> Instance:
+    (one,) = volumes(*contents, policy=policy)
+    return one
+
+
+def fault(*contents: bytes | Path, policy: str = DROP_STUDY) -> DataFault:
+    with pytest.raises(DataFault) as caught:
+        volumes(*contents, policy=policy)
+    return caught.value
+
+
+def middles(one: Instance) -> list[float]:
+    return [float(value) for value in one.image.stored[:, 4, 4]]
+
+
+WHOLE = [piece(n) for n in range(5)]
+
+
+def test_slices_are_ordered_by_position() -> None:
+    one = volume(*(WHOLE[n] for n in (3, 0, 4, 1, 2)))
+    assert middles(one) == [0, 10, 20, 30, 40]
+    assert one.image.spacing_mm == (2.0, 0.5, 0.5)
+    assert one.sop_instance_uid == one.series_uid == "1.2.3"
+
+
+def test_the_order_of_the_files_changes_nothing() -> None:
+    assert volume(*WHOLE).content_sha256 == volume(*reversed(WHOLE)).content_sha256
+
+
+def test_files_and_bytes_give_the_same(tmp_path: Path) -> None:
+    paths = [tmp_path / str(n) for n in range(5)]
+    for path, data in zip(paths, WHOLE, strict=True):
+        path.write_bytes(data)
+    assert volume(*paths).content_sha256 == volume(*WHOLE).content_sha256
+
+
+CUT = [*WHOLE[:2], WHOLE[2][:-20], *WHOLE[3:]]
+HOLE = [WHOLE[n] for n in (0, 1, 3, 4)]
+BROKEN = [
+    compressed(
+        [b"\xff\xd8\xff\xf7 no codestream"],
+        level(n),
+        JPEGLSLossless,
+        ImagePositionPatient=[0, 0, 2.0 * n],
+        ImageOrientationPatient=AXIAL,
+        PixelSpacing=[0.5, 0.5],
+        SOPInstanceUID=f"1.2.3.{n}",
+    )
+    for n in range(5)
+]
+
+
+@pytest.mark.parametrize(
+    "contents", [CUT, HOLE, [*WHOLE[:2], BROKEN[2], *WHOLE[3:]]], ids=["cut", "hole", "broken"]
+)
+def test_one_bad_slice_costs_the_volume_where_the_policy_says_so(contents: list[bytes]) -> None:
+    assert fault(*contents).reason == "bad-slice"
+
+
+@pytest.mark.parametrize(
+    "contents", [CUT, HOLE, [*WHOLE[:2], BROKEN[2], *WHOLE[3:]]], ids=["cut", "hole", "broken"]
+)
+def test_one_bad_slice_is_drawn_from_its_neighbours_where_the_policy_says_so(contents: list[bytes]) -> None:
+    one = volume(*contents, policy=DROP_SLICE)
+    assert middles(one) == [0, 10, 20, 30, 40]
+    assert "gap" in one.findings
+
+
+@pytest.mark.parametrize("bad", [0, 4])
+def test_a_bad_slice_at_an_end_is_left_out(bad: int) -> None:
+    one = volume(*(BROKEN[n] if n == bad else WHOLE[n] for n in range(5)), policy=DROP_SLICE)
+    assert middles(one) == [10.0 * n for n in range(5) if n != bad]
+    assert "gap" in one.findings
+
+
+def test_many_missing_slices_are_not_drawn() -> None:
+    contents = [piece(n) for n in (0, 1, 2, 7, 8)]
+    assert fault(*contents, policy=DROP_SLICE).reason == "bad-slice"
+
+
+@pytest.mark.parametrize("policy", [DROP_SLICE, DROP_STUDY])
+def test_a_series_of_bad_slices_alone_is_a_fault(policy: str) -> None:
+    assert fault(*BROKEN, policy=policy).reason == "bad-slice"
+    assert fault(*(data[:-9] for data in WHOLE), policy=policy).reason == "truncated"
+
+
+def test_a_gap_is_drawn_by_the_distance_of_its_neighbours() -> None:
+    one = volume(*(piece(n) for n in (0, 1, 2, 5, 6)), policy=DROP_SLICE)
+    np.testing.assert_allclose(middles(one), [0, 10, 20, 30, 40, 50, 60], 1e-5)
+
+
+def test_a_localizer_becomes_a_volume_of_its_own() -> None:
+    localizer = piece(9, ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImagePositionPatient=[3, 0, 9])
+    found = volumes(localizer, *WHOLE)
+    assert sorted(len(one.image.stored) for one in found) == [1, 5]
+    assert len({one.sop_instance_uid for one in found}) == 2
+
+
+def test_two_echoes_become_two_volumes() -> None:
+    echoes = [
+        piece(n, EchoTime=time, EchoNumbers=e, SOPInstanceUID=f"1.2.3.{n}.{e}", stored=level(n + 100 * e))
+        for e, time in enumerate([5.0, 80.0])
+        for n in range(3)
+    ]
+    assert sorted(middles(one) for one in volumes(*echoes)) == [[0, 10, 20], [1000, 1010, 1020]]
+
+
+def test_each_slice_has_its_own_scale() -> None:
+    contents = [piece(n, RescaleSlope=n + 1, RescaleIntercept=-n) for n in range(3)]
+    assert middles(volume(*contents)) == [0, 10 * 2 - 1, 20 * 3 - 2]
+
+
+def test_a_multi_frame_object_becomes_one_volume() -> None:
+    groups = []
+    for n in (2, 0, 1):
+        group, place = Dataset(), Dataset()
+        place.ImagePositionPatient = [0, 0, 2.0 * n]
+        group.PlanePositionSequence = Sequence([place])
+        groups.append(group)
+    shared, measures, turn = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, turn.ImageOrientationPatient = [0.5, 0.5], AXIAL
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = Sequence([measures]), Sequence([turn])
+    data = file_bytes(
+        dataset(
+            np.stack([level(n) for n in (2, 0, 1)]),
+            SOPClassUID=EnhancedCTImageStorage,
+            SharedFunctionalGroupsSequence=Sequence([shared]),
+            PerFrameFunctionalGroupsSequence=Sequence(groups),
+        )
+    )
+    one = volume(data)
+    assert middles(one) == [0, 10, 20]
+    assert one.image.spacing_mm == (2.0, 0.5, 0.5)
+
+
+def test_monochrome1_is_turned_over_once() -> None:
+    contents = [piece(n, PhotometricInterpretation="MONOCHROME1", stored=level(300)) for n in range(4)]
+    one = volume(*contents)
+    assert one.image.inverted
+    assert (prepare_volume(one.image, PreprocessSpec(kind="volume", slices=4, size_px=16)) == 0).all()
+
+
+def test_padding_of_each_slice_is_padding_of_the_volume() -> None:
+    stored = level(20)
+    stored[:, :4] = -2000
+    contents = [piece(n, stored=stored, PixelPaddingValue=-2000) for n in (0, 1, 3)]
+    one = volume(*contents, policy=DROP_SLICE)
+    assert one.image.padding == (PADDED, PADDED)
+    shown = prepare_volume(one.image, PreprocessSpec(kind="volume", slices=4, size_px=16))
+    assert (shown[:, :, :8] == 0).all()
+    assert (shown[:, :, 8:] > 0).all()
+
+
+def test_other_files_of_a_series_cost_nothing() -> None:
+    report = made(level(0), PixelData=None)
+    assert middles(volume(report, *WHOLE, b"Dear colleague")) == [0, 10, 20, 30, 40]
+
+
+@pytest.mark.parametrize("policy", [DROP_SLICE, DROP_STUDY])
+def test_two_patients_make_no_volume(policy: str) -> None:
+    assert fault(*WHOLE[:4], piece(4, PatientID="Q"), policy=policy).reason == "bad-slice"
+
+
+def test_slices_that_tell_no_position_make_no_volume() -> None:
+    contents = [piece(n, ImagePositionPatient=None) for n in range(3)]
+    assert fault(*contents).reason == "bad-slice"
+    assert fault(*contents, policy=DROP_SLICE).reason == "no-geometry"
+
+
+def test_a_volume_of_too_many_voxels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imaging.formats.series.VOXELS", 5 * 64 - 1)
+    assert fault(*WHOLE).reason == "too-large"
+
+
+def test_a_fault_tells_no_value_of_the_files() -> None:
+    told = fault(*WHOLE[:4], piece(4, PatientID="DOE^JANE")).detail
+    assert "DOE" not in told
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> Iterator[SeriesSource]:
+    for n, data in enumerate(CUT):
+        (tmp_path / f"a{n}").write_bytes(data)
+    for n in range(3):
+        (tmp_path / f"b{n}").write_bytes(piece(n, SeriesInstanceUID="1.2.9"))
+    (tmp_path / "letter.txt").write_bytes(b"Dear colleague")
+    with Pool(FUNCTION, {}, workers=1, limits=WorkerLimits()) as workers:
+        yield SeriesSource(Folder(tmp_path), workers, DROP_SLICE)
+
+
+@pytest.mark.slow
+def test_files_are_grouped_by_their_series_even_where_they_are_cut(grouped: SeriesSource) -> None:
+    files = list(grouped.scan())
+    assert [file.name for file in files] == ["series 1.2.3", "series 1.2.9", "letter.txt"]
+    assert files[0].size_bytes == sum(map(len, CUT))
+    assert len(grouped.fetch(files[0]).contents) == 5
+    assert middles(next(read_series(grouped.fetch(files[0]), "CT"))) == [0, 10, 20, 30, 40]
+
+
+@pytest.mark.slow
+def test_a_file_that_came_later_changes_its_series(grouped: SeriesSource) -> None:
+    before = {file.name: file for file in grouped.scan()}
+    (Path(grouped.source.root) / "b3").write_bytes(piece(3, SeriesInstanceUID="1.2.9"))  # type: ignore[attr-defined]
+    after = {file.name: file for file in grouped.scan()}
+    assert after["series 1.2.3"] == before["series 1.2.3"]
+    assert after["series 1.2.9"].size_bytes > before["series 1.2.9"].size_bytes
