@@ -219,7 +219,9 @@ def test_a_broken_codestream_is_undecodable(syntax: str) -> None:
     assert fault(dataset).reason == "undecodable"
 
 
-@pytest.mark.parametrize("keyword", ["Rows", "Columns", "BitsAllocated"])
+@pytest.mark.parametrize(
+    "keyword", ["Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PixelRepresentation"]
+)
 def test_what_decoding_needs_must_be_there(keyword: str) -> None:
     without: dict[str, Any] = {keyword: None}
     assert fault(image(**without)).reason == "undecodable"
