@@ -9,23 +9,14 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi_lut
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.processing import apply_modality_lut
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from imaging.errors import DataFault
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
 from imaging.window import Lut, Sigmoid, Window
-from tests.dicom_objects import dataset, fault, file_bytes, image, images, made, ramp
-
-STORED = (np.arange(16 * 16) * 16 - 1024).astype(np.int16).reshape(16, 16)
-FILE = PreprocessSpec(window="file", size_px=16)
-
-
-def shown(data: bytes, number: int = 1) -> NDArray[np.uint8]:
-    """Return a 16 x 16 image as its file wants it shown, pixel by pixel."""
-    return prepare(image(data), FILE.model_copy(update={"window_number": number}))
+from tests.dicom_objects import dataset, fault, file_bytes, image, made, ramp
+from tests.shown import STORED, shown, table
 
 
 def linear(x: NDArray[Any], c: float, w: float) -> NDArray[np.float64]:
@@ -42,17 +33,6 @@ def linear_exact(x: NDArray[Any], c: float, w: float) -> NDArray[np.float64]:
 def sigmoid(x: NDArray[Any], c: float, w: float) -> NDArray[np.float64]:
     """PS3.3 C.11.2.1.3.1."""
     return np.asarray(255 / (1 + np.exp(-4 * (x - c) / w)))
-
-
-def table(entries: Any, first: int, bits: int, vr: str = "US", count: int | None = None) -> Sequence:
-    item = Dataset()
-    item.add_new(
-        "LUTDescriptor", "SS" if first < 0 else "US", [len(entries) if count is None else count, first, bits]
-    )
-    data = np.asarray(entries, np.uint16)
-    item.add_new("LUTData", vr, data.tolist() if vr == "US" else data.tobytes())
-    item.ModalityLUTType = "US"
-    return Sequence([item])
 
 
 @pytest.mark.parametrize(
@@ -236,181 +216,3 @@ def test_extreme_factors_make_grey_levels(slope: str) -> None:
         found = shown(data)
     expected = linear(STORED * float(slope), 40, 400)
     np.testing.assert_allclose(found, expected, 0, 0.51)
-
-
-VOIS: list[dict[str, Any]] = [
-    {"WindowCenter": 40, "WindowWidth": 400},
-    {"WindowCenter": 40, "WindowWidth": 400, "VOILUTFunction": "SIGMOID"},
-    {"VOILUTSequence": table(np.linspace(0, 65535, 4096).astype(int), -1024, 16)},
-]
-
-
-@pytest.mark.parametrize("voi", VOIS, ids=["window", "sigmoid", "table"])
-def test_monochrome1_is_turned_over_behind_the_window(voi: dict[str, Any]) -> None:
-    one, two = (made(STORED, PhotometricInterpretation=f"MONOCHROME{n}", **voi) for n in (1, 2))
-    np.testing.assert_allclose(shown(one).astype(int), 255 - shown(two).astype(int), 0, 1)
-
-
-def test_monochrome1_behind_a_modality_table_is_turned_over() -> None:
-    stored = ramp((16, 16), np.uint8)
-    data = made(
-        stored,
-        PhotometricInterpretation="MONOCHROME1",
-        ModalityLUTSequence=table(np.arange(256), 0, 8),
-        WindowCenter=128,
-        WindowWidth=256,
-    )
-    np.testing.assert_array_equal(shown(data), 255 - stored)
-
-
-PADDED: list[tuple[Any, dict[str, Any]]] = [
-    (-1024, {"PixelPaddingValue": -1024}),
-    (-1024, {"PixelPaddingValue": -1024, "PixelPaddingRangeLimit": -1000}),
-    (3056, {"PixelPaddingValue": 3056}),
-    (0, {"PixelPaddingValue": 0}),
-    (48, {"PixelPaddingValue": 64, "PixelPaddingRangeLimit": 32}),
-]
-
-
-@pytest.mark.parametrize(("padding", "told"), PADDED)
-@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize("voi", VOIS, ids=["window", "sigmoid", "table"])
-@pytest.mark.parametrize("order", ["window-resize", "resize-window"])
-def test_padding_is_black_and_bleeds_into_nothing(
-    padding: int, told: dict[str, Any], photometric: str, voi: dict[str, Any], order: Any
-) -> None:
-    plain = np.full((32, 32), 200, np.int16)
-    stored = plain.copy()
-    stored[:, :15] = padding
-    spec = PreprocessSpec(window="file", size_px=16, order=order)
-    data = made(stored, PhotometricInterpretation=photometric, **told, **voi)
-    whole = prepare(image(made(plain, PhotometricInterpretation=photometric, **voi)), spec)[0, 0]
-    found = prepare(image(data), spec).astype(float)
-    assert (found[:, :7] == 0).all()
-    np.testing.assert_allclose(found[:, 7], whole / 2, 0, 1)
-    assert (found[:, 8:] == whole).all()
-
-
-@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_unsigned_padding_behind_a_modality_table_is_black(photometric: str) -> None:
-    stored = ramp((16, 16), np.uint16)
-    data = made(
-        stored,
-        PhotometricInterpretation=photometric,
-        PixelPaddingValue=100,
-        PixelPaddingRangeLimit=200,
-        ModalityLUTSequence=table(np.arange(256), 0, 8),
-        WindowCenter=128,
-        WindowWidth=256,
-    )
-    padded = (stored >= 100) & (stored <= 200)
-    assert (shown(data)[padded] == 0).all()
-    assert (shown(data)[~padded] > 0).sum() >= (~padded).sum() - 1
-
-
-def test_an_overlay_in_high_bits_changes_no_level() -> None:
-    stored = ramp((16, 16), np.uint16) * 16
-    voi = {"WindowCenter": 2048, "WindowWidth": 4096, "BitsStored": 12}
-    noisy = stored | (np.uint16(0x1000) << (ramp((16, 16), np.uint16) % 4))
-    np.testing.assert_array_equal(shown(made(noisy, **voi)), shown(made(stored, **voi)))
-
-
-@pytest.mark.parametrize(
-    "told", [{"PixelAspectRatio": [2, 1]}, {"PixelSpacing": [1.0, 0.5]}, {"ImagerPixelSpacing": [0.6, 0.3]}]
-)
-def test_pixels_that_are_not_square_keep_their_proportions(told: dict[str, Any]) -> None:
-    stored = np.full((16, 32), 400, np.int16)
-    found = prepare(image(made(stored, **told)), PreprocessSpec(size_px=32))
-    assert (found == 255).all()
-    found = prepare(image(made(stored)), PreprocessSpec(size_px=32))
-    assert (found[:8] == 0).all()
-    assert (found[8:24] == 255).all()
-
-
-LUMA = np.array([0.299, 0.587, 0.114])
-COLOUR = (np.random.default_rng(3).integers(0, 256, (16, 16, 3))).astype(np.uint8)
-
-
-def grey(rgb: NDArray[Any], white: float = 255) -> NDArray[Any]:
-    return np.asarray(rgb @ LUMA / white * 255)
-
-
-@pytest.mark.parametrize("planar", [0, 1])
-def test_rgb_is_shown_as_its_brightness(planar: int) -> None:
-    value = COLOUR.transpose(2, 0, 1).tobytes() if planar else COLOUR.tobytes()
-    data = made(COLOUR, PlanarConfiguration=planar, PixelData=value)
-    np.testing.assert_allclose(shown(data), grey(COLOUR), 0, 0.51)
-
-
-def test_rgb_of_twelve_bits_has_its_own_white() -> None:
-    deep = COLOUR.astype(np.uint16) * 16
-    np.testing.assert_allclose(shown(made(deep, BitsStored=12)), grey(deep, 4095), 0, 0.51)
-
-
-def ybr_to_rgb(ybr: NDArray[Any]) -> NDArray[np.float64]:
-    """PS3.3 C.7.6.3.1.2."""
-    y, cb, cr = np.moveaxis(ybr.astype(np.float64), -1, 0)
-    rgb = (y + 1.402 * (cr - 128), y - 0.344136 * (cb - 128) - 0.714136 * (cr - 128), y + 1.772 * (cb - 128))
-    return np.clip(np.stack(rgb, -1), 0, 255)
-
-
-def test_ybr_full_becomes_rgb() -> None:
-    data = made(COLOUR, PhotometricInterpretation="YBR_FULL")
-    np.testing.assert_allclose(shown(data), grey(ybr_to_rgb(COLOUR)), 0, 1)
-
-
-def test_ybr_full_422_becomes_rgb() -> None:
-    y, cb, cr = np.moveaxis(COLOUR, -1, 0)
-    value = np.stack([y[:, ::2], y[:, 1::2], cb[:, ::2], cr[:, ::2]], -1).tobytes()
-    shared = np.stack([y, cb[:, ::2].repeat(2, 1), cr[:, ::2].repeat(2, 1)], -1)
-    data = made(COLOUR, PhotometricInterpretation="YBR_FULL_422", PixelData=value)
-    np.testing.assert_allclose(shown(data), grey(ybr_to_rgb(shared)), 0, 1)
-
-
-@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
-def test_compressed_colour_is_what_pydicom_makes_of_it(photometric: str) -> None:
-    plain = made(COLOUR, PhotometricInterpretation=photometric)
-    one = dcmread(BytesIO(plain))
-    one.compress(RLELossless)
-    np.testing.assert_array_equal(shown(file_bytes(one, RLELossless)), shown(plain))
-
-
-def test_several_frames_of_subsampled_colour_are_told_apart() -> None:
-    frames = np.random.default_rng(4).integers(0, 256, (3, 16 * 16 * 2)).astype(np.uint8)
-    told = {"PhotometricInterpretation": "YBR_FULL_422", "NumberOfFrames": 3, "PixelData": frames.tobytes()}
-    several = images(made(COLOUR, **told))
-    for one, value in zip(several, frames, strict=True):
-        alone = image(made(COLOUR, **told | {"NumberOfFrames": 1, "PixelData": value.tobytes()}))
-        np.testing.assert_array_equal(one.stored, alone.stored)
-
-
-def palette(bits: int, segmented: bool = False, first: int = 0) -> dict[str, Any]:
-    told: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
-    kind = np.uint8 if bits == 8 else np.uint16
-    for number, name in enumerate(("Red", "Green", "Blue"), 1):
-        told[f"{name}PaletteColorLookupTableDescriptor"] = [256, first, bits]
-        if segmented:
-            # A line from 0 to white (PS3.3 C.7.9.2.2), after one discrete entry.
-            values = np.array([0, 1, 0, 1, 255, (2**bits - 1) // number], kind)
-            told[f"Segmented{name}PaletteColorLookupTableData"] = values.tobytes()
-        else:
-            entries = (np.arange(256) * (2**bits // 256) // number).astype(kind)
-            told[f"{name}PaletteColorLookupTableData"] = entries.tobytes()
-    return told
-
-
-@pytest.mark.parametrize("segmented", [False, True])
-@pytest.mark.parametrize("bits", [8, 16])
-def test_a_palette_is_what_pydicom_makes_of_it(bits: int, segmented: bool) -> None:
-    stored = ramp((16, 16), np.uint8)
-    data = made(stored, **palette(bits, segmented))
-    rgb = apply_color_lut(stored, dcmread(BytesIO(data)))
-    np.testing.assert_allclose(shown(data), grey(rgb, 2**bits - 1), 0, 0.51)
-    assert shown(data).max() > 128
-
-
-@pytest.mark.parametrize("missing", ["all", "BluePaletteColorLookupTableData"])
-def test_a_palette_without_tables_is_a_fault(missing: str) -> None:
-    told = palette(8) if missing != "all" else {"PhotometricInterpretation": "PALETTE COLOR"}
-    told.pop(missing, None)
-    assert fault(made(ramp((16, 16), np.uint8), **told)).reason == "undecodable"
