@@ -87,10 +87,8 @@ def check_decoders() -> None:
     """Raise EnvironmentFault that names every decoder which is missing here, before any file is read."""
     missing = list(_missing())
     if missing:
-        raise EnvironmentFault(
-            f"{len(missing)} decoders are not installed ({'; '.join(missing)}): "
-            "install radloop with all its dependencies"
-        )
+        told = "\n".join(missing)
+        raise EnvironmentFault(f"{told}\n{len(missing)} in all: install radloop with all its dependencies")
 
 
 def _missing() -> Iterator[str]:
@@ -100,11 +98,10 @@ def _missing() -> Iterator[str]:
         except DataFault:
             continue  # nobody has one
         except EnvironmentFault as fault:
-            # What it names last is what can be installed.
-            yield str(fault).removeprefix("no decoder is installed for ")
+            yield str(fault)
     for name in sorted(set(FAST.values())):
         if name != "dicomrle" and not getattr(imagecodecs, name.upper()).available:
-            yield f"imagecodecs without {name}"
+            yield f"imagecodecs is installed without its codec {name}"
 
 
 def decode_fast(

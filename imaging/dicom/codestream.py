@@ -11,6 +11,11 @@ FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 """SOF of JPEG (ITU-T T.81, table B.1) without the markers that look like one, and of JPEG-LS (T.87, C.1.1)."""
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 SEARCHED_BYTES = 2**16
+END = b"\xff\xd9"
+"""EOI of JPEG and JPEG-LS, EOC of JPEG 2000; no byte that is coded looks like it."""
+END_SEARCHED_BYTES = 16
+"""Padding behind the end is one byte, or a few where a writer was generous."""
+RLE_HEADER_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,39 @@ def codestream_size(data: Buffer) -> Size | None:
         return _jpeg2000(data)
     except (struct.error, IndexError):
         return None
+
+
+def bare(data: Buffer) -> Buffer:
+    """Return a JPEG 2000 codestream without the JP2 file around it, which does not belong there (PS3.5 A.4.4).
+
+    All that it says stands in the DICOM header too, and a box of no length keeps a decoder busy for ever.
+    """
+    head = bytes(data[:SEARCHED_BYTES])
+    at = head.find(J2K_START) if head.startswith(JP2_START) else 0
+    return data[at:] if at > 0 else data
+
+
+def has_end(data: Buffer) -> bool:
+    """Say whether a codestream ends as it must: decoders fill up what is missing, with grey."""
+    if END in bytes(data[-END_SEARCHED_BYTES:]):
+        return True
+    return END in bytes(data).rstrip(b"\0")[-END_SEARCHED_BYTES:]
+
+
+def rle_is_whole(data: Buffer, segments: int, frame_bytes: int) -> bool:
+    """Say whether an RLE frame (PS3.5 G.5) has so many segments, one behind the other, and is no bomb.
+
+    >>> rle_is_whole(struct.pack("<16I", 1, 64, *[0] * 14) + b"..", 1, 2)
+    True
+    """
+    # The worst encoder makes two bytes of one, and pads each segment.
+    most = RLE_HEADER_BYTES + 2 * (frame_bytes + segments)
+    if not RLE_HEADER_BYTES <= len(data) <= most or not 1 <= segments <= 15:
+        return False
+    count, *offsets = struct.unpack_from("<16I", data)
+    ends = [*offsets[1:segments], len(data)]
+    in_order = all(start < end for start, end in zip(offsets, ends, strict=False))
+    return bool(count == segments and offsets[0] == RLE_HEADER_BYTES and in_order)
 
 
 def _jpeg(data: Buffer) -> Size | None:
