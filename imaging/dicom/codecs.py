@@ -156,4 +156,6 @@ def check_claim(
         )
     if not has_end(frame):
         raise DataFault("truncated", f"the codestream of {len(frame)} bytes has no end")
+    if len(frame) * 8 < size.least_bits:
+        raise DataFault("truncated", f"{len(frame)} bytes cannot be {size.rows} x {size.columns} pixels")
     return size
