@@ -1,7 +1,7 @@
 """Owns what a compressed frame says of its own size, read before a decoder reserves memory for it."""
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from imaging.dicom.elements import Buffer
 
@@ -9,6 +9,9 @@ JPEG_START, J2K_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 JP2_START = b"\x00\x00\x00\x0cjP  "
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 """SOF of JPEG (ITU-T T.81, table B.1) without the markers that look like one, and of JPEG-LS (T.87, C.1.1)."""
+JPEG_LS, LOSSLESS = 0xF7, frozenset({0xC3, 0xC7})
+TILE_BITS = 14 * 8
+"""The markers of a tile-part of JPEG 2000, SOT and SOD (T.800, A.4.2 and A.4.3)."""
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 SEARCHED_BYTES = 2**16
 END = b"\xff\xd9"
@@ -20,13 +23,17 @@ RLE_HEADER_BYTES = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """Rows, columns, samples a pixel and bits a sample of a codestream; `signed` is known of JPEG 2000 alone."""
+    """Rows, columns, samples a pixel and bits a sample of a codestream; `signed` is known of JPEG 2000 alone.
+
+    `least_bits` is how short any codestream of that size can be: a decoder fills up what a shorter one lacks.
+    """
 
     rows: int
     columns: int
     samples: int
     bits: int
     signed: bool | None = None
+    least_bits: int = field(default=0, compare=False)
 
 
 def codestream_size(data: Buffer) -> Size | None:
@@ -88,8 +95,18 @@ def _jpeg(data: Buffer) -> Size | None:
             continue
         if marker in FRAME_MARKERS:
             bits, rows, columns, samples = struct.unpack_from(">BHHB", data, at + 2)
-            return Size(rows=rows, columns=columns, samples=samples, bits=bits)
+            least = _least_bits(marker, rows, columns, samples)
+            return Size(rows=rows, columns=columns, samples=samples, bits=bits, least_bits=least)
         at += struct.unpack_from(">H", data, at)[0]
+
+
+def _least_bits(marker: int, rows: int, columns: int, samples: int) -> int:
+    """Return a bit for each line of JPEG-LS, each sample of lossless JPEG, each block of 8 x 8 pixels of any other."""
+    if marker == JPEG_LS:
+        return rows
+    if marker in LOSSLESS:
+        return rows * columns * samples
+    return -(-rows // 8) * -(-columns // 8)
 
 
 def _jpeg2000(data: Buffer) -> Size | None:
@@ -99,11 +116,16 @@ def _jpeg2000(data: Buffer) -> Size | None:
     if not head.startswith(J2K_START, max(at, 0)) or at < 0:
         return None
     right, bottom, left, top = struct.unpack_from(">4I", head, at + 8)
+    wide, high, tiles_left, tiles_top = struct.unpack_from(">4I", head, at + 24)
     samples, depth = struct.unpack_from(">HB", head, at + 40)
+    if not wide or not high:
+        return None
+    tiles = -(-(right - tiles_left) // wide) * -(-(bottom - tiles_top) // high)
     return Size(
         rows=bottom - top,
         columns=right - left,
         samples=samples,
         bits=(depth & 0x7F) + 1,
         signed=depth >= 0x80,
+        least_bits=TILE_BITS * tiles,
     )

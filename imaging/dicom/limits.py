@@ -21,7 +21,9 @@ class Limits:
     rows_columns: int = 65535
     """What the two bytes of Rows and Columns can say (PS3.5 6.2); codestreams can say more."""
     frame_bytes: int = 384 * MIB
-    """One decoded frame: 8192 x 8192 pixels of three 16-bit samples."""
+    """One decoded frame."""
+    frame_samples: int = 2**26
+    """One frame: 8192 x 8192 grey pixels. Single precision and its copies take 12 bytes each in a worker's 1 GiB."""
     frames: int = 100_000
     depth: int = 32
     """Sequences in sequences; structured reports reach about 15."""

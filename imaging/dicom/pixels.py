@@ -15,7 +15,7 @@ from imaging.dicom.codecs import FAST, PLUGIN, PLUGINS, check_claim, decode_fast
 from imaging.dicom.codestream import Size, bare
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
-from imaging.dicom.opened import NATIVE, Opened
+from imaging.dicom.opened import Opened
 from imaging.dicom.parse import reading
 from imaging.errors import DataFault
 
@@ -56,7 +56,9 @@ class Layout:
 
 def layout_of(attributes: Attributes) -> Layout:
     """Return the layout that a header tells; raise DataFault "undecodable" or "too-large" where it tells none."""
-    needed = {name: first(attributes, name) for name in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")}
+    needed = {
+        name: first(attributes, name) for name in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
+    }
     for name, value in needed.items():
         if not value or value < 1:
             raise DataFault("undecodable", f"{name} is missing or no positive number")
@@ -91,6 +93,8 @@ def _check(layout: Layout) -> None:
     check_limit(
         "too-large", "the decoded size of a frame in bytes", layout.frame_bits // 8, LIMITS.frame_bytes
     )
+    samples = layout.rows * layout.columns * layout.samples
+    check_limit("too-large", "the number of samples of a frame", samples, LIMITS.frame_samples)
     check_limit("too-large", "NumberOfFrames", layout.frames, LIMITS.frames)
     if layout.frames < 1:
         raise DataFault("undecodable", f"NumberOfFrames is {layout.frames}")
@@ -129,8 +133,6 @@ def stored_frame(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
     """
     if opened.encapsulated:
         return _decoded(opened, layout, index)
-    if opened.syntax not in NATIVE:
-        find_decoder(opened.syntax)
     if opened.floating_bits not in (0, layout.bits_allocated):
         raise DataFault("undecodable", f"BitsAllocated is {layout.bits_allocated} of floating-point pixels")
     if opened.floating_bits or _is_simple(opened, layout):
