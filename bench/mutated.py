@@ -1,0 +1,138 @@
+"""Mutated files: whatever is in a file, it ends as examples or as one typed reason, within a memory and a time.
+
+Files that ship with pydicom are damaged in many ways and go through the sandbox as ingest has them read.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from bench.mutations import MUTATIONS, Damaged
+from bench.seeds import MODALITY, NAMES, Seed, seed, seeds_of_all
+from imaging.dataset.draft import FUNCTION, as_drafts
+from imaging.dataset.quarantine import IGNORED, REASONS
+from imaging.errors import DataFault
+from imaging.preprocess import PreprocessSpec
+from imaging.sandbox.pool import Item, Pool
+from imaging.sources.protocol import Parcel
+from imaging.sources.work import Outcome, as_item
+
+SPEC = PreprocessSpec(modality=MODALITY)
+DEADLY = ("decoder-crashed", "decoder-hung", "out-of-memory")
+LIMIT_S, LIMIT_MIB = 300, 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One damaged file; its number and the run's seed are enough to make it again."""
+
+    number: int
+    name: str
+    mutation: str
+    damaged: Damaged
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of all files."""
+
+    files: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    untyped: list[str] = field(default_factory=list)
+    silent: list[str] = field(default_factory=list)
+    deadly: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    seconds: float = 0.0
+    peak_mib: float = 0.0
+
+    def add(self, case: Case, outcome: Outcome) -> None:
+        drafts = as_drafts(outcome, SPEC)
+        reason = drafts.fault.reason if drafts.fault else "examples"
+        called = f"{case.number} ({case.name}, {case.mutation})"
+        self.files += 1
+        self.reasons[reason] += 1
+        if reason in DEADLY:
+            self.deadly[f"{case.name}: {reason}"].append(called)
+        elif isinstance(outcome, DataFault) or (drafts.fault and reason not in REASONS | IGNORED):
+            # A reader's own fault comes as an answer; what comes as a fault escaped it.
+            self.untyped.append(f"{called}: {reason}, {drafts.fault.detail if drafts.fault else ''}")
+        if case.damaged.short and drafts.made:
+            self.silent.append(called)
+
+    def verdicts(self) -> Iterator[tuple[str, bool]]:
+        yield f"untyped exceptions: {_some(self.untyped)}", not self.untyped
+        yield f"silent truncations: {_some(self.silent)}", not self.silent
+        hung = self.reasons["decoder-hung"]
+        yield f"hung: {hung}", not hung
+        yield (
+            f"peak memory of a worker: {self.peak_mib:.0f} MiB, at most {LIMIT_MIB}",
+            self.peak_mib <= LIMIT_MIB,
+        )
+        limit_s = LIMIT_S * max(self.files / 10_000, 0.1)
+        yield f"time: {self.seconds:.0f} s, at most {limit_s:.0f}", self.seconds <= limit_s
+
+
+def _some(called: Sequence[str]) -> str:
+    return f"{len(called)}" + "".join(f"\n    {one}" for one in called[:12])
+
+
+def make(run: int, number: int, seeds: Sequence[Seed]) -> Case:
+    """Damage one file; the same numbers give the same bytes."""
+    draw = Random(f"{run}/{number}")
+    one, other = seeds[number % len(seeds)], draw.choice(seeds)
+    mutation = draw.choice(list(MUTATIONS))
+    return Case(number, one.name, mutation, MUTATIONS[mutation](draw, one, other))
+
+
+def sandbox() -> Pool:
+    """Return what ingest has files read by."""
+    return Pool(FUNCTION, {"spec": SPEC.model_dump_json()})
+
+
+def examine(cases: Iterable[Case], pool: Pool) -> Tally:
+    """Have files read as ingest does, and tally what became of them."""
+    tally, sent, started = Tally(), deque[Case](), time.perf_counter()
+
+    def items() -> Iterator[Item]:
+        for case in cases:
+            sent.append(case)
+            yield as_item(Parcel(format="dicom", name=str(case.number), contents=(case.damaged.data,)))
+
+    with pool:
+        for outcome in pool.map(items()):
+            tally.add(sent.popleft(), outcome)
+    tally.seconds = time.perf_counter() - started
+    # Of the largest of all that have ended, in KiB.
+    tally.peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return tally
+
+
+def table(counts: Mapping[str, int]) -> str:
+    rows = [f"| {reason} | {count} |" for reason, count in sorted(counts.items(), key=lambda pair: -pair[1])]
+    return "\n".join(["| outcome | files |", "|---|---|", *rows])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    parser.add_argument("--wide", action="store_true", help="begin with every image that pydicom ships")
+    arguments = parser.parse_args()
+    seeds = seeds_of_all() if arguments.wide else [seed(name) for name in NAMES]
+    cases = (make(arguments.seed, number, seeds) for number in range(arguments.files))
+    tally = examine(cases, sandbox())
+    print(f"{tally.files} files of {len(seeds)} seeds\n{table(tally.reasons)}")
+    for where, called in sorted(tally.deadly.items()):
+        print(f"cost a worker: {where}: {_some(called)}")
+    missed = [words for words, kept in tally.verdicts() if not kept]
+    for words, kept in tally.verdicts():
+        print(f"{'' if kept else 'MISSED '}{words}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
