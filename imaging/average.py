@@ -67,8 +67,8 @@ def _block_weights(block: int, into: int) -> NDArray[np.float32]:
 
 def _clipper(kind: np.dtype[Any], lower: float, upper: float) -> Clipper:
     """Return what writes clipped values as single precision: of integers with integers, where bounds are whole."""
-    if kind.kind in "iu" and _whole(lower) and _whole(upper):
-        limits = np.iinfo(kind)
+    limits = np.iinfo(kind) if kind.kind in "iu" else None
+    if limits and _whole(lower) and _whole(upper) and lower <= limits.max and upper >= limits.min:
         low, high = (kind.type(min(max(bound, limits.min), limits.max)) for bound in (lower, upper))
 
         def clip_integers(values: NDArray[Any], out: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """Attributes have one plain value, whoever parsed them."""
 
+import struct
 from typing import Any
 
 import pytest
@@ -98,6 +99,21 @@ def test_a_very_long_value_is_not_looked_at(tag: int) -> None:
     one[tag] = RawDataElement(Tag(tag), None, len(value), value, 0, True, True)  # type: ignore[arg-type]
     assert of_dataset(one) == {}
     assert decode_numbers(value, "DS") == ()
+
+
+@pytest.mark.parametrize("tag", [0x00080070, 0x00180050])
+def test_a_very_long_value_of_a_file_is_not_looked_at(tag: int) -> None:
+    value = b"1" * 2**17
+    data = insert(made(SMALL, ImplicitVRLittleEndian, PatientID=None), b"", 0x00280002)
+    data = insert(data, struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value, 0x0020000D)
+    assert not {"Manufacturer", "SliceThickness"} & set(told(data))
+
+
+def test_what_pydicom_says_while_it_converts_is_kept_back(recwarn: pytest.WarningsRecorder) -> None:
+    data = made(SMALL, ExplicitVRBigEndian).replace(b"1.2.3.4\0", b"DOE^JANE")
+    recwarn.clear()
+    assert open_object(data).attributes["SOPInstanceUID"] == "DOE^JANE"
+    assert not list(recwarn)
 
 
 def test_helpers_fall_back_where_there_is_nothing() -> None:

@@ -14,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 from pydicom.uid import (
-    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -28,10 +26,7 @@ from imaging.dicom.opened import Opened, _by_pydicom, open_object
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.dicom.walk import walk
 from imaging.errors import DataFault
-from imaging.formats.dicom import read_dicom
 from tests.dicom_objects import (
-    NATIVE,
-    PREAMBLE,
     UNDEFINED,
     compressed,
     corpus,
@@ -43,7 +38,6 @@ from tests.dicom_objects import (
     insert,
     item,
     made,
-    meta,
     nested,
     ramp,
     stored_frames,
@@ -137,43 +131,6 @@ def test_the_bits_are_those_of_pydicoms_own_pixel_array(data_dir: Path) -> None:
     assert compared > 100
 
 
-def sequences() -> dict[str, Any]:
-    """Return sequences of undefined and of defined length that come before the pixels."""
-    inner = Dataset()
-    inner.CodeMeaning = "x" * 6
-    outer = Dataset()
-    outer.PurposeOfReferenceCodeSequence = Sequence([inner])
-    return {"ReferencedImageSequence": Sequence([outer]), "ProcedureCodeSequence": Sequence([inner])}
-
-
-def small(kind: str) -> bytes:
-    one = dataset(SMALL, **sequences())
-    one["ReferencedImageSequence"].is_undefined_length = True
-    one.ReferencedImageSequence[0].is_undefined_length_sequence_item = True
-    if kind == "rle":
-        one.file_meta = dcmread(BytesIO(file_bytes(one))).file_meta
-        one.compress(RLELossless)
-        return file_bytes(one, RLELossless)
-    return file_bytes(one, {"explicit": ExplicitVRLittleEndian, "implicit": ImplicitVRLittleEndian}[kind])
-
-
-@pytest.mark.parametrize("kind", ["explicit", "implicit", "rle"])
-def test_a_file_cut_at_any_byte_is_whole_or_refused(kind: str) -> None:
-    data = small(kind)
-    np.testing.assert_array_equal(image(data).stored, SMALL)
-    for end in range(len(data)):
-        # Only a cut in the delimiter behind the last fragment could leave the pixels whole, and is refused too.
-        assert fault(data[:end]).reason in {"truncated", "not-dicom", "missing-identifier", "no-pixels"}, end
-
-
-@pytest.mark.parametrize("kind", ["explicit", "implicit", "rle"])
-def test_a_file_cut_behind_its_pixels_is_read(kind: str) -> None:
-    data = small(kind)
-    behind = element(0xFFFCFFFC, b"OB", bytes(40))
-    for end in range(len(behind)):
-        np.testing.assert_array_equal(image(data + behind[:end]).stored, SMALL)
-
-
 def test_zeros_behind_a_file_are_padding() -> None:
     without = file_bytes(dataset(SMALL, PixelData=None))
     assert walk(without + bytes(100_000)) is not None
@@ -201,12 +158,6 @@ def test_tags_out_of_order_are_for_pydicom() -> None:
     data = insert(made(SMALL), element(0x00080060, b"CS", b"CT"), 0x00280010)
     assert walk(data) is None
     np.testing.assert_array_equal(image(data).stored, SMALL)
-
-
-@pytest.mark.parametrize("length", [2**16, 2**31, UNDEFINED - 1])
-def test_a_huge_length_is_truncation(length: int) -> None:
-    data = insert(made(SMALL), element(0x00091001, b"OB", b"", length), 0x00280002)
-    assert fault(data).reason == "truncated"
 
 
 @pytest.mark.parametrize(("depth", "reason"), [(31, ""), (32, ""), (33, "too-deep"), (1000, "too-deep")])
@@ -261,26 +212,10 @@ def test_a_head_knows_that_the_file_is_too_short() -> None:
     assert caught.value.reason == "truncated"
 
 
-def test_pixels_of_a_compressed_syntax_are_not_read_as_they_lie() -> None:
-    data = made(SMALL).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0")
-    assert fault(data).reason == "undecodable"
-
-
-def test_fragments_of_a_native_syntax_are_not_read_as_they_lie() -> None:
-    data = compressed([bytes(300)], SMALL, RLELossless)
-    assert fault(data.replace(b"1.2.840.10008.1.2.5\0", b"1.2.840.10008.1.2.1\0")).reason == "undecodable"
-
-
-def test_a_private_syntax_is_not_guessed() -> None:
-    data = made(SMALL).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.113619.5.2\0\0")
-    assert fault(data).reason == "undecodable"
-
-
-def test_a_wanted_value_of_undefined_length_is_not_taken_from_what_follows() -> None:
-    data = insert(made(SMALL, ImplicitVRLittleEndian), struct.pack("<HHI", 0x10, 0x10, UNDEFINED), 0x00100020)
-    patient = struct.pack("<HHI", 0x10, 0x20, UNDEFINED) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
-    assert walk(insert(made(SMALL, ImplicitVRLittleEndian), patient, 0x00100020)) is None
-    assert fault(data).reason in {"truncated", "unreadable", "missing-identifier"}
+@pytest.mark.parametrize(("tag", "before"), [(0x00100020, 0x0020000D), (0x00180050, 0x0020000D)])
+def test_a_wanted_value_of_undefined_length_is_not_taken_from_what_follows(tag: int, before: int) -> None:
+    value = struct.pack("<HHI", tag >> 16, tag & 0xFFFF, UNDEFINED) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    assert walk(insert(made(SMALL, ImplicitVRLittleEndian, PatientID=None), value, before)) is None
 
 
 def test_a_patient_in_japanese_is_left_to_pydicom() -> None:
@@ -294,37 +229,3 @@ def test_zero_is_a_number() -> None:
     data = made(SMALL, DiffusionBValue=0.0, TriggerTime="0", PixelPaddingValue=0)
     told = open_object(data).attributes
     assert told["DiffusionBValue"] == told["TriggerTime"] == told["PixelPaddingValue"] == (0.0,)
-
-
-def mutated(data: bytes, changes: list[tuple[float, int]]) -> bytes:
-    changed = bytearray(data)
-    for at, value in changes:
-        changed[132 + int(at * (len(data) - 132))] = value
-    return bytes(changed)
-
-
-@pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
-@settings(max_examples=300, deadline=None)
-@given(
-    st.sampled_from(["explicit", "implicit", "rle"]),
-    st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
-)
-def test_any_bytes_changed_give_images_or_a_fault(kind: str, changes: list[tuple[float, int]]) -> None:
-    data = mutated(small(kind), changes)
-    for modality in ("CT", ""):
-        try:
-            for one in read_dicom(data, modality):
-                assert one.image.stored.ndim == 2
-        except DataFault as found:
-            assert found.reason
-
-
-@pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
-@settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=400), st.sampled_from(NATIVE))
-def test_any_bytes_behind_the_meta_give_images_or_a_fault(rest: bytes, syntax: str) -> None:
-    for start in (PREAMBLE, meta(syntax)):
-        try:
-            list(read_dicom(start + rest, "CT"))
-        except DataFault as found:
-            assert found.reason

@@ -13,7 +13,7 @@ from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless
 from imaging.errors import DataFault
 from imaging.formats.glance import FUNCTION
 from imaging.formats.series import DROP_SLICE, DROP_STUDY, read_series
-from imaging.formats.voxels import PADDED
+from imaging.formats.voxels import PADDED, fill_gaps
 from imaging.instance import Instance
 from imaging.prepare_volume import prepare_volume
 from imaging.preprocess import PreprocessSpec
@@ -202,6 +202,12 @@ def test_padding_of_each_slice_is_padding_of_the_volume() -> None:
     shown = prepare_volume(one.image, PreprocessSpec(kind="volume", slices=4, size_px=16))
     assert (shown[:, :, :8] == 0).all()
     assert (shown[:, :, 8:] > 0).all()
+
+
+def test_what_one_neighbour_did_not_measure_is_not_drawn() -> None:
+    found = np.array([[[0.0, PADDED]], [[7.0, 7.0]], [[10.0, 10.0]]], np.float32)
+    fill_gaps(found, [0, 2])
+    np.testing.assert_array_equal(found[1], [[5, PADDED]])
 
 
 def test_other_files_of_a_series_cost_nothing() -> None:
