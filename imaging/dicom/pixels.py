@@ -181,7 +181,8 @@ def _unpacked(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
 def tidy(stored: NDArray[Any], layout: Layout, bits: int, high_bit: int) -> NDArray[Any]:
     """Return values of which `bits` up to `high_bit` count, with their sign (PS3.5 8.1.1).
 
-    >>> said = {"Rows": (1.0,), "Columns": (1.0,), "BitsAllocated": (16.0,), "PixelRepresentation": (1.0,)}
+    >>> said = dict.fromkeys(("Rows", "Columns", "SamplesPerPixel", "PixelRepresentation"), (1.0,))
+    >>> said["BitsAllocated"] = (16.0,)
     >>> tidy(np.array([[0x0FFF]], np.uint16), layout_of(said), 12, 11)
     array([[-1]], dtype=int16)
     """
