@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 
-from pydicom.uid import UID
+from pydicom.uid import UID, AllTransferSyntaxes
 
 from imaging.dicom.attributes import Attributes, Value, first, text, whole
 from imaging.dicom.header import CODE_FORM
@@ -135,7 +135,8 @@ class Tally:
 
 @cache
 def _syntax(uid: str) -> str:
-    return UID(uid).name if UID(uid).is_transfer_syntax else OTHER
+    # Asked by its text first: what is no UID may be any value that slipped into its place, and is quoted.
+    return UID(uid).name if uid in AllTransferSyntaxes else OTHER
 
 
 def _code(told: Attributes, keyword: str) -> str:
