@@ -311,6 +311,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     assert set(outcomes(Archive("zip", tmp_path / "a.zip")).values()) == {"archive-bomb", "unreadable"}
 
 
+@pytest.mark.slow
 def test_a_zip_of_many_members_is_listed_quickly(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for number in range(70_000):  # more than 65,535, so zip64
@@ -370,6 +371,7 @@ def test_listing_a_compressed_tar_is_kept_for_reading(
     assert content(source, "a") == b"x"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", PACKERS)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_tar_that_is_cut_lists_what_is_before_and_the_cut(

@@ -41,6 +41,7 @@ def run(config: TrainConfig, folder: Path, *, cut_after: int | None = None, resu
     fit(config, tiny(), Ranks(), folder, report, folder / "checkpoint" if resume else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "optimizer"),
     [

@@ -77,6 +77,7 @@ def test_elements_are_counted_at_all_depths(monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+@pytest.mark.slow
 def test_the_count_needs_no_memory() -> None:
     data = element(0x00080100, b"SH", b"") * (LIMITS.elements + 1)
     tracemalloc.start()

@@ -93,7 +93,9 @@ def test_all_decoders_are_installed() -> None:
 
 def test_a_missing_codec_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagecodecs.JPEGLS, "available", False)
-    with pytest.raises(EnvironmentFault, match=r"(?s)imagecodecs is installed without its codec jpegls.*install"):
+    with pytest.raises(
+        EnvironmentFault, match=r"(?s)imagecodecs is installed without its codec jpegls.*install"
+    ):
         check_decoders()
 
 

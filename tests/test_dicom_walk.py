@@ -75,6 +75,7 @@ def seen(opener: Callable[[bytes], Opened], data: bytes) -> Any:
     return one.syntax, dict(one.attributes), frames(one)
 
 
+@pytest.mark.slow
 def test_both_ways_give_the_same_bits_of_every_file(data_dir: Path) -> None:
     differ = [
         path.name
@@ -112,6 +113,7 @@ def decodable(data: bytes) -> Dataset | None:
     return one
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_bits_are_those_of_pydicoms_own_pixel_array(data_dir: Path) -> None:
     compared = 0

@@ -137,11 +137,13 @@ def test_the_file_names_no_file_of_this_machine(model: onnx.ModelProto) -> None:
     assert b".py" not in model.SerializeToString()
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_the_same_bytes(model: onnx.ModelProto, network: nn.Module) -> None:
     again = export_onnx(network, CT, ("plain", "contrast"), 0.3)
     assert again.SerializeToString() == model.SerializeToString()
 
 
+@pytest.mark.slow
 def test_exporting_says_nothing(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
     export_onnx(network, CT, ("plain", "contrast"))
     assert capfd.readouterr() == ("", "")

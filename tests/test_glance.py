@@ -137,6 +137,7 @@ def test_only_listed_attributes_leave_the_worker() -> None:
     assert "1970" not in str(found)
 
 
+@pytest.mark.slow
 def test_a_bomb_is_glanced_at_within_little_memory(tmp_path: Path) -> None:
     head = made(np.zeros((4, 4), np.int16), DeflatedExplicitVRLittleEndian)
     length = struct.unpack_from("<I", head, 140)[0]

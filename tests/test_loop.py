@@ -54,6 +54,7 @@ def test_it_learns_to_see_a_bright_square(
     assert train(config, data, tmp_path)[-1]["val_auroc"] > 0.95
 
 
+@pytest.mark.slow
 def test_one_worker_and_two_agree_at_the_same_global_batch(data: TrainData, tmp_path: Path) -> None:
     # SGD, because Adam does not feel a gradient of the wrong size; 15, because its halves differ.
     order = OptimizerConfig(name="sgd", learning_rate=0.03, l1_penalty=1e-3)

@@ -68,6 +68,7 @@ def test_small_images_keep_some_pixels_to_the_end(name: str, left: int) -> None:
     assert seen == [left]
 
 
+@pytest.mark.slow
 def test_the_catalog_does_not_load_torchvision() -> None:
     code = "import sys, models.loop; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -272,6 +272,7 @@ def test_nothing_of_a_night_names_a_real_patient_or_image(nights: Nights, data_d
         assert not any(name in data for name in names), path.relative_to(home)
 
 
+@pytest.mark.slow
 def test_the_whole_of_pneumoniamnist_is_taken_in(
     data_dir: Path, settings: Settings, plain_flows: list[Any]
 ) -> None:

@@ -16,7 +16,7 @@ from tasks.requests import IngestRequest
 from tasks.settings import Settings
 from tests.synthetic import write_dicom, write_labels
 
-pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Invalid value for VR UI")]
 
 PLANTED = {
     "PatientName": "MUSTERMANN^ERIKA",

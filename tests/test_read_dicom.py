@@ -197,6 +197,7 @@ def test_what_tells_no_series_is_empty(data: bytes) -> None:
     assert identifiers_of(data) == {}
 
 
+@pytest.mark.slow
 def test_a_deflated_bomb_is_not_inflated_for_its_identifiers() -> None:
     head = made(FRAMES[0], DeflatedExplicitVRLittleEndian)
     (meta_bytes,) = struct.unpack_from("<I", head, 140)

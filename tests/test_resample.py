@@ -173,6 +173,7 @@ def test_a_view_and_a_read_only_volume_are_taken_and_left_as_they_are() -> None:
     np.testing.assert_array_equal(volume, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(40_000, 2, 2), (2, 40_000, 2), (2, 2, 40_000)])
 def test_an_axis_may_be_longer_than_sixteen_bits_count(shape: tuple[int, ...]) -> None:
     volume, new = noise(shape), (0.9, 1.1, 1.1)

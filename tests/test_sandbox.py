@@ -14,6 +14,8 @@ from imaging.sandbox.pool import AHEAD, DEPTH, Item
 from imaging.sandbox.process import Answer, WorkerLimits
 from tests.pools import MakePool, act, numbers, outcomes, pools, told
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def make() -> Iterator[MakePool]:

@@ -19,6 +19,8 @@ from imaging.sandbox.worker import resolve
 from tests.pools import MakePool, act, numbers, outcomes, pools, told, workers_of
 from tests.sandboxed import echo
 
+pytestmark = pytest.mark.slow
+
 PARENT = """
 import sys, time
 from imaging.sandbox.pool import Item, Pool

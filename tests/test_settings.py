@@ -97,6 +97,7 @@ def test_no_other_module_reads_the_environment() -> None:
     assert found <= allowed
 
 
+@pytest.mark.slow
 def test_importing_the_tasks_does_nothing(tmp_path: Path) -> None:
     code = "import tasks.ingest, tasks.training, tasks.promotion, tasks.reporting, flows.cli"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}

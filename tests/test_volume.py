@@ -235,6 +235,7 @@ def test_findings_and_labels_quote_no_text_of_the_files() -> None:
     assert secret not in repr(stack(slices))
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_headers_take_seconds() -> None:
     slices = [one(float(n % 1000), TemporalPositionIdentifier=(float(n // 1000),)) for n in range(1000)] * 100
     slices = [s | {"TemporalPositionIdentifier": (float(n // 1000),)} for n, s in enumerate(slices)]

@@ -18,6 +18,8 @@ from models.networks.catalog import NETWORKS, build
 from models.predict import Predictor, predict_rows
 from models.worker import TrainData
 
+pytestmark = pytest.mark.slow
+
 SPEC = PreprocessSpec(kind="volume", slices=6, size_px=16)
 CLASSES = ("plain", "lesion")
 
