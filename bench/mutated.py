@@ -7,6 +7,7 @@ import argparse
 import resource
 import sys
 import time
+import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,6 +123,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn")
     parser.add_argument("--wide", action="store_true", help="begin with every image that pydicom ships")
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
     seeds = seeds_of_all() if arguments.wide else [seed(name) for name in NAMES]
     cases = (make(arguments.seed, number, seeds) for number in range(arguments.files))
     tally = examine(cases, sandbox())
