@@ -83,6 +83,7 @@ def test_an_empty_folder_is_refused(radloop: Radloop, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_folder_without_images_is_refused(
     radloop: Radloop, tmp_path: Path, archive: tuple[Path, Path]
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_label_column_that_is_not_there_is_refused(radloop: Radloop, archive: 
     refused(said, "['SOPInstanceUID', 'label', 'ward'] and no 'grade'", "give --label-column one of them")
 
 
+@pytest.mark.slow
 def test_one_class_only_is_refused_before_its_splits_are_drawn(
     radloop: Radloop, archive: tuple[Path, Path]
 ) -> None:
@@ -113,12 +115,14 @@ def test_one_class_only_is_refused_before_its_splits_are_drawn(
     refused(said, "only 'one'", "two classes or more", "check the label table and its label column")
 
 
+@pytest.mark.slow
 def test_too_few_patients_for_the_splits_are_refused(radloop: Radloop, tmp_path: Path) -> None:
     folder, labels = write_archive(tmp_path / "few", 4)
     said = radloop("run", "--source", folder, "--labels", labels)
     refused(said, "too few patients for the splits", "has 2 patients", "at least one in each", "add labelled")
 
 
+@pytest.mark.slow
 def test_labels_of_other_images_are_refused(
     radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -126,6 +130,7 @@ def test_labels_of_other_images_are_refused(
     refused(radloop("ingest", "--source", archive[0], "--labels", labels), "no label at all")
 
 
+@pytest.mark.slow
 def test_a_class_to_look_for_that_is_not_there_is_refused(
     radloop: Radloop, archive: tuple[Path, Path]
 ) -> None:
@@ -218,12 +223,14 @@ def test_an_unknown_option_is_refused(radloop: Radloop) -> None:
     assert (said.code, "No such option" in said.text) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_good_ingest_succeeds_and_tells(radloop: Radloop, archive: tuple[Path, Path]) -> None:
     said = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--name", "chest")
     assert (said.code, "24 files listed, 24 read" in said.text) == (0, True)
     assert newest_version(said.home / "store", "chest") is not None
 
 
+@pytest.mark.slow
 def test_a_refused_second_ingest_leaves_the_first(
     radloop: Radloop, archive: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +244,7 @@ def test_a_refused_second_ingest_leaves_the_first(
     assert second.digest == first.digest
 
 
+@pytest.mark.slow
 def test_a_kept_key_that_was_exchanged_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
     command = ("ingest", "--source", archive[0], "--labels", archive[1])
     home = radloop(*command).home

@@ -114,6 +114,7 @@ def engine_of(run_id: str) -> psutil.Process:
     raise AssertionError(f"no process runs flow run {run_id}")
 
 
+@pytest.mark.slow
 def test_a_job_that_nobody_waits_for_ends_itself(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SILENT, str(tmp_path / "lease")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

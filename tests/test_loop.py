@@ -18,6 +18,8 @@ from models.loop import fit, train_step
 from models.ranks import Ranks
 from models.worker import TrainData, Worker
 
+pytestmark = pytest.mark.slow
+
 STILL = AugmentConfig(shift_fraction=0, rotate_deg=0, scale=0, contrast=0, brightness=0)
 QUICK = TrainConfig(network="small_cnn", epochs=2, batch_size=16, workers=1)
 
@@ -54,7 +56,6 @@ def test_it_learns_to_see_a_bright_square(
     assert train(config, data, tmp_path)[-1]["val_auroc"] > 0.95
 
 
-@pytest.mark.slow
 def test_one_worker_and_two_agree_at_the_same_global_batch(data: TrainData, tmp_path: Path) -> None:
     # SGD, because Adam does not feel a gradient of the wrong size; 15, because its halves differ.
     order = OptimizerConfig(name="sgd", learning_rate=0.03, l1_penalty=1e-3)

@@ -62,6 +62,7 @@ def every_figure(classes: int) -> Iterator[str]:
     yield figures.history_plot([{"epoch": 1, "val_loss": 0.5}], ["val_loss"], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 10])
 def test_every_figure_is_an_svg_that_equal_data_repeat(classes: int) -> None:
     first, second = list(every_figure(classes)), list(every_figure(classes))
