@@ -48,4 +48,7 @@ def rescale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.
     >>> rescale(np.array([0, 1024]), 1.0, -1024.0)
     array([-1024.,     0.], dtype=float32)
     """
-    return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    values = stored.astype(np.float32)
+    values *= np.float32(slope)
+    values += np.float32(intercept)
+    return values

@@ -20,6 +20,9 @@ FAR = 1000
 FARTHEST = 1e30
 """No window in stored values lies farther out; single precision ends at 3e38."""
 
+OBLONG = 4
+"""Images of a longer shape get no border: their weights cost less."""
+
 SQUARE = 1e-3
 """Pixels whose sides differ by less than a thousandth are square: spacings are told in three digits."""
 
@@ -136,7 +139,8 @@ def fit(
     if abs(row / column - 1) < SQUARE:
         row = column = 1.0
         side = max(height, width)
-        if side >= size:
+        # A border around 1 x 65535 pixels would be a square of 17 GB.
+        if side >= size and side <= OBLONG * min(height, width):
             return area_average(_squared(values, side, fill), size, *ends)
     extent = max(height * row, width * column)
     down = area_weights(height, extent / row, size)

@@ -145,7 +145,7 @@ def _draft(instance: Instance) -> Draft:
         sop_instance_uid=instance.sop_instance_uid,
         frame=instance.frame,
         content_sha256=instance.content_sha256,
-        pixel_sha256=hashlib.sha256(instance.image.values.tobytes()).hexdigest(),
+        pixel_sha256=hashlib.sha256(np.ascontiguousarray(instance.image.values).data).hexdigest(),
         source_label=instance.label,
         source_split=instance.split,
         modality=str(instance.attributes.get("modality", "")),
