@@ -33,6 +33,4 @@ def row(name: str, took: Mapping[str, list[float]], ours: str, target: float, ot
     reached = ratio(took[other], took[ours])
     verdict = "" if reached >= target else "  MISSED"
     mine, theirs = (statistics.median(took[one]) for one in (ours, other))
-    return (
-        f"| {name} | {mine:.2f} ms | {other} {theirs:.2f} ms | {reached:.2f} x | at least {target:g} x{verdict} |"
-    )
+    return f"| {name} | {mine:.2f} ms | {other} {theirs:.2f} ms | {reached:.2f} x | at least {target:g} x{verdict} |"

@@ -94,11 +94,14 @@ def compressed(paths: list[Path], folder: Path, rounds: int) -> None:
             files.append(folder / f"{name}-{number}")
             dataset.save_as(files[-1], implicit_vr=False, little_endian=True)
         took = interleave(
-            {"ours": lambda at, f=files: read(buffer, f[at]), "the codec": lambda at, s=streams, d=decode: d(s[at])},
+            {
+                "ours": lambda at, f=files: read(buffer, f[at]),
+                "the codec": lambda at, s=streams, d=decode: d(s[at]),
+            },
             len(paths),
             rounds,
         )
-        print(row(name, took, "ours", 0.92, "the codec"))
+        print(row(name, took, "ours", 0.92, "the codec"), flush=True)
     rle(paths, folder, rounds, buffer)
 
 
@@ -136,7 +139,15 @@ def resized(paths: list[Path], rounds: int) -> None:
             len(images),
             rounds,
         )
-        print(row(f"window and resize to {size}, at most {worst:.2f} levels off", took, "ours", 0.9, "INTER_AREA"))
+        print(
+            row(
+                f"window and resize to {size}, at most {worst:.2f} levels off",
+                took,
+                "ours",
+                0.9,
+                "INTER_AREA",
+            )
+        )
 
 
 def exact(image: Image, spec: PreprocessSpec) -> np.ndarray:

@@ -134,7 +134,8 @@ def _elements(  # noqa: PLR0912
     One loop without calls: it runs a hundred times a file, and is most of what reading a header costs.
     """
     raws: list[Raw] = []
-    table, before, simple = decoders(), 0, True
+    codes, before, simple = _codes(), 0, True
+    plain_end = min(size, UNDEFINED - 1)
     for _ in range(LIMITS.elements):
         if at >= size:
             break
@@ -143,25 +144,29 @@ def _elements(  # noqa: PLR0912
             vr, value = b"", at + 8
         else:
             group, element, vr, length = EXPLICIT_HEADER(data, at)
-            value = at + 8
-            if vr in LONG:
+            if vr in SHORT:
+                value = at + 8
+            elif vr in LONG:
                 value, length = at + 12, LONG_LENGTH(data, at + 8)[0]
-            elif vr not in SHORT:
+            else:
                 break
         tag = group << 16 | element
         if tag <= before:
             break
-        if tag in PIXELS:
+        before, at = tag, value + length
+        code = codes.get(tag)
+        if code is None and at <= plain_end:
+            continue
+        if code == PIXEL:
             if length != UNDEFINED:
                 within(value, length, size)
             return raws, (tag, value, length), simple
-        before, at = tag, value + length
-        if tag in table:
+        if code == WANTED:
             raws.append((tag, vr, data[value:at]))
-        elif tag in NEEDS_PYDICOM:
+        elif code == NEEDED_BY_PYDICOM:
             simple = False
         if length == UNDEFINED:
-            if vr not in (b"SQ", b"") or tag in table:
+            if vr not in (b"SQ", b"") or code == WANTED:
                 raise Doubt
             at = skip_sequence(data, value, size, implicit)
         elif at > size:
@@ -171,6 +176,19 @@ def _elements(  # noqa: PLR0912
     if at < size and _holds_more(data, at):
         raise Doubt  # zeros are padding to a block of some medium; anything else is for pydicom to judge
     return raws, None, simple
+
+
+WANTED, NEEDED_BY_PYDICOM, PIXEL = 1, 2, 3
+
+
+@cache
+def _codes() -> Mapping[int, int]:
+    """Return what a tag means to the walk, in one look; most tags mean nothing."""
+    return {
+        **dict.fromkeys(decoders(), WANTED),
+        **dict.fromkeys(NEEDS_PYDICOM, NEEDED_BY_PYDICOM),
+        **dict.fromkeys(PIXELS, PIXEL),
+    }
 
 
 def _holds_more(data: Buffer, at: int) -> bool:
