@@ -5,18 +5,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 Candidates = Mapping[str, Callable[[int], object]]
-"""Name to a function of the number of the input: candidates see each input in turn."""
+"""Name to a function of the number of the input."""
 
 
 def interleave(candidates: Candidates, inputs: int, rounds: int) -> dict[str, list[float]]:
-    """Return the milliseconds of each call, in the same order for all candidates."""
+    """Return the milliseconds of each call, in the same order for all candidates.
+
+    In each round every candidate works through all inputs, one candidate after the other: as ingest does, which
+    calls nothing else in between, so that nobody pays for what another left in the caches.
+    """
     took: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(rounds):
-        for at in range(inputs):
-            # The one that comes first meets colder caches: each takes its turn.
-            names = list(candidates)
-            turn = (number + at) % len(names)
-            for name in names[turn:] + names[:turn]:
+        names = list(candidates)
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            for at in range(inputs):
                 started = time.perf_counter()
                 candidates[name](at)
                 took[name].append((time.perf_counter() - started) * 1e3)
@@ -24,7 +27,7 @@ def interleave(candidates: Candidates, inputs: int, rounds: int) -> dict[str, li
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
-    """Return the median of the ratios of calls that stood beside each other."""
+    """Return the median of the ratios of calls of the same round and input."""
     return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
 
 

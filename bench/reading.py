@@ -1,6 +1,6 @@
 """Speed of reading DICOM slices: raw, compressed, windowed and resized, beside the libraries alone.
 
-On the real slices of ct-contrast, all in the page cache, one core; candidates take turns on each file.
+On the real slices of ct-contrast, all in the page cache, one core; candidates take turns, all files a turn.
 """
 
 import argparse

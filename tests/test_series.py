@@ -126,6 +126,14 @@ def test_a_bad_slice_at_an_end_is_left_out(bad: int) -> None:
     assert "gap" in one.findings
 
 
+@pytest.mark.parametrize("bad", [0, 2, 4])
+def test_a_volume_says_that_slices_were_left_out(bad: int) -> None:
+    pieces = [piece(n) for n in range(5)]
+    pieces[bad] = pieces[bad][:-40]
+    assert "slices-dropped" in volume(*pieces, policy=DROP_SLICE).findings
+    assert "slices-dropped" not in volume(*(piece(n) for n in range(5)), policy=DROP_SLICE).findings
+
+
 def test_many_missing_slices_are_not_drawn() -> None:
     contents = [piece(n) for n in (0, 1, 2, 7, 8)]
     assert fault(*contents, policy=DROP_SLICE).reason == "bad-slice"

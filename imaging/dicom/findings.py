@@ -22,6 +22,7 @@ FINDINGS: dict[str, str] = {
     "copies-untold": "the same positions come several times and only the instance numbers tell them apart",
     # What is to be known of a volume.
     "gap": "slices are missing between others",
+    "slices-dropped": "slices that could not be used were left out of the series (the policy drop-slice)",
     "uneven-spacing": "slices lie off the even grid along the normal that the affine describes",
     "crooked": "slices lie off a straight line within their planes",
     "tilted": "the way from slice to slice is not along the normal: the affine is sheared",

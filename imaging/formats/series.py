@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,16 @@ def read_series(parcel: Parcel, modality: str) -> Iterator[Instance]:
         _refuse_flaws(found.left, found.stacks)
     if not found.stacks:
         raise DataFault("no-geometry", f"none of {len(slices)} slices tells its position")
+    # What is left out has no row of its own: the volumes of the series say so.
+    dropped = ("slices-dropped",) if faults or found.left else ()
     for number, one in enumerate(found.stacks, start=1):
-        yield _volume(parcel, header, [slices[n] for n in one.order], one, number, len(found.stacks), buffer)
+        volume = _volume(parcel, header, [slices[n] for n in one.order], one, buffer)
+        suffix = f"/{number}" if len(found.stacks) > 1 else ""
+        yield replace(
+            volume,
+            sop_instance_uid=volume.sop_instance_uid + suffix,
+            findings=tuple(dict.fromkeys((*volume.findings, *dropped))),
+        )
 
 
 def is_strict(parcel: Parcel) -> bool:
@@ -121,24 +129,21 @@ def _volume(
     header: Header,
     slices: list[Slice],
     one: Stack,
-    number: int,
-    count: int,
     buffer: FileBuffer,
 ) -> Instance:
     digest = hashlib.sha256()
     codes = dict.fromkeys(finding.code for finding in one.findings)
     images = _images(parcel, slices, one.places, buffer)
     image, whole = _assemble(images, one, known=not UNKNOWN_MM & {*codes}, digest=digest)
-    suffix = f"/{number}" if count > 1 else ""
     return Instance(
         patient_id=header.patient_id,
         study_uid=header.study_uid,
         series_uid=header.series_uid,
-        sop_instance_uid=f"{header.series_uid}{suffix}",
+        sop_instance_uid=header.series_uid,
         image=image,
         content_sha256=digest.hexdigest(),
         attributes={**header.attributes, "spacing_mm": one.spacing_mm[1]},
-        findings=tuple(codes if whole else codes | {"gap": None}),
+        findings=tuple(codes if whole else codes | {"gap": None, "slices-dropped": None}),
     )
 
 
