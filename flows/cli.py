@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 console = Console()
 
-Source = Annotated[str, typer.Option(help="Folder, archive, s3://..., dicomweb+https://... or .npz with images.")]
+Source = Annotated[
+    str, typer.Option(help="Folder, archive, s3://..., dicomweb+https://... or .npz with images.")
+]
 Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
 Positive = Annotated[str | None, typer.Option(help="Of two labels, the one that is looked for.")]

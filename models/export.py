@@ -132,7 +132,9 @@ def _samples(spec: PreprocessSpec) -> Iterator[np.ndarray[Any, np.dtype[np.float
     """Yield images of whole modality units that fill the window and a little more."""
     draw, (lower, upper) = np.random.default_rng(0), spec.portable_window.bounds
     for batch, height, width in SHAPES:
-        yield np.rint(draw.uniform(lower - 20, upper + 20, (batch, spec.channels, height, width))).astype(np.float32)
+        yield np.rint(draw.uniform(lower - 20, upper + 20, (batch, spec.channels, height, width))).astype(
+            np.float32
+        )
 
 
 def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -31,7 +31,9 @@ def make_candidate(
     from models.export import export_onnx, set_threshold, verify_export
 
     config = TrainConfig.model_validate(job.train)
-    network = best_network(Path(outcome.checkpoint), config.network, len(version.classes), version.spec.channels)
+    network = best_network(
+        Path(outcome.checkpoint), config.network, len(version.classes), version.spec.channels
+    )
     model = export_onnx(network, version.spec, version.classes)
     verify_export(model, network, version.spec)
     threshold = None
