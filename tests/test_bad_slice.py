@@ -15,7 +15,8 @@ from tests.synthetic import write_dicom, write_labels
 
 pytestmark = pytest.mark.slow
 
-STUDIES = 16
+STUDIES = 40
+"""So many that no split loses its only patient with a study, whatever key the home has drawn."""
 SLICES = 3
 
 
