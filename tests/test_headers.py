@@ -14,6 +14,8 @@ from imaging.sources.headers import BATCH_FILES, headers
 from imaging.sources.work import Outcome
 from tests.synthetic import write_dicom
 
+pytestmark = pytest.mark.slow
+
 FILES = 2 * BATCH_FILES + 3
 
 

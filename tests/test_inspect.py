@@ -15,6 +15,8 @@ from imaging.overview import Tally
 from imaging.sources.protocol import SourceFile
 from tests.synthetic import write_dicom
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:

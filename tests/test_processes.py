@@ -16,6 +16,8 @@ from infra.record import FILE, Stack, read_stack
 from tests.commands import FAILING, MARK, PORTS, SLEEP
 from tests.conftest import until
 
+pytestmark = pytest.mark.slow
+
 DEAF = (
     sys.executable,
     "-c",

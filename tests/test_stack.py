@@ -29,6 +29,8 @@ from tests.commands import FAILING, PORTS, SLEEP
 from tests.conftest import Running, until
 from tests.synthetic import register_bright
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
