@@ -48,6 +48,8 @@ def rescale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.
     >>> rescale(np.array([0, 1024]), 1.0, -1024.0)
     array([-1024.,     0.], dtype=float32)
     """
+    if (slope, intercept) == (1, 0):
+        return stored.astype(np.float32, copy=False)
     values = stored.astype(np.float32)
     values *= np.float32(slope)
     values += np.float32(intercept)

@@ -35,7 +35,8 @@ ONE_THREAD = {
 class WorkerLimits:
     """What one file may cost: memory beyond what the worker has after its imports, and seconds of real time."""
 
-    memory_mib: int = 1024
+    # With what a worker is after its imports, 1 GiB in all.
+    memory_mib: int = 768
     timeout_s: float = 60
 
     def __post_init__(self) -> None:
