@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 Clipper = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[np.float32]]
 
-STRIP_ROWS = 128
-"""Rows that are clipped, converted and averaged at a time: few enough to stay in a core's own cache."""
+STRIP_ROWS, WHOLE_STRIP_ROWS = 128, 512
+"""Rows that are clipped, converted and averaged at a time: few enough to stay in a core's own cache. Whole ratios
+take so little time that the calls would cost more than the cache saves."""
 
 
 def area_average(
@@ -30,10 +31,11 @@ def area_average(
     common = math.gcd(side, size)
     block, into = side // common, size // common
     clip = _clipper(values.dtype, lower, upper)
-    if block > STRIP_ROWS:
+    at_once = WHOLE_STRIP_ROWS if into == 1 else STRIP_ROWS
+    if block > at_once:
         clipped = clip(values, np.empty(values.shape, np.float32))
         return np.asarray(cv2.resize(clipped, (size, size), interpolation=cv2.INTER_AREA))
-    rows = block * (STRIP_ROWS // block)
+    rows = min(block * (at_once // block), side)
     strip, small = np.empty((rows, side), np.float32), np.empty((size, size), np.float32)
     weights = _block_weights(block, into)
     for start in range(0, side, rows):

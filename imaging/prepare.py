@@ -33,20 +33,28 @@ def prepare(image: Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
     Raises DataFault "no-window" where the window is to come from the file and it has none.
     """
-    return to_levels(squared_levels(image, spec))
+    return to_levels(*_scaled_levels(image, spec))
 
 
-def to_levels(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Round levels of 0 to 255 to whole ones, halves to even, in one pass over them."""
-    whole: NDArray[np.uint8] = np.asarray(cv2.convertScaleAbs(levels.reshape(len(levels), -1)), np.uint8)
+def to_levels(levels: NDArray[np.float32], scale: float = 1.0) -> NDArray[np.uint8]:
+    """Scale to levels of 0 to 255 and round to whole ones, halves to even, in one pass over them."""
+    flat = levels.reshape(len(levels), -1)
+    whole: NDArray[np.uint8] = np.asarray(cv2.convertScaleAbs(flat, None, scale), np.uint8)
     return whole.reshape(levels.shape)
 
 
 def squared_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
     """Map an image to grey levels before they are rounded."""
+    levels, scale = _scaled_levels(image, spec)
+    levels *= np.float32(scale)
+    return np.clip(levels, 0, LEVELS, out=levels)
+
+
+def _scaled_levels(image: Image, spec: PreprocessSpec) -> tuple[NDArray[np.float32], float]:
+    """Return (size_px, size_px) values and the factor that makes grey levels of them; none is below black."""
     voi = choose_voi(image, spec)
     ends = _stored_bounds(image, voi) if isinstance(voi, Window) else None
-    return _curved(image, voi, spec) if ends is None else _straight(image, *ends, spec)
+    return (_curved(image, voi, spec), LEVELS) if ends is None else _straight(image, *ends, spec)
 
 
 def shown_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
@@ -81,7 +89,9 @@ def _stored_bounds(image: Image, window: Window) -> tuple[float, float] | None:
     return (upper, lower) if image.inverted else (lower, upper)
 
 
-def _straight(image: Image, black: float, white: float, spec: PreprocessSpec) -> NDArray[np.float32]:
+def _straight(
+    image: Image, black: float, white: float, spec: PreprocessSpec
+) -> tuple[NDArray[np.float32], float]:
     """Apply a linear window in stored values: a line may be drawn after the average as well as before."""
     clipped = spec.order == "window-resize"
     stored = _without_padding(image, black, white, clipped=clipped)
@@ -90,8 +100,10 @@ def _straight(image: Image, black: float, white: float, spec: PreprocessSpec) ->
     first = (min(black, white), max(black, white)) if clipped else (-np.inf, np.inf)
     small = fit(stored, spec.size_px, image.spacing_mm, black, first)
     small -= np.float32(black)
-    small *= np.float32(LEVELS / (white - black))
-    return np.clip(small, 0, LEVELS, out=small)
+    scale = LEVELS / (white - black)
+    if not clipped:
+        np.clip(small, *sorted((0.0, white - black)), out=small)
+    return small, scale
 
 
 def _without_padding(image: Image, black: float, white: float, *, clipped: bool) -> NDArray[Any]:
@@ -116,13 +128,13 @@ def _curved(image: Image, voi: Voi, spec: PreprocessSpec) -> NDArray[np.float32]
         values = show(values)
         if mask is not None:
             values = np.where(mask, np.float32(0), values)
-        return fit(values, spec.size_px, image.spacing_mm, 0.0) * np.float32(LEVELS)
+        return fit(values, spec.size_px, image.spacing_mm, 0.0)
     # No value of a curve need be black: what was not measured has no weight in the mean, and darkens by its share.
     measured = np.ones(values.shape, np.float32) if mask is None else (~mask).astype(np.float32)
     share = fit(measured, spec.size_px, image.spacing_mm, 0.0)
     mean = fit(values * measured, spec.size_px, image.spacing_mm, 0.0)
     mean /= np.maximum(share, np.float32(1e-6))
-    return show(mean) * share * np.float32(LEVELS)
+    return show(mean) * share
 
 
 def fit(

@@ -54,9 +54,15 @@ def bare(data: Buffer) -> Buffer:
 
     All that it says stands in the DICOM header too, and a box of no length keeps a decoder busy for ever.
     """
-    head = bytes(data[:SEARCHED_BYTES])
-    at = head.find(J2K_START) if head.startswith(JP2_START) else 0
+    at = _j2k_at(data)
     return data[at:] if at > 0 else data
+
+
+def _j2k_at(data: Buffer) -> int:
+    """Return where a codestream begins: at once, behind the boxes of a JP2 file, or nowhere (-1)."""
+    if bytes(data[: len(JP2_START)]) != JP2_START:
+        return 0
+    return bytes(data[:SEARCHED_BYTES]).find(J2K_START)
 
 
 def has_end(data: Buffer) -> bool:
@@ -111,13 +117,12 @@ def _least_bits(marker: int, rows: int, columns: int, samples: int) -> int:
 
 def _jpeg2000(data: Buffer) -> Size | None:
     """Read the SIZ segment (ITU-T T.800, A.5.1), the first of a codestream, bare or inside a JP2 file."""
-    head = bytes(data[:SEARCHED_BYTES])
-    at = head.find(J2K_START) if head.startswith(JP2_START) else 0
-    if not head.startswith(J2K_START, max(at, 0)) or at < 0:
+    at = _j2k_at(data)
+    if at < 0 or bytes(data[at : at + len(J2K_START)]) != J2K_START:
         return None
-    right, bottom, left, top = struct.unpack_from(">4I", head, at + 8)
-    wide, high, tiles_left, tiles_top = struct.unpack_from(">4I", head, at + 24)
-    samples, depth = struct.unpack_from(">HB", head, at + 40)
+    right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
+    wide, high, tiles_left, tiles_top = struct.unpack_from(">4I", data, at + 24)
+    samples, depth = struct.unpack_from(">HB", data, at + 40)
     if not wide or not high:
         return None
     tiles = -(-(right - tiles_left) // wide) * -(-(bottom - tiles_top) // high)

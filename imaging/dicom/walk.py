@@ -7,7 +7,7 @@ length that leaves the file is no doubt but truncation.
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from imaging.dicom.attributes import TEXTS, VALUE_BYTES, Value, decode_numbers, decode_text, wanted
 from imaging.dicom.elements import (
@@ -42,6 +42,10 @@ NEEDS_PYDICOM = frozenset(
 """Tables, palettes, functional groups and offset tables: right, but not simple."""
 ESCAPE = b"\x1b"
 """Begins characters of another set (PS3.5 6.1.2.5), which look like ASCII byte by byte."""
+REMEMBERED_BYTES = 32
+"""Longer values are seldom met twice."""
+EITHER = frozenset({0x00280120, 0x00280121})
+"""Padding, whose values are signed where the pixels are (PS3.3 C.7.5.1.1.2)."""
 
 Spans = tuple[tuple[int, int], ...]
 Place = tuple[int, int, int]
@@ -223,22 +227,33 @@ def decoders() -> Mapping[int, tuple[str, bytes, Decoder]]:
 def _decoded(raws: list[Raw]) -> dict[str, Value]:
     """Return values by keyword; an element of another VR than the dictionary's is for pydicom to judge."""
     found: dict[str, Value] = {}
-    table = decoders()
     for tag, vr, value in raws:
-        keyword, expected, decode = table[tag]
         raw = bytes(value[: VALUE_BYTES + 1])
-        if expected == b"US or SS":
-            signed = found.get("PixelRepresentation") == (1.0,)
-            expected, decode = vr, _signed if signed else _unsigned
-        if (vr and vr != expected) or len(raw) > VALUE_BYTES:
-            raise Doubt
-        if decode is decode_text and ESCAPE in raw:
-            raise Doubt
-        if decode is decode_text or expected in (b"DS", b"IS"):
-            raw = raw.strip(b" \0")
-        if raw and (decoded := decode(raw)) != "":
+        signed = tag in EITHER and found.get("PixelRepresentation") == (1.0,)
+        # Slices of a series share most of their short values, and those of archives many.
+        decode = _remembered if len(raw) <= REMEMBERED_BYTES else _keyed
+        keyword, decoded = decode(tag, vr, raw, signed)
+        if decoded is not None:
             found[keyword] = decoded
     return found
+
+
+def _keyed(tag: int, vr: bytes, raw: bytes, signed: bool) -> tuple[str, Value | None]:
+    """Return an element's keyword and value: None where it is empty, the empty tuple where it is no number."""
+    keyword, expected, decode = decoders()[tag]
+    if expected == b"US or SS":
+        expected, decode = vr, _signed if signed else _unsigned
+    if (vr and vr != expected) or len(raw) > VALUE_BYTES:
+        raise Doubt
+    if decode is decode_text and ESCAPE in raw:
+        raise Doubt
+    if decode is decode_text or expected in (b"DS", b"IS"):
+        raw = raw.strip(b" \0")
+    decoded = decode(raw) if raw else None
+    return keyword, None if decoded == "" else decoded
+
+
+_remembered = lru_cache(4096)(_keyed)
 
 
 def _decimals(raw: bytes) -> Value:
