@@ -10,6 +10,8 @@ command -v chromium >/dev/null || missing="$missing chromium"  # plays the perso
 command -v dcmdump >/dev/null || missing="$missing dcmtk"      # reads DICOM independently of us
 [ -x /usr/sbin/Orthanc ] || missing="$missing orthanc"       # with its plugin: a DICOMweb server
 [ -f "$PLUGIN" ] || missing="$missing orthanc-dicomweb"
+command -v dciodvfy >/dev/null || missing="$missing dicom3tools"  # judges whether what we write is DICOM
+command -v tesseract >/dev/null || missing="$missing tesseract-ocr tesseract-ocr-eng"  # a second reader of text
 [ -z "$missing" ] && exit 0
 
 give_up() {
