@@ -1,0 +1,116 @@
+"""Owns what a person may choose about de-identification: the options of PS3.15 E.3, and what to do in doubt."""
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DeidentifyOptions(BaseModel):
+    """Options on top of the Basic Application Level Confidentiality Profile, PS3.15 Annex E.
+
+    >>> DeidentifyOptions().digest() == DeidentifyOptions(dates="shift").digest()
+    True
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dates: Literal["shift", "remove"] = Field(
+        "shift",
+        title="Dates",
+        description="Shift all dates of a patient by the same days, so that intervals stay (113107), or remove them.",
+    )
+    patient_characteristics: bool = Field(
+        False,
+        title="Retain patient characteristics",
+        description="Keep age, sex, size, weight and the like (113108); ages over 89 become 90.",
+    )
+    device_identity: bool = Field(
+        False,
+        title="Retain device identity",
+        description="Keep serial numbers, station names and calibration of the device (113109).",
+    )
+    uids: bool = Field(
+        False,
+        title="Retain UIDs",
+        description="Keep unique identifiers as they are (113110): they lead back.",
+    )
+    safe_private: bool = Field(
+        False,
+        title="Retain safe private",
+        description="Keep the private elements that PS3.15 table E.3.10-1 calls safe (113111).",
+    )
+    descriptors: bool = Field(
+        False,
+        title="Clean descriptors",
+        description="Keep descriptions and comments, rid of every identifier of the object (113105).",
+    )
+    graphics: bool = Field(
+        False,
+        title="Clean graphics",
+        description="Keep overlays and graphic annotations, rid of every identifier (113103).",
+    )
+    structured: bool = Field(
+        False,
+        title="Clean structured content",
+        description="Keep content of structured reports and contexts, rid of every identifier (113104).",
+    )
+    burned_in: Literal["quarantine", "blank"] = Field(
+        "quarantine",
+        title="Burned-in text",
+        description="Keep out an object with text in its pixels, or blank the regions of text (113101).",
+    )
+    documents: Literal["quarantine", "clean"] = Field(
+        "quarantine",
+        title="Documents",
+        description="Keep out structured reports, PDF and other encapsulated documents, or clean them.",
+    )
+    faces: Literal["quarantine", "keep"] = Field(
+        "quarantine",
+        title="Faces",
+        description="Keep out volumes of the head and whatever shows recognizable features, or let them pass.",
+    )
+    patient_variants: Literal["report", "join"] = Field(
+        "report",
+        title="Spellings of a patient's number",
+        description="Report numbers such as '00123' and '123' as a doubt, or join them as one patient.",
+    )
+
+    def digest(self) -> str:
+        """Name these options: 16 hex digits of their canonical JSON."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+
+def method_codes(options: DeidentifyOptions) -> tuple[tuple[str, str], ...]:
+    """Return value and meaning of each code (scheme DCM, CID 7050) for DeidentificationMethodCodeSequence.
+
+    >>> method_codes(DeidentifyOptions(dates="remove"))
+    (('113100', 'Basic Application Confidentiality Profile'),)
+    """
+    chosen = {
+        "113101": options.burned_in == "blank",
+        "113103": options.graphics,
+        "113104": options.structured,
+        "113105": options.descriptors,
+        "113107": options.dates == "shift",
+        "113108": options.patient_characteristics,
+        "113109": options.device_identity,
+        "113110": options.uids,
+        "113111": options.safe_private,
+    }
+    return tuple((code, meaning) for code, meaning in METHODS.items() if chosen.get(code, code == "113100"))
+
+
+METHODS = {
+    "113100": "Basic Application Confidentiality Profile",
+    "113101": "Clean Pixel Data Option",
+    "113103": "Clean Graphics Option",
+    "113104": "Clean Structured Content Option",
+    "113105": "Clean Descriptors Option",
+    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
+    "113108": "Retain Patient Characteristics Option",
+    "113109": "Retain Device Identity Option",
+    "113110": "Retain UIDs Option",
+    "113111": "Retain Safe Private Option",
+}
+"""CID 7050, PS3.16: the methods this engine can apply."""
