@@ -3,12 +3,15 @@
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import stat
 import tempfile
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from uuid import UUID
 
 from imaging.errors import EnvironmentFault
 
@@ -17,6 +20,14 @@ Level = Literal["patient", "study", "series", "instance", "file"]
 KEY_BYTES = 32
 DIGITS = 32
 """Hex digits of a pseudonym: 128 bits, so that 10 million instances do not collide."""
+PATIENT_DIGITS = 16
+"""Hex digits of a new PatientID: two of 10 million patients share one with a chance of 3 in a million."""
+NEAREST_DAYS, FARTHEST_DAYS = 31, 3653
+"""By how many days dates go back: more than a month, less than ten years."""
+STANDARD_UID = re.compile(r"1\.2\.840\.10008(?:\.[0-9]{1,4}){1,9}")
+"""The shape of the UIDs that the standard itself registers (PS3.6 annex A): they tell of no patient."""
+LEADING_ZEROS = re.compile(r"^0+(?=\w)")
+AT_THE_ENDS = " \t\r\n\0.,;:-_/\\#^"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +42,34 @@ class Pseudonyms:
         >>> Pseudonyms(b"k").key("patient", "P1") == Pseudonyms(b"k").key("study", "P1")
         False
         """
+        return self._digest(level, identifier.strip()).hex()[:DIGITS]
+
+    def uid(self, uid: str) -> str:
+        """Return the UID that stands for another, made from a UUID (PS3.5 B.2); the standard's own stay as they are.
+
+        >>> Pseudonyms(b"k").uid("1.2.840.10008.1.2")
+        '1.2.840.10008.1.2'
+        >>> Pseudonyms(b"k").uid("1.2.3")
+        '2.25.173662519797298068381705908722597047085'
+        """
+        plain = uid.strip(" \0")
+        if not plain or is_standard_uid(plain):
+            return plain
+        return f"2.25.{UUID(bytes=self._digest('uid', plain)[:16], version=4).int}"
+
+    def patient_id(self, patient_id: str) -> str:
+        """Return what stands in PatientID and PatientName: the beginning of the patient's pseudonym."""
+        return self.key("patient", patient_id)[:PATIENT_DIGITS]
+
+    def shift_days(self, patient_id: str) -> int:
+        """Return by how many days all dates of a patient move, -3653 to -31, so that intervals stay."""
+        drawn = int.from_bytes(self._digest("shift", patient_id.strip())[:8])
+        return -NEAREST_DAYS - drawn % (FARTHEST_DAYS - NEAREST_DAYS + 1)
+
+    def _digest(self, purpose: str, text: str) -> bytes:
         # File names need not be UTF-8: what os.fsdecode could not read comes as surrogates.
-        message = f"{level}\0{identifier.strip()}".encode(errors="surrogateescape")
-        return hmac.new(self.secret, message, hashlib.sha256).hexdigest()[:DIGITS]
+        message = f"{purpose}\0{text}".encode(errors="surrogateescape")
+        return hmac.digest(self.secret, message, hashlib.sha256)
 
     @property
     def fingerprint(self) -> str:
@@ -41,8 +77,28 @@ class Pseudonyms:
         return self.key("file", "fingerprint of the key")[:16]
 
 
-def load_pseudonyms(path: Path) -> Pseudonyms:
-    """Read the key file, or make it once; refuse a key that others on the machine can read."""
+def is_standard_uid(uid: str) -> bool:
+    """Tell whether the standard registers UIDs of this shape, such as SOP classes and transfer syntaxes."""
+    return STANDARD_UID.fullmatch(uid) is not None
+
+
+def canonical_patient_id(text: str) -> str:
+    """Return the form that the variants of one PatientID share; it never becomes empty where the text is not.
+
+    >>> {canonical_patient_id(text) for text in ("00123", "123", "123 ", "１２３")}
+    {'123'}
+    """
+    plain = unicodedata.normalize("NFKC", text).casefold().strip(AT_THE_ENDS)
+    return LEADING_ZEROS.sub("", plain) or text.strip()
+
+
+def load_pseudonyms(path: Path, secret: str | None = None) -> Pseudonyms:
+    """Take the key from a secret of 64 hex digits, else read the key file, or make it once.
+
+    Raises EnvironmentFault for a key of another length, and for a file that others on the machine can read.
+    """
+    if secret is not None:
+        return Pseudonyms(_of_digits(secret))
     if not path.exists():
         _create(path)
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -50,13 +106,23 @@ def load_pseudonyms(path: Path) -> Pseudonyms:
         raise EnvironmentFault(
             f"{path} has mode {mode:04o} and may be read by others; the limit is 0600: chmod 600 {path}"
         )
-    secret = path.read_bytes()
-    if len(secret) != KEY_BYTES:
+    held = path.read_bytes()
+    if len(held) != KEY_BYTES:
         raise EnvironmentFault(
-            f"{path} holds {len(secret)} bytes and must hold {KEY_BYTES}: restore it from your backup; "
+            f"{path} holds {len(held)} bytes and must hold {KEY_BYTES}: restore it from your backup; "
             "a new key would turn every known patient into a new one"
         )
-    return Pseudonyms(secret)
+    return Pseudonyms(held)
+
+
+def _of_digits(secret: str) -> bytes:
+    plain = secret.strip()
+    if re.fullmatch(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}", plain) is None:
+        raise EnvironmentFault(
+            f"the key given as a secret has {len(plain)} characters and must be {2 * KEY_BYTES} hex digits: "
+            "write the key file as hex, or make a new one with 'openssl rand -hex 32'"
+        )
+    return bytes.fromhex(plain)
 
 
 def _create(path: Path) -> None:
