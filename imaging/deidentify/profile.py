@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault
@@ -16,6 +16,10 @@ Action = Literal["D", "Z", "X", "K", "C", "U"]
 
 EDITION = "2026c"
 FILE = Path(__file__).with_name("profile.json")
+
+DATES = "retain_longitudinal_modified_dates"
+PRIVATE = "private"
+"""How the row of all private elements is called, in place of a tag."""
 
 RESOLVED: dict[str, Action] = {
     "D": "D", "Z": "Z", "X": "X", "K": "K", "C": "C", "U": "U",
@@ -29,13 +33,19 @@ class Row:
     """One row of table E.1-1: an attribute or a pattern of attributes, and its code in each column."""
 
     tag: str
-    """Eight hex digits; x stands for any digit; `odd` for all private elements."""
+    """Eight hex digits, where x stands for any digit; or `PRIVATE`."""
     name: str
     basic: str
-    options: tuple[tuple[str, str], ...] = ()
-    """Column (a key of `COLUMNS`) and code, where the column has an entry."""
-    derived: bool = False
-    """Whether the columns of options were derived from the attribute's kind, as no source had them."""
+    options: Mapping[str, str]
+    """Code by column of an option, where the column has an entry; no column of this edition is derived."""
+
+    @property
+    def pattern(self) -> tuple[int, int]:
+        """Mask and value: a tag belongs to this row where `tag & mask == value`."""
+        if self.tag == PRIVATE:
+            return 0x00010000, 0x00010000
+        mask = "".join("0" if digit == "x" else "f" for digit in self.tag)
+        return int(mask, 16), int(self.tag.replace("x", "0"), 16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +74,72 @@ def load_profile() -> Profile:
     """Read the table beside this module.
 
     Raises:
-        EnvironmentFault: its rows are not those that its hash was made of.
+        EnvironmentFault: its edition is another, or its rows are not those that its hash was made of.
     """
-    raise NotImplementedError
+    table = read_table(FILE, "rows")
+    if table["edition"] != EDITION:
+        raise EnvironmentFault(
+            f"{FILE.name} is edition {table['edition']}, not {EDITION}: install radloop anew"
+        )
+    return Profile(table["edition"], table["sha256"], tuple(Row(*row) for row in table["rows"]))
+
+
+def read_table(file: Path, part: str) -> dict[str, Any]:
+    """Read a table whose `sha256` is that of the canonical JSON of one part of it.
+
+    Raises:
+        EnvironmentFault: it cannot be read, or was changed.
+    """
+    remedy = "de-identification must not run by it: install radloop anew"
+    try:
+        table: dict[str, Any] = json.loads(file.read_bytes())
+        content = json.dumps(table[part], sort_keys=True, separators=(",", ":"))
+        stated = table["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EnvironmentFault(f"{file.name} cannot be read ({type(error).__name__}); {remedy}") from error
+    if hashlib.sha256(content.encode()).hexdigest() != stated:
+        raise EnvironmentFault(
+            f"{file.name} has other {part} than its sha256 {str(stated)[:16]} says; {remedy}"
+        )
+    return table
 
 
 @cache
 def _actions(
     profile: Profile, options: DeidentifyOptions
 ) -> tuple[dict[int, Action], list[tuple[int, int, Action]]]:
-    raise NotImplementedError
+    """Every exact tag and every pattern with its action, so that a look-up costs one dictionary."""
+    chosen = _columns(options)
+    exact: dict[int, Action] = {}
+    patterns: list[tuple[int, int, Action]] = []
+    # Private elements first: groups such as 5001 are private, not curves.
+    for row in sorted(profile.rows, key=lambda row: row.tag != PRIVATE):
+        mask, value = row.pattern
+        if mask == 0xFFFFFFFF:
+            exact[value] = _resolve(row, chosen)
+        else:
+            patterns.append((mask, value, _resolve(row, chosen)))
+    return exact, patterns
+
+
+def _columns(options: DeidentifyOptions) -> set[str]:
+    wanted = {
+        "retain_safe_private": options.safe_private,
+        "retain_uids": options.uids,
+        "retain_device_identity": options.device_identity,
+        "retain_patient_characteristics": options.patient_characteristics,
+        DATES: options.dates == "shift",
+        "clean_descriptors": options.descriptors,
+        "clean_structured_content": options.structured,
+        "clean_graphics": options.graphics,
+    }
+    return {column for column, chosen in wanted.items() if chosen}
+
+
+def _resolve(row: Row, chosen: set[str]) -> Action:
+    codes = {code for column, code in row.options.items() if column in chosen}
+    # To retain the device must not retain a date, where dates were asked to go.
+    kept_date = DATES in row.options and DATES not in chosen
+    if not codes or kept_date:
+        return RESOLVED[row.basic]
+    return "C" if "C" in codes else RESOLVED[codes.pop()]
