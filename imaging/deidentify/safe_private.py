@@ -1,6 +1,6 @@
 """Owns the list of private elements that are known to be safe, PS3.15 table E.3.10-1 in part.
 
-No package on PyPI carries the table (479 elements in edition 2026a). safe_private.json has the 343 that at least
+No package was found to carry the table (479 elements in edition 2026a). safe_private.json has the 343 that at least
 two of three public lists agree on: those of PixelMed and GDCM, and one more. A UID (NQHeader 02) and bulk data of
 images (HOLOGIC 7E01, SIEMENS 7FD1) were left out, as nothing replaces the one and nothing looks into the other.
 What is not listed goes.
