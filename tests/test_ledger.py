@@ -1,41 +1,132 @@
-"""The ledger: only ever added to, one line a decision."""
+"""The ledger of a de-identified folder: the last row of a file counts, and the plan reads only what changed."""
 
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 
-from tasks.ledger import add, entries
+import pytest
+
+from imaging.deidentify.ledger import (
+    CONFLICT,
+    REMOVED,
+    Entry,
+    Instances,
+    Ledger,
+    Plan,
+    latest,
+    pairs,
+    plan,
+    read_rows,
+    to_bytes,
+    to_table,
+)
+from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.errors import EnvironmentFault
+from imaging.sources.protocol import SourceFile
+from imaging.store.folder import FolderStore
+
+KEY = Pseudonyms(b"k" * 32)
+FILES = [SourceFile(name=f"f{number}", size_bytes=number, mtime_ns=10 * number) for number in range(4)]
 
 
-def test_a_ledger_that_was_never_written_is_empty(tmp_path: Path) -> None:
-    assert entries(tmp_path / "ledger.jsonl") == []
+def row(file: SourceFile, **others: str) -> Entry:
+    told = {"output": f"images/p/s/t/{file.name}.dcm", "sha256": "0" * 64} | others
+    return Entry(
+        source_key=KEY.key("file", file.name),
+        source_size=file.size_bytes,
+        source_mtime_ns=file.mtime_ns,
+        **told,
+    )
 
 
-def test_decisions_are_kept_in_their_order(tmp_path: Path) -> None:
-    for number in range(3):
-        add(tmp_path / "made" / "ledger.jsonl", {"number": number})
-    assert [entry["number"] for entry in entries(tmp_path / "made" / "ledger.jsonl")] == [0, 1, 2]
+def planned(files: list[SourceFile], *rows: Entry) -> Plan:
+    return plan(files, latest(to_table(rows)), KEY)
 
 
-def test_a_line_tells_its_time_with_its_zone(tmp_path: Path) -> None:
-    add(tmp_path / "ledger.jsonl", {})
-    (entry,) = entries(tmp_path / "ledger.jsonl")
-    assert datetime.fromisoformat(entry["time"]).tzinfo is not None
+def ledger(root: Path, *parts: list[Entry]) -> Ledger:
+    made = Ledger(FolderStore(root), "parts")
+    for entries in parts:
+        made.store.write("draft", to_bytes(to_table(entries)))
+        made.add("draft")
+    return made
 
 
-def test_what_was_written_is_never_touched(tmp_path: Path) -> None:
-    add(tmp_path / "ledger.jsonl", {"number": 0})
-    before = (tmp_path / "ledger.jsonl").read_bytes()
-    add(tmp_path / "ledger.jsonl", {"number": 1})
-    assert (tmp_path / "ledger.jsonl").read_bytes().startswith(before)
+def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = [row(file) for file in FILES]
+    assert [Entry(**one) for one in ledger(tmp_path, rows[:1], rows[1:]).read().to_pylist()] == rows
 
 
-def test_a_line_break_in_a_value_is_no_new_line(tmp_path: Path) -> None:
-    add(tmp_path / "ledger.jsonl", {"reason": "one\ntwo"})
-    assert [entry["reason"] for entry in entries(tmp_path / "ledger.jsonl")] == ["one\ntwo"]
+def test_parts_beyond_ten_keep_their_order(tmp_path: Path) -> None:
+    made = ledger(tmp_path, *([row(FILES[0], detail=str(number))] for number in range(12)))
+    assert latest(made.read())["detail"].to_pylist() == ["11"]
 
 
-def test_those_who_write_at_once_lose_no_line(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: add(tmp_path / "ledger.jsonl", {"n": number}), range(64)))
-    assert {entry["n"] for entry in entries(tmp_path / "ledger.jsonl")} == set(range(64))
+def test_compacting_keeps_the_rows_that_count(tmp_path: Path) -> None:
+    made = ledger(tmp_path, [row(FILES[0]), row(FILES[1])], [row(FILES[0], output="", reason=REMOVED)])
+    before = latest(made.read())
+    made.compact("draft")
+    assert (made.read(), len(made.parts())) == (before, 1)
+
+
+def test_a_part_after_compacting_wins_over_it(tmp_path: Path) -> None:
+    made = ledger(tmp_path, [row(FILES[0])], [row(FILES[0], detail="second")])
+    made.compact("draft")
+    made.store.write("draft", to_bytes(to_table([row(FILES[0], detail="third")])))
+    made.add("draft")
+    assert latest(made.read())["detail"].to_pylist() == ["third"]
+
+
+def test_a_part_without_our_columns_is_an_environment_fault(tmp_path: Path) -> None:
+    (tmp_path / "00000000.parquet").write_bytes(b"PAR1 is not enough PAR1")
+    with pytest.raises(EnvironmentFault, match=r"00000000\.parquet is damaged"):
+        read_rows(tmp_path / "00000000.parquet")
+
+
+def test_all_files_are_read_at_first() -> None:
+    assert planned(FILES).to_read == FILES
+
+
+def test_no_file_is_read_again() -> None:
+    assert planned(FILES, *map(row, FILES)).to_read == []
+
+
+@pytest.mark.parametrize("changed", [{"size_bytes": 99}, {"mtime_ns": 99}])
+def test_a_changed_file_is_read_again_and_does_not_stand(changed: dict[str, int]) -> None:
+    other = SourceFile(**{"name": "f2", "size_bytes": 2, "mtime_ns": 20} | changed)
+    found = planned([*FILES[:2], other, FILES[3]], *map(row, FILES))
+    assert (found.to_read, found.standing.num_rows, found.removed.num_rows) == ([other], 3, 0)
+
+
+def test_a_file_that_is_gone_is_removed() -> None:
+    found = planned(FILES[1:], *map(row, FILES))
+    assert (found.removed["source_key"].to_pylist(), found.to_read) == ([KEY.key("file", "f0")], [])
+
+
+def test_a_removed_file_is_not_removed_again() -> None:
+    assert planned(FILES[1:], row(FILES[0], output="", reason=REMOVED)).removed.num_rows == 0
+
+
+def test_a_removed_file_that_comes_back_is_read() -> None:
+    assert planned(FILES[:1], row(FILES[0], output="", reason=REMOVED)).to_read == FILES[:1]
+
+
+def test_a_refused_file_is_not_read_again() -> None:
+    assert planned(FILES[:1], row(FILES[0], output="", reason="truncated")).to_read == []
+
+
+def test_what_was_in_conflict_is_read_again_once_an_output_is_lost() -> None:
+    conflict = row(FILES[1], output="", reason=CONFLICT)
+    assert planned(FILES[1:2], row(FILES[0]), conflict).to_read == FILES[1:2]
+
+
+def test_what_was_in_conflict_is_left_alone_while_all_outputs_stand() -> None:
+    conflict = row(FILES[1], output="", reason=CONFLICT)
+    assert planned(FILES[:2], row(FILES[0]), conflict).to_read == []
+
+
+def test_an_instance_is_claimed_once_for_each_content() -> None:
+    instances = Instances(pairs(to_table([row(FILES[0])])))
+    name, other = "images/p/s/t/f0.dcm", "images/q/s/t/f0.dcm"
+    assert [instances.claim(name, "0" * 64), instances.claim(other, "1" * 64)] == [True, False]
+
+
+def test_a_new_instance_may_stand() -> None:
+    assert Instances(()).claim("images/p/s/t/f0.dcm", "1" * 64)

@@ -1,23 +1,27 @@
 """Owns the ledger of a de-identified folder: one row for each source file, in parts that are written whole."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.errors import EnvironmentFault
+from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
 
 REMOVED = "removed"
 """The reason of a tombstone: the source file is gone, and so is its output."""
 CONFLICT = "conflict"
 """The reason of an object whose SOPInstanceUID stands with other content."""
-COMPACT_PARTS = 16
-PARTS = "parts"
+MANY_PARTS = 16
+KEY_TYPE = "S32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,27 +52,143 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Ledger:
-    """The rows of a destination in `folder/parts`; of several rows of one source file the last one counts."""
+    """The rows below `folder` of a store; of several rows of one source file the last one counts."""
 
-    folder: Path
+    store: FolderStore
+    folder: str
 
-    @cached_property
-    def _store(self) -> FolderStore:
-        return FolderStore(self.folder)
+    def parts(self) -> list[str]:
+        """Return the names of the parts in the order in which they were written."""
+        return sorted(f"{self.folder}/{path.name}" for path in self.store.path(self.folder).glob("*.parquet"))
 
-    def parts(self) -> list[Path]:
-        """Return the parts in the order in which they were written."""
-        return sorted((self.folder / PARTS).glob("*.parquet"))
+    def add(self, draft: str) -> None:
+        """Make a file of rows the next part."""
+        parts = self.parts()
+        name = f"{self.folder}/{int(Path(parts[-1]).stem) + 1 if parts else 0:08d}.parquet"
+        self.store.rename(draft, name)
+        self.store.sync([name])
 
-    def append(self, draft: Path) -> None:
-        """Make a Parquet file of rows, written by `write_rows`, the next part."""
-        raise NotImplementedError
+    def read(self) -> pa.Table:
+        """Return all rows in their order."""
+        parts = (read_rows(self.store.path(part)) for part in self.parts())
+        return pa.concat_tables([SCHEMA.empty_table(), *parts])
 
-    def rows(self) -> pa.Table:
-        """Return the last row of each source file, tombstones among them."""
-        raise NotImplementedError
+    def compact(self, draft: str) -> None:
+        """Write the rows that count as one part, by way of `draft`, and drop the others."""
+        before = self.parts()
+        self.store.write(draft, to_bytes(latest(self.read())))
+        self.add(draft)
+        for part in before:
+            self.store.path(part).unlink()
 
 
-def table_of(entries: Sequence[Entry]) -> pa.Table:
+def to_table(entries: Iterable[Entry]) -> pa.Table:
     """Return rows as a table."""
     return pa.Table.from_pylist([asdict(entry) for entry in entries], schema=SCHEMA)
+
+
+def to_bytes(rows: pa.Table) -> bytes:
+    """Return rows as a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(rows, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def read_rows(path: Path) -> pa.Table:
+    """Read rows; raise EnvironmentFault for a file that is none of ours."""
+    try:
+        # Alone: a folder called "a=b" above it would become a column.
+        return pq.ParquetFile(path).read().select(SCHEMA.names).cast(SCHEMA)
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise EnvironmentFault(
+            f"the ledger part {path.name} is damaged ({type(error).__name__}): restore it from a backup, or give "
+            "a new destination"
+        ) from None
+
+
+def latest(rows: pa.Table) -> pa.Table:
+    """Return the last row of each source file, in the order in which these were written."""
+    keys = _keys(rows)[::-1]
+    return rows.take(np.sort(len(keys) - 1 - np.unique(keys, return_index=True)[1]))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What must be read, what stands, and whose source is gone.
+
+    `keys` are those of `files`, in their order; `known` is how many files were known before.
+    """
+
+    files: Sequence[SourceFile]
+    keys: NDArray[np.bytes_]
+    to_read: Sequence[SourceFile]
+    known: int
+    standing: pa.Table
+    removed: pa.Table
+
+
+def plan(files: Sequence[SourceFile], rows: pa.Table, pseudonyms: Pseudonyms) -> Plan:
+    """Decide by name, size and modification time which files must be read; `rows` are what `latest` returns."""
+    live = rows.filter(pa.compute.not_equal(rows["reason"], REMOVED))
+    keys = np.array([pseudonyms.key("file", file.name) for file in files], KEY_TYPE)
+    at, known = _find(_keys(live), keys)
+    sizes = np.array([file.size_bytes for file in files], np.int64)
+    times = np.array([file.mtime_ns for file in files], np.int64)
+    same = known.copy()
+    same[known] &= sizes[known] == live["source_size"].to_numpy()[at[known]]
+    same[known] &= times[known] == live["source_mtime_ns"].to_numpy()[at[known]]
+    stands, listed = np.zeros((2, live.num_rows), bool)
+    stands[at[same]], listed[at[known]] = True, True
+    has_output = pa.compute.not_equal(live["output"], "").to_numpy(zero_copy_only=False)
+    if (has_output & ~stands).any():
+        # What an object was in conflict with may be gone: those are looked at again.
+        stands &= pa.compute.not_equal(live["reason"], CONFLICT).to_numpy(zero_copy_only=False)
+        same[known] &= stands[at[known]]
+    return Plan(
+        files=files,
+        keys=keys,
+        to_read=[files[number] for number in np.flatnonzero(~same).tolist()],
+        known=live.num_rows,
+        standing=live.filter(pa.array(stands)),
+        removed=live.filter(pa.array(~listed)),
+    )
+
+
+class Instances:
+    """Which content stands under which SOPInstanceUID, as 64 bits of each: a clash in 10 million is one in 10^5."""
+
+    def __init__(self, outputs: Iterable[tuple[str, str]]) -> None:
+        self._known = {_instance(output): _content(sha256) for output, sha256 in outputs if output}
+
+    def claim(self, output: str, sha256: str) -> bool:
+        """Say whether an output may stand: its SOPInstanceUID is new, or has this very content."""
+        return self._known.setdefault(_instance(output), _content(sha256)) == _content(sha256)
+
+
+def pairs(rows: pa.Table) -> Iterator[tuple[str, str]]:
+    """Yield output and digest of each row, some at a time in memory."""
+    for batch in rows.select(["output", "sha256"]).to_batches(max_chunksize=65536):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _instance(output: str) -> int:
+    return int.from_bytes(blake2b(output.rpartition("/")[2].encode(), digest_size=8).digest())
+
+
+def _content(sha256: str) -> int:
+    return int(sha256[:16], 16)
+
+
+def _keys(rows: pa.Table) -> NDArray[np.bytes_]:
+    return np.asarray(rows["source_key"].to_numpy()).astype(KEY_TYPE)
+
+
+def _find(
+    known: NDArray[np.bytes_], wanted: NDArray[np.bytes_]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return where each wanted key is among the known ones, and whether it is."""
+    if not len(known):
+        return np.zeros(len(wanted), np.intp), np.zeros(len(wanted), bool)
+    order = np.argsort(known, kind="stable")
+    at = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
+    return at, known[at] == wanted

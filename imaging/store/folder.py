@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,11 @@ class FolderStore:
         """Return the bytes of an object."""
         return self.path(name).read_bytes()
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write an object whole, or leave nothing visible."""
+    def write(self, name: str, content: bytes | memoryview, *, sync_folder: bool = True) -> None:
+        """Write an object whole, or leave nothing visible.
+
+        Without `sync_folder` its name may be lost with the power; `sync` many names at once later.
+        """
         target = self.path(name)
         with _disk_faults(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +50,21 @@ class FolderStore:
                 Path(draft).replace(target)
             finally:
                 Path(draft).unlink(missing_ok=True)
-            _sync_folder(target.parent)
+            if sync_folder:
+                _sync_folder(target.parent)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give an object another name, in place of what had it; `sync` makes it last."""
+        target = self.path(new)
+        with _disk_faults(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.path(name).replace(target)
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Make the names of objects, and those of all folders above them, last through a loss of power."""
+        for folder in {folder for name in names for folder in Path(name).parents}:
+            if self.path(str(folder)).is_dir():
+                _sync_folder(self.path(str(folder)))
 
     def pointer(self, name: str) -> str | None:
         """Return what a pointer points at, or None where it was never set."""
