@@ -1,19 +1,147 @@
 """Owns the way of many items through workers, hundreds at a time: on Ray, or in this process where they are few."""
 
+import json
+import logging
+import os
+import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import Any, TypeVar
 
-CHUNK_ITEMS = 256
-T = TypeVar("T")
+from imaging.errors import EnvironmentFault, RadloopError
 
-Opened = AbstractContextManager[Callable[[Sequence[Any]], Any]]
-Factory = Callable[[Mapping[str, Any]], Opened]
-"""What "package.module:name" must name: given the order, it opens what a worker needs and yields what does a chunk."""
+CHUNK_ITEMS = 256
+PIECES = 8
+"""Where there is one chunk it is done in so many pieces, so that progress is seen."""
+AHEAD = 2
+"""Chunks begun per core: one that is worked on and one that waits."""
+RETRIES = 3
+"""How often a chunk is tried again when the process that works on it dies."""
+STORE_BYTES = 128 << 20
+"""Ray's store of objects holds names and rows alone; its default is a third of the memory."""
+
+T = TypeVar("T")
+Do = Callable[[Sequence[Any]], Any]
+Factory = Callable[[Mapping[str, Any]], AbstractContextManager[Do]]
+"""What "package.module:name" names: given the order, it opens what a worker needs and yields what does a chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a chunk could not be done: an error meant for a person, or the place in the code of one that is not."""
+
+    error: RadloopError
 
 
 def run_chunks(
-    factory: str, order: Mapping[str, Any], items: Sequence[T]
+    factory: str, order: Mapping[str, Any], items: Sequence[T], chunk_items: int = CHUNK_ITEMS
 ) -> Iterator[tuple[Sequence[T], Any]]:
-    """Yield each chunk of the items with its result, in their order, while later ones are worked on."""
-    raise NotImplementedError
+    """Yield each chunk of the items with its result, in their order, while later ones are worked on.
+
+    `order` is what JSON knows; to it comes `cores`, how many a worker may use. Only so many chunks are begun as keep
+    the workers busy. Workers write what is large themselves: results travel. RadloopError: as a worker raised it;
+    EnvironmentFault: a chunk has lost its worker again and again.
+    """
+    if len(items) > chunk_items:
+        yield from _on_ray(factory, order, _cut(items, chunk_items))
+    elif items:
+        with _open(factory, {**order, "cores": cores()}) as do:
+            for chunk in _cut(items, max(1, chunk_items // PIECES)):
+                yield chunk, do(chunk)
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _on_ray(
+    factory: str, order: Mapping[str, Any], chunks: Iterator[Sequence[T]]
+) -> Iterator[tuple[Sequence[T], Any]]:
+    import ray
+
+    text = json.dumps({**order, "cores": 1})
+    with _ray():
+        remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_do_chunk)
+        room = AHEAD * int(ray.cluster_resources().get("CPU", 1))
+        begun: deque[tuple[Sequence[T], Any]] = deque()
+        try:
+            for chunk in chunks:
+                begun.append((chunk, remote.remote(factory, text, chunk)))
+                if len(begun) >= room:
+                    yield _result(*begun.popleft())
+            while begun:
+                yield _result(*begun.popleft())
+        finally:
+            for _, reference in begun:
+                ray.cancel(reference, force=True)
+
+
+def _result(chunk: Sequence[T], reference: Any) -> tuple[Sequence[T], Any]:
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        result = ray.get(reference)
+    except RayError as error:
+        raise EnvironmentFault(
+            f"a chunk has lost its worker {RETRIES + 1} times ({type(error).__name__}): is there memory enough? "
+            "Run again: what is done is done"
+        ) from None
+    if isinstance(result, Failure):
+        raise result.error
+    return chunk, result
+
+
+def _do_chunk(factory: str, order: str, chunk: Sequence[Any]) -> Any:
+    """Do a chunk in a worker of Ray; errors are returned, since Ray's own way prints them with all that they quote."""
+    try:
+        return _worker(factory, order)(chunk)
+    except RadloopError as error:
+        return Failure(error)
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{type(error).__name__} in {at.name}, line {at.lineno}"
+        return Failure(EnvironmentFault(f"a worker failed: {place}; run again, and if it stays tell us"))
+
+
+@cache
+def _worker(factory: str, order: str) -> Do:
+    """Open what a worker needs, once in its life; it ends with the process."""
+    return ExitStack().enter_context(_open(factory, json.loads(order)))
+
+
+def _open(factory: str, order: Mapping[str, Any]) -> AbstractContextManager[Do]:
+    module, _, name = factory.partition(":")
+    made: Factory = getattr(import_module(module), name)
+    return made(order)
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """Start Ray in this process for the time of the block; one that is there is used and left alone."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(
+        address="local",
+        num_cpus=cores(),
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,152 @@
+"""Chunks go through workers and come back in order, here or on Ray, and a lost worker costs its chunk alone."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from imaging.errors import EnvironmentFault, UserFault
+from tasks.chunks import CHUNK_ITEMS, cores, run_chunks
+
+DOUBLE = "tests.test_chunks:doubling"
+FAILING = "tests.test_chunks:failing"
+
+
+@contextmanager
+def doubling(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[int]], Any]]:
+    """Leave a note of who works, in a folder; then double."""
+
+    def do(chunk: Sequence[int]) -> Any:
+        note = Path(order["folder"]) / f"{chunk[0]:04d}-{os.getpid()}-{time.monotonic_ns()}"
+        note.write_text(str(order["cores"]))
+        time.sleep(order.get("sleep_s", 0))
+        return [2 * item for item in chunk]
+
+    yield do
+
+
+@contextmanager
+def failing(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[int]], Any]]:
+    """Fail in the way that the order asks for."""
+
+    def do(chunk: Sequence[int]) -> Any:
+        if order["how"] == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise {"user": UserFault("no such place"), "bug": ValueError("MUSTERMANN^ERIKA")}[order["how"]]
+
+    yield do
+
+
+@pytest.fixture
+def order(tmp_path: Path, environment: None) -> dict[str, Any]:
+    return {"folder": str(tmp_path)}
+
+
+def notes(order: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Return (first item, process) of each beginning of a chunk, in time."""
+    names = sorted(
+        (path.name.split("-") for path in Path(order["folder"]).iterdir()), key=lambda name: name[2]
+    )
+    return [(int(first), int(process)) for first, process, _ in names]
+
+
+def flat(results: Iterator[tuple[Sequence[int], Any]]) -> tuple[list[int], list[int]]:
+    both = list(results)
+    return [item for chunk, _ in both for item in chunk], [item for _, done in both for item in done]
+
+
+def test_no_items_open_no_worker(order: dict[str, Any]) -> None:
+    assert list(run_chunks("tests.test_chunks:none_such", order, [])) == []
+
+
+def test_few_items_are_worked_on_in_this_process_with_all_its_cores(order: dict[str, Any]) -> None:
+    assert flat(run_chunks(DOUBLE, order, range(100))) == ([*range(100)], [*range(0, 200, 2)])
+    assert {process for _, process in notes(order)} == {os.getpid()}
+    assert {path.read_text() for path in Path(order["folder"]).iterdir()} == {str(cores())}
+
+
+def test_few_items_are_told_piece_by_piece(order: dict[str, Any]) -> None:
+    assert [len(chunk) for chunk, _ in run_chunks(DOUBLE, order, range(CHUNK_ITEMS))] == [32] * 8
+
+
+def test_an_error_here_is_what_was_raised(order: dict[str, Any]) -> None:
+    with pytest.raises(UserFault, match="no such place"):
+        list(run_chunks(FAILING, {"how": "user"}, [1]))
+
+
+@pytest.mark.slow
+def test_ray_is_started_for_the_time_of_the_work_alone(order: dict[str, Any]) -> None:
+    import ray
+
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    assert flat(run_chunks(DOUBLE, order, range(20), 10))[1] == [*range(0, 40, 2)]
+    assert not ray.is_initialized()
+    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+
+
+@pytest.fixture(scope="module")
+def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Start Ray once for these tests; that it is started and ended where there is none has a test of its own."""
+    import ray
+
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_ray")
+class TestOnRay:
+    def test_many_items_come_back_in_their_order(self, order: dict[str, Any]) -> None:
+        assert flat(run_chunks(DOUBLE, order, range(100), 10)) == ([*range(100)], [*range(0, 200, 2)])
+
+    def test_many_items_are_worked_on_elsewhere(self, order: dict[str, Any]) -> None:
+        flat(run_chunks(DOUBLE, order, range(100), 10))
+        assert os.getpid() not in {process for _, process in notes(order)}
+
+    def test_no_more_is_begun_than_keeps_the_workers_busy(self, order: dict[str, Any]) -> None:
+        results = run_chunks(DOUBLE, order, range(100), 10)
+        next(results)
+        time.sleep(1.0)
+        assert len(notes(order)) <= 5
+        results.close()  # type: ignore[attr-defined]
+
+    def test_a_killed_worker_costs_its_chunk_alone(self, order: dict[str, Any]) -> None:
+        victims: list[int] = []
+
+        def kill_one() -> None:
+            while not (seen := notes(order)):
+                time.sleep(0.02)
+            victims.append(seen[-1][1])
+            os.kill(seen[-1][1], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        found = flat(run_chunks(DOUBLE, {**order, "sleep_s": 0.3}, range(60), 10))
+        killer.join()
+        begun = [first for first, _ in notes(order)]
+        assert found == ([*range(60)], [*range(0, 120, 2)])
+        assert 6 < len(begun) <= 8
+        assert not psutil.pid_exists(victims[0])
+
+    def test_a_chunk_that_kills_every_worker_is_an_environment_fault(self, order: dict[str, Any]) -> None:
+        with pytest.raises(EnvironmentFault, match=r"lost its worker 4 times.*memory"):
+            list(run_chunks(FAILING, {"how": "die"}, range(20), 10))
+
+    def test_an_error_for_a_person_arrives_as_it_was_raised(self, order: dict[str, Any]) -> None:
+        with pytest.raises(UserFault, match=r"^no such place$"):
+            list(run_chunks(FAILING, {"how": "user"}, range(20), 10))
+
+    def test_any_other_error_is_told_without_what_it_quotes(self, order: dict[str, Any]) -> None:
+        with pytest.raises(EnvironmentFault, match="ValueError in do, line") as caught:
+            list(run_chunks(FAILING, {"how": "bug"}, range(20), 10))
+        assert "MUSTERMANN" not in str(caught.value)
