@@ -1,14 +1,155 @@
 """Owns the way from one parsed DICOM object to the same object without what identifies a patient."""
 
-from pydicom.dataset import Dataset
+from collections.abc import Iterator
+from dataclasses import replace
 
+from pydicom.charset import convert_encodings
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from imaging.deidentify.case import CHARACTER_SET, Case, Place, canonical
+from imaging.deidentify.charsets import is_known
+from imaging.deidentify.documents import check_class
+from imaging.deidentify.identifiers import collect
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pixel_data import clean_pixel_data
+from imaging.deidentify.private import kept_private
 from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.deidentify.raw import Element, make_raw, raw_bytes
+from imaging.deidentify.rules import CONCRETE, PATIENT_ID, PIXELS, TEXT, Rule, rules_for
+from imaging.deidentify.statement import state
+from imaging.deidentify.text import TextCleaner
+from imaging.deidentify.values import WIDTHS, treated
+from imaging.dicom.elements import UNDEFINED
+from imaging.dicom.parse import reading
+from imaging.errors import DataFault
+
+IDENTIFIERS = {
+    "SOPInstanceUID": 0x00080018,
+    "StudyInstanceUID": 0x0020000D,
+    "SeriesInstanceUID": 0x0020000E,
+    "PatientID": PATIENT_ID,
+}
 
 
 def scrub(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) -> Dataset:
-    """Return the data set de-identified by the Basic Profile and the options (PS3.15 annex E); it may be the same one.
+    """Return the data set de-identified by the Basic Profile and the options (PS3.15 annex E).
 
-    The data set is one that `parse` returned. Raises DataFault: "missing-identifier", "document", "unsupported".
+    The data set is one that `parse` returned; it must not be used any more. What cannot be read is left out, and what
+    the data dictionary does not know. Raises DataFault: "missing-identifier", "document", "unsupported", "unreadable".
     """
-    raise NotImplementedError
+    with reading("unreadable"):
+        check_class(dataset, options)
+        case, place = _begin(dataset, options, pseudonyms)
+        found = {element.tag: element for element in _elements(case, place, dataset)}
+        clean_pixel_data(case, dataset, found)
+        state(case, found)
+        return _finish(case, place, dataset, found)
+
+
+def _begin(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) -> tuple[Case, Place]:
+    """Look at the whole object before anything of it changes."""
+    rule_of, syntax = rules_for(options), dataset.file_meta.TransferSyntaxUID
+    place = Place(patient="").reading(dataset)
+    told = {name: place.text(dataset, tag) for name, tag in IDENTIFIERS.items()}
+    for name, text in told.items():
+        if not text:
+            raise DataFault("missing-identifier", f"{name} is missing or empty")
+    # What an option keeps is no secret, and text may speak of it.
+    hidden = [one for one in collect(dataset) if one.kind != "text" and not _stays(rule_of(one.tag))]
+    case = Case(
+        options=options,
+        pseudonyms=pseudonyms,
+        rule_of=rule_of,
+        cleaner=TextCleaner(hidden),
+        days=pseudonyms.shift_days(canonical(told["PatientID"], options)),
+        implicit=syntax == ImplicitVRLittleEndian,
+        little=syntax != ExplicitVRBigEndian,
+    )
+    return case, replace(place, patient=case.patient_id(told["PatientID"]))
+
+
+def _stays(rule: Rule) -> bool:
+    return rule.how in ("keep", "clean", "age")
+
+
+def _elements(case: Case, place: Place, dataset: Dataset) -> Iterator[Element]:
+    """Yield what stays of the elements of a data set or an item."""
+    for tag, element in list(dataset.items()):
+        rule = case.rule_of(int(tag))
+        if rule.how == "remove" or tag == CHARACTER_SET or (place.depth and tag in PIXELS):
+            continue
+        kept = _element(case, place, dataset, element, rule)
+        if kept is not None:
+            yield kept
+    if case.options.safe_private:
+        yield from kept_private(case, place, dataset)
+
+
+def _element(case: Case, place: Place, dataset: Dataset, element: Element, rule: Rule) -> Element | None:
+    tag, vr = int(element.tag), _vr(element.VR, rule)
+    if rule.vrs[0] == "SQ":
+        return _sequence(case, place, dataset, element, rule) if vr else None
+    if tag in PIXELS:
+        return element if vr else None
+    raw = None
+    if vr and _is_readable(case, element, vr):
+        raw = raw_bytes(element, place.terms, little=case.little)
+    vr = vr or rule.vrs[0]
+    value = treated(case, place, tag, vr, rule, raw)
+    return None if value is None else make_raw(tag, vr, value, implicit=case.implicit, little=case.little)
+
+
+def _vr(told: str | None, rule: Rule) -> str | None:
+    """Return the VR of an element as the dictionary has it, None where the file says another."""
+    if told is None or told == "UN" or told in CONCRETE:
+        return rule.vrs[0]
+    if told in rule.vrs:
+        return told
+    return rule.vrs[0] if told in TEXT and rule.vrs[0] in TEXT else None
+
+
+def _is_readable(case: Case, element: Element, vr: str) -> bool:
+    """Tell whether the bytes are one value, in the byte order of what is written."""
+    if not isinstance(element, RawDataElement):
+        return True
+    return element.length != UNDEFINED and (element.is_little_endian == case.little or vr not in WIDTHS)
+
+
+def _sequence(case: Case, place: Place, dataset: Dataset, element: Element, rule: Rule) -> Element | None:
+    """Return a sequence with what stays of its items; one of unknown VR goes where it cannot be parsed."""
+    items: list[Dataset] = []
+    if rule.how in ("items", "masked items"):
+        try:
+            before = list(dataset[element.tag].value or ())
+        except Exception:
+            if element.VR != "UN":
+                raise
+            return None
+        items = [_item(case, place, item, masks=rule.how == "masked items") for item in before]
+    return DataElement(element.tag, "SQ", Sequence(items))
+
+
+def _item(case: Case, place: Place, item: Dataset, *, masks: bool) -> Dataset:
+    inner = place.inside(item, case, masks=masks)
+    made = Dataset({element.tag: element for element in _elements(case, inner, item)})
+    made.set_original_encoding(case.implicit, case.little, "iso8859")
+    return made
+
+
+def _finish(case: Case, place: Place, dataset: Dataset, found: dict[BaseTag, Element]) -> Dataset:
+    """Return the new data set: in UTF-8 where ASCII is not enough, with nothing of the old file meta group."""
+    terms = ("ISO_IR 192",) if case.charset.beyond_ascii else place.terms
+    if any(terms) and is_known(terms):
+        value = "\\".join(terms).encode()
+        element = make_raw(CHARACTER_SET, "CS", value, implicit=case.implicit, little=case.little)
+        found[element.tag] = element
+    encodings = convert_encodings(list(terms)) if is_known(terms) else "iso8859"
+    made = Dataset(found, parent_encoding=encodings)
+    made.set_original_encoding(case.implicit, case.little, encodings)
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    return made

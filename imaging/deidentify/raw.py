@@ -1,0 +1,44 @@
+"""Owns the bytes of elements: those of the file where nobody converted them, else those that pydicom would write."""
+
+from typing import Any, cast
+
+from pydicom.charset import convert_encodings
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import writers
+from pydicom.tag import BaseTag
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, VR
+
+Element = DataElement | RawDataElement
+ZERO_PADDED = frozenset({"UI", "OB", "OW", "OF", "OD", "OL", "OV", "UN"})
+
+
+def raw_bytes(element: Element | None, terms: tuple[str, ...] = (), *, little: bool = True) -> bytes:
+    """Return an element's value in bytes, text in the character set that `terms` name; a sequence has none."""
+    if element is None or element.VR == "SQ" or element.value is None:
+        return b""
+    if isinstance(element.value, bytes):
+        return element.value
+    return _written(cast(DataElement, element), terms, little)
+
+
+def _written(element: DataElement, terms: tuple[str, ...], little: bool) -> bytes:
+    if element.is_empty:
+        return b""
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = little, False
+    function, code = cast(tuple[Any, str | None], writers[VR(element.VR)])
+    if element.VR in CUSTOMIZABLE_CHARSET_VR:
+        function(buffer, element, encodings=convert_encodings(list(terms)))
+    elif code is not None:
+        function(buffer, element, code)
+    else:
+        function(buffer, element)
+    return buffer.getvalue()
+
+
+def make_raw(tag: int, vr: str, value: bytes, *, implicit: bool, little: bool) -> RawDataElement:
+    """Return an element of bytes, padded to an even length as its VR wants it (PS3.5 6.2)."""
+    if len(value) % 2:
+        value += b"\0" if vr in ZERO_PADDED else b" "
+    return RawDataElement(BaseTag(tag), vr, len(value), value, 0, implicit, little)
