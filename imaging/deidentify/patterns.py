@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
-from imaging.deidentify.identifiers import Identifier, Kind, spellings
+from imaging.deidentify.identifiers import Identifier, spellings
+from imaging.deidentify.kinds import Kind
 from imaging.deidentify.pseudonyms import is_standard_uid
 
 Strength = Literal["weak", "plain", "sure"]

@@ -1,6 +1,6 @@
 """Owns which values of an original must be gone from its output: all that identify, but those its options keep."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom.charset import convert_encodings
@@ -12,7 +12,7 @@ from imaging.deidentify.identifiers import Identifier, collect
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.patterns import counts
 from imaging.deidentify.profile import Profile, load_profile
-from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.deidentify.pseudonyms import Pseudonyms, canonical_patient_id
 from imaging.deidentify.safe_private import is_safe
 from imaging.dicom.parse import reading
 
@@ -36,7 +36,7 @@ def sought(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms)
     with reading("unreadable"):
         found = collect(dataset)
         kept, cleaned = kept_values(dataset, options, load_profile())
-        shifted = _shifted(dataset, found, pseudonyms) if options.dates == "shift" else frozenset()
+        shifted = _shifted(dataset, found, options, pseudonyms)
         charsets = convert_encodings(dataset.get("SpecificCharacterSet") or None)
     blob = "\0".join(cleaned)
 
@@ -87,8 +87,15 @@ def _texts(value: object) -> Iterator[str]:
     return (str(one).strip().casefold() for one in values if one)
 
 
-def _shifted(dataset: Dataset, found: tuple[Identifier, ...], pseudonyms: Pseudonyms) -> frozenset[str]:
+def _shifted(
+    dataset: Dataset, found: Sequence[Identifier], options: DeidentifyOptions, pseudonyms: Pseudonyms
+) -> frozenset[str]:
     """Return the dates of the output, of which one may be another one's original."""
-    days = pseudonyms.shift_days(str(dataset.get("PatientID", "")))
+    if options.dates != "shift":
+        return frozenset()
+    patient = str(dataset.get("PatientID", ""))
+    days = pseudonyms.shift_days(
+        canonical_patient_id(patient) if options.patient_variants == "join" else patient
+    )
     moved = (shift_da(one.value.strip()[:8], days) for one in found if one.kind == "date")
     return frozenset(date for date in moved if date)
