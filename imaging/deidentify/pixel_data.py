@@ -78,7 +78,9 @@ def _is_encapsulated(element: Element) -> bool:
 def _native(value: bytes, layout: Layout, *, floating: bool, little: bool) -> bytes:
     """Return native pixel data without what lies behind the last frame and outside BitsStored (PS3.5 8.1.1)."""
     size = (layout.frame_bits * layout.frames + 7) // 8
-    value = value if len(value) == size else value[:size]
+    # Of words whose more significant byte comes first, the padding of an odd length is the last byte but one.
+    size += size % 2
+    value = value if len(value) <= size else value[:size]
     if floating or layout.bits_stored == layout.bits_allocated or layout.bits_allocated not in NATIVE_BITS:
         return value
     width = layout.bits_allocated // 8

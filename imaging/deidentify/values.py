@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from imaging.deidentify.case import Case, Place
+from imaging.deidentify.closed import CLOSED
 from imaging.deidentify.dates import cap_age, shift_da, shift_dt
 from imaging.deidentify.dummies import dummy
 from imaging.deidentify.rules import BULK, How, Rule
@@ -18,19 +19,10 @@ FORMS = {
     "TM": re.compile(rb"(\d\d(:?\d\d(:?\d\d(\.\d{1,6})?)?)?[ \0]*(\\|$))*"),
     "UI": re.compile(rb"[0-9.\\]*[ \0]*"),
 }
+TIME_ZONE, ZONE = 0x00080201, re.compile(rb"[+-]\d{4} ?")
 LONG_NUMBER = re.compile(rb"(?<![0-9.])[0-9]{6,}(?![0-9.])")
 """Shorter numbers mean too many things to be somebody's."""
 SEARCHED_BYTES = 2**20
-CLOSED = {
-    0x00080008: frozenset(
-        {"ORIGINAL", "DERIVED", "MIXED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "VOLUME"}
-    ),
-    0x00280004: frozenset({"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422"}),
-    0x00281056: frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"}),
-    0x00185100: frozenset({"HFS", "HFP", "FFS", "FFP", "HFDR", "HFDL", "FFDR", "FFDL"}),
-}
-"""Words that make the image what it is, and stay though a patient were called so."""
-
 Treat = Callable[[Case, Place, int, str, bytes], bytes | None]
 
 
@@ -66,16 +58,19 @@ def _keep(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | No
 def _clean(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | None:
     if vr in ("DS", "IS"):
         return _number(case, raw)
-    if place.masked and vr != "CS":
+    if (place.masked and vr != "CS") or (tag == TIME_ZONE and not ZONE.fullmatch(raw)):
         return None
+    # Only text is written in the Specific Character Set (PS3.5 6.1.2.3).
     text = place.decode(raw) if vr not in ("CS", "AE") or raw.isascii() else None
-    if text is None:
-        return None
+    return None if text is None else _without_identifiers(case, tag, raw, text)
+
+
+def _without_identifiers(case: Case, tag: int, raw: bytes, text: str) -> bytes | None:
     if tag in CLOSED:
         return _words(case, text.split("\\"), CLOSED[tag])
-    if not case.cleaner.found_in(text):
-        return raw if raw.isascii() and b"\x1b" not in raw else case.charset.encode(text)
-    return case.charset.encode(case.cleaner.clean(text).strip()) or None
+    if case.cleaner.found_in(text):
+        return case.charset.encode(case.cleaner.clean(text).strip()) or None
+    return raw if raw.isascii() and b"\x1b" not in raw else case.charset.encode(text)
 
 
 def _words(case: Case, words: list[str], closed: frozenset[str]) -> bytes:

@@ -1,0 +1,57 @@
+"""Owns what the tests of de-identification share: a slice of a patient, the key, and short words for what comes out."""
+
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian
+
+from imaging.deidentify.engine import scrub
+from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.deidentify.written import write_object
+from imaging.dicom.parse import parse
+from imaging.errors import DataFault
+from tests.dicom_objects import dataset as image
+from tests.dicom_objects import file_bytes, ramp
+
+KEY = Pseudonyms(b"k" * 32)
+STRICT = DeidentifyOptions(dates="remove")
+LOOSE = DeidentifyOptions(
+    patient_characteristics=True,
+    device_identity=True,
+    uids=True,
+    safe_private=True,
+    descriptors=True,
+    graphics=True,
+    structured=True,
+)
+
+
+def clean(data: bytes, **options: Any) -> bytes:
+    return write_object(scrub(parse(data), DeidentifyOptions(**options), KEY))
+
+
+def scrubbed(made: Dataset, syntax: str = ExplicitVRLittleEndian, **options: Any) -> Dataset:
+    """Return what comes out of a data set that was written and read."""
+    return pydicom.dcmread(BytesIO(clean(file_bytes(made, syntax), **options)))
+
+
+def slice_of(**changes: Any) -> Dataset:
+    return image(ramp((8, 8), np.uint16), **{"PatientName": "Doe^Johanna", "PatientID": "4711-42"} | changes)
+
+
+def fault(data: bytes, **options: Any) -> DataFault:
+    with pytest.raises(DataFault) as caught:
+        clean(data, **options)
+    return caught.value
+
+
+def raw_of(data: bytes, keyword: str) -> bytes | None:
+    held = parse(data).get_item(keyword)
+    assert isinstance(held, RawDataElement)
+    return held.value
