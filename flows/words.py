@@ -30,6 +30,7 @@ def ingest_words(outcome: IngestOutcome) -> str:
         table(("split", "label", "images", "patients"), counts),
         table(("not taken in", "files", "why"), refused) if refused else "",
         _label_troubles(outcome),
+        _variants(outcome),
         f"Original names of all of these: `{outcome.problems_file}` (readable by you alone)"
         if outcome.problems_file
         else "",
@@ -115,3 +116,16 @@ def _label_troubles(outcome: IngestOutcome) -> str:
         ("images with two different labels", outcome.images_in_conflict),
     ]
     return table(("labels", "count"), rows) if any(count for _, count in rows) else ""
+
+
+def _variants(outcome: IngestOutcome) -> str:
+    """Tell of PatientIDs such as 00123 and 123."""
+    if not outcome.patient_variants:
+        return ""
+    count = f"**Patients**: {outcome.patient_variants} PatientIDs differ from another in zeros, case or blanks alone"
+    if outcome.variant_policy == "join":
+        return f"{count} and were joined with it."
+    return (
+        f"{count}; they count as patients of their own. Where they are not, the same patient may be trained on and "
+        "tested on: start a new dataset with another --name and patient_variants: join."
+    )

@@ -6,6 +6,7 @@ from functools import cache
 
 from pydicom.uid import UID, AllTransferSyntaxes
 
+from imaging.deidentify.pseudonyms import canonical_patient_id
 from imaging.dicom.attributes import Attributes, Value, first, text, whole
 from imaging.dicom.header import CODE_FORM
 from imaging.dicom.volume import stack
@@ -38,6 +39,8 @@ class Overview:
     files: int = 0
     size_bytes: int = 0
     patients: int = 0
+    patient_variants: int = 0
+    """PatientIDs that differ from another in zeros, case or blanks alone."""
     studies: int = 0
     series: int = 0
     frames: int = 0
@@ -124,6 +127,7 @@ class Tally:
             files=self.files,
             size_bytes=self.size_bytes,
             patients=len(self.patients - {""}),
+            patient_variants=_variants(self.patients - {""}),
             studies=len(self.studies - {""}),
             series=len(self.series),
             frames=self.frames,
@@ -131,6 +135,11 @@ class Tally:
             findings=findings,
             **self.counts,
         )
+
+
+def _variants(patients: set[str]) -> int:
+    counts = Counter(map(canonical_patient_id, patients))
+    return sum(count for count in counts.values() if count > 1)
 
 
 @cache

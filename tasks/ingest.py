@@ -3,8 +3,8 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefect import task
@@ -17,8 +17,9 @@ from imaging.dataset.publish import Recipe, build_version, publish
 from imaging.dataset.quarantine import IGNORED
 from imaging.dataset.scan import ScanPlan, plan
 from imaging.dataset.trainable import check_trainable
+from imaging.dataset.variants import own_and_shared, patient_variants
 from imaging.dataset.version import DatasetVersion, newest_version, reasons
-from imaging.deidentify.pseudonyms import Pseudonyms, load_pseudonyms
+from imaging.deidentify.pseudonyms import Pseudonyms, VariantPolicy
 from imaging.errors import UserFault
 from imaging.formats.glance import FUNCTION as GLANCE
 from imaging.formats.series import DROP_SLICE, DROP_STUDY
@@ -72,6 +73,8 @@ class IngestOutcome:
     images_without_label: int
     images_in_conflict: int
     problems_file: str | None
+    patient_variants: int = 0
+    variant_policy: VariantPolicy = "report"
 
 
 @task(name="list source", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -79,7 +82,7 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
     """Open the source and the label table, list the files, and decide which are new."""
     source = check_input(request)
     spec = request.preprocess or source.default_spec()
-    pseudonyms = load_pseudonyms(settings.private / "pseudonym.key")
+    pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
     labels = _labels(request, pseudonyms)
     bad_slice = request.bad_slice or (DROP_STUDY if spec.kind == "volume" else DROP_SLICE)
     if spec.kind == "volume":
@@ -131,6 +134,7 @@ def publish_version(
         shares=request.splits.shares,
         labels=job.labels,
         positive=request.positive,
+        patient_variants=job.pseudonyms.patient_variants,
     )
     splits = job.previous.splits() if job.previous else {}
     version = build_version(settings.folder_store, recipe, examples, refusals, splits)
@@ -166,15 +170,27 @@ def write_problems(job: IngestJob, version: DatasetVersion, folder: Path) -> Pat
         if example.object_key in without | disputed:
             reason = "no-label" if example.object_key in without else "two-labels"
             rows.append(("image", names.get(example.source_key, "?"), reason, ""))
+    rows += _variant_rows(version, names)
     rows += [("label line", str(line), "names-no-image", "") for line in report.lines_without_image]
     rows += [("label line", str(line), "two-labels", "") for line in report.lines_in_conflict]
     if not rows:
         return None
+    # There is none yet where the key is a secret of the environment.
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"problems-{job.dataset}.csv"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         csv.writer(file).writerows([("what", "where", "reason", "detail"), *rows])
     return path
+
+
+def _variant_rows(version: DatasetVersion, names: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield a file of each PatientID that has variants; the detail says which belong together."""
+    unseen = dict(patient_variants(version))
+    for example in version.examples() if unseen else ():
+        own, shared = own_and_shared(version, example.patient_key, example.patient_variant)
+        if unseen.pop(own, None):
+            yield "patient", names.get(example.source_key, "?"), "patient-variant", f"patient {shared[:12]}"
 
 
 def _outcome(job: IngestJob, version: DatasetVersion, changed: bool, problems: Path | None) -> IngestOutcome:
@@ -196,4 +212,6 @@ def _outcome(job: IngestJob, version: DatasetVersion, changed: bool, problems: P
         images_without_label=len(report.images_without_label),
         images_in_conflict=len(report.images_in_conflict),
         problems_file=str(problems) if problems else None,
+        patient_variants=len(patient_variants(version)),
+        variant_policy=version.head.patient_variants,
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from imaging.dataset.split import SplitConfig
+from imaging.deidentify.pseudonyms import VariantPolicy
 from imaging.preprocess import PreprocessSpec
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
@@ -52,6 +53,12 @@ class IngestRequest(Request):
         None,
         title="Bad slice",
         description="What a bad slice costs: itself or its study. Default: for volumes the study, else itself.",
+    )
+    patient_variants: VariantPolicy = Field(
+        "report",
+        title="Variants of a PatientID",
+        description="What '00123', '123' and '123 ' of one archive are: patients of their own that are reported as "
+        "perhaps one, or joined to one. It holds for the life of a dataset.",
     )
     splits: SplitConfig = Field(SplitConfig(), title="Splits", description="Shares of patients.")
 

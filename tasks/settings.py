@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from imaging.deidentify.pseudonyms import Pseudonyms, load_pseudonyms
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.folder import FolderStore
 from tasks.running import running_stack
@@ -21,6 +22,11 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".radloop"), description="Folder of everything that the embedded default keeps.")
     store: str | None = Field(
         None, description="Store of shards, manifests and checkpoints; default HOME/store."
+    )
+    key: SecretStr | None = Field(
+        None,
+        description="Key of the pseudonyms, 64 hex digits; default: HOME/private/pseudonym.key, made once. "
+        "Keep a copy: another key makes every known patient a new one, so it needs new datasets.",
     )
     artifacts: str | None = Field(None, description="Artifact location of new MLflow experiments.")
     ray_address: str | None = Field(None, description="Jobs API of a Ray cluster, http://host:8265.")
@@ -50,6 +56,12 @@ class Settings(BaseSettings):
     def private(self) -> Path:
         """The folder that never leaves ingest: the key, and lists with original names."""
         return self.folder / "private"
+
+    def pseudonyms(self) -> Pseudonyms:
+        """Return the pseudonyms under the key of this home, which is made where there is none."""
+        # An empty secret is a wrong one, and no reason to make a key.
+        secret = None if self.key is None else self.key.get_secret_value()
+        return load_pseudonyms(self.private / "pseudonym.key", secret)
 
     @property
     def tracking_uri(self) -> str:

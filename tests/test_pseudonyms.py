@@ -5,11 +5,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.uid import UID, UID_dictionary
 
-from imaging.deidentify.pseudonyms import DIGITS, KEY_BYTES, Level, Pseudonyms, load_pseudonyms
+from imaging.deidentify.pseudonyms import (
+    DIGITS,
+    FARTHEST_DAYS,
+    KEY_BYTES,
+    NEAREST_DAYS,
+    Level,
+    Pseudonyms,
+    canonical_patient_id,
+    is_standard_uid,
+    load_pseudonyms,
+)
 from imaging.errors import EnvironmentFault
 
 NAMES = Pseudonyms(b"k" * KEY_BYTES)
+JOINED = Pseudonyms(b"k" * KEY_BYTES, patient_variants="join")
+VARIANTS = ("00123", "123", "123 ", " 00123", "１２３", "123\0", "0123.", "-123")
 
 
 def test_the_same_identifier_is_the_same_pseudonym() -> None:
@@ -93,3 +108,106 @@ def test_those_that_start_together_share_one_key(tmp_path: Path) -> None:
 def test_a_file_name_that_is_not_utf8_has_a_pseudonym() -> None:
     name = os.fsdecode(b"M\xfcller/IM1")
     assert Pseudonyms(bytes(32)).key("file", name) != Pseudonyms(bytes(32)).key("file", "Muller/IM1")
+
+
+def test_a_new_uid_is_made_from_a_uuid_and_legal() -> None:
+    made = NAMES.uid("1.2.840.113619.2.55.3")
+    assert made.startswith("2.25.")
+    assert UID(made).is_valid
+    assert int(made.removeprefix("2.25.")) < 2**128
+
+
+def test_the_same_uid_is_the_same_new_one_whatever_pads_it() -> None:
+    assert len({NAMES.uid(text) for text in ("1.2.3", "1.2.3\0", "1.2.3 ")}) == 1
+
+
+def test_uids_and_keys_give_different_new_ones() -> None:
+    assert len({NAMES.uid("1.2.3"), NAMES.uid("1.2.4"), Pseudonyms(b"j" * KEY_BYTES).uid("1.2.3")}) == 3
+
+
+def test_no_uid_where_there_was_none() -> None:
+    assert NAMES.uid(" ") == ""
+
+
+def test_every_uid_that_the_standard_registers_stays() -> None:
+    registered = [uid for uid in UID_dictionary if uid.startswith("1.2.840.10008.")]
+    assert len(registered) > 400
+    assert all(NAMES.uid(uid) == uid and is_standard_uid(uid) for uid in registered)
+
+
+@pytest.mark.parametrize(
+    "uid", ["1.2.840.10008", "1.2.840.100089.1", "1.2.840.10008.1.19640812", "1.2.840.10008.1x"]
+)
+def test_a_uid_that_only_resembles_one_of_the_standard_is_replaced(uid: str) -> None:
+    assert NAMES.uid(uid).startswith("2.25.")
+
+
+def test_a_patient_is_named_by_the_beginning_of_the_pseudonym() -> None:
+    assert NAMES.key("patient", "P1").startswith(NAMES.patient_id("P1"))
+    assert len(NAMES.patient_id("P1")) == 16
+
+
+def test_a_patient_has_one_shift_and_patients_have_many() -> None:
+    shifts = [NAMES.shift_days(f"P{number}") for number in range(2000)]
+    assert shifts[7] == NAMES.shift_days(" P7 ")
+    assert min(shifts) >= -FARTHEST_DAYS
+    assert max(shifts) <= -NEAREST_DAYS
+    assert len(set(shifts)) > 1000
+
+
+def test_a_shift_does_not_follow_from_what_is_published() -> None:
+    other = Pseudonyms(b"j" * KEY_BYTES)
+    assert NAMES.shift_days("P1") != other.shift_days("P1")
+
+
+@pytest.mark.parametrize("text", VARIANTS)
+def test_variants_of_a_patient_id_have_one_form(text: str) -> None:
+    assert canonical_patient_id(text) == "123"
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [("000", "0"), ("P-00123", "p-00123"), ("0-1", "0-1"), ("--", "--"), ("STRAßE", "strasse"), ("", "")],
+)
+def test_what_is_inside_a_patient_id_stays(text: str, form: str) -> None:
+    assert canonical_patient_id(text) == form
+
+
+@given(st.text())
+def test_the_form_of_a_form_is_itself(text: str) -> None:
+    form = canonical_patient_id(text)
+    assert canonical_patient_id(form) == form
+
+
+@given(st.text())
+def test_no_patient_loses_the_whole_id(text: str) -> None:
+    assert bool(canonical_patient_id(text)) == bool(text.strip())
+
+
+def test_joined_variants_are_one_patient_everywhere() -> None:
+    assert len({JOINED.key("patient", text) for text in VARIANTS}) == 1
+    assert len({JOINED.patient_id(text) for text in VARIANTS}) == 1
+    assert len({JOINED.shift_days(text) for text in VARIANTS}) == 1
+
+
+def test_variants_that_are_not_joined_are_told_by_what_they_would_be() -> None:
+    assert NAMES.key("patient", "00123") != NAMES.key("patient", "123")
+    assert NAMES.otherwise("00123") == NAMES.otherwise("123") == JOINED.key("patient", "123")
+    assert JOINED.otherwise("00123") == NAMES.key("patient", "00123")
+
+
+def test_the_policy_joins_no_studies() -> None:
+    assert JOINED.key("study", "01") != JOINED.key("study", "1")
+
+
+def test_a_secret_is_the_key_and_no_file_is_made(tmp_path: Path) -> None:
+    assert load_pseudonyms(tmp_path / "key", "ab" * KEY_BYTES + "\n").secret == b"\xab" * KEY_BYTES
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("secret", ["", "ab", "ab" * 33, "xy" * 32, "ab " * 32])
+def test_a_wrong_secret_is_refused_and_not_quoted(tmp_path: Path, secret: str) -> None:
+    with pytest.raises(EnvironmentFault, match="must be 64 hex digits") as caught:
+        load_pseudonyms(tmp_path / "key", secret)
+    assert not secret or secret not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

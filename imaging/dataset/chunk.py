@@ -21,7 +21,8 @@ class Example:
     """One training item: pseudonyms, where its prepared pixels are, and what may be known about it.
 
     `instance_key` is its own; `object_key` that of the DICOM object, of which it may be one frame. `findings` are
-    keys of `imaging.dicom.findings.FINDINGS` with spaces between them.
+    keys of `imaging.dicom.findings.FINDINGS` with spaces between them. `patient_variant` is the patient's pseudonym
+    under the other policy about variants of a PatientID; empty in rows that are older than the policy.
     """
 
     instance_key: str
@@ -45,6 +46,7 @@ class Example:
     columns: int
     spacing_mm: float | None
     findings: str
+    patient_variant: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,4 +134,5 @@ def _example(file: SourceFile, draft: Draft, pseudonyms: Pseudonyms, row: int) -
         columns=draft.columns,
         spacing_mm=draft.spacing_mm,
         findings=draft.findings,
+        patient_variant=pseudonyms.otherwise(draft.patient_id),
     )

@@ -10,7 +10,7 @@ from imaging.dataset.chunk import Example, Refusal
 from imaging.dataset.manifest import example_schema, parquet_bytes, refusal_schema, table_digest, to_table
 from imaging.dataset.split import assign
 from imaging.dataset.version import DatasetVersion, VersionHead, pointer_name, version_file
-from imaging.deidentify.pseudonyms import Level
+from imaging.deidentify.pseudonyms import Level, VariantPolicy
 from imaging.errors import EnvironmentFault
 from imaging.labels import LabelReport, LabelTable, join, order_classes
 from imaging.preprocess import PreprocessSpec
@@ -27,6 +27,7 @@ class Recipe:
     shares: Mapping[str, float]
     labels: LabelTable | None = None
     positive: str | None = None
+    patient_variants: VariantPolicy = "report"
 
 
 def build_version(
@@ -53,6 +54,7 @@ def build_version(
         key_fingerprint=recipe.key_fingerprint,
         label_report=report,
         label_level=recipe.labels.level if recipe.labels else "instance",
+        patient_variants=recipe.patient_variants,
     )
     return _write(
         store, head, {"manifest": manifest, "quarantine": quarantine, "splits": _splits_table(sides)}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from imaging.dataset.chunk import Example, Refusal
-from imaging.dataset.version import DatasetVersion
+from imaging.dataset.version import DatasetVersion, VersionHead
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import UserFault
 from imaging.preprocess import PreprocessSpec
@@ -37,13 +37,12 @@ def plan(
     spec: PreprocessSpec,
     pseudonyms: Pseudonyms,
 ) -> ScanPlan:
-    """Decide by name, size and modification time which files must be read."""
-    if previous is not None and previous.head.key_fingerprint != pseudonyms.fingerprint:
-        raise UserFault(
-            f"dataset {previous.head.dataset!r} was made with the key {previous.head.key_fingerprint} "
-            f"and this key is {pseudonyms.fingerprint}: "
-            "restore the key file, or start a new dataset with another --name"
-        )
+    """Decide by name, size and modification time which files must be read.
+
+    Raises UserFault where the version was made with another key, or another policy about variants of a PatientID.
+    """
+    if previous is not None:
+        _check_patients(previous.head, pseudonyms)
     current = {pseudonyms.key("file", file.name): file for file in files}
     if previous is None:
         return ScanPlan(to_read=tuple(files), examples=(), refusals=(), listed=len(files), removed=0)
@@ -70,3 +69,19 @@ def plan(
         listed=len(files),
         removed=removed,
     )
+
+
+def _check_patients(head: VersionHead, pseudonyms: Pseudonyms) -> None:
+    """Refuse what would make other patients of those that are there: they could change sides of the split."""
+    if head.key_fingerprint != pseudonyms.fingerprint:
+        raise UserFault(
+            f"dataset {head.dataset!r} was made with the key {head.key_fingerprint} "
+            f"and this key is {pseudonyms.fingerprint}: "
+            "restore the key file, or start a new dataset with another --name"
+        )
+    if head.patient_variants != pseudonyms.patient_variants:
+        raise UserFault(
+            f"dataset {head.dataset!r} was made with patient_variants {head.patient_variants!r} and is asked for "
+            f"with {pseudonyms.patient_variants!r}, which would move patients between training and test: "
+            f"keep {head.patient_variants!r}, or start a new dataset with another --name"
+        )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from imaging.dataset.chunk import Example, Refusal
 from imaging.dataset.shard import map_shard
+from imaging.deidentify.pseudonyms import VariantPolicy
 from imaging.errors import UserFault
 from imaging.labels import LabelReport
 from imaging.preprocess import PreprocessSpec
@@ -32,6 +33,7 @@ class VersionHead:
     key_fingerprint: str
     label_report: LabelReport
     label_level: str
+    patient_variants: VariantPolicy = "report"
 
     def to_json(self) -> str:
         """Return the head as JSON."""
@@ -111,7 +113,8 @@ class DatasetVersion:
 
     def examples(self) -> list[Example]:
         """Return the rows as they came out of their chunks, without label and split."""
-        names = list(Example.__slots__)
+        # Older versions lack columns that came later and have defaults.
+        names = [name for name in Example.__slots__ if name in self.manifest.column_names]
         return [Example(**row) for row in self.manifest.select(names).to_pylist()]
 
     def refusals(self) -> list[Refusal]:

@@ -8,7 +8,7 @@ import secrets
 import stat
 import tempfile
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
@@ -16,6 +16,8 @@ from uuid import UUID
 from imaging.errors import EnvironmentFault
 
 Level = Literal["patient", "study", "series", "instance", "file"]
+VariantPolicy = Literal["report", "join"]
+"""Whether "00123" and "123" are two patients and reported, or one."""
 
 KEY_BYTES = 32
 DIGITS = 32
@@ -26,7 +28,7 @@ NEAREST_DAYS, FARTHEST_DAYS = 31, 3653
 """By how many days dates go back: more than a month, less than ten years."""
 STANDARD_UID = re.compile(r"1\.2\.840\.10008(?:\.[0-9]{1,4}){1,9}")
 """The shape of the UIDs that the standard itself registers (PS3.6 annex A): they tell of no patient."""
-LEADING_ZEROS = re.compile(r"^0+(?=\w)")
+LEADING_ZEROS = re.compile(r"^0+(?=[^\W_])")
 AT_THE_ENDS = " \t\r\n\0.,;:-_/\\#^"
 
 
@@ -35,14 +37,21 @@ class Pseudonyms:
     """HMAC-SHA-256 under one secret key: the same identifier maps to the same pseudonym on every night."""
 
     secret: bytes = field(repr=False)
+    patient_variants: VariantPolicy = "report"
 
     def key(self, level: Level, identifier: str) -> str:
-        """Return the pseudonym of an identifier; levels never share pseudonyms.
+        """Return the pseudonym of an identifier; levels never share pseudonyms, and variants of a patient may.
 
         >>> Pseudonyms(b"k").key("patient", "P1") == Pseudonyms(b"k").key("study", "P1")
         False
         """
-        return self._digest(level, identifier.strip()).hex()[:DIGITS]
+        plain = self._patient(identifier) if level == "patient" else identifier.strip()
+        return self._digest(level, plain).hex()[:DIGITS]
+
+    def otherwise(self, patient_id: str) -> str:
+        """Return a patient's pseudonym under the other policy about variants: equal ones here may be one patient."""
+        other: VariantPolicy = "report" if self.patient_variants == "join" else "join"
+        return replace(self, patient_variants=other).key("patient", patient_id)
 
     def uid(self, uid: str) -> str:
         """Return the UID that stands for another, made from a UUID (PS3.5 B.2); the standard's own stay as they are.
@@ -63,8 +72,11 @@ class Pseudonyms:
 
     def shift_days(self, patient_id: str) -> int:
         """Return by how many days all dates of a patient move, -3653 to -31, so that intervals stay."""
-        drawn = int.from_bytes(self._digest("shift", patient_id.strip())[:8])
+        drawn = int.from_bytes(self._digest("shift", self._patient(patient_id))[:8])
         return -NEAREST_DAYS - drawn % (FARTHEST_DAYS - NEAREST_DAYS + 1)
+
+    def _patient(self, patient_id: str) -> str:
+        return canonical_patient_id(patient_id) if self.patient_variants == "join" else patient_id.strip()
 
     def _digest(self, purpose: str, text: str) -> bytes:
         # File names need not be UTF-8: what os.fsdecode could not read comes as surrogates.
@@ -95,7 +107,8 @@ def canonical_patient_id(text: str) -> str:
 def load_pseudonyms(path: Path, secret: str | None = None) -> Pseudonyms:
     """Take the key from a secret of 64 hex digits, else read the key file, or make it once.
 
-    Raises EnvironmentFault for a key of another length, and for a file that others on the machine can read.
+    To rotate the key is to begin anew: nothing made with the old one can be continued, and what was made names its
+    key by the fingerprint. Raises EnvironmentFault for a key of another length, and for a file that others can read.
     """
     if secret is not None:
         return Pseudonyms(_of_digits(secret))

@@ -1,0 +1,177 @@
+"""Variants of a PatientID are reported, or joined, and a dataset never changes from one to the other."""
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from flows.words import ingest_words
+from imaging.dataset.chunk import prepare_chunk
+from imaging.dataset.manifest import parquet_bytes
+from imaging.dataset.publish import build_version
+from imaging.dataset.scan import plan
+from imaging.dataset.variants import patient_variants
+from imaging.dataset.version import DatasetVersion, open_version, version_file
+from imaging.deidentify.pseudonyms import Pseudonyms, VariantPolicy
+from imaging.errors import EnvironmentFault, UserFault
+from imaging.formats.glance import Glance
+from imaging.overview import Tally
+from imaging.sources.protocol import SourceFile
+from imaging.store.folder import FolderStore
+from tasks.ingest import IngestOutcome
+from tasks.requests import IngestRequest
+from tasks.settings import Settings
+from tests.synthetic import GREY, MemorySource, instance, recipe, write_archive
+
+NAMES = Pseudonyms(b"k" * 32)
+WRITTEN = ("00123", "123", "123 ", "P7", "p7", "9", "10")
+POLICIES: tuple[VariantPolicy, ...] = ("report", "join")
+
+
+def taken_in(root: Path, policy: VariantPolicy) -> DatasetVersion:
+    """Take in an image of each PatientID."""
+    names, store = replace(NAMES, patient_variants=policy), FolderStore(root)
+    source = MemorySource({f"f{at}": [instance(at, patient_id=one)] for at, one in enumerate(WRITTEN)})
+    made = prepare_chunk(source, list(source.scan()), GREY, names, store, source.run())
+    told = recipe(key_fingerprint=names.fingerprint, patient_variants=policy)
+    return build_version(store, told, made.examples, [], {})
+
+
+def test_variants_are_patients_of_their_own_where_they_are_reported(tmp_path: Path) -> None:
+    version = taken_in(tmp_path, "report")
+    assert len(set(version.manifest["patient_key"].to_pylist())) == 6
+    assert set(patient_variants(version)) == {
+        NAMES.key("patient", one) for one in ("00123", "123", "P7", "p7")
+    }
+
+
+def test_variants_are_one_patient_on_one_side_where_they_are_joined(tmp_path: Path) -> None:
+    version = taken_in(tmp_path, "join")
+    assert len(set(version.manifest["patient_key"].to_pylist())) == 4
+    assert len(version.splits()) == 4
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_variants_belong_together_under_both_policies(tmp_path: Path, policy: VariantPolicy) -> None:
+    found = patient_variants(taken_in(tmp_path, policy))
+    shared = {found[NAMES.key("patient", one)] for one in ("00123", "123")}
+    assert (len(found), len(shared)) == (4, 1)
+
+
+@pytest.mark.parametrize(("made", "asked"), [POLICIES, POLICIES[::-1]])
+def test_another_policy_is_refused_with_the_remedy(
+    tmp_path: Path, made: VariantPolicy, asked: VariantPolicy
+) -> None:
+    version, names = taken_in(tmp_path, made), replace(NAMES, patient_variants=asked)
+    with pytest.raises(UserFault, match=rf"made with patient_variants '{made}'.* another --name"):
+        plan([], version, GREY, names)
+
+
+def older(version: DatasetVersion) -> DatasetVersion:
+    """Make a version one that was written before there were policies."""
+    root, dataset, digest = version.store.root, version.head.dataset, version.digest
+    manifest = version.store.path(version_file(dataset, digest, "manifest.parquet"))
+    manifest.write_bytes(parquet_bytes(pq.read_table(manifest).drop_columns(["patient_variant"])))
+    head = version.store.path(version_file(dataset, digest, "version.json"))
+    told = json.loads(head.read_text())
+    del told["patient_variants"]
+    head.write_text(json.dumps(told))
+    return open_version(root, dataset, digest)
+
+
+def test_an_older_version_is_read_as_one_that_reports(tmp_path: Path) -> None:
+    version = older(taken_in(tmp_path, "report"))
+    assert [row.patient_variant for row in version.examples()] == [""] * len(WRITTEN)
+    assert version.head.patient_variants == "report"
+    assert patient_variants(version) == {}
+
+
+def test_a_new_variant_of_an_older_patient_is_told(tmp_path: Path) -> None:
+    version = older(taken_in(tmp_path, "report"))
+    plain = [row for row in version.examples() if row.patient_key == NAMES.key("patient", "9")]
+    new = replace(
+        plain[0],
+        instance_key="n",
+        patient_key=NAMES.key("patient", "09"),
+        patient_variant=NAMES.otherwise("09"),
+    )
+    second = build_version(version.store, recipe(), [*plain, new], [], {})
+    assert set(patient_variants(second)) == {NAMES.key("patient", "9"), NAMES.key("patient", "09")}
+
+
+def test_an_overview_counts_variants() -> None:
+    tally = Tally()
+    for one in WRITTEN:
+        seen = Glance(format="dicom", attributes={"PatientID": one.strip()})
+        tally.add(SourceFile(name=one, size_bytes=1, mtime_ns=1), seen)
+    assert tally.result().patient_variants == 4
+
+
+@pytest.fixture
+def ingest(settings: Settings, plain_flows: list[Any], tmp_path: Path) -> Callable[..., IngestOutcome]:
+    """Return an ingest of 24 patients, two of whom may be two others."""
+    folder, labels = write_archive(tmp_path / "dicom")
+    import pydicom
+
+    for name, patient in (("IM2", "P0001"), ("IM3", "p1"), ("IM1", "0P1")):
+        changed = pydicom.dcmread(folder / name)
+        changed.PatientID = patient
+        changed.save_as(folder / name)
+
+    def run(**changes: Any) -> IngestOutcome:
+        from flows.ingest import ingest
+
+        asked = {"source": str(folder), "labels": str(labels), "dataset": "d", **changes}
+        return ingest(IngestRequest.model_validate(asked))
+
+    return run
+
+
+@pytest.mark.slow
+def test_an_ingest_reports_variants_and_lists_their_files(ingest: Callable[..., IngestOutcome]) -> None:
+    outcome = ingest()
+    assert (outcome.patients, outcome.patient_variants) == (24, 2)
+    assert "**Patients**: 2 PatientIDs differ" in ingest_words(outcome)
+    assert outcome.problems_file is not None
+    with Path(outcome.problems_file).open(newline="") as file:
+        listed = [row for row in csv.DictReader(file) if row["reason"] == "patient-variant"]
+    assert {row["where"] for row in listed} == {"IM1", "IM3"}
+    assert len({row["detail"] for row in listed}) == 1
+
+
+@pytest.mark.slow
+def test_an_ingest_joins_variants_by_policy(ingest: Callable[..., IngestOutcome]) -> None:
+    outcome = ingest(patient_variants="join")
+    assert (outcome.patients, outcome.patient_variants) == (23, 2)
+    assert "were joined" in ingest_words(outcome)
+    with pytest.raises(UserFault, match="keep 'join'"):
+        ingest(patient_variants="report")
+
+
+@pytest.mark.slow
+def test_the_key_may_be_a_secret_of_the_environment(
+    ingest: Callable[..., IngestOutcome], settings: Settings
+) -> None:
+    os.environ["RADLOOP_KEY"] = "ab" * 32
+    assert ingest().patients == 24
+    assert not (settings.private / "pseudonym.key").exists()
+
+
+def test_the_secret_does_not_show(environment: None) -> None:
+    os.environ["RADLOOP_KEY"] = "ab" * 32
+    settings = Settings()
+    assert settings.pseudonyms().secret == b"\xab" * 32
+    assert "abab" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+def test_an_empty_secret_makes_no_key(settings: Settings) -> None:
+    os.environ["RADLOOP_KEY"] = ""
+    with pytest.raises(EnvironmentFault, match="has 0 characters"):
+        Settings().pseudonyms()
+    assert not settings.private.exists()
