@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
-from flows import stack_commands
+from flows import deidentify_command, stack_commands
 from flows.options import ask
 from imaging.errors import RadloopError
 from tasks.settings import Settings, activate
@@ -175,20 +175,22 @@ def demo() -> None:
     two_nights(console, with_flow, closing_words)
 
 
-def with_flow(name: str, request: BaseModel) -> Any:
-    """Run a flow in this process, tell its outcome, and return it."""
+def with_flow(name: str, request: BaseModel, tell: Callable[..., None] | None = None) -> Any:
+    """Run a flow in this process, tell its outcome (in its own way where it has one), and return it."""
     from tasks.preflight import check_servers
 
     started = time.monotonic()
     check_servers(activate())
-    from flows.terminal import quiet, tell
+    from flows import terminal
 
     console.print(f"[bold]radloop {name}[/bold]: loading", highlight=False)
     flow = load_flow(name)
-    quiet()
+    terminal.quiet()
     loaded = time.monotonic()
     outcome = flow(request)
-    tell(console, name, outcome, imports_s=loaded - started, flow_s=time.monotonic() - loaded)
+    (tell or terminal.tell)(
+        console, name, outcome, imports_s=loaded - started, flow_s=time.monotonic() - loaded
+    )
     return outcome
 
 
@@ -208,6 +210,9 @@ def closing_words(settings: Settings, name: str) -> str:
         f" with MLFLOW_TRACKING_URI={settings.tracking_uri}"
         f"\n[bold]Your own images[/bold]     {sys.argv[0]} run --source FOLDER --labels LABELS.csv --name NAME"
     )
+
+
+deidentify_command.register(app, with_flow)
 
 
 def main() -> None:

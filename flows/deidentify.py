@@ -1,12 +1,30 @@
 """Owns the flow that writes the objects of a source without what identifies their patients."""
 
-from prefect import flow
+from typing import Any
 
-from tasks.deidentify import DeidentifyOutcome
+from prefect import flow, runtime
+from prefect.artifacts import create_markdown_artifact
+
+from flows.deidentify_words import deidentify_words
+from tasks.deidentify import DeidentifyOutcome, deidentify_source, stop
 from tasks.deidentify_request import DeidentifyRequest
+from tasks.settings import activate
 
 
-@flow(name="deidentify", log_prints=True, validate_parameters=True)
+def stop_deidentifying(flow: Any, flow_run: Any, state: Any) -> None:
+    """Stop the Ray job of a flow run that was cancelled or has crashed."""
+    stop(str(flow_run.id), activate())
+
+
+@flow(
+    name="deidentify",
+    log_prints=True,
+    on_cancellation=[stop_deidentifying],
+    on_crashed=[stop_deidentifying],
+)
 def deidentify(request: DeidentifyRequest) -> DeidentifyOutcome:
     """Write the DICOM objects of a source, de-identified, into a folder."""
-    raise NotImplementedError
+    settings = activate()
+    outcome = deidentify_source(request, settings, str(runtime.flow_run.id))
+    create_markdown_artifact(deidentify_words(outcome), key="deidentify", description="De-identification")
+    return outcome

@@ -11,6 +11,7 @@ from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import DataFault
 from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.process import Answer
+from imaging.sources.names import format_of
 from imaging.sources.protocol import Parcel, Source, SourceFile
 from imaging.sources.work import Outcome, Run, work
 from imaging.store.folder import FolderStore
@@ -38,11 +39,10 @@ class DicomOnly:
         return self._source.default_spec()
 
     def fetch(self, file: SourceFile) -> Parcel:
-        """Hand over one DICOM object."""
-        parcel = self._source.fetch(file)
-        if parcel.format != "dicom":
+        """Hand over one DICOM object; others are refused by their names, unread."""
+        if format_of(file.name) != "dicom":
             raise DataFault("not-dicom")
-        return parcel
+        return self._source.fetch(file)
 
 
 def deidentify_chunk(

@@ -1,0 +1,36 @@
+"""Owns what a worker of de-identification opens: the key, the source, and a sandbox of its own.
+
+It is loaded by each process of Ray, so that it names no orchestrator.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from imaging.deidentify.chunk import DicomOnly, deidentify_chunk
+from imaging.deidentify.ledger import Entry
+from imaging.errors import EnvironmentFault
+from imaging.sandbox.pool import Pool
+from imaging.sources.open import open_source
+from imaging.sources.protocol import SourceFile
+from tasks.settings import Settings
+
+FACTORY = "tasks.deidentify_worker:open_worker"
+
+
+@contextmanager
+def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[SourceFile]], tuple[Entry, ...]]]:
+    """Open what a worker needs, and yield what de-identifies a chunk of files; see `tasks.chunks.Factory`."""
+    settings = Settings(home=Path(order["home"]))
+    # Each worker reads the key itself: what Ray hands around may end in its logs.
+    pseudonyms = settings.pseudonyms()
+    if pseudonyms.fingerprint != order["key_fingerprint"]:
+        raise EnvironmentFault(
+            f"a worker has the key {pseudonyms.fingerprint} and the run has {order['key_fingerprint']}: "
+            "give all nodes the same home or the same RADLOOP_KEY"
+        )
+    source = DicomOnly(open_source(order["source"]))
+    setup = {"options": order["options"], "secret": pseudonyms.secret.hex()}
+    with Pool(order["function"], setup, workers=order["cores"]) as pool:
+        yield lambda files: deidentify_chunk(source, files, pseudonyms, Path(order["drafts"]), pool.map)
