@@ -29,7 +29,7 @@ def shift_da(text: str, days: int) -> str | None:
 def shift_dt(text: str, days: int) -> str | None:
     """Move a date with time (VR DT, PS3.5 6.2) by days; precision, time, fraction and zone stay; None as `shift_da`.
 
-    A year or month without a day moves as its middle does, so that it errs by half of itself at most.
+    A year or month without a day becomes the one in which its middle comes to lie.
 
     >>> shift_dt("20240301101530.5+0100", -1), shift_dt("202403", -31), shift_dt("2024", -366)
     ('20240229101530.5+0100', '202402', '2023')

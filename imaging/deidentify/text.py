@@ -15,7 +15,10 @@ Span = tuple[int, int]
 Breaks = frozenset[tuple[int, ...]]
 
 SHORT_WORD, SHORT_NUMBER = 6, 8
-"""Shorter ones are only found where a word or number begins and ends, as they may be a part of others."""
+"""Shorter words and numbers are only found where a word or number begins and ends, as they may be a part of others."""
+
+WIDEST_BREAK = 3
+"""Characters between two of a spelling, as in "Doe - John": what stands farther apart is something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ def _breaks(text: str, at: list[int]) -> tuple[int, ...]:
 
 def _span(text: str, at: list[int], word: _Word) -> Span | None:
     begin, end = at[0], at[-1] + 1
+    if any(following - one > WIDEST_BREAK + 1 for one, following in pairwise(at)):
+        return None
     if word.breaks is not None and _breaks(text, at) not in word.breaks:
         return None
     if text[begin].isdecimal():
