@@ -10,6 +10,7 @@ from flows.ingest import ingest
 from flows.train import stop_training, train
 from flows.words import nightly_words
 from tasks.comparison import champion_of_other_spec
+from tasks.leaks import search_leaks
 from tasks.preflight import check_servers
 from tasks.promotion import promote_candidate
 from tasks.reporting import Night, NightlyReport, publish_report
@@ -51,6 +52,8 @@ def nightly(request: NightlyRequest) -> NightlyReport:
     )
     path = publish_report(night, settings)
     clock.lap("report")
+    search_leaks(request, settings, took_s=sum(clock.laps.values()), seed=path)
+    clock.lap("search for leaks")
     report = NightlyReport(**vars(night), report=path)
     create_markdown_artifact(nightly_words(report), key="nightly", description=evaluation.verdict.headline)
     return report

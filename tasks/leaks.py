@@ -1,16 +1,78 @@
-"""Owns the search of what a night leaves for identifiers of the patients it has read."""
+"""Owns the search of what a night leaves for identifiers of patients: a hit stops the night.
+
+HOME/private is left out: it is for the eyes of those who may see the names. So is the source, where it lies in HOME.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from imaging.deidentify.proof import Hit
+from imaging.deidentify.residue import FILE_NAME, Residue, sample_identifiers, search_residue
+from imaging.errors import EnvironmentFault
+from imaging.sources.open import open_source
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
 
+SLACK_S = 120
+"""Files change a little before the first stage of a night is timed."""
+
 
 @task(name="search for leaks", cache_policy=NO_CACHE)
-def search_leaks(request: IngestRequest, settings: Settings, seed: str) -> dict[str, int]:
-    """Stop the night where what it leaves holds an identifier; return how much was searched.
+def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, seed: str) -> Residue:
+    """Search what the last `took_s` seconds left for what identifies a sample of the source, drawn from a seed.
 
-    Raises EnvironmentFault: which file, which kind of identifier, never the value.
+    Raises EnvironmentFault: in which file, of which kind, never the value.
     """
-    raise NotImplementedError
+    source = open_source(request.source, Path(request.labels).expanduser() if request.labels else None)
+    paths = left_since(time.time() - took_s - SLACK_S, request, settings)
+    residue = search_residue(paths, sample_identifiers(source, seed), settings.folder, seed)
+    if residue.hits:
+        raise EnvironmentFault(_words(residue))
+    return residue
+
+
+def left_since(since_s: float, request: IngestRequest, settings: Settings) -> Iterator[Path]:
+    """Yield the files that were written since: of the home, the store, and MLflow's artifacts in a folder."""
+    given = [Path(place).expanduser().resolve() for place in (request.source, request.labels) if place]
+    seen: set[Path] = set()
+    for root in (settings.folder, settings.store_root, *_artifacts(settings)):
+        for folder in sorted(root.iterdir()) if root.is_dir() else ():
+            # What was handed in is no leak; with it goes the folder of the home that it lies in.
+            if folder == settings.private or any(place.is_relative_to(folder) for place in given):
+                continue
+            for path in folder.rglob("*") if folder.is_dir() else (folder,):
+                if path not in seen and path.is_file() and path.stat().st_mtime >= since_s:
+                    seen.add(path)
+                    yield path
+
+
+def _artifacts(settings: Settings) -> tuple[Path, ...]:
+    place = urlparse(settings.artifact_location or "")
+    return (Path(unquote(place.path)),) if place.scheme == "file" else ()
+
+
+def _words(residue: Residue) -> str:
+    first, more = residue.hits[0], len(residue.hits) - 1
+    return (
+        f"what identifies a patient was found {_place(first)}, and {more} times more in "
+        f"{len({hit.output for hit in residue.hits})} files: the night has stopped; keep these files from others, "
+        "find what wrote it, and tell whoever answers for privacy"
+    )
+
+
+def _place(hit: Hit) -> str:
+    what = (
+        "the name of a source file"
+        if hit.tag == FILE_NAME
+        else f"a value of ({hit.tag >> 16:04X},{hit.tag & 0xFFFF:04X})"
+    )
+    told = f"({what}, kind {hit.kind}, written as {hit.encoding})"
+    if hit.where == "name":
+        # It would be told with the name.
+        return f"in the name of a file {told}"
+    return f"in {hit.output} {told} at byte {hit.offset} of its {hit.where}"

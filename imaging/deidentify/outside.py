@@ -1,7 +1,6 @@
 """Owns the search of files that belong to no original: whatever identifies any patient must not be in them."""
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from imaging.deidentify.identifiers import Identifier
@@ -14,35 +13,37 @@ from imaging.errors import DataFault
 
 IDENTIFIERS_AT_A_TIME = 1000
 """They become some 50 patterns each; a search for these takes about 100 MB."""
+NOBODY = -1
+"""An owner that no file has: what many patients share counts in none of these files."""
 
 
-class Outside:
-    """Files below `root` other than `known`; identifiers are gathered, and all files searched for some at a time."""
+class Pile:
+    """Files with the names to tell them by; identifiers are gathered, and all files searched for some at a time."""
 
-    def __init__(self, root: Path, known: frozenset[str]) -> None:
-        files = (path for path in sorted(root.rglob("*")) if path.is_file())
-        names = ((path, path.relative_to(root).as_posix()) for path in files)
-        self._files = [(path, name) for path, name in names if name not in known]
+    def __init__(self, files: Sequence[tuple[Path, str]]) -> None:
+        self._files = files
         self._waiting: dict[tuple[str, str], Identifier] = {}
         self.hits: dict[Hit, None] = {}
-        self.digests = {name: _digest(path) for path, name in self._files}
 
     def seek(self, identifiers: Iterable[Identifier]) -> None:
         """Look for some more."""
         for identifier in identifiers:
             self._waiting[identifier.kind, identifier.value] = identifier
-        if len(self._waiting) >= IDENTIFIERS_AT_A_TIME:
-            self.flush()
+            if len(self._waiting) >= IDENTIFIERS_AT_A_TIME:
+                self.flush()
 
     def flush(self) -> None:
         """Search for those that wait."""
-        if not self._waiting:
-            return
-        # An owner that no file has: what many patients share counts in none of these.
-        searcher = Searcher(found for one in self._waiting.values() for found in patterns(one, owner=-1))
-        self._waiting = {}
-        for path, name in self._files:
-            self.hits |= dict.fromkeys(find(name, all_pieces(path), searcher))
+        waiting, self._waiting = self._waiting, {}
+        searcher = Searcher(
+            found for one in waiting.values() for found in patterns(one, owner=NOBODY) if found.owner is None
+        )
+        for path, name in self._files if len(searcher) else ():
+            try:
+                self.hits |= dict.fromkeys(find(name, all_pieces(path), searcher))
+            except FileNotFoundError:
+                # A server's own file that came and went.
+                continue
 
 
 def all_pieces(path: Path) -> Iterable[Piece]:
@@ -54,8 +55,3 @@ def all_pieces(path: Path) -> Iterable[Piece]:
         except DataFault:
             # Not whole: its bytes were searched.
             return
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -192,8 +192,9 @@ def _worth(encoding: str, raw: bytes, strength: Strength) -> bool:
 
 
 def _distinct(text: str) -> bool:
-    """Whether it is more than one word, which may be anybody's."""
-    return any(map(str.isdigit, text)) or len(WORD.findall(text)) > 1 or _ideographic(text)
+    """Whether it is more than one word, or one with an initial, which may be anybody's."""
+    words = [word for word in WORD.findall(text) if len(word) > 1]
+    return any(map(str.isdigit, text)) or len(words) > 1 or _ideographic(text)
 
 
 def _ideographic(text: str) -> bool:

@@ -62,7 +62,7 @@ def prove_parcel(
             originals[owner] = sought(parse(_bytes(original)), options, pseudonyms)
         except DataFault as fault:
             faults[str(owner)] = fault.reason
-    searcher = Searcher(all_patterns(originals))
+    searcher = Searcher(all_patterns(originals) if any(names) else ())
     hits, digests = [], []
     for owner, name in enumerate(names):
         output = pairs[owner][1]

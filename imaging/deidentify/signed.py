@@ -41,9 +41,9 @@ class Verification:
         return not self.hits and not self.unproven and self.originals > 0
 
 
-def outputs_digest(digests: Iterable[tuple[str, str]]) -> str:
+def outputs_digest(digests: Iterable[str]) -> str:
     """Name a set of files by the digests of their bytes, whatever their order and names."""
-    return hashlib.sha256("\n".join(sorted(digest for _, digest in digests)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
 def sign(verification: Verification, pseudonyms: Pseudonyms) -> Verification:

@@ -4,6 +4,7 @@ An output is searched for all values of its own original and for what identifies
 it; what is in the folder beside the outputs, its ledger too, for what identifies any patient.
 """
 
+import hashlib
 import json
 import time
 from collections import Counter, deque
@@ -18,7 +19,7 @@ import pyarrow as pa
 from imaging.deidentify.identifiers import Identifier
 from imaging.deidentify.ledger import latest, read_rows
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.outside import Outside
+from imaging.deidentify.outside import Pile
 from imaging.deidentify.patterns import ENCODINGS
 from imaging.deidentify.profile import load_profile
 from imaging.deidentify.proof import FUNCTION, Hit
@@ -76,7 +77,8 @@ def verify(
     record = _record(destination, pseudonyms)
     options = DeidentifyOptions.model_validate(record.get("options", {}))
     ledger = _ledger(destination)
-    tally, outside = Tally(), Outside(destination, frozenset(output for output, _ in ledger.values()))
+    others = _others(destination, frozenset(output for output, _ in ledger.values()))
+    tally, outside = Tally(), Pile(others)
     setup = {"options": options.model_dump_json(), "secret": pseudonyms.secret.hex()}
     with Pool(FUNCTION, setup, workers) as pool:
         failed: list[Pair] = []
@@ -95,7 +97,7 @@ def verify(
     profile = load_profile()
     return sign(
         Verification(
-            outputs=len(tally.digests) + len(outside.digests),
+            outputs=len(tally.digests) + len(others),
             originals=tally.originals,
             searched=dict(sorted(tally.searched.items())),
             encodings=(*ENCODINGS, "character sets of the object"),
@@ -106,7 +108,7 @@ def verify(
             profile_sha256=str(record.get("profile_sha256", profile.sha256)),
             key_fingerprint=pseudonyms.fingerprint,
             options=options.model_dump_json(),
-            outputs_sha256=outputs_digest(chain(tally.digests.items(), outside.digests.items())),
+            outputs_sha256=outputs_digest([*tally.digests.values(), *(_digest(path) for path, _ in others)]),
         ),
         pseudonyms,
     )
@@ -133,6 +135,18 @@ def _ledger(destination: Path) -> Ledger:
     rows = latest(pa.concat_tables([read_rows(part) for part in parts]))
     columns = [rows[name].to_pylist() for name in ("source_key", "output", "sha256")]
     return {key: (output, digest) for key, output, digest in zip(*columns, strict=True) if output}
+
+
+def _others(destination: Path, outputs: frozenset[str]) -> list[tuple[Path, str]]:
+    """Return what lies beside the outputs, with its names."""
+    files = (path for path in sorted(destination.rglob("*")) if path.is_file())
+    named = ((path, path.relative_to(destination).as_posix()) for path in files)
+    return [(path, name) for path, name in named if name not in outputs]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _batches(source: Source, destination: Path, ledger: Ledger, pseudonyms: Pseudonyms) -> Iterator[Batch]:
@@ -172,7 +186,7 @@ def _answers(pool: Pool, destination: Path, batches: Iterable[Batch]) -> Iterato
         yield sent.popleft(), outcome
 
 
-def _count(tally: Tally, batch: Batch, outcome: Outcome, outside: Outside) -> None:
+def _count(tally: Tally, batch: Batch, outcome: Outcome, outside: Pile) -> None:
     if isinstance(outcome, DataFault):
         tally.unproven |= {one.output: outcome.reason for one in batch if one.output}
         return
