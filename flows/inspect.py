@@ -107,6 +107,10 @@ def _print(overview: Overview, console: Console) -> None:
         console.print(_table("Problems", "files", overview.problems, meanings=True), "")
     if overview.findings:
         console.print(_table("Series", "series", overview.findings, meanings=True))
+    if overview.patient_variants:
+        console.print(
+            f"{overview.patient_variants:,} patients are written in ways that may mean one patient (00123 and 123)"
+        )
     if not overview.problems and not overview.findings:
         console.print("no problems")
 

@@ -91,6 +91,15 @@ def test_a_person_reads_the_same(archive: Path) -> None:
         assert words in shown
 
 
+def test_variants_of_an_identifier_are_told(tmp_path: Path) -> None:
+    for number, patient in enumerate(("00123", "123", "124")):
+        write_dicom(
+            tmp_path / str(number), np.zeros((8, 8)), PatientID=patient, SOPInstanceUID=f"1.4.{number}"
+        )
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path)])
+    assert "2 patients are written in ways that may mean one patient" in result.output
+
+
 def test_it_names_no_patient_and_no_file(archive: Path) -> None:
     shown = CliRunner().invoke(app, ["inspect", str(archive)]).output
     assert not [word for word in ("JANE", "JOHN", "letter", "report") if word in shown]
