@@ -45,7 +45,8 @@ def scrub(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) 
         check_class(dataset, options)
         case, place = _begin(dataset, options, pseudonyms)
         found = {element.tag: element for element in _elements(case, place, dataset)}
-        clean_pixel_data(case, dataset, found)
+        with reading("undecodable"):
+            clean_pixel_data(case, dataset, found)
         state(case, found)
         return _finish(case, place, dataset, found)
 

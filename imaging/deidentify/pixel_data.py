@@ -15,8 +15,7 @@ from imaging.deidentify.codestream_text import without_text
 from imaging.deidentify.raw import Element, make_raw, raw_bytes
 from imaging.deidentify.rules import PIXELS
 from imaging.dicom.attributes import Value, decode_numbers, decode_text
-from imaging.dicom.codecs import decode_fast
-from imaging.dicom.codestream import codestream_size
+from imaging.dicom.codecs import check_claim, decode_fast
 from imaging.dicom.elements import UNDEFINED, fragments
 from imaging.dicom.encapsulated import frame_spans
 from imaging.dicom.opened import END, NATIVE
@@ -96,10 +95,10 @@ def _within_bits(values: NDArray[Any], layout: Layout) -> NDArray[Any] | None:
     """
     lowest = layout.high_bit + 1 - layout.bits_stored
     meant = values.dtype.type(((1 << layout.bits_stored) - 1) << lowest)
-    if not np.bitwise_or.reduce(values, initial=0) & ~meant:
+    if not np.bitwise_or.reduce(values, axis=None, initial=0) & ~meant:
         return None
     if not layout.signed or lowest:
-        return np.asarray(values & meant)
+        return np.asarray(values & meant, values.dtype)
     spare = layout.bits_allocated - layout.bits_stored
     signed = values.astype(values.dtype.newbyteorder("=")).view(f"i{values.dtype.itemsize}")
     extended = (signed << spare >> spare).astype(f"{values.dtype.byteorder}i{values.dtype.itemsize}")
@@ -135,11 +134,11 @@ def _declares_hidden_overlay(dataset: Dataset, little: bool) -> bool:
 
 def _check_bits(frame: bytes, syntax: str, layout: Layout) -> None:
     """Raise DataFault where bits outside BitsStored hold something that a viewer of the values does not show."""
-    size = codestream_size(frame)
+    shape = (layout.rows, layout.columns)
+    size = check_claim(frame, syntax, shape, layout.samples, layout.bits_allocated)
     bits = size.bits if size is not None else layout.bits_allocated
     if bits <= layout.bits_stored or (size is not None and size.signed):
         return
-    shape = (layout.rows, layout.columns)
     values = decode_fast(frame, syntax, shape, layout.samples, layout.bits_allocated)
     width = layout.bits_allocated // 8
     if values is None or _within_bits(np.ascontiguousarray(values).view(f"u{width}"), layout) is not None:
