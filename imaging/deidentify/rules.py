@@ -47,6 +47,8 @@ CONCRETE = {
 
 FIRST_GROUP = 0x0008
 """Of a data set: what is below belongs to commands, the file meta group and directories."""
+DRAWN = (0x50, 0x60)
+"""Groups of curves and overlays: bitmaps cannot be cleaned, and the rest of such a group is of no use alone."""
 PATIENT_ID, PATIENT_NAME = 0x00100020, 0x00100010
 PIXELS = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
 NAMING = frozenset(
@@ -98,7 +100,7 @@ def rules_for(options: DeidentifyOptions) -> RuleOf:
 
 def _rule(tag: int, options: DeidentifyOptions) -> Rule:
     # Private elements have a table of their own, and group lengths are long retired (PS3.5 7.2).
-    if tag >> 16 & 1 or not tag & 0xFFFF or tag >> 16 < FIRST_GROUP:
+    if tag >> 16 & 1 or not tag & 0xFFFF or tag >> 16 < FIRST_GROUP or tag >> 24 in DRAWN:
         return REMOVE
     try:
         name, multiplicity, _, retired, keyword = get_entry(tag)
@@ -165,7 +167,7 @@ def _unlisted(tag: int, vr: str, retired: bool, options: DeidentifyOptions) -> t
     in_words: How = "dummy" if vr in TEXT or vr == "CS" else "empty"
     if tag in PIXELS:
         return "keep", "remove"
-    if vr in NEVER or tag >> 24 in (0x50, 0x60) or (retired and (vr in TEXT or vr in TIMES or vr in BULK)):
+    if vr in NEVER or (retired and (vr in TEXT or vr in TIMES or vr in BULK)):
         return "remove", "remove"
     if vr == "UI":
         return ("keep" if options.uids else "uid"), "empty"
