@@ -1,0 +1,210 @@
+"""The command `radloop deidentify`: what it asks for, what it says, and that its page tells the truth."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+import typer
+from prefect import Flow, Task
+
+import flows.deidentify
+from flows import deidentify_command
+from flows.cli import app, main
+from flows.deidentify_words import deidentify_words
+from flows.options import ask
+from imaging.deidentify.options import DeidentifyOptions, method_codes
+from imaging.deidentify.reasons import MEANINGS, OURS
+from imaging.errors import UserFault
+from tasks.deidentify import DeidentifyOutcome
+from tasks.deidentify_request import DeidentifyRequest
+from tests.synthetic import write_dicom
+
+PAGE = (Path(__file__).parent.parent / "docs" / "privacy.md").read_text()
+OUTCOME = DeidentifyOutcome(
+    destination="out",
+    files_listed=9,
+    files_read=5,
+    files_removed=1,
+    objects=3,
+    patients=2,
+    patient_variants=0,
+    quarantined={"burned-in-text": 2},
+    ignored={"not-dicom": 3},
+    problems_file=None,
+)
+
+
+@pytest.fixture
+def radloop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], environment: None
+) -> Callable[..., tuple[int, str]]:
+    """Run a command in this process, its flow without Prefect; return its exit code and what it said."""
+    for name, value in vars(flows.deidentify).copy().items():
+        if isinstance(value, Flow | Task):
+            monkeypatch.setattr(flows.deidentify, name, value.fn)
+    monkeypatch.setattr(flows.deidentify, "create_markdown_artifact", lambda *_, **told: None)
+    monkeypatch.setattr("flows.terminal.quiet", lambda: None)
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["radloop", "--home", str(tmp_path / "home"), *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "400")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capfd.readouterr()
+        return int(ended.value.code or 0), " ".join((printed.out + printed.err).split())
+
+    return run
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[DeidentifyRequest]:
+    """Collect what the command asks the flow for, instead of running it."""
+    requests: list[DeidentifyRequest] = []
+    monkeypatch.setattr("tasks.deidentify.open_places", requests.append)
+    command = typer.Typer()
+    deidentify_command.register(command, lambda name, request, tell: None)
+    return requests
+
+
+def options_of(command: str) -> dict[str, Any]:
+    commands: Any = typer.main.get_command(app)
+    return {parameter.name: parameter for parameter in commands.commands[command].params}
+
+
+def invoke(*words: str) -> None:
+    command = typer.Typer()
+    deidentify_command.register(command, lambda name, request, tell: None)
+    command(list(words), standalone_mode=False)
+
+
+def test_every_option_of_the_standard_is_an_option_of_the_command() -> None:
+    assert set(DeidentifyOptions.model_fields) <= set(options_of("deidentify"))
+
+
+def test_every_option_is_in_the_page_with_its_code() -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith("| `--")]
+    told = {line.split("`")[1].split()[0].removeprefix("--").replace("-", "_") for line in rows}
+    assert told == set(DeidentifyOptions.model_fields)
+
+
+def test_every_code_that_an_object_may_get_is_in_the_page() -> None:
+    flags = {name: True for name, field in DeidentifyOptions.model_fields.items() if field.annotation is bool}
+    codes = method_codes(DeidentifyOptions(burned_in="blank", **flags))
+    assert [code for code, _ in codes if code not in PAGE] == ["113100"]
+
+
+@pytest.mark.parametrize(("reason", "meaning"), OURS.items())
+def test_every_reason_is_in_the_page(reason: str, meaning: str) -> None:
+    assert f"| {reason} | {meaning} |\n" in PAGE
+
+
+def test_flags_and_choices_reach_the_request(asked: list[DeidentifyRequest]) -> None:
+    invoke("src", "dst", "--uids", "--dates", "remove")
+    assert asked[0].options == DeidentifyOptions(uids=True, dates="remove")
+    assert (asked[0].source, asked[0].destination) == ("src", "dst")
+
+
+def test_an_option_wins_over_the_configuration(asked: list[DeidentifyRequest], tmp_path: Path) -> None:
+    config = tmp_path / "release.yaml"
+    config.write_text("{source: a, destination: b, options: {uids: true, faces: keep}}")
+    invoke("--config", str(config), "--no-uids")
+    assert asked[0] == DeidentifyRequest(
+        source="a", destination="b", options=DeidentifyOptions(faces="keep", uids=False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{sauce: a}", "sauce"),
+        ("[a]", "must hold names"),
+        ("{a: ", "not valid YAML"),
+        (None, "no configuration"),
+    ],
+)
+def test_a_bad_configuration_is_told(tmp_path: Path, content: str | None, told: str) -> None:
+    if content is not None:
+        (tmp_path / "c.yaml").write_text(content)
+    with pytest.raises(UserFault, match=told):
+        invoke("--config", str(tmp_path / "c.yaml"))
+
+
+def test_an_unknown_option_of_the_request_is_refused() -> None:
+    with pytest.raises(UserFault, match=r"options\.hair"):
+        ask(DeidentifyRequest, None, {"options": {"hair": True}})
+
+
+def test_no_source_is_refused_with_what_to_give(radloop: Callable[..., tuple[int, str]]) -> None:
+    code, said = radloop("deidentify")
+    assert (code, "radloop deidentify SRC DST" in said) == (2, True)
+
+
+@pytest.mark.parametrize("words", [("--verify", "dst"), ("--against", "src")])
+def test_half_a_proof_is_refused(radloop: Callable[..., tuple[int, str]], words: tuple[str, str]) -> None:
+    code, said = radloop("deidentify", *words)
+    assert (code, "give --verify DST --against SRC" in said) == (2, True)
+
+
+def test_words_tell_each_reason_and_its_meaning() -> None:
+    said = deidentify_words(OUTCOME)
+    assert f"| burned-in-text | 2 | {MEANINGS['burned-in-text']} |" in said
+    assert f"| not-dicom | 3 | ignored: {MEANINGS['not-dicom']} |" in said
+
+
+def test_words_tell_of_patients_that_may_be_one() -> None:
+    said = deidentify_words(DeidentifyOutcome(**{**vars(OUTCOME), "patient_variants": 4}))
+    assert "4 patients" in said
+    assert "--patient-variants join" in said
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Return a source of three real slices of two patients."""
+    rows = np.tile(np.arange(64), (64, 1))
+    for number, patient in enumerate(("00481516", "481516", "PID-2342")):
+        changes = {
+            "PatientID": patient,
+            "PatientName": "MUSTERMANN^ERIKA",
+            "StudyDate": "20240229",
+            "BodyPartExamined": "CHEST",
+            "SOPInstanceUID": f"1.2.826.0.1.3.{number + 1}",
+        }
+        write_dicom(tmp_path / "archive" / f"erika-{number}", rows, **changes)
+    return tmp_path / "archive"
+
+
+@pytest.mark.slow
+def test_a_source_is_written_and_proven(
+    radloop: Callable[..., tuple[int, str]], archive: Path, tmp_path: Path
+) -> None:
+    code, said = radloop("deidentify", archive, tmp_path / "out")
+    assert (code, "3 objects of 3 patients stand" in said) == (0, True), said
+    code, said = radloop("deidentify", "--verify", tmp_path / "out", "--against", archive)
+    assert (code, "no original value was found" in said) == (0, True), said
+
+
+@pytest.mark.slow
+def test_spellings_of_a_number_are_joined_where_asked(
+    radloop: Callable[..., tuple[int, str]], archive: Path, tmp_path: Path
+) -> None:
+    said = radloop("deidentify", archive, tmp_path / "joined", "--patient-variants", "join")[1]
+    assert "3 objects of 2 patients stand" in said, said
+
+
+@pytest.mark.slow
+def test_a_planted_identifier_fails_the_proof(
+    radloop: Callable[..., tuple[int, str]], archive: Path, tmp_path: Path
+) -> None:
+    radloop("deidentify", archive, tmp_path / "out")
+    leak = next((tmp_path / "out" / "images").rglob("*.dcm"))
+    dataset = pydicom.dcmread(leak)
+    dataset.SoftwareVersions = "for mustermann"
+    dataset.save_as(leak)
+    code, said = radloop("deidentify", "--verify", tmp_path / "out", "--against", archive)
+    assert code == 1
+    assert f"found: {leak.relative_to(tmp_path / 'out')}, a name" in said
+    assert "mustermann" not in said.casefold()
