@@ -45,8 +45,7 @@ def scrub(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) 
         check_class(dataset, options)
         case, place = _begin(dataset, options, pseudonyms)
         found = {element.tag: element for element in _elements(case, place, dataset)}
-        with reading("undecodable"):
-            clean_pixel_data(case, dataset, found)
+        clean_pixel_data(case, dataset, found)
         state(case, found)
         return _finish(case, place, dataset, found)
 
@@ -79,19 +78,23 @@ def _stays(rule: Rule) -> bool:
 
 def _elements(case: Case, place: Place, dataset: Dataset) -> Iterator[Element]:
     """Yield what stays of the elements of a data set or an item."""
-    for tag, element in list(dataset.items()):
-        rule = case.rule_of(int(tag))
+    for key, element in list(dataset.items()):
+        # Tags of pydicom are slow to compare.
+        tag = int(key)
+        rule = case.rule_of(tag)
         if rule.how == "remove" or tag == CHARACTER_SET or (place.depth and tag in PIXELS):
             continue
-        kept = _element(case, place, dataset, element, rule)
+        kept = _element(case, place, dataset, tag, element, rule)
         if kept is not None:
             yield kept
     if case.options.safe_private:
         yield from kept_private(case, place, dataset)
 
 
-def _element(case: Case, place: Place, dataset: Dataset, element: Element, rule: Rule) -> Element | None:
-    tag, vr = int(element.tag), _vr(element.VR, rule)
+def _element(
+    case: Case, place: Place, dataset: Dataset, tag: int, element: Element, rule: Rule
+) -> Element | None:
+    vr = _vr(element.VR, rule)
     if rule.vrs[0] == "SQ":
         return _sequence(case, place, dataset, element, rule) if vr else None
     if tag in PIXELS:

@@ -1,5 +1,6 @@
 """Owns what is taken out of pixel data though no image shows it: high bits, bytes behind the frames, comments."""
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from imaging.deidentify.raw import Element, make_raw, raw_bytes
 from imaging.deidentify.rules import PIXELS
 from imaging.dicom.attributes import Value, decode_numbers, decode_text
 from imaging.dicom.codecs import check_claim, decode_fast
-from imaging.dicom.elements import UNDEFINED, fragments
+from imaging.dicom.elements import UNDEFINED, Doubt, fragments
 from imaging.dicom.encapsulated import frame_spans
 from imaging.dicom.opened import END, NATIVE
 from imaging.dicom.pixels import NATIVE_BITS, Layout, layout_of
@@ -50,7 +51,10 @@ def clean_pixel_data(case: Case, dataset: Dataset, found: dict[BaseTag, Element]
         if encapsulated == (dataset.file_meta.TransferSyntaxUID in NATIVE):
             raise DataFault("undecodable", "the transfer syntax does not say how the pixel data are written")
         if encapsulated:
-            found[tag] = _encapsulated(case, dataset, element, layout)
+            try:
+                found[tag] = _encapsulated(case, dataset, element, layout)
+            except (Doubt, struct.error):
+                raise DataFault("undecodable", "the fragments of pixel data are none") from None
             found.pop(EXTENDED_OFFSETS, None), found.pop(EXTENDED_LENGTHS, None)
         else:
             vr = str(element.VR) if element.VR in ("OB", "OW", "OF", "OD") else "OW"

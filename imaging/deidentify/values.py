@@ -23,6 +23,8 @@ TIME_ZONE, ZONE = 0x00080201, re.compile(rb"[+-]\d{4} ?")
 LONG_NUMBER = re.compile(rb"(?<![0-9.])[0-9]{6,}(?![0-9.])")
 """Shorter numbers mean too many things to be somebody's."""
 SEARCHED_BYTES = 2**20
+SHORTEST_WORD, LONGEST_WORD = 8, 1024
+"""Bytes of binary numbers that are looked at as if they were text."""
 Treat = Callable[[Case, Place, int, str, bytes], bytes | None]
 
 
@@ -35,9 +37,8 @@ def treated(case: Case, place: Place, tag: int, vr: str, rule: Rule, raw: bytes 
     )
     if found is not None:
         return found
-    if rule.how == "patient":
-        return place.patient.encode()
-    return dummy(tag, vr) if rule.otherwise == "dummy" else b"" if rule.otherwise == "empty" else None
+    instead = TREATMENTS.get(rule.how if rule.how == "patient" else rule.otherwise)
+    return instead(case, place, tag, vr, raw or b"") if instead else None
 
 
 def _too_many(vr: str, rule: Rule, raw: bytes) -> bool:
@@ -51,8 +52,11 @@ def _too_many(vr: str, rule: Rule, raw: bytes) -> bool:
 
 
 def _keep(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | None:
-    form = FORMS.get(vr)
-    return raw if form is None or form.fullmatch(raw) else None
+    if vr in FORMS:
+        return raw if FORMS[vr].fullmatch(raw) else None
+    # Long numbers might be letters; those of images are too many to mean something by chance.
+    is_word = vr not in BULK and SHORTEST_WORD < len(raw) <= LONGEST_WORD
+    return None if is_word and case.cleaner.found_in(raw.decode("latin-1")) else raw
 
 
 def _clean(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | None:
