@@ -13,8 +13,9 @@ from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.parse import parse, reading
 
-TEXTS = frozenset({"AE", "DA", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UN", "UR", "UT"})
-"""VRs whose values are words of people; a code string (CS) is of a list, where a name may be an organ's too."""
+TEXTS = frozenset({"AE", "DA", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
+"""VRs whose values are words of people; a code string (CS) is of a list, where a name may be an
+organ's too, and UIDs that an option keeps hold days of studies."""
 META_AT = 144
 """Where the elements behind the length of the file meta group begin."""
 VALUE_BYTES = 1 << 16

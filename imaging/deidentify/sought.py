@@ -17,7 +17,7 @@ from imaging.deidentify.safe_private import is_safe
 from imaging.dicom.parse import reading
 
 META_GROUP, MEDIA_STORAGE_INSTANCE = 0x0002, 0x00020003
-TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT", "DA", "DT"})
+TEXTS = frozenset({"AE", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
 WIDE = frozenset({"text", "device", "place"})
 """What the makers of a device write into many attributes, kept ones too: there it is no identifier."""
 EVERYWHERE = frozenset({"latin_1", "iso8859", "utf8", "utf_8", "ascii"})
