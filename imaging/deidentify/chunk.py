@@ -1,7 +1,9 @@
 """Owns one chunk of de-identification: source files in, drafts of their twins and rows of the ledger out."""
 
 import re
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from imaging.sources.protocol import Parcel, Source, SourceFile
 from imaging.sources.work import Outcome, Run, work
 from imaging.store.folder import FolderStore
 
+WRITERS = 4
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 LEVELS = ("patient", "study", "series", "instance")
 LEGAL = {
@@ -50,13 +53,20 @@ def deidentify_chunk(
 ) -> tuple[Entry, ...]:
     """Fetch some files, have `run` de-identify them, and write their twins into the folder of drafts.
 
-    One twin is held at a time. Doing it again writes the same drafts.
+    Few twins are held at a time. Doing it again writes the same drafts.
     """
-    store, entries = FolderStore(drafts), {}
-    for file, outcome in work(source, files, run):
-        entry = entries[file.name] = _entry(file, outcome, pseudonyms)
-        if isinstance(outcome, Answer) and entry.output:
-            store.write(draft_name(entry.source_key), outcome.blobs[0], sync_folder=False)
+    store, entries, writing = FolderStore(drafts), {}, deque[Future[None]]()
+    # Each write waits for the disk, and meanwhile the sandbox shall not wait for us.
+    with ThreadPoolExecutor(WRITERS) as writers:
+        for file, outcome in work(source, files, run):
+            entry = entries[file.name] = _entry(file, outcome, pseudonyms)
+            if isinstance(outcome, Answer) and entry.output:
+                name, twin = draft_name(entry.source_key), outcome.blobs[0]
+                writing.append(writers.submit(store.write, name, twin, sync_folder=False))
+            if len(writing) > 2 * WRITERS:
+                writing.popleft().result()
+        for write in writing:
+            write.result()
     store.sync(draft_name(entry.source_key) for entry in entries.values())
     # In the order of the source: of two objects in conflict the first one stands.
     return tuple(entries[file.name] for file in files)
