@@ -1,0 +1,57 @@
+"""De-identification as a job of a cluster: it is done there, told here, and leaves nothing of the request behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.servers import ask
+from tests.conftest import Running
+from tests.synthetic import write_dicom
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive") / "rosengarten"
+    for number in range(3):
+        changes = {"SOPInstanceUID": f"1.2.826.0.1.9.{number + 1}", "BodyPartExamined": "CHEST"}
+        write_dicom(folder / str(number), np.tile(np.arange(64), (64, 1)), **changes)
+    return folder
+
+
+def deidentify(stack: Running, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command while the stack is up: as a process of its own, because Ray reads its token when loaded."""
+    command = [sys.executable, "-m", "flows.cli", "deidentify", *map(str, words)]
+    return subprocess.run(
+        command,
+        env={**os.environ, "RADLOOP_HOME": str(stack.record.home), "COLUMNS": "400"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_source_is_deidentified_by_a_job_of_the_cluster(
+    stack: Running, archive: Path, tmp_path: Path
+) -> None:
+    done = deidentify(stack, archive, tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3/3 files" in done.stdout + done.stderr
+    assert "3 objects of" in " ".join(done.stdout.split())
+    assert len(list((tmp_path / "out" / "images").rglob("*.dcm"))) == 3
+    jobs = ask(f"{stack.record.addresses['ray']}/api/jobs/", token=stack.record.token_file.read_text())
+    ours = [job for job in jobs if "tasks.deidentify_job" in job["entrypoint"]]
+    assert [job["status"] for job in ours] == ["SUCCEEDED"]
+    assert "rosengarten" not in str(ours)
+    assert list((stack.record.home / "private" / "deidentify").iterdir()) == []
+
+
+def test_what_a_person_can_mend_is_told_before_a_job_is_made(stack: Running, archive: Path) -> None:
+    done = deidentify(stack, archive, archive / "out")
+    assert (done.returncode, "lie in one another" in done.stderr) == (2, True)
