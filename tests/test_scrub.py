@@ -17,7 +17,9 @@ from tests.dicom_objects import NATIVE, element, file_bytes, insert
 from tests.planted import APART_DAYS, leaks, planted, whole
 from tests.scrubbing import KEY, clean, fault, raw_of, scrubbed, slice_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR", "ignore:The value length")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Invalid value for VR", "ignore:The value length", "ignore:Unknown encoding"
+)
 META = {"Sen99999tinel", "Sen99998tinel", "Sen99997tinel"}
 
 
@@ -143,3 +145,15 @@ def test_an_encapsulated_document_never_passes() -> None:
 
 def test_an_object_of_a_private_class_does_not_pass() -> None:
     assert fault(file_bytes(slice_of(SOPClassUID="1.3.12.2.1107.5.9.1"))).reason == "unsupported"
+
+
+def test_an_identifier_of_another_vr_does_not_pass() -> None:
+    data = file_bytes(slice_of()).replace(b"\x20\0\x0e\0UI", b"\x20\0\x0e\0LO")
+    assert fault(data).reason == "missing-identifier"
+
+
+def test_letters_in_the_place_of_binary_numbers_go() -> None:
+    made = slice_of(PatientName="Johannsen^Johanna", SimpleFrameList=[0x41424344] * 3)
+    data = file_bytes(made)
+    assert b"DCBADCBADCBA" in clean(data)
+    assert b"Johannsen" not in clean(data.replace(b"DCBADCBADCBA", b"Johannsen   "))

@@ -46,6 +46,7 @@ def scrub(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) 
         case, place = _begin(dataset, options, pseudonyms)
         found = {element.tag: element for element in _elements(case, place, dataset)}
         clean_pixel_data(case, dataset, found)
+        _check_identifiers(found)
         state(case, found)
         return _finish(case, place, dataset, found)
 
@@ -70,6 +71,13 @@ def _begin(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms)
         little=syntax != ExplicitVRBigEndian,
     )
     return case, replace(place, patient=case.patient_id(told["PatientID"]))
+
+
+def _check_identifiers(found: dict[BaseTag, Element]) -> None:
+    """Raise DataFault where an identifier was no legal value, so that nothing stands in its place."""
+    for name, tag in IDENTIFIERS.items():
+        if not raw_bytes(found.get(BaseTag(tag))):
+            raise DataFault("missing-identifier", f"{name} is no legal value")
 
 
 def _stays(rule: Rule) -> bool:
