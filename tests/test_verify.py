@@ -189,6 +189,16 @@ def test_an_output_whose_original_is_gone_is_not_proven(archive: Path, target: P
     assert not found.clean
 
 
+def test_an_output_whose_original_can_no_longer_be_read_is_not_proven(archive: Path, target: Path) -> None:
+    damaged = archive / "ward" / "IM2"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"damaged")
+    try:
+        assert verify(target, Folder(archive), KEY, workers=1).unproven == ("images/2.dcm: not-dicom",)
+    finally:
+        damaged.write_bytes(whole)
+
+
 def test_an_output_that_was_changed_is_not_proven(archive: Path, target: Path) -> None:
     leak(target, 1, "ImageComments", "nothing in particular")
     found = verify(target, Folder(archive), KEY, workers=1)
