@@ -29,13 +29,23 @@ def missed(one: Exam, made: Dataset, written: bytes, seen: Seen | None = None) -
     return {kind for kind, _, holds in found if not holds}
 
 
-@pytest.mark.xfail(strict=True, reason="a name with an initial takes the first letter of the next word along")
-def test_every_check_holds_on_made_up_objects() -> None:
-    seen, found = Seen(), []
+@pytest.fixture(scope="module")
+def found() -> list[tuple[str, str, bool]]:
+    seen, all_checks = Seen(), []
     for number in range(OBJECTS):
         one = exam(number)
-        found += checks(one, *made_of(one), seen)
+        all_checks += checks(one, *made_of(one), seen)
+    return all_checks
+
+
+@pytest.mark.xfail(strict=True, reason="a name with an initial takes the first letter of the next word along")
+def test_every_check_holds_on_made_up_objects(found: list[tuple[str, str, bool]]) -> None:
     assert [(kind, what) for kind, what, holds in found if not holds] == []
+
+
+def test_no_check_of_a_hipaa_category_is_missed(found: list[tuple[str, str, bool]]) -> None:
+    assert [(kind, what) for kind, what, holds in found if kind in HIPAA and not holds] == []
+    assert len(found) > 80 * OBJECTS
 
 
 def test_each_kind_of_action_is_checked() -> None:
@@ -90,10 +100,3 @@ def test_text_in_pixels_is_hidden_and_seen_where_it_is_not() -> None:
 
 def test_names_are_compared_as_a_reader_sees_them() -> None:
     assert folded("Müller, J. Weiß") == "mullerjweiss"
-
-
-def test_no_check_of_a_hipaa_category_is_missed() -> None:
-    seen = Seen()
-    found = [check for number in range(OBJECTS) for check in checks(one := exam(number), *made_of(one), seen)]
-    assert [(kind, what) for kind, what, holds in found if kind in HIPAA and not holds] == []
-    assert len(found) > 80 * OBJECTS
