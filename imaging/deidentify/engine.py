@@ -102,32 +102,37 @@ def _elements(case: Case, place: Place, dataset: Dataset) -> Iterator[Element]:
 def _element(
     case: Case, place: Place, dataset: Dataset, tag: int, element: Element, rule: Rule
 ) -> Element | None:
-    vr = _vr(element.VR, rule)
-    if rule.vrs[0] == "SQ":
+    told, first = element.VR, rule.vrs[0]
+    vr = first if told is None else told if told in rule.vrs else _vr(told, rule)
+    if first == "SQ":
         return _sequence(case, place, dataset, element, rule) if vr else None
     if tag in PIXELS:
         return element if vr else None
-    raw = None
-    if vr and _is_readable(case, element, vr):
-        raw = raw_bytes(element, place.terms, little=case.little)
-    vr = vr or rule.vrs[0]
-    value = treated(case, place, tag, vr, rule, raw)
-    return None if value is None else make_raw(tag, vr, value, implicit=case.implicit, little=case.little)
+    raw = raw_bytes(element, place.terms, little=case.little) if _is_readable(case, element, vr) else None
+    value = treated(case, place, tag, vr or first, rule, raw)
+    if value is None:
+        return None
+    if (
+        value is raw
+        and (told == vr or case.implicit)
+        and not len(raw) % 2
+        and type(element) is RawDataElement
+    ):
+        return element
+    return make_raw(element.tag, vr or first, value, implicit=case.implicit, little=case.little)
 
 
-def _vr(told: str | None, rule: Rule) -> str | None:
-    """Return the VR of an element as the dictionary has it, None where the file says another."""
-    if told is None or told == "UN" or told in CONCRETE:
+def _vr(told: str, rule: Rule) -> str | None:
+    """Return the VR that an element gets which is not of the dictionary's, None where that must not be."""
+    if told == "UN" or told in CONCRETE:
         return rule.vrs[0]
-    if told in rule.vrs:
-        return told
     return rule.vrs[0] if told in TEXT and rule.vrs[0] in TEXT else None
 
 
-def _is_readable(case: Case, element: Element, vr: str) -> bool:
-    """Tell whether the bytes are one value, in the byte order of what is written."""
-    if not isinstance(element, RawDataElement):
-        return True
+def _is_readable(case: Case, element: Element, vr: str | None) -> bool:
+    """Tell whether the bytes are one value of that VR, in the byte order of what is written."""
+    if vr is None or type(element) is not RawDataElement:
+        return vr is not None
     return element.length != UNDEFINED and (element.is_little_endian == case.little or vr not in WIDTHS)
 
 

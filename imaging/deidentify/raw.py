@@ -15,10 +15,12 @@ ZERO_PADDED = frozenset({"UI", "OB", "OW", "OF", "OD", "OL", "OV", "UN"})
 
 def raw_bytes(element: Element | None, terms: tuple[str, ...] = (), *, little: bool = True) -> bytes:
     """Return an element's value in bytes, text in the character set that `terms` name; a sequence has none."""
-    if element is None or element.VR == "SQ" or element.value is None:
+    if element is None or element.value is None:
         return b""
     if isinstance(element.value, bytes):
         return element.value
+    if element.VR == "SQ":
+        return b""
     return _written(cast(DataElement, element), terms, little)
 
 
@@ -41,4 +43,5 @@ def make_raw(tag: int, vr: str, value: bytes, *, implicit: bool, little: bool) -
     """Return an element of bytes, padded to an even length as its VR wants it (PS3.5 6.2)."""
     if len(value) % 2:
         value += b"\0" if vr in ZERO_PADDED else b" "
-    return RawDataElement(BaseTag(tag), vr, len(value), value, 0, implicit, little)
+    key = tag if isinstance(tag, BaseTag) else BaseTag(tag)
+    return RawDataElement(key, vr, len(value), value, 0, implicit, little)
