@@ -2,7 +2,7 @@
 
 import struct
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
@@ -25,7 +25,7 @@ SYNTAXES = [ExplicitVRLittleEndian, ExplicitVRBigEndian]
 
 def pixels_of(stored: NDArray[Any], syntax: str = ExplicitVRLittleEndian, **changes: Any) -> NDArray[Any]:
     """Return the words that come out of native pixel data."""
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    order: Literal[">", "<"] = ">" if syntax == ExplicitVRBigEndian else "<"
     written = dataset(stored, PixelData=stored.astype(stored.dtype.newbyteorder(order)).tobytes(), **changes)
     after = pydicom.dcmread(BytesIO(clean(file_bytes(written, syntax))))
     return np.frombuffer(after.PixelData, stored.dtype.newbyteorder(order)).reshape(stored.shape)
