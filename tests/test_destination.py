@@ -1,6 +1,8 @@
 """A destination: what it refuses, and that whoever dies between two steps leaves nothing half-done for good."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from imaging.deidentify.destination import Destination, Made, check_apart, draft_name
+from imaging.deidentify.destination import Destination, check_apart, draft_name
 from imaging.deidentify.ledger import CONFLICT, REMOVED, SCHEMA, Entry, Instances, latest, to_bytes, to_table
 from imaging.errors import EnvironmentFault, UserFault
+from tests.nights import BEFORE, MADE, entry
 
-MADE = Made(key_fingerprint="f" * 16, options={"dates": "shift"}, edition="2026c", profile_sha256="a" * 64)
+REPOSITORY = Path(__file__).parent.parent
 NOTHING = SCHEMA.empty_table()
 
 
@@ -21,13 +24,6 @@ def made(tmp_path: Path) -> Iterator[Destination]:
     destination = Destination(tmp_path / "out")
     with destination.held(MADE):
         yield destination
-
-
-def entry(key: str, output: str = "", content: str = "0", **others: str) -> Entry:
-    name = f"images/p/s/t/{output}.dcm" if output else ""
-    return Entry(
-        source_key=key * 32, source_size=1, source_mtime_ns=1, output=name, sha256=content * 64, **others
-    )
 
 
 def commit(made: Destination, *entries: Entry, instances: Instances | None = None) -> list[Entry]:
@@ -236,3 +232,24 @@ def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path) -> N
         Destination(tmp_path).held(MADE),
     ):
         pass
+
+
+@pytest.mark.slow
+def test_a_night_that_dies_before_any_step_is_finished_by_the_next_one(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    with Destination(start).held(MADE):
+        commit(Destination(start), *BEFORE)
+    seen = outputs(start)
+    subprocess.run(
+        [sys.executable, "-m", "tests.nights", str(tmp_path)], check=True, timeout=120, cwd=REPOSITORY
+    )
+    *finished, whole = sorted(tmp_path.glob("[0-9][0-9][0-9]"))
+    assert outputs(whole) == {"1": "0", "3": "2", "4": "3"}
+    assert len(finished) > 12
+    rows = latest(Destination(whole).ledger.read()).sort_by("source_key")
+    for root in finished:
+        visible = outputs(Path(f"{root}-died") / "images")
+        assert visible.items() <= (seen | outputs(whole)).items(), f"died before step {root.name}"
+        assert outputs(root) == outputs(whole), f"died before step {root.name}"
+        assert latest(Destination(root).ledger.read()).sort_by("source_key").equals(rows)
+        assert list(root.glob(".radloop/drafts-*")) == []
