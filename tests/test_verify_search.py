@@ -192,3 +192,9 @@ def test_a_hit_never_tells_the_value(tmp_path: Path) -> None:
     path = tmp_path / "it.txt"
     path.write_text(VALUE)
     assert VALUE not in repr(list(find("it.txt", all_pieces(path), searcher(PATIENT, NAME, STUDY))))
+
+
+def test_a_short_number_proves_something_in_its_own_object_alone() -> None:
+    number = Identifier("id", "4711", 0x00100020)
+    assert encodings(b"of patient 4711", number, level="text", owner=0)
+    assert not encodings(b"of patient 4711", number, level="text", owner=1)

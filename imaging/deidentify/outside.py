@@ -5,7 +5,7 @@ from pathlib import Path
 
 from imaging.deidentify.identifiers import Identifier
 from imaging.deidentify.object_pieces import is_object, object_pieces
-from imaging.deidentify.patterns import patterns
+from imaging.deidentify.patterns import NOBODY, patterns
 from imaging.deidentify.pieces import Piece, pieces
 from imaging.deidentify.proof import Hit, find
 from imaging.deidentify.search import Searcher
@@ -13,8 +13,6 @@ from imaging.errors import DataFault
 
 IDENTIFIERS_AT_A_TIME = 1000
 """They become some 50 patterns each; a search for these takes about 100 MB."""
-NOBODY = -1
-"""An owner that no file has: what many patients share counts in none of these files."""
 
 
 class Pile:
@@ -35,9 +33,7 @@ class Pile:
     def flush(self) -> None:
         """Search for those that wait."""
         waiting, self._waiting = self._waiting, {}
-        searcher = Searcher(
-            found for one in waiting.values() for found in patterns(one, owner=NOBODY) if found.owner is None
-        )
+        searcher = Searcher(found for one in waiting.values() for found in patterns(one, owner=NOBODY))
         for path, name in self._files if len(searcher) else ():
             try:
                 self.hits |= dict.fromkeys(find(name, all_pieces(path), searcher))

@@ -35,6 +35,8 @@ NO_NAMES = frozenset({"anonymous", "anonymized", "anonymised", "unknown", "none"
 """What stands for a name where there is none, before and after."""
 OWN = frozenset({"date", "place", "device", "text"})
 """What many patients share: it proves something in the outputs of the same object alone."""
+NOBODY = -1
+"""The owner of files that come from no object."""
 WORD = re.compile(r"[^\W_]+")
 DAY = re.compile(r"\d{8}(\d{2,6}(\.\d{1,6})?)?([+-]\d{4})?|\d{4}([.-])\d{2}\4\d{2}")
 """A date (DA) or one with time (DT); a time of day alone identifies nobody."""
@@ -114,11 +116,13 @@ def patterns(
 ) -> Iterator[Pattern]:
     """Yield every way in which a value may stand in bytes; none for what identifies nobody.
 
-    `owner` restricts to one object what proves nothing elsewhere.
+    `owner` restricts to one object what proves nothing elsewhere; with NOBODY that is left out.
     """
     for text in _spellings(identifier):
         strength = strength_of(text, identifier.kind)
-        own = owner if identifier.kind in OWN or not _distinct(text) else None
+        shared = identifier.kind in OWN or strength == "weak" or not _distinct(text)
+        if shared and owner == NOBODY:
+            continue
         seen: set[bytes] = set()
         for encoding, encode in [*ENCODINGS.items(), *((name, _as(name)) for name in charsets)]:
             for raw in encode(text):
@@ -133,7 +137,7 @@ def patterns(
                     strength="sure" if encoding in CODED_CHARACTERS else strength,
                     exact=raw if encoding == "base64" else b"",
                     unit=2 if encoding.startswith("UTF-16") else 1,
-                    owner=own,
+                    owner=owner if shared else None,
                 )
 
 
