@@ -116,7 +116,8 @@ def _of_objects(objects: Sequence[Path | bytes]) -> Iterator[Identifier]:
     options = DeidentifyOptions(dates="remove")
     setup = {"options": options.model_dump_json(), "secret": Pseudonyms(b"none").secret.hex()}
     parts = [objects[at : at + OBJECTS_AT_A_TIME] for at in range(0, len(objects), OBJECTS_AT_A_TIME)]
-    with Pool(FUNCTION, setup, min(len(parts), 2)) as pool:
+    # One: to start another takes longer than to read so few.
+    with Pool(FUNCTION, setup, workers=1) as pool:
         for outcome in pool.map(Item({"objects": [""] * len(part)}, tuple(part)) for part in parts):
             if isinstance(outcome, Answer):
                 for kind, value, tag in outcome.value["sought"]:
