@@ -48,7 +48,7 @@ class DeidentifyOptions(BaseModel):
     graphics: bool = Field(
         False,
         title="Clean graphics",
-        description="Keep overlays and graphic annotations, rid of every identifier (113103).",
+        description="Keep graphic annotations, rid of every identifier; overlays and curves always go (113103).",
     )
     structured: bool = Field(
         False,

@@ -23,11 +23,15 @@ WIDEST_BREAK = 3
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A spelling, folded. `breaks` are the places after which it may be interrupted; None: wherever."""
+    """A spelling, folded. `breaks` are the places after which it may be interrupted; None: wherever.
+
+    At its `left` and `right` a word must begin or end: there stands an initial, or all of it is short.
+    """
 
     folded: str
     breaks: Breaks | None
-    whole: bool
+    left: bool
+    right: bool
 
 
 class TextCleaner:
@@ -77,21 +81,24 @@ def _words(identifier: Identifier) -> tuple[_Word, ...]:
     for spelling in spellings(identifier):
         spelt.setdefault(fold(spelling), set()).add(_breaks(spelling, places(spelling)))
     loose = identifier.kind != "date"
-    return tuple(
-        _Word(
-            folded,
-            breaks=None if loose and len(folded) >= SHORT_WORD else frozenset(breaks),
-            whole=len(folded) < (SHORT_NUMBER if folded.isdecimal() else SHORT_WORD)
-            and min(folded) <= LAST_ALPHABET,
-        )
-        for folded, breaks in spelt.items()
-        if folded
+    return tuple(_word(folded, frozenset(breaks), loose) for folded, breaks in spelt.items() if folded)
+
+
+def _word(folded: str, breaks: Breaks, loose: bool) -> _Word:
+    whole = (
+        len(folded) < (SHORT_NUMBER if folded.isdecimal() else SHORT_WORD) and min(folded) <= LAST_ALPHABET
+    )
+    return _Word(
+        folded,
+        breaks=None if loose and len(folded) >= SHORT_WORD else breaks,
+        left=whole or any(1 in one for one in breaks),
+        right=whole or any(len(folded) - 1 in one for one in breaks),
     )
 
 
 def _either(one: _Word, other: _Word) -> _Word:
     breaks = None if one.breaks is None or other.breaks is None else one.breaks | other.breaks
-    return _Word(one.folded, breaks, one.whole and other.whole)
+    return _Word(one.folded, breaks, one.left and other.left, one.right and other.right)
 
 
 def _breaks(text: str, at: list[int]) -> tuple[int, ...]:
@@ -114,9 +121,9 @@ def _span(text: str, at: list[int], word: _Word) -> Span | None:
         begin = len(text[:begin].rstrip("0"))
     while end < len(text) and unicodedata.combining(text[end]):
         end += 1
-    if word.whole and (
-        _same(text[begin - 1 : begin], text[begin]) or _same(text[end : end + 1], text[end - 1])
-    ):
+    if word.left and _same(text[begin - 1 : begin], text[begin]):
+        return None
+    if word.right and _same(text[end : end + 1], text[end - 1]):
         return None
     return begin, end
 
