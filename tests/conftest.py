@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 
 from infra.processes import Owned, end, start
@@ -16,6 +17,10 @@ from infra.record import Stack, read_stack
 from tasks.settings import Settings, activate
 from tests.commands import MARK
 from tests.synthetic import write_archive
+
+# How long an example takes says nothing on a machine that others use too.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 REPOSITORY = Path(__file__).parent.parent
 KEPT = ("RADLOOP_DATA", "RADLOOP_SCREENSHOTS")

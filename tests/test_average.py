@@ -35,7 +35,7 @@ def test_the_average_is_exact(kind: Any, side: int, size: int) -> None:
     np.testing.assert_allclose(area_average(values, size), exact(values, size), 2e-5, 1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 90), st.integers(0, 90), st.floats(-50, 150), st.floats(0, 100), st.sampled_from(KINDS))
 def test_what_is_clipped_is_averaged_behind_it(
     size: int, more: int, lower: float, range_: float, kind: Any

@@ -122,7 +122,7 @@ def test_helpers_fall_back_where_there_is_nothing() -> None:
     assert text({"Rows": (1.0,)}, "Rows") == ""
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from([b"DS", b"IS", b"FD", b"FL", b"LO"]), st.binary(max_size=24))
 def test_any_value_reads_the_same_both_ways(vr: bytes, value: bytes) -> None:
     tags = {b"DS": 0x00180050, b"IS": 0x00200013, b"FD": 0x00189087, b"FL": 0x00189082, b"LO": 0x00100020}

@@ -103,7 +103,7 @@ def mutated(data: bytes, changes: list[tuple[float, int]]) -> bytes:
 
 
 @pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(["explicit", "implicit", "rle"]),
     st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=8),
@@ -119,7 +119,7 @@ def test_any_bytes_changed_give_images_or_a_fault(kind: str, changes: list[tuple
 
 
 @pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=400), st.sampled_from(NATIVE))
 def test_any_bytes_behind_the_meta_give_images_or_a_fault(rest: bytes, syntax: str) -> None:
     for start in (PREAMBLE, meta(syntax)):

@@ -141,7 +141,7 @@ def cut(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, 
     return write
 
 
-WIDE = hypothesis_settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+WIDE = hypothesis_settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
 
 @WIDE

@@ -87,7 +87,7 @@ BINARY_ORACLES = {
 
 
 @pytest.mark.parametrize("name", MEASURES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(case=tied_binary())
 def test_a_binary_measure_equals_scikit_learn_with_weights_and_ties(name: str, case: Case) -> None:
     labels, scores, weights = case
@@ -119,7 +119,7 @@ MULTICLASS_ORACLES = {
 
 
 @pytest.mark.parametrize("name", MULTICLASS_ORACLES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(case=three_classes())
 def test_a_measure_of_three_classes_equals_scikit_learn(name: str, case: Case) -> None:
     labels, probabilities, weights = case
@@ -193,7 +193,7 @@ def test_every_measure_has_a_title() -> None:
     assert MEASURES.keys() > LOWER_IS_BETTER
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(case=tied_binary())
 def test_no_other_threshold_has_a_larger_youden_index(case: Case) -> None:
     labels, scores, _ = case

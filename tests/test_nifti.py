@@ -208,14 +208,14 @@ def test_a_bad_file_says_why(name: str) -> None:
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-@hypothesis_settings(max_examples=100, deadline=None)
+@hypothesis_settings(max_examples=100)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_file_cut_anywhere_is_truncated(pack: Any, share: float) -> None:
     data = pack(written(VOXELS))
     assert reason(data[: int(share * len(data))]) in ("truncated", "unreadable")
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @given(changes=st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=6))
 def test_a_header_changed_anywhere_is_read_or_a_fault(changes: list[tuple[int, int]]) -> None:

@@ -350,7 +350,7 @@ WHOLE = {
 PIXELS = {name: [one.image.stored.tobytes() for one in frames(data)] for name, data in WHOLE.items()}
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 @given(name=st.sampled_from(sorted(WHOLE)), share=st.floats(0, 1, exclude_max=True))
 def test_a_picture_cut_anywhere_is_whole_or_a_fault(name: str, share: float) -> None:
     try:
@@ -361,7 +361,7 @@ def test_a_picture_cut_anywhere_is_whole_or_a_fault(name: str, share: float) -> 
         assert [one.image.stored.tobytes() for one in found] == PIXELS[name]
 
 
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=300)
 @given(
     name=st.sampled_from(sorted(WHOLE)),
     changes=st.lists(

@@ -43,7 +43,7 @@ def exact(image: Image, window: Window, spec: PreprocessSpec) -> NDArray[np.floa
     return show(down @ values @ across.T + outside * black) * 255
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     rows=st.integers(1, 90),
     columns=st.integers(1, 90),

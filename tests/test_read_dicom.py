@@ -237,7 +237,7 @@ SPEC = PreprocessSpec(window="file", size_px=16)
 
 
 @pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=6),

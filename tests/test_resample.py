@@ -68,7 +68,7 @@ def itk_image(volume: NDArray[Any], spacing: tuple[float, float, float]) -> Simp
 
 
 @given(LENGTHS, SPACINGS, SPACINGS, st.integers(0, 99))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_agrees_with_its_definition_in_double_precision(
     shape: tuple[int, ...], spacing: tuple[float, float, float], new: tuple[float, float, float], seed: int
 ) -> None:
@@ -77,7 +77,7 @@ def test_it_agrees_with_its_definition_in_double_precision(
 
 
 @given(LENGTHS, SPACINGS, SPACINGS, st.integers(0, 99))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_without_antialiasing_it_is_linear_everywhere(
     shape: tuple[int, ...], spacing: tuple[float, float, float], new: tuple[float, float, float], seed: int
 ) -> None:

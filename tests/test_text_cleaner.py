@@ -4,7 +4,7 @@ import timeit
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging.deidentify.identifiers import Identifier, Kind, spellings
@@ -224,14 +224,12 @@ def test_nothing_is_found_without_identifiers() -> None:
 NAMES = st.text(st.characters(categories=("Lu", "Ll", "Lo")), min_size=3, max_size=12)
 
 
-@settings(deadline=None)
 @given(NAMES, NAMES, st.text(max_size=20), st.text(max_size=20))
 def test_nothing_is_found_in_what_was_cleaned(family: str, given_name: str, before: str, after: str) -> None:
     names = cleaner(("name", f"{family}^{given_name}"))
     assert not names.found_in(names.clean(f"{before} {given_name.upper()}, {family} {after}"))
 
 
-@settings(deadline=None)
 @given(NAMES, NAMES)
 def test_every_spelling_of_a_name_is_found(family: str, given_name: str) -> None:
     name = Identifier("name", f"{family}^{given_name}", 0x00100010)

@@ -70,7 +70,7 @@ def many() -> list[dict[str, Any]]:
 
 
 @given(st.permutations(range(len(many()))))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_of_what_is_given_changes_nothing(permutation: list[int]) -> None:
     slices = many()
     plain, mixed = stack(slices), stack([slices[n] for n in permutation])
@@ -86,7 +86,7 @@ def test_each_slice_comes_out_once() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 20))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_turning_the_patient_keeps_order_spacing_and_findings(seed: int, step: float) -> None:
     draw = np.random.default_rng(seed)
     turn = np.linalg.qr(draw.normal(size=(3, 3)))[0]
