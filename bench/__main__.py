@@ -5,6 +5,7 @@ import sys
 
 BENCHES = (
     *("reading", "resample", "mutated", "agreement", "inspect"),
+    *("deidentify", "leaks", "midi_b", "burned_in"),
     *("step_time", "ct_contrast", "pneumoniamnist", "mnist"),
 )
 

@@ -35,7 +35,9 @@ def fill(
         for schedule in deployment.get("schedules", []):
             schedule["active"] = scheduled
             schedule.update({"timezone": time_zone} if time_zone else {})
-        deployment["parameters"] = {"request": dict(requests[deployment["name"]])}
+        # One that has none is started by hand, and its form asks for what it needs.
+        if deployment["name"] in requests:
+            deployment["parameters"] = {"request": dict(requests[deployment["name"]])}
     return yaml.safe_dump(content, sort_keys=False)
 
 

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parent.parent
 KEPT = ("RADLOOP_DATA", "RADLOOP_SCREENSHOTS")
 OURS = ("RADLOOP_", "MLFLOW_", "PREFECT_", "RAY_", "DO_NOT_TRACK")
 Seen = TypeVar("Seen")
-FLOWS = ("ingest", "train", "evaluate", "nightly", "reevaluate")
+FLOWS = ("ingest", "train", "evaluate", "nightly", "reevaluate", "deidentify")
 
 
 @pytest.fixture(scope="session")

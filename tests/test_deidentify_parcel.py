@@ -65,3 +65,14 @@ def test_a_worker_of_the_sandbox_answers_the_same(smooth: bytes) -> None:
 def test_a_fault_is_an_answer_without_a_file(content: bytes, value: dict[str, str], reason: str) -> None:
     told, blobs = answer(content, **value)
     assert (told["fault"][0], blobs) == (reason, [])
+
+
+def test_variants_of_a_patient_share_what_tells_of_them() -> None:
+    pixels = ramp((64, 64), np.uint16).tobytes()
+    files = (
+        file_bytes(slice_of(Rows=64, Columns=64, PixelData=pixels, PatientID=patient))
+        for patient in ("00123", "123")
+    )
+    one, other = (answer(content)[0] for content in files)
+    assert one["patient"] != other["patient"]
+    assert one["patient_variant"] == other["patient_variant"]

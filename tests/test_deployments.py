@@ -64,7 +64,12 @@ def test_each_deployment_gets_its_part_of_the_night() -> None:
     made = filled(night())
     assert made["nightly"]["parameters"]["request"]["source"] == "/images"
     assert made["train"]["parameters"]["request"].keys() == {"dataset", "training", "again"}
-    assert all(item["parameters"]["request"]["dataset"] == "d" for item in made.values())
+    others = [item for name, item in made.items() if name != "deidentify"]
+    assert all(item["parameters"]["request"]["dataset"] == "d" for item in others)
+
+
+def test_a_deidentification_is_asked_for_by_hand() -> None:
+    assert "parameters" not in filled(night())["deidentify"]
 
 
 def test_without_a_request_schedules_are_paused_and_the_form_has_defaults() -> None:

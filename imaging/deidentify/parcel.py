@@ -17,7 +17,7 @@ from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.deidentify.written import write_object
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS
-from imaging.dicom.parse import parse
+from imaging.dicom.parse import parse, reading
 from imaging.errors import DataFault
 
 FUNCTION = "imaging.deidentify.parcel:deidentify_parcel"
@@ -35,24 +35,35 @@ def deidentify_parcel(
     """De-identify one parcel; a `Function` of the sandbox.
 
     `setup` has `options` (JSON) and `secret` (hex), `value` and `blobs` are those of `draft_parcel`. The answer has
-    `patient`, `study`, `series`, `instance` (the new ones), `sha256` and `findings` beside one blob, the new file; or
-    `fault`, a reason and a detail.
+    `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.otherwise`), `sha256`
+    and `findings` beside one blob, the new file; or `fault`, a reason and a detail.
     """
     try:
         if value["format"] != "dicom":
             raise DataFault("not-dicom")
         data = _buffer().load(blobs[0], LIMITS.file_bytes) if isinstance(blobs[0], Path) else blobs[0]
-        made = deidentified(data, _options(setup["options"]), Pseudonyms(bytes.fromhex(setup["secret"])))
+        options = _options(setup["options"])
+        pseudonyms = Pseudonyms(bytes.fromhex(setup["secret"]), options.patient_variants)
+        dataset = parse(data)
+        variant = _variant(dataset, pseudonyms)
+        made = deidentified(dataset, data, options, pseudonyms)
         written = write_object(made)
     except DataFault as fault:
         return {"fault": [fault.reason, fault.detail]}, ()
     new = {name: str(made[keyword].value) for name, keyword in IDENTIFIERS.items()}
-    return new | {"sha256": hashlib.sha256(written).hexdigest(), "findings": []}, [written]
+    digest = hashlib.sha256(written).hexdigest()
+    return new | {"patient_variant": variant, "sha256": digest, "findings": []}, [written]
 
 
-def deidentified(data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudonyms) -> Dataset:
+def _variant(dataset: Dataset, pseudonyms: Pseudonyms) -> str:
+    with reading("unreadable"):
+        return pseudonyms.otherwise(str(dataset.get("PatientID") or ""))
+
+
+def deidentified(
+    dataset: Dataset, data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudonyms
+) -> Dataset:
     """Return the data set of a file as it may leave the house; raises DataFault where it must not."""
-    dataset = parse(data)
     # Cheaper than to look at pixels of what does not pass anyway.
     check_class(dataset, options)
     return scrub(check_pixels(dataset, data, options), options, pseudonyms)
