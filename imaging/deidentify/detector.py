@@ -17,7 +17,7 @@ from imaging.deidentify.pictures import as_grey, embossed, leveled
 
 CELL = 8
 """Pixels along a side of what one score of the screen stands for."""
-SUSPICIOUS = -1.0
+SUSPICIOUS = -1.25
 UNUSUAL = -2.0
 """The least score of a cell that is looked at, and that of a thorough search; see `python -m bench.burned_in`."""
 TILE, OVERLAP = 1024, 64
