@@ -2,10 +2,12 @@
 
 Overlays on the real slices of ct-contrast, and every fifth on a phantom's: names, numbers and dates in the fonts of
 matplotlib, PIL, OpenCV and, where installed, Debian's Liberation; upright, in quarter turns and slanted; every fifth
-object MONOCHROME1, every tenth of eight frames of which one has text; three in ten are faint, a grey of 12 to 25 % of the image's range that stands out
-from noise five times. Each goes through `check_pixels` as a whole
-file. False alarms on the 100 slices of ct-contrast and 200 radiographs of PneumoniaMNIST, enlarged to 512 x 512 (they
-are 28 x 28 pixels: what an enlarged one shows is smooth). MNIST is left out: its digits are text.
+object MONOCHROME1, every tenth of eight frames of which one has text. Three in ten are faint, a grey 12 to 25 % of the
+image's range away from what lies under it; all stand out from noise five times. Each goes through `check_pixels` as a
+whole file. The screen was trained on half of the patients of ct-contrast, with other texts.
+
+False alarms on the 100 slices of ct-contrast and 200 radiographs of PneumoniaMNIST, enlarged to 512 x 512 (they are
+28 x 28 pixels: what an enlarged one shows is smooth). MNIST is left out: its digits are text.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Train the screen that looks for burned-in text in every frame: synthetic text on half of the patients of ct-contrast.
 
 Writes `screen.onnx` and the weights, from which another run goes on (`--start`). What is in the tree came from three
-runs, of 14, 15 and 12 minutes on two cores, the last with `--rate 1.5e-3` (the first two before `burn` asked that text stands out from noise);
-runs end by the clock, so no two give the same weights. `python -m bench.burned_in` measures it.
+runs of 14, 15 and 12 minutes on two cores: the first two before `burn` asked that text stands out from noise, the last
+with `--rate 1.5e-3`. Runs end by the clock, so no two give the same weights. `python -m bench.burned_in` measures it.
 """
 
 import argparse
