@@ -1,7 +1,7 @@
 """Owns how text is taken out of pixels: its regions become black on every frame, and the pixels are written anew."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,6 @@ def _write(dataset: Dataset, opened: Opened, layout: Layout, frames: list[NDArra
     if layout.bits_allocated == 1:
         value = np.packbits(np.stack(frames), bitorder="little").tobytes()
     else:
-        order = ">" if dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian else "<"
+        order: Literal["<", ">"] = ">" if dataset.file_meta.TransferSyntaxUID == ExplicitVRBigEndian else "<"
         value = b"".join(frame.astype(frame.dtype.newbyteorder(order)).tobytes() for frame in frames)
     dataset.add_new(keyword, vr, value + bytes(len(value) % 2))

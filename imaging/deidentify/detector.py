@@ -181,7 +181,7 @@ def _cut(picture: NDArray[np.uint8], box: Any) -> NDArray[np.uint8]:
     return np.asarray(cut, np.uint8)
 
 
-def _region(corners: NDArray[np.floating], shape: tuple[int, ...]) -> Region:
+def _region(corners: NDArray[Any], shape: tuple[int, ...]) -> Region:
     left, top = np.floor(corners.min(0)).astype(int)
     right, bottom = np.ceil(corners.max(0)).astype(int) + 1
     return Region(max(int(top), 0), max(int(left), 0), min(int(bottom), shape[0]), min(int(right), shape[1]))

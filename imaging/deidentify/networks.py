@@ -55,7 +55,7 @@ def read_line(line: NDArray[np.uint8]) -> tuple[str, NDArray[np.float32]]:
     return "".join(alphabet[number] for number in best[begins]), likely[0].max(1)[begins]
 
 
-def _three(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _three(picture: NDArray[Any]) -> NDArray[np.float32]:
     """Return a grey picture as a batch of one with three channels, from -1 to 1."""
     scaled = picture.astype(np.float32) * np.float32(1 / 127.5) - 1
     return np.ascontiguousarray(np.broadcast_to(scaled, (1, 3, *scaled.shape)))

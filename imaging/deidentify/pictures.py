@@ -38,4 +38,4 @@ def embossed(grey: NDArray[np.float32], across: int) -> NDArray[np.uint8]:
     """
     above = grey - cv2.blur(grey, (across, across))
     usual = max(float(np.percentile(np.abs(above), 98)), 1e-6)
-    return np.clip(128 + above * np.float32(80 / usual), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + above * np.float32(80 / usual), 0, 255), np.uint8)
