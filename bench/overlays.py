@@ -53,7 +53,7 @@ def words(random: np.random.Generator) -> str:
 
 @cache
 def debian_fonts() -> tuple[Path, ...]:
-    """Return the fonts that Debian installed; the screen was trained on none of Liberation."""
+    """Return the fonts that Debian installed; the last training of the screen used them too."""
     return tuple(sorted(Path("/usr/share/fonts/truetype").glob("liberation*/*-Regular.ttf")))
 
 
