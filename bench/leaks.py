@@ -21,15 +21,25 @@ from imaging.deidentify.engine import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile import load_profile
 from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.deidentify.swift import begin_swiftly
 from imaging.deidentify.written import write_object
 from imaging.dicom.parse import parse
 
 Tool = Callable[[bytes], bytes]
+SWIFT_KEY = Pseudonyms(b"leaks" * 6)
 BASIC = DeidentifyOptions(dates="remove")
 
 
 def ours(data: bytes) -> bytes:
     return write_object(scrub(parse(data), BASIC, Pseudonyms(secrets.token_bytes(32))))
+
+
+def ours_swiftly(data: bytes) -> bytes:
+    """Do the same as in a night, where most of what a file holds was met before."""
+    for _ in range(2):
+        swift = begin_swiftly(data, BASIC, SWIFT_KEY)
+        twin = swift.twin() if swift else None
+    return twin[0] if twin else write_object(scrub(parse(data), BASIC, SWIFT_KEY))
 
 
 def dicom_anonymizer(data: bytes) -> bytes:
@@ -87,6 +97,7 @@ def saved(dataset: Dataset) -> bytes:
 
 TOOLS: dict[str, Tool] = {
     "radloop": ours,
+    "radloop, the swift way": ours_swiftly,
     "dicom-anonymizer, 2026c": dicom_anonymizer,
     "dicognito": dicognito,
     "deid, its recipe": deid,
@@ -117,11 +128,11 @@ def main() -> int:
                 leaks, of, missing = measure(tool, syntax)
             except Exception as error:
                 cells.append(f"fails ({type(error).__name__})")
-                failed |= name == "radloop"
+                failed |= name.startswith("radloop")
                 continue
             cells.append(f"{leaks:,} of {of:,}")
             worst = max(worst, missing)
-            failed |= name == "radloop" and bool(leaks or missing)
+            failed |= name.startswith("radloop") and bool(leaks or missing)
         print(f"| {name} | {' | '.join(cells)} | {worst} |", flush=True)
     print("leaks: FAILED" if failed else "leaks: 0 of ours")
     return int(failed)

@@ -1,7 +1,7 @@
 """Owns what the elements of one object share while they are treated, and what those of one item share."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from pydicom.dataset import Dataset
 
@@ -10,7 +10,6 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pseudonyms import Pseudonyms, canonical_patient_id
 from imaging.deidentify.raw import raw_bytes
 from imaging.deidentify.rules import PATIENT_ID, RuleOf
-from imaging.deidentify.text import TextCleaner
 
 CHARACTER_SET, CODE_SCHEME = 0x00080005, 0x00080102
 CODE_VALUES = frozenset({0x00080100, 0x00080119, 0x00080120})
@@ -46,6 +45,16 @@ class Charset:
         return text.encode()
 
 
+class Cleaner(Protocol):
+    """What finds the identifiers of an object in text, as `TextCleaner` does."""
+
+    def found_in(self, text: str) -> bool:
+        """Tell whether the text names somebody."""
+
+    def clean(self, text: str) -> str:
+        """Return the text without what names somebody; the same text where nothing does."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One object on its way: the options, the keys, what to look for, and how the output is encoded."""
@@ -53,7 +62,7 @@ class Case:
     options: DeidentifyOptions
     pseudonyms: Pseudonyms
     rule_of: RuleOf
-    cleaner: TextCleaner
+    cleaner: Cleaner
     days: int
     implicit: bool
     little: bool

@@ -1,6 +1,6 @@
 """Owns the way from one parsed DICOM object to the same object without what identifies a patient."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from pydicom.charset import convert_encodings
@@ -10,16 +10,16 @@ from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from imaging.deidentify.case import CHARACTER_SET, Case, Place, canonical
+from imaging.deidentify.case import CHARACTER_SET, Case, Cleaner, Place, canonical
 from imaging.deidentify.charsets import is_known
 from imaging.deidentify.documents import check_class
-from imaging.deidentify.identifiers import collect
+from imaging.deidentify.identifiers import Identifier, collect
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixel_data import clean_pixel_data
 from imaging.deidentify.private import kept_private
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.deidentify.raw import Element, make_raw, raw_bytes
-from imaging.deidentify.rules import CONCRETE, PATIENT_ID, PIXELS, TEXT, Rule, rules_for
+from imaging.deidentify.rules import CONCRETE, PATIENT_ID, PIXELS, TEXT, Rule, RuleOf, rules_for
 from imaging.deidentify.statement import state
 from imaging.deidentify.text import TextCleaner
 from imaging.deidentify.values import WIDTHS, treated
@@ -43,7 +43,7 @@ def scrub(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) 
     """
     with reading("unreadable"):
         check_class(dataset, options)
-        case, place = _begin(dataset, options, pseudonyms)
+        case, place = begin(dataset, options, pseudonyms)
         found = {element.tag: element for element in _elements(case, place, dataset)}
         clean_pixel_data(case, dataset, found)
         _check_identifiers(found)
@@ -51,21 +51,24 @@ def scrub(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) 
         return _finish(case, place, dataset, found)
 
 
-def _begin(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) -> tuple[Case, Place]:
-    """Look at the whole object before anything of it changes."""
+def begin(
+    dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms, cleaner: Cleaner | None = None
+) -> tuple[Case, Place]:
+    """Look at the whole object before anything of it changes; `cleaner` is one that knows all its identifiers.
+
+    Without a cleaner one is made. Raises DataFault "missing-identifier".
+    """
     rule_of, syntax = rules_for(options), dataset.file_meta.TransferSyntaxUID
     place = Place(patient="").reading(dataset)
     told = {name: place.text(dataset, tag) for name, tag in IDENTIFIERS.items()}
     for name, text in told.items():
         if not text:
             raise DataFault("missing-identifier", f"{name} is missing or empty")
-    # What an option keeps is no secret, and text may speak of it.
-    hidden = [one for one in collect(dataset) if one.kind != "text" and not _stays(rule_of(one.tag))]
     case = Case(
         options=options,
         pseudonyms=pseudonyms,
         rule_of=rule_of,
-        cleaner=TextCleaner(hidden),
+        cleaner=cleaner or TextCleaner(hidden(collect(dataset), rule_of)),
         days=pseudonyms.shift_days(canonical(told["PatientID"], options)),
         implicit=syntax == ImplicitVRLittleEndian,
         little=syntax != ExplicitVRBigEndian,
@@ -80,23 +83,33 @@ def _check_identifiers(found: dict[BaseTag, Element]) -> None:
             raise DataFault("missing-identifier", f"{name} is no legal value")
 
 
+def hidden(identifiers: Iterable[Identifier], rule_of: RuleOf) -> list[Identifier]:
+    """Return those that no text may speak of: what an option keeps is no secret."""
+    return [one for one in identifiers if one.kind != "text" and not _stays(rule_of(one.tag))]
+
+
 def _stays(rule: Rule) -> bool:
     return rule.how in ("keep", "clean", "age")
 
 
 def _elements(case: Case, place: Place, dataset: Dataset) -> Iterator[Element]:
     """Yield what stays of the elements of a data set or an item."""
-    for key, element in list(dataset.items()):
-        # Tags of pydicom are slow to compare.
-        tag = int(key)
-        rule = case.rule_of(tag)
-        if rule.how == "remove" or tag == CHARACTER_SET or (place.depth and tag in PIXELS):
-            continue
-        kept = _element(case, place, dataset, tag, element, rule)
+    for element in list(dataset.values()):
+        kept = treated_element(case, place, dataset, element)
         if kept is not None:
             yield kept
     if case.options.safe_private:
         yield from kept_private(case, place, dataset)
+
+
+def treated_element(case: Case, place: Place, dataset: Dataset, element: Element) -> Element | None:
+    """Return what stays of an element; the character set is set at the end."""
+    # Tags of pydicom are slow to compare.
+    tag = int(element.tag)
+    rule = case.rule_of(tag)
+    if rule.how == "remove" or tag == CHARACTER_SET or (place.depth and tag in PIXELS):
+        return None
+    return _element(case, place, dataset, tag, element, rule)
 
 
 def _element(
@@ -159,14 +172,26 @@ def _item(case: Case, place: Place, item: Dataset, *, masks: bool) -> Dataset:
 
 def _finish(case: Case, place: Place, dataset: Dataset, found: dict[BaseTag, Element]) -> Dataset:
     """Return the new data set: in UTF-8 where ASCII is not enough, with nothing of the old file meta group."""
-    terms = ("ISO_IR 192",) if case.charset.beyond_ascii else place.terms
-    if any(terms) and is_known(terms):
-        value = "\\".join(terms).encode()
-        element = make_raw(CHARACTER_SET, "CS", value, implicit=case.implicit, little=case.little)
-        found[element.tag] = element
+    terms = written_terms(case, place)
+    declared = character_set(case, terms)
+    if declared is not None:
+        found[declared.tag] = declared
     encodings = convert_encodings(list(terms)) if is_known(terms) else "iso8859"
     made = Dataset(found, parent_encoding=encodings)
     made.set_original_encoding(case.implicit, case.little, encodings)
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
     return made
+
+
+def written_terms(case: Case, place: Place) -> tuple[str, ...]:
+    """Return the character set of the output: UTF-8 where ASCII is not enough."""
+    return ("ISO_IR 192",) if case.charset.beyond_ascii else place.terms
+
+
+def character_set(case: Case, terms: tuple[str, ...]) -> RawDataElement | None:
+    """Return the element that declares a character set, None where there is none to declare."""
+    if not any(terms) or not is_known(terms):
+        return None
+    value = "\\".join(terms).encode()
+    return make_raw(CHARACTER_SET, "CS", value, implicit=case.implicit, little=case.little)

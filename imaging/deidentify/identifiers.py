@@ -71,12 +71,17 @@ def collect(dataset: Dataset) -> tuple[Identifier, ...]:
     The data set is one that `parse` returned; it stays as it is. Values shorter than three letters and those that
     stand for nobody are left out. Raises DataFault "unreadable" where a sequence cannot be read.
     """
-    found: dict[tuple[Kind, str], int] = {}
     with reading("unreadable"):
-        for part in (dataset.file_meta, dataset):
-            for kind, text, tag in _walk(part, ("iso8859",), None):
-                for value in _identifying(kind, text):
-                    found.setdefault((kind, value), tag)
+        return collect_from(dataset.file_meta, dataset)
+
+
+def collect_from(*parts: Dataset) -> tuple[Identifier, ...]:
+    """Return every identifying value of data sets, as `collect` does; whatever pydicom raises is raised."""
+    found: dict[tuple[Kind, str], int] = {}
+    for part in parts:
+        for kind, text, tag in _walk(part, ("iso8859",), None):
+            for value in _identifying(kind, text):
+                found.setdefault((kind, value), tag)
     return tuple(Identifier(kind, value, tag) for (kind, value), tag in found.items())
 
 

@@ -1,6 +1,7 @@
 """Owns what a worker of the sandbox makes of one file: the bytes of its de-identified twin, or the fault."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,12 +15,17 @@ from imaging.deidentify.documents import check_class
 from imaging.deidentify.engine import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.deidentify.raw import raw_bytes
+from imaging.deidentify.rules import PATIENT_ID
+from imaging.deidentify.swift import Swift, begin_swiftly
 from imaging.deidentify.written import write_object
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.parse import parse, reading
 from imaging.errors import DataFault
 
+PLAIN = re.compile(rb"[!-\[\]-~][ -\[\]-~]*\0?")
+"""One value in ASCII, for which pydicom need not be asked."""
 FUNCTION = "imaging.deidentify.parcel:deidentify_parcel"
 IDENTIFIERS = {
     "patient": "PatientID",
@@ -44,29 +50,36 @@ def deidentify_parcel(
         data = _buffer().load(blobs[0], LIMITS.file_bytes) if isinstance(blobs[0], Path) else blobs[0]
         options = _options(setup["options"])
         pseudonyms = Pseudonyms(bytes.fromhex(setup["secret"]), options.patient_variants)
-        dataset = parse(data)
+        swift = begin_swiftly(data, options, pseudonyms)
+        dataset = swift.dataset if swift else parse(data)
         variant = _variant(dataset, pseudonyms)
-        made = deidentified(dataset, data, options, pseudonyms)
-        written = write_object(made)
+        written, told = deidentified(dataset, swift, data, options, pseudonyms)
     except DataFault as fault:
         return {"fault": [fault.reason, fault.detail]}, ()
-    new = {name: str(made[keyword].value) for name, keyword in IDENTIFIERS.items()}
+    new = {name: told[keyword] for name, keyword in IDENTIFIERS.items()}
     digest = hashlib.sha256(written).hexdigest()
     return new | {"patient_variant": variant, "sha256": digest, "findings": []}, [written]
 
 
 def _variant(dataset: Dataset, pseudonyms: Pseudonyms) -> str:
+    raw = raw_bytes(dataset.get_item(PATIENT_ID)) if PATIENT_ID in dataset else b""
+    if PLAIN.fullmatch(raw):
+        return pseudonyms.otherwise(raw.decode().rstrip(" \0"))
     with reading("unreadable"):
         return pseudonyms.otherwise(str(dataset.get("PatientID") or ""))
 
 
 def deidentified(
-    dataset: Dataset, data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudonyms
-) -> Dataset:
-    """Return the data set of a file as it may leave the house; raises DataFault where it must not."""
+    dataset: Dataset, swift: Swift | None, data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudonyms
+) -> tuple[bytes, Mapping[str, str]]:
+    """Return a file as it may leave the house and its identifiers by keyword; raise DataFault where it must not."""
     # Cheaper than to look at pixels of what does not pass anyway.
     check_class(dataset, options)
-    return scrub(check_pixels(dataset, data, options), options, pseudonyms)
+    looked_at = check_pixels(dataset, data, options)
+    if swift is not None and (found := swift.twin()) is not None:
+        return found
+    made = scrub(looked_at, options, pseudonyms)
+    return write_object(made), {keyword: str(made[keyword].value) for keyword in IDENTIFIERS.values()}
 
 
 @cache

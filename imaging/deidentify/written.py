@@ -5,7 +5,7 @@ What `scrub` leaves are bytes already. pydicom's writer gives the same file in f
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import cast
 
@@ -35,15 +35,21 @@ def write_object(dataset: Dataset) -> bytes:
     body = _encoded(dataset, implicit, little)
     if syntax == DeflatedExplicitVRLittleEndian:
         body = iter([_deflated(b"".join(body))])
-    return b"".join([PREAMBLE, *_file_meta(dataset, syntax), *body])
+    sop_class, sop_instance = (raw_bytes(dataset.get_item(tag)) for tag in (SOP_CLASS, SOP_INSTANCE))
+    return in_file(syntax, sop_class, sop_instance, body)
 
 
-def _file_meta(dataset: Dataset, syntax: str) -> Iterator[bytes]:
+def in_file(syntax: str, sop_class: bytes, sop_instance: bytes, body: Iterable[bytes]) -> bytes:
+    """Return a file of an encoded data set in parts, copied once."""
+    return b"".join([PREAMBLE, *_file_meta(syntax, sop_class, sop_instance), *body])
+
+
+def _file_meta(syntax: str, sop_class: bytes, sop_instance: bytes) -> Iterator[bytes]:
     """Yield the group in explicit little-endian form, its own length first (PS3.10 7.1)."""
     told = {
         0x00020001: ("OB", b"\0\1"),
-        0x00020002: ("UI", raw_bytes(dataset.get_item(SOP_CLASS))),
-        0x00020003: ("UI", raw_bytes(dataset.get_item(SOP_INSTANCE))),
+        0x00020002: ("UI", sop_class),
+        0x00020003: ("UI", sop_instance),
         0x00020010: ("UI", syntax.encode()),
         0x00020012: ("UI", IMPLEMENTATION_CLASS.encode()),
         0x00020013: ("SH", VERSION_NAME.encode()),
@@ -63,16 +69,21 @@ def _deflated(plain: bytes) -> bytes:
 def _encoded(dataset: Dataset, implicit: bool, little: bool) -> Iterator[bytes]:
     """Yield the bytes of a data set's elements in the order of their tags (PS3.5 7.1)."""
     for _, element in sorted(dataset.items(), key=lambda held: int(held[0])):
-        if element.VR == "SQ":
-            yield from _sequence(element, implicit, little)
-        elif isinstance(element, RawDataElement):
-            yield from _parts(element, implicit, little)
+        if element.VR == "SQ" or isinstance(element, RawDataElement):
+            yield from encoded(element, implicit, little)
         else:
             # Somebody looked at it, and pydicom converted it.
             terms = terms_of(raw_bytes(dataset.get_item(CHARACTER_SET))) if CHARACTER_SET in dataset else ()
             value = raw_bytes(element, terms, little=little)
             raw = make_raw(element.tag, element.VR, value, implicit=implicit, little=little)
-            yield from _parts(raw, implicit, little)
+            yield from encoded(raw, implicit, little)
+
+
+def encoded(element: Element, implicit: bool, little: bool) -> Iterator[bytes]:
+    """Yield the bytes of an element that `scrub` made."""
+    if isinstance(element, RawDataElement) and element.VR != "SQ":
+        return _parts(element, implicit, little)
+    return _sequence(element, implicit, little)
 
 
 def _sequence(element: Element, implicit: bool, little: bool) -> Iterator[bytes]:
