@@ -63,6 +63,8 @@ class Memory:
         self._known: dict[bytes, Known] = {}
         self._personal: dict[tuple[bytes, bytes], Made] = {}
         self._held_bytes = 0
+        self.own: dict[bool, dict[int, bytes]] = {}
+        """The bytes of what every object gets, with and without characters beyond ASCII."""
         if charset is not None:
             with reading("unreadable"):
                 self._parsed(b"")
@@ -98,10 +100,11 @@ class Memory:
     def _learned(self, piece: Piece) -> Known:
         dull = _dull(piece.tag, piece.vr, self._rule_of)
         if dull is not None and not holds_elements(piece):
-            return dull
-        gone = self._rule_of(piece.tag).how == "remove"
-        known = Known(tuple(hidden(self._told(piece), self._rule_of)), GONE if gone else None)
-        if len(piece.whole) <= PIECE_BYTES:
+            known = dull
+        else:
+            gone = self._rule_of(piece.tag).how == "remove"
+            known = Known(tuple(hidden(self._told(piece), self._rule_of)), GONE if gone else None)
+        if known is not DULL and len(piece.whole) <= PIECE_BYTES:
             self._make_room(len(piece.whole))
             self._known[piece.whole] = known
         return known

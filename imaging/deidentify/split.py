@@ -69,25 +69,34 @@ class Split:
         return bool(self.syntax == ImplicitVRLittleEndian)
 
 
-def split(data: Buffer) -> Split | None:
-    """Return the elements of a native file up to its end, or None where anything is unusual."""
+def split(data: Buffer, like: Split | None = None) -> Split | None:
+    """Return the elements of a native file up to its end, or None where anything is unusual.
+
+    `like` is the split of a file that may share elements with this one: those are taken from it, which is faster.
+    """
     try:
-        return _split(data, bytes(data[:HEAD_BYTES]))
+        return _split(data, bytes(data[:HEAD_BYTES]), like)
     except (Doubt, DataFault, struct.error):
         return None
 
 
-def _split(data: Buffer, head: bytes) -> Split:
+def _split(data: Buffer, head: bytes, like: Split | None) -> Split:
     if head[FIRST_AT - 4 : FIRST_AT] != MAGIC or len(data) > LIMITS.parsed_bytes:
         raise Doubt
     meta, at = _elements(
-        head, FIRST_AT, implicit=False, first=META_GROUP << 16, last=META_GROUP << 16 | 0xFFFF
+        head,
+        FIRST_AT,
+        like.meta if like else [],
+        implicit=False,
+        first=META_GROUP << 16,
+        last=META_GROUP << 16 | 0xFFFF,
     )
     syntax = _syntax({piece.tag: piece for piece in meta})
     implicit = syntax == ImplicitVRLittleEndian
     if implicit and all(0x40 < code < 0x5B for code in head[at + 4 : at + 6]):
         raise Doubt  # pydicom takes it for explicit
-    pieces, at = _elements(head, at, implicit=implicit, first=FIRST, last=LAST)
+    alike = like.pieces if like and like.syntax == syntax else []
+    pieces, at = _elements(head, at, alike, implicit=implicit, first=FIRST, last=LAST)
     return Split(syntax=syntax, meta=meta, pieces=pieces, pixels=_pixels(data, head, at, implicit=implicit))
 
 
@@ -101,11 +110,18 @@ def _syntax(meta: dict[int, Piece]) -> UID:
     return SYNTAXES[value]
 
 
-def _elements(head: bytes, at: int, *, implicit: bool, first: int, last: int) -> tuple[list[Piece], int]:
+def _elements(
+    head: bytes, at: int, like: list[Piece], *, implicit: bool, first: int, last: int
+) -> tuple[list[Piece], int]:
     """Return the elements of a range of tags, and where the next one begins."""
     found: list[Piece] = []
-    before, size = first - 1, len(head)
+    before, size, next_like = first - 1, len(head), 0
     while at < size:
+        # The bytes of an element say where it ends, so that equal bytes are an equal element.
+        if next_like < len(like) and head.startswith(like[next_like].whole, at):
+            found.append(like[next_like])
+            before, at, next_like = found[-1].tag, at + len(found[-1].whole), next_like + 1
+            continue
         if implicit:
             group, element, length = IMPLICIT_HEADER(head, at)
             vr, value = None, at + 8
@@ -128,6 +144,8 @@ def _elements(head: bytes, at: int, *, implicit: bool, first: int, last: int) ->
             raise Doubt
         found.append(Piece(tag, vr, head[at:end], value - at, is_open))
         at = end
+        while next_like < len(like) and like[next_like].tag <= tag:
+            next_like += 1
     return found, at
 
 

@@ -5,9 +5,10 @@ element is treated anew. On any doubt there is no swift way, and `scrub` decides
 """
 
 import re
+from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -39,6 +40,8 @@ from imaging.dicom.parse import reading
 APART = "\n" * (WIDEST_BREAK + 2)
 """So far from each other, two texts never make one spelling."""
 SIMPLE = re.compile(rb"[0-9A-Fa-f.]+\0?")
+BEFORE: deque[Split] = deque(maxlen=1)
+"""The last file: neighbours share most of their elements."""
 LAYOUT_TAGS = tuple(tag for tag, _ in LAYOUT.values())
 
 
@@ -100,13 +103,7 @@ class Swift:
         made = self._made(case, place, searched)
         told = {name: _told(made, tag) for name, tag in IDENTIFIERS.items()}
         case.charset.beyond_ascii = any(one.beyond_ascii for one in made.values())
-        own: dict[BaseTag, Element] = {}
-        state(case, own)
-        declared = character_set(case, written_terms(case, place))
-        if declared is not None:
-            own[declared.tag] = declared
-        parts = {tag: one.written for tag, one in made.items()}
-        parts |= {int(tag): _written(element, case) for tag, element in own.items()}
+        parts = {tag: one.written for tag, one in made.items()} | self._own(case, place)
         body = [part for _, part in sorted(parts.items())] + self._pixels(case, made)
         sop_class, sop_instance = (raw_bytes(made[tag].element) for tag in (SOP_CLASS, SOP_INSTANCE))
         return in_file(str(self.split.syntax), sop_class, sop_instance, body), told
@@ -157,6 +154,19 @@ class Swift:
             self.memory.keep(piece, known, made, patient)
         return made
 
+    def _own(self, case: Case, place: Place) -> dict[int, bytes]:
+        """Return what an object says of itself, the same in many: its character set, and how it was de-identified."""
+        held = self.memory.own.get(case.charset.beyond_ascii)
+        if held is None:
+            own: dict[BaseTag, Element] = {}
+            state(case, own)
+            declared = character_set(case, written_terms(case, place))
+            if declared is not None:
+                own[declared.tag] = declared
+            held = {int(tag): _written(element, case) for tag, element in own.items()}
+            self.memory.own[case.charset.beyond_ascii] = held
+        return held
+
     def _pixels(self, case: Case, made: dict[int, Made]) -> list[bytes]:
         pixels = self.split.pixels
         if pixels is None:
@@ -172,8 +182,9 @@ class Swift:
 def begin_swiftly(data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudonyms) -> Swift | None:
     """Return a file that can go the swift way, or None where `parse` must read it."""
     # Private elements hang on each other, and a blanked object is not the file any more.
-    if options.safe_private or options.burned_in == "blank" or (found := split(data)) is None:
+    if options.safe_private or options.burned_in == "blank" or (found := split(data, *BEFORE)) is None:
         return None
+    BEFORE.append(replace(found, pixels=None))
     charset = next((piece for piece in found.pieces if piece.tag == CHARACTER_SET), None)
     with suppress(Exception):  # `parse` says what is wrong
         memory = memory_of(options, pseudonyms, found.implicit, charset)
