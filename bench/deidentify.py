@@ -69,7 +69,7 @@ def ours(function: Callable[..., Any], files: Sequence[Path], out: Path, at: int
     answer, blobs = function(setup, {"format": "dicom", "name": "", "told": []}, [files[at]])
     if blobs:
         (out / f"{at}.dcm").write_bytes(blobs[0])
-    else:
+    elif not answer["fault"][0].startswith("burned-in"):
         raise SystemExit(f"file {at} was refused: {answer}")
 
 
@@ -142,7 +142,7 @@ def main() -> int:
         groups = [series(path, asked.neighbours, Path(folder)) for path in firsts]
         met = one_core(groups, "series, without the text detector", asked=True)
         one_core([slices[::2], slices[1::2]], "single slices, without the text detector")
-        one_core([files[:2] for files in groups], "series, with the text detector", looks=True)
+        one_core([slices[:20]], "single slices, with the text detector", looks=True)
     whole_way(slices, WITHOUT_PIXELS, "without the text detector")
     whole_way(slices, parcel.FUNCTION, "with the text detector")
     return 0 if met else 1

@@ -130,6 +130,13 @@ def test_the_uid_of_one_object_is_found_in_a_text_that_its_neighbour_kept() -> N
     assert uid not in str(after(*files, descriptors=True).get("ImageComments"))
 
 
+def test_what_an_option_keeps_is_no_secret_though_it_stands_elsewhere_too() -> None:
+    made = slice_of(StudyInstanceUID="1.2.826.0.1.77", ImageComments="see 1.2.826.0.1.77")
+    made.private_block(0x0099, "SOMEBODY", create=True).add_new(0x01, "UI", "1.2.826.0.1.77")
+    kept = after(file_bytes(made), file_bytes(made), uids=True, descriptors=True)
+    assert kept.ImageComments == "see 1.2.826.0.1.77"
+
+
 def test_equal_dates_of_two_patients_move_each_by_its_days() -> None:
     nested = Dataset()
     nested.SeriesDate = "20240228"

@@ -11,7 +11,6 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
-from imaging.deidentify.engine import hidden
 from imaging.deidentify.identifiers import ITEMS, Identifier, collect_from
 from imaging.deidentify.kinds import kind_of, vr_of
 from imaging.deidentify.options import DeidentifyOptions
@@ -82,7 +81,8 @@ class Memory:
         if len(piece.whole) > PIECE_BYTES:
             return
         self._make_room(len(piece.whole) + len(made.written) + len(made.searched))
-        if self._rule_of(piece.tag).how in OF_THE_PATIENT:
+        rule = self._rule_of(piece.tag)
+        if rule.how in OF_THE_PATIENT or rule.otherwise in OF_THE_PATIENT:
             self._personal[patient, piece.whole] = made
         else:
             self._known[piece.whole] = known._replace(made=made)
@@ -103,7 +103,8 @@ class Memory:
             known = dull
         else:
             gone = self._rule_of(piece.tag).how == "remove"
-            known = Known(tuple(hidden(self._told(piece), self._rule_of)), GONE if gone else None)
+            told = tuple(one for one in self._told(piece) if one.kind != "text")
+            known = Known(told, GONE if gone else None)
         if known is not DULL and len(piece.whole) <= PIECE_BYTES:
             self._make_room(len(piece.whole))
             self._known[piece.whole] = known

@@ -20,16 +20,18 @@ from imaging.deidentify.engine import (
     IDENTIFIERS,
     begin,
     character_set,
+    hidden,
     treated_element,
     written_terms,
 )
 from imaging.deidentify.identifiers import Identifier
+from imaging.deidentify.kinds import Kind
 from imaging.deidentify.memory import Known, Made, Memory, memory_of
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixel_data import LAYOUT, clean_pixel_data
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.deidentify.raw import Element, make_raw, raw_bytes
-from imaging.deidentify.rules import PATIENT_ID
+from imaging.deidentify.rules import PATIENT_ID, rules_for
 from imaging.deidentify.split import Elements, Piece, Split, dataset_of, split
 from imaging.deidentify.statement import state
 from imaging.deidentify.text import WIDEST_BREAK, TextCleaner
@@ -190,7 +192,9 @@ def begin_swiftly(data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudony
         memory = memory_of(options, pseudonyms, found.implicit, charset)
         known = [memory.known(piece) for piece in found.pieces]
         told = [*(memory.known(piece) for piece in found.meta), *known]
-        named = {(one.kind, one.value): one for each in told for one in each.identifiers}
+        named = dict[tuple[Kind, str], Identifier]()
+        for one in (one for each in told for one in each.identifiers):
+            named.setdefault((one.kind, one.value), one)
         elements = Elements(found)
         return Swift(
             options=options,
@@ -198,7 +202,7 @@ def begin_swiftly(data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudony
             split=found,
             memory=memory,
             known=known,
-            identifiers=list(named.values()),
+            identifiers=hidden(named.values(), rules_for(options)),
             elements=elements,
             dataset=dataset_of(found, elements),
         )
