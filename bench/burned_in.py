@@ -30,10 +30,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from bench.overlays import burn
-from imaging.deidentify import detector
-from imaging.deidentify.burned_in import check_pixels
+from imaging.deidentify.burned_in import detector
+from imaging.deidentify.burned_in.check import check_pixels
+from imaging.deidentify.burned_in.pictures import as_grey
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pictures import as_grey
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from imaging.phantom.anatomy import paint, sample_chest

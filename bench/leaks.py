@@ -17,12 +17,12 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from bench.objects import RESEARCH, SYNTAXES, leaked, lost, planted
-from imaging.deidentify.engine import scrub
+from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.swift import begin_swiftly
+from imaging.deidentify.objects.written import write_object
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.profile import load_profile
 from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.deidentify.swift import begin_swiftly
-from imaging.deidentify.written import write_object
+from imaging.deidentify.table.profile import load_profile
 from imaging.dicom.parse import parse
 
 Tool = Callable[[bytes], bytes]

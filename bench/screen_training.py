@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench.overlays import burn
-from imaging.deidentify.pictures import leveled
+from imaging.deidentify.burned_in.pictures import leveled
 
 SIDE, CELL, BATCH, BANK = 256, 8, 12, 6000
 RATE, WARM_UP_STEPS, KEEP = 3e-3, 100, 0.998

@@ -83,7 +83,7 @@ def tell(console: Console, name: str, outcome: Any, imports_s: float, flow_s: fl
 
 def prove(destination: Path | None, against: str) -> None:
     """Search a destination for what its source must not have given away; exit with 1 where anything is found."""
-    from imaging.deidentify.signed import lines
+    from imaging.deidentify.proof.signed import lines
     from tasks.deidentify import prove
 
     if destination is None or not against:

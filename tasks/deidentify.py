@@ -17,14 +17,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.dataset.quarantine import IGNORED
-from imaging.deidentify.chunk import DicomOnly
-from imaging.deidentify.destination import Destination, Made, check_apart
-from imaging.deidentify.ledger import REMOVED, Instances, Plan, latest, pairs, plan
+from imaging.deidentify.folder.chunk import DicomOnly
+from imaging.deidentify.folder.destination import Destination, Made, check_apart
+from imaging.deidentify.folder.ledger import REMOVED, Instances, Plan, latest, pairs, plan
 from imaging.deidentify.parcel import FUNCTION
-from imaging.deidentify.profile import load_profile
+from imaging.deidentify.proof.signed import Verification
+from imaging.deidentify.proof.verify import verify
 from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.deidentify.signed import Verification
-from imaging.deidentify.verify import verify
+from imaging.deidentify.table.profile import load_profile
 from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.sources.open import open_source

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from imaging.deidentify.chunk import DicomOnly, deidentify_chunk
-from imaging.deidentify.ledger import Entry
+from imaging.deidentify.folder.chunk import DicomOnly, deidentify_chunk
+from imaging.deidentify.folder.ledger import Entry
 from imaging.errors import EnvironmentFault
 from imaging.sandbox.pool import Pool
 from imaging.sources.open import open_source

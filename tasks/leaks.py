@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlparse
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.deidentify.proof import Hit
-from imaging.deidentify.residue import FILE_NAME, Residue, sample_identifiers, search_residue
+from imaging.deidentify.proof.originals import Hit
+from imaging.deidentify.proof.residue import FILE_NAME, Residue, sample_identifiers, search_residue
 from imaging.errors import EnvironmentFault
 from imaging.sources.open import open_source
 from tasks.requests import IngestRequest

@@ -12,8 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from imaging.deidentify.destination import Destination, Made, draft_name
-from imaging.deidentify.ledger import REMOVED, Entry, Instances, latest
+from imaging.deidentify.folder.destination import Destination, Made, draft_name
+from imaging.deidentify.folder.ledger import REMOVED, Entry, Instances, latest
 from imaging.store.folder import FolderStore
 
 MADE = Made(key_fingerprint="f" * 16, options={"dates": "shift"}, edition="2026c", profile_sha256="a" * 64)

@@ -12,11 +12,11 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from imaging.deidentify.engine import scrub
+from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.swift import begin_swiftly
+from imaging.deidentify.objects.written import write_object
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.deidentify.swift import begin_swiftly
-from imaging.deidentify.written import write_object
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import dataset as image

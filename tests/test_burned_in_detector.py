@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench.burned_in import alarm, trials
-from imaging.deidentify.detector import LARGE, TILE, find_text, is_read, screened
-from imaging.deidentify.pictures import as_grey, embossed, leveled
+from imaging.deidentify.burned_in.detector import LARGE, TILE, find_text, is_read, screened
+from imaging.deidentify.burned_in.pictures import as_grey, embossed, leveled
 
 OVERLAYS, SLICES = 60, 40
 
@@ -77,7 +77,7 @@ def watch(event, arguments):
     if event.startswith("socket.") or (event == "open" and "w" in str(arguments[1] or "")):
         touched.append(event)
 import numpy as np
-from imaging.deidentify import detector
+from imaging.deidentify.burned_in import detector
 from imaging.sandbox.worker import limit_size, size_bytes
 sys.addaudithook(watch)
 limit_size(size_bytes() + (768 << 20))

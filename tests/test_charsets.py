@@ -2,7 +2,7 @@
 
 import pytest
 
-from imaging.deidentify.charsets import decoder, terms_of
+from imaging.deidentify.objects.charsets import decoder, terms_of
 
 
 @pytest.mark.parametrize(

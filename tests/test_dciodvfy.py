@@ -9,9 +9,9 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from imaging.deidentify.engine import scrub
+from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.written import write_object
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.written import write_object
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import file_bytes

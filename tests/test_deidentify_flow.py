@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from imaging.deidentify.destination import Destination
-from imaging.deidentify.ledger import latest
+from imaging.deidentify.folder.destination import Destination
+from imaging.deidentify.folder.ledger import latest
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault, UserFault
 from tasks.deidentify import DeidentifyOutcome, bring_up_to_date

@@ -10,8 +10,17 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from imaging.deidentify.destination import Destination, check_apart, draft_name
-from imaging.deidentify.ledger import CONFLICT, REMOVED, SCHEMA, Entry, Instances, latest, to_bytes, to_table
+from imaging.deidentify.folder.destination import Destination, check_apart, draft_name
+from imaging.deidentify.folder.ledger import (
+    CONFLICT,
+    REMOVED,
+    SCHEMA,
+    Entry,
+    Instances,
+    latest,
+    to_bytes,
+    to_table,
+)
 from imaging.errors import EnvironmentFault, UserFault
 from tests.nights import BEFORE, MADE, entry
 

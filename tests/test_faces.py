@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from imaging.deidentify.faces import check_face
+from imaging.deidentify.burned_in.faces import check_face
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import DataFault
 

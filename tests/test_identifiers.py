@@ -13,10 +13,10 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from imaging.deidentify.identifiers import Identifier, Kind, collect, spellings
-from imaging.deidentify.kinds import STRINGS, kind_of
+from imaging.deidentify.identity.identifiers import Identifier, Kind, collect, spellings
+from imaging.deidentify.identity.kinds import STRINGS, kind_of
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.profile import load_profile
+from imaging.deidentify.table.profile import load_profile
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import NATIVE, dataset, file_bytes

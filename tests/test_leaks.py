@@ -14,8 +14,8 @@ import pytest
 
 from bench.leaks import ours
 from bench.objects import SYNTAXES, leaked, lost, planted
-from imaging.deidentify.identifiers import Identifier
-from imaging.deidentify.residue import Residue, draw, of_name, sample_identifiers, search_residue
+from imaging.deidentify.identity.identifiers import Identifier
+from imaging.deidentify.proof.residue import Residue, draw, of_name, sample_identifiers, search_residue
 from imaging.errors import EnvironmentFault
 from imaging.sources.folder import Folder
 from imaging.sources.medmnist import MedMnistFile
@@ -173,7 +173,7 @@ def test_a_date_alone_stops_no_night(tmp_path: Path) -> None:
 
 
 def test_what_is_beyond_the_budget_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imaging.deidentify.residue.BUDGET_BYTES", 25)
+    monkeypatch.setattr("imaging.deidentify.proof.residue.BUDGET_BYTES", 25)
     for number in range(5):
         (tmp_path / f"{number}.npy").write_bytes(b"\0" * 10)
     found = search_residue(tmp_path.iterdir(), [Identifier("id", PATIENT, 1)], tmp_path, "seed")

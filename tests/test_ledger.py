@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imaging.deidentify.ledger import (
+from imaging.deidentify.folder.ledger import (
     CONFLICT,
     REMOVED,
     Entry,

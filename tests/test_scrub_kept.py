@@ -9,9 +9,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from imaging.deidentify.engine import scrub
+from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.written import IMPLEMENTATION_CLASS, write_object
 from imaging.deidentify.options import DeidentifyOptions, method_codes
-from imaging.deidentify.written import IMPLEMENTATION_CLASS, write_object
 from imaging.dicom.parse import parse
 from tests.dicom_objects import NATIVE, file_bytes
 from tests.scrubbing import KEY, LOOSE, STRICT, clean, raw_of, scrubbed, slice_of

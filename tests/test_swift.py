@@ -13,12 +13,12 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bench.midi_objects import exam
 from bench.objects import planted as planted_everywhere
-from imaging.deidentify.engine import scrub
-from imaging.deidentify.memory import ENTRY_BYTES, REMEMBERED_BYTES, Memory, memory_of
+from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.memory import ENTRY_BYTES, REMEMBERED_BYTES, Memory, memory_of
+from imaging.deidentify.objects.split import Elements, dataset_of, split
+from imaging.deidentify.objects.swift import begin_swiftly
+from imaging.deidentify.objects.written import write_object
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.split import Elements, dataset_of, split
-from imaging.deidentify.swift import begin_swiftly
-from imaging.deidentify.written import write_object
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import corpus, file_bytes
@@ -207,7 +207,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         before(self, size)
         learned.append(len(self._known) + len(self._personal))
 
-    monkeypatch.setattr("imaging.deidentify.memory.REMEMBERED_BYTES", 20 * ENTRY_BYTES)
+    monkeypatch.setattr("imaging.deidentify.objects.memory.REMEMBERED_BYTES", 20 * ENTRY_BYTES)
     monkeypatch.setattr(Memory, "_make_room", make_room)
     for number in range(20):
         assert swiftly(file_of(InstanceNumber=number, SOPInstanceUID=f"1.2.{number}"), STRICT)

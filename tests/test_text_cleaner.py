@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.deidentify.identifiers import Identifier, Kind, spellings
-from imaging.deidentify.text import TextCleaner
+from imaging.deidentify.identity.identifiers import Identifier, Kind, spellings
+from imaging.deidentify.identity.text import TextCleaner
 
 
 def cleaner(*named: tuple[Kind, str]) -> TextCleaner:

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imaging.deidentify import search
-from imaging.deidentify.identifiers import Identifier, Kind
-from imaging.deidentify.outside import all_pieces
-from imaging.deidentify.patterns import patterns, strength_of
-from imaging.deidentify.proof import find
-from imaging.deidentify.search import Level, Searcher
+from imaging.deidentify.identity.identifiers import Identifier, Kind
+from imaging.deidentify.proof import search
+from imaging.deidentify.proof.originals import find
+from imaging.deidentify.proof.outside import all_pieces
+from imaging.deidentify.proof.patterns import patterns, strength_of
+from imaging.deidentify.proof.search import Level, Searcher
 
 PATIENT = Identifier("id", "HOSP-4815162342", 0x00100020)
 NAME = Identifier("name", "Mustermann^Erika", 0x00100010)

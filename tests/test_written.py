@@ -7,9 +7,9 @@ import pydicom
 import pytest
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGLSLossless
 
-from imaging.deidentify.engine import scrub
+from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.written import write_object
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.written import write_object
 from imaging.dicom.parse import parse
 from tests.codestreams import DEEP, LOSSLESS
 from tests.dicom_objects import NATIVE, compressed, dataset, file_bytes, ramp

@@ -10,15 +10,15 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from imaging.buffer import FileBuffer
-from imaging.deidentify.burned_in import check_pixels
-from imaging.deidentify.documents import check_class
-from imaging.deidentify.engine import scrub
+from imaging.deidentify.burned_in.check import check_pixels
+from imaging.deidentify.objects.documents import check_class
+from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.raw import raw_bytes
+from imaging.deidentify.objects.rules import PATIENT_ID
+from imaging.deidentify.objects.swift import Swift, begin_swiftly
+from imaging.deidentify.objects.written import write_object
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.deidentify.raw import raw_bytes
-from imaging.deidentify.rules import PATIENT_ID
-from imaging.deidentify.swift import Swift, begin_swiftly
-from imaging.deidentify.written import write_object
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.parse import parse, reading

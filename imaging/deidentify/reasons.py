@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from imaging.dataset.quarantine import IGNORED, REASONS
-from imaging.deidentify.ledger import CONFLICT
+from imaging.deidentify.folder.ledger import CONFLICT
 
 OURS: Mapping[str, str] = MappingProxyType(
     {

@@ -1,0 +1,187 @@
+"""Owns the search for text in one frame: a screen over all of it, a closer look where the screen is suspicious.
+
+The screen costs a few milliseconds and lets most frames pass. A look lets rapidocr's network find lines of text in
+a part of the frame, and another read them: what reads as two characters or more is text, whatever it says.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.deidentify.burned_in.networks import read_line, screen_scores, text_map
+from imaging.deidentify.burned_in.pictures import as_grey, embossed, leveled
+
+CELL = 8
+"""Pixels along a side of what one score of the screen stands for."""
+SUSPICIOUS = -1.25
+UNUSUAL = -2.0
+"""The least score of a cell that is looked at, and that of a thorough search; see `python -m bench.burned_in`."""
+TILE, OVERLAP = 1024, 64
+"""Large frames are screened in parts, for memory."""
+LEAST = 32
+"""Smaller frames are enlarged at their edge: the screen's network could not be laid over them."""
+LARGE = 768
+"""Frames whose shorter side is longer are also seen at half size, where large letters look small."""
+LOOKS = ((128, 2.0, 9), (256, 1.0, 21))
+"""Of each look: pixels along its side, how much it is enlarged, and the surroundings that letters stand out from."""
+SEEN = 96
+"""Pixels around the middle of a look in which nothing is looked at again."""
+LIKELY, LINE = 0.3, 0.5
+"""The least likelihood of a pixel, and of all pixels of a line; rapidocr's own numbers."""
+HEIGHT_PX, LENGTH_PX = (3, 60), 7
+CHARACTERS = 1.9
+"""The least sum of how sure the letters and digits of a line are: one alone is a side marker, or a vessel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of a frame, in pixels; `bottom` and `right` lie outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+def find_text(frame: NDArray[Any], *, thorough: bool = False) -> Iterator[Region]:
+    """Yield where text stands in a frame of stored values, (rows, columns) or (rows, columns, 3).
+
+    A thorough search looks at all of the frame and takes for text what cannot be read, too. Whoever only asks whether
+    there is any takes the first: the search goes on only when the next one is asked for.
+    """
+    grey, factor = as_grey(frame), 1
+    while True:
+        for middle in _suspicious(grey, UNUSUAL if thorough else SUSPICIOUS):
+            yield from (scaled(region, factor) for region in look(grey, *middle))
+        if thorough:
+            yield from (scaled(region, factor) for region in _lines_of_all(grey))
+        if min(grey.shape) <= LARGE:
+            return
+        smaller = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        grey, factor = np.asarray(smaller, np.float32), factor * 2
+
+
+def scaled(region: Region, factor: int) -> Region:
+    """Return a region of a frame that is `factor` times as large.
+
+    >>> scaled(Region(1, 2, 3, 4), 2)
+    Region(top=2, left=4, bottom=6, right=8)
+    """
+    return Region(region.top * factor, region.left * factor, region.bottom * factor, region.right * factor)
+
+
+def screened(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the scores of all cells of a grey frame, (rows / 8, columns / 8) rounded up."""
+    picture = _at_least(leveled(grey), LEAST)
+    rows, columns = picture.shape
+    scores = np.full((-(-rows // CELL), -(-columns // CELL)), -np.inf, np.float32)
+    step = TILE - OVERLAP
+    for top in range(0, max(rows - OVERLAP, 1), step):
+        for left in range(0, max(columns - OVERLAP, 1), step):
+            found = screen_scores(picture[top : top + TILE, left : left + TILE])
+            place = np.s_[
+                top // CELL : top // CELL + found.shape[0], left // CELL : left // CELL + found.shape[1]
+            ]
+            scores[place] = np.maximum(scores[place], found)
+    return scores
+
+
+def _at_least(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    below, right = (max(side - length, 0) for length in picture.shape)
+    if not below and not right:
+        return picture
+    return np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE), np.float32)
+
+
+def _suspicious(grey: NDArray[np.float32], least: float) -> Iterator[tuple[int, int]]:
+    """Yield the (row, column) of each place to look at, the most suspicious first."""
+    scores = screened(grey)
+    around = SEEN // CELL // 2
+    while True:
+        row, column = divmod(int(scores.argmax()), scores.shape[1])
+        if scores[row, column] < least:
+            return
+        yield row * CELL, column * CELL
+        scores[
+            max(row - around, 0) : row + around + 1, max(column - around, 0) : column + around + 1
+        ] = -np.inf
+
+
+def look(grey: NDArray[np.float32], row: int, column: int) -> Iterator[Region]:
+    """Yield the lines of text that can be read around a place of a grey frame."""
+    for side, enlarged, across in LOOKS:
+        top = max(min(row - side // 2, grey.shape[0] - side), 0)
+        left = max(min(column - side // 2, grey.shape[1] - side), 0)
+        picture = _enlarged(embossed(grey[top : top + side, left : left + side], across), enlarged)
+        for box in lines(picture, enlarged):
+            if is_read(_cut(picture, box)):
+                yield _region(cv2.boxPoints(box) / enlarged + (left, top), grey.shape)
+
+
+def _lines_of_all(grey: NDArray[np.float32]) -> Iterator[Region]:
+    """Yield whatever looks like a line of text, all over a grey frame."""
+    for side, enlarged, across in LOOKS:
+        tile = side * 4
+        for top in range(0, max(grey.shape[0] - OVERLAP, 1), tile - OVERLAP):
+            for left in range(0, max(grey.shape[1] - OVERLAP, 1), tile - OVERLAP):
+                picture = _enlarged(embossed(grey[top : top + tile, left : left + tile], across), enlarged)
+                for box in lines(picture, enlarged):
+                    yield _region(cv2.boxPoints(box) / enlarged + (left, top), grey.shape)
+
+
+def _enlarged(picture: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    larger = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(larger, np.uint8)
+
+
+def lines(picture: NDArray[np.uint8], enlarged: float = 1.0) -> Iterator[Any]:
+    """Yield rectangles as cv2 has them, ((x, y), (length, height), degrees), of what may be lines of text."""
+    likely = text_map(picture)
+    mask = (likely > LIKELY).astype(np.uint8)
+    for contour in cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
+        middle, (length, height), degrees = cv2.minAreaRect(contour)
+        if height > length:
+            length, height, degrees = height, length, degrees + 90
+        fits = HEIGHT_PX[0] <= height / enlarged <= HEIGHT_PX[1] and length / enlarged >= LENGTH_PX
+        if fits and _mean_inside(likely, contour) >= LINE:
+            # The network marks the core of a line.
+            yield middle, (length + 0.9 * height, 1.9 * height), degrees
+
+
+def is_read(line: NDArray[np.uint8]) -> bool:
+    """Tell whether a picture of a line reads as text, either way up, bright or dark."""
+    for picture in (line, 255 - line):
+        for way in (picture, picture[::-1, ::-1]):
+            characters, sure = read_line(way)
+            if (
+                sum(float(s) for c, s in zip(characters, sure, strict=True) if c.isalnum() and s > 0.5)
+                >= CHARACTERS
+            ):
+                return True
+    return False
+
+
+def _mean_inside(likely: NDArray[np.float32], contour: Any) -> float:
+    x, y, width, height = cv2.boundingRect(contour)
+    inside = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(inside, [contour - (x, y)], 1)
+    return float(cv2.mean(likely[y : y + height, x : x + width], inside)[0])
+
+
+def _cut(picture: NDArray[np.uint8], box: Any) -> NDArray[np.uint8]:
+    """Return what lies in a slanted rectangle, made level."""
+    (x, y), (length, height), degrees = box
+    matrix = cv2.getRotationMatrix2D((x, y), degrees, 1)
+    matrix[:, 2] += length / 2 - x, height / 2 - y
+    cut = cv2.warpAffine(picture, matrix, (int(length), int(height)), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(cut, np.uint8)
+
+
+def _region(corners: NDArray[Any], shape: tuple[int, ...]) -> Region:
+    left, top = np.floor(corners.min(0)).astype(int)
+    right, bottom = np.ceil(corners.max(0)).astype(int) + 1
+    return Region(max(int(top), 0), max(int(left), 0), min(int(bottom), shape[0]), min(int(right), shape[1]))

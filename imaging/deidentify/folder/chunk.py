@@ -1,0 +1,95 @@
+"""Owns one chunk of de-identification: source files in, drafts of their twins and rows of the ledger out."""
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from imaging.deidentify.folder.destination import IMAGES, draft_name
+from imaging.deidentify.folder.ledger import Entry
+from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.errors import DataFault
+from imaging.preprocess import PreprocessSpec
+from imaging.sandbox.process import Answer
+from imaging.sources.names import format_of
+from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.work import Outcome, Run, work
+from imaging.store.folder import FolderStore
+
+WRITERS = 4
+UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+LEVELS = ("patient", "study", "series", "instance")
+LEGAL = {
+    **dict.fromkeys(LEVELS, UID),
+    "patient": re.compile(r"[0-9a-f]{8,64}"),
+    "sha256": re.compile(r"[0-9a-f]{64}"),
+}
+"""How an answer looks: identifiers become names of folders, so that nothing else may stand in them."""
+
+
+class DicomOnly:
+    """A source of which DICOM objects alone are handed over; pictures and NIfTI are refused one by one."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.kind = source.kind
+        self.scan = source.scan
+
+    def default_spec(self) -> PreprocessSpec:
+        """Return the spec of the source."""
+        return self._source.default_spec()
+
+    def fetch(self, file: SourceFile) -> Parcel:
+        """Hand over one DICOM object; others are refused by their names, unread."""
+        if format_of(file.name) != "dicom":
+            raise DataFault("not-dicom")
+        return self._source.fetch(file)
+
+
+def deidentify_chunk(
+    source: Source, files: Sequence[SourceFile], pseudonyms: Pseudonyms, drafts: Path, run: Run
+) -> tuple[Entry, ...]:
+    """Fetch some files, have `run` de-identify them, and write their twins into the folder of drafts.
+
+    Few twins are held at a time. Doing it again writes the same drafts.
+    """
+    store, entries, writing = FolderStore(drafts), {}, deque[Future[None]]()
+    # Each write waits for the disk, and meanwhile the sandbox shall not wait for us.
+    with ThreadPoolExecutor(WRITERS) as writers:
+        for file, outcome in work(source, files, run):
+            entry = entries[file.name] = _entry(file, outcome, pseudonyms)
+            if isinstance(outcome, Answer) and entry.output:
+                name, twin = draft_name(entry.source_key), outcome.blobs[0]
+                writing.append(writers.submit(store.write, name, twin, sync_folder=False))
+            if len(writing) > 2 * WRITERS:
+                writing.popleft().result()
+        for write in writing:
+            write.result()
+    store.sync(draft_name(entry.source_key) for entry in entries.values())
+    # In the order of the source: of two objects in conflict the first one stands.
+    return tuple(entries[file.name] for file in files)
+
+
+def _entry(file: SourceFile, outcome: Outcome, pseudonyms: Pseudonyms) -> Entry:
+    entry = Entry(
+        source_key=pseudonyms.key("file", file.name),
+        source_size=file.size_bytes,
+        source_mtime_ns=file.mtime_ns,
+    )
+    if isinstance(outcome, DataFault):
+        return replace(entry, reason=outcome.reason, detail=outcome.detail)
+    value = outcome.value
+    if "fault" in value:
+        reason, detail = value["fault"]
+        return replace(entry, reason=reason, detail=detail)
+    if not all(pattern.fullmatch(str(value.get(name, ""))) for name, pattern in LEGAL.items()):
+        return replace(entry, reason="unreadable", detail="the answer holds no legal identifiers")
+    return replace(
+        entry,
+        output="/".join([IMAGES, *(value[level] for level in LEVELS)]) + ".dcm",
+        sha256=value["sha256"],
+        detail=" ".join(value["findings"]),
+        variant_key=value.get("patient_variant", value["patient"]),
+    )

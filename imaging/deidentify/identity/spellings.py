@@ -1,0 +1,158 @@
+"""Owns how people write names, numbers, dates and places: one value in, all its usual spellings out."""
+
+import re
+from collections.abc import Iterator
+from datetime import date
+
+from imaging.deidentify.identity.folding import LAST_ALPHABET, accents, fold, telling
+
+JOINTS = ("^", " ", ", ", ",", "", "_", "-", ".")
+TITLES = frozenset(
+    {
+        *("dr", "prof", "mr", "mrs", "ms", "miss", "herr", "frau", "med", "dent", "phd", "jun", "sen"),
+        *("von", "van", "der", "den", "del", "dos", "los", "las", "the", "and", "und"),
+    }
+)
+"""Parts of names that many people share and many texts hold."""
+BETWEEN_WORDS = re.compile(r"[\s,.\-_'’`/]+")
+BETWEEN_LINES = re.compile(r"[\r\n;,^]+")
+LINE_LETTERS = 5
+"""A shorter line of an address is no more than the number of a house."""
+DATE_DIGITS = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
+NUMERIC = (
+    *("{y}{m:02}{d:02}", "{y}-{m:02}-{d:02}", "{y}/{m:02}/{d:02}", "{y}.{m:02}.{d:02}", "{y} {m:02} {d:02}"),
+    *("{d:02}.{m:02}.{y}", "{d:02}/{m:02}/{y}", "{d:02}-{m:02}-{y}", "{d:02} {m:02} {y}", "{d:02}{m:02}{y}"),
+    *("{m:02}/{d:02}/{y}", "{m:02}-{d:02}-{y}", "{m:02}.{d:02}.{y}", "{m:02} {d:02} {y}", "{m:02}{d:02}{y}"),
+    *(
+        "{d}.{m}.{y}",
+        "{d}. {m}. {y}",
+        "{d}/{m}/{y}",
+        "{d}-{m}-{y}",
+        "{m}/{d}/{y}",
+        "{m}-{d}-{y}",
+        "{y}-{m}-{d}",
+    ),
+    *(
+        "{d:02}.{m:02}.{s}",
+        "{d:02}/{m:02}/{s}",
+        "{m:02}/{d:02}/{s}",
+        "{d:02}-{m:02}-{s}",
+        "{m:02}-{d:02}-{s}",
+    ),
+    *("{d}.{m}.{s}", "{d}/{m}/{s}", "{m}/{d}/{s}", "{s}-{m:02}-{d:02}"),
+)
+"""Year, month, day, and the year's last two digits `s`: those only between separators, as any number has six digits."""
+IN_WORDS = (
+    *(
+        "{d} {n} {y}",
+        "{d}. {n} {y}",
+        "{d:02} {n} {y}",
+        "{d}-{n}-{y}",
+        "{d:02}-{n}-{y}",
+        "{d}{n}{y}",
+        "{d:02}{n}{y}",
+    ),
+    *("{n} {d} {y}", "{n} {d}, {y}", "{n} {d:02} {y}", "{n} {d:02}, {y}", "{y} {n} {d}"),
+)
+MONTHS = (
+    *(("Jan", "January", "Januar"), ("Feb", "February", "Februar"), ("Mar", "March", "März", "Mrz")),
+    *(("Apr", "April"), ("May", "Mai"), ("Jun", "June", "Juni"), ("Jul", "July", "Juli"), ("Aug", "August")),
+    *(("Sep", "September", "Sept"), ("Oct", "October", "Okt", "Oktober"), ("Nov", "November")),
+    ("Dec", "December", "Dez", "Dezember"),
+)
+
+
+def of_name(value: str) -> frozenset[str]:
+    """Return the spellings of a name (VR PN, PS3.5 6.2.1): orders, joints, initials, accents, and parts by themselves.
+
+    >>> {"Doe, John", "John Doe", "J. Doe", "john"} <= {*of_name("Doe^John^^Dr"), *of_name("doe^john")}
+    True
+    >>> "Li" in of_name("Li^Wu"), "Wu Li" in of_name("Li^Wu")
+    (False, True)
+    """
+    found = {value}
+    for group in value.split("="):
+        found.update(one for plain in _plain_names(group.strip(" ^")) for one in accents(plain))
+    return _telling(found)
+
+
+def of_number(value: str) -> frozenset[str]:
+    """Return the spellings of an identifier: with and without what separates its digits, and zeros before them.
+
+    >>> sorted(of_number("00-123"))
+    ['-123', '00-123', '00123', '123']
+    """
+    squeezed = "".join(one for one in value if one.isalnum())
+    return _telling({value, squeezed, value.lstrip("0"), squeezed.lstrip("0")})
+
+
+def of_date(value: str) -> frozenset[str]:
+    """Return the spellings of a date (VR DA or DT) in English and German; of a partial one none but itself.
+
+    >>> {"31.01.2024", "01/31/2024", "Jan 31 2024", "31. Januar 2024"} <= of_date("20240131101530")
+    True
+    """
+    parts = DATE_DIGITS.match(value)
+    try:
+        day = date(*map(int, parts.groups())) if parts else None
+    except ValueError:
+        day = None
+    return frozenset({value, *_dates(day)}) if day else _telling({value})
+
+
+def of_place(value: str) -> frozenset[str]:
+    """Return the spellings of an institution or address: whole, and each of its lines.
+
+    >>> sorted(of_place("Waldklinik, Seestr. 5, 7"))
+    ['Seestr. 5', 'Waldklinik', 'Waldklinik, Seestr. 5, 7']
+    """
+    lines = {line.strip() for line in BETWEEN_LINES.split(value)}
+    whole = {value, *(line for line in lines if len(fold(line)) >= LINE_LETTERS)}
+    return _telling({one for plain in whole for one in (plain, *accents(plain))})
+
+
+def as_it_is(value: str) -> frozenset[str]:
+    """Return a value that nobody writes in another way."""
+    return frozenset({value})
+
+
+def _telling(found: set[str]) -> frozenset[str]:
+    return frozenset(one for one in found if telling(fold(one)))
+
+
+def _plain_names(group: str) -> Iterator[str]:
+    components = [component.strip() for component in group.split("^")]
+    yield " ".join(component for component in components if component)
+    yield group
+    family, given = components[0], " ".join(component for component in components[1:3] if component)
+    if not given:
+        # A name without components: its last word, or what stands before a comma, may be the family's.
+        family, _, given = group.partition("," if "," in group else " ")
+    yield from _joined(family.strip(), given.strip())
+    yield from (
+        word
+        for name in (family, given)
+        for word in (name.strip(), *_words(name))
+        if word.lower() not in TITLES
+    )
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in BETWEEN_WORDS.split(name) if telling(fold(word))]
+
+
+def _joined(family: str, given: str) -> Iterator[str]:
+    if not family or not given:
+        return
+    first = given.split(maxsplit=1)[0]
+    for name in {given, first}:
+        yield from (f"{a}{joint}{b}" for joint in JOINTS for a, b in ((family, name), (name, family)))
+    if len(fold(family)) >= 3 and first[0] <= LAST_ALPHABET:
+        forms = ("{f} {i}", "{f}, {i}", "{f}{i}", "{f}^{i}", "{i} {f}", "{i}. {f}", "{i}{f}", "{i}.{f}")
+        yield from (form.format(f=family, i=first[0]) for form in forms)
+
+
+def _dates(day: date) -> Iterator[str]:
+    numbers = {"y": f"{day.year:04}", "m": day.month, "d": day.day, "s": f"{day.year % 100:02}"}
+    yield from (form.format(**numbers) for form in NUMERIC)
+    yield from (form.format(**numbers, n=name) for form in IN_WORDS for name in MONTHS[day.month - 1])

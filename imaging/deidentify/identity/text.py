@@ -1,0 +1,149 @@
+"""Owns the cleaning of free text by value: whatever names somebody in the same object is taken out of it."""
+
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+from ahocorasick import Automaton  # type: ignore[import-not-found]  # a C module without types
+
+from imaging.deidentify.identity.folding import LAST_ALPHABET, fold, places
+from imaging.deidentify.identity.identifiers import Identifier, spellings
+
+Span = tuple[int, int]
+Breaks = frozenset[tuple[int, ...]]
+
+SHORT_WORD, SHORT_NUMBER = 6, 8
+"""Shorter words and numbers are only found where a word or number begins and ends, as they may be a part of others."""
+
+WIDEST_BREAK = 3
+"""Characters between two of a spelling, as in "Doe - John": what stands farther apart is something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A spelling, folded. `breaks` are the places after which it may be interrupted; None: wherever.
+
+    At its `left` and `right` a word must begin or end: there stands an initial, or all of it is short.
+    """
+
+    folded: str
+    breaks: Breaks | None
+    left: bool
+    right: bool
+
+
+class TextCleaner:
+    """Finds any spelling of any of some identifiers in text, whatever the case, the accents and what separates it.
+
+    Identifiers of the kind "text" are passed over: a description is no secret by itself.
+    """
+
+    __slots__ = ("_automaton",)
+
+    def __init__(self, identifiers: Iterable[Identifier]) -> None:
+        self._automaton = Automaton()
+        for identifier in identifiers:
+            for word in _words(identifier):
+                known = self._automaton.get(word.folded, None)
+                self._automaton.add_word(word.folded, _either(known, word) if known else word)
+        self._automaton.make_automaton()
+
+    def found_in(self, text: str) -> bool:
+        """Tell whether the text names somebody."""
+        return next(self._spans(text), None) is not None
+
+    def clean(self, text: str) -> str:
+        """Return the text without what names somebody; the same text where nothing does."""
+        # Again, as what is left may come together to another name.
+        while spans := list(self._spans(text)):
+            text = _without(text, spans)
+        return text
+
+    def _spans(self, text: str) -> Iterator[Span]:
+        if not len(self._automaton):
+            return
+        at: list[int] = []
+        for last, word in self._automaton.iter(fold(text)):
+            at = at or places(text)
+            span = _span(text, at[last - len(word.folded) + 1 : last + 1], word)
+            if span is not None:
+                yield span
+
+
+@lru_cache(maxsize=4096)
+def _words(identifier: Identifier) -> tuple[_Word, ...]:
+    """Return the folded spellings of an identifier; objects of one patient share most of them."""
+    if identifier.kind == "text":
+        return ()
+    spelt: dict[str, set[tuple[int, ...]]] = {}
+    for spelling in spellings(identifier):
+        spelt.setdefault(fold(spelling), set()).add(_breaks(spelling, places(spelling)))
+    loose = identifier.kind != "date"
+    return tuple(_word(folded, frozenset(breaks), loose) for folded, breaks in spelt.items() if folded)
+
+
+def _word(folded: str, breaks: Breaks, loose: bool) -> _Word:
+    whole = (
+        len(folded) < (SHORT_NUMBER if folded.isdecimal() else SHORT_WORD) and min(folded) <= LAST_ALPHABET
+    )
+    return _Word(
+        folded,
+        breaks=None if loose and len(folded) >= SHORT_WORD else breaks,
+        left=whole or any(1 in one for one in breaks),
+        right=whole or any(len(folded) - 1 in one for one in breaks),
+    )
+
+
+def _either(one: _Word, other: _Word) -> _Word:
+    breaks = None if one.breaks is None or other.breaks is None else one.breaks | other.breaks
+    return _Word(one.folded, breaks, one.left and other.left, one.right and other.right)
+
+
+def _breaks(text: str, at: list[int]) -> tuple[int, ...]:
+    """Return after how many characters something other than letters and digits stands."""
+    return tuple(
+        number
+        for number, (one, next_one) in enumerate(pairwise(at), 1)
+        if any(not unicodedata.combining(between) for between in text[one + 1 : next_one])
+    )
+
+
+def _span(text: str, at: list[int], word: _Word) -> Span | None:
+    begin, end = at[0], at[-1] + 1
+    if any(following - one > WIDEST_BREAK + 1 for one, following in pairwise(at)):
+        return None
+    if word.breaks is not None and _breaks(text, at) not in word.breaks:
+        return None
+    if text[begin].isdecimal():
+        # Zeros before a number are its padding.
+        begin = len(text[:begin].rstrip("0"))
+    while end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    if word.left and _same(text[begin - 1 : begin], text[begin]):
+        return None
+    if word.right and _same(text[end : end + 1], text[end - 1]):
+        return None
+    return begin, end
+
+
+def _same(neighbour: str, edge: str) -> bool:
+    """Tell whether a word or number goes on beyond its edge; John2 is John."""
+    return (neighbour.isalpha() and edge.isalpha()) or (neighbour.isdecimal() and edge.isdecimal())
+
+
+def _without(text: str, spans: Iterable[Span]) -> str:
+    kept, reached = "", 0
+    for begin, end in sorted(spans):
+        kept = _joined(kept, text[reached:begin]) if begin > reached else kept
+        reached = max(reached, end)
+    left = _joined(kept, text[reached:]).strip(" ")
+    # Commas and brackets by themselves say nothing.
+    return left if fold(left) else ""
+
+
+def _joined(left: str, right: str) -> str:
+    if not left or not right:
+        return left or right.lstrip(" ")
+    return f"{left.rstrip(' ')} {right.lstrip(' ')}"

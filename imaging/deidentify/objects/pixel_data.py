@@ -1,0 +1,149 @@
+"""Owns what is taken out of pixel data though no image shows it: high bits, bytes behind the frames, comments."""
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.tag import BaseTag
+from pydicom.uid import RLELossless
+
+from imaging.deidentify.objects.case import Case
+from imaging.deidentify.objects.codestream_text import without_text
+from imaging.deidentify.objects.raw import Element, make_raw, raw_bytes
+from imaging.deidentify.objects.rules import PIXELS
+from imaging.dicom.attributes import Value, decode_numbers, decode_text
+from imaging.dicom.codecs import check_claim, decode_fast
+from imaging.dicom.elements import UNDEFINED, Doubt, fragments
+from imaging.dicom.encapsulated import frame_spans
+from imaging.dicom.opened import END, NATIVE
+from imaging.dicom.pixels import NATIVE_BITS, Layout, layout_of
+from imaging.errors import DataFault
+
+EXTENDED_OFFSETS, EXTENDED_LENGTHS = BaseTag(0x7FE00001), BaseTag(0x7FE00002)
+OVERLAY_BIT_POSITION, OVERLAY_DATA = 0x0102, 0x3000
+LAYOUT = {
+    "SamplesPerPixel": (0x00280002, "US"),
+    "PhotometricInterpretation": (0x00280004, "CS"),
+    "PlanarConfiguration": (0x00280006, "US"),
+    "NumberOfFrames": (0x00280008, "IS"),
+    "Rows": (0x00280010, "US"),
+    "Columns": (0x00280011, "US"),
+    "BitsAllocated": (0x00280100, "US"),
+    "BitsStored": (0x00280101, "US"),
+    "HighBit": (0x00280102, "US"),
+    "PixelRepresentation": (0x00280103, "US"),
+}
+
+
+def clean_pixel_data(case: Case, dataset: Dataset, found: dict[BaseTag, Element]) -> None:
+    """Put clean pixel data in the place of those found; nothing is copied where nothing has to be changed.
+
+    Raises DataFault: "undecodable", "unsupported", or "burned-in-doubt" where something may lie in bits that nobody
+    sees.
+    """
+    for tag in [tag for tag in found if tag in PIXELS]:
+        element, layout = found[tag], _layout(case, found)
+        encapsulated = _is_encapsulated(element)
+        if encapsulated == (dataset.file_meta.TransferSyntaxUID in NATIVE):
+            raise DataFault("undecodable", "the transfer syntax does not say how the pixel data are written")
+        if encapsulated:
+            try:
+                found[tag] = _encapsulated(case, dataset, element, layout)
+            except (Doubt, struct.error):
+                raise DataFault("undecodable", "the fragments of pixel data are none") from None
+            found.pop(EXTENDED_OFFSETS, None), found.pop(EXTENDED_LENGTHS, None)
+        else:
+            vr = str(element.VR) if element.VR in ("OB", "OW", "OF", "OD") else "OW"
+            value = _native(raw_bytes(element), layout, floating=tag != 0x7FE00010, little=case.little)
+            found[tag] = make_raw(tag, vr, value, implicit=case.implicit, little=case.little)
+
+
+def _layout(case: Case, found: dict[BaseTag, Element]) -> Layout:
+    """Return how the pixels lie, from what the output will say."""
+    order, said = "<" if case.little else ">", dict[str, Value]()
+    for keyword, (tag, vr) in LAYOUT.items():
+        raw = raw_bytes(found.get(BaseTag(tag)), little=case.little)
+        if raw:
+            said[keyword] = decode_text(raw) if vr == "CS" else decode_numbers(raw, vr, order)
+    return layout_of(said)
+
+
+def _is_encapsulated(element: Element) -> bool:
+    if isinstance(element, RawDataElement):
+        return element.length == UNDEFINED
+    return bool(element.is_undefined_length)
+
+
+def _native(value: bytes, layout: Layout, *, floating: bool, little: bool) -> bytes:
+    """Return native pixel data without what lies behind the last frame and outside BitsStored (PS3.5 8.1.1)."""
+    size = (layout.frame_bits * layout.frames + 7) // 8
+    # Of words whose more significant byte comes first, the padding of an odd length is the last byte but one.
+    size += size % 2
+    value = value if len(value) <= size else value[:size]
+    if floating or layout.bits_stored == layout.bits_allocated or layout.bits_allocated not in NATIVE_BITS:
+        return value
+    width = layout.bits_allocated // 8
+    values = np.frombuffer(value, f"{'<' if little else '>'}u{width}", len(value) // width)
+    clean = _within_bits(values, layout)
+    return value if clean is None else clean.tobytes() + value[clean.nbytes :]
+
+
+def _within_bits(values: NDArray[Any], layout: Layout) -> NDArray[Any] | None:
+    """Return unsigned words without bits that are no part of a value; None where there are none.
+
+    Of signed values the bits above may repeat the sign: those do it that had anything else there.
+    """
+    lowest = layout.high_bit + 1 - layout.bits_stored
+    meant = values.dtype.type(((1 << layout.bits_stored) - 1) << lowest)
+    if not np.bitwise_or.reduce(values, axis=None, initial=0) & ~meant:
+        return None
+    if not layout.signed or lowest:
+        return np.asarray(values & meant, values.dtype)
+    spare = layout.bits_allocated - layout.bits_stored
+    signed = values.astype(values.dtype.newbyteorder("=")).view(f"i{values.dtype.itemsize}")
+    extended = (signed << spare >> spare).astype(f"{values.dtype.byteorder}i{values.dtype.itemsize}")
+    same = extended.view(values.dtype)
+    return None if np.array_equal(same, values) else same
+
+
+def _encapsulated(case: Case, dataset: Dataset, element: Element, layout: Layout) -> Element:
+    """Return compressed pixel data as one fragment a frame, each without text of its own."""
+    value = (bytes(element.value) if element.value else b"") + END
+    offsets = raw_bytes(dataset.get_item(EXTENDED_OFFSETS)) if EXTENDED_OFFSETS in dataset else b""
+    view, syntax = memoryview(value), str(dataset.file_meta.TransferSyntaxUID)
+    if _declares_hidden_overlay(dataset, case.little):
+        raise DataFault("burned-in-doubt", "an overlay lies in the high bits of compressed pixel data")
+    frames = []
+    for spans in frame_spans(value, fragments(value, 0), layout.frames, offsets):
+        frame = b"".join(view[start : start + length] for start, length in spans)
+        frames.append(frame if syntax == RLELossless else without_text(frame))
+        _check_bits(frames[-1], syntax, layout)
+    clean = encapsulate(frames)
+    return RawDataElement(BaseTag(element.tag), "OB", UNDEFINED, clean, 0, case.implicit, case.little)
+
+
+def _declares_hidden_overlay(dataset: Dataset, little: bool) -> bool:
+    """Tell whether an overlay is said to lie among the bits of the pixels (PS3.3 C.9.2, retired)."""
+    at = [tag for tag, _ in dataset.items() if tag.group >> 8 == 0x60 and tag.element == OVERLAY_BIT_POSITION]
+    return any(
+        any(raw_bytes(dataset.get_item(tag), little=little))
+        and BaseTag(tag.group << 16 | OVERLAY_DATA) not in dataset
+        for tag in at
+    )
+
+
+def _check_bits(frame: bytes, syntax: str, layout: Layout) -> None:
+    """Raise DataFault where bits outside BitsStored hold something that a viewer of the values does not show."""
+    shape = (layout.rows, layout.columns)
+    size = check_claim(frame, syntax, shape, layout.samples, layout.bits_allocated)
+    bits = size.bits if size is not None else layout.bits_allocated
+    if bits <= layout.bits_stored or (size is not None and size.signed):
+        return
+    values = decode_fast(frame, syntax, shape, layout.samples, layout.bits_allocated)
+    width = layout.bits_allocated // 8
+    if values is None or _within_bits(np.ascontiguousarray(values).view(f"u{width}"), layout) is not None:
+        raise DataFault("burned-in-doubt", "bits of compressed pixels hold something outside BitsStored")

@@ -1,0 +1,241 @@
+"""Owns the strict split of a plain little-endian file into the bytes of its elements, and the data set made of them.
+
+On any doubt there is no split, and pydicom parses the file.
+"""
+
+import struct
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement, empty_value_for_VR
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import BaseTag
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
+
+from imaging.deidentify.objects.raw import Element
+from imaging.dicom.elements import (
+    EXPLICIT_HEADER,
+    IMPLICIT_HEADER,
+    LONG,
+    LONG_LENGTH,
+    SHORT,
+    UNDEFINED,
+    Buffer,
+    Doubt,
+    skip_sequence,
+)
+from imaging.dicom.limits import LIMITS
+from imaging.errors import DataFault
+
+FIRST_AT, MAGIC = 132, b"DICM"
+HEAD_BYTES = 2**16
+"""A longer header is no plain slice's; fewer elements than any limit fit into it."""
+META_GROUP, FIRST, LAST = 0x0002, 0x00080000, 0x7FE00007
+PIXEL_DATA, SYNTAX, STORED_CLASS = 0x7FE00010, 0x00020010, 0x00020002
+ITEM_BEGINS = b"\xfe\xff\x00\xe0"
+VRS = {vr: vr.decode() for vr in SHORT | LONG}
+SYNTAXES = {str(uid).encode(): uid for uid in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)}
+
+
+class Piece(NamedTuple):
+    """An element: all its bytes, and where its value lies in them; `vr` is None where the file says none."""
+
+    tag: int
+    vr: str | None
+    whole: bytes
+    value_at: int
+    is_open: bool
+
+    def value(self) -> bytes:
+        """Return the value; of a sequence of undefined length the items."""
+        return self.whole[self.value_at : len(self.whole) - 8 * self.is_open]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """The elements of the file meta group and of the data set, in the order of their tags; the pixel data apart."""
+
+    syntax: UID
+    meta: list[Piece]
+    pieces: list[Piece]
+    pixels: RawDataElement | None
+
+    @property
+    def implicit(self) -> bool:
+        """Tell whether the data set has no VRs."""
+        return bool(self.syntax == ImplicitVRLittleEndian)
+
+
+def split(data: Buffer, like: Split | None = None) -> Split | None:
+    """Return the elements of a native file up to its end, or None where anything is unusual.
+
+    `like` is the split of a file that may share elements with this one: those are taken from it, which is faster.
+    """
+    try:
+        return _split(data, bytes(data[:HEAD_BYTES]), like)
+    except (Doubt, DataFault, struct.error):
+        return None
+
+
+def _split(data: Buffer, head: bytes, like: Split | None) -> Split:
+    if head[FIRST_AT - 4 : FIRST_AT] != MAGIC or len(data) > LIMITS.parsed_bytes:
+        raise Doubt
+    meta, at = _elements(
+        head,
+        FIRST_AT,
+        like.meta if like else [],
+        implicit=False,
+        first=META_GROUP << 16,
+        last=META_GROUP << 16 | 0xFFFF,
+    )
+    syntax = _syntax({piece.tag: piece for piece in meta})
+    implicit = syntax == ImplicitVRLittleEndian
+    if implicit and all(0x40 < code < 0x5B for code in head[at + 4 : at + 6]):
+        raise Doubt  # pydicom takes it for explicit
+    alike = like.pieces if like and like.syntax == syntax else []
+    pieces, at = _elements(head, at, alike, implicit=implicit, first=FIRST, last=LAST)
+    return Split(syntax=syntax, meta=meta, pieces=pieces, pixels=_pixels(data, head, at, implicit=implicit))
+
+
+def _syntax(meta: dict[int, Piece]) -> UID:
+    told, kind = meta.get(SYNTAX), meta.get(STORED_CLASS)
+    value = told.value().rstrip(b"\0") if told else b""
+    if told is None or told.vr != "UI" or value not in SYNTAXES:
+        raise Doubt
+    if kind and (kind.vr != "UI" or MediaStorageDirectoryStorage.encode() in kind.whole):
+        raise Doubt
+    return SYNTAXES[value]
+
+
+def _elements(
+    head: bytes, at: int, like: list[Piece], *, implicit: bool, first: int, last: int
+) -> tuple[list[Piece], int]:
+    """Return the elements of a range of tags, and where the next one begins."""
+    found: list[Piece] = []
+    before, size, next_like = first - 1, len(head), 0
+    while at < size:
+        # The bytes of an element say where it ends, so that equal bytes are an equal element.
+        if next_like < len(like) and head.startswith(like[next_like].whole, at):
+            found.append(like[next_like])
+            before, at, next_like = found[-1].tag, at + len(found[-1].whole), next_like + 1
+            continue
+        if implicit:
+            group, element, length = IMPLICIT_HEADER(head, at)
+            vr, value = None, at + 8
+        else:
+            group, element, code, length = EXPLICIT_HEADER(head, at)
+            vr, value = VRS.get(code), at + 8
+            if code in LONG:
+                value, length = at + 12, LONG_LENGTH(head, at + 8)[0]
+        tag = group << 16 | element
+        if tag > last:
+            break
+        if tag <= before or not (implicit or vr):
+            raise Doubt
+        before, is_open = tag, length == UNDEFINED
+        if is_open:
+            vr, end = _open_vr(tag, vr, head[value : value + 4]), skip_sequence(head, value, size, implicit)
+        else:
+            end = value + length
+        if end > size:
+            raise Doubt
+        found.append(Piece(tag, vr, head[at:end], value - at, is_open))
+        at = end
+        while next_like < len(like) and like[next_like].tag <= tag:
+            next_like += 1
+    return found, at
+
+
+def _open_vr(tag: int, vr: str | None, begin: bytes) -> str:
+    """Return the VR of an element of undefined length, which must be a sequence beyond doubt."""
+    known = _known_vr(tag)
+    if begin != ITEM_BEGINS or vr not in (None, "SQ") or (vr is None and known not in (None, "SQ")):
+        raise Doubt
+    return "SQ"
+
+
+@cache
+def _known_vr(tag: int) -> str | None:
+    try:
+        return dictionary_VR(tag)
+    except KeyError:
+        return None
+
+
+def _pixels(data: Buffer, head: bytes, at: int, *, implicit: bool) -> RawDataElement | None:
+    """Return native pixel data, which must be the last element."""
+    if at == len(data):
+        return None
+    if implicit:
+        group, element, length = IMPLICIT_HEADER(head, at)
+        vr, value = None, at + 8
+    else:
+        group, element, code, _ = EXPLICIT_HEADER(head, at)
+        length, vr, value = LONG_LENGTH(head, at + 8)[0], VRS.get(code), at + 12
+    tag = group << 16 | element
+    if tag != PIXEL_DATA or vr not in (None, "OB", "OW") or not length or value + length != len(data):
+        raise Doubt
+    return RawDataElement(_key(tag), vr, length, bytes(data[value:]), value, implicit, True)
+
+
+def raw_of(piece: Piece, *, implicit: bool) -> RawDataElement:
+    """Return an element as pydicom reads it; one of undefined length as if its length were told."""
+    tag, vr, whole, at, is_open = piece
+    value: bytes | None = whole[at : len(whole) - 8] if is_open else whole[at:]
+    if not value:
+        value = b"" if empty_value_for_VR(vr, raw=True) is not None else None
+    return _raw(tag, vr, value, implicit)
+
+
+def _raw(tag: int, vr: str | None, value: bytes | None, implicit: bool) -> RawDataElement:
+    return RawDataElement(_key(tag), vr, len(value or b""), value, 0, implicit, True)
+
+
+class Elements(MutableMapping[BaseTag, Element]):
+    """Elements of a split file, made when they are asked for: most of them nobody looks at."""
+
+    def __init__(self, found: Split) -> None:
+        self._pieces: dict[int, Piece | None] = {piece.tag: piece for piece in found.pieces}
+        self._implicit = found.implicit
+        self.seen: dict[int, Element] = {}
+        if found.pixels is not None:
+            self[found.pixels.tag] = found.pixels
+
+    def __getitem__(self, tag: BaseTag) -> Element:
+        seen = self.seen.get(tag)
+        if seen is None:
+            piece = self._pieces[tag]
+            assert piece is not None
+            seen = self.seen[tag] = raw_of(piece, implicit=self._implicit)
+        return seen
+
+    def __setitem__(self, tag: BaseTag, element: Element) -> None:
+        self._pieces.setdefault(tag)
+        self.seen[tag] = element
+
+    def __delitem__(self, tag: BaseTag) -> None:
+        del self._pieces[tag]
+        self.seen.pop(tag, None)
+
+    def __contains__(self, tag: object) -> bool:
+        return tag in self._pieces
+
+    def __iter__(self) -> Iterator[BaseTag]:
+        return map(_key, self._pieces)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+
+def dataset_of(found: Split, elements: Elements) -> Dataset:
+    """Return the data set that `parse` returns for the file."""
+    made = Dataset(elements)
+    meta = {_key(piece.tag): raw_of(piece, implicit=False) for piece in found.meta}
+    made.file_meta = FileMetaDataset(meta | {_key(SYNTAX): DataElement(SYNTAX, "UI", found.syntax)})
+    return made
+
+
+_key = cache(BaseTag)

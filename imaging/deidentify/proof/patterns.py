@@ -1,0 +1,213 @@
+"""Owns what an original value looks like wherever it may have got to: its spellings in each encoding.
+
+How much a spelling proves depends on how much it says, in bits against chance: 3.3 a digit, 4.7 a letter.
+
+    sure    46 bits or more: no chance even among the noise of a thousand frames; counts wherever its bytes stand
+    plain   26 bits or more, and a digit or two words: counts between the borders of words, in values and texts
+    weak    at least 4 characters: counts as a whole word in a text of the same object alone
+
+A part of a name, a date, or a number such as "1234" is weak: another patient's "Long" or study date is no leak, and
+1234 is an exposure too. A description ("text") counts whole, from 12 characters or with a digit and a blank in it.
+"""
+
+import base64
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import quote
+
+from imaging.deidentify.identity.identifiers import Identifier, spellings
+from imaging.deidentify.identity.kinds import Kind
+from imaging.deidentify.pseudonyms import is_standard_uid
+
+Strength = Literal["weak", "plain", "sure"]
+
+SURE_BITS, PLAIN_BITS = 46.0, 26.0
+DIGIT_BITS, LETTER_BITS, IDEOGRAPH_BITS, MARK_BITS = 3.3, 4.7, 12.0, 0.5
+LEAST_CHARACTERS = 4
+WHOLE_TEXT = 12
+CODED_CHARACTERS = {"base64": 8, "hexadecimal": 12}
+"""Below so many characters a coded value is found by chance; 48 bits each."""
+IDEOGRAPHS_FROM = "\u2e80"
+NO_NAMES = frozenset({"anonymous", "anonymized", "anonymised", "unknown", "none", "null", "test", "patient"})
+"""What stands for a name where there is none, before and after."""
+OWN = frozenset({"date", "place", "device", "text"})
+"""What many patients share: it proves something in the outputs of the same object alone."""
+NOBODY = -1
+"""The owner of files that come from no object."""
+WORD = re.compile(r"[^\W_]+")
+DAY = re.compile(r"\d{8}(\d{2,6}(\.\d{1,6})?)?([+-]\d{4})?|\d{4}([.-])\d{2}\4\d{2}")
+"""A date (DA) or one with time (DT); a time of day alone identifies nobody."""
+ESCAPES = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
+"""They switch between character sets (ISO 2022) around a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """One way to write one original value; `key` is it in lower case, a character for each byte.
+
+    `exact` are the bytes where case matters. `unit` is how many bytes a character takes. `owner` is the number of the
+    object in whose outputs alone it counts.
+    """
+
+    key: str
+    kind: Kind
+    tag: int
+    encoding: str
+    strength: Strength
+    exact: bytes = b""
+    unit: int = 1
+    owner: int | None = None
+
+
+def _utf8(text: str) -> Iterator[bytes]:
+    # Bytes are compared in lower case, which knows ASCII alone.
+    for form in {text, text.lower(), text.upper()} if not text.isascii() else {text}:
+        for normal in ("NFC", "NFD") if not text.isascii() else ("NFC",):
+            yield unicodedata.normalize(normal, form).encode("utf-8", "surrogateescape")
+
+
+def _as(charset: str) -> Callable[[str], Iterator[bytes]]:
+    def encode(text: str) -> Iterator[bytes]:
+        for form in {text, text.lower(), text.upper()} if not text.isascii() else {text}:
+            try:
+                yield ESCAPES.sub(b"", form.encode(charset))
+            except (UnicodeError, LookupError):
+                continue
+
+    return encode
+
+
+def _base64(text: str) -> Iterator[bytes]:
+    for raw in _cases(text):
+        # Wherever it begins in the coded stream, these characters hang on no byte before or after it.
+        for before, first in enumerate((0, 2, 3)):
+            coded = base64.b64encode(b"\0" * before + raw)
+            yield coded[first : (before + len(raw)) * 8 // 6]
+
+
+def _hexadecimal(text: str) -> Iterator[bytes]:
+    return (raw.hex().encode() for raw in _cases(text))
+
+
+def _cases(text: str) -> set[bytes]:
+    return {
+        form.encode("utf-8", "surrogateescape") for form in (text, text.lower(), text.upper(), text.title())
+    }
+
+
+ENCODINGS: Mapping[str, Callable[[str], Iterator[bytes]]] = {
+    "UTF-8": _utf8,
+    "Latin-1": _as("latin-1"),
+    "UTF-16 LE": _as("utf-16-le"),
+    "UTF-16 BE": _as("utf-16-be"),
+    "base64": _base64,
+    "hexadecimal": _hexadecimal,
+    "reversed": lambda text: _utf8(text[::-1]),
+    "URL": lambda text: iter((quote(text, safe="").encode(),)),
+}
+"""How a value may be written; the character sets of its object come to these."""
+
+
+def patterns(
+    identifier: Identifier, charsets: Iterable[str] = (), owner: int | None = None
+) -> Iterator[Pattern]:
+    """Yield every way in which a value may stand in bytes; none for what identifies nobody.
+
+    `owner` restricts to one object what proves nothing elsewhere; with NOBODY that is left out.
+    """
+    for text in _spellings(identifier):
+        strength = strength_of(text, identifier.kind)
+        shared = identifier.kind in OWN or strength == "weak" or not _distinct(text)
+        if shared and owner == NOBODY:
+            continue
+        seen: set[bytes] = set()
+        for encoding, encode in [*ENCODINGS.items(), *((name, _as(name)) for name in charsets)]:
+            for raw in encode(text):
+                if raw in seen or not _worth(encoding, raw, strength):
+                    continue
+                seen.add(raw)
+                yield Pattern(
+                    key=as_key(raw),
+                    kind=identifier.kind,
+                    tag=identifier.tag,
+                    encoding=encoding,
+                    strength="sure" if encoding in CODED_CHARACTERS else strength,
+                    exact=raw if encoding == "base64" else b"",
+                    unit=2 if encoding.startswith("UTF-16") else 1,
+                    owner=owner if shared else None,
+                )
+
+
+def as_key(raw: bytes) -> str:
+    """Return bytes as what is searched: ASCII letters in lower case, a character for each byte."""
+    return raw.lower().decode("latin-1")
+
+
+def strength_of(text: str, kind: Kind) -> Strength:
+    """Say how much finding a text proves.
+
+    >>> [strength_of(text, "id") for text in ("1234", "PH000012", "1.2.826.0.1.3680043.8.498.1")]
+    ['weak', 'plain', 'sure']
+    """
+    bits = sum(map(_bits, text))
+    if kind == "date":
+        return "weak"
+    if bits >= SURE_BITS:
+        return "sure"
+    return "plain" if bits >= PLAIN_BITS and _distinct(text) else "weak"
+
+
+def counts(identifier: Identifier) -> bool:
+    """Tell whether a value identifies at all; a short one, a standard UID and a time of day do not."""
+    value = identifier.value.strip()
+    if len(value) < (2 if _ideographic(value) else LEAST_CHARACTERS) or value.casefold() in NO_NAMES:
+        return False
+    match identifier.kind:
+        case "uid":
+            return not is_standard_uid(value)
+        case "date":
+            return DAY.fullmatch(value) is not None
+        case "text":
+            return len(value) >= WHOLE_TEXT or (" " in value and any(map(str.isdigit, value)))
+    return True
+
+
+def _spellings(identifier: Identifier) -> list[str]:
+    if not counts(identifier):
+        return []
+    if identifier.kind == "text":
+        return [identifier.value.strip()]
+    told = {text.strip() for text in (identifier.value, *spellings(identifier))}
+    least = LEAST_CHARACTERS
+    return sorted(
+        text
+        for text in told
+        if (len(text) >= least or (_ideographic(text) and len(text) > 1)) and text.casefold() not in NO_NAMES
+    )
+
+
+def _worth(encoding: str, raw: bytes, strength: Strength) -> bool:
+    if encoding in CODED_CHARACTERS:
+        return strength != "weak" and len(raw) >= CODED_CHARACTERS[encoding]
+    return bool(raw) and (strength != "weak" or encoding == "UTF-8")
+
+
+def _distinct(text: str) -> bool:
+    """Whether it is more than one word, or one with an initial, which may be anybody's."""
+    words = [word for word in WORD.findall(text) if len(word) > 1]
+    return any(map(str.isdigit, text)) or len(words) > 1 or _ideographic(text)
+
+
+def _ideographic(text: str) -> bool:
+    return any(character >= IDEOGRAPHS_FROM for character in text)
+
+
+def _bits(character: str) -> float:
+    if character.isdigit():
+        return DIGIT_BITS
+    if character.isalpha():
+        return IDEOGRAPH_BITS if character >= IDEOGRAPHS_FROM else LETTER_BITS
+    return MARK_BITS

@@ -1,0 +1,136 @@
+"""Owns the search of what a run has left behind for identifiers of a sample of the patients it has read."""
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from imaging.deidentify.identity.identifiers import Identifier
+from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.proof.originals import FUNCTION, Hit
+from imaging.deidentify.proof.outside import Pile
+from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.errors import DataFault
+from imaging.sandbox.pool import Item, Pool
+from imaging.sandbox.process import Answer
+from imaging.sources.protocol import Parcel, Source, SourceFile
+
+SAMPLE = 50
+LISTED = 100_000
+"""Files from whose listing the sample is drawn: a second listing of a large archive would take minutes."""
+BUDGET_BYTES = 1 << 30
+"""What is searched at most: some 20 seconds. Which of more files, is drawn anew each time."""
+PATIENT_ID, FILE_NAME = 0x00100020, 0
+NAME_CHARACTERS = 12
+ROWS = "medmnist"
+"""A format whose files are ranges of rows, and a row's number identifies nobody."""
+OBJECTS_AT_A_TIME = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residue:
+    """What was searched for how many identifiers, and what was found; `left_out` counts files beyond the budget."""
+
+    files: int
+    left_out: int
+    identifiers: int
+    hits: tuple[Hit, ...]
+
+
+def search_residue(
+    paths: Iterable[Path], identifiers: Sequence[Identifier], root: Path, seed: str
+) -> Residue:
+    """Search files for identifiers; what many patients share, such as dates, proves nothing here and is left out."""
+    drawn = sorted(paths)
+    random.Random(seed).shuffle(drawn)
+    chosen, size = [], 0
+    for path in drawn:
+        size += _size(path)
+        if size <= BUDGET_BYTES:
+            chosen.append(path)
+    pile = Pile([(path, _relative(path, root)) for path in chosen])
+    pile.seek(identifiers)
+    pile.flush()
+    return Residue(
+        files=len(chosen),
+        left_out=len(drawn) - len(chosen),
+        identifiers=len(identifiers),
+        hits=tuple(pile.hits),
+    )
+
+
+def sample_identifiers(source: Source, seed: str, count: int = SAMPLE) -> tuple[Identifier, ...]:
+    """Return what identifies the patients of some files of a source, read in the sandbox.
+
+    Of files that are no DICOM, their names and the PatientIDs that the source tells.
+    """
+    found: dict[Identifier, None] = {}
+    objects: list[Path | bytes] = []
+    for file, parcel in _fetched(source, draw(source.scan(), seed, count)):
+        if parcel.format == ROWS:
+            continue
+        found |= dict.fromkeys(of_name(file.name))
+        found |= {Identifier("id", text, PATIENT_ID): None for name, text in parcel.told if name == "patient"}
+        if parcel.format == "dicom":
+            objects.append(parcel.contents[0])
+    found |= dict.fromkeys(_of_objects(objects))
+    return tuple(found)
+
+
+def of_name(name: str) -> Iterator[Identifier]:
+    """Yield what the name of a file may tell of a patient: the whole, and its parts that are of somebody.
+
+    >>> [one.value for one in of_name("ROSSI_ANNA_19620412/20260101/IM00012")]
+    ['ROSSI_ANNA_19620412/20260101/IM00012', 'ROSSI_ANNA_19620412']
+    """
+    for part in dict.fromkeys((name, *PurePosixPath(name).parts)):
+        letters, digits = (any(map(test, part)) for test in (str.isalpha, str.isdigit))
+        if len(part) >= NAME_CHARACTERS and letters and digits:
+            yield Identifier("id", part, FILE_NAME)
+
+
+def draw(files: Iterator[SourceFile], seed: str, count: int) -> list[SourceFile]:
+    """Return some of the files, each with the same chance (Vitter 1985, algorithm R)."""
+    chance, kept = random.Random(seed), []
+    for number, file in enumerate(islice(files, LISTED)):
+        if number < count:
+            kept.append(file)
+        elif (place := chance.randrange(number + 1)) < count:
+            kept[place] = file
+    return kept
+
+
+def _fetched(source: Source, files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, Parcel]]:
+    for file in files:
+        try:
+            yield file, source.fetch(file)
+        except DataFault:
+            continue
+
+
+def _of_objects(objects: Sequence[Path | bytes]) -> Iterator[Identifier]:
+    if not objects:
+        return
+    # No output is made, so the key does not matter.
+    options = DeidentifyOptions(dates="remove")
+    setup = {"options": options.model_dump_json(), "secret": Pseudonyms(b"none").secret.hex()}
+    parts = [objects[at : at + OBJECTS_AT_A_TIME] for at in range(0, len(objects), OBJECTS_AT_A_TIME)]
+    # One: to start another takes longer than to read so few.
+    with Pool(FUNCTION, setup, workers=1) as pool:
+        for outcome in pool.map(Item({"objects": [""] * len(part)}, tuple(part)) for part in parts):
+            if isinstance(outcome, Answer):
+                for kind, value, tag in outcome.value["sought"]:
+                    yield Identifier(kind, value, tag)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        # Gone meanwhile: a server's own file.
+        return 0
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

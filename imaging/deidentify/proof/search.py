@@ -1,0 +1,98 @@
+"""Owns the search of bytes for many patterns at once, in memory that grows with the patterns and not with the bytes."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from mmap import mmap
+from typing import Literal
+
+import ahocorasick  # type: ignore[import-not-found]
+
+from imaging.deidentify.proof.patterns import Pattern, Strength
+from imaging.dicom.elements import Buffer
+
+Level = Literal["bytes", "values", "text"]
+"""What is searched: any bytes; values and lines, whose words have borders; texts of one object."""
+
+ADMITTED: dict[Level, frozenset[Strength]] = {
+    "bytes": frozenset({"sure"}),
+    "values": frozenset({"sure", "plain"}),
+    "text": frozenset({"sure", "plain", "weak"}),
+}
+WINDOW_BYTES = 4 << 20
+Searched = Buffer | mmap
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A pattern and where it begins."""
+
+    pattern: Pattern
+    offset: int
+
+
+class Searcher:
+    """Finds patterns whatever the case of ASCII letters (Aho and Corasick 1975)."""
+
+    def __init__(self, patterns: Iterable[Pattern]) -> None:
+        self._groups: list[list[Pattern]] = []
+        self._automaton = ahocorasick.Automaton()
+        places: dict[str, int] = {}
+        for pattern in patterns:
+            place = places.setdefault(pattern.key, len(self._groups))
+            if place == len(self._groups):
+                self._groups.append([])
+                self._automaton.add_word(pattern.key, place)
+            self._groups[place].append(pattern)
+        self._longest = max(map(len, places), default=0)
+        if places:
+            self._automaton.make_automaton()
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def search(self, data: Searched, level: Level, owner: int | None = None) -> Iterator[Found]:
+        """Yield each pattern that stands in the data and proves something there."""
+        if not self._groups:
+            return
+        for start in range(0, len(data), WINDOW_BYTES):
+            # What begins in this window may end, or have its neighbour, in the next.
+            begin = max(start - 2, 0)
+            raw = bytes(data[begin : start + WINDOW_BYTES + self._longest + 2])
+            yield from self._window(raw, begin, range(start, start + WINDOW_BYTES), level, owner)
+
+    def _window(
+        self, raw: bytes, begin: int, starts: range, level: Level, owner: int | None
+    ) -> Iterator[Found]:
+        text = raw.lower().decode("latin-1")
+        admitted = ADMITTED[level]
+        for end, place in self._automaton.iter(text):
+            group = self._groups[place]
+            at = end + 1 - len(group[0].key)
+            if begin + at not in starts:
+                continue
+            for pattern in group:
+                if pattern.strength not in admitted or pattern.owner not in (None, owner):
+                    continue
+                if pattern.exact and raw[at : end + 1] != pattern.exact:
+                    continue
+                if pattern.strength == "sure" or _bordered(text, at, end + 1, pattern):
+                    yield Found(pattern, begin + at)
+
+
+def _bordered(text: str, start: int, stop: int, pattern: Pattern) -> bool:
+    """Tell whether no digit continues digits, and no letter letters, in front of a pattern or behind it."""
+    before = text[max(start - pattern.unit, 0) : start].strip("\0")
+    after = text[stop : stop + pattern.unit].strip("\0")
+    key = pattern.key.strip("\0")
+    return not (_continues(before, key[0], pattern) or _continues(after, key[-1], pattern))
+
+
+def _continues(neighbour: str, edge: str, pattern: Pattern) -> bool:
+    if pattern.kind == "uid" and neighbour == ".":
+        return True
+    return (neighbour.isdigit() and edge.isdigit()) or (_letter(neighbour) and _letter(edge))
+
+
+def _letter(character: str) -> bool:
+    # Above ASCII the bytes are those of some encoding, and say little about letters.
+    return character.isascii() and character.isalpha()

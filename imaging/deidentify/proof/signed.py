@@ -1,0 +1,82 @@
+"""Owns what a proof says, line by line, and its signature by the key."""
+
+import hashlib
+import hmac
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from imaging.deidentify.proof.originals import Hit
+from imaging.deidentify.pseudonyms import Pseudonyms
+
+PURPOSE = b"signature of a verification\0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was searched for what, with what outcome; `signature` is an HMAC of the rest by the key.
+
+    `outputs` are all files of the destination, `originals` the objects that were read, `searched` counts the different
+    identifiers of each kind as they came together, `unproven` names outputs of which nothing is known, and why.
+    """
+
+    outputs: int
+    originals: int
+    searched: Mapping[str, int]
+    encodings: tuple[str, ...]
+    hits: tuple[Hit, ...]
+    unproven: tuple[str, ...]
+    seconds: float
+    edition: str
+    profile_sha256: str
+    key_fingerprint: str
+    options: str
+    outputs_sha256: str
+    signature: str = ""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found, nothing was left out, and there was something to search."""
+        return not self.hits and not self.unproven and self.originals > 0
+
+
+def outputs_digest(digests: Iterable[str]) -> str:
+    """Name a set of files by the digests of their bytes, whatever their order and names."""
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def sign(verification: Verification, pseudonyms: Pseudonyms) -> Verification:
+    """Return it with its signature: HMAC-SHA-256 of all other fields, so that who has the key can check it."""
+    told = json.dumps(asdict(replace(verification, signature="")), sort_keys=True)
+    digest = hmac.new(pseudonyms.secret, PURPOSE + told.encode(errors="surrogateescape"), hashlib.sha256)
+    return replace(verification, signature=digest.hexdigest())
+
+
+def is_signed(verification: Verification, pseudonyms: Pseudonyms) -> bool:
+    """Tell whether it is as it was when this key signed it."""
+    return hmac.compare_digest(verification.signature, sign(verification, pseudonyms).signature)
+
+
+def lines(verification: Verification) -> list[tuple[str, str]]:
+    """Return the lines of the signed-off table: what, and what was found. No line holds an original value."""
+    one = verification
+    found = Counter(hit.kind for hit in one.hits)
+    searched = [
+        (f"{kind}: searched, found", f"{count:,}, {found[kind]}") for kind, count in one.searched.items()
+    ]
+    return [
+        ("files of the destination", f"{one.outputs:,}"),
+        ("originals read", f"{one.originals:,}"),
+        *searched,
+        ("written as", ", ".join(one.encodings)),
+        ("hits", f"{len(one.hits)} in {len({hit.output for hit in one.hits})} files"),
+        ("not proven", f"{len(one.unproven)}"),
+        ("time", f"{one.seconds:.1f} s"),
+        ("profile", f"PS3.15 {one.edition}, sha256 {one.profile_sha256}"),
+        ("options", one.options),
+        ("key", one.key_fingerprint),
+        ("sha256 of the sorted digests of all files", one.outputs_sha256),
+        ("verdict", "no original value was found" if one.clean else "NOT CLEAN"),
+        ("signature (HMAC-SHA-256 by the key)", one.signature),
+    ]

@@ -1,0 +1,101 @@
+"""Owns which values of an original must be gone from its output: all that identify, but those its options keep."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pydicom.charset import convert_encodings
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from imaging.deidentify.dates import shift_da
+from imaging.deidentify.identity.identifiers import Identifier, collect
+from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.proof.patterns import counts
+from imaging.deidentify.pseudonyms import Pseudonyms, canonical_patient_id
+from imaging.deidentify.table.profile import Profile, load_profile
+from imaging.deidentify.table.safe_private import is_safe
+from imaging.dicom.parse import reading
+
+META_GROUP, MEDIA_STORAGE_INSTANCE = 0x0002, 0x00020003
+TEXTS = frozenset({"AE", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})
+WIDE = frozenset({"text", "device", "place"})
+"""What the makers of a device write into many attributes, kept ones too: there it is no identifier."""
+EVERYWHERE = frozenset({"latin_1", "iso8859", "utf8", "utf_8", "ascii"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """The identifiers of one original, and the character sets in which it wrote them."""
+
+    identifiers: tuple[Identifier, ...]
+    charsets: tuple[str, ...] = ()
+
+
+def sought(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) -> Sought:
+    """Return what to look for in the output of a data set that `parse` returned; raise DataFault for a bad one."""
+    with reading("unreadable"):
+        found = collect(dataset)
+        kept, cleaned = kept_values(dataset, options, load_profile())
+        shifted = _shifted(dataset, found, options, pseudonyms)
+        charsets = convert_encodings(dataset.get("SpecificCharacterSet") or None)
+    blob = "\0".join(cleaned)
+
+    def gone(identifier: Identifier) -> bool:
+        value = identifier.value.strip().casefold()
+        if not counts(identifier) or value in kept or (identifier.kind == "date" and value in shifted):
+            return False
+        if identifier.tag >> 16 == META_GROUP and identifier.tag != MEDIA_STORAGE_INSTANCE:
+            # Of the programs that wrote the file, and many files of many hospitals have the same.
+            return False
+        return identifier.kind not in WIDE or value not in blob
+
+    names = [name for name in dict.fromkeys(charsets) if name not in EVERYWHERE]
+    return Sought(tuple(filter(gone, found)), tuple(names))
+
+
+def kept_values(
+    dataset: Dataset, options: DeidentifyOptions, profile: Profile
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the texts that stay as they are by an option, and those that stay but for identifiers in them."""
+    kept: set[str] = set()
+    cleaned: set[str] = set()
+    for item in _items(dataset):
+        for tag in list(item.keys()):
+            action = profile.action(int(tag), options)
+            private = tag.is_private
+            if private:
+                safe = options.safe_private and is_safe(item[tag].private_creator or "", int(tag))
+                action = "C" if safe else "X"
+            if action in ("K", "C", None) and item[tag].VR in TEXTS:
+                values = set(_texts(item[tag].value))
+                cleaned |= values
+                if action == "K":
+                    kept |= values
+    return frozenset(kept), frozenset(cleaned)
+
+
+def _items(dataset: Dataset) -> Iterator[Dataset]:
+    yield dataset
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _items(item)
+
+
+def _texts(value: object) -> Iterator[str]:
+    values = value if isinstance(value, MultiValue) else (value,)
+    return (str(one).strip().casefold() for one in values if one)
+
+
+def _shifted(
+    dataset: Dataset, found: Sequence[Identifier], options: DeidentifyOptions, pseudonyms: Pseudonyms
+) -> frozenset[str]:
+    """Return the dates of the output, of which one may be another one's original."""
+    if options.dates != "shift":
+        return frozenset()
+    patient = str(dataset.get("PatientID", ""))
+    days = pseudonyms.shift_days(
+        canonical_patient_id(patient) if options.patient_variants == "join" else patient
+    )
+    moved = (shift_da(one.value.strip()[:8], days) for one in found if one.kind == "date")
+    return frozenset(date for date in moved if date)

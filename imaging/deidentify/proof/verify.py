@@ -1,0 +1,211 @@
+"""Owns the proof of a de-identified folder: every original identifying value is looked for in every byte of it.
+
+An output is searched for all values of its own original and for what identifies patients in those that are read with
+it; what is in the folder beside the outputs, its ledger too, for what identifies any patient.
+"""
+
+import hashlib
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from imaging.deidentify.folder.ledger import latest, read_rows
+from imaging.deidentify.identity.identifiers import Identifier
+from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.proof.originals import FUNCTION, Hit
+from imaging.deidentify.proof.outside import Pile
+from imaging.deidentify.proof.patterns import ENCODINGS
+from imaging.deidentify.proof.signed import Verification, outputs_digest, sign
+from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.deidentify.table.profile import load_profile
+from imaging.errors import DataFault, UserFault
+from imaging.sandbox.pool import Item, Pool
+from imaging.sources.protocol import Source
+from imaging.sources.work import Outcome
+
+__all__ = ["Hit", "Verification", "verify"]
+
+HEAD, PARTS = ".radloop/dataset.json", ".radloop/parts"
+OBJECTS_AT_A_TIME = 16
+BYTES_AT_A_TIME = 32 << 20
+
+Batch = tuple["Pair", ...]
+Ledger = Mapping[str, tuple[str, str]]
+"""Output and digest of each source file that has one, by its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An original as its source hands it over, and its output below the destination, "" where it has none."""
+
+    contents: Path | bytes
+    output: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is known so far; `unproven` says why nothing is known of an output."""
+
+    originals: int = 0
+    searched: Counter[str] = field(default_factory=Counter)
+    hits: dict[Hit, None] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    unproven: dict[str, str] = field(default_factory=dict)
+
+
+def verify(
+    destination: Path,
+    source: Source,
+    pseudonyms: Pseudonyms,
+    workers: int | None = None,
+    told: Callable[[int], object] = lambda outputs: None,
+) -> Verification:
+    """Search what lies below `destination` for the identifiers of its originals in `source`.
+
+    `told` is called with the number of outputs that are done. Without a record of how it was made, the default options
+    are taken and each file is searched for what identifies any patient. Raises UserFault where there is nothing to
+    search, or where the record names another key.
+    """
+    began = time.monotonic()
+    record = _record(destination, pseudonyms)
+    options = DeidentifyOptions.model_validate(record.get("options", {}))
+    ledger = _ledger(destination)
+    others = _others(destination, frozenset(output for output, _ in ledger.values()))
+    tally, outside = Tally(), Pile(others)
+    setup = {"options": options.model_dump_json(), "secret": pseudonyms.secret.hex()}
+    with Pool(FUNCTION, setup, workers) as pool:
+        failed: list[Pair] = []
+        for batch, outcome in _answers(pool, destination, _batches(source, destination, ledger, pseudonyms)):
+            if isinstance(outcome, DataFault):
+                # One of them ended the worker: each by itself, then.
+                failed += batch
+            else:
+                _count(tally, batch, outcome, outside)
+                told(len(tally.digests))
+        for batch, outcome in _answers(pool, destination, ((pair,) for pair in failed)):
+            _count(tally, batch, outcome, outside)
+    outside.flush()
+    tally.hits |= outside.hits
+    _compare(tally, ledger)
+    profile = load_profile()
+    return sign(
+        Verification(
+            outputs=len(tally.digests) + len(others),
+            originals=tally.originals,
+            searched=dict(sorted(tally.searched.items())),
+            encodings=(*ENCODINGS, "character sets of the object"),
+            hits=tuple(tally.hits),
+            unproven=tuple(f"{output}: {why}" for output, why in sorted(tally.unproven.items())),
+            seconds=time.monotonic() - began,
+            edition=str(record.get("edition", profile.edition)),
+            profile_sha256=str(record.get("profile_sha256", profile.sha256)),
+            key_fingerprint=pseudonyms.fingerprint,
+            options=options.model_dump_json(),
+            outputs_sha256=outputs_digest([*tally.digests.values(), *(_digest(path) for path, _ in others)]),
+        ),
+        pseudonyms,
+    )
+
+
+def _record(destination: Path, pseudonyms: Pseudonyms) -> Mapping[str, Any]:
+    if not destination.is_dir() or not any(destination.iterdir()):
+        raise UserFault(f"{destination} holds nothing: give the folder that radloop deidentify has written")
+    head = destination / HEAD
+    record: Mapping[str, Any] = json.loads(head.read_text()) if head.exists() else {}
+    made_with = record.get("key_fingerprint", pseudonyms.fingerprint)
+    if made_with != pseudonyms.fingerprint:
+        raise UserFault(
+            f"{destination} was made with the key {made_with} and this key is {pseudonyms.fingerprint}: which output "
+            "is whose cannot be told; give the key it was made with"
+        )
+    return record
+
+
+def _ledger(destination: Path) -> Ledger:
+    parts = sorted((destination / PARTS).glob("*.parquet"))
+    if not parts:
+        return {}
+    rows = latest(pa.concat_tables([read_rows(part) for part in parts]))
+    columns = [rows[name].to_pylist() for name in ("source_key", "output", "sha256")]
+    return {key: (output, digest) for key, output, digest in zip(*columns, strict=True) if output}
+
+
+def _others(destination: Path, outputs: frozenset[str]) -> list[tuple[Path, str]]:
+    """Return what lies beside the outputs, with its names."""
+    files = (path for path in sorted(destination.rglob("*")) if path.is_file())
+    named = ((path, path.relative_to(destination).as_posix()) for path in files)
+    return [(path, name) for path, name in named if name not in outputs]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _batches(source: Source, destination: Path, ledger: Ledger, pseudonyms: Pseudonyms) -> Iterator[Batch]:
+    """Fetch the originals of a source, some at a time; what cannot be fetched shows as an output unproven."""
+    batch: list[Pair] = []
+    size = 0
+    for file in source.scan():
+        try:
+            parcel = source.fetch(file)
+        except DataFault:
+            continue
+        output, _ = ledger.get(pseudonyms.key("file", file.name), ("", ""))
+        if parcel.format != "dicom":
+            continue
+        there = output if (destination / output).is_file() else ""
+        batch.append(Pair(parcel.contents[0], there))
+        size += 2 * file.size_bytes
+        if len(batch) >= OBJECTS_AT_A_TIME or size >= BYTES_AT_A_TIME:
+            yield tuple(batch)
+            batch, size = [], 0
+    if batch:
+        yield tuple(batch)
+
+
+def _answers(pool: Pool, destination: Path, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Outcome]]:
+    sent: deque[Batch] = deque()
+
+    def items() -> Iterator[Item]:
+        for batch in batches:
+            sent.append(batch)
+            blobs = (
+                (one.contents, destination / one.output) if one.output else (one.contents,) for one in batch
+            )
+            yield Item({"objects": [one.output for one in batch]}, tuple(chain.from_iterable(blobs)))
+
+    for outcome in pool.map(items()):
+        yield sent.popleft(), outcome
+
+
+def _count(tally: Tally, batch: Batch, outcome: Outcome, outside: Pile) -> None:
+    if isinstance(outcome, DataFault):
+        tally.unproven |= {one.output: outcome.reason for one in batch if one.output}
+        return
+    value = outcome.value
+    tally.originals += len(batch) - len(value["faults"])
+    tally.searched.update(kind for kind, _, _ in value["sought"])
+    tally.hits |= {Hit(**hit): None for hit in value["hits"]}
+    tally.digests |= dict(value["digests"])
+    for number, reason in value["faults"].items():
+        if output := batch[int(number)].output:
+            tally.unproven[output] = reason
+    outside.seek(Identifier(kind, text, tag) for kind, text, tag in value["sought"])
+
+
+def _compare(tally: Tally, ledger: Ledger) -> None:
+    """Note what the ledger names and nobody has searched, and what is no longer what was written."""
+    for output, digest in ledger.values():
+        found = tally.digests.get(output)
+        if found is None:
+            tally.unproven.setdefault(output, "it or its original is gone")
+        elif found != digest:
+            tally.unproven[output] = "its bytes are not those that were written"
