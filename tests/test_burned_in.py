@@ -130,6 +130,7 @@ def test_a_fault_tells_no_value_of_the_file() -> None:
     assert "SECRET77" not in str(caught.value) and "DOE" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
 def test_blanked_text_is_gone_and_the_rest_stays(syntax: str) -> None:
     order = ">" if syntax == ExplicitVRBigEndian else "<"

@@ -20,6 +20,7 @@ def slices(data_dir: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted((data_dir / "ct-contrast").glob("*.dcm"))]
 
 
+@pytest.mark.slow
 def test_every_overlay_of_a_sample_is_caught(slices: list[bytes]) -> None:
     missed = [
         trial.kind for trial in trials(slices, OVERLAYS, seed=4) if alarm(trial.data) != "burned-in-text"
@@ -27,6 +28,7 @@ def test_every_overlay_of_a_sample_is_caught(slices: list[bytes]) -> None:
     assert not missed
 
 
+@pytest.mark.slow
 def test_real_slices_without_text_pass(slices: list[bytes]) -> None:
     assert [alarm(data) for data in slices[:SLICES]] == [""] * SLICES
 
@@ -69,6 +71,7 @@ def test_letters_stand_out_from_a_bright_organ() -> None:
     assert picture[20, 48] > picture[40, 48] + 5
 
 
+@pytest.mark.slow
 def test_a_worker_holds_the_networks_and_reaches_for_no_network_and_no_file(tmp_path: Path) -> None:
     program = """
 import sys

@@ -64,6 +64,7 @@ def test_interrupted_and_resumed_is_bit_identical(tmp_path: Path, network: str, 
         assert whole.read_bytes() == cut.read_bytes(), part
 
 
+@pytest.mark.slow
 def test_the_history_of_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> None:
     config = TrainConfig(network="small_cnn", epochs=4, batch_size=8, workers=1)
     with pytest.raises(PowerCutError):
@@ -72,6 +73,7 @@ def test_the_history_of_a_resumed_run_has_each_epoch_once(tmp_path: Path) -> Non
     assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_finished_run_resumes_into_nothing(tmp_path: Path) -> None:
     config = TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=1)
     run(config, tmp_path)

@@ -14,6 +14,8 @@ from tests.dicom_objects import file_bytes
 from tests.graph import FRAME_OF_REFERENCE, REPORT, SEGMENTS, SLICES, STRUCTURES, STUDY, study
 from tests.scrubbing import KEY
 
+pytestmark = pytest.mark.slow
+
 SETUP = {
     "options": DeidentifyOptions(documents="clean").model_dump_json(),
     "secret": KEY.secret.hex(),

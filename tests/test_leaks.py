@@ -180,6 +180,7 @@ def test_what_is_beyond_the_budget_is_counted(tmp_path: Path, monkeypatch: pytes
     assert (found.files, found.left_out) == (2, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_no_sentinel_of_any_row_at_any_depth_survives(syntax: str) -> None:
     one = planted(syntax)
@@ -188,6 +189,7 @@ def test_no_sentinel_of_any_row_at_any_depth_survives(syntax: str) -> None:
     assert lost(one.data, output) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_each_sentinel_would_be_seen(syntax: str) -> None:
     one = planted(syntax)

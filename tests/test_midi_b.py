@@ -38,6 +38,7 @@ def found() -> list[tuple[str, str, bool]]:
     return all_checks
 
 
+@pytest.mark.slow
 def test_every_check_holds_on_made_up_objects(found: list[tuple[str, str, bool]]) -> None:
     assert [(kind, what) for kind, what, holds in found if not holds] == []
 

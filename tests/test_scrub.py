@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
 META = {"Sen99999tinel", "Sen99998tinel", "Sen99997tinel"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", NATIVE, ids=lambda uid: UID(uid).name)
 @pytest.mark.parametrize("depth", [0, 1, 3, 8])
 @pytest.mark.parametrize("dates", ["shift", "remove"])

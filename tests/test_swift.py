@@ -92,6 +92,7 @@ def test_real_and_generated_files_become_the_same(
     assert went > 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", PLAIN)
 @pytest.mark.parametrize("depth", [0, 1, 3, 8])
 @pytest.mark.parametrize("options", [DeidentifyOptions(), STRICT], ids=["shift", "remove"])

@@ -29,7 +29,7 @@ NEAREST_DAYS, FARTHEST_DAYS = 31, 3653
 STANDARD_UID = re.compile(r"1\.2\.840\.10008(?:\.[0-9]{1,4}){1,9}")
 """The shape of the UIDs that the standard itself registers (PS3.6 annex A): they tell of no patient."""
 LEADING_ZEROS = re.compile(r"^0+(?=[^\W_])")
-AT_THE_ENDS = " \t\r\n\0.,;:-_/\\#^"
+AT_THE_ENDS = re.compile(r"^[\s\0.,;:_/\\#^-]+|[\s\0.,;:_/\\#^-]+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,9 @@ def canonical_patient_id(text: str) -> str:
     >>> {canonical_patient_id(text) for text in ("00123", "123", "123 ", "１２３")}
     {'123'}
     """
-    plain = unicodedata.normalize("NFKC", text).casefold().strip(AT_THE_ENDS)
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    # Folding may leave apart what belongs together.
+    plain = AT_THE_ENDS.sub("", unicodedata.normalize("NFKC", folded))
     return LEADING_ZEROS.sub("", plain) or text.strip()
 
 
