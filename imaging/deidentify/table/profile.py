@@ -109,20 +109,22 @@ def _actions(
     profile: Profile, options: DeidentifyOptions
 ) -> tuple[dict[int, Action], list[tuple[int, int, Action]]]:
     """Every exact tag and every pattern with its action, so that a look-up costs one dictionary."""
-    chosen = _columns(options)
+    chosen = chosen_columns(options)
     exact: dict[int, Action] = {}
     patterns: list[tuple[int, int, Action]] = []
     # Private elements first: groups such as 5001 are private, not curves.
     for row in sorted(profile.rows, key=lambda row: row.tag != PRIVATE):
         mask, value = row.pattern
         if mask == 0xFFFFFFFF:
-            exact[value] = _resolve(row, chosen)
+            exact[value] = resolved(row.basic, row.options, chosen)
         else:
-            patterns.append((mask, value, _resolve(row, chosen)))
+            patterns.append((mask, value, resolved(row.basic, row.options, chosen)))
     return exact, patterns
 
 
-def _columns(options: DeidentifyOptions) -> set[str]:
+@cache
+def chosen_columns(options: DeidentifyOptions) -> frozenset[str]:
+    """Return the columns of the tables that the options stand for."""
     wanted = {
         "retain_safe_private": options.safe_private,
         "retain_uids": options.uids,
@@ -133,13 +135,14 @@ def _columns(options: DeidentifyOptions) -> set[str]:
         "clean_structured_content": options.structured,
         "clean_graphics": options.graphics,
     }
-    return {column for column, chosen in wanted.items() if chosen}
+    return frozenset(column for column, chosen in wanted.items() if chosen)
 
 
-def _resolve(row: Row, chosen: set[str]) -> Action:
-    codes = {code for column, code in row.options.items() if column in chosen}
+def resolved(basic: str, options: Mapping[str, str], chosen: frozenset[str]) -> Action:
+    """Return the one action of a row: that of a chosen column, the stricter of two, or the Basic Profile's."""
+    codes = {code for column, code in options.items() if column in chosen}
     # To retain the device must not retain a date, where dates were asked to go.
-    kept_date = DATES in row.options and DATES not in chosen
+    kept_date = DATES in options and DATES not in chosen
     if not codes or kept_date:
-        return RESOLVED[row.basic]
+        return RESOLVED[basic]
     return "C" if "C" in codes else RESOLVED[codes.pop()]
