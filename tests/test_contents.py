@@ -1,0 +1,263 @@
+"""What becomes of content items: nothing that identifies comes out, measurements and references do."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from imaging.deidentify.table.structured import load_content
+from tests.dicom_objects import NATIVE, file_bytes
+from tests.graph import item
+from tests.planted import leaks
+from tests.reports import (
+    Code,
+    by_position,
+    code,
+    codes,
+    container,
+    content,
+    image,
+    measured,
+    nested,
+    of_row,
+    report,
+)
+from tests.scrubbing import KEY, clean, scrubbed, slice_of
+
+ROWS = load_content().rows
+POLICIES: dict[str, dict[str, Any]] = {
+    "default": {"documents": "clean"},
+    "structured": {"documents": "clean", "structured": True},
+    "structured, no dates": {"documents": "clean", "structured": True, "dates": "remove"},
+}
+COMMENT: Code = ("121106", "DCM", "Comment")
+TRACKING: Code = ("112039", "DCM", "Tracking Identifier")
+AGE: Code = ("121033", "DCM", "Subject Age")
+LENGTH: Code = ("410668003", "SCT", "Length")
+PRIVATE: Code = ("L1", "99LOCAL", "Dr. Miller's own measure")
+
+
+def after(items: list[Dataset], **options: Any) -> list[Dataset]:
+    """Return what comes out of the content of a document."""
+    chosen = {"documents": "clean", "structured": True} | options
+    return list(scrubbed(report(items), **chosen).get("ContentSequence") or ())
+
+
+def the_only(found: list[Dataset]) -> Dataset:
+    (one,) = found
+    return one
+
+
+def planted(dates: str) -> tuple[list[Dataset], set[str]]:
+    made = [(row, *of_row(row, number)) for number, row in enumerate(ROWS)]
+    # A time of day stays where dates are shifted.
+    secrets = {secret for row, _, secret in made if dates == "remove" or row.value_type != "TIME"}
+    return [one for _, one, _ in made], secrets
+
+
+def ways(items: list[Dataset], depth: int) -> Iterator[Dataset]:
+    """Yield objects that hold content items in each of the sequences that may."""
+    yield report(nested(items, depth))
+    inner = [item(ContentItemModifierSequence=Sequence(items), **{"ValueType": "TEXT", "TextValue": "x"})]
+    yield slice_of(AcquisitionContextSequence=Sequence(items if depth == 1 else inner))
+    around = item(SpecimenPreparationStepContentItemSequence=Sequence(nested(items, depth)))
+    specimen = item(SpecimenPreparationSequence=Sequence([around]))
+    yield slice_of(SpecimenDescriptionSequence=Sequence([specimen]))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("depth", [1, 3, 8])
+def test_nothing_planted_in_any_item_of_the_table_comes_out(policy: str, depth: int) -> None:
+    options = POLICIES[policy]
+    items, secrets = planted(options.get("dates", "shift"))
+    for made in ways(items, depth):
+        assert leaks(file_bytes(made), secrets) == secrets
+        assert not leaks(clean(file_bytes(made), **options), secrets)
+
+
+@pytest.mark.parametrize("syntax", NATIVE)
+def test_nothing_planted_comes_out_in_any_encoding(syntax: str) -> None:
+    items, secrets = planted("shift")
+    assert not leaks(clean(file_bytes(report(items), syntax), documents="clean", structured=True), secrets)
+
+
+def test_no_name_comes_out_of_a_text_that_options_keep() -> None:
+    texts = [row for row in ROWS if row.value_type == "TEXT"]
+    items = [of_row(row, number)[0] for number, row in enumerate(texts)]
+    for one in items:
+        one.TextValue = "seen by Johanna Doe"
+    found = after(items, descriptors=True, device_identity=True)
+    kept = [one.TextValue for one in found]
+    assert kept.count("seen by") > 40
+    assert set(kept) == {"seen by", "Anonymized"}
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_measurements_codes_and_geometry_stay(syntax: str) -> None:
+    point = content(
+        "SCOORD", None, "INFERRED FROM", GraphicType="POINT", GraphicData=[1.5, 2.5],
+        ContentSequence=Sequence([image("1.2.3.40", "SELECTED FROM")]),
+    )  # fmt: skip
+    volume = content(
+        "SCOORD3D", None, GraphicType="POINT", GraphicData=[1, 2, 3], ReferencedFrameOfReferenceUID="1.2.9"
+    )
+    length = content("NUM", LENGTH, MeasuredValueSequence=measured("12.5"), ContentSequence=Sequence([point]))
+    finding = content(
+        "CODE", ("121071", "DCM", "Finding"), ConceptCodeSequence=codes(("4147007", "SCT", "Mass"))
+    )
+    site = content(
+        "CODE", ("363698007", "SCT", "Finding Site"), ConceptCodeSequence=codes(("39607008", "SCT", "Lung"))
+    )
+    options = {"documents": "clean", "structured": True}
+    found = scrubbed(report([container([length, finding, site, volume])]), syntax, **options)
+    length, finding, site, volume = found.ContentSequence[0].ContentSequence
+    value = length.MeasuredValueSequence[0]
+    assert (value.NumericValue, value.MeasurementUnitsCodeSequence[0].CodeValue) == (12.5, "mm")
+    assert (length.ContentSequence[0].GraphicData, volume.GraphicData) == ([1.5, 2.5], [1, 2, 3])
+    assert volume.ReferencedFrameOfReferenceUID == KEY.uid("1.2.9")
+    source = length.ContentSequence[0].ContentSequence[0].ReferencedSOPSequence[0]
+    assert source.ReferencedSOPInstanceUID == KEY.uid("1.2.3.40")
+    assert [one.ConceptCodeSequence[0].CodeMeaning for one in (finding, site)] == ["Mass", "Lung"]
+
+
+def test_a_text_of_a_concept_that_dicom_defines_stays_without_names() -> None:
+    assert the_only(after([content("TEXT", TRACKING, TextValue="Doe 1 left")])).TextValue == "1 left"
+
+
+@pytest.mark.parametrize("name", [PRIVATE, None, ("999999", "DCM", "Nothing"), ("112039", "99LOCAL", "Mine")])
+def test_words_and_dates_of_an_unknown_concept_are_replaced(name: Code | None) -> None:
+    text, day = after([content("TEXT", name, TextValue="Mr X"), content("DATE", name, Date="20240229")])
+    assert (text.TextValue, day.Date) == ("Anonymized", "19000101")
+
+
+def test_a_private_code_is_replaced_and_a_standard_one_stays() -> None:
+    def coded(*value: str) -> Dataset:
+        return content(
+            "CODE", ("121071", "DCM", "Finding"), ConceptCodeSequence=codes((value[0], value[1], value[2]))
+        )
+
+    private, standard = after([coded("R1", "99LOCAL", "Miller's sign"), coded("4147007", "SCT", "Mass")])
+    told = private.ConceptCodeSequence[0]
+    assert (told.CodeValue, told.CodingSchemeDesignator, told.CodeMeaning) == (
+        "Anonymized",
+        "99RADLOOP",
+        "Anonymized",
+    )
+    assert standard.ConceptCodeSequence[0].CodeMeaning == "Mass"
+
+
+def test_a_private_title_is_replaced() -> None:
+    made = report([container([])], ConceptNameCodeSequence=codes(PRIVATE))
+    title = scrubbed(made, documents="clean", structured=True).ConceptNameCodeSequence[0]
+    assert (title.CodeValue, title.CodeMeaning) == ("Anonymized", "Anonymized")
+
+
+def test_a_person_is_nobody_whatever_the_concept() -> None:
+    found = after([content("PNAME", name, PersonName="Miller^Jane") for name in (PRIVATE, TRACKING, None)])
+    assert {str(one.PersonName) for one in found} == {"Anonymous"}
+
+
+def test_of_two_names_the_strictest_counts() -> None:
+    both = content("TEXT", TRACKING, TextValue="Mr X")
+    both.ConceptNameCodeSequence.append(code(COMMENT))
+    assert after([both]) == []
+
+
+def test_a_retired_snomed_code_is_recognized() -> None:
+    assert after([content("TEXT", ("F-02455", "SRT", "Social History"), TextValue="married to Mr X")]) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "units", "told"),
+    [
+        ("64", "a", 64),
+        ("89", "a", 89),
+        ("93", "a", 90),
+        ("1190", "mo", 1080),
+        ("700", "mo", 700),
+        ("95", "old", 90),
+    ],
+)
+def test_an_age_is_kept_on_request_and_capped(number: str, units: str, told: int) -> None:
+    value = measured(number, (units, "UCUM", units), FloatingPointValue=95.5)
+    old = content("NUM", AGE, MeasuredValueSequence=value)
+    assert after([old]) == []
+    kept = the_only(after([old], patient_characteristics=True)).MeasuredValueSequence[0]
+    assert kept.NumericValue == told
+    assert "FloatingPointValue" not in kept
+
+
+def test_an_age_in_an_acquisition_context_is_capped_too() -> None:
+    years = {"NumericValue": "93", "MeasurementUnitsCodeSequence": codes(("a", "UCUM", "a"))}
+    made = slice_of(AcquisitionContextSequence=Sequence([content("NUMERIC", AGE, **years)]))
+    found = scrubbed(made, structured=True, patient_characteristics=True).AcquisitionContextSequence[0]
+    assert found.NumericValue == 90
+    assert not scrubbed(made, structured=True).AcquisitionContextSequence
+
+
+@pytest.mark.parametrize(("uids", "told"), [(False, KEY.uid("1.2.3.77")), (True, "1.2.3.77")])
+def test_a_uid_of_the_table_is_mapped_or_kept_as_all_others(uids: bool, told: str) -> None:
+    tracking = content("UIDREF", ("112040", "DCM", "Tracking Unique Identifier"), UID="1.2.3.77")
+    assert told == the_only(after([tracking], uids=uids)).UID
+
+
+def test_a_uid_of_an_unknown_concept_is_never_kept() -> None:
+    assert KEY.uid("1.2.3.77") == the_only(after([content("UIDREF", PRIVATE, UID="1.2.3.77")], uids=True)).UID
+
+
+def test_dates_of_the_table_keep_their_intervals() -> None:
+    start, end = (
+        content("DATETIME", (number, "DCM", "Irradiation"), DateTime=f"202402{day}101530")
+        for number, day in (("113809", 27), ("113810", 29))
+    )
+    first, last = (datetime.strptime(str(one.DateTime), "%Y%m%d%H%M%S") for one in after([start, end]))
+    assert (last - first, first.hour, first < datetime(2024, 2, 27)) == (timedelta(2), 10, True)
+
+
+def test_an_image_that_coordinates_lie_on_stays_though_the_table_removes_it() -> None:
+    wave = ("121112", "DCM", "Source of Measurement")
+    on = content(
+        "WAVEFORM", wave, "SELECTED FROM", ReferencedSOPSequence=image("1.2.5").ReferencedSOPSequence
+    )
+    time = content(
+        "TCOORD",
+        None,
+        TemporalRangeType="POINT",
+        ReferencedTimeOffsets=["1.5"],
+        ContentSequence=Sequence([on]),
+    )
+    kept = the_only(after([time])).ContentSequence[0].ReferencedSOPSequence[0]
+    assert kept.ReferencedSOPInstanceUID == KEY.uid("1.2.5")
+    on.RelationshipType = "CONTAINS"
+    assert "ContentSequence" not in the_only(after([time]))
+
+
+def test_references_by_position_follow_what_they_mean() -> None:
+    comment = content("TEXT", COMMENT, TextValue="gone")
+    lengths = [content("NUM", LENGTH, MeasuredValueSequence=measured(number)) for number in ("1", "2")]
+    inside = container([comment, lengths[0], lengths[1], by_position(1, 2, 2)])
+    first, second, _ = (found := after([comment, inside, by_position(1, 2, 3), by_position(1)]))
+    assert len(first.ContentSequence) == 3
+    assert first.ContentSequence[2].ReferencedContentItemIdentifier == [1, 1, 1]
+    assert second.ReferencedContentItemIdentifier == [1, 1, 2]
+    assert found[2].ReferencedContentItemIdentifier == 1
+
+
+def test_a_reference_to_what_is_gone_goes_and_the_others_close_up() -> None:
+    comment = content("TEXT", COMMENT, TextValue="gone")
+    length = content("NUM", LENGTH, MeasuredValueSequence=measured("1"))
+    last = container([by_position(1, 1), by_position(1, 3, 3), length])
+    _, found, refers = after([comment, length, last, by_position(1, 3, 3)])
+    assert [one.get("ValueType") for one in found.ContentSequence] == [None, "NUM"]
+    assert found.ContentSequence[0].ReferencedContentItemIdentifier == [1, 2, 2]
+    assert refers.ReferencedContentItemIdentifier == [1, 2, 2]
+
+
+def test_where_nothing_stays_there_is_no_empty_sequence() -> None:
+    made = report([container([content("TEXT", COMMENT, TextValue="gone")])])
+    (found,) = scrubbed(made, documents="clean", structured=True).ContentSequence
+    assert "ContentSequence" not in found
