@@ -3,9 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import BaseModel
@@ -21,17 +21,26 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Plain help cuts off no name of an option, and takes "[default: ...]" for no markup.
+    rich_markup_mode=None,
     help="Close the loop between an image archive and a model in use.",
 )
 console = Console()
 
+# Each parameter of a command is called as the request calls it: see `asked`.
 Source = Annotated[
     str, typer.Option(help="Folder, archive, s3://..., dicomweb+https://... or .npz with images.")
 ]
 Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
 Positive = Annotated[str | None, typer.Option(help="Of two labels, the one that is looked for.")]
-Name = Annotated[str | None, typer.Option(help="Name of the dataset and of the model. [default: radloop]")]
+Variants = Annotated[
+    Literal["report", "join"] | None,
+    typer.Option(help="Whether 00123 and 123 are two patients, reported, or one. [default: report]"),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the dataset and of the model. [default: radloop]")
+]
 Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
 Network = Annotated[
     str | None, typer.Option(help="small_cnn, residual_small, resnet18 or mobilenet_v3_small.")
@@ -39,7 +48,8 @@ Network = Annotated[
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that train together.")]
 Version = Annotated[int | None, typer.Option(help="Model version to compare. [default: the challenger]")]
-Again = Annotated[bool, typer.Option("--again", help="Train even where nothing has changed.")]
+Again = Annotated[bool | None, typer.Option("--again", help="Train even where nothing has changed.")]
+TRAINING = ("network", "epochs", "workers")
 
 
 @app.callback()
@@ -57,28 +67,22 @@ def common(
 def run(
     source: Source = "",
     labels: Labels = None,
-    name: Name = None,
+    dataset: Name = None,
     config: Config = None,
     label_column: LabelColumn = None,
     positive: Positive = None,
+    patient_variants: Variants = None,
     network: Network = None,
     epochs: Epochs = None,
     workers: Workers = None,
-    again: Again = False,
+    again: Again = None,
 ) -> None:
-    """Run the nightly flow: ingest, train, evaluate, and promote the model if it proves itself."""
+    """Take in what is new, train, and promote what proves itself."""
+    given = asked(locals())
     from tasks.preflight import check_input
     from tasks.requests import NightlyRequest
 
-    asked = {
-        "source": source,
-        "labels": labels,
-        "dataset": name,
-        "label_column": label_column,
-        "positive": positive,
-    }
-    training = {"network": network, "epochs": epochs, "workers": workers}
-    request = ask(NightlyRequest, config, asked | {"training": training, "again": again or None})
+    request = ask(NightlyRequest, config, given)
     check_input(request)
     with_flow("nightly", request)
     settings = activate()
@@ -90,61 +94,57 @@ def run(
 def ingest(
     source: Source = "",
     labels: Labels = None,
-    name: Name = None,
+    dataset: Name = None,
     config: Config = None,
     label_column: LabelColumn = None,
     positive: Positive = None,
+    patient_variants: Variants = None,
 ) -> None:
     """Take in what is new in a source."""
+    given = asked(locals())
     from tasks.preflight import check_input
     from tasks.requests import IngestRequest
 
-    asked = {
-        "source": source,
-        "labels": labels,
-        "dataset": name,
-        "label_column": label_column,
-        "positive": positive,
-    }
-    request = ask(IngestRequest, config, asked)
+    request = ask(IngestRequest, config, given)
     check_input(request)
     with_flow("ingest", request)
 
 
 @app.command()
 def train(
-    name: Name = None,
+    dataset: Name = None,
     config: Config = None,
     network: Network = None,
     epochs: Epochs = None,
     workers: Workers = None,
-    again: Again = False,
+    again: Again = None,
 ) -> None:
     """Train a candidate on the newest version of a dataset."""
+    given = asked(locals())
     from tasks.requests import TrainRequest
 
-    training = {"network": network, "epochs": epochs, "workers": workers}
-    with_flow(
-        "train", ask(TrainRequest, config, {"dataset": name, "training": training, "again": again or None})
-    )
+    with_flow("train", ask(TrainRequest, config, given))
 
 
 @app.command()
-def evaluate(name: Name = None, version: Version = None, config: Config = None) -> None:
-    """Compare the newest candidate with the champion; nothing is promoted."""
+def evaluate(dataset: Name = None, version: Version = None, config: Config = None) -> None:
+    """Compare candidate and champion; nothing is promoted."""
+    given = asked(locals())
     from tasks.requests import EvaluateRequest
 
-    with_flow("evaluate", ask(EvaluateRequest, config, {"dataset": name, "version": version}))
+    with_flow("evaluate", ask(EvaluateRequest, config, given))
 
 
 @app.command()
-def reevaluate(source: Source = "", labels: Labels = None, name: Name = None, config: Config = None) -> None:
+def reevaluate(
+    source: Source = "", labels: Labels = None, dataset: Name = None, config: Config = None
+) -> None:
     """Measure the champion on the newest labelled data."""
+    given = asked(locals())
     from tasks.preflight import check_input
     from tasks.requests import ReevaluateRequest
 
-    asked = {"source": source, "labels": labels, "dataset": name}
-    request = ask(ReevaluateRequest, config, asked)
+    request = ask(ReevaluateRequest, config, given)
     if request.source:
         check_input(request)
     with_flow("reevaluate", request)
@@ -157,7 +157,7 @@ def inspect(
     problems: Annotated[Path | None, typer.Option(help="CSV to write: the files with a problem.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what is in a source: patients, studies, series, modalities, syntaxes, problems."""
+    """Print what is in a source, and what is wrong with it."""
     from flows.inspect import inspect
 
     table = Path(labels).expanduser() if labels else None
@@ -173,6 +173,17 @@ def demo() -> None:
     from flows.demo import two_nights
 
     two_nights(console, with_flow, closing_words)
+
+
+def asked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a command as a request has them.
+
+    >>> asked({"dataset": "d", "epochs": 3, "config": None})
+    {'dataset': 'd', 'training': {'epochs': 3}}
+    """
+    training = {name: given[name] for name in TRAINING if name in given}
+    rest = {name: value for name, value in given.items() if name not in (*TRAINING, "config")}
+    return rest | ({"training": training} if training else {})
 
 
 def with_flow(name: str, request: BaseModel, tell: Callable[..., None] | None = None) -> Any:

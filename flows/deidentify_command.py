@@ -1,29 +1,35 @@
 """Owns the command `radloop deidentify`: write a source de-identified, or prove that it was."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flows.options import ask, overlay
+from flows.options import ask, read_config, whole
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import UserFault
 from tasks.settings import activate
+
+if TYPE_CHECKING:
+    from imaging.deidentify.proof.originals import Hit
 
 console = Console()
 
 NOT_CLEAN = 1
 """The exit code where the proof found something; 2 is for what a person can mend."""
+TOLD = 200
+"""Lines of hits that are printed: the table counts them all, and a person reads the first."""
 
 
 def _help(field: str) -> Any:
-    return typer.Option(help=DeidentifyOptions.model_fields[field].description, show_default=False)
+    told = DeidentifyOptions.model_fields[field]
+    default = "off" if told.default is False else told.default
+    return typer.Option(help=f"{told.description} [default: {default}]", show_default=False)
 
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="What --source takes: a folder, s3://..., ...")]
@@ -58,17 +64,29 @@ def register(app: typer.Typer, with_flow: Callable[..., Any]) -> None:
         faces: Annotated[Literal["quarantine", "keep"] | None, _help("faces")] = None,
         patient_variants: Annotated[Literal["report", "join"] | None, _help("patient_variants")] = None,
     ) -> None:
-        """Write the DICOM objects of SRC into DST without what identifies patients, or prove that it was done."""
+        """Write DICOM without what identifies patients, or prove it.
+
+        With SRC and DST, write the objects of SRC, de-identified, into the folder DST. With --verify and --against,
+        search a folder that was written so for whatever identifies a patient of its source.
+        """
         given = locals()
         if verify or against:
+            if source or destination:
+                raise UserFault(
+                    "either write (SRC DST) or prove (--verify DST --against SRC): give one of them"
+                )
             prove(verify, against)
             return
         from tasks.deidentify import open_places
         from tasks.deidentify_request import DeidentifyRequest
 
+        part = read_config(config, DeidentifyRequest) if config else {}
+        places = {name: given[name] or part.get(name) for name in ("source", "destination")}
+        if not all(places.values()):
+            raise UserFault("give the source and the destination: radloop deidentify SRC DST")
         options = {name: given[name] for name in DeidentifyOptions.model_fields}
-        places = {"source": source, "destination": destination}
-        request = ask(DeidentifyRequest, None, overlay(_read(config), {**places, "options": options}))
+        asked = {name: whole(str(place)) for name, place in places.items()}
+        request = ask(DeidentifyRequest, config, asked | {"options": options})
         open_places(request)
         with_flow("deidentify", request, tell)
 
@@ -79,6 +97,14 @@ def tell(console: Console, name: str, outcome: Any, imports_s: float, flow_s: fl
 
     console.print(Markdown(deidentify_words(outcome)))
     console.print(f"took {imports_s:.1f} s to load and {flow_s:.1f} s to run", highlight=False)
+    settings = activate()
+    if settings.key is None:
+        console.print(
+            f"Keep a copy of {settings.private / 'pseudonym.key'} in a safe place, and never beside the data: only "
+            "with this key can the folder be continued or proven",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def prove(destination: Path | None, against: str) -> None:
@@ -106,25 +132,24 @@ def prove(destination: Path | None, against: str) -> None:
     for line in lines(done):
         table.add_row(*line)
     console.print(table, soft_wrap=True, highlight=False)
-    for hit in done.hits:
-        console.print(
-            f"found: {hit.output}, a {hit.kind} as {hit.encoding}, at byte {hit.offset}", highlight=False
-        )
-    for one in done.unproven:
-        console.print(f"not proven: {one}", highlight=False)
+    told = [f"found: {place(hit)}" for hit in done.hits] + [f"not proven: {why}" for why in done.unproven]
+    for one in told[:TOLD]:
+        console.print(one, highlight=False, markup=False, soft_wrap=True)
+    if len(told) > TOLD:
+        console.print(f"and {len(told) - TOLD} more", highlight=False)
     if not done.clean:
         raise typer.Exit(NOT_CLEAN)
 
 
-def _read(config: Path | None) -> Mapping[str, Any]:
-    if config is None:
-        return {}
-    if not config.is_file():
-        raise UserFault(f"no configuration file at {config}: give --config the path of a YAML or JSON file")
-    try:
-        content = yaml.safe_load(config.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserFault(f"{config} is not valid YAML: {error}; correct it there") from error
-    if not isinstance(content, dict):
-        raise UserFault(f"{config} must hold names with values, such as 'source: FOLDER'")
-    return content
+def place(hit: "Hit") -> str:
+    """Say where an original value was found, and of which kind it is; never the value itself.
+
+    >>> from imaging.deidentify.proof.originals import Hit
+    >>> place(Hit(output="images/1.dcm", kind="id", tag=0x00100020, encoding="UTF-8", where="texts", offset=41))
+    'images/1.dcm, an id as UTF-8, at byte 41 of its texts'
+    """
+    article = "an" if hit.kind[0] in "aeio" else "a"
+    if hit.where == "name":
+        # It would be told with the name.
+        return f"a file beside the images, {article} {hit.kind} in its name"
+    return f"{hit.output}, {article} {hit.kind} as {hit.encoding}, at byte {hit.offset} of its {hit.where}"

@@ -12,12 +12,14 @@ def deidentify_words(outcome: DeidentifyOutcome) -> str:
     parts = [
         f"**De-identification** into `{outcome.destination}`: {outcome.files_listed} files listed, "
         f"{outcome.files_read} read, {outcome.files_removed} gone since last time; {outcome.objects} objects of "
-        f"{outcome.patients} patients stand",
+        f"{outcome.patients} patients stand in it",
         table(("not passed on", "files", "why"), refused) if refused else "",
         _variants(outcome),
-        f"Original names of all of these: `{outcome.problems_file}` (readable by you alone)"
+        f"Original names of all of these: `{outcome.problems_file}` (only its owner can read it)"
         if outcome.problems_file
         else "",
+        f"Hand out `{outcome.destination}/images` alone, after a proof: `radloop deidentify --verify "
+        f"{outcome.destination} --against SRC`",
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -27,5 +29,6 @@ def _variants(outcome: DeidentifyOutcome) -> str:
         return ""
     return (
         f"{outcome.patient_variants} patients have a number that differs from another one's in zeros, blanks or case "
-        "alone, such as 00123 and 123: with `--patient-variants join` into a new destination they are one"
+        "alone, such as 00123 and 123; they stand as patients of their own. Where they are not: `--patient-variants "
+        "join`, into a new destination"
     )

@@ -14,11 +14,9 @@ Asked = TypeVar("Asked", bound=BaseModel)
 
 def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Asked:
     """Return the request of a configuration file and of options; options that were not given do not count."""
-    values = read_config(config) if config else {}
-    # One file serves all commands: each takes its part of it.
-    part = {name: value for name, value in values.items() if name in kind.model_fields}
+    values = read_config(config, kind) if config else {}
     try:
-        return kind.model_validate(overlay(part, options))
+        return kind.model_validate(overlay(values, options))
     except ValidationError as error:
         lines = (
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
@@ -26,6 +24,15 @@ def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Aske
         )
         place = f"{config} or the options" if config else "the options"
         raise UserFault(f"{'; '.join(lines)}: correct {place}, --help lists them") from error
+
+
+def whole(place: str) -> str:
+    """Return a path as a worker finds it, which runs in another folder; an address stays as it is.
+
+    >>> whole("s3://bucket/prefix")
+    's3://bucket/prefix'
+    """
+    return place if "://" in place else str(Path(place).expanduser().resolve())
 
 
 def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,8 +52,9 @@ def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Return the content of a configuration file; YAML reads JSON too."""
+def read_config(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
+    """Return what a configuration file has for a request; YAML reads JSON too."""
+    from tasks.deidentify_request import DeidentifyRequest
     from tasks.requests import NightlyRequest
 
     if not path.is_file():
@@ -59,8 +67,9 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserFault(
             f"{path} holds {type(content).__name__} and must hold names with values, such as 'source: FOLDER'"
         )
-    known = NightlyRequest.model_fields.keys()
+    # One file serves all commands: each takes its part of it.
+    known = NightlyRequest.model_fields | DeidentifyRequest.model_fields
     for name in content:
         if name not in known:
             raise UserFault(f"{path} has the unknown name {name!r}: use one of {', '.join(known)}")
-    return content
+    return {name: value for name, value in content.items() if name in kind.model_fields}

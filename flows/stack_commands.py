@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from flows.options import ask, whole
 from imaging.errors import EnvironmentFault, UserFault
 from infra import stack
 from infra.deployments import TEMPLATE, deployed_time_zone, fill
@@ -48,9 +49,8 @@ def register(app: typer.Typer) -> None:
 
 def remember(settings: Settings, request: "NightlyRequest") -> None:
     """Keep a night that went well for the schedule, whose runs start in another folder."""
-    paths = {name: getattr(request, name) for name in ("source", "labels")}
-    absolute = {name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path}
-    (settings.folder / REMEMBERED).write_text(request.model_copy(update=absolute).model_dump_json(indent=1))
+    places = {name: whole(place) for name in ("source", "labels") if (place := getattr(request, name))}
+    (settings.folder / REMEMBERED).write_text(request.model_copy(update=places).model_dump_json(indent=1))
 
 
 def up(
@@ -63,7 +63,7 @@ def up(
     ray_port: Port = None,
     time_zone: TimeZone = None,
 ) -> None:
-    """Start Prefect, MLflow, Ray and a worker on this machine, and put the flows on their schedules."""
+    """Start Prefect, MLflow, Ray, a worker and the schedules here."""
     settings = activate()
     known = {"source": source, "labels": labels, "dataset": name}
     nightly = nightly_request(settings, config, {key: value for key, value in known.items() if value})
@@ -87,7 +87,7 @@ def up(
 
 
 def status() -> None:
-    """Say what is up, which runs are scheduled, what ran last, and who is champion."""
+    """Say what is up, what runs next and last, and who is champion."""
     settings = activate()
     with faults():
         seen = stack.status(settings.folder)
@@ -116,7 +116,6 @@ def down() -> None:
 
 def nightly_request(settings: Settings, config: Path | None, options: Mapping[str, str]) -> dict[str, Any]:
     """Return what the night is asked for: options over the last successful run's; empty where nothing is known."""
-    from flows.options import ask
     from tasks.preflight import check_input
     from tasks.requests import NightlyRequest
 
@@ -134,9 +133,8 @@ def nightly_request(settings: Settings, config: Path | None, options: Mapping[st
     else:
         return {}
     # A worker runs elsewhere, so that relative paths would lead it astray; and it shall not train in vain.
-    paths = {"source": request.source, "labels": request.labels}
-    whole = {key: str(Path(path).expanduser().resolve()) for key, path in paths.items() if path}
-    return request.model_copy(update={**whole, "again": False}).model_dump(mode="json")
+    places = {name: whole(place) for name in ("source", "labels") if (place := getattr(request, name))}
+    return request.model_copy(update={**places, "again": False}).model_dump(mode="json")
 
 
 def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:

@@ -20,6 +20,7 @@ NOISE = (
     "View at ",
     "Starting temporary server",
     "Stopping temporary server",
+    "Still processing items",
 )
 LIBRARIES = {
     "mlflow": logging.ERROR,

@@ -127,5 +127,5 @@ def _variants(outcome: IngestOutcome) -> str:
         return f"{count} and were joined with it."
     return (
         f"{count}; they count as patients of their own. Where they are not, the same patient may be trained on and "
-        "tested on: start a new dataset with another --name and patient_variants: join."
+        "tested on: start a new dataset: another `--name`, with `--patient-variants join`."
     )

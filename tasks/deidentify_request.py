@@ -10,13 +10,16 @@ class DeidentifyRequest(Request):
     """Write the DICOM objects of a source, de-identified, into a folder."""
 
     source: str = Field(
-        "",
         title="Source",
-        description="Folder, .zip or .tar of DICOM files, s3://BUCKET/PREFIX or dicomweb+https://HOST/PATH.",
+        pattern=r"^[/~]|://",
+        description="Whole path of a folder, .zip or .tar of DICOM files, as in /archive/ct; "
+        "or s3://BUCKET/PREFIX or dicomweb+https://HOST/PATH.",
     )
+    # A worker of Prefect runs in a folder that is removed after the run, and what a part of a path leads to with it.
     destination: str = Field(
-        "",
         title="Destination",
-        description="Folder for the de-identified files: new, or made before from this source.",
+        pattern=r"^[/~]",
+        description="Whole path of a folder, as in /released/ct: new, or made before from this source with the same "
+        "options. Hand out the folder images in it alone.",
     )
     options: DeidentifyOptions = Field(DeidentifyOptions(), title="Options of PS3.15")

@@ -218,6 +218,21 @@ def test_a_home_that_cannot_be_made_is_refused(
     assert (said.code, "cannot make the home" in said.text, "give --home" in said.text) == (2, True, True)
 
 
+@pytest.mark.parametrize("command", ["run", "ingest"])
+def test_spellings_of_a_number_can_be_joined(
+    radloop: Radloop, archive: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    requests: list[Any] = []
+    monkeypatch.setattr("tasks.preflight.check_input", requests.append)
+    monkeypatch.setattr("flows.cli.with_flow", lambda name, request: None)
+    radloop(command, "--source", archive[0], "--patient-variants", "join")
+    assert requests[0].patient_variants == "join"
+
+
+def test_the_help_cuts_off_no_default(radloop: Radloop) -> None:
+    assert "[default: radloop]" in radloop("run", "--help").text
+
+
 def test_an_unknown_option_is_refused(radloop: Radloop) -> None:
     said = radloop("train", "--epoch", "3")
     assert (said.code, "No such option" in said.text) == (2, True)

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import typer
 from prefect import Flow, Task
+from pydantic import ValidationError
 
 import flows.deidentify
 from flows import deidentify_command
@@ -17,6 +18,7 @@ from flows.cli import app, main
 from flows.deidentify_words import deidentify_words
 from flows.options import ask
 from imaging.deidentify.options import DeidentifyOptions, method_codes
+from imaging.deidentify.proof.originals import Hit
 from imaging.deidentify.reasons import MEANINGS, OURS
 from imaging.errors import UserFault
 from tasks.deidentify import DeidentifyOutcome
@@ -103,17 +105,32 @@ def test_every_reason_is_in_the_page(reason: str, meaning: str) -> None:
 
 
 def test_flags_and_choices_reach_the_request(asked: list[DeidentifyRequest]) -> None:
-    invoke("src", "dst", "--uids", "--dates", "remove")
+    invoke("s3://bucket/src", "/dst", "--uids", "--dates", "remove")
     assert asked[0].options == DeidentifyOptions(uids=True, dates="remove")
-    assert (asked[0].source, asked[0].destination) == ("src", "dst")
+    assert (asked[0].source, asked[0].destination) == ("s3://bucket/src", "/dst")
+
+
+def test_a_path_is_made_whole_since_a_worker_runs_elsewhere(
+    asked: list[DeidentifyRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    invoke("src", "dst")
+    assert (asked[0].source, asked[0].destination) == (str(tmp_path / "src"), str(tmp_path / "dst"))
+
+
+@pytest.mark.parametrize("field", ["source", "destination"])
+@pytest.mark.parametrize("path", ["", "out", "./out", "../out"])
+def test_part_of_a_path_is_refused_where_no_folder_is_known(field: str, path: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        DeidentifyRequest.model_validate({"source": "/archive", "destination": "/out", field: path})
 
 
 def test_an_option_wins_over_the_configuration(asked: list[DeidentifyRequest], tmp_path: Path) -> None:
     config = tmp_path / "release.yaml"
-    config.write_text("{source: a, destination: b, options: {uids: true, faces: keep}}")
+    config.write_text("{source: /a, destination: /b, options: {uids: true, faces: keep}}")
     invoke("--config", str(config), "--no-uids")
     assert asked[0] == DeidentifyRequest(
-        source="a", destination="b", options=DeidentifyOptions(faces="keep", uids=False)
+        source="/a", destination="/b", options=DeidentifyOptions(faces="keep", uids=False)
     )
 
 
@@ -147,6 +164,27 @@ def test_no_source_is_refused_with_what_to_give(radloop: Callable[..., tuple[int
 def test_half_a_proof_is_refused(radloop: Callable[..., tuple[int, str]], words: tuple[str, str]) -> None:
     code, said = radloop("deidentify", *words)
     assert (code, "give --verify DST --against SRC" in said) == (2, True)
+
+
+def test_a_proof_that_is_told_to_write_is_refused(radloop: Callable[..., tuple[int, str]]) -> None:
+    code, said = radloop("deidentify", "src", "dst", "--verify", "dst", "--against", "src")
+    assert (code, "give one of them" in said) == (2, True)
+
+
+def test_the_help_tells_each_default(radloop: Callable[..., tuple[int, str]]) -> None:
+    said = radloop("deidentify", "--help")[1]
+    assert said.count("[default: ") == len(DeidentifyOptions.model_fields)
+
+
+def test_a_hit_in_the_name_of_a_file_is_told_without_it() -> None:
+    hit = Hit(output="erika.txt", kind="name", tag=1, encoding="UTF-8", where="name", offset=0)
+    assert "erika" not in deidentify_command.place(hit)
+
+
+def test_words_tell_what_to_hand_out_and_how_to_prove_it() -> None:
+    said = deidentify_words(OUTCOME)
+    assert "Hand out `out/images` alone" in said
+    assert "radloop deidentify --verify out --against SRC" in said
 
 
 def test_words_tell_each_reason_and_its_meaning() -> None:
@@ -183,6 +221,7 @@ def test_a_source_is_written_and_proven(
 ) -> None:
     code, said = radloop("deidentify", archive, tmp_path / "out")
     assert (code, "3 objects of 3 patients stand" in said) == (0, True), said
+    assert f"Keep a copy of {tmp_path / 'home' / 'private' / 'pseudonym.key'}" in said
     code, said = radloop("deidentify", "--verify", tmp_path / "out", "--against", archive)
     assert (code, "no original value was found" in said) == (0, True), said
 

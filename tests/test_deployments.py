@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
-from flows.stack_commands import deployments, nightly_request
+from flows.stack_commands import deployments, nightly_request, remember
 from imaging.errors import UserFault
 from infra.deployments import TEMPLATE, deploy, deployed_time_zone, fill
 from infra.processes import StackError
@@ -111,6 +111,13 @@ def test_the_last_successful_run_is_the_night(settings: Settings) -> None:
 
 def test_nobody_asked_for_a_night_yet(settings: Settings) -> None:
     assert nightly_request(settings, None, {}) == {}
+
+
+def test_an_address_is_no_path(settings: Settings) -> None:
+    settings.folder.mkdir(parents=True)
+    night = NightlyRequest(source="s3://images/ct", labels="/labels.csv")
+    remember(settings, night)
+    assert nightly_request(settings, None, {})["source"] == "s3://images/ct"
 
 
 def test_a_night_does_not_train_what_it_has_trained(settings: Settings) -> None:

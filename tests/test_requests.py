@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from imaging.preprocess import PreprocessSpec
+from tasks.deidentify_request import DeidentifyRequest
 from tasks.registry import Registered
 from tasks.requests import (
     EvaluateRequest,
@@ -20,6 +21,7 @@ from tasks.requests import (
 )
 
 REQUESTS = (IngestRequest, TrainRequest, EvaluateRequest, NightlyRequest, ReevaluateRequest)
+FORMS = (*REQUESTS, DeidentifyRequest)
 SPEC = PreprocessSpec(size_px=32)
 CHAMPION = Registered(
     name="d", version=1, run_id="r", tags={"spec": SPEC.model_dump_json(), "spec.digest": SPEC.digest}
@@ -35,7 +37,12 @@ def fields(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{where}.{name}", target | field
 
 
-@pytest.mark.parametrize("kind", REQUESTS)
+@pytest.mark.parametrize("kind", FORMS)
+def test_no_code_is_shown_in_the_form(kind: type[BaseModel]) -> None:
+    assert ">>>" not in str(kind.model_json_schema())
+
+
+@pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("word", ["title", "description"])
 def test_every_field_of_the_form_says_what_it_is(kind: type[BaseModel], word: str) -> None:
     assert [name for name, field in fields(kind.model_json_schema()) if not field.get(word)] == []

@@ -7,11 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class DeidentifyOptions(BaseModel):
-    """Options on top of the Basic Application Level Confidentiality Profile, PS3.15 Annex E.
-
-    >>> DeidentifyOptions().digest() == DeidentifyOptions(dates="shift").digest()
-    True
-    """
+    """Options on top of the Basic Application Level Confidentiality Profile, PS3.15 Annex E."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +29,7 @@ class DeidentifyOptions(BaseModel):
     uids: bool = Field(
         False,
         title="Retain UIDs",
-        description="Keep unique identifiers as they are (113110): they lead back.",
+        description="Keep unique identifiers as they are (113110): they lead back to the archive.",
     )
     safe_private: bool = Field(
         False,
@@ -73,11 +69,15 @@ class DeidentifyOptions(BaseModel):
     patient_variants: Literal["report", "join"] = Field(
         "report",
         title="Spellings of a patient's number",
-        description="Report numbers such as '00123' and '123' as a doubt, or join them as one patient.",
+        description="Count numbers such as '00123' and '123' as two patients and report them, or join them as one.",
     )
 
     def digest(self) -> str:
-        """Name these options: 16 hex digits of their canonical JSON."""
+        """Name these options: 16 hex digits of their canonical JSON.
+
+        >>> DeidentifyOptions().digest() == DeidentifyOptions(dates="shift").digest()
+        True
+        """
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 

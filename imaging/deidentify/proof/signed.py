@@ -63,8 +63,11 @@ def lines(verification: Verification) -> list[tuple[str, str]]:
     one = verification
     found = Counter(hit.kind for hit in one.hits)
     searched = [
-        (f"{kind}: searched, found", f"{count:,}, {found[kind]}") for kind, count in one.searched.items()
+        (f"{kind}s", f"{count:,} searched, {found[kind]} found") for kind, count in one.searched.items()
     ]
+    options = {
+        name: {False: "off", True: "on"}.get(value, value) for name, value in json.loads(one.options).items()
+    }
     return [
         ("files of the destination", f"{one.outputs:,}"),
         ("originals read", f"{one.originals:,}"),
@@ -74,8 +77,8 @@ def lines(verification: Verification) -> list[tuple[str, str]]:
         ("not proven", f"{len(one.unproven)}"),
         ("time", f"{one.seconds:.1f} s"),
         ("profile", f"PS3.15 {one.edition}, sha256 {one.profile_sha256}"),
-        ("options", one.options),
-        ("key", one.key_fingerprint),
+        ("options", ", ".join(f"{name} {value}" for name, value in options.items())),
+        ("key (its fingerprint)", one.key_fingerprint),
         ("sha256 of the sorted digests of all files", one.outputs_sha256),
         ("verdict", "no original value was found" if one.clean else "NOT CLEAN"),
         ("signature (HMAC-SHA-256 by the key)", one.signature),
