@@ -1,4 +1,4 @@
-"""A person starts a night from Prefect's page, in a real browser that reaches this machine alone."""
+"""A person starts flows from Prefect's page, in a real browser that reaches this machine alone."""
 
 import os
 import shutil
@@ -51,13 +51,14 @@ def page() -> Iterator[Page]:
 
 def row(page: Page, title: str) -> Locator:
     """Return the part of the form that has this title, without the parts below it."""
-    label = f"//span[contains(@class, 'property__label')][normalize-space()='{title} (Optional)']"
+    told = " or ".join(f"normalize-space()='{title}{more}'" for more in ("", " (Optional)"))
+    label = f"//span[contains(@class, 'property__label')][{told}]"
     part = "ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]"
     return page.locator(f"xpath={label}/{part}").first
 
 
-def open_form(page: Page, prefect: str) -> None:
-    deployment = ask(f"{prefect}/api/deployments/name/nightly/nightly")
+def open_form(page: Page, prefect: str, flow: str = "nightly") -> None:
+    deployment = ask(f"{prefect}/api/deployments/name/{flow}/{flow}")
     page.goto(f"{prefect}/deployments/deployment/{deployment['id']}", timeout=PAGE_LIMIT_MS)
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
@@ -116,6 +117,40 @@ def test_a_run_from_the_page_leaves_a_new_model_version(
     assert made.tags["network"] == "small_cnn"
     assert not [url for url in failed if not url.startswith(prefect)]
     assert "Completed" in {run.state for run in latest_runs(prefect)}
+
+
+def deidentify(page: Page, prefect: str, source: Path, destination: str) -> None:
+    """Fill in the form of a de-identification."""
+    open_form(page, prefect, "deidentify")
+    row(page, "Source").locator("textarea").fill(str(source))
+    row(page, "Destination").locator("textarea").fill(destination)
+
+
+def test_a_folder_is_deidentified_from_the_page(
+    page: Page, stack: Running, client: Settings, tmp_path: Path
+) -> None:
+    prefect, out = stack.record.addresses["prefect"], tmp_path / "out"
+    deidentify(page, prefect, write_archive(tmp_path / "dicom", patients=2)[0], str(out))
+    run_id = submit(page, prefect)
+
+    run = finished(prefect, run_id)
+
+    assert run["state_type"] == "COMPLETED", said(prefect, run_id)
+    assert "2 files listed, 2 to read" in said(prefect, run_id)
+    (told,) = ask(f"{prefect}/api/artifacts/filter", {"artifacts": {"key": {"any_": ["deidentify"]}}}) or [{}]
+    assert "2 objects of 2 patients stand in it" in told["data"]
+    assert f"Hand out `{out}/images` alone" in told["data"]
+    assert len(list((out / "images").rglob("*.dcm"))) == 2
+
+
+def test_part_of_a_path_is_refused_in_the_form(page: Page, stack: Running, tmp_path: Path) -> None:
+    prefect = stack.record.addresses["prefect"]
+    runs = {"flows": {"name": {"any_": ["deidentify"]}}}
+    before = ask(f"{prefect}/api/flow_runs/count", runs)
+    deidentify(page, prefect, tmp_path, "released")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("does not match").first.wait_for()
+    assert ask(f"{prefect}/api/flow_runs/count", runs) == before
 
 
 def fill_form(page: Page, archive: Path, labels: Path) -> None:
