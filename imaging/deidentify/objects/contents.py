@@ -48,12 +48,14 @@ class Content(NamedTuple):
 
 def is_content(item: Dataset) -> bool:
     """Tell whether an item is a name with a value."""
-    return NAME in item or VALUE_TYPE in item
+    # Asked of every item of every sequence, and slow of a data set.
+    tags = item.keys()
+    return NAME in tags or VALUE_TYPE in tags
 
 
-def masked(place: Place, item: Dataset | None = None) -> Place:
+def masked(place: Place) -> Place:
     """Return the place that a content item is, or that the name of a document is in."""
-    return replace(place, masked="text") if not place.masked and (item is None or is_content(item)) else place
+    return place if place.masked else replace(place, masked="text")
 
 
 def wanted(case: Case, place: Place, tag: int, items: list[Dataset]) -> list[Dataset]:
@@ -64,8 +66,6 @@ def wanted(case: Case, place: Place, tag: int, items: list[Dataset]) -> list[Dat
 
 def settle(case: Case, place: Place, item: Dataset, found: dict[BaseTag, Element]) -> None:
     """Put back what of a content item's own values may stay, and take out what must not."""
-    if not is_content(item):
-        return
     content = _content(case, place, item)
     if case.options.structured and content.value_type == "TEXT" and content.is_harmless:
         _put_back(case, replace(place, masked=""), item, TEXT_VALUE, case.rule_of(TEXT_VALUE), found)

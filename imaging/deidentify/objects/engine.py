@@ -14,7 +14,7 @@ from imaging.deidentify.identity.identifiers import Identifier, collect
 from imaging.deidentify.identity.text import TextCleaner
 from imaging.deidentify.objects.case import CHARACTER_SET, Case, Cleaner, Place, canonical
 from imaging.deidentify.objects.charsets import is_known
-from imaging.deidentify.objects.contents import ACQUISITION_CONTEXT, NAME, masked, settle, wanted
+from imaging.deidentify.objects.contents import ACQUISITION_CONTEXT, NAME, is_content, masked, settle, wanted
 from imaging.deidentify.objects.documents import check_class
 from imaging.deidentify.objects.pixel_data import clean_pixel_data
 from imaging.deidentify.objects.private import kept_private
@@ -160,18 +160,21 @@ def _sequence(case: Case, place: Place, dataset: Dataset, element: Element, rule
             if element.VR != "UN":
                 raise
             return None
-        around = masked(place) if element.tag == NAME else place
-        kept = wanted(case, place, int(element.tag), before)
+        tag = int(element.tag)
+        around = masked(place) if tag == NAME else place
+        kept = wanted(case, place, tag, before)
         items = [_item(case, around, item, masks=rule.how == "masked items") for item in kept]
-        if before and not items and element.tag != ACQUISITION_CONTEXT:
+        if before and not items and tag != ACQUISITION_CONTEXT:
             return None
     return DataElement(element.tag, "SQ", Sequence(items))
 
 
 def _item(case: Case, place: Place, item: Dataset, *, masks: bool) -> Dataset:
-    inner = masked(place.inside(item, case, masks=masks), item)
+    inner, named = place.inside(item, case, masks=masks), is_content(item)
+    inner = masked(inner) if named else inner
     found = {element.tag: element for element in _elements(case, inner, item)}
-    settle(case, inner, item, found)
+    if named:
+        settle(case, inner, item, found)
     made = Dataset(found)
     made.set_original_encoding(case.implicit, case.little, "iso8859")
     return made
