@@ -172,6 +172,39 @@ def test_a_date_alone_stops_no_night(tmp_path: Path) -> None:
     assert search_residue([tmp_path / "report.html"], [day], tmp_path, "seed").hits == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("born 1964-08-12, female", True),
+        ("born on 12.08.1964.", True),
+        ("12 Aug 1964", True),
+        ("scan_19640812.nii", True),
+        ("1964-08-12T10:15:00", True),
+        ("a19640812b77", False),
+        ("19640812-1c2e-4a5b-8d6f-0123456789ab", False),
+        ("119640812", False),
+        ("version 12.8.64", False),
+    ],
+)
+def test_a_day_of_before_any_run_is_looked_for(tmp_path: Path, text: str, found: bool) -> None:
+    (tmp_path / "flow.log").write_text(text)
+    day = Identifier("date", BIRTH, 0x00100030)
+    assert bool(search_residue([tmp_path / "flow.log"], [day], tmp_path, "seed").hits) == found
+
+
+def test_the_day_that_stands_for_an_unknown_one_stops_no_night(tmp_path: Path) -> None:
+    (tmp_path / "flow.log").write_text("last seen 1970-01-01")
+    day = Identifier("date", "19700101", 0x00100030)
+    assert search_residue([tmp_path / "flow.log"], [day], tmp_path, "seed").hits == ()
+
+
+def test_a_folder_named_after_a_patient_is_found(tmp_path: Path) -> None:
+    (tmp_path / PATIENT).mkdir()
+    (tmp_path / PATIENT / "a.json").write_text("{}")
+    found = search_residue([tmp_path / PATIENT / "a.json"], [Identifier("id", PATIENT, 1)], tmp_path, "seed")
+    assert {hit.where for hit in found.hits} == {"name"}
+
+
 def test_what_is_beyond_the_budget_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imaging.deidentify.proof.residue.BUDGET_BYTES", 25)
     for number in range(5):

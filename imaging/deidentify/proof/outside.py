@@ -36,14 +36,15 @@ class Pile:
         searcher = Searcher(found for one in waiting.values() for found in patterns(one, owner=NOBODY))
         for path, name in self._files if len(searcher) else ():
             try:
-                self.hits |= dict.fromkeys(find(name, all_pieces(path), searcher))
+                self.hits |= dict.fromkeys(find(name, all_pieces(path, name), searcher))
             except FileNotFoundError:
                 # A server's own file that came and went.
                 continue
 
 
-def all_pieces(path: Path) -> Iterable[Piece]:
-    """Yield what there is to search in a file of any kind."""
+def all_pieces(path: Path, name: str = "") -> Iterable[Piece]:
+    """Yield what there is to search in a file of any kind, and in its name, with the folders that this tells."""
+    yield Piece("name", "values", name.encode("utf-8", "surrogateescape"))
     yield from pieces(path)
     if is_object(path):
         try:

@@ -8,6 +8,7 @@ How much a spelling proves depends on how much it says, in bits against chance: 
 
 A part of a name, a date, or a number such as "1234" is weak: another patient's "Long" or study date is no leak, and
 1234 is an exposure too. A description ("text") counts whole, from 12 characters or with a digit and a blank in it.
+In files of no object a date is plain where it is older than any run and has its whole year: it is not of today.
 """
 
 import base64
@@ -40,6 +41,11 @@ NOBODY = -1
 WORD = re.compile(r"[^\W_]+")
 DAY = re.compile(r"\d{8}(\d{2,6}(\.\d{1,6})?)?([+-]\d{4})?|\d{4}([.-])\d{2}\4\d{2}")
 """A date (DA) or one with time (DT); a time of day alone identifies nobody."""
+FIRST_YEAR = "2016"
+"""Programs hold days of later years, of their runs and releases, which prove nothing where no object is."""
+UNKNOWN_DAY = "0101"
+"""Stands for a day that is not known, and begins the time of computers (1970)."""
+PLAIN_ENCODINGS = frozenset({"UTF-8", "UTF-16 LE", "UTF-16 BE"})
 ESCAPES = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
 """They switch between character sets (ISO 2022) around a value."""
 
@@ -118,15 +124,19 @@ def patterns(
 
     `owner` restricts to one object what proves nothing elsewhere; with NOBODY that is left out.
     """
+    past = owner == NOBODY and long_past(identifier)
     for text in _spellings(identifier):
-        strength = strength_of(text, identifier.kind)
-        shared = identifier.kind in OWN or strength == "weak" or not _distinct(text)
+        dated = past and identifier.value.strip()[:4] in text
+        strength = "plain" if dated else strength_of(text, identifier.kind)
+        shared = not dated and (identifier.kind in OWN or strength == "weak" or not _distinct(text))
         if shared and owner == NOBODY:
             continue
         seen: set[bytes] = set()
         for encoding, encode in [*ENCODINGS.items(), *((name, _as(name)) for name in charsets)]:
             for raw in encode(text):
                 if raw in seen or not _worth(encoding, raw, strength):
+                    continue
+                if dated and encoding not in PLAIN_ENCODINGS:
                     continue
                 seen.add(raw)
                 yield Pattern(
@@ -158,6 +168,16 @@ def strength_of(text: str, kind: Kind) -> Strength:
     if bits >= SURE_BITS:
         return "sure"
     return "plain" if bits >= PLAIN_BITS and _distinct(text) else "weak"
+
+
+def long_past(identifier: Identifier) -> bool:
+    """Tell whether a value is a day of which programs do not write.
+
+    >>> [long_past(Identifier("date", day, 0)) for day in ("19640812", "20260812", "19700101")]
+    [True, False, False]
+    """
+    digits = "".join(filter(str.isdigit, identifier.value))
+    return identifier.kind == "date" and digits[:4] < FIRST_YEAR and digits[4:8] not in ("", UNKNOWN_DAY)
 
 
 def counts(identifier: Identifier) -> bool:

@@ -41,7 +41,7 @@ class Residue:
 def search_residue(
     paths: Iterable[Path], identifiers: Sequence[Identifier], root: Path, seed: str
 ) -> Residue:
-    """Search files for identifiers; what many patients share, such as dates, proves nothing here and is left out."""
+    """Search files for identifiers; what many patients share, such as recent dates, proves nothing here."""
     drawn = sorted(paths)
     random.Random(seed).shuffle(drawn)
     chosen, size = [], 0

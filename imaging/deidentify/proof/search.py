@@ -18,6 +18,7 @@ ADMITTED: dict[Level, frozenset[Strength]] = {
     "values": frozenset({"sure", "plain"}),
     "text": frozenset({"sure", "plain", "weak"}),
 }
+HEXADECIMAL = tuple("0123456789abcdef")
 WINDOW_BYTES = 4 << 20
 Searched = Buffer | mmap
 
@@ -84,6 +85,9 @@ def _bordered(text: str, start: int, stop: int, pattern: Pattern) -> bool:
     before = text[max(start - pattern.unit, 0) : start].strip("\0")
     after = text[stop : stop + pattern.unit].strip("\0")
     key = pattern.key.strip("\0")
+    if pattern.kind == "date" and pattern.strength == "plain" and key.isdigit():
+        # Else it may be of a hexadecimal number, or begin a UUID.
+        return not (before in HEXADECIMAL or after in (*HEXADECIMAL, "-"))
     return not (_continues(before, key[0], pattern) or _continues(after, key[-1], pattern))
 
 
