@@ -261,3 +261,37 @@ def test_where_nothing_stays_there_is_no_empty_sequence() -> None:
     made = report([container([content("TEXT", COMMENT, TextValue="gone")])])
     (found,) = scrubbed(made, documents="clean", structured=True).ContentSequence
     assert "ContentSequence" not in found
+
+
+def test_words_in_other_attributes_of_an_item_are_replaced() -> None:
+    made = content(
+        "NUM", LENGTH, MeasuredValueSequence=measured("1"), UnformattedTextValue="Mr X", TextValue="Mr X"
+    )
+    assert "Mr X" not in str(the_only(after([made])))
+
+
+def test_cells_of_a_table_keep_their_numbers_and_no_words() -> None:
+    cells = [
+        item(CellValuesSequence=[], SelectorDSValue="1.5"),
+        item(SelectorLTValue="Mr X", SelectorSHValue="X 1"),
+    ]
+    table = content(
+        "TABLE", LENGTH, TabulatedValuesSequence=Sequence([item(CellValuesSequence=Sequence(cells))])
+    )
+    assert "Mr X" not in str(the_only(after([table])))
+
+
+@pytest.mark.parametrize("broken", [b"\xfe\xff\x00\xe0\xff\xff\xff\x0fxx", b"Mr X had a name "])
+def test_an_item_whose_name_cannot_be_read_keeps_no_words(broken: bytes) -> None:
+    data = file_bytes(
+        slice_of(AcquisitionContextSequence=Sequence([content("TEXT", None, TextValue="Mr X")]))
+    )
+    at = data.index(b"\x40\x00\x60\xa1")
+    name = b"\x40\x00\x43\xa0UN\0\0" + len(broken).to_bytes(4, "little") + broken
+    made = bytearray(data[:at] + name + data[at:])
+    for mark in (b"\x40\x00\x55\x05SQ\0\0", b"\xfe\xff\x00\xe0"):
+        held = made.index(mark) + len(mark)
+        length = int.from_bytes(made[held : held + 4], "little") + len(name)
+        made[held : held + 4] = length.to_bytes(4, "little")
+    out = clean(bytes(made), structured=True)
+    assert (b"Mr X" in out, b"Anonymized" in out) == (False, True)

@@ -8,20 +8,24 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.uid import Comprehensive3DSRStorage, XRayRadiationDoseSRStorage
 
 from imaging.deidentify.objects.engine import scrub
 from imaging.deidentify.objects.written import write_object
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.table.structured import load_content
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import file_bytes
 from tests.graph import study
+from tests.reports import nested, of_row, report
 from tests.scrubbing import KEY, LOOSE
 
 FILES = sorted((Path(pydicom.__file__).parent / "data").rglob("*.dcm"))
 POLICIES = {
     "default": DeidentifyOptions(documents="clean"),
     "no dates": DeidentifyOptions(documents="clean", dates="remove"),
+    "structured": DeidentifyOptions(documents="clean", structured=True, dates="remove"),
     "loose": LOOSE.model_copy(update={"documents": "clean"}),
 }
 LEAST_OBJECTS = 60
@@ -63,6 +67,16 @@ def test_no_file_of_pydicom_becomes_invalid(policy: str, tmp_path: Path) -> None
 def test_no_real_slice_becomes_invalid(policy: str, tmp_path: Path, data_dir: Path) -> None:
     for path in sorted((data_dir / "ct-contrast").glob("*.dcm"))[::25]:
         assert not new_errors(path.read_bytes(), POLICIES[policy], tmp_path)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("sop_class", [Comprehensive3DSRStorage, XRayRadiationDoseSRStorage])
+def test_no_report_with_every_item_of_the_table_becomes_invalid(
+    sop_class: str, policy: str, tmp_path: Path
+) -> None:
+    items = [of_row(row, number)[0] for number, row in enumerate(load_content().rows)]
+    data = file_bytes(report(nested(items, 3), SOPClassUID=sop_class))
+    assert not new_errors(data, POLICIES[policy], tmp_path)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
