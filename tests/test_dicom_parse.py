@@ -211,7 +211,8 @@ def test_the_cause_of_a_fault_is_not_chained(monkeypatch: pytest.MonkeyPatch, wh
 
 
 def loud(*_: object, **__: object) -> Dataset:
-    logging.getLogger("pydicom").error("DOE^JANE")
+    for name in ("pydicom", "pydicom.pixels.utils"):
+        logging.getLogger(name).error("DOE^JANE")
     warnings.warn("DOE^JANE", stacklevel=1)
     dataset = FileMetaDataset()
     dataset.MediaStorageSOPInstanceUID = UID("1.2")
@@ -235,9 +236,10 @@ def test_what_pydicom_warns_of_is_kept_back(
 
 
 def test_pydicom_may_speak_again_afterwards(whole: bytes) -> None:
-    before = logging.getLogger("pydicom").level
+    logger = logging.getLogger("pydicom")
+    before = (logger.level, logger.handlers, logger.propagate)
     fault_of(whole[:-100])
-    assert logging.getLogger("pydicom").level == before
+    assert (logger.level, logger.handlers, logger.propagate) == before
 
 
 def read_or_fault(data: bytes) -> None:

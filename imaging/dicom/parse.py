@@ -6,6 +6,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -41,8 +42,10 @@ def reading(reason: str) -> Iterator[None]:
     Its exceptions and warnings quote values, and a value may name a patient: only the class name passes.
     """
     logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    kept = logger.handlers, logger.propagate
+    # What it and the loggers below it say ends here. To set a level takes longer than to read a header: it clears the
+    # caches of all loggers of the process.
+    logger.handlers, logger.propagate = [_nowhere()], False
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
@@ -55,7 +58,12 @@ def reading(reason: str) -> Iterator[None]:
     except Exception as error:
         raise DataFault(reason, type(error).__name__) from None
     finally:
-        logger.setLevel(level)
+        logger.handlers, logger.propagate = kept
+
+
+@cache
+def _nowhere() -> logging.Handler:
+    return logging.NullHandler()
 
 
 def parse(data: Buffer) -> Dataset:
