@@ -2,6 +2,7 @@
 
 import timeit
 import unicodedata
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -170,6 +171,13 @@ def test_a_short_number_stays_inside_another(value: str, text: str) -> None:
 @pytest.mark.parametrize("value", ["20240131", "2024.01.31", "20240131101530.5+0100"])
 def test_a_date_goes_in_each_usual_format(value: str, text: str) -> None:
     assert "31" not in cleaner(("date", value)).clean(f"prior of {text}").replace("101530", "")
+
+
+@given(st.dates(date(1800, 1, 1), date(2999, 12, 31)))
+def test_every_spelling_of_a_date_is_found(day: date) -> None:
+    value = f"{day:%Y%m%d}"
+    found_in = cleaner(("date", value)).found_in
+    assert all(found_in(f"on {one} again") for one in spellings(Identifier("date", value, 0x00080020)))
 
 
 @pytest.mark.parametrize(

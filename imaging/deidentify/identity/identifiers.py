@@ -34,6 +34,8 @@ SPELLINGS: Mapping[Kind, Callable[[str], frozenset[str]]] = MappingProxyType(
 LARGEST_BYTES = 65536
 """A longer value is a document or an image, and no identifier."""
 CHARACTER_SET = 0x00080005
+FIRST_ENCODINGS = ("iso8859",)
+"""Where no character set is named."""
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 """How a sequence begins, in little and in big endian."""
 ONE_VALUE = frozenset({"ST", "LT", "UT", "UR"})
@@ -77,17 +79,33 @@ def collect(dataset: Dataset) -> tuple[Identifier, ...]:
 
 def collect_from(*parts: Dataset) -> tuple[Identifier, ...]:
     """Return every identifying value of data sets, as `collect` does; whatever pydicom raises is raised."""
-    found: dict[tuple[Kind, str], int] = {}
-    for part in parts:
-        for kind, text, tag in _walk(part, ("iso8859",), None):
-            for value in _identifying(kind, text):
-                found.setdefault((kind, value), tag)
-    return tuple(Identifier(kind, value, tag) for (kind, value), tag in found.items())
+    return _distinct(told for part in parts for told in _walk(part, FIRST_ENCODINGS, None))
+
+
+def collect_from_value(tag: int, vr: str | None, value: bytes, charset: bytes) -> tuple[Identifier, ...]:
+    """Return what `collect` does of an element that holds no others, but for texts, by its bytes as they stand.
+
+    `charset` is the value of the Specific Character Set that holds there.
+    """
+    vr = vr_of(tag) if vr in (None, "UN") else str(vr)
+    kind = kind_of(tag, vr)
+    if kind is None or kind == "text" or not value:
+        return ()
+    encodings = _encodings(charset) if charset else FIRST_ENCODINGS
+    return _distinct((kind, text, tag) for text in _texts(value, vr, encodings))
 
 
 def spellings(identifier: Identifier) -> frozenset[str]:
     """Return the ways in which people write a value, itself among them unless it is too short to point to somebody."""
     return SPELLINGS[identifier.kind](identifier.value)
+
+
+def _distinct(told: Iterable[tuple[Kind, str, int]]) -> tuple[Identifier, ...]:
+    found: dict[tuple[Kind, str], int] = {}
+    for kind, text, tag in told:
+        for value in _identifying(kind, text):
+            found.setdefault((kind, value), tag)
+    return tuple(Identifier(kind, value, tag) for (kind, value), tag in found.items())
 
 
 def _walk(
@@ -163,6 +181,6 @@ def _identifying(kind: Kind, text: str) -> Iterator[str]:
     if kind == "uid" and is_standard_uid(value):
         return
     # A year or month alone is nobody's.
-    if kind == "date" and shift_dt(value, 0) is not None and not DATE_DIGITS.match(value):
+    if kind == "date" and not DATE_DIGITS.match(value) and shift_dt(value, 0) is not None:
         return
     yield value

@@ -54,6 +54,8 @@ IN_WORDS = (
     ),
     *("{n} {d} {y}", "{n} {d}, {y}", "{n} {d:02} {y}", "{n} {d:02}, {y}", "{y} {n} {d}"),
 )
+FORMS = tuple(dict.fromkeys(re.sub(r"(?<=})[^{}]+(?={)", "-", form) for form in (*NUMERIC, *IN_WORDS)))
+"""One of all forms that differ only in what separates their parts."""
 MONTHS = (
     *(("Jan", "January", "Januar"), ("Feb", "February", "Februar"), ("Mar", "March", "März", "Mrz")),
     *(("Apr", "April"), ("May", "Mai"), ("Jun", "June", "Juni"), ("Jul", "July", "Juli"), ("Aug", "August")),
@@ -86,7 +88,7 @@ def of_number(value: str) -> frozenset[str]:
     return _telling({value, squeezed, value.lstrip("0"), squeezed.lstrip("0")})
 
 
-def of_date(value: str) -> frozenset[str]:
+def of_date(value: str, forms: tuple[str, ...] = (*NUMERIC, *IN_WORDS)) -> frozenset[str]:
     """Return the spellings of a date (VR DA or DT) in English and German; of a partial one none but itself.
 
     >>> {"31.01.2024", "01/31/2024", "Jan 31 2024", "31. Januar 2024"} <= of_date("20240131101530")
@@ -97,7 +99,7 @@ def of_date(value: str) -> frozenset[str]:
         day = date(*map(int, parts.groups())) if parts else None
     except ValueError:
         day = None
-    return frozenset({value, *_dates(day)}) if day else _telling({value})
+    return frozenset({value, *_dates(day, forms)}) if day else _telling({value})
 
 
 def of_place(value: str) -> frozenset[str]:
@@ -152,7 +154,8 @@ def _joined(family: str, given: str) -> Iterator[str]:
         yield from (form.format(f=family, i=first[0]) for form in forms)
 
 
-def _dates(day: date) -> Iterator[str]:
+def _dates(day: date, forms: tuple[str, ...]) -> Iterator[str]:
     numbers = {"y": f"{day.year:04}", "m": day.month, "d": day.day, "s": f"{day.year % 100:02}"}
-    yield from (form.format(**numbers) for form in NUMERIC)
-    yield from (form.format(**numbers, n=name) for form in IN_WORDS for name in MONTHS[day.month - 1])
+    for form in forms:
+        names = MONTHS[day.month - 1] if "{n}" in form else ("",)
+        yield from (form.format(**numbers, n=name) for name in names)

@@ -2,14 +2,15 @@
 
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from ahocorasick import Automaton  # type: ignore[import-not-found]  # a C module without types
 
 from imaging.deidentify.identity.folding import LAST_ALPHABET, fold, places
 from imaging.deidentify.identity.identifiers import Identifier, spellings
+from imaging.deidentify.identity.spellings import FORMS, of_date
 
 Span = tuple[int, int]
 Breaks = frozenset[tuple[int, ...]]
@@ -21,8 +22,11 @@ WIDEST_BREAK = 3
 """Characters between two of a spelling, as in "Doe - John": what stands farther apart is something else."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
+SHAPES = {code: "0" if chr(code).isalnum() else " " for code in range(128)}
+"""Texts of one shape have their breaks at the same places."""
+
+
+class _Word(NamedTuple):
     """A spelling, folded. `breaks` are the places after which it may be interrupted; None: wherever.
 
     At its `left` and `right` a word must begin or end: there stands an initial, or all of it is short.
@@ -78,13 +82,15 @@ def _words(identifier: Identifier) -> tuple[_Word, ...]:
     if identifier.kind == "text":
         return ()
     spelt: dict[str, set[tuple[int, ...]]] = {}
-    for spelling in spellings(identifier):
-        spelt.setdefault(fold(spelling), set()).add(_breaks(spelling, places(spelling)))
-    loose = identifier.kind != "date"
-    return tuple(_word(folded, frozenset(breaks), loose) for folded, breaks in spelt.items() if folded)
+    is_date = identifier.kind == "date"
+    for spelling in of_date(identifier.value, FORMS) if is_date else spellings(identifier):
+        spelt.setdefault(fold(spelling), set()).add(_breaks_of(spelling))
+    return tuple(
+        _word(folded, frozenset(breaks), loose=not is_date) for folded, breaks in spelt.items() if folded
+    )
 
 
-def _word(folded: str, breaks: Breaks, loose: bool) -> _Word:
+def _word(folded: str, breaks: Breaks, *, loose: bool) -> _Word:
     whole = (
         len(folded) < (SHORT_NUMBER if folded.isdecimal() else SHORT_WORD) and min(folded) <= LAST_ALPHABET
     )
@@ -99,6 +105,15 @@ def _word(folded: str, breaks: Breaks, loose: bool) -> _Word:
 def _either(one: _Word, other: _Word) -> _Word:
     breaks = None if one.breaks is None or other.breaks is None else one.breaks | other.breaks
     return _Word(one.folded, breaks, one.left and other.left, one.right and other.right)
+
+
+def _breaks_of(text: str) -> tuple[int, ...]:
+    return _breaks_of_shape(text.translate(SHAPES)) if text.isascii() else _breaks(text, places(text))
+
+
+@lru_cache(1024)
+def _breaks_of_shape(shape: str) -> tuple[int, ...]:
+    return _breaks(shape, places(shape))
 
 
 def _breaks(text: str, at: list[int]) -> tuple[int, ...]:
