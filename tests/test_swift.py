@@ -149,6 +149,15 @@ def test_equal_dates_of_two_patients_move_each_by_its_days() -> None:
     assert steps[0] != steps[1] == steps[2]
 
 
+def test_a_sequence_without_dates_becomes_the_same_for_all_patients(monkeypatch: pytest.MonkeyPatch) -> None:
+    nested = Dataset()
+    nested.CodeValue, nested.CodeMeaning = "T-D4000", "Abdomen"
+    files = [file_of(PatientID=one, AnatomicRegionSequence=Sequence([nested])) for one in ("one", "other")]
+    swiftly(files[0], DeidentifyOptions())
+    monkeypatch.setattr(Memory, "parsed", lambda *_: pytest.fail("treated again"))
+    assert swiftly(files[1], DeidentifyOptions()) == slowly(files[1], DeidentifyOptions())
+
+
 def test_letters_beyond_ascii_are_declared_again() -> None:
     made = file_of(SpecificCharacterSet="ISO_IR 100", ConvolutionKernel="weiß Doe", PatientName="Doe^J")
     plain = file_of(SpecificCharacterSet="ISO_IR 100", ConvolutionKernel="weiß", PatientName="Roe^J")

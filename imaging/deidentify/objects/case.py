@@ -33,11 +33,12 @@ STANDARD_SCHEMES = frozenset(
 """Coding schemes whose codes mean the same everywhere (PS3.16 8), so that they name nobody."""
 
 
-class Charset:
-    """Encodes text for the output, and remembers whether UTF-8 is needed for it."""
+class Traces:
+    """What was seen while elements were treated: whether UTF-8 is needed, and whether the outcome is the patient's."""
 
     def __init__(self) -> None:
         self.beyond_ascii = False
+        self.personal = False
 
     def encode(self, text: str) -> bytes:
         """Return the bytes of a text."""
@@ -66,7 +67,7 @@ class Case:
     days: int
     implicit: bool
     little: bool
-    charset: Charset = field(default_factory=Charset)
+    traces: Traces = field(default_factory=Traces)
 
     def patient_id(self, original: str) -> str:
         """Return the new PatientID, the same one for all variants where they are to be joined."""

@@ -104,20 +104,25 @@ def _elements(case: Case, place: Place, dataset: Dataset) -> Iterator[Element]:
 
 
 def treated_element(case: Case, place: Place, dataset: Dataset, element: Element) -> Element | None:
-    """Return what stays of an element; the character set is set at the end."""
+    """Return what stays of an element."""
     # Tags of pydicom are slow to compare.
     tag = int(element.tag)
     rule = case.rule_of(tag)
-    if rule.how == "remove" or tag == CHARACTER_SET or (place.depth and tag in PIXELS):
+    if goes(tag, rule) or (place.depth and tag in PIXELS):
         return None
     return _element(case, place, dataset, tag, element, rule)
+
+
+def goes(tag: int, rule: Rule) -> bool:
+    """Tell whether nothing of an element may stay; the character set is set at the end."""
+    return rule.how == "remove" or tag == CHARACTER_SET
 
 
 def _element(
     case: Case, place: Place, dataset: Dataset, tag: int, element: Element, rule: Rule
 ) -> Element | None:
     told, first = element.VR, rule.vrs[0]
-    vr = first if told is None else told if told in rule.vrs else _vr(told, rule)
+    vr = legal_vr(told, rule)
     if first == "SQ":
         return _sequence(case, place, dataset, element, rule) if vr else None
     if tag in PIXELS:
@@ -136,9 +141,11 @@ def _element(
     return make_raw(element.tag, vr or first, value, implicit=case.implicit, little=case.little)
 
 
-def _vr(told: str, rule: Rule) -> str | None:
-    """Return the VR that an element gets which is not of the dictionary's, None where that must not be."""
-    if told == "UN" or told in CONCRETE:
+def legal_vr(told: str | None, rule: Rule) -> str | None:
+    """Return the VR that an element gets, None where what the file says must not be."""
+    if told in rule.vrs:
+        return told
+    if told in (None, "UN") or told in CONCRETE:
         return rule.vrs[0]
     return rule.vrs[0] if told in TEXT and rule.vrs[0] in TEXT else None
 
@@ -196,7 +203,7 @@ def _finish(case: Case, place: Place, dataset: Dataset, found: dict[BaseTag, Ele
 
 def written_terms(case: Case, place: Place) -> tuple[str, ...]:
     """Return the character set of the output: UTF-8 where ASCII is not enough."""
-    return ("ISO_IR 192",) if case.charset.beyond_ascii else place.terms
+    return ("ISO_IR 192",) if case.traces.beyond_ascii else place.terms
 
 
 def character_set(case: Case, terms: tuple[str, ...]) -> RawDataElement | None:

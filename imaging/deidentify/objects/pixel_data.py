@@ -1,6 +1,8 @@
 """Owns what is taken out of pixel data though no image shows it: high bits, bytes behind the frames, comments."""
 
 import struct
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from imaging.deidentify.objects.raw import Element, make_raw, raw_bytes
 from imaging.deidentify.objects.rules import PIXELS
 from imaging.dicom.attributes import Value, decode_numbers, decode_text
 from imaging.dicom.codecs import check_claim, decode_fast
-from imaging.dicom.elements import UNDEFINED, Doubt, fragments
+from imaging.dicom.elements import UNDEFINED, Buffer, Doubt, fragments
 from imaging.dicom.encapsulated import frame_spans
 from imaging.dicom.opened import END, NATIVE
 from imaging.dicom.pixels import NATIVE_BITS, Layout, layout_of
@@ -46,7 +48,12 @@ def clean_pixel_data(case: Case, dataset: Dataset, found: dict[BaseTag, Element]
     sees.
     """
     for tag in [tag for tag in found if tag in PIXELS]:
-        element, layout = found[tag], _layout(case, found)
+        element, layout = (
+            found[tag],
+            layout_by(
+                lambda held: raw_bytes(found.get(BaseTag(held)), little=case.little), little=case.little
+            ),
+        )
         encapsulated = _is_encapsulated(element)
         if encapsulated == (dataset.file_meta.TransferSyntaxUID in NATIVE):
             raise DataFault("undecodable", "the transfer syntax does not say how the pixel data are written")
@@ -58,15 +65,19 @@ def clean_pixel_data(case: Case, dataset: Dataset, found: dict[BaseTag, Element]
             found.pop(EXTENDED_OFFSETS, None), found.pop(EXTENDED_LENGTHS, None)
         else:
             vr = str(element.VR) if element.VR in ("OB", "OW", "OF", "OD") else "OW"
-            value = _native(raw_bytes(element), layout, floating=tag != 0x7FE00010, little=case.little)
-            found[tag] = make_raw(tag, vr, value, implicit=case.implicit, little=case.little)
+            value = clean_native(raw_bytes(element), layout, floating=tag != 0x7FE00010, little=case.little)
+            found[tag] = make_raw(tag, vr, bytes(value), implicit=case.implicit, little=case.little)
 
 
-def _layout(case: Case, found: dict[BaseTag, Element]) -> Layout:
-    """Return how the pixels lie, from what the output will say."""
-    order, said = "<" if case.little else ">", dict[str, Value]()
-    for keyword, (tag, vr) in LAYOUT.items():
-        raw = raw_bytes(found.get(BaseTag(tag)), little=case.little)
+def layout_by(value_of: Callable[[int], bytes], *, little: bool) -> Layout:
+    """Return how the pixels lie, from what the output will say: the bytes of values by their tags."""
+    return _layout("<" if little else ">", *(value_of(tag) for tag, _ in LAYOUT.values()))
+
+
+@lru_cache(64)
+def _layout(order: str, *raws: bytes) -> Layout:
+    said = dict[str, Value]()
+    for raw, (keyword, (_, vr)) in zip(raws, LAYOUT.items(), strict=True):
         if raw:
             said[keyword] = decode_text(raw) if vr == "CS" else decode_numbers(raw, vr, order)
     return layout_of(said)
@@ -78,7 +89,7 @@ def _is_encapsulated(element: Element) -> bool:
     return bool(element.is_undefined_length)
 
 
-def _native(value: bytes, layout: Layout, *, floating: bool, little: bool) -> bytes:
+def clean_native(value: Buffer, layout: Layout, *, floating: bool, little: bool) -> Buffer:
     """Return native pixel data without what lies behind the last frame and outside BitsStored (PS3.5 8.1.1)."""
     size = (layout.frame_bits * layout.frames + 7) // 8
     # Of words whose more significant byte comes first, the padding of an odd length is the last byte but one.

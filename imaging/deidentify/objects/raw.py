@@ -39,9 +39,15 @@ def _written(element: DataElement, terms: tuple[str, ...], little: bool) -> byte
     return buffer.getvalue()
 
 
+def padded(vr: str, value: bytes) -> bytes:
+    """Return a value of an even length (PS3.5 6.2)."""
+    if not len(value) % 2:
+        return value
+    return value + (b"\0" if vr in ZERO_PADDED else b" ")
+
+
 def make_raw(tag: int, vr: str, value: bytes, *, implicit: bool, little: bool) -> RawDataElement:
-    """Return an element of bytes, padded to an even length as its VR wants it (PS3.5 6.2)."""
-    if len(value) % 2:
-        value += b"\0" if vr in ZERO_PADDED else b" "
+    """Return an element of bytes, padded to an even length as its VR wants it."""
+    value = padded(vr, value)
     key = tag if isinstance(tag, BaseTag) else BaseTag(tag)
     return RawDataElement(key, vr, len(value), value, 0, implicit, little)

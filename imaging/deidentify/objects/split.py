@@ -54,6 +54,13 @@ class Piece(NamedTuple):
         return self.whole[self.value_at : len(self.whole) - 8 * self.is_open]
 
 
+class Pixels(NamedTuple):
+    """The value of native pixel data, which is not copied from the file."""
+
+    vr: str | None
+    value: Buffer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """The elements of the file meta group and of the data set, in the order of their tags; the pixel data apart."""
@@ -61,7 +68,7 @@ class Split:
     syntax: UID
     meta: list[Piece]
     pieces: list[Piece]
-    pixels: RawDataElement | None
+    pixels: Pixels | None
 
     @property
     def implicit(self) -> bool:
@@ -115,12 +122,13 @@ def _elements(
 ) -> tuple[list[Piece], int]:
     """Return the elements of a range of tags, and where the next one begins."""
     found: list[Piece] = []
-    before, size, next_like = first - 1, len(head), 0
+    before, size, rest = first - 1, len(head), iter(like)
+    other = next(rest, None)
     while at < size:
         # The bytes of an element say where it ends, so that equal bytes are an equal element.
-        if next_like < len(like) and head.startswith(like[next_like].whole, at):
-            found.append(like[next_like])
-            before, at, next_like = found[-1].tag, at + len(found[-1].whole), next_like + 1
+        if other is not None and head.startswith(other.whole, at):
+            found.append(other)
+            before, at, other = other.tag, at + len(other.whole), next(rest, None)
             continue
         if implicit:
             group, element, length = IMPLICIT_HEADER(head, at)
@@ -135,17 +143,15 @@ def _elements(
             break
         if tag <= before or not (implicit or vr):
             raise Doubt
-        before, is_open = tag, length == UNDEFINED
+        before, end, is_open = tag, value + length, length == UNDEFINED
         if is_open:
             vr, end = _open_vr(tag, vr, head[value : value + 4]), skip_sequence(head, value, size, implicit)
-        else:
-            end = value + length
         if end > size:
             raise Doubt
         found.append(Piece(tag, vr, head[at:end], value - at, is_open))
         at = end
-        while next_like < len(like) and like[next_like].tag <= tag:
-            next_like += 1
+        while other is not None and other.tag <= tag:
+            other = next(rest, None)
     return found, at
 
 
@@ -165,7 +171,7 @@ def _known_vr(tag: int) -> str | None:
         return None
 
 
-def _pixels(data: Buffer, head: bytes, at: int, *, implicit: bool) -> RawDataElement | None:
+def _pixels(data: Buffer, head: bytes, at: int, *, implicit: bool) -> Pixels | None:
     """Return native pixel data, which must be the last element."""
     if at == len(data):
         return None
@@ -176,9 +182,11 @@ def _pixels(data: Buffer, head: bytes, at: int, *, implicit: bool) -> RawDataEle
         group, element, code, _ = EXPLICIT_HEADER(head, at)
         length, vr, value = LONG_LENGTH(head, at + 8)[0], VRS.get(code), at + 12
     tag = group << 16 | element
-    if tag != PIXEL_DATA or vr not in (None, "OB", "OW") or not length or value + length != len(data):
+    if tag != PIXEL_DATA or vr not in (None, "OB", "OW") or value + length != len(data):
         raise Doubt
-    return RawDataElement(_key(tag), vr, length, bytes(data[value:]), value, implicit, True)
+    if not length or length % 2:
+        raise Doubt
+    return Pixels(vr, memoryview(data)[value:])
 
 
 def raw_of(piece: Piece, *, implicit: bool) -> RawDataElement:
@@ -198,43 +206,49 @@ class Elements(MutableMapping[BaseTag, Element]):
     """Elements of a split file, made when they are asked for: most of them nobody looks at."""
 
     def __init__(self, found: Split) -> None:
-        self._pieces: dict[int, Piece | None] = {piece.tag: piece for piece in found.pieces}
+        self.pieces: dict[int, Piece | Pixels | None] = {piece.tag: piece for piece in found.pieces}
         self._implicit = found.implicit
         self.seen: dict[int, Element] = {}
         if found.pixels is not None:
-            self[found.pixels.tag] = found.pixels
+            self.pieces[PIXEL_DATA] = found.pixels
 
     def __getitem__(self, tag: BaseTag) -> Element:
         seen = self.seen.get(tag)
         if seen is None:
-            piece = self._pieces[tag]
+            piece = self.pieces[tag]
             assert piece is not None
-            seen = self.seen[tag] = raw_of(piece, implicit=self._implicit)
+            if isinstance(piece, Pixels):
+                seen = _raw(tag, piece.vr, bytes(piece.value), self._implicit)
+            else:
+                seen = raw_of(piece, implicit=self._implicit)
+            self.seen[tag] = seen
         return seen
 
     def __setitem__(self, tag: BaseTag, element: Element) -> None:
-        self._pieces.setdefault(tag)
+        self.pieces.setdefault(tag)
         self.seen[tag] = element
 
     def __delitem__(self, tag: BaseTag) -> None:
-        del self._pieces[tag]
+        del self.pieces[tag]
         self.seen.pop(tag, None)
 
     def __contains__(self, tag: object) -> bool:
-        return tag in self._pieces
+        return tag in self.pieces
 
     def __iter__(self) -> Iterator[BaseTag]:
-        return map(_key, self._pieces)
+        return map(_key, self.pieces)
 
     def __len__(self) -> int:
-        return len(self._pieces)
+        return len(self.pieces)
 
 
 def dataset_of(found: Split, elements: Elements) -> Dataset:
     """Return the data set that `parse` returns for the file."""
     made = Dataset(elements)
     meta = {_key(piece.tag): raw_of(piece, implicit=False) for piece in found.meta}
-    made.file_meta = FileMetaDataset(meta | {_key(SYNTAX): DataElement(SYNTAX, "UI", found.syntax)})
+    made.file_meta = FileMetaDataset(
+        meta | {_key(SYNTAX): DataElement(SYNTAX, "UI", found.syntax, already_converted=True)}
+    )
     return made
 
 

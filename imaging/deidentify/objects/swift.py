@@ -7,7 +7,7 @@ element is treated anew. On any doubt there is no swift way, and `scrub` decides
 import re
 from collections import deque
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from pydicom.dataelem import RawDataElement
@@ -23,17 +23,20 @@ from imaging.deidentify.objects.engine import (
     IDENTIFIERS,
     begin,
     character_set,
+    goes,
     hidden,
+    legal_vr,
     treated_element,
     written_terms,
 )
-from imaging.deidentify.objects.memory import Known, Made, Memory, memory_of
-from imaging.deidentify.objects.pixel_data import LAYOUT, clean_pixel_data
-from imaging.deidentify.objects.raw import Element, make_raw, raw_bytes
+from imaging.deidentify.objects.memory import GONE, Known, Made, Memory, holds_elements, memory_of
+from imaging.deidentify.objects.pixel_data import clean_native, layout_by
+from imaging.deidentify.objects.raw import Element, padded, raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID, rules_for
-from imaging.deidentify.objects.split import Elements, Piece, Split, dataset_of, split
+from imaging.deidentify.objects.split import PIXEL_DATA, Elements, Piece, Split, dataset_of, split
 from imaging.deidentify.objects.statement import state
-from imaging.deidentify.objects.written import SOP_CLASS, SOP_INSTANCE, encoded, in_file
+from imaging.deidentify.objects.values import treated
+from imaging.deidentify.objects.written import SOP_CLASS, SOP_INSTANCE, encoded, header, in_file, with_header
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.dicom.elements import Buffer, Doubt
@@ -44,35 +47,23 @@ APART = "\n" * (WIDEST_BREAK + 2)
 SIMPLE = re.compile(rb"[0-9A-Fa-f.]+\0?")
 BEFORE: deque[Split] = deque(maxlen=1)
 """The last file: neighbours share most of their elements."""
-LAYOUT_TAGS = tuple(tag for tag, _ in LAYOUT.values())
 
 
-@dataclass(slots=True)
-class Searched:
-    """A cleaner that remembers what it was asked and whether anybody was found; made when it is first needed."""
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """A cleaner that finds nobody, and remembers what it was asked."""
 
-    identifiers: Sequence[Identifier]
     texts: list[str] = field(default_factory=list)
-    found: bool = False
-    _made: TextCleaner | None = None
 
     def found_in(self, text: str) -> bool:
-        """Tell whether the text names somebody."""
+        """Find nobody."""
         self.texts.append(text)
-        self.found |= (found := self._cleaner().found_in(text))
-        return found
+        return False
 
     def clean(self, text: str) -> str:
-        """Return the text without what names somebody."""
-        return self._cleaner().clean(text) if self.found_in(text) else text
-
-    def forget(self) -> None:
-        """Begin anew with the next element."""
-        self.texts, self.found = [], False
-
-    def _cleaner(self) -> TextCleaner:
-        self._made = self._made or TextCleaner(self.identifiers)
-        return self._made
+        """Return the text as it is."""
+        self.texts.append(text)
+        return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,66 +90,64 @@ class Swift:
 
     def _twin(self) -> tuple[bytes, dict[str, str]]:
         check_class(self.dataset, self.options)
-        searched = Searched(self.identifiers)
-        case, place = begin(self.dataset, self.options, self.pseudonyms, searched)
+        nobody = Nobody()
+        case, place = begin(self.dataset, self.options, self.pseudonyms, nobody)
         self._check_untouched(place)
-        made = self._made(case, place, searched)
+        made = self._made(case, place, nobody)
         told = {name: _told(made, tag) for name, tag in IDENTIFIERS.items()}
-        case.charset.beyond_ascii = any(one.beyond_ascii for one in made.values())
+        case.traces.beyond_ascii = any(one.beyond_ascii for one in made.values())
         parts = {tag: one.written for tag, one in made.items()} | self._own(case, place)
-        body = [part for _, part in sorted(parts.items())] + self._pixels(case, made)
-        sop_class, sop_instance = (raw_bytes(made[tag].element) for tag in (SOP_CLASS, SOP_INSTANCE))
-        return in_file(str(self.split.syntax), sop_class, sop_instance, body), told
+        body = [*(part for _, part in sorted(parts.items())), *self._pixels(case, made)]
+        return in_file(str(self.split.syntax), made[SOP_CLASS].value, made[SOP_INSTANCE].value, body), told
 
     def _check_untouched(self, place: Place) -> None:
         """Raise Doubt where somebody looked at an element, and pydicom would write it otherwise than it was."""
-        for piece in self.split.pieces:
-            element = self.elements.seen.get(piece.tag)
-            if element is None or type(element) is RawDataElement:
+        for tag, element in self.elements.seen.items():
+            if type(element) is RawDataElement:
                 continue
-            raw = make_raw(
-                piece.tag, str(element.VR), raw_bytes(element, place.terms), implicit=True, little=True
-            )
-            if element.VR == "SQ" or piece.vr not in (None, element.VR) or raw.value != piece.value():
+            piece = self.elements.pieces[tag]
+            raw = padded(str(element.VR), raw_bytes(element, place.terms))
+            if not isinstance(piece, Piece) or element.VR == "SQ":
+                raise Doubt
+            if piece.vr not in (None, element.VR) or raw != piece.value():
                 raise Doubt
 
-    def _made(self, case: Case, place: Place, searched: Searched) -> dict[int, Made]:
+    def _made(self, case: Case, place: Place, nobody: Nobody) -> dict[int, Made]:
         """Return what becomes of each element but the pixels."""
-        patient = raw_bytes(self.dataset.get_item(PATIENT_ID))
-        memory, again = self.memory, []
+        patient, memory = raw_bytes(self.dataset.get_item(PATIENT_ID)), self.memory
         made: dict[int, Made] = {}
         for piece, known in zip(self.split.pieces, self.known, strict=True):
             found = memory.made(piece, known, patient)
             if found is None:
-                made[piece.tag] = self._treated(case, place, searched, piece, known, patient)
-            else:
+                nobody.texts.clear()
+                value, written = self._treated(case, place, piece)
+                found = Made(value, written, APART.join(nobody.texts), case.traces.beyond_ascii)
+                memory.keep(piece, known, found, patient if case.traces.personal else None)
+            if found is not GONE:
                 made[piece.tag] = found
-                if found.searched:
-                    again.append((piece, known, found.searched))
-        if again and searched.found_in(APART.join([text for _, _, text in again])):
-            for piece, known, text in again:
-                if searched.found_in(text):
-                    made[piece.tag] = self._treated(case, place, searched, piece, known, patient)
+        cleaner = TextCleaner(self.identifiers)
+        if cleaner.found_in(APART.join([one.searched for one in made.values() if one.searched])):
+            named = replace(case, cleaner=cleaner)
+            for piece in self.split.pieces:
+                if piece.tag in made and cleaner.found_in(made[piece.tag].searched):
+                    value, written = self._treated(named, place, piece)
+                    made[piece.tag] = Made(value, written, "", case.traces.beyond_ascii)
         return made
 
-    def _treated(
-        self, case: Case, place: Place, searched: Searched, piece: Piece, known: Known, patient: bytes
-    ) -> Made:
-        case.charset.beyond_ascii = False
-        searched.forget()
-        dataset, before = self.memory.held(piece)
+    def _treated(self, case: Case, place: Place, piece: Piece) -> tuple[bytes, bytes]:
+        """Return value and all bytes of what an element becomes; no bytes where it goes."""
+        case.traces.beyond_ascii = case.traces.personal = False
+        if not holds_elements(piece):
+            return _treated_value(case, place, piece)
+        dataset = self.memory.parsed(piece)
         # What pydicom converts it may speak of.
-        with reading("unreadable") if len(dataset) else nullcontext():
-            element = treated_element(case, place, dataset, before)
-        written = _written(element, case) if element is not None else b""
-        made = Made(element, written, APART.join(searched.texts), case.charset.beyond_ascii)
-        if not searched.found:
-            self.memory.keep(piece, known, made, patient)
-        return made
+        with reading("unreadable"):
+            element = treated_element(case, place, dataset, dataset.get_item(piece.tag))
+        return b"", _written(element, case) if element is not None else b""
 
     def _own(self, case: Case, place: Place) -> dict[int, bytes]:
         """Return what an object says of itself, the same in many: its character set, and how it was de-identified."""
-        held = self.memory.own.get(case.charset.beyond_ascii)
+        held = self.memory.own.get(case.traces.beyond_ascii)
         if held is None:
             own: dict[BaseTag, Element] = {}
             state(case, own)
@@ -166,19 +155,16 @@ class Swift:
             if declared is not None:
                 own[declared.tag] = declared
             held = {int(tag): _written(element, case) for tag, element in own.items()}
-            self.memory.own[case.charset.beyond_ascii] = held
+            self.memory.own[case.traces.beyond_ascii] = held
         return held
 
-    def _pixels(self, case: Case, made: dict[int, Made]) -> list[bytes]:
-        pixels = self.split.pixels
-        if pixels is None:
-            return []
-        found: dict[BaseTag, Element] = {
-            BaseTag(tag): element for tag in LAYOUT_TAGS if tag in made and (element := made[tag].element)
-        }
-        found[pixels.tag] = pixels
-        clean_pixel_data(case, self.dataset, found)
-        return list(encoded(found[pixels.tag], case.implicit, case.little))
+    def _pixels(self, case: Case, made: dict[int, Made]) -> tuple[Buffer, ...]:
+        if self.split.pixels is None:
+            return ()
+        vr, value = self.split.pixels
+        layout = layout_by(lambda tag: made[tag].value if tag in made else b"", little=True)
+        clean = clean_native(value, layout, floating=False, little=True)
+        return header(PIXEL_DATA, vr or "OW", len(clean), case.implicit, True), clean
 
 
 def begin_swiftly(data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudonyms) -> Swift | None:
@@ -190,18 +176,18 @@ def begin_swiftly(data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudony
     charset = next((piece for piece in found.pieces if piece.tag == CHARACTER_SET), None)
     with suppress(Exception):  # `parse` says what is wrong
         memory = memory_of(options, pseudonyms, found.implicit, charset)
-        known = [memory.known(piece) for piece in found.pieces]
-        told = [*(memory.known(piece) for piece in found.meta), *known]
+        known = memory.learn(found.meta + found.pieces)
         named = dict[tuple[Kind, str], Identifier]()
-        for one in (one for each in told for one in each.identifiers):
-            named.setdefault((one.kind, one.value), one)
+        for each in known:
+            for one in each.identifiers:
+                named.setdefault((one.kind, one.value), one)
         elements = Elements(found)
         return Swift(
             options=options,
             pseudonyms=pseudonyms,
             split=found,
             memory=memory,
-            known=known,
+            known=known[len(found.meta) :],
             identifiers=hidden(named.values(), rules_for(options)),
             elements=elements,
             dataset=dataset_of(found, elements),
@@ -210,10 +196,23 @@ def begin_swiftly(data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudony
 
 
 def _told(made: dict[int, Made], tag: int) -> str:
-    raw = raw_bytes(made[tag].element)
+    raw = made[tag].value
     if not SIMPLE.fullmatch(raw):
         raise Doubt
     return raw.rstrip(b"\0").decode()
+
+
+def _treated_value(case: Case, place: Place, piece: Piece) -> tuple[bytes, bytes]:
+    """Return what becomes of an element that holds no others, as `treated_element` does."""
+    tag, rule = piece.tag, case.rule_of(piece.tag)
+    if goes(tag, rule) or rule.vrs[0] == "SQ":
+        return b"", b""
+    legal = legal_vr(piece.vr, rule)
+    vr = legal or rule.vrs[0]
+    value = treated(case, place, tag, vr, rule, piece.value() if legal else None)
+    if value is None:
+        return b"", b""
+    return value, with_header(tag, vr, value, implicit=case.implicit, little=True)
 
 
 def _written(element: Element, case: Case) -> bytes:

@@ -73,14 +73,14 @@ def _without_identifiers(case: Case, tag: int, raw: bytes, text: str) -> bytes |
     if tag in CLOSED:
         return _words(case, text.split("\\"), CLOSED[tag])
     if case.cleaner.found_in(text):
-        return case.charset.encode(case.cleaner.clean(text).strip()) or None
-    return raw if raw.isascii() and b"\x1b" not in raw else case.charset.encode(text)
+        return case.traces.encode(case.cleaner.clean(text).strip()) or None
+    return raw if raw.isascii() and b"\x1b" not in raw else case.traces.encode(text)
 
 
 def _words(case: Case, words: list[str], closed: frozenset[str]) -> bytes:
     """Keep the words that everybody uses, clean the others one by one so that their places stay."""
     kept = (word if word.strip() in closed else case.cleaner.clean(word).strip() for word in words)
-    return case.charset.encode("\\".join(kept))
+    return case.traces.encode("\\".join(kept))
 
 
 def _number(case: Case, raw: bytes) -> bytes | None:
@@ -99,6 +99,7 @@ def _search(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | 
 
 def _shift(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | None:
     shift = shift_da if vr == "DA" else shift_dt
+    case.traces.personal = True
     moved = [shift(part.strip(" \0"), case.days) if part.strip(" \0") else "" for part in _parts(raw)]
     return "\\".join(part for part in moved if part is not None).encode() if None not in moved else None
 
@@ -113,6 +114,7 @@ def _uid(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes:
 
 
 def _patient(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes:
+    case.traces.personal = True
     return place.patient.encode()
 
 

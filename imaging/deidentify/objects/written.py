@@ -15,9 +15,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from imaging.deidentify.objects.charsets import terms_of
-from imaging.deidentify.objects.raw import Element, make_raw, raw_bytes
+from imaging.deidentify.objects.raw import Element, make_raw, padded, raw_bytes
 from imaging.deidentify.objects.statement import VERSION_NAME
-from imaging.dicom.elements import ITEM, LONG, SEQUENCE_END, UNDEFINED
+from imaging.dicom.elements import ITEM, LONG, SEQUENCE_END, UNDEFINED, Buffer
 
 IMPLEMENTATION_CLASS = UID("2.25.292795442295406804666398100462442980605")
 """Names this program in every file that it writes (PS3.10 7.1); made once from a UUID."""
@@ -39,13 +39,13 @@ def write_object(dataset: Dataset) -> bytes:
     return in_file(syntax, sop_class, sop_instance, body)
 
 
-def in_file(syntax: str, sop_class: bytes, sop_instance: bytes, body: Iterable[bytes]) -> bytes:
+def in_file(syntax: str, sop_class: bytes, sop_instance: bytes, body: Iterable[Buffer]) -> bytes:
     """Return a file of an encoded data set in parts, copied once."""
-    return b"".join([PREAMBLE, *_file_meta(syntax, sop_class, sop_instance), *body])
+    return b"".join([PREAMBLE, _file_meta(syntax, sop_class, sop_instance), *body])
 
 
-def _file_meta(syntax: str, sop_class: bytes, sop_instance: bytes) -> Iterator[bytes]:
-    """Yield the group in explicit little-endian form, its own length first (PS3.10 7.1)."""
+def _file_meta(syntax: str, sop_class: bytes, sop_instance: bytes) -> bytes:
+    """Return the group in explicit little-endian form, its own length first (PS3.10 7.1)."""
     told = {
         0x00020001: ("OB", b"\0\1"),
         0x00020002: ("UI", sop_class),
@@ -54,9 +54,10 @@ def _file_meta(syntax: str, sop_class: bytes, sop_instance: bytes) -> Iterator[b
         0x00020012: ("UI", IMPLEMENTATION_CLASS.encode()),
         0x00020013: ("SH", VERSION_NAME.encode()),
     }
-    raws = [make_raw(tag, vr, value, implicit=False, little=True) for tag, (vr, value) in told.items()]
-    group = b"".join(part for raw in raws for part in _parts(raw, implicit=False, little=True))
-    yield _header(0x00020000, "UL", 4, implicit=False, little=True) + struct.pack("<I", len(group)) + group
+    group = b"".join(
+        with_header(tag, vr, value, implicit=False, little=True) for tag, (vr, value) in told.items()
+    )
+    return with_header(0x00020000, "UL", struct.pack("<I", len(group)), implicit=False, little=True) + group
 
 
 def _deflated(plain: bytes) -> bytes:
@@ -92,20 +93,26 @@ def _sequence(element: Element, implicit: bool, little: bool) -> Iterator[bytes]
     for item in cast(Sequence, element.value) or ():
         content = b"".join(_encoded(item, implicit, little))
         parts += [_packer(little)[1](ITEM >> 16, ITEM & 0xFFFF, len(content)), content]
-    yield _header(int(element.tag), "SQ", sum(map(len, parts)), implicit, little)
+    yield header(int(element.tag), "SQ", sum(map(len, parts)), implicit, little)
     yield from parts
 
 
 def _parts(element: RawDataElement, implicit: bool, little: bool) -> Iterator[bytes]:
     """Yield the header of an element, its value, and the end of one whose length is not known."""
     value, is_open = element.value or b"", element.length == UNDEFINED
-    yield _header(int(element.tag), str(element.VR), UNDEFINED if is_open else len(value), implicit, little)
+    yield header(int(element.tag), str(element.VR), UNDEFINED if is_open else len(value), implicit, little)
     yield value
     if is_open:
         yield _packer(little)[1](SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
 
 
-def _header(tag: int, vr: str, length: int, implicit: bool, little: bool) -> bytes:
+def with_header(tag: int, vr: str, value: bytes, *, implicit: bool, little: bool) -> bytes:
+    """Return all bytes of an element of an even length."""
+    value = padded(vr, value)
+    return header(tag, vr, len(value), implicit, little) + value
+
+
+def header(tag: int, vr: str, length: int, implicit: bool, little: bool) -> bytes:
     """Return tag, VR and length; a length of two bytes is too short for long text, which is then of unknown VR."""
     short, long = _packer(little)
     group, number, letters = tag >> 16, tag & 0xFFFF, vr.encode()
