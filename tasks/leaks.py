@@ -1,20 +1,25 @@
 """Owns the search of what a night leaves for identifiers of patients: a hit stops the night.
 
 HOME/private is left out: it is for the eyes of those who may see the names. So is the source, where it lies in HOME.
+What Prefect and MLflow keep on servers is fetched first.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlparse
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.proof.originals import Hit
 from imaging.deidentify.proof.residue import FILE_NAME, Residue, sample_identifiers, search_residue
 from imaging.errors import EnvironmentFault
 from imaging.sources.open import open_source
+from tasks.remote_leaks import fetch, has_servers
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
 
@@ -29,11 +34,30 @@ def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, s
     Raises EnvironmentFault: in which file, of which kind, never the value.
     """
     source = open_source(request.source, Path(request.labels).expanduser() if request.labels else None)
-    paths = left_since(time.time() - took_s - SLACK_S, request, settings)
-    residue = search_residue(paths, sample_identifiers(source, seed), settings.folder, seed)
+    identifiers = sample_identifiers(source, seed)
+    since_s = time.time() - took_s - SLACK_S
+    residue = search_residue(left_since(since_s, request, settings), identifiers, settings.folder, seed)
+    if identifiers and has_servers(settings):
+        residue += _of_servers(request.dataset, settings, identifiers, since_s, seed)
     if residue.hits:
         raise EnvironmentFault(_words(residue))
+    beyond = f"; {residue.left_out} more were beyond the limit" if residue.left_out else ""
+    print(
+        f"searched {residue.files} files for {len(identifiers)} identifiers of patients: none is there{beyond}"
+    )
     return residue
+
+
+def _of_servers(
+    dataset: str, settings: Settings, identifiers: Sequence[Identifier], since_s: float, seed: str
+) -> Residue:
+    settings.private.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Private, since what is found there is no less a leak here.
+    with TemporaryDirectory(dir=settings.private, prefix="servers-") as folder:
+        whole = fetch(settings, dataset, since_s, Path(folder))
+        paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+        residue = search_residue(paths, identifiers, Path(folder), seed)
+    return residue if whole else replace(residue, left_out=residue.left_out + 1)
 
 
 def left_since(since_s: float, request: IngestRequest, settings: Settings) -> Iterator[Path]:

@@ -37,6 +37,15 @@ class Residue:
     identifiers: int
     hits: tuple[Hit, ...]
 
+    def __add__(self, other: "Residue") -> "Residue":
+        """Return what two searches for the same identifiers have come to."""
+        return Residue(
+            files=self.files + other.files,
+            left_out=self.left_out + other.left_out,
+            identifiers=self.identifiers,
+            hits=self.hits + other.hits,
+        )
+
 
 def search_residue(
     paths: Iterable[Path], identifiers: Sequence[Identifier], root: Path, seed: str
