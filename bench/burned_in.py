@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from bench.overlays import burn
+from bench.overlays import SEEN, UNSEEN, Hand, burn, patients_apart
 from imaging.deidentify.burned_in import detector
 from imaging.deidentify.burned_in.check import check_pixels
-from imaging.deidentify.burned_in.pictures import as_grey
+from imaging.deidentify.burned_in.pictures import as_grey, leveled
+from imaging.deidentify.burned_in.places import screened
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
@@ -61,7 +62,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     root = Path(os.environ.get("RADLOOP_DATA", Path(__file__).parent.parent.parent / "shared/data"))
     slices = [path.read_bytes() for path in sorted((root / "ct-contrast").glob("*.dcm"))]
-    caught_of(slices, arguments.overlays, arguments.seed)
+    held_out = [path.read_bytes() for path in patients_apart(root)[1]]
+    caught_of(held_out, arguments.overlays, arguments.seed, UNSEEN)
     alarms_of(slices, list(radiographs(root)))
     times_of(slices)
     second_opinion(slices, arguments.seed)
@@ -76,9 +78,9 @@ def alarm(data: bytes) -> str:
     return ""
 
 
-def caught_of(slices: list[bytes], overlays: int, seed: int) -> None:
+def caught_of(slices: list[bytes], overlays: int, seed: int, hand: Hand) -> None:
     missed: list[str] = []
-    for trial in trials(slices, overlays, seed):
+    for trial in trials(slices, overlays, seed, hand):
         if alarm(trial.data) != "burned-in-text":
             missed.append(trial.kind)
     share = 1 - len(missed) / overlays
@@ -91,13 +93,13 @@ def caught_of(slices: list[bytes], overlays: int, seed: int) -> None:
         )
 
 
-def trials(slices: list[bytes], count: int, seed: int) -> Iterator[Trial]:
+def trials(slices: list[bytes], count: int, seed: int, hand: Hand = SEEN) -> Iterator[Trial]:
     """Yield objects with one text each."""
     random = np.random.default_rng(seed)
     for number in range(count):
         dataset = dcmread(BytesIO(slices[random.integers(len(slices))]))
         image = phantom(random) if number % 5 == 4 else dataset.pixel_array
-        overlay = burn(random, image, BITS)
+        overlay = burn(random, image, BITS, hand)
         frames, kind = [overlay.stored], "single"
         if number % 10 == 3:
             frames = [image] * FRAMES
@@ -149,7 +151,7 @@ def times_of(slices: list[bytes]) -> None:
     """Print what a raw slice costs: with the screen, and if all of it were looked at."""
     frames = [dcmread(BytesIO(data)).pixel_array for data in slices]
     ways = {
-        "screen alone": lambda frame: detector.screened(as_grey(frame)),
+        "screen alone": lambda frame: screened(leveled(as_grey(frame))),
         "search with the screen": lambda frame: list(detector.find_text(frame)),
     }
     for name, way in ways.items():

@@ -9,18 +9,54 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from pydicom import dcmread
 
-FAMILIES = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral", "cmr10")
-HERSHEY = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_COMPLEX_SMALL)
-NAMES = (
-    "DOE^JOHN",
-    "Müller, Anna",
-    "SMITH JANE",
-    "Nguyen Thi Mai",
-    "GARCIA, LUIS",
-    "O'NEIL^PAT",
-    "Weiß Jörg",
+MATPLOTLIB = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+DEBIAN = Path("/usr/share/fonts/truetype")
+
+
+@dataclass(frozen=True, slots=True)
+class Hand:
+    """What writes: outline fonts by file, the stroke alphabets of OpenCV, and what names and numbers it knows."""
+
+    outlines: tuple[str, ...]
+    strokes: tuple[int, ...]
+    names: tuple[str, ...]
+    titles: tuple[str, str]
+
+
+SEEN = Hand(
+    outlines=(
+        *(f"DejaVu{kind}.ttf" for kind in ("Sans", "Sans-Bold", "SansMono", "Serif")),
+        *("STIXGeneral.ttf", "cmr10.ttf"),
+        *(f"liberation/Liberation{kind}-Regular.ttf" for kind in ("Mono", "Sans", "SansNarrow", "Serif")),
+    ),
+    strokes=(cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_COMPLEX_SMALL),
+    names=(
+        *("DOE^JOHN", "Müller, Anna", "SMITH JANE", "Nguyen Thi Mai"),
+        *("GARCIA, LUIS", "O'NEIL^PAT", "Weiß Jörg"),
+    ),
+    titles=("ID", "Acc"),
 )
+"""What the networks of ours were trained on."""
+UNSEEN = Hand(
+    outlines=(
+        *("cmss10.ttf", "cmtt10.ttf"),
+        *(f"freefont/Free{kind}.ttf" for kind in ("Sans", "SansBold", "Serif", "Mono")),
+        *(f"lato/Lato-{weight}.ttf" for weight in ("Regular", "Bold")),
+        *(f"roboto/unhinted/RobotoTTF/Roboto-{weight}.ttf" for weight in ("Regular", "Bold")),
+        "roboto/unhinted/RobotoCondensed-Regular.ttf",
+        *(f"open-sans/OpenSans-{weight}.ttf" for weight in ("Regular", "Semibold")),
+        *("hack/Hack-Regular.ttf", "noto/NotoSansMono-Regular.ttf"),
+    ),
+    strokes=(cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX),
+    names=(
+        *("KOWALSKI^EWA", "Rossi, Paolo", "HASHIMOTO KEI", "van der Berg Bram"),
+        *("D'ANGELO, ROSA", "Ångström Åsa", "BROWN^TYRONE"),
+    ),
+    titles=("MRN", "Study"),
+)
+"""What no network of ours was trained on, nor any threshold set on: what is measured."""
 SIZES_PX = (9, 10, 11, 12, 13, 14, 16, 18, 20, 24, 28, 36)
 """Heights of the font. Below nine pixels letters cannot be told apart."""
 ROSE = 5.0
@@ -38,39 +74,44 @@ class Overlay:
     kind: str
 
 
-def words(random: np.random.Generator) -> str:
+def patients_apart(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the slices of ct-contrast that networks are trained on and those of all other patients."""
+    paths = sorted((folder / "ct-contrast").glob("*.dcm"))
+    numbers = [str(dcmread(path, specific_tags=["PatientID"]).PatientID) for path in paths]
+    held_out = set(sorted(set(numbers))[::2])
+    sides: tuple[list[Path], list[Path]] = ([], [])
+    for path, number in zip(paths, numbers, strict=True):
+        sides[number in held_out].append(path)
+    return sides
+
+
+def words(random: np.random.Generator, hand: Hand) -> str:
     """Return what usually stands in the corner of an image: a name, an identifier, a date, or two of them."""
     parts = (
-        str(random.choice(NAMES)),
-        f"ID {random.integers(10**4, 10**8)}",
+        str(random.choice(hand.names)),
+        f"{hand.titles[0]} {random.integers(10**4, 10**8)}",
         f"{random.integers(1, 29):02}.{random.integers(1, 13):02}.{random.integers(1930, 2027)}",
         f"{random.integers(1930, 2027)}-{random.integers(1, 13):02}-{random.integers(1, 29):02}",
         f"{random.integers(10**5, 10**7)}",
-        f"Acc {random.integers(10**6, 10**8)}",
+        f"{hand.titles[1]} {random.integers(10**6, 10**8)}",
     )
     return " ".join(random.choice(parts, random.integers(1, 3), replace=False))
 
 
 @cache
-def debian_fonts() -> tuple[Path, ...]:
-    """Return the fonts that Debian installed; the last training of the screen used them too."""
-    return tuple(sorted(Path("/usr/share/fonts/truetype").glob("liberation*/*-Regular.ttf")))
+def fonts(hand: Hand, size_px: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, ...]:
+    """Return a hand's fonts at a size: matplotlib's, and those of Debian's that are installed here."""
+    paths = [folder / name for name in hand.outlines for folder in (MATPLOTLIB, DEBIAN)]
+    found = [ImageFont.truetype(str(path), size_px) for path in paths if path.is_file()]
+    return (*found, ImageFont.load_default(size_px)) if hand is SEEN else tuple(found)
 
 
-@cache
-def fonts(size_px: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, ...]:
-    """Return matplotlib's fonts and PIL's own at a size."""
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    found = [ImageFont.truetype(str(folder / f"{name}.ttf"), size_px) for name in FAMILIES]
-    debian = [ImageFont.truetype(str(path), size_px) for path in debian_fonts()]
-    return (*found, ImageFont.load_default(size_px), *debian)
-
-
-def typeset(random: np.random.Generator, text: str, size_px: int) -> tuple[Alpha, str]:
-    """Return the cover of each pixel by the text, 0 to 1, and the name of the way it was drawn."""
+def typeset(random: np.random.Generator, hand: Hand, size_px: int) -> tuple[Alpha, str]:
+    """Return the cover of each pixel by a text, 0 to 1, and the name of the way it was drawn."""
+    text = words(random, hand)
     if random.random() < 0.25:
-        return _hershey(int(random.choice(HERSHEY)), text, size_px), "hershey"
-    known = fonts(size_px)
+        return _hershey(int(random.choice(hand.strokes)), text, size_px), "hershey"
+    known = fonts(hand, size_px)
     font = known[random.integers(len(known))]
     smooth = bool(random.random() < 0.6)
     left, top, right, bottom = map(int, font.getbbox(text))
@@ -121,12 +162,12 @@ def ink(
     return ends.get(way, faint), way
 
 
-def burn(random: np.random.Generator, image: NDArray[np.generic], bits: int) -> Overlay:
+def burn(random: np.random.Generator, image: NDArray[np.generic], bits: int, hand: Hand = SEEN) -> Overlay:
     """Return the image, (rows, columns), with one text that can be read, anywhere in it."""
     way = str(random.choice(WAYS, p=(0.5, 0.125, 0.125, 0.125, 0.125)))
     size_px = int(random.choice(SIZES_PX))
     while True:
-        alpha, style = typeset(random, words(random), size_px)
+        alpha, style = typeset(random, hand, size_px)
         alpha = turned(random, alpha, way)
         if alpha.shape[0] >= image.shape[0] or alpha.shape[1] >= image.shape[1]:
             size_px = max(size_px - 2, SIZES_PX[0])

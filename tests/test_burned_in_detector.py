@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from bench.burned_in import alarm, trials
-from imaging.deidentify.burned_in.detector import LARGE, TILE, find_text, is_read, screened
+from imaging.deidentify.burned_in.detector import LARGE, find_text, is_read
 from imaging.deidentify.burned_in.pictures import as_grey, embossed, leveled
+from imaging.deidentify.burned_in.places import TILE, screened
 
 OVERLAYS, SLICES = 60, 40
 
@@ -81,11 +82,12 @@ def watch(event, arguments):
         touched.append(event)
 import numpy as np
 from imaging.deidentify.burned_in import detector
+from imaging.deidentify.burned_in.places import Place
 from imaging.sandbox.worker import limit_size, size_bytes
 sys.addaudithook(watch)
 limit_size(size_bytes() + (768 << 20))
 frame = np.random.default_rng(0).normal(0, 9, (3000, 2500)).astype(np.float32)
-list(detector.find_text(frame)); next(detector.look(frame[:512, :512], 100, 100), None)
+list(detector.find_text(frame)); next(detector.look(frame[:512, :512], Place(100, 100, None)), None)
 detector.is_read(np.zeros((20, 90), np.uint8))
 sys.exit(", ".join(touched) or 0)
 """

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from imaging.deidentify.burned_in.detector import Region
+from imaging.deidentify.burned_in.places import Region
 from imaging.dicom.opened import Opened
 from imaging.dicom.parse import reading
 from imaging.dicom.pixels import Layout, stored_frame

@@ -10,8 +10,9 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from imaging.deidentify.burned_in.blank import blank, blanked
-from imaging.deidentify.burned_in.detector import Region, find_text
+from imaging.deidentify.burned_in.detector import find_text
 from imaging.deidentify.burned_in.faces import check_face
+from imaging.deidentify.burned_in.places import Region
 from imaging.deidentify.burned_in.told import told
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.elements import Buffer

@@ -1,50 +1,29 @@
-"""Owns the search for text in one frame: a screen over all of it, a closer look where the screen is suspicious.
+"""Owns the search for text in one frame: a closer look at each place where networks of ours suspect some.
 
-The screen costs a few milliseconds and lets most frames pass. A look lets rapidocr's network find lines of text in
-a part of the frame, and another read them: what reads as two characters or more is text, whatever it says.
+Most frames have no such place. A look lets rapidocr's network find lines of text in a part of the frame, and another
+read them: what reads as two characters or more is text, whatever it says.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.deidentify.burned_in.networks import read_line, screen_scores, text_map
-from imaging.deidentify.burned_in.pictures import as_grey, embossed, leveled
+from imaging.deidentify.burned_in.networks import read_line, text_map
+from imaging.deidentify.burned_in.pictures import as_grey, embossed
+from imaging.deidentify.burned_in.places import OVERLAP, Place, Region, places
 
-CELL = 8
-"""Pixels along a side of what one score of the screen stands for."""
-SUSPICIOUS = -1.25
-UNUSUAL = -2.0
-"""The least score of a cell that is looked at, and that of a thorough search; see `python -m bench.burned_in`."""
-TILE, OVERLAP = 1024, 64
-"""Large frames are screened in parts, for memory."""
-LEAST = 32
-"""Smaller frames are enlarged at their edge: the screen's network could not be laid over them."""
 LARGE = 768
 """Frames whose shorter side is longer are also seen at half size, where large letters look small."""
 LOOKS = ((128, 2.0, 9), (256, 1.0, 21))
 """Of each look: pixels along its side, how much it is enlarged, and the surroundings that letters stand out from."""
-SEEN = 96
-"""Pixels around the middle of a look in which nothing is looked at again."""
 LIKELY, LINE = 0.3, 0.5
 """The least likelihood of a pixel, and of all pixels of a line; rapidocr's own numbers."""
 HEIGHT_PX, LENGTH_PX = (3, 60), 7
 CHARACTERS = 1.9
 """The least sum of how sure the letters and digits of a line are: one alone is a side marker, or a vessel."""
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A part of a frame, in pixels; `bottom` and `right` lie outside."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
 
 
 def find_text(frame: NDArray[Any], *, thorough: bool = False) -> Iterator[Region]:
@@ -55,8 +34,8 @@ def find_text(frame: NDArray[Any], *, thorough: bool = False) -> Iterator[Region
     """
     grey, factor = as_grey(frame), 1
     while True:
-        for middle in _suspicious(grey, UNUSUAL if thorough else SUSPICIOUS):
-            yield from (scaled(region, factor) for region in look(grey, *middle))
+        for place in places(grey, thorough=thorough):
+            yield from (scaled(region, factor) for region in look(grey, place))
         if thorough:
             yield from (scaled(region, factor) for region in _lines_of_all(grey))
         if min(grey.shape) <= LARGE:
@@ -74,52 +53,19 @@ def scaled(region: Region, factor: int) -> Region:
     return Region(region.top * factor, region.left * factor, region.bottom * factor, region.right * factor)
 
 
-def screened(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the scores of all cells of a grey frame, (rows / 8, columns / 8) rounded up."""
-    picture = _at_least(leveled(grey), LEAST)
-    rows, columns = picture.shape
-    scores = np.full((-(-rows // CELL), -(-columns // CELL)), -np.inf, np.float32)
-    step = TILE - OVERLAP
-    for top in range(0, max(rows - OVERLAP, 1), step):
-        for left in range(0, max(columns - OVERLAP, 1), step):
-            found = screen_scores(picture[top : top + TILE, left : left + TILE])
-            place = np.s_[
-                top // CELL : top // CELL + found.shape[0], left // CELL : left // CELL + found.shape[1]
-            ]
-            scores[place] = np.maximum(scores[place], found)
-    return scores
-
-
-def _at_least(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    below, right = (max(side - length, 0) for length in picture.shape)
-    if not below and not right:
-        return picture
-    return np.asarray(cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE), np.float32)
-
-
-def _suspicious(grey: NDArray[np.float32], least: float) -> Iterator[tuple[int, int]]:
-    """Yield the (row, column) of each place to look at, the most suspicious first."""
-    scores = screened(grey)
-    around = SEEN // CELL // 2
-    while True:
-        row, column = divmod(int(scores.argmax()), scores.shape[1])
-        if scores[row, column] < least:
-            return
-        yield row * CELL, column * CELL
-        scores[
-            max(row - around, 0) : row + around + 1, max(column - around, 0) : column + around + 1
-        ] = -np.inf
-
-
-def look(grey: NDArray[np.float32], row: int, column: int) -> Iterator[Region]:
-    """Yield the lines of text that can be read around a place of a grey frame."""
+def look(grey: NDArray[np.float32], place: Place) -> Iterator[Region]:
+    """Yield the lines of text that can be read around a place of a grey frame, or what is text for sure."""
+    none = True
     for side, enlarged, across in LOOKS:
-        top = max(min(row - side // 2, grey.shape[0] - side), 0)
-        left = max(min(column - side // 2, grey.shape[1] - side), 0)
+        top = max(min(place.row - side // 2, grey.shape[0] - side), 0)
+        left = max(min(place.column - side // 2, grey.shape[1] - side), 0)
         picture = _enlarged(embossed(grey[top : top + side, left : left + side], across), enlarged)
         for box in lines(picture, enlarged):
             if is_read(_cut(picture, box)):
+                none = False
                 yield _region(cv2.boxPoints(box) / enlarged + (left, top), grey.shape)
+    if none and place.sure:
+        yield place.sure
 
 
 def _lines_of_all(grey: NDArray[np.float32]) -> Iterator[Region]:

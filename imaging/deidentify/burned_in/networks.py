@@ -1,4 +1,4 @@
-"""Owns the networks that look for text: a small one of our own that sees every frame, and two of rapidocr's.
+"""Owns the networks that look for text: two small ones of our own, and two of rapidocr's.
 
 All come with the installed packages: nothing is downloaded, and none writes a file. Each is loaded once in a process
 and computes in one thread, for as many workers run as there are cores.
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from imaging.errors import EnvironmentFault
 
-SCREEN = Path(__file__).parent / "screen.onnx"
-"""Made by `python -m bench.screen_training`: 16,000 weights, one score for each cell of 8 x 8 pixels."""
+SCREEN, GLANCE = (Path(__file__).parent / f"{name}.onnx" for name in ("screen", "glance"))
+"""Made by `python -m bench.text_training`: 16,000 and 85,000 weights, one score for each cell of 8 x 8 pixels."""
 DETECTION, RECOGNITION = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"
 """In the wheel of rapidocr; its own code would read configurations and may download models."""
 MULTIPLE = 32
@@ -29,6 +29,12 @@ LINE_HEIGHT, LONGEST_LINE, SHORTEST_LINE = 48, 640, 96
 def screen_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the logits of text, (rows / 8, columns / 8), for a picture (rows, columns) that `leveled` made."""
     (scores,) = _session(SCREEN).run(None, {"x": picture[None, None]})
+    return np.asarray(scores[0, 0], np.float32)
+
+
+def glance_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits of text, (12, 12), for a part (96, 96) of a picture that `leveled` made."""
+    (scores,) = _session(GLANCE).run(None, {"x": picture[None, None]})
     return np.asarray(scores[0, 0], np.float32)
 
 

@@ -23,11 +23,14 @@ def leveled(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Text at the ends of the stored range stays bright without making everything else dark.
     """
-    some = grey[::STEP, ::STEP]
-    low, high = np.percentile(some, (2, 98))
+    some = grey[::STEP, ::STEP].ravel()
+    ranks = [round(share * (some.size - 1)) for share in (0.02, 0.98)]
+    low, high = map(float, np.partition(some, ranks)[ranks])
+    least, greatest, *_ = cv2.minMaxLoc(grey)
     # On a black frame with a few letters the usual values have no range of their own.
-    span = max(float(high - low), float(grey.max() - grey.min()) / 16, 1e-6)
-    picture = (grey - np.float32(low)) * np.float32(1 / span)
+    span = max(high - low, (greatest - least) / 16, 1e-6)
+    picture = grey - np.float32(low)
+    picture *= np.float32(1 / span)
     return np.clip(picture, -1, 2, out=picture)
 
 
