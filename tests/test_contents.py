@@ -162,9 +162,36 @@ def test_a_person_is_nobody_whatever_the_concept() -> None:
 
 
 def test_of_two_names_the_strictest_counts() -> None:
+    both = content("NUM", AGE, MeasuredValueSequence=measured("7", ("a", "UCUM", "a")))
+    assert len(after([both], patient_characteristics=True)) == 1
+    both.ConceptNameCodeSequence.append(code(("C54627", "NCIt", "Experience")))
+    assert after([both], patient_characteristics=True) == []
+
+
+def test_a_text_with_two_names_is_unknown() -> None:
     both = content("TEXT", TRACKING, TextValue="Mr X")
-    both.ConceptNameCodeSequence.append(code(COMMENT))
-    assert after([both]) == []
+    both.ConceptNameCodeSequence.append(code(PRIVATE))
+    assert the_only(after([both])).TextValue == "Anonymized"
+
+
+def test_without_the_option_no_text_stays() -> None:
+    found = the_only(after([content("TEXT", TRACKING, TextValue="lesion 1")], structured=False))
+    assert found.TextValue == "Anonymized"
+
+
+@pytest.mark.parametrize("value_type", ["NUM", "CODE"])
+def test_a_patients_number_goes_as_a_measurement_or_a_code_too(value_type: str) -> None:
+    name = ("121030", "DCM", "Subject ID")
+    values = {
+        "MeasuredValueSequence": measured("4711"),
+        "ConceptCodeSequence": codes(("4711", "SCT", "4711")),
+    }
+    assert after([content(value_type, name, **values)]) == []
+
+
+def test_only_what_coordinates_lie_on_stays_for_their_sake() -> None:
+    comment = content("TEXT", COMMENT, "SELECTED FROM", TextValue="Mr X")
+    assert after([comment], descriptors=False) == []
 
 
 def test_a_retired_snomed_code_is_recognized() -> None:
