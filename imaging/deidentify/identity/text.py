@@ -144,7 +144,9 @@ def _span(text: str, at: list[int], word: _Word) -> Span | None:
 
 
 def _same(neighbour: str, edge: str) -> bool:
-    """Tell whether a word or number goes on beyond its edge; John2 is John."""
+    """Tell whether a word or number goes on beyond its edge; John2 is John, and so is John before a bare accent."""
+    if not fold(neighbour):
+        return False
     return (neighbour.isalpha() and edge.isalpha()) or (neighbour.isdecimal() and edge.isdecimal())
 
 
