@@ -2,6 +2,7 @@
 
 import math
 import os
+import stat
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -38,6 +39,33 @@ def test_a_worker_opens_a_file_whose_name_is_not_utf_8(make: MakePool, tmp_path:
     (answer,) = make().map([Item({"act": "read_paths", "name": path.name}, (path,))])
     assert isinstance(answer, Answer)
     assert [bytes(blob) for blob in answer.blobs] == [b"seen"]
+
+
+def test_what_is_made_of_an_item_goes_into_a_file_for_its_owner_alone(make: MakePool, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"M\xfcller")
+    (answer,) = make().map([Item({"colour": "red"}, (b"one", b"two"), path)])
+    assert answer == Answer({"colour": "red"}, ())
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"onetwo", 0o600)
+
+
+def test_a_file_of_another_try_is_written_anew(make: MakePool, tmp_path: Path) -> None:
+    (tmp_path / "made").write_bytes(b"longer, and only half of it")
+    outcomes(make(), Item({}, (b"whole",), tmp_path / "made"))
+    assert (tmp_path / "made").read_bytes() == b"whole"
+
+
+def test_where_nothing_is_made_there_is_no_file(make: MakePool, tmp_path: Path) -> None:
+    outcomes(
+        make(), Item({"act": "told"}, (), tmp_path / "made"), Item({"act": "refuse"}, (), tmp_path / "made")
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_no_fault_of_the_item(make: MakePool, tmp_path: Path) -> None:
+    with pytest.raises(
+        EnvironmentFault, match=r"^a worker cannot write \(No such file or directory\): make room"
+    ):
+        outcomes(make(), Item({}, (b"one",), tmp_path / "gone" / "made"))
 
 
 def test_a_worker_answers_with_numbers_that_json_does_not_know(make: MakePool) -> None:

@@ -1,6 +1,7 @@
 """The way of listed files through workers: each file gets its own outcome, and order is kept."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from imaging.errors import DataFault
 from imaging.sandbox.pool import Item
@@ -77,6 +78,20 @@ def test_files_are_fetched_when_a_worker_takes_them() -> None:
     source = source_of(a="", b="", c="")
     next(work(source, source.scan(), named))
     assert source.read_names == ["a"]
+
+
+def test_each_item_says_where_what_is_made_of_it_goes() -> None:
+    seen: list[Path | None] = []
+
+    def look(items: Iterable[Item]) -> Iterator[Outcome]:
+        for item in items:
+            seen.append(item.into)
+            yield Answer(None)
+
+    source = source_of(a="", b="too-large", c="")
+    list(work(source, source.scan(), look, lambda file: Path("/drafts") / file.name))
+    list(work(source, source.scan(), look))
+    assert seen == [Path("/drafts/a"), Path("/drafts/c"), None, None]
 
 
 def test_a_fault_of_a_worker_is_the_files_own() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.sandbox.process import Answer, Job, Worker, WorkerLimits
 from imaging.sandbox.wire import BadMessage, Message, pack
+from imaging.sandbox.worker import ITEM_INTO
 
 DEPTH = 4
 """Items that wait at one worker, so that it always has the next one."""
@@ -25,10 +26,21 @@ DETAIL_LENGTH = 300
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What the function is called with: a JSON value, and bytes or the paths of files."""
+    """What the function is called with: a JSON value, and bytes or the paths of files.
+
+    The blobs of the answer come back with it; or the worker writes them to `into`, and they take no way through here.
+    Such a file is whole, though not yet on the disk, once there is an answer; of an item that failed it may be half.
+    """
 
     value: Mapping[str, Any]
     blobs: tuple[bytes | Path, ...] = ()
+    into: Path | None = None
+
+    def message(self) -> Message:
+        """Return what a worker is told."""
+        if self.into is None:
+            return Message("item", dict(self.value), self.blobs)
+        return Message(ITEM_INTO, dict(self.value), (self.into, *self.blobs))
 
 
 class Pool:
@@ -102,7 +114,7 @@ class Pool:
         if item is None:
             return None
         try:
-            packed = pack(Message("item", dict(item.value), item.blobs), self.limits.message_bytes)
+            packed = pack(item.message(), self.limits.message_bytes)
         except DataFault as fault:
             self._jobs.append(Job([], 0, fault))
             return waiting

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +26,8 @@ Function = Callable[
 OUT_OF_MEMORY = 12
 """The exit status of a worker that could not even hold the item it was given."""
 MIB = 1 << 20
+ITEM_INTO = "item into"
+"""The kind of an item whose first blob is the path of a file that the blobs of its answer are written to."""
 
 
 def serve(connection: socket.socket) -> NoReturn:
@@ -74,10 +77,27 @@ def limit_size(limit_bytes: int) -> None:
 
 def _answer(function: Function, setup: Mapping[str, Any], item: Message) -> Message:
     try:
-        value, blobs = function(setup, item.value, item.blobs)  # type: ignore[arg-type]
+        into, given = (item.blobs[0], item.blobs[1:]) if item.kind == ITEM_INTO else (None, item.blobs)
+        value, blobs = function(setup, item.value, given)  # type: ignore[arg-type]
+        if isinstance(into, Path) and blobs:
+            _write(into, blobs)
+            blobs = ()
         return Message("answer", value, blobs)
     except Exception as error:
         return _fault(error)
+
+
+def _write(path: Path, blobs: Sequence[Blob]) -> None:
+    """Write a file that its owner alone can read; whoever asked for it makes it last."""
+    try:
+        with open(path, "wb", opener=partial(os.open, mode=0o600)) as file:
+            for blob in blobs:
+                file.write(blob)
+    except OSError as error:
+        # No file that is read is to blame for it. The message of an OSError quotes a path.
+        raise EnvironmentFault(
+            f"a worker cannot write ({error.strerror}): make room or give write access, and run again"
+        ) from None
 
 
 def _send(connection: socket.socket, answer: Message, limit_bytes: int) -> None:

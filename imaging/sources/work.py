@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 from imaging.errors import DataFault
 from imaging.sandbox.pool import Item
@@ -13,15 +14,23 @@ Run = Callable[[Iterable[Item]], Iterator[Outcome]]
 """What works on items and yields an outcome for each, in their order: a pool's `map`."""
 
 
-def work(source: Source, files: Iterable[SourceFile], run: Run) -> Iterator[tuple[SourceFile, Outcome]]:
-    """Yield what became of each file, in their order; those that cannot even be fetched come last."""
+def work(
+    source: Source,
+    files: Iterable[SourceFile],
+    run: Run,
+    into: Callable[[SourceFile], Path | None] = lambda _: None,
+) -> Iterator[tuple[SourceFile, Outcome]]:
+    """Yield what became of each file, in their order; those that cannot even be fetched come last.
+
+    `into` says where the worker writes what it makes of a file, if not into its answer; see `Item`.
+    """
     refused: list[tuple[SourceFile, DataFault]] = []
     sent: deque[SourceFile] = deque()
 
     def items() -> Iterator[Item]:
         for file in files:
             try:
-                item = as_item(source.fetch(file))
+                item = as_item(source.fetch(file), into(file))
             except DataFault as fault:
                 refused.append((file, fault))
             else:
@@ -33,7 +42,7 @@ def work(source: Source, files: Iterable[SourceFile], run: Run) -> Iterator[tupl
     yield from refused
 
 
-def as_item(parcel: Parcel) -> Item:
+def as_item(parcel: Parcel, into: Path | None = None) -> Item:
     """Return a parcel as what the sandbox takes."""
     value = {"format": parcel.format, "name": parcel.name, "told": [list(pair) for pair in parcel.told]}
-    return Item(value, parcel.contents)
+    return Item(value, parcel.contents, into)
