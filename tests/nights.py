@@ -17,7 +17,10 @@ from imaging.deidentify.folder.ledger import REMOVED, Entry, Instances, latest
 from imaging.store.folder import FolderStore
 
 MADE = Made(key_fingerprint="f" * 16, options={"dates": "shift"}, edition="2026c", profile_sha256="a" * 64)
-STEPS = ((FolderStore, "rename"), (FolderStore, "write"), (FolderStore, "sync"), (Path, "unlink"))
+STEPS = (
+    *((FolderStore, name) for name in ("rename", "write", "settle", "sync")),
+    (Path, "unlink"),
+)
 DIED = 9
 
 
@@ -43,8 +46,8 @@ def night(root: Path) -> None:
         if new:
             with made.drafts() as drafts:
                 for one in new:
-                    place = f".radloop/{drafts.name}/{draft_name(one.source_key)}"
-                    made.store.write(place, one.sha256.encode())
+                    (drafts / "written").write_text(one.sha256)
+                    FolderStore(drafts).settle("written", draft_name(one.source_key))
                 made.commit(drafts, new, Instances(()))
         rows, keys = latest(made.ledger.read()), {one.source_key for one in WANTED}
         gone = [row["source_key"] not in keys and row["reason"] != REMOVED for row in rows.to_pylist()]

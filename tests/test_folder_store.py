@@ -84,6 +84,50 @@ def test_a_draft_is_renamed_only_when_it_is_on_the_disk(
     assert seen == [False, True]
 
 
+def test_a_draft_of_somebody_else_gets_its_name_only_when_it_is_on_the_disk(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def look(number: int) -> None:
+        seen.append((Path(f"/proc/self/fd/{number}").readlink().name, store.exists("a")))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", look)
+    store.path("draft").write_bytes(b"bytes")
+    store.settle("draft", "a")
+    assert (seen, names(store), store.read("a")) == ([("draft", False)], ["a"], b"bytes")
+
+
+def test_a_draft_that_the_disk_does_not_take_gets_no_name(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail(monkeypatch, errno.ENOSPC)
+    store.path("draft").write_bytes(b"bytes")
+    with pytest.raises(EnvironmentFault, match="make room"):
+        store.settle("draft", "a")
+    assert names(store) == ["draft"]
+
+
+def test_every_folder_of_the_names_is_synced_once(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/b/c", "a/b/d", "a/e/f"):
+        store.write(name, b"")
+    seen: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda number: seen.append(Path(f"/proc/self/fd/{number}").readlink()))
+    store.sync(["a/b/c", "a/b/d", "a/e/f", "gone/g"])
+    assert sorted(seen) == [store.root / name for name in (".", "a", "a/b", "a/e")]
+
+
+def test_a_folder_that_cannot_be_synced_is_told(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write("a/b", b"")
+    fail(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        store.sync(["a/b"])
+
+
 def test_a_pointer_that_was_never_set_is_none(store: FolderStore) -> None:
     assert store.pointer("p") is None
 

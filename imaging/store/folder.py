@@ -4,6 +4,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from filelock import FileLock
 from imaging.errors import EnvironmentFault
 
 LOCK_TIMEOUT_S = 60
+SYNCS = 8
+"""Folders that are synced at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class FolderStore:
             finally:
                 Path(draft).unlink(missing_ok=True)
             if sync_folder:
-                _sync_folder(target.parent)
+                _sync(target.parent)
 
     def rename(self, name: str, new: str) -> None:
         """Give an object another name, in place of what had it; `sync` makes it last."""
@@ -60,11 +63,18 @@ class FolderStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path(name).replace(target)
 
+    def settle(self, draft: str, name: str) -> None:
+        """Make a draft that somebody wrote last through a loss of power, and give it its name; `sync` that."""
+        with _disk_faults(self.path(name)):
+            _sync(self.path(draft))
+            self.path(draft).replace(self.path(name))
+
     def sync(self, names: Iterable[str]) -> None:
         """Make the names of objects, and those of all folders above them, last through a loss of power."""
-        for folder in {folder for name in names for folder in Path(name).parents}:
-            if self.path(str(folder)).is_dir():
-                _sync_folder(self.path(str(folder)))
+        folders = {self.path(str(folder)) for name in names for folder in Path(name).parents}
+        # Each waits for the disk, which makes one way of what many ask for at a time.
+        with ThreadPoolExecutor(SYNCS) as syncing:
+            list(syncing.map(_sync, filter(Path.is_dir, folders)))
 
     def pointer(self, name: str) -> str | None:
         """Return what a pointer points at, or None where it was never set."""
@@ -95,9 +105,9 @@ def _disk_faults(target: Path) -> Iterator[None]:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync(path: Path) -> None:
     # A rename is durable only once its folder is on the disk.
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,24 +1,22 @@
 """Owns one chunk of de-identification: source files in, drafts of their twins and rows of the ledger out."""
 
 import re
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_hex
 
 from imaging.deidentify.folder.destination import IMAGES, draft_name
 from imaging.deidentify.folder.ledger import Entry
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import DataFault
 from imaging.preprocess import PreprocessSpec
-from imaging.sandbox.process import Answer
 from imaging.sources.names import format_of
 from imaging.sources.protocol import Parcel, Source, SourceFile
 from imaging.sources.work import Outcome, Run, work
-from imaging.store.folder import FolderStore
+from imaging.store.folder import SYNCS, FolderStore
 
-WRITERS = 4
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 LEVELS = ("patient", "study", "series", "instance")
 LEGAL = {
@@ -51,33 +49,31 @@ class DicomOnly:
 def deidentify_chunk(
     source: Source, files: Sequence[SourceFile], pseudonyms: Pseudonyms, drafts: Path, run: Run
 ) -> tuple[Entry, ...]:
-    """Fetch some files, have `run` de-identify them, and write their twins into the folder of drafts.
+    """Fetch some files, have `run` write their de-identified twins, and make drafts of these that last.
 
-    Few twins are held at a time. Doing it again writes the same drafts.
+    No twin passes through this process. Doing it again makes the same drafts.
     """
-    store, entries, writing = FolderStore(drafts), {}, deque[Future[None]]()
-    # Each write waits for the disk, and meanwhile the sandbox shall not wait for us.
-    with ThreadPoolExecutor(WRITERS) as writers:
-        for file, outcome in work(source, files, run):
-            entry = entries[file.name] = _entry(file, outcome, pseudonyms)
-            if isinstance(outcome, Answer) and entry.output:
-                name, twin = draft_name(entry.source_key), outcome.blobs[0]
-                writing.append(writers.submit(store.write, name, twin, sync_folder=False))
-            if len(writing) > 2 * WRITERS:
-                writing.popleft().result()
-        for write in writing:
-            write.result()
-    store.sync(draft_name(entry.source_key) for entry in entries.values())
+    store, entries, settling = FolderStore(drafts), {}, list[Future[None]]()
+    keys = {file.name: pseudonyms.key("file", file.name) for file in files}
+    # Whoever did this chunk before, and was given up, may still be writing: never to the same file.
+    written = {name: f"{key}.{token_hex(8)}" for name, key in keys.items()}
+    # Each waits for the disk, and meanwhile the sandbox shall not wait for us.
+    with ThreadPoolExecutor(SYNCS) as syncing:
+        for file, outcome in work(source, files, run, lambda file: drafts / written[file.name]):
+            entry = entries[file.name] = _entry(file, keys[file.name], outcome)
+            if entry.output:
+                settling.append(
+                    syncing.submit(store.settle, written[file.name], draft_name(entry.source_key))
+                )
+        for settled in settling:
+            settled.result()
+    store.sync([draft_name("any")])
     # In the order of the source: of two objects in conflict the first one stands.
     return tuple(entries[file.name] for file in files)
 
 
-def _entry(file: SourceFile, outcome: Outcome, pseudonyms: Pseudonyms) -> Entry:
-    entry = Entry(
-        source_key=pseudonyms.key("file", file.name),
-        source_size=file.size_bytes,
-        source_mtime_ns=file.mtime_ns,
-    )
+def _entry(file: SourceFile, key: str, outcome: Outcome) -> Entry:
+    entry = Entry(source_key=key, source_size=file.size_bytes, source_mtime_ns=file.mtime_ns)
     if isinstance(outcome, DataFault):
         return replace(entry, reason=outcome.reason, detail=outcome.detail)
     value = outcome.value

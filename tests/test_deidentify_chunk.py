@@ -1,0 +1,140 @@
+"""One chunk of de-identification: drafts that last, rows that say what became of each file, and nothing in between."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imaging.deidentify.folder.chunk import deidentify_chunk
+from imaging.deidentify.folder.destination import draft_name
+from imaging.deidentify.folder.ledger import Entry
+from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.errors import DataFault, EnvironmentFault
+from imaging.sandbox.pool import Item
+from imaging.sandbox.process import Answer
+from imaging.sources.folder import Folder
+from imaging.sources.work import Outcome, Run
+from tests.twins import twin, write_object
+
+KEY = Pseudonyms(b"k" * 32)
+SETUP = {"secret": KEY.secret.hex()}
+
+
+def sandbox(items: Iterable[Item]) -> Iterator[Outcome]:
+    """Do here what workers of the sandbox do with objects of `tests.twins`."""
+    for item in items:
+        value, blobs = twin(SETUP, item.value, item.blobs)
+        assert item.into is not None
+        if blobs:
+            item.into.write_bytes(b"".join(blobs))
+        yield Answer(value)
+
+
+def failing_at(name: str) -> Run:
+    """Return a sandbox in which a worker dies while it writes the twin of one file."""
+
+    def run(items: Iterable[Item]) -> Iterator[Outcome]:
+        for item in items:
+            if item.value["name"] != name:
+                yield from sandbox([item])
+            else:
+                assert item.into is not None
+                item.into.write_bytes(b"half")
+                yield DataFault("decoder-crashed")
+
+    return run
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    for number in range(3):
+        write_object(tmp_path / "archive", f"{number}", f"P{number}", f"1.2.{number + 1}", body=str(number))
+    write_object(tmp_path / "archive", "3", instance="1.9", body="!truncated")
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def drafts(tmp_path: Path) -> Path:
+    (tmp_path / "drafts").mkdir()
+    return tmp_path / "drafts"
+
+
+def done(archive: Path, drafts: Path, run: Run = sandbox) -> tuple[Entry, ...]:
+    source = Folder(archive)
+    return deidentify_chunk(source, tuple(source.scan()), KEY, drafts, run)
+
+
+def bodies(drafts: Path) -> dict[str, str]:
+    """Return what each draft holds, by its name."""
+    read: Callable[[Path], Any] = lambda path: json.loads(path.read_bytes()[: path.stat().st_size // 2000])  # noqa: E731
+    return {path.name: read(path)["body"] for path in drafts.glob("*.dcm")}
+
+
+def test_each_object_has_a_draft_under_the_key_of_its_source(archive: Path, drafts: Path) -> None:
+    done(archive, drafts)
+    assert bodies(drafts) == {draft_name(KEY.key("file", str(number))): str(number) for number in range(3)}
+
+
+def test_rows_come_in_the_order_of_the_source(archive: Path, drafts: Path) -> None:
+    rows = done(archive, drafts)
+    assert [row.source_key for row in rows] == [KEY.key("file", str(number)) for number in range(4)]
+    assert [row.reason for row in rows] == ["", "", "", "truncated"]
+
+
+def test_a_chunk_leaves_drafts_and_nothing_else(archive: Path, drafts: Path) -> None:
+    done(archive, drafts)
+    assert {path.suffix for path in drafts.iterdir()} == {".dcm"}
+
+
+def test_half_a_twin_is_no_draft(archive: Path, drafts: Path) -> None:
+    rows = done(archive, drafts, failing_at("1"))
+    assert [row.reason for row in rows] == ["", "decoder-crashed", "", "truncated"]
+    assert sorted(bodies(drafts).values()) == ["0", "2"]
+
+
+def test_a_draft_has_its_name_only_when_it_is_on_the_disk(
+    archive: Path, drafts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (synced.add(os.fstat(number).st_ino), fsync(number)))
+    replace = Path.replace
+
+    def look(path: Path, target: Path) -> Path:
+        assert path.stat().st_ino in synced
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", look)
+    done(archive, drafts)
+    assert len(bodies(drafts)) == 3
+    assert drafts.stat().st_ino in synced
+
+
+def test_a_worker_that_was_left_behind_never_writes_into_a_draft(archive: Path, drafts: Path) -> None:
+    """What one try was told to write to is not what the next one writes to."""
+    told: list[Path | None] = []
+
+    def look(items: Iterable[Item]) -> Iterator[Outcome]:
+        for item in items:
+            told.append(item.into)
+            yield from sandbox([item])
+
+    done(archive, drafts, look)
+    done(archive, drafts, look)
+    assert len(set(told)) == 8
+    assert not {path.name for path in told if path} & set(bodies(drafts))
+
+
+def test_a_disk_that_is_full_stops_the_chunk(
+    archive: Path, drafts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EnvironmentFault, match="make room"):
+        done(archive, drafts)
+    assert bodies(drafts) == {}
