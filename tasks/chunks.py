@@ -5,10 +5,11 @@ import logging
 import os
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from imaging.errors import EnvironmentFault, RadloopError
 
 CHUNK_ITEMS = 256
 PIECES = 8
-"""Where there is one chunk it is done in so many pieces, so that progress is seen."""
+"""A chunk is cut into as many where each core has fewer chunks: progress is seen, and all cores end together."""
 AHEAD = 2
 """Chunks begun per core: one that is worked on and one that waits."""
 RETRIES = 3
@@ -24,7 +25,11 @@ RETRIES = 3
 STORE_BYTES = 128 << 20
 """Ray's store of objects holds names and rows alone; its default is a third of the memory."""
 
+OPENED = ExitStack()
+"""What a process of Ray holds open: the sandbox above all."""
+
 T = TypeVar("T")
+R = TypeVar("R")
 Do = Callable[[Sequence[Any]], Any]
 Factory = Callable[[Mapping[str, Any]], AbstractContextManager[Do]]
 """What "package.module:name" names: given the order, it opens what a worker needs and yields what does a chunk."""
@@ -47,11 +52,23 @@ def run_chunks(
     EnvironmentFault: a chunk has lost its worker again and again.
     """
     if len(items) > chunk_items:
-        yield from _on_ray(factory, order, _cut(items, chunk_items))
+        yield from _on_ray(factory, order, items, chunk_items)
     elif items:
         with _open(factory, {**order, "cores": cores()}) as do:
-            for chunk in _cut(items, max(1, chunk_items // PIECES)):
+            for chunk in _cut(items, chunk_items, 1):
                 yield chunk, do(chunk)
+
+
+def one_behind(do: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield what `do` makes of each item, one at a time in their order, while the next item is on its way."""
+    with ThreadPoolExecutor(1) as thread:
+        begun: Future[R] | None = None
+        for item in items:
+            if begun:
+                yield begun.result()
+            begun = thread.submit(do, item)
+        if begun:
+            yield begun.result()
 
 
 def cores() -> int:
@@ -59,24 +76,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _cut(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def _cut(items: Sequence[T], chunk_items: int, workers: int) -> Iterator[Sequence[T]]:
+    least = max(1, chunk_items // PIECES)
+    size = min(chunk_items, max(least, len(items) // (PIECES * workers)))
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _on_ray(
-    factory: str, order: Mapping[str, Any], chunks: Iterator[Sequence[T]]
+    factory: str, order: Mapping[str, Any], items: Sequence[T], chunk_items: int
 ) -> Iterator[tuple[Sequence[T], Any]]:
     import ray
 
     text = json.dumps({**order, "cores": 1})
     with _ray():
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_do_chunk)
-        room = AHEAD * int(ray.cluster_resources().get("CPU", 1))
+        workers = int(ray.cluster_resources().get("CPU", 1))
         begun: deque[tuple[Sequence[T], Any]] = deque()
         try:
-            for chunk in chunks:
+            for chunk in _cut(items, chunk_items, workers):
                 begun.append((chunk, remote.remote(factory, text, chunk)))
-                if len(begun) >= room:
+                if len(begun) >= AHEAD * workers:
                     yield _result(*begun.popleft())
             while begun:
                 yield _result(*begun.popleft())
@@ -113,10 +132,11 @@ def _do_chunk(factory: str, order: str, chunk: Sequence[Any]) -> Any:
         return Failure(EnvironmentFault(f"a worker failed: {place}; run again, and if it stays tell us"))
 
 
-@cache
+@lru_cache(maxsize=1)
 def _worker(factory: str, order: str) -> Do:
-    """Open what a worker needs, once in its life; it ends with the process."""
-    return ExitStack().enter_context(_open(factory, json.loads(order)))
+    """Open what a worker needs, once for all chunks of an order; it ends with the next order, or with the process."""
+    OPENED.close()
+    return OPENED.enter_context(_open(factory, json.loads(order)))
 
 
 def _open(factory: str, order: Mapping[str, Any]) -> AbstractContextManager[Do]:

@@ -29,7 +29,7 @@ from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.sources.open import open_source
 from imaging.sources.protocol import Source
-from tasks.chunks import run_chunks
+from tasks.chunks import one_behind, run_chunks
 from tasks.deidentify_request import DeidentifyRequest
 from tasks.deidentify_worker import FACTORY
 from tasks.retry import INPUT_OUTPUT
@@ -193,9 +193,10 @@ def _read(work: Plan, order: Mapping[str, Any], destination: Destination, say: C
     total, done, started = len(work.to_read), 0, time.monotonic()
     instances = Instances(pairs(work.standing))
     with destination.drafts() as drafts:
-        for files, entries in run_chunks(FACTORY, {**order, "drafts": str(drafts)}, work.to_read):
-            destination.commit(drafts, entries, instances)
-            done += len(files)
+        chunks = run_chunks(FACTORY, {**order, "drafts": str(drafts)}, work.to_read)
+        # A commit waits for the disk, and meanwhile the workers shall not wait for it.
+        for decided in one_behind(lambda chunk: destination.commit(drafts, chunk[1], instances), chunks):
+            done += len(decided)
             rate = done / (time.monotonic() - started)
             say(f"{done}/{total} files, {rate:.0f} files/s, {(total - done) / rate:.0f} s left")
 

@@ -1,5 +1,6 @@
 """Chunks go through workers and come back in order, here or on Ray, and a lost worker costs its chunk alone."""
 
+import json
 import os
 import signal
 import threading
@@ -13,10 +14,11 @@ import psutil
 import pytest
 
 from imaging.errors import EnvironmentFault, UserFault
-from tasks.chunks import CHUNK_ITEMS, cores, run_chunks
+from tasks.chunks import CHUNK_ITEMS, OPENED, _cut, _do_chunk, _worker, cores, one_behind, run_chunks
 
 DOUBLE = "tests.test_chunks:doubling"
 FAILING = "tests.test_chunks:failing"
+STAYING = "tests.test_chunks:staying"
 
 
 @contextmanager
@@ -42,6 +44,15 @@ def failing(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[int]], Any]
         raise {"user": UserFault("no such place"), "bug": ValueError("MUSTERMANN^ERIKA")}[order["how"]]
 
     yield do
+
+
+@contextmanager
+def staying(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[int]], Any]]:
+    """Leave a note as long as it is open; what it does is to tell of all such notes."""
+    note = Path(order["folder"]) / f"{order['number']}-{time.monotonic_ns()}"
+    note.touch()
+    yield lambda _: [path.name for path in note.parent.iterdir()]
+    note.unlink()
 
 
 @pytest.fixture
@@ -79,6 +90,71 @@ def test_few_items_are_told_piece_by_piece(order: dict[str, Any]) -> None:
 def test_an_error_here_is_what_was_raised(order: dict[str, Any]) -> None:
     with pytest.raises(UserFault, match="no such place"):
         list(run_chunks(FAILING, {"how": "user"}, [1]))
+
+
+def test_a_chunk_is_cut_where_cores_would_wait_for_each_other() -> None:
+    sizes = {
+        (items, workers): [len(chunk) for chunk in _cut(range(items), CHUNK_ITEMS, workers)]
+        for items, workers in ((600, 2), (8192, 2), (300, 64))
+    }
+    assert sizes == {(600, 2): [37] * 16 + [8], (8192, 2): [256] * 32, (300, 64): [32] * 9 + [12]}
+
+
+def test_one_behind_keeps_the_order_and_does_one_at_a_time() -> None:
+    busy: list[int] = []
+
+    def double(item: int) -> tuple[int, int]:
+        busy.append(item)
+        time.sleep(0.005)
+        at_once = len(busy)
+        busy.remove(item)
+        return 2 * item, at_once
+
+    assert list(one_behind(double, range(10))) == [(2 * item, 1) for item in range(10)]
+
+
+def test_one_behind_works_while_the_next_item_is_on_its_way() -> None:
+    begun = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        assert begun.wait(10), "nothing was done with the first item"
+        yield 2
+
+    assert list(one_behind(lambda item: begun.set() or item, items())) == [1, 2]
+
+
+def test_one_behind_has_done_what_came_before_an_error() -> None:
+    done: list[int] = []
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise UserFault("no such place")
+
+    with pytest.raises(UserFault, match="no such place"):
+        list(one_behind(done.append, items()))
+    assert done == [1]
+
+
+def test_an_error_one_behind_stops_the_rest() -> None:
+    taken: list[int] = []
+
+    def fail(item: int) -> None:
+        raise UserFault("no room")
+
+    with pytest.raises(UserFault, match="no room"):
+        list(one_behind(fail, (taken.append(item) or item for item in range(9))))
+    assert taken == [0, 1]
+
+
+def test_a_process_holds_open_what_its_order_needs_and_that_alone(order: dict[str, Any]) -> None:
+    first, second = (json.dumps({**order, "number": number}) for number in range(2))
+    try:
+        (one,), (same,), (other,) = (_do_chunk(STAYING, text, [1]) for text in (first, first, second))
+        assert (one == same, one[0], other[0]) == (True, "0", "1")
+    finally:
+        _worker.cache_clear()
+        OPENED.close()
 
 
 @pytest.mark.slow
@@ -135,7 +211,8 @@ class TestOnRay:
         killer.join()
         begun = [first for first, _ in notes(order)]
         assert found == ([*range(60)], [*range(0, 120, 2)])
-        assert 6 < len(begun) <= 8
+        chunks = len({first for first, _ in notes(order)})
+        assert chunks < len(begun) <= chunks + 2
         assert not psutil.pid_exists(victims[0])
 
     def test_a_chunk_that_kills_every_worker_is_an_environment_fault(self, order: dict[str, Any]) -> None:
