@@ -291,9 +291,8 @@ def test_where_nothing_stays_there_is_no_empty_sequence() -> None:
 
 
 def test_words_in_other_attributes_of_an_item_are_replaced() -> None:
-    made = content(
-        "NUM", LENGTH, MeasuredValueSequence=measured("1"), UnformattedTextValue="Mr X", TextValue="Mr X"
-    )
+    told = {"UnformattedTextValue": "Mr X", "TextValue": "Mr X"}
+    made = content("NUM", TRACKING, MeasuredValueSequence=measured("1"), **told)
     assert "Mr X" not in str(the_only(after([made])))
 
 
@@ -308,13 +307,14 @@ def test_cells_of_a_table_keep_their_numbers_and_no_words() -> None:
     assert "Mr X" not in str(the_only(after([table])))
 
 
+@pytest.mark.parametrize("vr", [b"UN", b"OB"])
 @pytest.mark.parametrize("broken", [b"\xfe\xff\x00\xe0\xff\xff\xff\x0fxx", b"Mr X had a name "])
-def test_an_item_whose_name_cannot_be_read_keeps_no_words(broken: bytes) -> None:
+def test_an_item_whose_name_cannot_be_read_keeps_no_words(broken: bytes, vr: bytes) -> None:
     data = file_bytes(
         slice_of(AcquisitionContextSequence=Sequence([content("TEXT", None, TextValue="Mr X")]))
     )
     at = data.index(b"\x40\x00\x60\xa1")
-    name = b"\x40\x00\x43\xa0UN\0\0" + len(broken).to_bytes(4, "little") + broken
+    name = b"\x40\x00\x43\xa0" + vr + b"\0\0" + len(broken).to_bytes(4, "little") + broken
     made = bytearray(data[:at] + name + data[at:])
     for mark in (b"\x40\x00\x55\x05SQ\0\0", b"\xfe\xff\x00\xe0"):
         held = made.index(mark) + len(mark)

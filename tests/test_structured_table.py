@@ -94,6 +94,10 @@ def test_another_value_type_does_not_free_an_item(code: str, value_type: str, ac
     assert act(code, value_type) == action
 
 
+def test_a_container_is_not_removed_for_what_a_reference_of_its_name_is() -> None:
+    assert (act("113701", "COMPOSITE"), act("113701", "CONTAINER")) == ("X", None)
+
+
 def test_what_is_kept_of_one_value_type_goes_as_another() -> None:
     chosen = {"patient_characteristics": True}
     assert (act("121033", "NUM", **chosen), act("121033", "TEXT", **chosen)) == ("K", "X")

@@ -14,7 +14,7 @@ from pydicom.tag import BaseTag
 from imaging.deidentify.objects.case import CODE_SCHEME, CODE_VALUES, Case, Place
 from imaging.deidentify.objects.dummies import dummy
 from imaging.deidentify.objects.raw import Element, make_raw, raw_bytes
-from imaging.deidentify.objects.rules import TEXT, Rule
+from imaging.deidentify.objects.rules import Rule
 from imaging.deidentify.objects.values import treated
 from imaging.deidentify.table.profile import Action
 from imaging.deidentify.table.structured import WITHOUT_WORDS, Concept, concept, load_content
@@ -102,7 +102,7 @@ def _names(place: Place, item: Dataset) -> list[Concept]:
 def _stays(case: Case, place: Place, item: Dataset) -> bool:
     if not is_content(item):
         return True
-    content = _content(case, place.reading(item), item)
+    content = _content(case, place, item)
     if content.action == "X":
         # Coordinates are none without what they lie on; its identifiers are replaced as everywhere.
         return place.text(item, RELATIONSHIP) == "SELECTED FROM" and content.value_type in WITHOUT_WORDS
@@ -114,7 +114,7 @@ def _put_back(
     case: Case, place: Place, item: Dataset, tag: int, rule: Rule, found: dict[BaseTag, Element]
 ) -> None:
     element = item.get_item(tag)
-    if tag not in found or element is None or element.VR not in {None, "UN", "UI", *TEXT}:
+    if tag not in found or element is None:
         return
     raw, vr = raw_bytes(element, place.terms, little=case.little), rule.vrs[0]
     value = treated(case, place, tag, vr, rule, raw)
