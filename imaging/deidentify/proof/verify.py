@@ -6,6 +6,7 @@ it; what is in the folder beside the outputs, its ledger too, for what identifie
 
 import hashlib
 import json
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,14 +15,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from imaging.deidentify.folder.ledger import latest, read_rows
 from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.proof.originals import FUNCTION, Hit
 from imaging.deidentify.proof.outside import Pile
 from imaging.deidentify.proof.patterns import ENCODINGS
+from imaging.deidentify.proof.register import Register
 from imaging.deidentify.proof.signed import Verification, outputs_digest, sign
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.deidentify.table.profile import load_profile
@@ -37,8 +36,6 @@ OBJECTS_AT_A_TIME = 16
 BYTES_AT_A_TIME = 32 << 20
 
 Batch = tuple["Pair", ...]
-Ledger = Mapping[str, tuple[str, str]]
-"""Output and digest of each source file that has one, by its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +48,12 @@ class Pair:
 
 @dataclass(slots=True)
 class Tally:
-    """What is known so far; `unproven` says why nothing is known of an output."""
+    """What is known so far, beside the register."""
 
     originals: int = 0
+    outputs: int = 0
     searched: Counter[str] = field(default_factory=Counter)
     hits: dict[Hit, None] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    unproven: dict[str, str] = field(default_factory=dict)
 
 
 def verify(
@@ -76,39 +72,40 @@ def verify(
     began = time.monotonic()
     record = _record(destination, pseudonyms)
     options = DeidentifyOptions.model_validate(record.get("options", {}))
-    ledger = _ledger(destination)
-    others = _others(destination, frozenset(output for output, _ in ledger.values()))
+    register = Register(sorted((destination / PARTS).glob("*.parquet")))
+    others = sorted(_others(destination, register))
     tally, outside = Tally(), Pile(others)
     setup = {"options": options.model_dump_json(), "secret": pseudonyms.secret.hex()}
     with Pool(FUNCTION, setup, workers) as pool:
         failed: list[Pair] = []
-        for batch, outcome in _answers(pool, destination, _batches(source, destination, ledger, pseudonyms)):
+        for batch, outcome in _answers(
+            pool, destination, _batches(source, destination, register, pseudonyms)
+        ):
             if isinstance(outcome, DataFault):
                 # One of them ended the worker: each by itself, then.
                 failed += batch
             else:
-                _count(tally, batch, outcome, outside)
-                told(len(tally.digests))
+                _count(tally, register, batch, outcome, outside)
+                told(tally.outputs)
         for batch, outcome in _answers(pool, destination, ((pair,) for pair in failed)):
-            _count(tally, batch, outcome, outside)
+            _count(tally, register, batch, outcome, outside)
     outside.flush()
     tally.hits |= outside.hits
-    _compare(tally, ledger)
     profile = load_profile()
     return sign(
         Verification(
-            outputs=len(tally.digests) + len(others),
+            outputs=register.searched() + len(others),
             originals=tally.originals,
             searched=dict(sorted(tally.searched.items())),
             encodings=(*ENCODINGS, "character sets of the object"),
             hits=tuple(tally.hits),
-            unproven=tuple(f"{output}: {why}" for output, why in sorted(tally.unproven.items())),
+            unproven=tuple(f"{output}: {why}" for output, why in register.unproven()),
             seconds=time.monotonic() - began,
             edition=str(record.get("edition", profile.edition)),
             profile_sha256=str(record.get("profile_sha256", profile.sha256)),
             key_fingerprint=pseudonyms.fingerprint,
             options=options.model_dump_json(),
-            outputs_sha256=outputs_digest([*tally.digests.values(), *(_digest(path) for path, _ in others)]),
+            outputs_sha256=outputs_digest(register.digests(_digest(path) for path, _ in others)),
         ),
         pseudonyms,
     )
@@ -128,20 +125,14 @@ def _record(destination: Path, pseudonyms: Pseudonyms) -> Mapping[str, Any]:
     return record
 
 
-def _ledger(destination: Path) -> Ledger:
-    parts = sorted((destination / PARTS).glob("*.parquet"))
-    if not parts:
-        return {}
-    rows = latest(pa.concat_tables([read_rows(part) for part in parts]))
-    columns = [rows[name].to_pylist() for name in ("source_key", "output", "sha256")]
-    return {key: (output, digest) for key, output, digest in zip(*columns, strict=True) if output}
-
-
-def _others(destination: Path, outputs: frozenset[str]) -> list[tuple[Path, str]]:
-    """Return what lies beside the outputs, with its names."""
-    files = (path for path in sorted(destination.rglob("*")) if path.is_file())
-    named = ((path, path.relative_to(destination).as_posix()) for path in files)
-    return [(path, name) for path, name in named if name not in outputs]
+def _others(destination: Path, register: Register) -> Iterator[tuple[Path, str]]:
+    """Yield what lies beside the outputs, with its names."""
+    # A folder at a time, where Path.rglob remembers all of them.
+    for folder, _, names in os.walk(destination):
+        for path in (Path(folder, name) for name in names):
+            name = path.relative_to(destination).as_posix()
+            if path.is_file() and not register.has(name):
+                yield path, name
 
 
 def _digest(path: Path) -> str:
@@ -149,7 +140,9 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _batches(source: Source, destination: Path, ledger: Ledger, pseudonyms: Pseudonyms) -> Iterator[Batch]:
+def _batches(
+    source: Source, destination: Path, register: Register, pseudonyms: Pseudonyms
+) -> Iterator[Batch]:
     """Fetch the originals of a source, some at a time; what cannot be fetched shows as an output unproven."""
     batch: list[Pair] = []
     size = 0
@@ -158,7 +151,7 @@ def _batches(source: Source, destination: Path, ledger: Ledger, pseudonyms: Pseu
             parcel = source.fetch(file)
         except DataFault:
             continue
-        output, _ = ledger.get(pseudonyms.key("file", file.name), ("", ""))
+        output = register.output_of(pseudonyms.key("file", file.name))
         if parcel.format != "dicom":
             continue
         there = output if (destination / output).is_file() else ""
@@ -186,26 +179,17 @@ def _answers(pool: Pool, destination: Path, batches: Iterable[Batch]) -> Iterato
         yield sent.popleft(), outcome
 
 
-def _count(tally: Tally, batch: Batch, outcome: Outcome, outside: Pile) -> None:
+def _count(tally: Tally, register: Register, batch: Batch, outcome: Outcome, outside: Pile) -> None:
     if isinstance(outcome, DataFault):
-        tally.unproven |= {one.output: outcome.reason for one in batch if one.output}
+        for one in batch:
+            register.doubt(one.output, outcome.reason)
         return
     value = outcome.value
     tally.originals += len(batch) - len(value["faults"])
     tally.searched.update(kind for kind, _, _ in value["sought"])
     tally.hits |= {Hit(**hit): None for hit in value["hits"]}
-    tally.digests |= dict(value["digests"])
+    tally.outputs += len(value["digests"])
+    register.note(value["digests"])
     for number, reason in value["faults"].items():
-        if output := batch[int(number)].output:
-            tally.unproven[output] = reason
+        register.doubt(batch[int(number)].output, reason)
     outside.seek(Identifier(kind, text, tag) for kind, text, tag in value["sought"])
-
-
-def _compare(tally: Tally, ledger: Ledger) -> None:
-    """Note what the ledger names and nobody has searched, and what is no longer what was written."""
-    for output, digest in ledger.values():
-        found = tally.digests.get(output)
-        if found is None:
-            tally.unproven.setdefault(output, "it or its original is gone")
-        elif found != digest:
-            tally.unproven[output] = "its bytes are not those that were written"
