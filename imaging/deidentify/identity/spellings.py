@@ -156,6 +156,6 @@ def _joined(family: str, given: str) -> Iterator[str]:
 
 def _dates(day: date, forms: tuple[str, ...]) -> Iterator[str]:
     numbers = {"y": f"{day.year:04}", "m": day.month, "d": day.day, "s": f"{day.year % 100:02}"}
+    named = [{**numbers, "n": name} for name in MONTHS[day.month - 1]]
     for form in forms:
-        names = MONTHS[day.month - 1] if "{n}" in form else ("",)
-        yield from (form.format(**numbers, n=name) for name in names)
+        yield from (form.format_map(one) for one in (named if "{n}" in form else named[:1]))

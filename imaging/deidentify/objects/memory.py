@@ -85,7 +85,7 @@ class Memory:
             return
         self._make_room(len(piece.whole) + 2 * len(made.written) + len(made.searched))
         if patient is None:
-            self._known[piece.whole] = known._replace(made=made)
+            self._known[piece.whole] = Known(known.identifiers, made)
         else:
             self._personal[patient, piece.whole] = made
 
@@ -100,7 +100,8 @@ class Memory:
     def _learned(self, piece: Piece) -> Known:
         gone = self._rule_of(piece.tag).how == "remove"
         known = Known(self._told(piece), GONE if gone else None)
-        if len(piece.whole) <= PIECE_BYTES:
+        # What neither tells nor becomes anything yet is soon learned again.
+        if any(known) and len(piece.whole) <= PIECE_BYTES:
             self._make_room(len(piece.whole))
             self._known[piece.whole] = known
         return known
