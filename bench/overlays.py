@@ -27,9 +27,12 @@ class Hand:
 
 SEEN = Hand(
     outlines=(
-        *(f"DejaVu{kind}.ttf" for kind in ("Sans", "Sans-Bold", "SansMono", "Serif")),
-        *("STIXGeneral.ttf", "cmr10.ttf"),
+        *(f"DejaVu{kind}.ttf" for kind in ("Sans", "Sans-Bold", "Sans-Oblique", "SansMono", "SansMono-Bold")),
+        *(f"DejaVu{kind}.ttf" for kind in ("Serif", "Serif-Bold", "Serif-Italic")),
+        *(f"STIXGeneral{kind}.ttf" for kind in ("", "Bol", "Italic")),
+        *("cmr10.ttf", "cmb10.ttf", "cmti10.ttf"),
         *(f"liberation/Liberation{kind}-Regular.ttf" for kind in ("Mono", "Sans", "SansNarrow", "Serif")),
+        *(f"liberation/Liberation{kind}-Bold.ttf" for kind in ("Mono", "Sans", "Serif")),
     ),
     strokes=(cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_COMPLEX_SMALL),
     names=(
