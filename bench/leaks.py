@@ -39,7 +39,7 @@ def ours_swiftly(data: bytes) -> bytes:
     for _ in range(2):
         swift = begin_swiftly(data, BASIC, SWIFT_KEY)
         twin = swift.twin() if swift else None
-    return twin[0] if twin else write_object(scrub(parse(data), BASIC, SWIFT_KEY))
+    return b"".join(twin[0]) if twin else write_object(scrub(parse(data), BASIC, SWIFT_KEY))
 
 
 def dicom_anonymizer(data: bytes) -> bytes:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from imaging.deidentify import parcel
+from imaging.dicom.elements import Buffer
 
 FUNCTION = "bench.without_pixels:without_pixels"
 
 
 def without_pixels(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
-) -> tuple[Any, Sequence[bytes]]:
+) -> tuple[Any, Sequence[Buffer]]:
     """Do what the sandbox's function does, but for the search for text."""
     kept = parcel.check_pixels
     parcel.check_pixels = lambda dataset, data, options: dataset

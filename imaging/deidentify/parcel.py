@@ -37,12 +37,12 @@ IDENTIFIERS = {
 
 def deidentify_parcel(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
-) -> tuple[Any, Sequence[bytes]]:
+) -> tuple[Any, Sequence[Buffer]]:
     """De-identify one parcel; a `Function` of the sandbox.
 
     `setup` has `options` (JSON) and `secret` (hex), `value` and `blobs` are those of `draft_parcel`. The answer has
     `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.otherwise`), `sha256`
-    and `findings` beside one blob, the new file; or `fault`, a reason and a detail.
+    and `findings` beside the parts of the new file, good until the next call; or `fault`, a reason and a detail.
     """
     try:
         if value["format"] != "dicom":
@@ -53,12 +53,14 @@ def deidentify_parcel(
         swift = begin_swiftly(data, options, pseudonyms)
         dataset = swift.dataset if swift else parse(data)
         variant = _variant(dataset, pseudonyms)
-        written, told = deidentified(dataset, swift, data, options, pseudonyms)
+        parts, told = deidentified(dataset, swift, data, options, pseudonyms)
     except DataFault as fault:
         return {"fault": [fault.reason, fault.detail]}, ()
     new = {name: told[keyword] for name, keyword in IDENTIFIERS.items()}
-    digest = hashlib.sha256(written).hexdigest()
-    return new | {"patient_variant": variant, "sha256": digest, "findings": []}, [written]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return new | {"patient_variant": variant, "sha256": digest.hexdigest(), "findings": []}, parts
 
 
 def _variant(dataset: Dataset, pseudonyms: Pseudonyms) -> str:
@@ -71,15 +73,18 @@ def _variant(dataset: Dataset, pseudonyms: Pseudonyms) -> str:
 
 def deidentified(
     dataset: Dataset, swift: Swift | None, data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudonyms
-) -> tuple[bytes, Mapping[str, str]]:
-    """Return a file as it may leave the house and its identifiers by keyword; raise DataFault where it must not."""
+) -> tuple[Sequence[Buffer], Mapping[str, str]]:
+    """Return a file as it may leave the house, in parts, and its identifiers by keyword.
+
+    Raises DataFault where it must not leave.
+    """
     # Cheaper than to look at pixels of what does not pass anyway.
     check_class(dataset, options)
     looked_at = check_pixels(dataset, data, options)
     if swift is not None and (found := swift.twin()) is not None:
         return found
     made = scrub(looked_at, options, pseudonyms)
-    return write_object(made), {keyword: str(made[keyword].value) for keyword in IDENTIFIERS.values()}
+    return [write_object(made)], {keyword: str(made[keyword].value) for keyword in IDENTIFIERS.values()}
 
 
 @cache

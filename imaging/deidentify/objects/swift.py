@@ -79,16 +79,17 @@ class Swift:
     elements: Elements
     dataset: Dataset
 
-    def twin(self) -> tuple[bytes, dict[str, str]] | None:
+    def twin(self) -> tuple[tuple[Buffer, ...], dict[str, str]] | None:
         """Return the bytes that `write_object` makes of what `scrub` returns, and the new identifiers by keyword.
 
-        None where `scrub` must decide, by the same data set.
+        In parts: pixels that stay as they are lie where the file was read. None where `scrub` must decide, by the same
+        data set.
         """
         with suppress(Exception):  # `scrub` says what is wrong
             return self._twin()
         return None
 
-    def _twin(self) -> tuple[bytes, dict[str, str]]:
+    def _twin(self) -> tuple[tuple[Buffer, ...], dict[str, str]]:
         check_class(self.dataset, self.options)
         nobody = Nobody()
         case, place = begin(self.dataset, self.options, self.pseudonyms, nobody)
@@ -97,8 +98,10 @@ class Swift:
         told = {name: _told(made, tag) for name, tag in IDENTIFIERS.items()}
         case.traces.beyond_ascii = any(one.beyond_ascii for one in made.values())
         parts = {tag: one.written for tag, one in made.items()} | self._own(case, place)
-        body = [*(part for _, part in sorted(parts.items())), *self._pixels(case, made)]
-        return in_file(str(self.split.syntax), made[SOP_CLASS].value, made[SOP_INSTANCE].value, body), told
+        begun, *pixels = self._pixels(case, made)
+        body = [*(part for _, part in sorted(parts.items())), begun]
+        head = in_file(str(self.split.syntax), made[SOP_CLASS].value, made[SOP_INSTANCE].value, body)
+        return (head, *pixels), told
 
     def _check_untouched(self, place: Place) -> None:
         """Raise Doubt where somebody looked at an element, and pydicom would write it otherwise than it was."""
@@ -160,7 +163,7 @@ class Swift:
 
     def _pixels(self, case: Case, made: dict[int, Made]) -> tuple[Buffer, ...]:
         if self.split.pixels is None:
-            return ()
+            return (b"",)
         vr, value = self.split.pixels
         layout = layout_by(lambda tag: made[tag].value if tag in made else b"", little=True)
         clean = clean_native(value, layout, floating=False, little=True)
