@@ -17,7 +17,7 @@ from imaging.deidentify.burned_in.places import OVERLAP, Place, Region, places
 
 LARGE = 768
 """Frames whose shorter side is longer are also seen at half size, where large letters look small."""
-LOOKS = ((128, 2.0, 9), (256, 1.0, 21))
+LOOKS = ((96, 2.0, 9), (192, 1.0, 21))
 """Of each look: pixels along its side, how much it is enlarged, and the surroundings that letters stand out from."""
 LIKELY, LINE = 0.3, 0.5
 """The least likelihood of a pixel, and of all pixels of a line; rapidocr's own numbers."""

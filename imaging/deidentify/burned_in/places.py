@@ -16,9 +16,11 @@ from imaging.deidentify.burned_in.pictures import leveled
 
 CELL = 8
 """Pixels along a side of what one score stands for."""
-SUSPICIOUS, UNCLEAR, SURE = -1.5, -0.5, 3.0
+SUSPICIOUS, UNCLEAR, SURE = -2.5, 0.75, 1.75
 """The least score of the screen that is glanced at; of the glance, what is looked at, and what is text whether it can
 be read or not. Set on the patients and the fonts that the networks were trained on."""
+CLEAR = 0.0
+"""What scores less at first sight is not glanced at from the other three sides."""
 TILE, OVERLAP = 1024, 64
 """Large frames are screened in parts, for memory."""
 SIDE = 96
@@ -50,9 +52,12 @@ def places(grey: NDArray[np.float32], *, thorough: bool = False) -> Iterator[Pla
     for row, column in suspected(screened(picture), SUSPICIOUS):
         top = max(min(row - SIDE // 2, picture.shape[0] - SIDE), 0)
         left = max(min(column - SIDE // 2, picture.shape[1] - SIDE), 0)
-        scores = glance_scores(picture[top : top + SIDE, left : left + SIDE])
-        if thorough or scores.max() >= UNCLEAR:
-            yield Place(row, column, _sure(scores, top, left, grey.shape))
+        part = picture[top : top + SIDE, left : left + SIDE]
+        scores = glance_scores(part)
+        score = _from_all_sides(part, float(scores.max()))
+        if thorough or score >= UNCLEAR:
+            sure = _region(scores, top, left, grey.shape) if score >= SURE else None
+            yield Place(row, column, sure)
 
 
 def screened(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -82,10 +87,17 @@ def suspected(scores: NDArray[np.float32], least: float) -> Iterator[tuple[int, 
         scores[rows, max(column - around, 0) : column + around + 1] = -np.inf
 
 
-def _sure(scores: NDArray[np.float32], top: int, left: int, shape: tuple[int, ...]) -> Region | None:
-    if scores.max() < SURE:
-        return None
-    rows, columns = np.nonzero(scores >= 0)
+def _from_all_sides(part: NDArray[np.float32], first: float) -> float:
+    """Return the mean score of the four ways to turn a part: text stays text, other things seldom look it."""
+    if first < CLEAR:
+        return first
+    turned = [np.ascontiguousarray(np.rot90(part, turn)) for turn in (1, 2, 3)]
+    return float(np.mean([first, *(glance_scores(one).max() for one in turned)]))
+
+
+def _region(scores: NDArray[np.float32], top: int, left: int, shape: tuple[int, ...]) -> Region:
+    """Return the part of a frame that scores like text."""
+    rows, columns = np.nonzero(scores >= CLEAR)
     return Region(
         top + int(rows.min()) * CELL,
         left + int(columns.min()) * CELL,
