@@ -137,7 +137,8 @@ def test_a_folder_is_deidentified_from_the_page(
 
     assert run["state_type"] == "COMPLETED", said(prefect, run_id)
     assert "2 files listed, 2 to read" in said(prefect, run_id)
-    (told,) = ask(f"{prefect}/api/artifacts/filter", {"artifacts": {"key": {"any_": ["deidentify"]}}}) or [{}]
+    of_run = {"key": {"any_": ["deidentify"]}, "flow_run_id": {"any_": [run_id]}}
+    (told,) = ask(f"{prefect}/api/artifacts/filter", {"artifacts": of_run}) or [{}]
     assert "2 objects of 2 patients stand in it" in told["data"]
     assert f"Hand out `{out}/images` alone" in told["data"]
     assert len(list((out / "images").rglob("*.dcm"))) == 2
