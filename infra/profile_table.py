@@ -97,13 +97,17 @@ def written(table: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Write the table, or with --check only say whether it is as the packages have it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    keep(FILE, written(build()), "infra.profile_table", __doc__)
+
+
+def keep(file: Path, text: str, script: str, about: str | None) -> None:
+    """Write the file that a script makes, or with --check on its command line only say whether it is the same."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the file differs")
-    text = written(build())
     if not parser.parse_args().check:
-        FILE.write_text(text)
-    elif FILE.read_text() != text:
-        raise SystemExit(f"{FILE.name} is not what the packages make: run python -m infra.profile_table")
+        file.write_text(text)
+    elif file.read_text() != text:
+        raise SystemExit(f"{file.name} is not what the packages make: run python -m {script}")
 
 
 def _tag(numbers: tuple[int, ...]) -> str:

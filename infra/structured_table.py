@@ -6,7 +6,6 @@ table made from the standard, that of the Swift library DICOMKit, edition 2026a:
 same codes. The three that it lacks are Series Date, Series Time and Series Description.
 """
 
-import argparse
 import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from typing import Any
 from pydicom.sr._snomed_dict import mapping
 from pydicom.sr.codedict import Collection
 
-from infra.profile_table import digest
+from infra.profile_table import digest, keep
 
 FILE = Path(__file__).parents[1] / "imaging" / "deidentify" / "table" / "structured.json"
 EDITION = "2026d"
@@ -80,13 +79,7 @@ def written(table: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Write the table, or with --check only say whether it is as the packages have it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where the file differs")
-    text = written(build())
-    if not parser.parse_args().check:
-        FILE.write_text(text)
-    elif FILE.read_text() != text:
-        raise SystemExit(f"{FILE.name} is not what the packages make: run python -m infra.structured_table")
+    keep(FILE, written(build()), "infra.structured_table", __doc__)
 
 
 if __name__ == "__main__":

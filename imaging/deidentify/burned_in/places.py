@@ -1,6 +1,6 @@
 """Owns where in a frame text may stand: a screen over all of it, and a glance at each place that the screen suspects.
 
-Both are small networks of our own. The screen sees every frame in two milliseconds and rather suspects too much; the
+Both are small networks of our own. The screen sees every frame, for a millisecond or two, and suspects too much; the
 glance, sharper and slower, sees the few places that are left and lets nearly all of them pass.
 """
 

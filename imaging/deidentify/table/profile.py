@@ -76,19 +76,15 @@ def load_profile() -> Profile:
     Raises:
         EnvironmentFault: its edition is another, or its rows are not those that its hash was made of.
     """
-    table = read_table(FILE, "rows")
-    if table["edition"] != EDITION:
-        raise EnvironmentFault(
-            f"{FILE.name} is edition {table['edition']}, not {EDITION}: install radloop anew"
-        )
+    table = read_table(FILE, "rows", EDITION)
     return Profile(table["edition"], table["sha256"], tuple(Row(*row) for row in table["rows"]))
 
 
-def read_table(file: Path, part: str) -> dict[str, Any]:
+def read_table(file: Path, part: str, edition: str | None = None) -> dict[str, Any]:
     """Read a table whose `sha256` is that of the canonical JSON of one part of it.
 
     Raises:
-        EnvironmentFault: it cannot be read, or was changed.
+        EnvironmentFault: it cannot be read, was changed, or is of another edition than asked for.
     """
     remedy = "de-identification must not run by it: install radloop anew"
     try:
@@ -100,6 +96,10 @@ def read_table(file: Path, part: str) -> dict[str, Any]:
     if hashlib.sha256(content.encode()).hexdigest() != stated:
         raise EnvironmentFault(
             f"{file.name} has other {part} than its sha256 {str(stated)[:16]} says; {remedy}"
+        )
+    if edition is not None and table.get("edition") != edition:
+        raise EnvironmentFault(
+            f"{file.name} is edition {table.get('edition')}, not {edition}: install radloop anew"
         )
     return table
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.table.profile import Action, chosen_columns, read_table, resolved
-from imaging.errors import EnvironmentFault
 
 EDITION = "2026d"
 FILE = Path(__file__).with_name("structured.json")
@@ -97,11 +96,7 @@ def load_content() -> ContentTable:
     Raises:
         EnvironmentFault: its edition is another, or its content is not that which its hash was made of.
     """
-    table = read_table(FILE, "content")
-    if table["edition"] != EDITION:
-        raise EnvironmentFault(
-            f"{FILE.name} is edition {table['edition']}, not {EDITION}: install radloop anew"
-        )
+    table = read_table(FILE, "content", EDITION)
     content = table["content"]
     rows = tuple(ContentRow(*row) for row in content["rows"])
     return ContentTable(table["edition"], table["sha256"], rows, tuple(map(tuple, content["dcm"])))
