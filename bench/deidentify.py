@@ -23,6 +23,7 @@ from dicomanonymizer.simpledicomanonymizer import anonymize_dicom_file, initiali
 from bench.interleaved import interleave, ratio
 from bench.without_pixels import FUNCTION as WITHOUT_PIXELS
 from bench.without_pixels import without_pixels
+from imaging.buffer import write_file
 from imaging.deidentify import parcel
 from imaging.deidentify.burned_in.detector import is_read, look
 from imaging.deidentify.burned_in.places import Place, places
@@ -75,8 +76,7 @@ def ours(function: Callable[..., Any], files: Sequence[Path], out: Path, at: int
     """De-identify and write one file, in this process."""
     answer, parts = function(SETUP, {"format": "dicom", "name": "", "told": []}, [files[at]])
     if parts:
-        with (out / f"{at}.dcm").open("wb") as file:
-            file.writelines(parts)
+        write_file(out / f"{at}.dcm", parts)
     elif not answer["fault"][0].startswith("burned-in"):
         raise SystemExit(f"file {at} was refused: {answer}")
 

@@ -27,7 +27,7 @@ DIED = 9
 def entry(key: str, output: str = "", content: str = "0", **others: str) -> Entry:
     name = f"images/p/s/t/{output}.dcm" if output else ""
     return Entry(
-        source_key=key * 32, source_size=1, source_mtime_ns=1, output=name, sha256=content * 64, **others
+        source_key=key * 32, source_size=1, source_mtime_ns=1, output=name, blake3=content * 64, **others
     )
 
 
@@ -46,7 +46,7 @@ def night(root: Path) -> None:
         if new:
             with made.drafts() as drafts:
                 for one in new:
-                    (drafts / "written").write_text(one.sha256)
+                    (drafts / "written").write_text(one.blake3)
                     FolderStore(drafts).settle("written", draft_name(one.source_key))
                 made.commit(drafts, new, Instances(()))
         rows, keys = latest(made.ledger.read()), {one.source_key for one in WANTED}

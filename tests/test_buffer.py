@@ -1,11 +1,13 @@
 """Files are read into one buffer again and again, or mapped where they are large."""
 
 import mmap
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from imaging.buffer import MAPPED_BYTES, FileBuffer
+from imaging.buffer import MAPPED_BYTES, FileBuffer, write_file
 from imaging.errors import DataFault, EnvironmentFault
 
 
@@ -74,3 +76,25 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
         buffer.load(path, 2**20)
         buffer.head(path, 2)
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+
+
+@pytest.mark.parametrize("most", [1, 7, 2**20])
+def test_a_file_is_written_whole_however_little_the_kernel_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    def writev(descriptor: int, parts: list[memoryview]) -> int:
+        return os.write(descriptor, b"".join(parts)[:most])
+
+    monkeypatch.setattr(os, "writev", writev)
+    write_file(tmp_path / "x", [b"abc", b"", bytearray(b"defgh"), memoryview(np.arange(6, dtype="<u2"))])
+    assert (tmp_path / "x").read_bytes() == b"abcdefgh" + np.arange(6, dtype="<u2").tobytes()
+
+
+def test_a_file_of_very_many_parts_is_written(tmp_path: Path) -> None:
+    write_file(tmp_path / "x", [b"%04d" % number for number in range(5000)])
+    assert (tmp_path / "x").read_bytes() == b"".join(b"%04d" % number for number in range(5000))
+
+
+def test_a_file_that_is_written_is_its_owners_alone(tmp_path: Path) -> None:
+    write_file(tmp_path / "x", [b"abc"])
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600

@@ -1,11 +1,11 @@
 """What a worker of the sandbox answers to one file that is to be de-identified."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.parcel import FUNCTION, deidentify_parcel
@@ -37,7 +37,7 @@ def test_the_answer_has_the_new_identifiers_and_the_file(smooth: bytes) -> None:
     assert told["study"] == made.StudyInstanceUID == KEY.uid("1.2")
     assert told["series"] == made.SeriesInstanceUID == KEY.uid("1.2.3")
     assert told["instance"] == made.SOPInstanceUID == KEY.uid("1.2.3.4")
-    assert told["sha256"] == hashlib.sha256(written).hexdigest()
+    assert told["blake3"] == blake3(written).hexdigest()
 
 
 def test_a_file_of_this_machine_is_read(smooth: bytes, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def made(tmp_path: Path) -> Iterator[Destination]:
 def commit(made: Destination, *entries: Entry, instances: Instances | None = None) -> list[Entry]:
     with made.drafts() as drafts:
         for one in entries:
-            (drafts / draft_name(one.source_key)).write_text(one.sha256)
+            (drafts / draft_name(one.source_key)).write_text(one.blake3)
         return list(made.commit(drafts, entries, instances or Instances(())))
 
 
@@ -161,7 +161,7 @@ def test_a_commit_that_died_is_finished_by_the_next_run(tmp_path: Path, renamed:
     for number, one in enumerate(entries):
         place = tmp_path / "out" / one.output if number < renamed else drafts / draft_name(one.source_key)
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(one.sha256)
+        place.write_text(one.blake3)
     (drafts / "pending.parquet").write_bytes(to_bytes(to_table(entries)))
     with made.held(MADE):
         assert (outputs(tmp_path / "out" / "images"), made.ledger.read().num_rows) == (

@@ -28,7 +28,7 @@ FILES = [SourceFile(name=f"f{number}", size_bytes=number, mtime_ns=10 * number) 
 
 
 def row(file: SourceFile, **others: str) -> Entry:
-    told = {"output": f"images/p/s/t/{file.name}.dcm", "sha256": "0" * 64} | others
+    told = {"output": f"images/p/s/t/{file.name}.dcm", "blake3": "0" * 64} | others
     return Entry(
         source_key=KEY.key("file", file.name),
         source_size=file.size_bytes,

@@ -11,9 +11,9 @@ from imaging.deidentify.proof.signed import outputs_digest
 from imaging.errors import EnvironmentFault
 
 
-def entry(key: str, output: str = "", sha256: str = "", reason: str = "") -> Entry:
+def entry(key: str, output: str = "", blake3: str = "", reason: str = "") -> Entry:
     return Entry(
-        source_key=key, source_size=1, source_mtime_ns=1, output=output, sha256=sha256, reason=reason
+        source_key=key, source_size=1, source_mtime_ns=1, output=output, blake3=blake3, reason=reason
     )
 
 

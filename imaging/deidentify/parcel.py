@@ -1,12 +1,12 @@
 """Owns what a worker of the sandbox makes of one file: the bytes of its de-identified twin, or the fault."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
 from pydicom.dataset import Dataset
 
 from imaging.buffer import FileBuffer
@@ -41,7 +41,7 @@ def deidentify_parcel(
     """De-identify one parcel; a `Function` of the sandbox.
 
     `setup` has `options` (JSON) and `secret` (hex), `value` and `blobs` are those of `draft_parcel`. The answer has
-    `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.otherwise`), `sha256`
+    `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.otherwise`), `blake3`
     and `findings` beside the parts of the new file, good until the next call; or `fault`, a reason and a detail.
     """
     try:
@@ -57,10 +57,10 @@ def deidentify_parcel(
     except DataFault as fault:
         return {"fault": [fault.reason, fault.detail]}, ()
     new = {name: told[keyword] for name, keyword in IDENTIFIERS.items()}
-    digest = hashlib.sha256()
+    digest = blake3()
     for part in parts:
         digest.update(part)
-    return new | {"patient_variant": variant, "sha256": digest.hexdigest(), "findings": []}, parts
+    return new | {"patient_variant": variant, "blake3": digest.hexdigest(), "findings": []}, parts
 
 
 def _variant(dataset: Dataset, pseudonyms: Pseudonyms) -> str:

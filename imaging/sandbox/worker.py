@@ -12,10 +12,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from imaging.buffer import write_file
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.sandbox.wire import Blob, Message, read_message, write_message
 
@@ -92,11 +92,9 @@ def _answer(function: Function, setup: Mapping[str, Any], item: Message) -> Mess
 
 
 def _write(path: Path, blobs: Sequence[Blob]) -> None:
-    """Write a file that its owner alone can read; whoever asked for it makes it last."""
+    """Write a file; whoever asked for it makes it last."""
     try:
-        with open(path, "wb", opener=partial(os.open, mode=0o600)) as file:
-            for blob in blobs:
-                file.write(blob)
+        write_file(path, blobs)
     except OSError as error:
         # No file that is read is to blame for it. The message of an OSError quotes a path.
         raise EnvironmentFault(

@@ -22,7 +22,7 @@ LEVELS = ("patient", "study", "series", "instance")
 LEGAL = {
     **dict.fromkeys(LEVELS, UID),
     "patient": re.compile(r"[0-9a-f]{8,64}"),
-    "sha256": re.compile(r"[0-9a-f]{64}"),
+    "blake3": re.compile(r"[0-9a-f]{64}"),
 }
 """How an answer looks: identifiers become names of folders, so that nothing else may stand in them."""
 
@@ -85,7 +85,7 @@ def _entry(file: SourceFile, key: str, outcome: Outcome) -> Entry:
     return replace(
         entry,
         output="/".join([IMAGES, *(value[level] for level in LEVELS)]) + ".dcm",
-        sha256=value["sha256"],
+        blake3=value["blake3"],
         detail=" ".join(value["findings"]),
         variant_key=value.get("patient_variant", value["patient"]),
     )

@@ -174,14 +174,14 @@ def check_apart(source: Path, destination: Path) -> None:
 
 
 def _decided(entry: Entry, instances: Instances) -> Entry:
-    if not entry.output or instances.claim(entry.output, entry.sha256):
+    if not entry.output or instances.claim(entry.output, entry.blake3):
         return entry
     detail = "the same SOPInstanceUID stands with other content"
-    return replace(entry, output="", sha256="", reason=CONFLICT, detail=detail)
+    return replace(entry, output="", blake3="", reason=CONFLICT, detail=detail)
 
 
 def _tombstone(row: dict[str, Any]) -> Entry:
-    return replace(Entry(**row), output="", sha256="", reason=REMOVED, detail="", variant_key="")
+    return replace(Entry(**row), output="", blake3="", reason=REMOVED, detail="", variant_key="")
 
 
 def _given_up(before: pa.ChunkedArray, live: pa.ChunkedArray) -> set[str]:

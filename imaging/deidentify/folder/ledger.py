@@ -28,7 +28,7 @@ KEY_TYPE = "S32"
 class Entry:
     """What became of one source file: an output, or the reason why there is none.
 
-    `output` is relative to the destination and "" where there is none; `sha256` is that of its bytes. `variant_key` is
+    `output` is relative to the destination and "" where there is none; `blake3` is that of its bytes. `variant_key` is
     the pseudonym that all spellings of the patient's number share. No original identifier is in it.
     """
 
@@ -36,7 +36,7 @@ class Entry:
     source_size: int
     source_mtime_ns: int
     output: str = ""
-    sha256: str = ""
+    blake3: str = ""
     reason: str = ""
     detail: str = ""
     variant_key: str = ""
@@ -101,8 +101,8 @@ def read_rows(path: Path) -> pa.Table:
         return pq.ParquetFile(path).read().select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowInvalid, KeyError) as error:
         raise EnvironmentFault(
-            f"the ledger part {path.name} is damaged ({type(error).__name__}): restore it from a backup, or give "
-            "a new destination"
+            f"the ledger part {path.name} is damaged, or of an earlier version ({type(error).__name__}): restore "
+            "it from a backup, or give a new destination"
         ) from None
 
 
@@ -158,16 +158,16 @@ class Instances:
     """Which content stands under which SOPInstanceUID, as 64 bits of each: a clash in 10 million is one in 10^5."""
 
     def __init__(self, outputs: Iterable[tuple[str, str]]) -> None:
-        self._known = {_instance(output): _content(sha256) for output, sha256 in outputs if output}
+        self._known = {_instance(output): _content(blake3) for output, blake3 in outputs if output}
 
-    def claim(self, output: str, sha256: str) -> bool:
+    def claim(self, output: str, blake3: str) -> bool:
         """Say whether an output may stand: its SOPInstanceUID is new, or has this very content."""
-        return self._known.setdefault(_instance(output), _content(sha256)) == _content(sha256)
+        return self._known.setdefault(_instance(output), _content(blake3)) == _content(blake3)
 
 
 def pairs(rows: pa.Table) -> Iterator[tuple[str, str]]:
     """Yield output and digest of each row, some at a time in memory."""
-    for batch in rows.select(["output", "sha256"]).to_batches(max_chunksize=65536):
+    for batch in rows.select(["output", "blake3"]).to_batches(max_chunksize=65536):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
@@ -175,8 +175,8 @@ def _instance(output: str) -> int:
     return int.from_bytes(blake2b(output.rpartition("/")[2].encode(), digest_size=8).digest())
 
 
-def _content(sha256: str) -> int:
-    return int(sha256[:16], 16)
+def _content(blake3: str) -> int:
+    return int(blake3[:16], 16)
 
 
 def _keys(rows: pa.Table) -> NDArray[np.bytes_]:

@@ -3,12 +3,13 @@
 Several objects go together, because they share most of their values, and making a search costs as much as searching.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from blake3 import blake3
 
 from imaging.buffer import FileBuffer
 from imaging.deidentify.identity.identifiers import Identifier
@@ -69,7 +70,7 @@ def prove_parcel(
         if output is None or owner not in originals:
             continue
         data = _bytes(output)
-        digests.append([name, hashlib.sha256(data).hexdigest()])
+        digests.append([name, blake3(data).hexdigest()])
         try:
             hits += [asdict(hit) for hit in find(name, object_pieces(data), searcher, owner)]
         except DataFault as fault:

@@ -10,23 +10,23 @@ import pyarrow.parquet as pq
 
 from imaging.errors import EnvironmentFault
 
-COLUMNS = ("source_key", "output", "sha256")
+COLUMNS = ("source_key", "output", "blake3")
 ROWS_AT_A_TIME = 16384
 CACHE_KIB = 65536
 GONE = "it or its original is gone"
 CHANGED = "its bytes are not those that were written"
 MAKE = """
-    CREATE TABLE files (key TEXT PRIMARY KEY, output TEXT, sha256 TEXT) WITHOUT ROWID;
-    CREATE TABLE outputs (output TEXT PRIMARY KEY, sha256 TEXT, found TEXT, why TEXT) WITHOUT ROWID;
+    CREATE TABLE files (key TEXT PRIMARY KEY, output TEXT, blake3 TEXT) WITHOUT ROWID;
+    CREATE TABLE outputs (output TEXT PRIMARY KEY, blake3 TEXT, found TEXT, why TEXT) WITHOUT ROWID;
 """
 # Of one source file the last row counts. Two source files may be the same object; never two different ones.
 FILL = """
-    INSERT INTO outputs (output, sha256)
-    SELECT output, CASE WHEN min(sha256) = max(sha256) THEN min(sha256) ELSE '' END
+    INSERT INTO outputs (output, blake3)
+    SELECT output, CASE WHEN min(blake3) = max(blake3) THEN min(blake3) ELSE '' END
     FROM files WHERE output != '' GROUP BY output
 """
 UNPROVEN = """
-    SELECT output, CASE WHEN found IS NULL THEN coalesce(why, ?) WHEN found != sha256 THEN ? ELSE why END AS told
+    SELECT output, CASE WHEN found IS NULL THEN coalesce(why, ?) WHEN found != blake3 THEN ? ELSE why END AS told
     FROM outputs WHERE told IS NOT NULL ORDER BY output
 """
 
@@ -55,7 +55,7 @@ class Register:
     def note(self, digests: Iterable[tuple[str, str]]) -> None:
         """Note outputs that were searched, with the digests of their bytes."""
         self._table.executemany(
-            "UPDATE outputs SET found = ? WHERE output = ?", [(sha256, output) for output, sha256 in digests]
+            "UPDATE outputs SET found = ? WHERE output = ?", [(blake3, output) for output, blake3 in digests]
         )
 
     def doubt(self, output: str, why: str) -> None:

@@ -82,7 +82,7 @@ def lines(verification: Verification) -> list[tuple[str, str]]:
         ("profile", f"PS3.15 {one.edition}, sha256 {one.profile_sha256}"),
         ("options", ", ".join(f"{name} {value}" for name, value in options.items())),
         ("key (its fingerprint)", one.key_fingerprint),
-        ("sha256 of the sorted digests of all files", one.outputs_sha256),
+        ("sha256 of the sorted BLAKE3 digests of all files", one.outputs_sha256),
         ("verdict", "no original value was found" if one.clean else "NOT CLEAN"),
         ("signature (HMAC-SHA-256 by the key)", one.signature),
     ]

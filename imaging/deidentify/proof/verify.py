@@ -4,7 +4,6 @@ An output is searched for all values of its own original and for what identifies
 it; what is in the folder beside the outputs, its ledger too, for what identifies any patient.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -14,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+from blake3 import blake3
 
 from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.options import DeidentifyOptions
@@ -136,8 +137,7 @@ def _others(destination: Path, register: Register) -> Iterator[tuple[Path, str]]
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return blake3().update_mmap(path).hexdigest()
 
 
 def _batches(
