@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from imaging.errors import EnvironmentFault
 
 SCREEN, GLANCE = (Path(__file__).parent / f"{name}.onnx" for name in ("screen", "glance"))
-"""Made by `python -m bench.text_training`: 10,000 and 87,000 weights, one score for each cell of 8 x 8 pixels."""
+"""Made by `python -m bench.text_training`: 10,000 and 36,000 weights, one score for each cell of 8 x 8 pixels."""
 DETECTION, RECOGNITION = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"
 """In the wheel of rapidocr; its own code would read configurations and may download models."""
 MULTIPLE = 32
