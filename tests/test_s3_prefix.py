@@ -8,8 +8,8 @@ from typing import Any
 import boto3
 import pytest
 
+from imaging import s3_client
 from imaging.errors import DataFault, EnvironmentFault, UserFault
-from imaging.sources import s3_prefix
 from imaging.sources.protocol import SourceFile
 from imaging.sources.s3_prefix import S3Prefix
 from tests.servers import Server, odd_server, s3_server
@@ -26,8 +26,8 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    quick = s3_prefix.Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
-    monkeypatch.setattr(s3_prefix, "CLIENT", quick)
+    quick = s3_client.Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+    monkeypatch.setattr(s3_client, "CLIENT", quick)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_an_object_that_is_gone_is_no_bad_file(server: Server) -> None:
 
 @slow
 def test_an_object_over_the_limit_is_not_read(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_prefix, "FETCHED_LIMIT_BYTES", 3)
+    monkeypatch.setattr("imaging.sources.s3_prefix.FETCHED_LIMIT_BYTES", 3)
     with pytest.raises(DataFault) as caught:
         content(S3Prefix("s3://scans/ct"), "IM2")
     assert caught.value.reason == "too-large"

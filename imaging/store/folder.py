@@ -2,16 +2,19 @@
 
 import errno
 import os
-import tempfile
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
+from imaging.buffer import write_file
 from imaging.errors import EnvironmentFault
+from imaging.store.digest import bytes_digest, check_digest, digest_of
+from imaging.store.disk import disk_faults, drafted, make_folder, sweep_drafts, sync
+from imaging.store.protocol import Missing, Stored
 
 LOCK_TIMEOUT_S = 60
 SYNCS = 8
@@ -20,12 +23,12 @@ SYNCS = 8
 
 @dataclass(frozen=True, slots=True)
 class FolderStore:
-    """A store on a local or shared folder; names are relative posix paths."""
+    """A store (`imaging.store.protocol.Store`) on a local or shared folder."""
 
     root: Path
 
     def path(self, name: str) -> Path:
-        """Return where a name lives, for readers that map files into memory."""
+        """Return where a name lives, whether something is there or not."""
         return self.root / name
 
     def exists(self, name: str) -> bool:
@@ -34,7 +37,19 @@ class FolderStore:
 
     def read(self, name: str) -> bytes:
         """Return the bytes of an object."""
-        return self.path(name).read_bytes()
+        try:
+            content = self.path(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise self._missing(name) from None
+        if digest_of(name):
+            check_digest(name, bytes_digest(content))
+        return content
+
+    def local(self, name: str) -> Path:
+        """Return the file of an object, unread."""
+        if not self.exists(name):
+            raise self._missing(name)
+        return self.path(name)
 
     def write(self, name: str, content: bytes | memoryview, *, sync_folder: bool = True) -> None:
         """Write an object whole, or leave nothing visible.
@@ -42,31 +57,47 @@ class FolderStore:
         Without `sync_folder` its name may be lost with the power; `sync` many names at once later.
         """
         target = self.path(name)
-        with _disk_faults(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".draft-")
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(draft).replace(target)
-            finally:
-                Path(draft).unlink(missing_ok=True)
+        with disk_faults(target):
             if sync_folder:
-                _sync(target.parent)
+                make_folder(target.parent)
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            with drafted(target) as draft:
+                write_file(draft, [content])
+                sync(draft)
+                draft.replace(target)
+            if sync_folder:
+                sync(target.parent)
+
+    def put(self, name: str, path: Path) -> None:
+        """Make a file an object: renamed where it lies on the same file system, copied first where not."""
+        target = self.path(name)
+        with disk_faults(target):
+            make_folder(target.parent)
+            sync(path)
+            try:
+                path.replace(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                with drafted(target) as draft:
+                    shutil.copyfile(path, draft)
+                    sync(draft)
+                    draft.replace(target)
+            sync(target.parent)
+            path.unlink(missing_ok=True)
 
     def rename(self, name: str, new: str) -> None:
         """Give an object another name, in place of what had it; `sync` makes it last."""
         target = self.path(new)
-        with _disk_faults(target):
+        with disk_faults(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path(name).replace(target)
 
     def settle(self, draft: str, name: str) -> None:
         """Make a draft that somebody wrote last through a loss of power, and give it its name; `sync` that."""
-        with _disk_faults(self.path(name)):
-            _sync(self.path(draft))
+        with disk_faults(self.path(name)):
+            sync(self.path(draft))
             self.path(draft).replace(self.path(name))
 
     def sync(self, names: Iterable[str]) -> None:
@@ -74,41 +105,60 @@ class FolderStore:
         folders = {self.path(str(folder)) for name in names for folder in Path(name).parents}
         # Each waits for the disk, which makes one way of what many ask for at a time.
         with ThreadPoolExecutor(SYNCS) as syncing:
-            list(syncing.map(_sync, filter(Path.is_dir, folders)))
+            list(syncing.map(sync, filter(Path.is_dir, folders)))
+
+    def names(self, prefix: str = "") -> Iterator[Stored]:
+        """List the objects whose names begin with a prefix, a folder at a time."""
+        for place, folders, files in os.walk(self.path(prefix.rpartition("/")[0]), onerror=_unless_gone):
+            folders.sort()
+            below = Path(place).relative_to(self.root).as_posix()
+            for file in sorted(files):
+                name = file if below == "." else f"{below}/{file}"
+                if name.startswith(prefix) and not file.startswith("."):
+                    try:
+                        found = (Path(place) / file).stat()
+                    except FileNotFoundError:
+                        continue  # removed meanwhile
+                    yield Stored(name, found.st_size, found.st_mtime_ns)
+
+    def remove(self, name: str) -> None:
+        """Remove an object."""
+        with disk_faults(self.path(name)):
+            self.path(name).unlink(missing_ok=True)
+
+    def sweep(self, age_s: float) -> int:
+        """Remove drafts that nobody has written to for so long."""
+        return sweep_drafts(self.root, age_s)
 
     def pointer(self, name: str) -> str | None:
         """Return what a pointer points at, or None where it was never set."""
-        return self.read(name).decode().strip() if self.exists(name) else None
+        try:
+            return self.read(name).decode().strip()
+        except Missing:
+            return None
 
     def swap(self, name: str, expected: str | None, new: str) -> bool:
         """Move a pointer from `expected` to `new`; False if somebody else moved it first."""
         target = self.path(name)
-        with _disk_faults(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock", timeout=LOCK_TIMEOUT_S):
-            if self.pointer(name) != expected:
-                return False
-            self.write(name, f"{new}\n".encode())
+        with disk_faults(target):
+            make_folder(target.parent)
+            try:
+                with FileLock(target.with_name(f".{target.name}.lock"), timeout=LOCK_TIMEOUT_S):
+                    if self.pointer(name) != expected:
+                        return False
+                    self.write(name, f"{new}\n".encode())
+            except Timeout:
+                raise EnvironmentFault(
+                    f"another process has held the lock of {name} in {self.root} for {LOCK_TIMEOUT_S} s: "
+                    "end it if it hangs, and run again: nothing was published"
+                ) from None
         return True
 
-
-@contextmanager
-def _disk_faults(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise EnvironmentFault(
-                f"cannot write {target.name} below {target.parent}: {error.strerror}; "
-                "make room or give write access, and run again: nothing was published"
-            ) from error
-        raise
+    def _missing(self, name: str) -> Missing:
+        return Missing(f"{name} is not in the store {self.root}: restore it from a copy")
 
 
-def _sync(path: Path) -> None:
-    # A rename is durable only once its folder is on the disk.
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _unless_gone(error: OSError) -> None:
+    # Else a folder that cannot be read would look as if nothing was in it.
+    if not isinstance(error, FileNotFoundError):
+        raise error

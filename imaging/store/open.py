@@ -1,0 +1,28 @@
+"""Owns which store an address is."""
+
+import re
+from pathlib import Path
+
+from imaging.errors import UserFault
+from imaging.s3_client import Bucket
+from imaging.store.folder import FolderStore
+from imaging.store.protocol import Store
+from imaging.store.s3 import S3Store
+
+# One slash: a Path makes one of two.
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+
+
+def open_store(place: str | Path, cache: Path) -> Store:
+    """Return the store in a folder or at s3://BUCKET/PREFIX; nobody is asked and nothing is made yet.
+
+    What must be mapped and lies on S3 is kept below `cache`. Raises UserFault for any other address.
+    """
+    address = str(place)
+    if address.startswith("s3://"):
+        return S3Store(Bucket.at(address), cache)
+    if SCHEME.match(address):
+        # An address with a scheme may carry credentials.
+        shown = address.partition(":")[0]
+        raise UserFault(f"a store at {shown}:... is of no known kind: give a folder, or s3://BUCKET/PREFIX")
+    return FolderStore(Path(place).expanduser().resolve())

@@ -1,0 +1,264 @@
+"""Owns bytes by name below a prefix of an S3 bucket: verified from end to end, and pointers moved by conditions."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from random import random
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+from filelock import FileLock
+from s3transfer.manager import TransferConfig, TransferManager
+from urllib3.exceptions import HTTPError
+
+from imaging.errors import EnvironmentFault
+from imaging.s3_client import TRANSFERS, Bucket, code_of, nanoseconds, status_of
+from imaging.store.digest import bytes_digest, check_digest, digest_of, file_digest
+from imaging.store.disk import disk_faults, drafted, sweep_drafts
+from imaging.store.protocol import Damaged, Missing, Stored
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
+
+T = TypeVar("T")
+
+TRIES = 5
+PART_BYTES = 8 * 2**20
+"""Of a large object, this much travels in a request; eight of them travel at a time."""
+PIECE_BYTES = 2**20
+"""What a thread holds in memory of a part on its way to the disk."""
+UPLOAD = TransferConfig(
+    multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_request_concurrency=TRANSFERS
+)
+DIGEST, WRITER = "blake3", "writer"
+"""Metadata of ours: an object's digest, where its name has none; who moved a pointer."""
+CHECKSUM: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"}
+"""The server checks what it was sent against it, each part of a large object alone."""
+LOST_RACE = (409, 412)
+
+
+@dataclass(frozen=True)
+class S3Store:
+    """A store (`imaging.store.protocol.Store`) below a prefix of a bucket; `cache` holds what `local` fetched.
+
+    A call repeats what fails in passing, for about half a minute: a server that restarts is waited for.
+    """
+
+    bucket: Bucket
+    cache: Path
+
+    def exists(self, name: str) -> bool:
+        """Say whether a whole object of this name is there."""
+        try:
+            self._head(name)
+        except Missing:
+            return False
+        return True
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of an object."""
+        return again(lambda: self._get(name)[0])
+
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        """Write an object whole, or leave what was visible before."""
+        again(lambda: self._send(name, bytes(content)))
+
+    def put(self, name: str, path: Path) -> None:
+        """Upload a file, large ones in parts, and remove it."""
+        digest = digest_of(name) or file_digest(path)
+        again(lambda: self._upload(name, path, digest))
+        path.unlink()
+
+    def local(self, name: str) -> Path:
+        """Return a copy in the cache: an object whose name says its content is fetched once, any other each time."""
+        kept = self.cache / self.bucket.name / self.bucket.prefix / name
+        fixed = digest_of(name) is not None
+        if fixed and kept.is_file():
+            return kept
+        with disk_faults(kept):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            # Of several that ask at once one fetches, the others wait and find it.
+            with FileLock(kept.with_name(f".{kept.name}.lock")):
+                if not (fixed and kept.is_file()):
+                    again(lambda: self._fetch(name, kept))
+        return kept
+
+    def names(self, prefix: str = "") -> Iterator[Stored]:
+        """List the objects whose names begin with a prefix, a thousand a request."""
+        for name, found in self.bucket.listed(prefix):
+            yield Stored(name, found["Size"], nanoseconds(found["LastModified"]))
+
+    def remove(self, name: str) -> None:
+        """Remove an object, and its copy in this machine's cache."""
+        with self._faults(name):
+            self.bucket.client.delete_object(**self._at(name))
+        (self.cache / self.bucket.name / self.bucket.prefix / name).unlink(missing_ok=True)
+
+    def sweep(self, age_s: float) -> int:
+        """Give up uploads in parts that were begun so long ago; remove what was half fetched into the cache."""
+        latest, count = datetime.now(UTC) - timedelta(seconds=age_s), sweep_drafts(self.cache, age_s)
+        with self.bucket.faults():
+            client = self.bucket.client
+            pages = client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self.bucket.name, Prefix=self.bucket.prefix):
+                for begun in page.get("Uploads", ()):
+                    if begun["Initiated"] <= latest:
+                        client.abort_multipart_upload(
+                            Bucket=self.bucket.name, Key=begun["Key"], UploadId=begun["UploadId"]
+                        )
+                        count += 1
+        return count
+
+    def pointer(self, name: str) -> str | None:
+        """Return what a pointer points at, or None where it was never set."""
+        return again(lambda: self._pointer(name))[0]
+
+    def swap(self, name: str, expected: str | None, new: str) -> bool:
+        """Move a pointer from `expected` to `new`; False if somebody else moved it first.
+
+        A reply may be lost and the request repeated, which then fails because of its own success: each swap signs
+        what it writes, so that it knows its own hand. If the pointer was moved on since, it says False too.
+        """
+        writer = token_hex(16)
+        for _ in range(TRIES):
+            found, etag, hand = again(lambda: self._pointer(name))
+            if hand == writer or found != expected:
+                return hand == writer
+            condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+            with suppress(Damaged):
+                self._send(name, f"{new}\n".encode(), writer, **condition)
+                return True
+        raise EnvironmentFault(
+            f"S3 refused {TRIES} times to move {name}, which stands where it was expected: run it again"
+        )
+
+    def _at(self, name: str) -> dict[str, Any]:
+        return {"Bucket": self.bucket.name, "Key": self.bucket.prefix + name}
+
+    def _faults(self, name: str) -> AbstractContextManager[None]:
+        return self.bucket.faults(name)
+
+    def _head(self, name: str) -> "HeadObjectOutputTypeDef":
+        with self._faults(name):
+            return self.bucket.client.head_object(**self._at(name))
+
+    def _get(self, name: str) -> tuple[bytes, str, str]:
+        """Return content, ETag and writer of an object."""
+        with self._faults(name):
+            answer = self.bucket.client.get_object(**self._at(name))
+        with _whole(name):
+            content = answer["Body"].read()
+        check_digest(name, bytes_digest(content), answer["Metadata"].get(DIGEST))
+        return content, answer["ETag"], answer["Metadata"].get(WRITER, "")
+
+    def _pointer(self, name: str) -> tuple[str | None, str, str]:
+        try:
+            content, etag, writer = self._get(name)
+        except Missing:
+            return None, "", ""
+        return content.decode().strip(), etag, writer
+
+    def _send(self, name: str, content: bytes, writer: str = "", **condition: Any) -> None:
+        told = {DIGEST: bytes_digest(content), WRITER: writer}
+        with self._faults(name), _races(name):
+            self.bucket.client.put_object(
+                **self._at(name), Body=content, Metadata=told, **CHECKSUM, **condition
+            )
+
+    def _upload(self, name: str, path: Path, digest: str) -> None:
+        bucket, key = self.bucket.name, self.bucket.prefix + name
+        extra = {**CHECKSUM, "Metadata": {DIGEST: digest}}
+        with self._faults(name), _races(name):
+            try:
+                with TransferManager(self.bucket.client, UPLOAD) as transfers:
+                    transfers.upload(str(path), bucket, key, extra_args=extra).result()
+            except ClientError as error:
+                # Some servers forget an upload that has ended: where that reply was lost, its end cannot be repeated.
+                if code_of(error) != "NoSuchUpload" or self._head(name)["Metadata"].get(DIGEST) != digest:
+                    raise
+
+    def _fetch(self, name: str, kept: Path) -> None:
+        """Fetch an object into a draft, by several requests at a time, and rename it once it is verified."""
+        head = self._head(name)
+        with drafted(kept) as draft:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                self._parts(name, head["ETag"], head["ContentLength"], descriptor)
+                # A name that is there after a loss of power is not looked into again.
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            check_digest(name, file_digest(draft), head["Metadata"].get(DIGEST))
+            draft.replace(kept)
+
+    def _parts(self, name: str, etag: str, size: int, descriptor: int) -> None:
+        fetching = ThreadPoolExecutor(TRANSFERS)
+        try:
+            for part in [
+                fetching.submit(
+                    again, partial(self._part, name, etag, slice(at, min(at + PART_BYTES, size)), descriptor)
+                )
+                for at in range(0, size, PART_BYTES)
+            ]:
+                part.result()
+        finally:
+            fetching.shutdown(cancel_futures=True)
+
+    def _part(self, name: str, etag: str, part: slice, descriptor: int) -> None:
+        with self._faults(name), _races(name):
+            answer = self.bucket.client.get_object(
+                **self._at(name), Range=f"bytes={part.start}-{part.stop - 1}", IfMatch=etag
+            )
+        with closing(answer["Body"]) as body, _whole(name):
+            if answer["ContentLength"] != part.stop - part.start:
+                raise _damaged(name)
+            at = part.start
+            while piece := body.read(PIECE_BYTES):
+                _write_at(descriptor, piece, at)
+                at += len(piece)
+
+
+def again(work: Callable[[], T]) -> T:
+    """Repeat what ended in Damaged, after growing pauses; the last one is raised."""
+    for number in range(TRIES - 1):
+        with suppress(Damaged):
+            return work()
+        time.sleep(random() * 2**number)
+    return work()
+
+
+@contextmanager
+def _whole(name: str) -> Iterator[None]:
+    """Tell a body that breaks off, or is not what the server's checksum says, from a server that does not answer."""
+    try:
+        yield
+    except (BotoCoreError, HTTPError) as error:
+        raise _damaged(name) from error
+
+
+@contextmanager
+def _races(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        if status_of(error) in LOST_RACE:
+            raise Damaged(f"{name} was changed by another run meanwhile: run it again") from None
+        raise
+
+
+def _damaged(name: str) -> Damaged:
+    return Damaged(f"{name} did not come whole from S3, {TRIES} times: check the network and the server")
+
+
+def _write_at(descriptor: int, piece: bytes, at: int) -> None:
+    left = memoryview(piece)
+    while left:
+        count = os.pwrite(descriptor, left, at)
+        left, at = left[count:], at + count
