@@ -15,7 +15,7 @@ def network(first: int, second: int) -> nn.Sequential:
 
 
 def test_channels_that_nobody_reads_are_cut_and_nothing_else() -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(4)
     wide, narrow = network(6, 5), network(3, 2)
     with torch.no_grad():
         wide[4].weight[:, [0, 2, 5]] = 0
