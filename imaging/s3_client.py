@@ -2,12 +2,15 @@
 
 import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from http import HTTPStatus
+from random import uniform
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -18,7 +21,9 @@ from imaging.store.protocol import Damaged, Missing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ObjectTypeDef
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
+
+T = TypeVar("T")
 
 ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
 """A bucket's name as S3 allows it, and what stands behind it."""
@@ -31,13 +36,22 @@ CLIENT = Config(
     read_timeout=60,
     tcp_keepalive=True,
     max_pool_connections=2 * TRANSFERS,
-    retries={"mode": "standard", "total_max_attempts": 8},
+    retries={"mode": "standard", "total_max_attempts": 4},
 )
-"""Seven repetitions with growing pauses, about half a minute in all: a server that restarts is back by then."""
+"""Boto3's own repetitions last for half a second in all; for a server that restarts there is `again`."""
+
+PATIENCE_S, PAUSE_S, LONGEST_PAUSE_S = 60.0, 0.5, 5.0
+"""So long `again` waits for a server; its first pause, which doubles, and the longest."""
+TRIES = 5
+"""How often `again` takes what comes damaged."""
 
 REFUSED = (401, 403)
 CHANGED = ("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch")
 """What a server says of a body that is not what its sender took the checksum of."""
+
+
+class Unreachable(EnvironmentFault):
+    """A server did not answer, or said that it cannot: it may in a while."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +86,20 @@ class Bucket:
 
     def listed(self, beginning: str = "") -> Iterator[tuple[str, "ObjectTypeDef"]]:
         """Yield name (below the prefix) and description of each object, by key, a thousand a request."""
+        token: dict[str, str] = {}
+        while True:
+            page = again(partial(self._page, beginning, token))
+            for found in page.get("Contents", ()):
+                # Consoles make folders as empty objects.
+                if not found["Key"].endswith("/"):
+                    yield found["Key"].removeprefix(self.prefix), found
+            if not page["IsTruncated"]:
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _page(self, beginning: str, token: Mapping[str, Any]) -> "ListObjectsV2OutputTypeDef":
         with self.faults():
-            pages = self.client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.name, Prefix=self.prefix + beginning):
-                for found in page.get("Contents", ()):
-                    # Consoles make folders as empty objects.
-                    if not found["Key"].endswith("/"):
-                        yield found["Key"].removeprefix(self.prefix), found
+            return self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix + beginning, **token)
 
     @contextmanager
     def faults(self, what: str = "an object that was listed") -> Iterator[None]:
@@ -92,7 +113,7 @@ class Bucket:
                 "no credentials for S3 were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             ) from None
         except (BotoCoreError, OSError, ValueError) as error:
-            raise EnvironmentFault(
+            raise Unreachable(
                 f"S3 did not answer as it must for the bucket {self.name} ({type(error).__name__}): "
                 "check the network and AWS_ENDPOINT_URL_S3, and run it again"
             ) from None
@@ -110,9 +131,28 @@ class Bucket:
             )
         if code in ("NoSuchKey", "404"):
             return Missing(f"{what} is gone: run it again, or restore it from a copy")
-        return EnvironmentFault(
+        passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+        return (Unreachable if passing else EnvironmentFault)(
             f"S3 cannot serve the bucket {self.name} ({code}, status {status}): run it again"
         )
+
+
+def again(work: Callable[[], T]) -> T:
+    """Repeat what the network or a server spoiled, after growing pauses; in the end its fault is raised."""
+    until, damages, pause_s = time.monotonic() + PATIENCE_S, 0, PAUSE_S
+    while True:
+        try:
+            return work()
+        except Damaged:
+            damages += 1
+            if damages == TRIES:
+                raise
+        except Unreachable:
+            if time.monotonic() > until:
+                raise
+        # Not all who wait come back at the same moment.
+        time.sleep(pause_s * uniform(0.5, 1.0))
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def status_of(error: ClientError) -> int:
@@ -125,11 +165,11 @@ def code_of(error: ClientError) -> str:
     return error.response.get("Error", {}).get("Code", "")
 
 
-def nanoseconds(time: datetime) -> int:
+def nanoseconds(moment: datetime) -> int:
     """Return the time of an object as file systems count it; S3 knows milliseconds at most.
 
     >>> from datetime import timezone
     >>> nanoseconds(datetime(1970, 1, 1, 0, 0, 1, 5000, timezone.utc))
     1005000000
     """
-    return int(time.timestamp() * 1000) * 1_000_000
+    return round(moment.timestamp() * 1000) * 1_000_000

@@ -11,11 +11,12 @@ import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import boto3
 import pytest
 
 from infra.processes import choose_ports, end, start, tail
@@ -38,6 +39,7 @@ class Server:
     address: str
     user: str = USER
     word: str = WORD
+    pid: int = 0
 
     @property
     def aws(self) -> dict[str, str]:
@@ -62,15 +64,36 @@ class Server:
         return 200 <= _status(f"{self.address}/system", self._login) < 500
 
 
+def begin_at(monkeypatch: pytest.MonkeyPatch, server: Server, folder: Path, **changed: str) -> None:
+    """Let boto3 find this server alone, with its credentials unless others are given, and nothing of this machine's."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    nothing = {name: str(folder / "none") for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
+    for name, value in {**nothing, **server.aws, **changed}.items():
+        monkeypatch.setenv(name, value)
+
+
+def make_bucket(name: str) -> None:
+    """Make a bucket on the server that boto3 finds, if it is not there."""
+    client = boto3.session.Session().client("s3")
+    if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+        client.create_bucket(Bucket=name)
+
+
+def choose_s3_ports() -> dict[str, int]:
+    """Return free ports for a server that is to come back where it was."""
+    return choose_ports(dict.fromkeys(WEED_PORTS))
+
+
 @contextmanager
-def s3_server(folder: Path) -> Iterator[Server]:
-    """Run SeaweedFS; all that it writes is below `folder`."""
-    ports = choose_ports(dict.fromkeys(WEED_PORTS))
+def s3_server(folder: Path, ports: Mapping[str, int] | None = None) -> Iterator[Server]:
+    """Run SeaweedFS; all that it writes is below `folder`, and what is there already it serves again."""
+    ports = ports or choose_s3_ports()
     server = Server(address=f"http://127.0.0.1:{ports['s3.port']}")
     keys = [{"accessKey": server.user, "secretKey": server.word}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     config, data = folder / "s3.json", folder / "data"
-    data.mkdir(parents=True)
+    data.mkdir(parents=True, exist_ok=True)
     config.write_text(json.dumps({"identities": [{"name": "t", "credentials": keys, "actions": actions}]}))
     options: dict[str, object] = {
         **ports,
@@ -89,8 +112,9 @@ def s3_server(folder: Path) -> Iterator[Server]:
     given = [f"-{name}={value}" for name, value in options.items()]
     weed = Path(sys.executable).parent / "weed"
     try:
-        with _running((str(weed), "mini", *given), folder, lambda: _status(server.address) in (200, 403)):
-            yield server
+        command = (str(weed), "mini", *given)
+        with _running(command, folder, lambda: _status(server.address) in (200, 403)) as pid:
+            yield replace(server, pid=pid)
     finally:
         # It makes these in /tmp whatever it is told, and leaves some behind.
         for name, port in ports.items():
@@ -151,7 +175,7 @@ def odd_server(answer: Callable[[str], tuple[int, Mapping[str, str], bytes]]) ->
 
 
 @contextmanager
-def _running(command: tuple[str, ...], folder: Path, answers: Callable[[], bool]) -> Iterator[None]:
+def _running(command: tuple[str, ...], folder: Path, answers: Callable[[], bool]) -> Iterator[int]:
     mark = ("RADLOOP_TEST_SERVER", uuid.uuid4().hex)
     log = folder / "server.log"
     owned = start(Path(command[0]).name, command, dict([mark]), log)
@@ -163,7 +187,7 @@ def _running(command: tuple[str, ...], folder: Path, answers: Callable[[], bool]
                 f"{owned.name} did not answer within {START_LIMIT_S} s:\n{tail(log)}"
             )
             time.sleep(0.2)
-        yield
+        yield owned.pid
     finally:
         end([owned], mark, grace_s=10)
 

@@ -1,5 +1,6 @@
 """Objects below a prefix of a bucket as a source, against a real S3 server."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     quick = s3_client.Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
     monkeypatch.setattr(s3_client, "CLIENT", quick)
+    monkeypatch.setattr(s3_client, "PATIENCE_S", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,13 @@ def content(source: S3Prefix, name: str) -> bytes:
 @slow
 def test_what_is_below_the_prefix_is_listed_by_relative_names(server: Server) -> None:
     assert sorted(file.name for file in S3Prefix("s3://scans/ct").scan()) == ["IM2", "a/IM1", "Ä #%+?.dcm"]
+
+
+@slow
+def test_the_tag_of_an_object_changes_with_its_content(server: Server) -> None:
+    tags = {file.name: file.tag for file in S3Prefix("s3://scans/ct").scan()}
+    assert tags["IM2"] == hashlib.md5(b"ct/IM2").hexdigest()
+    assert len(set(tags.values())) == len(tags)
 
 
 @slow

@@ -1,25 +1,22 @@
 """Owns bytes by name below a prefix of an S3 bucket: verified from end to end, and pointers moved by conditions."""
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from random import random
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 from filelock import FileLock
 from s3transfer.manager import TransferConfig, TransferManager
 from urllib3.exceptions import HTTPError
 
-from imaging.errors import EnvironmentFault
-from imaging.s3_client import TRANSFERS, Bucket, code_of, nanoseconds, status_of
+from imaging.s3_client import TRANSFERS, Bucket, Unreachable, again, code_of, nanoseconds, status_of
 from imaging.store.digest import bytes_digest, check_digest, digest_of, file_digest
 from imaging.store.disk import disk_faults, drafted, sweep_drafts
 from imaging.store.protocol import Damaged, Missing, Stored
@@ -27,9 +24,6 @@ from imaging.store.protocol import Damaged, Missing, Stored
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
-T = TypeVar("T")
-
-TRIES = 5
 PART_BYTES = 8 * 2**20
 """Of a large object, this much travels in a request; eight of them travel at a time."""
 PIECE_BYTES = 2**20
@@ -57,7 +51,7 @@ class S3Store:
     def exists(self, name: str) -> bool:
         """Say whether a whole object of this name is there."""
         try:
-            self._head(name)
+            again(lambda: self._head(name))
         except Missing:
             return False
         return True
@@ -78,7 +72,7 @@ class S3Store:
 
     def local(self, name: str) -> Path:
         """Return a copy in the cache: an object whose name says its content is fetched once, any other each time."""
-        kept = self.cache / self.bucket.name / self.bucket.prefix / name
+        kept = self._kept(name)
         fixed = digest_of(name) is not None
         if fixed and kept.is_file():
             return kept
@@ -97,24 +91,13 @@ class S3Store:
 
     def remove(self, name: str) -> None:
         """Remove an object, and its copy in this machine's cache."""
-        with self._faults(name):
-            self.bucket.client.delete_object(**self._at(name))
-        (self.cache / self.bucket.name / self.bucket.prefix / name).unlink(missing_ok=True)
+        again(lambda: self._delete(name))
+        self._kept(name).unlink(missing_ok=True)
 
     def sweep(self, age_s: float) -> int:
         """Give up uploads in parts that were begun so long ago; remove what was half fetched into the cache."""
-        latest, count = datetime.now(UTC) - timedelta(seconds=age_s), sweep_drafts(self.cache, age_s)
-        with self.bucket.faults():
-            client = self.bucket.client
-            pages = client.get_paginator("list_multipart_uploads")
-            for page in pages.paginate(Bucket=self.bucket.name, Prefix=self.bucket.prefix):
-                for begun in page.get("Uploads", ()):
-                    if begun["Initiated"] <= latest:
-                        client.abort_multipart_upload(
-                            Bucket=self.bucket.name, Key=begun["Key"], UploadId=begun["UploadId"]
-                        )
-                        count += 1
-        return count
+        latest = datetime.now(UTC) - timedelta(seconds=age_s)
+        return sweep_drafts(self.cache, age_s) + again(lambda: self._give_up(latest))
 
     def pointer(self, name: str) -> str | None:
         """Return what a pointer points at, or None where it was never set."""
@@ -127,17 +110,20 @@ class S3Store:
         what it writes, so that it knows its own hand. If the pointer was moved on since, it says False too.
         """
         writer = token_hex(16)
-        for _ in range(TRIES):
-            found, etag, hand = again(lambda: self._pointer(name))
+
+        def attempt() -> bool:
+            found, etag, hand = self._pointer(name)
             if hand == writer or found != expected:
                 return hand == writer
-            condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-            with suppress(Damaged):
-                self._send(name, f"{new}\n".encode(), writer, **condition)
-                return True
-        raise EnvironmentFault(
-            f"S3 refused {TRIES} times to move {name}, which stands where it was expected: run it again"
-        )
+            self._send(
+                name, f"{new}\n".encode(), writer, **({"IfMatch": etag} if etag else {"IfNoneMatch": "*"})
+            )
+            return True
+
+        return again(attempt)
+
+    def _kept(self, name: str) -> Path:
+        return self.cache / self.bucket.name / self.bucket.prefix / name
 
     def _at(self, name: str) -> dict[str, Any]:
         return {"Bucket": self.bucket.name, "Key": self.bucket.prefix + name}
@@ -171,6 +157,24 @@ class S3Store:
             self.bucket.client.put_object(
                 **self._at(name), Body=content, Metadata=told, **CHECKSUM, **condition
             )
+
+    def _delete(self, name: str) -> None:
+        with self._faults(name):
+            self.bucket.client.delete_object(**self._at(name))
+
+    def _give_up(self, latest: datetime) -> int:
+        bucket, count = self.bucket.name, 0
+        with self.bucket.faults():
+            client = self.bucket.client
+            pages = client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=bucket, Prefix=self.bucket.prefix):
+                for begun in page.get("Uploads", ()):
+                    if begun["Initiated"] <= latest:
+                        client.abort_multipart_upload(
+                            Bucket=bucket, Key=begun["Key"], UploadId=begun["UploadId"]
+                        )
+                        count += 1
+        return count
 
     def _upload(self, name: str, path: Path, digest: str) -> None:
         bucket, key = self.bucket.name, self.bucket.prefix + name
@@ -225,22 +229,17 @@ class S3Store:
                 at += len(piece)
 
 
-def again(work: Callable[[], T]) -> T:
-    """Repeat what ended in Damaged, after growing pauses; the last one is raised."""
-    for number in range(TRIES - 1):
-        with suppress(Damaged):
-            return work()
-        time.sleep(random() * 2**number)
-    return work()
-
-
 @contextmanager
 def _whole(name: str) -> Iterator[None]:
-    """Tell a body that breaks off, or is not what the server's checksum says, from a server that does not answer."""
+    """Tell a body that is not what the server's checksum says from one that breaks off."""
     try:
         yield
+    except FlexibleChecksumError:
+        raise _damaged(name) from None
     except (BotoCoreError, HTTPError) as error:
-        raise _damaged(name) from error
+        raise Unreachable(
+            f"the way of {name} from S3 breaks off ({type(error).__name__}): check the network and the server"
+        ) from None
 
 
 @contextmanager
@@ -254,7 +253,7 @@ def _races(name: str) -> Iterator[None]:
 
 
 def _damaged(name: str) -> Damaged:
-    return Damaged(f"{name} did not come whole from S3, {TRIES} times: check the network and the server")
+    return Damaged(f"{name} does not come from S3 as it was stored: check the network and the server")
 
 
 def _write_at(descriptor: int, piece: bytes, at: int) -> None:
