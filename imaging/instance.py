@@ -10,7 +10,8 @@ from imaging.image import Image
 class Instance:
     """One image or volume with its identifiers; `frame` counts from 1 in a multi-frame object and is 0 in others.
 
-    `findings` are keys of `imaging.dicom.findings.FINDINGS`: what is to be known of a volume.
+    `institution` is one of the identifiers, empty where none is told. The digests are hex digits of
+    `imaging.digests`; `findings` are keys of `imaging.dicom.findings.FINDINGS`: what is to be known of a volume.
     """
 
     patient_id: str
@@ -18,7 +19,9 @@ class Instance:
     series_uid: str
     sop_instance_uid: str
     image: Image
-    content_sha256: str
+    content_blake3: str
+    pixel_blake3: str
+    institution: str = ""
     frame: int = 0
     attributes: Mapping[str, str | float] = field(default_factory=dict)
     label: str | None = None

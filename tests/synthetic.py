@@ -87,7 +87,8 @@ def instance(number: int, **changes: Any) -> Instance:
         series_uid=f"2.{number}",
         sop_instance_uid=f"3.{number}",
         image=plain_image(number % 256),
-        content_sha256=f"{number}",
+        content_blake3=f"{number:064x}",
+        pixel_blake3="",
         label="odd" if number % 2 else "even",
         attributes={"modality": "OT", "manufacturer": "ACME", "spacing_mm": 0.5},
     )

@@ -1,7 +1,6 @@
 """A DICOM file: what is read of it, and what is said of one that is bad."""
 
 import csv
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -60,11 +59,6 @@ def test_an_image_keeps_its_identifiers(tmp_path: Path) -> None:
     assert told == tuple(
         PLANTED[k] for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
     )
-
-
-def test_an_image_is_named_by_the_bytes_of_its_file(tmp_path: Path) -> None:
-    path = write_dicom(tmp_path / "IM1")
-    assert read(path).content_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_an_image_says_how_it_wants_to_be_shown(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ IMAGE = {
     "SOPClassUID": CTImageStorage,
     "Modality": "CT",
     "Manufacturer": "ACME",
+    "ManufacturerModelName": "Scanner 5",
+    "BodyPartExamined": "CHEST",
     "Rows": 4,
     "Columns": 6,
     "PixelSpacing": [0.5, 0.7],
@@ -65,10 +67,22 @@ def test_the_identifiers_are_read() -> None:
     assert read == tuple(IDENTIFIERS.values())
 
 
+def test_the_institution_is_read_beside_the_attributes() -> None:
+    assert header().institution == "GENERAL HOSPITAL"
+    assert header(InstitutionName=None).institution == ""
+
+
+@pytest.mark.parametrize("name", ["JANE^DOE", "Jane Doe", "CHEST\\DOE^JANE", "SEVENTEEN LETTERS"])
+def test_a_body_part_that_is_no_code_is_left_out(name: str) -> None:
+    assert "body_part" not in header(BodyPartExamined=name).attributes
+
+
 def test_the_attributes_are_those_of_the_list() -> None:
     assert header().attributes == {
         "modality": "CT",
         "manufacturer": "ACME",
+        "model": "Scanner 5",
+        "body_part": "CHEST",
         "photometric": "MONOCHROME2",
         "rows": 4.0,
         "columns": 6.0,

@@ -21,6 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from imaging.dicom.attributes import of_dataset
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.opened import Opened, _by_pydicom, open_object
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
@@ -231,3 +232,16 @@ def test_zero_is_a_number() -> None:
     data = made(SMALL, DiffusionBValue=0.0, TriggerTime="0", PixelPaddingValue=0)
     told = open_object(data).attributes
     assert told["DiffusionBValue"] == told["TriggerTime"] == told["PixelPaddingValue"] == (0.0,)
+
+
+@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192"])
+def test_an_institution_in_any_character_set_is_walked_over_and_read_as_pydicom_path_reads_it(
+    charset: str,
+) -> None:
+    data = made(
+        ramp((4, 4)), SpecificCharacterSet=charset, InstitutionName="Universitätsklinikum Süd", PatientID="P1"
+    )
+    walked = walk(data)
+    assert walked is not None
+    read = of_dataset(dcmread(BytesIO(data)))
+    assert walked.attributes["InstitutionName"] == read["InstitutionName"] != ""

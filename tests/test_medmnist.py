@@ -1,6 +1,5 @@
 """An NPZ file in MedMNIST's layout: ranges of rows are its files, rows its images."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from imaging.digests import pixel_digest
 from imaging.errors import UserFault
 from imaging.instance import Instance
 from imaging.prepare import prepare
@@ -109,7 +109,8 @@ def test_a_row_is_named_by_its_part_and_number(source: MedMnistFile) -> None:
 
 
 def test_a_row_is_named_by_its_bytes(source: MedMnistFile) -> None:
-    assert rows(source)[3].content_sha256 == hashlib.sha256(images(24)[3].tobytes()).hexdigest()
+    found = rows(source)[3]
+    assert found.content_blake3 == found.pixel_blake3 == pixel_digest(images(24)[3]).hex()
 
 
 def test_the_modality_does_not_matter(source: MedMnistFile) -> None:

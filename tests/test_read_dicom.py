@@ -1,6 +1,5 @@
 """An object becomes instances, frame by frame, each with the transforms of its own functional groups."""
 
-import hashlib
 import struct
 import tracemalloc
 import zlib
@@ -149,7 +148,7 @@ def test_frames_count_from_one_and_a_single_image_is_none() -> None:
     assert [one.frame for one in read_dicom(made(FRAMES[0], NumberOfFrames=1), "CT")] == [0]
 
 
-def test_an_instance_carries_the_identifiers_and_the_digest_of_its_file() -> None:
+def test_an_instance_carries_its_identifiers() -> None:
     data = made(FRAMES[0])
     (one,) = read_dicom(data, "CT")
     assert (one.patient_id, one.study_uid, one.series_uid, one.sop_instance_uid) == (
@@ -158,7 +157,6 @@ def test_an_instance_carries_the_identifiers_and_the_digest_of_its_file() -> Non
         "1.2.3",
         "1.2.3.4",
     )
-    assert one.content_sha256 == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -269,3 +267,39 @@ def test_each_seed_cut_anywhere_is_whole_or_refused(seed: int) -> None:
         except DataFault:
             continue
         np.testing.assert_array_equal(found, whole)
+
+
+def test_slices_of_a_series_keep_what_is_their_own() -> None:
+    told = {"RescaleIntercept": -1024, "WindowCenter": 40, "WindowWidth": 400, "InstitutionName": "Harbour"}
+    changes: list[dict[str, Any]] = [
+        {"SOPInstanceUID": "1.9.1", "ImagePositionPatient": [0, 0, 1]},
+        {"SOPInstanceUID": "1.9.2", "WindowCenter": 300},
+        {"SOPInstanceUID": "1.9.3", "RescaleIntercept": 0},
+        {"SOPInstanceUID": "1.9.4", "PatientID": "Q"},
+        {"SOPInstanceUID": "1.9.5", "PhotometricInterpretation": "MONOCHROME1"},
+        {"SOPInstanceUID": "1.9.6", "PixelPaddingValue": 0},
+        {"SOPInstanceUID": "1.9.7", "PixelSpacing": [2, 1]},
+    ]
+    files = [made(FRAMES[0] + n, **told | one) for n, one in enumerate(changes)]
+    for _ in range(2):
+        found = [one for data in files for one in read_dicom(data, "CT")]
+        assert [one.sop_instance_uid for one in found] == [one["SOPInstanceUID"] for one in changes]
+        assert [one.patient_id for one in found] == ["P", "P", "P", "Q", "P", "P", "P"]
+        assert [one.image.intercept for one in found] == [-1024, -1024, 0, -1024, -1024, -1024, -1024]
+        assert [one.image.vois[0] for one in found][:2] == [Window(center=c, width=400) for c in (40, 300)]
+        assert [one.image.inverted for one in found] == [False] * 4 + [True, False, False]
+        assert [one.image.padding for one in found] == [None] * 5 + [(0, 0), None]
+        assert [one.image.spacing_mm for one in found] == [None] * 6 + [(2, 1)]
+        assert {one.institution for one in found} == {"Harbour"}
+        for n, one in enumerate(found):
+            np.testing.assert_array_equal(one.image.stored, FRAMES[0] + n)
+
+
+def test_a_slice_without_its_uid_is_refused_after_others_of_its_series() -> None:
+    assert len(list(read_dicom(made(FRAMES[0]), "CT"))) == 1
+    assert fault(made(FRAMES[0], SOPInstanceUID="1.x")).reason == "missing-identifier"
+
+
+def test_a_bad_header_is_refused_each_time() -> None:
+    for _ in range(2):
+        assert fault(made(FRAMES[0], Modality="MR")).reason == "wrong-modality"

@@ -1,6 +1,7 @@
 """The files of a series become volumes by their geometry, and a bad slice costs what the policy says."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless
 
+from imaging.digests import digest_of_all, file_digest, pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.glance import FUNCTION
 from imaging.formats.series import DROP_SLICE, DROP_STUDY, read_series
@@ -20,8 +22,8 @@ from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Pool
 from imaging.sandbox.process import WorkerLimits
 from imaging.sources.folder import Folder
-from imaging.sources.protocol import Parcel
-from imaging.sources.series import SeriesSource
+from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.series import SeriesSource, series_tag
 from tests.dicom_objects import compressed, dataset, file_bytes, made
 
 AXIAL = [1, 0, 0, 0, 1, 0]
@@ -77,14 +79,14 @@ def test_slices_are_ordered_by_position() -> None:
 
 
 def test_the_order_of_the_files_changes_nothing() -> None:
-    assert volume(*WHOLE).content_sha256 == volume(*reversed(WHOLE)).content_sha256
+    assert volume(*WHOLE).content_blake3 == volume(*reversed(WHOLE)).content_blake3
 
 
 def test_files_and_bytes_give_the_same(tmp_path: Path) -> None:
     paths = [tmp_path / str(n) for n in range(5)]
     for path, data in zip(paths, WHOLE, strict=True):
         path.write_bytes(data)
-    assert volume(*paths).content_sha256 == volume(*WHOLE).content_sha256
+    assert volume(*paths).content_blake3 == volume(*WHOLE).content_blake3
 
 
 CUT = [*WHOLE[:2], WHOLE[2][:-20], *WHOLE[3:]]
@@ -271,3 +273,25 @@ def test_a_file_that_came_later_changes_its_series(grouped: SeriesSource) -> Non
     after = {file.name: file for file in grouped.scan()}
     assert after["series 1.2.3"] == before["series 1.2.3"]
     assert after["series 1.2.9"].size_bytes > before["series 1.2.9"].size_bytes
+
+
+def test_a_volume_is_named_by_its_files_and_its_pixels() -> None:
+    one = volume(*WHOLE)
+    assert one.content_blake3 == digest_of_all(map(file_digest, WHOLE)).hex()
+    assert one.pixel_blake3 == digest_of_all(pixel_digest(level(n)) for n in range(5)).hex()
+
+
+def test_another_header_makes_another_volume_of_the_same_pixels() -> None:
+    one, other = volume(*WHOLE), volume(*(piece(n, ImageComments="seen") for n in range(5)))
+    assert one.content_blake3 != other.content_blake3
+    assert one.pixel_blake3 == other.pixel_blake3
+
+
+def test_the_institution_of_a_volume_is_that_of_its_slices() -> None:
+    assert volume(*(piece(n, InstitutionName="Harbour") for n in range(5))).institution == "Harbour"
+
+
+def test_a_series_has_the_tags_of_its_files_as_one() -> None:
+    files = [SourceFile(name=name, size_bytes=1, mtime_ns=1, tag=f"tag of {name}") for name in "ab"]
+    assert series_tag(files) not in ("", series_tag(files[:1]))
+    assert series_tag([replace(file, tag="") for file in files]) == ""

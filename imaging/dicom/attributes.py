@@ -18,8 +18,10 @@ that is there and cannot be used is the empty tuple; what is longer than VALUE_B
 TEXTS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality"),
     *("Manufacturer", "PhotometricInterpretation", "VOILUTFunction", "ImageType", "SpecificCharacterSet"),
-    *("StackID", "BodyPartExamined", "PresentationLUTShape"),
+    *("StackID", "BodyPartExamined", "PresentationLUTShape", "ManufacturerModelName", "InstitutionName"),
 )
+OPAQUE = frozenset({"InstitutionName"})
+"""Texts in any character set, of which it matters only whether they are the same: each byte is a character."""
 NUMBERS = (
     *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -31,7 +33,7 @@ NUMBERS = (
     *("TemporalPositionIndex", "TriggerTime", "EchoNumbers", "EchoTime", "EffectiveEchoTime"),
     *("DiffusionBValue", "KVP"),
 )
-"""With TEXTS the allow-list: no name, no date and no free text can pass, whatever a header holds."""
+"""With TEXTS the allow-list: whatever a header holds beside it is not looked at."""
 
 VALUE_BYTES = 2**16
 """The longest value that is looked at: as much as the explicit form can say (PS3.5 7.1.2)."""
@@ -76,6 +78,11 @@ def decode_text(raw: bytes) -> str:
     return "\\".join(part.strip(" \0") for part in text.split("\\")) if "\\" in text else text
 
 
+def decode_opaque(raw: bytes) -> str:
+    """Return a text whose characters are never shown, without its padding."""
+    return raw.decode("latin-1").strip(" \0")
+
+
 def of_dataset(dataset: Dataset) -> dict[str, Value]:
     """Return the wanted attributes at the top of a data set that pydicom parsed."""
     found: dict[str, Value] = {}
@@ -118,6 +125,9 @@ def _number_value(dataset: Dataset, tag: int, vr: str) -> tuple[float, ...] | No
 
 
 def _text_value(dataset: Dataset, tag: int) -> str | None:
+    raw = dataset.get_item(tag)
+    if wanted()[tag][0] in OPAQUE and isinstance(raw, RawDataElement):
+        return decode_opaque(raw.value or b"")
     value: Any = _quietly(lambda: dataset[tag].value)
     if value is None:
         return None

@@ -12,7 +12,14 @@ UID_FORM = re.compile(r"[0-9.]{1,64}")
 CODE_FORM = re.compile(r"[A-Z0-9_ ]{0,16}")
 """A code string, PS3.5 section 6.2: the only kind of value that a fault may quote."""
 
-TEXTS = {"modality": "Modality", "manufacturer": "Manufacturer", "photometric": "PhotometricInterpretation"}
+TEXTS = {
+    "modality": "Modality",
+    "manufacturer": "Manufacturer",
+    "model": "ManufacturerModelName",
+    "photometric": "PhotometricInterpretation",
+}
+CODES = {"body_part": "BodyPartExamined"}
+"""Taken where they are code strings: what is in the wrong place there may be a name."""
 NUMBERS = {
     "rows": "Rows",
     "columns": "Columns",
@@ -20,7 +27,7 @@ NUMBERS = {
     "slice_thickness_mm": "SliceThickness",
     "kvp": "KVP",
 }
-"""With TEXTS the allow-list: no name, no date and no free text can pass, whatever a header holds."""
+"""With TEXTS and CODES the allow-list: no name, no date and no free text can pass, whatever a header holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,7 @@ class Header:
     study_uid: str
     series_uid: str
     sop_instance_uid: str
+    institution: str
     attributes: Mapping[str, str | float]
 
 
@@ -41,9 +49,10 @@ def read_header(attributes: Attributes, modality: str, *, has_pixels: bool) -> H
     """
     header = Header(
         patient_id=_patient_id(attributes),
-        study_uid=_uid(attributes, "StudyInstanceUID"),
-        series_uid=_uid(attributes, "SeriesInstanceUID"),
-        sop_instance_uid=_uid(attributes, "SOPInstanceUID"),
+        study_uid=uid_of(attributes, "StudyInstanceUID"),
+        series_uid=uid_of(attributes, "SeriesInstanceUID"),
+        sop_instance_uid=uid_of(attributes, "SOPInstanceUID"),
+        institution=text(attributes, "InstitutionName"),
         attributes=_harmless(attributes),
     )
     found = text(attributes, "Modality")
@@ -64,7 +73,8 @@ def _patient_id(attributes: Attributes) -> str:
     return patient_id
 
 
-def _uid(attributes: Attributes, keyword: str) -> str:
+def uid_of(attributes: Attributes, keyword: str) -> str:
+    """Return a UID; raise DataFault "missing-identifier" where there is none."""
     uid = text(attributes, keyword)
     if not UID_FORM.fullmatch(uid):
         raise DataFault("missing-identifier", f"{keyword} is not a UID")
@@ -73,6 +83,8 @@ def _uid(attributes: Attributes, keyword: str) -> str:
 
 def _harmless(attributes: Attributes) -> dict[str, str | float]:
     texts = {name: text(attributes, keyword).split("\\")[0].strip() for name, keyword in TEXTS.items()}
+    codes = {name: text(attributes, keyword) for name, keyword in CODES.items()}
+    texts |= {name: code for name, code in codes.items() if CODE_FORM.fullmatch(code)}
     numbers = {name: first(attributes, keyword) for name, keyword in NUMBERS.items()}
     found: dict[str, str | float] = {name: value for name, value in texts.items() if value}
     return found | {name: value for name, value in numbers.items() if value is not None}

@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from imaging.dicom.attributes import TEXTS, VALUE_BYTES, Value, decode_numbers, decode_text, wanted
+from imaging.dicom.attributes import (
+    OPAQUE,
+    TEXTS,
+    VALUE_BYTES,
+    Value,
+    decode_numbers,
+    decode_opaque,
+    decode_text,
+    wanted,
+)
 from imaging.dicom.elements import (
     EXPLICIT_HEADER,
     IMPLICIT_HEADER,
@@ -218,10 +227,13 @@ Decoder = Callable[[bytes], Value]
 def decoders() -> Mapping[int, tuple[str, bytes, Decoder]]:
     """Return keyword, VR and decoder of each wanted attribute by its tag."""
 
-    return {
-        tag: (keyword, vr.encode(), decode_text if keyword in TEXTS else DECODERS[vr])
-        for tag, (keyword, vr) in wanted().items()
-    }
+    return {tag: (keyword, vr.encode(), _decoder(keyword, vr)) for tag, (keyword, vr) in wanted().items()}
+
+
+def _decoder(keyword: str, vr: str) -> Decoder:
+    if keyword in OPAQUE:
+        return decode_opaque
+    return decode_text if keyword in TEXTS else DECODERS[vr]
 
 
 def _decoded(raws: list[Raw]) -> dict[str, Value]:

@@ -1,12 +1,12 @@
 """Owns what the readers of pictures and of NIfTI share: the bytes of a parcel, its patient, and one kind of failure."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from imaging.buffer import FileBuffer
 from imaging.dicom.limits import LIMITS
+from imaging.digests import file_digest, pixel_digest
 from imaging.errors import DataFault, RadloopError
 from imaging.image import Image
 from imaging.instance import Instance
@@ -31,7 +31,7 @@ def instances(
     patient = dict(parcel.told).get("patient", "")
     if not patient:
         raise DataFault("missing-identifier", "the table names no patient for this file")
-    digest = hashlib.sha256(data).hexdigest()
+    digest = file_digest(data).hex()
     for number, image in enumerate(images, start=1):
         rows, columns = image.stored.shape[-2:]
         yield Instance(
@@ -40,7 +40,8 @@ def instances(
             series_uid=parcel.name,
             sop_instance_uid=parcel.name,
             image=image,
-            content_sha256=digest,
+            content_blake3=digest,
+            pixel_blake3=pixel_digest(image.stored).hex(),
             frame=number if count > 1 else 0,
             attributes={"modality": modality, "rows": rows, "columns": columns},
         )

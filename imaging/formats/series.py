@@ -1,23 +1,23 @@
 """Owns the reading of the files of one series into volumes."""
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from imaging.buffer import FileBuffer
 from imaging.dicom.attributes import Attributes
+from imaging.dicom.elements import Buffer
 from imaging.dicom.header import Header, read_header
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.opened import Opened, open_object
-from imaging.dicom.pixels import check_present, layout_of
+from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.dicom.volume import Stack, stack
+from imaging.digests import digest_of_all, file_digest, pixel_digest
 from imaging.errors import DataFault
-from imaging.formats.dicom import frame_image, has_pixels
+from imaging.formats.dicom import allocated, has_pixels, transformed
 from imaging.formats.voxels import fill_gaps, padding_of, units
 from imaging.image import Image
 from imaging.instance import Instance
@@ -46,6 +46,14 @@ class Slice:
     content: int
     frame: int
     attributes: Attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """Of the files that a volume was made of, each once, and of the stored pixels of its slices, in their order."""
+
+    files: dict[int, bytes] = field(default_factory=dict)
+    slices: list[bytes] = field(default_factory=list)
 
 
 def read_series(parcel: Parcel, modality: str) -> Iterator[Instance]:
@@ -85,9 +93,8 @@ def is_strict(parcel: Parcel) -> bool:
     return dict(parcel.told).get("bad-slice", DROP_STUDY) == DROP_STUDY
 
 
-def _load(content: Path | bytes, buffer: FileBuffer) -> Opened:
-    data = buffer.load(content, LIMITS.file_bytes) if isinstance(content, Path) else content
-    return open_object(data)
+def _bytes(content: Path | bytes, buffer: FileBuffer) -> Buffer:
+    return buffer.load(content, LIMITS.file_bytes) if isinstance(content, Path) else content
 
 
 def _headers(
@@ -98,7 +105,7 @@ def _headers(
     header, strangers = None, 0
     for number, content in enumerate(parcel.contents):
         try:
-            opened = _load(content, buffer)
+            opened = open_object(_bytes(content, buffer))
             told = read_header(opened.attributes, modality, has_pixels=has_pixels(opened))
             layout = layout_of(opened.attributes)
             check_present(opened, layout)
@@ -131,32 +138,36 @@ def _volume(
     one: Stack,
     buffer: FileBuffer,
 ) -> Instance:
-    digest = hashlib.sha256()
+    digests = Digests()
     codes = dict.fromkeys(finding.code for finding in one.findings)
-    images = _images(parcel, slices, one.places, buffer)
-    image, whole = _assemble(images, one, known=not UNKNOWN_MM & {*codes}, digest=digest)
+    images = _images(parcel, slices, one.places, buffer, digests)
+    image, whole = _assemble(images, one, known=not UNKNOWN_MM & {*codes})
     return Instance(
         patient_id=header.patient_id,
         study_uid=header.study_uid,
         series_uid=header.series_uid,
         sop_instance_uid=header.series_uid,
         image=image,
-        content_sha256=digest.hexdigest(),
+        content_blake3=digest_of_all(digests.files.values()).hex(),
+        pixel_blake3=digest_of_all(digests.slices).hex(),
+        institution=header.institution,
         attributes={**header.attributes, "spacing_mm": one.spacing_mm[1]},
         findings=tuple(codes if whole else codes | {"gap": None, "slices-dropped": None}),
     )
 
 
 def _images(
-    parcel: Parcel, slices: list[Slice], places: Sequence[int], buffer: FileBuffer
+    parcel: Parcel, slices: list[Slice], places: Sequence[int], buffer: FileBuffer, digests: Digests
 ) -> Iterator[tuple[int, Image | DataFault]]:
     """Yield the place of each slice and its image, or why it has none; an image is valid until the next one."""
     opened, at = None, -1
     for piece, place in zip(slices, places, strict=True):
         try:
             if opened is None or piece.content != at:
-                opened, at = _load(parcel.contents[piece.content], buffer), piece.content
-            found: Image | DataFault = frame_image(opened, layout_of(opened.attributes), piece.frame)
+                data, at = _bytes(parcel.contents[piece.content], buffer), piece.content
+                opened = open_object(data)
+                digests.files[at] = file_digest(data)
+            found: Image | DataFault = _frame(opened, piece.frame, digests)
         except DataFault as fault:
             found = DataFault("bad-slice", f"1 of {len(slices)} slices: {fault.reason}")
             if is_strict(parcel):
@@ -164,8 +175,16 @@ def _images(
         yield place, found
 
 
+def _frame(opened: Opened, index: int, digests: Digests) -> Image:
+    layout = layout_of(opened.attributes)
+    stored = stored_frame(opened, layout, index)
+    image = transformed(opened, layout, stored, index)
+    digests.slices.append(pixel_digest(allocated(stored, layout)))
+    return image
+
+
 def _assemble(
-    images: Iterator[tuple[int, Image | DataFault]], one: Stack, *, known: bool, digest: Any
+    images: Iterator[tuple[int, Image | DataFault]], one: Stack, *, known: bool
 ) -> tuple[Image, bool]:
     """Return the slices at their places in one array of modality units, and whether none was lost on the way."""
     first: Image | None = None
@@ -180,7 +199,6 @@ def _assemble(
             check_limit("too-large", "the number of voxels", math.prod(shape), VOXELS)
             first, volume = image, np.empty(shape, np.float32)
         volume[place] = units(image)
-        digest.update(volume[place])
         places.append(place)
     if first is None:
         raise fault

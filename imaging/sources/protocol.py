@@ -10,11 +10,15 @@ from imaging.preprocess import PreprocessSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """One listed file. Its name may identify a patient, so it never leaves ingest."""
+    """One listed file. Its name may identify a patient, so it never leaves ingest.
+
+    `tag` changes with the content where a source tells such a thing in its listing: the ETag of S3.
+    """
 
     name: str
     size_bytes: int
     mtime_ns: int
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,12 @@ class S3Prefix:
 
     def _list(self) -> Iterator[SourceFile]:
         for name, found in self.bucket.listed():
-            yield SourceFile(name=name, size_bytes=found["Size"], mtime_ns=nanoseconds(found["LastModified"]))
+            yield SourceFile(
+                name=name,
+                size_bytes=found["Size"],
+                mtime_ns=nanoseconds(found["LastModified"]),
+                tag=found.get("ETag", "").strip('"'),
+            )
 
     def _get(self, name: str) -> bytes:
         with self.bucket.faults():

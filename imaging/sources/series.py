@@ -1,7 +1,9 @@
 """Owns the series of a source as if each were one file: what a volume is made of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+from blake3 import blake3
 
 from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Pool
@@ -42,6 +44,7 @@ class SeriesSource:
                 # A server that tells no sizes still tells how many there are.
                 size_bytes=sum(file.size_bytes for file in files) or len(files),
                 mtime_ns=max(file.mtime_ns for file in files),
+                tag=series_tag(files),
             )
 
     def fetch(self, file: SourceFile) -> Parcel:
@@ -65,3 +68,9 @@ class SeriesSource:
         # In the order in which they appear: a compressed archive is read forwards.
         found = {name: tuple(members) for name, members in groups.items()}
         return found | {file.name: (file,) for file in alone}
+
+
+def series_tag(files: Sequence[SourceFile]) -> str:
+    """Return what changes with any of the files' tags, "" where they have none."""
+    tags = [file.tag for file in files]
+    return blake3("\n".join(tags).encode()).hexdigest() if any(tags) else ""
