@@ -1,0 +1,204 @@
+"""Owns what may leak from one side of a split to another: near duplicates among patients, found by fingerprint."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from imaging.dataset.fingerprint import as_column, flat
+
+Fingerprints = NDArray[np.uint8]
+Pairs = NDArray[np.int64]
+
+DISTANCE = 16.0
+"""Fingerprints no farther apart are of one image. The measure goes to 508: other patients' slices of ct-contrast are
+166 apart or more, the radiographs of pneumoniamnist 84; see `bench.near_duplicates`."""
+
+AXES = 8
+"""Directions of the first search: no pair is farther apart in them than it is, so none is missed."""
+SAMPLE = 20_000
+"""Rows that the directions are chosen by."""
+CROWDS = (16, 128, 512)
+"""Neighbours asked for; rows with more are asked again. Where there are more than the last, the nearest are looked
+at: a scan of a thousand almost equal frames must not cost a million pairs."""
+AT_ONCE = 2**18
+"""Pairs that are measured at a time."""
+
+LEAKS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("other", pa.int64(), nullable=False),
+        pa.field("distance", pa.float64()),
+    ]
+)
+"""Two rows on different sides: near duplicates of two patients, or, without a distance, one patient's."""
+
+
+def near_pairs(fingerprints: Fingerprints, others: Fingerprints | None = None) -> Pairs:
+    """Return (pairs, 2) rows of `fingerprints` and of `others`, or of one another, that show one image; sorted.
+
+    Rows with equal fingerprints are as many pairs as there are rows, not as their square: where sets of equal rows
+    are near each other, the first of either set is paired with all of the other. Flat images have no pairs.
+    """
+    mine = _Distinct(fingerprints)
+    theirs = mine if others is None else _Distinct(others)
+    found = np.concatenate([np.empty((0, 2), np.int64), *_search(mine.values, theirs.values)])
+    left, right = (found if others is not None else _once(found)).T
+    pairs = np.concatenate(
+        [
+            np.stack([mine.first[left].repeat(theirs.count[right]), theirs.rows(right)], axis=1),
+            np.stack([mine.rows(left), theirs.first[right].repeat(mine.count[left])], axis=1),
+        ]
+    )
+    return _ordered(pairs) if others is not None else _once(pairs[pairs[:, 0] != pairs[:, 1]])
+
+
+def linked(
+    fingerprints: Fingerprints,
+    patients: Sequence[str] | pa.ChunkedArray,
+    new: NDArray[np.bool_] | None = None,
+) -> Mapping[str, str]:
+    """Return the group of each patient who shares near duplicates with another: the first patient's of all linked.
+
+    They belong on one side. Where `new` says which rows are, links between two rows that are not are not looked for.
+    """
+    names, codes = _coded(patients)
+    if new is None:
+        pairs = near_pairs(fingerprints)
+    else:
+        came, were = np.flatnonzero(new), np.flatnonzero(~new)
+        among, before = near_pairs(fingerprints[came]), near_pairs(fingerprints[came], fingerprints[were])
+        pairs = np.concatenate([came[among], np.stack([came[before[:, 0]], were[before[:, 1]]], axis=1)])
+    one, two = codes[pairs].T
+    links = coo_array((np.ones(len(one), np.bool_), (one, two)), shape=(len(names), len(names)))
+    groups = connected_components(links, directed=False)[1]
+    together: dict[int, list[str]] = {}
+    for code in np.unique(np.concatenate([one[one != two], two[one != two]])):
+        together.setdefault(int(groups[code]), []).append(names[code])
+    return {name: min(group) for group in together.values() for name in group}
+
+
+def leaks(
+    fingerprints: Fingerprints,
+    patients: Sequence[str] | pa.ChunkedArray,
+    sides: Sequence[str | None] | pa.ChunkedArray,
+) -> pa.Table:
+    """Return a table `LEAKS` of near duplicates whose patients and sides differ, and of patients on two sides.
+
+    Rows without a side are on none.
+    """
+    _, patient = _coded(patients)
+    names, side = _coded(sides)
+    near = [np.empty((0, 2), np.int64)]
+    # What is asked costs more than what it is looked for in: the smallest side asks all others.
+    smallest = np.argsort(np.bincount(side[side >= 0], minlength=len(names)), kind="stable")
+    for number, name in enumerate(smallest):
+        here, rest = np.flatnonzero(side == name), np.flatnonzero(np.isin(side, smallest[number + 1 :]))
+        pairs = near_pairs(fingerprints[here], fingerprints[rest])
+        near.append(np.stack([here[pairs[:, 0]], rest[pairs[:, 1]]], axis=1))
+    found = _once(np.concatenate(near))
+    found = found[patient[found[:, 0]] != patient[found[:, 1]]]
+    both = _on_two_sides(patient, side)
+    distances = [*_distances(fingerprints, fingerprints, found).tolist(), *[None] * len(both)]
+    rows = np.concatenate([found, both])
+    return pa.table({"row": rows[:, 0], "other": rows[:, 1], "distance": distances}, schema=LEAKS)
+
+
+def _once(pairs: Pairs) -> Pairs:
+    """Return pairs of one set of rows, each once, its first row first."""
+    return _ordered(np.sort(pairs, axis=1))
+
+
+def _ordered(pairs: Pairs) -> Pairs:
+    """Return each pair once, in order: as one number, for sorting rows takes several times as long."""
+    width = int(pairs.max(initial=0)) + 1
+    numbers: Pairs = np.unique(pairs[:, 0] * width + pairs[:, 1])
+    return np.stack([numbers // width, numbers % width], axis=1)
+
+
+def _on_two_sides(patient: NDArray[np.int64], side: NDArray[np.int64]) -> Pairs:
+    """Return the first row of each patient, and the first of that patient's on each other side."""
+    placed = np.flatnonzero(side >= 0)
+    first = placed[np.unique(patient[placed], return_index=True)[1]]
+    on_side = patient[placed] * (side.max(initial=0) + 1) + side[placed]
+    each = placed[np.unique(on_side, return_index=True)[1]]
+    home = first[np.searchsorted(patient[first], patient[each])]
+    elsewhere = side[home] != side[each]
+    return np.stack([home[elsewhere], each[elsewhere]], axis=1)
+
+
+def _coded(column: Sequence[str | None] | pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
+    """Return the different values of a column, and of each row which it is; -1 where it has none."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else pa.array(column, pa.string())
+    coded = whole.dictionary_encode()
+    return coded.dictionary.to_pylist(), coded.indices.fill_null(-1).to_numpy().astype(np.int64)
+
+
+class _Distinct:
+    """Different fingerprints of images that show something: `values`, the `first` row of each and their `count`."""
+
+    def __init__(self, fingerprints: Fingerprints) -> None:
+        told = np.flatnonzero(~flat(fingerprints))
+        codes = as_column(fingerprints[told]).dictionary_encode().indices.to_numpy()
+        by_code = np.argsort(codes, kind="stable")
+        self.count = np.bincount(codes).astype(np.int64)
+        self._sorted: NDArray[np.int64] = told[by_code]
+        self._start = np.cumsum(self.count) - self.count
+        self.first = self._sorted[self._start]
+        self.values = fingerprints[self.first]
+
+    def rows(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return all rows of these, one after the other."""
+        count = self.count[which]
+        within = np.arange(count.sum()) - (np.cumsum(count) - count).repeat(count)
+        rows: Pairs = self._sorted[self._start[which].repeat(count) + within]
+        return rows
+
+
+def _search(values: Fingerprints, others: Fingerprints) -> Iterator[Pairs]:
+    """Yield pairs within DISTANCE, in parts."""
+    if not len(values) or not len(others):
+        return
+    axes = _axes(others)
+    tree = cKDTree(_along(others, axes), leafsize=32, balanced_tree=False, compact_nodes=False)
+    rows = np.arange(len(values))
+    for most in CROWDS:
+        crowded = []
+        for some in np.array_split(rows, len(rows) * most // AT_ONCE + 1):
+            # A little more than the distance, for what floating point rounds.
+            asked = _along(values[some], axes)
+            near = tree.query(asked, k=most, distance_upper_bound=DISTANCE + 1e-3, workers=-1)[1]
+            full = (near[:, -1] < len(others)) & (most < CROWDS[-1])
+            crowded.append(some[full])
+            at, place = np.nonzero((near < len(others)) & ~full[:, None])
+            pairs = np.stack([some[at], near[at, place]], axis=1)
+            yield pairs[_distances(values, others, pairs) <= DISTANCE]
+        rows = np.concatenate(crowded)
+
+
+def _axes(values: Fingerprints) -> NDArray[np.float64]:
+    """Return (bytes, AXES) orthonormal directions in which these values differ most."""
+    sample = values[:: len(values) // SAMPLE + 1].astype(np.float64)
+    sample -= sample.mean(axis=0)
+    return np.asarray(np.linalg.eigh(sample.T @ sample)[1][:, -AXES:])
+
+
+def _along(values: Fingerprints, axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, AXES) coordinates."""
+    parts = (values[start : start + AT_ONCE] @ axes for start in range(0, len(values), AT_ONCE))
+    return np.concatenate([np.empty((0, axes.shape[1])), *parts])
+
+
+def _distances(fingerprints: Fingerprints, others: Fingerprints, pairs: Pairs) -> NDArray[np.float64]:
+    """Return the Euclidean distance of each pair."""
+    apart = np.empty(len(pairs))
+    for start in range(0, len(pairs), AT_ONCE):
+        one, two = pairs[start : start + AT_ONCE].T
+        difference: NDArray[Any] = np.subtract(fingerprints[one], others[two], dtype=np.int32)
+        apart[start : start + AT_ONCE] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+    return apart
