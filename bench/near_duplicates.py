@@ -145,15 +145,18 @@ def at_scale(table: Table, rows: int) -> None:
         ),
     }
     for what, call in work.items():
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         answer = call()
-        seconds = time.perf_counter() - started
+        seconds, worked = time.perf_counter() - started, time.process_time() - worked
         if what.startswith("leaks"):
             named = set(answer["row"].to_pylist()) | set(answer["other"].to_pylist())
             hidden = len(set(np.flatnonzero(sides == "test")[:PLANTED].tolist()) - named)
             table.row("planted leaks not found", f"{hidden} of {PLANTED}", "0", holds=not hidden)
         table.row(
-            f"{rows:,} rows: {what}", f"{seconds:.1f} s, {len(answer):,}", "at most 20 s", holds=seconds <= 20
+            f"{rows:,} rows: {what}",
+            f"{seconds:.1f} s ({worked:.1f} s of all cores), {len(answer):,}",
+            "at most 20 s",
+            holds=seconds <= 20,
         )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     table.row(f"{rows:,} rows: memory of the process", f"{memory:.2f} GB", "at most 2 GB", holds=memory <= 2)
