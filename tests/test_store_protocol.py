@@ -101,6 +101,12 @@ def test_a_file_that_is_put_becomes_an_object(
     assert not path.exists()
 
 
+def test_a_file_that_is_not_there_cannot_be_put(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.put(named(b"x"), tmp_path / "none")
+    assert not store.exists(named(b"x"))
+
+
 def test_a_file_is_put_in_place_of_another(store: Store, tmp_path: Path) -> None:
     store.write("a", b"before")
     path = tmp_path / "file"

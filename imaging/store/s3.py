@@ -42,7 +42,7 @@ LOST_RACE = (409, 412)
 class S3Store:
     """A store (`imaging.store.protocol.Store`) below a prefix of a bucket; `cache` holds what `local` fetched.
 
-    A call repeats what fails in passing, for about half a minute: a server that restarts is waited for.
+    A call repeats what fails in passing, for about a minute: a server that restarts is waited for.
     """
 
     bucket: Bucket
@@ -66,6 +66,7 @@ class S3Store:
 
     def put(self, name: str, path: Path) -> None:
         """Upload a file, large ones in parts, and remove it."""
+        path.stat()  # a file that is not there is no fault of the server, to be waited for
         digest = digest_of(name) or file_digest(path)
         again(lambda: self._upload(name, path, digest))
         path.unlink()
@@ -195,8 +196,6 @@ class S3Store:
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 self._parts(name, head["ETag"], head["ContentLength"], descriptor)
-                # A name that is there after a loss of power is not looked into again.
-                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
             check_digest(name, file_digest(draft), head["Metadata"].get(DIGEST))
@@ -227,6 +226,8 @@ class S3Store:
             while piece := body.read(PIECE_BYTES):
                 _write_at(descriptor, piece, at)
                 at += len(piece)
+        # A name that is there after a loss of power is not looked into again; meanwhile other parts travel.
+        os.fdatasync(descriptor)
 
 
 @contextmanager
