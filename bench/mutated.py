@@ -15,13 +15,14 @@ from random import Random
 
 from bench.mutations import MUTATIONS, Damaged
 from bench.seeds import MODALITY, NAMES, Seed, seed, seeds_of_all
-from imaging.dataset.draft import FUNCTION, as_drafts
+from imaging.dataset.draft import FUNCTION, as_item
 from imaging.dataset.quarantine import IGNORED, REASONS
 from imaging.errors import DataFault
 from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Item, Pool
+from imaging.sandbox.process import Answer
 from imaging.sources.protocol import Parcel
-from imaging.sources.work import Outcome, as_item
+from imaging.sources.work import Outcome
 
 SPEC = PreprocessSpec(modality=MODALITY)
 DEADLY = ("decoder-crashed", "decoder-hung", "out-of-memory")
@@ -51,17 +52,17 @@ class Tally:
     peak_mib: float = 0.0
 
     def add(self, case: Case, outcome: Outcome) -> None:
-        drafts = as_drafts(outcome, SPEC)
-        reason = drafts.fault.reason if drafts.fault else "examples"
+        fault = outcome if isinstance(outcome, DataFault) else _told(outcome)
+        reason = fault.reason if fault else "examples"
         called = f"{case.number} ({case.name}, {case.mutation})"
         self.files += 1
         self.reasons[reason] += 1
         if reason in DEADLY:
             self.deadly[f"{case.name}: {reason}"].append(called)
-        elif isinstance(outcome, DataFault) or (drafts.fault and reason not in REASONS | IGNORED):
+        elif fault and (fault is outcome or reason not in REASONS | IGNORED):
             # A reader's own fault comes as an answer; what comes as a fault escaped it.
-            self.untyped.append(f"{called}: {reason}, {drafts.fault.detail if drafts.fault else ''}")
-        if case.damaged.short and drafts.made:
+            self.untyped.append(f"{called}: {reason}, {fault.detail}")
+        if case.damaged.short and not fault:
             self.silent.append(called)
 
     def verdicts(self) -> Iterator[tuple[str, bool]]:
@@ -75,6 +76,10 @@ class Tally:
         )
         limit_s = LIMIT_S * max(self.files / 10_000, 0.1)
         yield f"time: {self.seconds:.0f} s, at most {limit_s:.0f}", self.seconds <= limit_s
+
+
+def _told(answer: Answer) -> DataFault | None:
+    return next((DataFault(reason, detail) for _, reason, detail, _ in answer.value["faults"]), None)
 
 
 def _some(called: Sequence[str]) -> str:
@@ -101,7 +106,7 @@ def examine(cases: Iterable[Case], pool: Pool) -> Tally:
     def items() -> Iterator[Item]:
         for case in cases:
             sent.append(case)
-            yield as_item(Parcel(format="dicom", name=str(case.number), contents=(case.damaged.data,)))
+            yield as_item([Parcel(format="dicom", name=str(case.number), contents=(case.damaged.data,))])
 
     with pool:
         for outcome in pool.map(items()):

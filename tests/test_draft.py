@@ -1,20 +1,23 @@
 """What a worker makes of one parcel: images and drafts, or one fault and the study that it costs."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 
-from imaging.dataset.draft import Drafts, as_drafts, draft_parcel
+from imaging.dataset.draft import COLUMNS, as_item, draft_parcels
+from imaging.dataset.fingerprint import fingerprints
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.image import Image
 from imaging.instance import Instance
 from imaging.preprocess import PreprocessSpec
-from imaging.sandbox.process import Answer
 from imaging.sources.protocol import Parcel
-from imaging.sources.work import as_item
 from tests.synthetic import instance, write_dicom
 
 STUDY = "1.2.826.0.1.77"
@@ -23,12 +26,38 @@ VOLUME = PreprocessSpec(kind="volume", size_px=16, slices=4)
 SOLID = instance(7, image=Image(stored=np.zeros((5, 16, 16), np.uint8)))
 
 
+@dataclass(frozen=True)
+class Drafts:
+    """What a worker said of one parcel: rows by name with their images, or why there are none."""
+
+    made: tuple[tuple[dict[str, Any], NDArray[np.uint8]], ...]
+    fault: DataFault | None
+    study_uid: str
+
+
 def drafts(parcel: Parcel, spec: PreprocessSpec = CT, formats: Any = None) -> Drafts:
-    """Return what a worker says of a parcel, as the parent understands it."""
-    item = as_item(parcel)
+    """Return what a worker says of a parcel."""
+    (found,) = drafts_of([parcel], spec, formats)
+    return found
+
+
+def drafts_of(parcels: Sequence[Parcel], spec: PreprocessSpec = CT, formats: Any = None) -> list[Drafts]:
+    item = as_item(parcels)
     more = {"formats": formats} if formats else {}
-    value, blobs = draft_parcel({"spec": spec.model_dump_json()}, item.value, item.blobs, **more)
-    return as_drafts(Answer(value, tuple(memoryview(blob) for blob in blobs)), spec)
+    # As JSON, which is how it travels.
+    sent = json.loads(json.dumps(dict(item.value)))
+    value, blobs = draft_parcels({"spec": spec.model_dump_json()}, sent, item.blobs, **more)
+    value = json.loads(json.dumps(value))
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in value["rows"]]
+    images = np.frombuffer(blobs[0], np.uint8).reshape(-1, *spec.shape) if blobs else []
+    faults = {number: (DataFault(reason, detail), study) for number, reason, detail, study in value["faults"]}
+    return [
+        Drafts(
+            tuple((row, one) for row, one in zip(rows, images, strict=True) if row["parcel"] == number),
+            *faults.get(number, (None, "")),
+        )
+        for number in range(len(parcels))
+    ]
 
 
 def of_file(content: Path | bytes, spec: PreprocessSpec = CT) -> Drafts:
@@ -53,7 +82,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_good_file_is_a_draft_with_its_image(path: Path) -> None:
     ((draft, image),) = of_file(path).made
-    assert (draft.study_uid, draft.frame, draft.rows, draft.modality) == (STUDY, 0, 64, "CT")
+    told = [draft[name] for name in ("study_uid", "frame", "rows", "modality")]
+    assert told == [STUDY, 0, 64, "CT"]
     assert (image.shape, int(image[0, 0])) == ((16, 16), 128)
 
 
@@ -92,8 +122,8 @@ def test_each_frame_is_a_draft() -> None:
     name = get_testdata_file("rtdose_rle.dcm", download=False)
     assert isinstance(name, str)
     found = of_file(Path(name), PreprocessSpec(modality="RTDOSE", size_px=16))
-    assert [draft.frame for draft, _ in found.made] == list(range(1, 16))
-    assert len({draft.pixel_sha256 for draft, _ in found.made}) == 15
+    assert [draft["frame"] for draft, _ in found.made] == list(range(1, 16))
+    assert len({draft["pixel_blake3"] for draft, _ in found.made}) == 15
 
 
 def test_a_volume_among_slices_is_unsupported() -> None:
@@ -110,12 +140,39 @@ def test_a_slice_among_volumes_is_unsupported() -> None:
 
 def test_a_volume_has_the_shape_of_the_spec() -> None:
     ((draft, image),) = of(SOLID, spec=VOLUME).made
-    assert (image.shape, draft.rows, draft.columns) == ((4, 16, 16), 16, 16)
+    assert (image.shape, draft["rows"], draft["columns"]) == ((4, 16, 16), 16, 16)
 
 
-def test_a_fault_without_an_answer_is_told_as_it_is() -> None:
-    fault = DataFault("decoder-hung", "no result within 60 s")
-    assert as_drafts(fault, CT) == Drafts(fault=fault)
+def test_parcels_of_one_item_keep_their_rows_and_faults_apart(tmp_path: Path) -> None:
+    paths = [
+        write_dicom(tmp_path / str(n), np.full((64, 64), level)) for n, level in enumerate((-500, 0, 500))
+    ]
+    paths[1].write_bytes(b"Dear colleague")
+    parcels = [Parcel(format="dicom", name="x", contents=(path,)) for path in paths]
+    first, bad, last = drafts_of(parcels)
+    assert (int(first.made[0][1].mean()), reason(bad), int(last.made[0][1].mean())) == (0, "not-dicom", 255)
+
+
+def test_a_parcel_of_several_files_takes_its_own_alone() -> None:
+    kinds = {"made": lambda parcel, _: iter([instance(len(parcel.contents))])}
+    parcels = [Parcel(format="made", name="x", contents=(b"",) * count) for count in (2, 0, 3)]
+    found = drafts_of(parcels, formats=kinds)
+    assert [one.made[0][0]["patient_id"] for one in found] == ["P2", "P0", "P3"]
+
+
+def test_what_a_source_told_reaches_the_reader() -> None:
+    kinds = {"made": lambda parcel, _: iter([instance(1, patient_id=dict(parcel.told)["patient"])])}
+    parcel = Parcel(format="made", name="x", contents=(), told=(("patient", "P-1"),))
+    assert drafts(parcel, formats=kinds).made[0][0]["patient_id"] == "P-1"
+
+
+def test_fingerprints_come_with_the_images() -> None:
+    busy = np.random.default_rng(3).integers(0, 256, (3, 64, 64), np.uint8)
+    kinds = {"made": lambda *_: iter(instance(n, image=Image(stored=one)) for n, one in enumerate(busy))}
+    item = as_item([Parcel(format="made", name="x", contents=())])
+    _, (images, prints) = draft_parcels({"spec": CT.model_dump_json()}, item.value, item.blobs, kinds)
+    wanted = fingerprints(np.frombuffer(images, np.uint8).reshape(3, 16, 16))
+    assert bytes(prints) == wanted.tobytes()
 
 
 def test_a_fault_of_the_environment_is_no_fault_of_the_file() -> None:

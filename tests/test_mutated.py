@@ -14,9 +14,10 @@ import pytest
 from bench.mutated import SPEC, Case, Tally, make
 from bench.mutations import MUTATIONS, Damaged
 from bench.seeds import NAMES, Seed, seed
-from imaging.dataset.draft import draft_parcel
+from imaging.dataset.draft import as_item, draft_parcels
 from imaging.errors import DataFault
 from imaging.sandbox.process import Answer
+from imaging.sources.protocol import Parcel
 from imaging.sources.work import Outcome
 
 FILES = 400
@@ -29,9 +30,8 @@ def seeds() -> list[Seed]:
 
 
 def outcome(data: bytes) -> Answer:
-    value, blobs = draft_parcel(
-        {"spec": SPEC.model_dump_json()}, {"format": "dicom", "name": "", "told": []}, [data]
-    )
+    item = as_item([Parcel(format="dicom", name="", contents=(data,))])
+    value, blobs = draft_parcels({"spec": SPEC.model_dump_json()}, item.value, item.blobs)
     return Answer(value, tuple(memoryview(blob) for blob in blobs))
 
 
@@ -66,8 +66,8 @@ def test_an_example_of_a_short_file_is_a_silent_truncation(seeds: list[Seed]) ->
 
 def test_an_exception_that_escaped_a_reader_is_untyped() -> None:
     assert tallied(b"", DataFault("unreadable", "KeyError")).untyped
-    assert tallied(b"", Answer({"fault": ["no-such-reason", ""], "study": ""})).untyped
-    assert not tallied(b"", Answer({"fault": ["truncated", ""], "study": ""})).untyped
+    assert tallied(b"", Answer({"rows": [], "faults": [[0, "no-such-reason", "", ""]]})).untyped
+    assert not tallied(b"", Answer({"rows": [], "faults": [[0, "truncated", "", ""]]})).untyped
 
 
 def test_what_kills_a_worker_is_listed_by_its_seed() -> None:

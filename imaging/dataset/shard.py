@@ -1,29 +1,114 @@
 """Owns shards: arrays of prepared images, named by their content and mapped into memory by readers."""
 
-import hashlib
 import io
+import os
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 
+from imaging.store.digest import digest_name, file_digest
+from imaging.store.disk import DRAFT, disk_faults, make_folder
 from imaging.store.folder import FolderStore
+from imaging.store.protocol import Store
+
+SYNC_BYTES = 8 * 2**20
+"""The disk is told to begin whenever so much is new, so that it works while images are still being made."""
 
 
 def shard_name(digest: str) -> str:
-    """Return where a shard of this digest lives in the store."""
-    return f"shards/{digest[:2]}/{digest}.npy"
+    """Return where a shard of this digest lives in the store: 64 hex digits, BLAKE3 of the whole file."""
+    return digest_name("shards", digest, ".npy")
 
 
-def write_shard(store: FolderStore, images: NDArray[np.uint8]) -> str:
-    """Write (n, size, size) images once, and return the digest that names them."""
-    digest = hashlib.sha256(f"{images.shape}{images.dtype}".encode() + images.tobytes()).hexdigest()[:32]
-    if not store.exists(shard_name(digest)):
-        buffer = io.BytesIO()
-        np.save(buffer, images, allow_pickle=False)
-        store.write(shard_name(digest), buffer.getvalue())
-    return digest
-
-
-def map_shard(store: FolderStore, digest: str) -> NDArray[np.uint8]:
+def map_shard(store: Store, digest: str) -> NDArray[np.uint8]:
     """Map a shard into memory; the workers of a node share its pages."""
-    return np.load(store.path(shard_name(digest)), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    return np.load(store.local(shard_name(digest)), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def write_shard(store: Store, images: NDArray[np.uint8]) -> str:
+    """Write (n, ...) images once, and return the digest that names them."""
+    with ShardWriter(store, images.shape[1:]) as shard:
+        shard.add(np.ascontiguousarray(images).reshape(-1).data)
+        return shard.finish()
+
+
+class ShardWriter:
+    """Writes one shard as its images come: none of them is held, and the disk is not waited for until the end.
+
+    `shape` is that of one image. Nothing is left of a shard that is not finished. Raises EnvironmentFault where the
+    disk cannot be written.
+    """
+
+    def __init__(self, store: Store, shape: tuple[int, ...]) -> None:
+        self.rows = 0
+        self._store, self._shape = store, shape
+        self._row_bytes = int(np.prod(shape))
+        self._file: io.FileIO | None = None
+        self._unsynced = 0
+        self._syncing: Future[None] | None = None
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        if self._file is not None:
+            self._file.close()
+            self._path.unlink(missing_ok=True)
+
+    def add(self, images: memoryview) -> None:
+        """Append the bytes of whole images."""
+        with disk_faults(self._folder / "a shard"):
+            file = self._file or self._begin()
+            _write_all(file, images)
+            self.rows += images.nbytes // self._row_bytes
+            self._unsynced += images.nbytes
+            if self._unsynced >= SYNC_BYTES and (self._syncing is None or self._syncing.done()):
+                self._syncing, self._unsynced = self._thread.submit(os.fdatasync, file.fileno()), 0
+
+    def finish(self) -> str:
+        """Make it an object of the store, unless it is there already, and return its digest."""
+        with disk_faults(self._folder / "a shard"):
+            file = self._file or self._begin()
+            if self._syncing is not None:
+                self._syncing.result()
+            file.seek(0)
+            _write_all(file, memoryview(self._header()))
+            digest = file_digest(self._path)
+        if not self._store.exists(shard_name(digest)):
+            self._store.put(shard_name(digest), self._path)
+        return digest
+
+    @property
+    def _folder(self) -> Path:
+        # From the same file system it becomes an object without a copy.
+        return self._store.root if isinstance(self._store, FolderStore) else Path(tempfile.gettempdir())
+
+    def _begin(self) -> io.FileIO:
+        make_folder(self._folder)
+        descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=DRAFT)
+        self._path, self._file = Path(path), io.FileIO(descriptor, "wb")
+        _write_all(self._file, memoryview(self._header()))
+        return self._file
+
+    def _header(self) -> bytes:
+        """Return the head of the file, in which numpy leaves room for any number of rows."""
+        head = io.BytesIO()
+        shape = (self.rows, *self._shape)
+        write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        return head.getvalue()
+
+
+def _write_all(file: io.FileIO, content: memoryview) -> None:
+    left = content.cast("B")
+    while left:
+        left = left[file.write(left) :]

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from imaging.errors import EnvironmentFault
 
-Level = Literal["patient", "study", "series", "instance", "file"]
+Level = Literal["patient", "study", "series", "instance", "file", "site"]
 VariantPolicy = Literal["report", "join"]
 """Whether "00123" and "123" are two patients and reported, or one."""
 
