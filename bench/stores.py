@@ -8,10 +8,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import boto3
+import psutil
 from blake3 import blake3
 
 from bench.interleaved import interleave, row
@@ -27,6 +30,8 @@ UPLOAD, DOWNLOAD, FOLDER = 0.85, 1.0, 0.9
 """Of the speed of what checks less: ours takes SHA-256 of every part on the way in (boto3 CRC-32), and on the way out
 BLAKE3 of the whole, and waits for the disk."""
 
+LARGE_BYTES, MEMORY_BYTES = 512 * 10**6, 64 * 10**6
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -38,7 +43,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as folder, served(Path(folder)):
         shard = Shard(Path(folder), asked.megabytes * 10**6)
-        rows = [*s3_rows(shard, asked.rounds), folder_row(shard, asked.rounds)]
+        rows = [*s3_rows(shard, asked.rounds), folder_row(shard, asked.rounds), memory_row(Path(folder))]
     return int(any("MISSED" in one for one in rows))
 
 
@@ -106,6 +111,37 @@ def folder_row(shard: Shard, rounds: int) -> str:
 
     took = interleave({"ours": putting(store, shard), "write, fsync, rename": plain}, 1, rounds)
     return shown(row("folder: file written and put", took, "ours", FOLDER, "write, fsync, rename"))
+
+
+def memory_row(folder: Path) -> str:
+    """Return what this process holds more at its highest while a large shard goes to S3 and comes back."""
+    shard = Shard(folder, LARGE_BYTES)
+    name, file = shard.name, shard.file()
+    del shard
+    store = open_store(f"s3://{BUCKET}/memory", folder / "memory")
+    store.exists("any")  # the client is made
+    before, highest, done = own_bytes(), [0], Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            highest[0] = max(highest[0], own_bytes() - before)
+
+    with ThreadPoolExecutor(1) as watching:
+        watching.submit(watch)
+        try:
+            store.put(name, file)
+            store.local(name)
+        finally:
+            done.set()
+    verdict = "" if highest[0] <= MEMORY_BYTES else "  MISSED"
+    return shown(
+        f"| S3: memory for a shard of {LARGE_BYTES / 1e6:.0f} MB, put and fetched | {highest[0] / 1e6:.0f} MB | | "
+        f"| at most {MEMORY_BYTES / 1e6:.0f} MB{verdict} |"
+    )
+
+
+def own_bytes() -> int:
+    return int(psutil.Process().memory_full_info().uss)
 
 
 def putting(store: Store, shard: Shard) -> Callable[[int], None]:

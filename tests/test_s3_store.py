@@ -5,8 +5,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 
 import boto3
@@ -124,6 +125,14 @@ def test_of_many_that_ask_at_once_one_fetches(store: Store, proxy: FaultProxy) -
     store.write(NAME, CONTENT)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(store.local, [NAME] * 8))
+    assert len([seen for seen in proxy.seen if seen.method == "GET" and NAME in seen.path]) == 1
+
+
+def test_of_two_processes_that_ask_at_once_one_fetches(store: Store, proxy: FaultProxy) -> None:
+    store.write(NAME, CONTENT)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        paths = list(pool.map(store.local, [NAME] * 2))
+    assert [path.read_bytes() for path in paths] == [CONTENT] * 2
     assert len([seen for seen in proxy.seen if seen.method == "GET" and NAME in seen.path]) == 1
 
 
