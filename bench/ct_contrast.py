@@ -8,11 +8,12 @@ import os
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from imaging.dataset.chunk import Example, prepare_chunk
+from imaging.dataset.chunk import prepare_chunk
 from imaging.dataset.draft import FUNCTION
 from imaging.dataset.manifest import merge
 from imaging.dataset.shard import map_shard
@@ -82,21 +83,23 @@ def load(size_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         spec = PreprocessSpec(size_px=size_px)
         with Pool(FUNCTION, {"spec": spec.model_dump_json()}) as workers:
             result = prepare_chunk(source, list(source.scan()), spec, secret, store, workers.map)
-        examples, _ = merge((), result.examples, drop_equal_pixels=True)
-        images = np.stack([map_shard(store, example.shard)[example.row] for example in examples])
-    labels = np.array([CLASSES.index(table.labels[example.instance_key]) for example in examples])
-    return images, labels, np.array([e.patient_key for e in examples]), folds_of(examples, labels)
+        examples, _ = merge(result.examples, drop_equal_pixels=True)
+        rows = zip(examples["shard"].to_pylist(), examples["row"].to_pylist(), strict=True)
+        images = np.stack([map_shard(store, shard)[row] for shard, row in rows])
+    named = [table.labels[key] for key in examples["instance_key"].to_pylist()]
+    patients = np.array(examples["patient_key"].to_pylist())
+    labels = np.array([CLASSES.index(name) for name in named])
+    return images, labels, patients, folds_of(patients, named)
 
 
-def folds_of(examples: list[Example], labels: np.ndarray) -> np.ndarray:
+def folds_of(patients: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """Return the fold of each image: all of a patient's in one, the label sets spread evenly."""
     strata: dict[str, set[str]] = defaultdict(set)
-    for example, label in zip(examples, labels, strict=True):
-        strata[example.patient_key].add(CLASSES[label])
-    fold_of = assign(
-        {key: "|".join(sorted(names)) for key, names in strata.items()}, {}, dict.fromkeys(FOLDS, 0.2)
-    )
-    return np.array([fold_of[example.patient_key] for example in examples])
+    for patient, label in zip(patients.tolist(), labels, strict=True):
+        strata[patient].add(label)
+    told = {patient: ("|".join(sorted(names)),) for patient, names in strata.items()}
+    fold_of = assign(told, {}, dict.fromkeys(FOLDS, 0.2))
+    return np.array([fold_of[patient] for patient in patients.tolist()])
 
 
 def predicted(config: TrainConfig, data: TrainData, images: np.ndarray) -> np.ndarray:

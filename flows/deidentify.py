@@ -6,8 +6,9 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from flows.deidentify_words import deidentify_words
-from tasks.deidentify import DeidentifyOutcome, deidentify_source, stop
+from tasks.deidentify import DeidentifyOutcome, deidentify_source
 from tasks.deidentify_request import DeidentifyRequest
+from tasks.running_jobs import stop
 from tasks.settings import activate
 
 

@@ -10,6 +10,7 @@ from flows.ingest import ingest
 from flows.train import stop_training, train
 from flows.words import nightly_words
 from tasks.comparison import champion_of_other_spec
+from tasks.leakage import check_sides
 from tasks.leaks import search_leaks
 from tasks.preflight import check_servers
 from tasks.promotion import promote_candidate
@@ -31,6 +32,7 @@ def nightly(request: NightlyRequest) -> NightlyReport:
     check_servers(settings)
     clock = Stopwatch()
     ingested = ingest(ingest_part(request))
+    check_sides(request.dataset, settings)
     clock.lap("ingest")
     trained = train(TrainRequest(dataset=request.dataset, training=request.training, again=request.again))
     clock.lap("train")

@@ -7,7 +7,7 @@ from imaging.dataset.quarantine import IGNORED, REASONS
 from imaging.statistics.intervals import Measure
 from imaging.statistics.measures import TITLES
 from tasks.evaluation import Evaluation
-from tasks.ingest import IngestOutcome
+from tasks.ingest_outcome import IngestOutcome
 from tasks.reevaluation import Reevaluation
 from tasks.reporting import NightlyReport, all_timings
 from tasks.training import TrainOutcome

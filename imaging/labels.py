@@ -3,8 +3,12 @@
 import csv
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from imaging.deidentify.pseudonyms import Level, Pseudonyms
 from imaging.errors import UserFault
@@ -17,6 +21,17 @@ LEVELS: dict[str, Level] = {
     "file": "file",
 }
 """Which identifier a column holds, by its name without case, spaces and underscores."""
+
+KEY_OF: Mapping[Level, str] = MappingProxyType(
+    {
+        "instance": "object_key",
+        "series": "series_key",
+        "study": "study_key",
+        "patient": "patient_key",
+        "file": "source_key",
+    }
+)
+"""The column of an example that a label's identifier is looked for in."""
 
 NEGATIVE = frozenset(
     {"0", "absent", "benign", "control", "false", "healthy", "negative", "no", "none", "normal"}
@@ -36,12 +51,19 @@ class LabelTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelReport:
-    """What did not fit between labels and images: lines of the label table and pseudonyms of images."""
+    """Which lines of the label table did not fit; the images that did not have it in their rows."""
 
     lines_without_image: tuple[int, ...] = ()
-    images_without_label: tuple[str, ...] = ()
     lines_in_conflict: tuple[int, ...] = ()
-    images_in_conflict: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """The label of each image, why it has none where it has none ("no-label", "two-labels"), and what did not fit."""
+
+    labels: pa.ChunkedArray
+    faults: pa.ChunkedArray
+    report: LabelReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,23 +114,31 @@ def collect_labels(
     return LabelTable(level=level, labels=kept, lines=lines, conflicts=frozenset(conflicts))
 
 
-def join(table: LabelTable, keys: Mapping[Level, list[str]]) -> tuple[list[str | None], LabelReport]:
-    """Return the label of each image, and what did not fit.
+def join(table: LabelTable | None, examples: pa.Table) -> Joined:
+    """Label examples by a table, or by what their source says where there is none.
 
-    `keys` holds, for each level, the pseudonym of every image in one common order.
+    `examples` have the columns of `imaging.dataset.rows.EXAMPLES`.
     """
-    mine = keys[table.level]
-    labels = [table.labels.get(key) for key in mine]
-    seen = set(mine)
-    instances = keys["instance"]
-    unlabelled = [i for i, key in enumerate(mine) if key not in table.lines]
-    disputed = [i for i, key in enumerate(mine) if key in table.conflicts]
-    return labels, LabelReport(
-        lines_without_image=tuple(line for key, line in table.lines.items() if key not in seen),
-        images_without_label=tuple(instances[i] for i in unlabelled),
-        lines_in_conflict=tuple(table.lines[key] for key in sorted(table.conflicts)),
-        images_in_conflict=tuple(instances[i] for i in disputed),
+    if table is None:
+        labels = examples["source_label"]
+        return Joined(labels=labels, faults=_faults(pc.is_null(labels), "no-label"), report=LabelReport())
+    keys = examples[KEY_OF[table.level]]
+    names, values = pa.array(table.labels.keys(), pa.string()), pa.array(table.labels.values(), pa.string())
+    disputed = pc.is_in(keys, value_set=pa.array(sorted(table.conflicts), pa.string()))
+    lines = pa.array(table.lines.keys(), pa.string())
+    faults = pc.coalesce(
+        _faults(disputed, "two-labels"), _faults(pc.invert(pc.is_in(keys, value_set=lines)), "no-label")
     )
+    unseen = pc.invert(pc.is_in(lines, value_set=pc.unique(keys)))
+    report = LabelReport(
+        lines_without_image=tuple(pa.array(table.lines.values(), pa.int64()).filter(unseen).to_pylist()),
+        lines_in_conflict=tuple(table.lines[key] for key in sorted(table.conflicts)),
+    )
+    return Joined(labels=values.take(pc.index_in(keys, value_set=names)), faults=faults, report=report)
+
+
+def _faults(where: pa.ChunkedArray, fault: str) -> pa.ChunkedArray:
+    return pc.if_else(where, fault, pa.scalar(None, pa.string()))
 
 
 def order_classes(labels: Iterable[str], positive: str | None = None) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from imaging.dataset.version import open_version
+from imaging.store.open import open_store
 from models.batches import seed_of
 from models.checkpoint import save
 from models.config import TrainConfig
@@ -38,9 +39,12 @@ Report = Callable[[Mapping[str, float], Path | None], None]
 def train_loop(config: dict[str, Any]) -> None:
     """Train as one worker of Ray Train; `config` is plain JSON.
 
-    Its keys: `root`, `dataset`, `digest` (the dataset version), `train` (a TrainConfig), `run_folder`.
+    Its keys: `store` and `cache` (a folder of this node), `dataset` and `digest` (the version), `train` (a
+    TrainConfig), `run_folder`.
     """
-    version = open_version(config["root"], config["dataset"], config["digest"])
+    version = open_version(
+        open_store(config["store"], Path(config["cache"])), config["dataset"], config["digest"]
+    )
     data = TrainData(train=version.rows("train"), val=version.rows("val"), classes=version.classes)
     fit_in_ray(TrainConfig.model_validate(config["train"]), data, Path(config["run_folder"]))
 

@@ -43,15 +43,20 @@ class Failure:
 
 
 def run_chunks(
-    factory: str, order: Mapping[str, Any], items: Sequence[T], chunk_items: int = CHUNK_ITEMS
+    factory: str,
+    order: Mapping[str, Any],
+    items: Sequence[T],
+    chunk_items: int = CHUNK_ITEMS,
+    ray_from: int | None = None,
 ) -> Iterator[tuple[Sequence[T], Any]]:
     """Yield each chunk of the items with its result, in their order, while later ones are worked on.
 
-    `order` is what JSON knows; to it comes `cores`, how many a worker may use. Only so many chunks are begun as keep
-    the workers busy. Workers write what is large themselves: results travel. RadloopError: as a worker raised it;
-    EnvironmentFault: a chunk has lost its worker again and again.
+    `order` is what JSON knows; to it comes `cores`, how many a worker may use. Up to `ray_from` items (default: a
+    chunk) are done here. Only so many chunks are begun as keep the workers busy. Workers write what is large
+    themselves: results travel. RadloopError: as a worker raised it; EnvironmentFault: a chunk has lost its worker
+    again and again.
     """
-    if len(items) > chunk_items:
+    if len(items) > (chunk_items if ray_from is None else ray_from):
         yield from _on_ray(factory, order, items, chunk_items)
     elif items:
         with _open(factory, {**order, "cores": cores()}) as do:

@@ -46,7 +46,7 @@ def versions_for(pair: Pair, settings: Settings) -> dict[str, DatasetVersion]:
     versions = {newest_one.spec.digest: newest_one}
     for model in (pair.candidate, pair.champion):
         if model is not None and model.tags["spec.digest"] not in versions:
-            shadow = newest_version(settings.store_root, shadow_name(name, model))
+            shadow = newest_version(settings.dataset_store, shadow_name(name, model))
             if shadow is None:
                 raise UserFault(
                     f"version {model.version} of {name!r} expects images of preprocessing {model.tags['spec.digest']} "

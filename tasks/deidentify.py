@@ -64,14 +64,6 @@ def deidentify_source(request: DeidentifyRequest, settings: Settings, flow_run_i
     return bring_up_to_date(request, settings, print)
 
 
-def stop(flow_run_id: str, settings: Settings) -> None:
-    """End the Ray job that a flow run left behind."""
-    if settings.ray_address:
-        from tasks.cluster import stop_job
-
-        stop_job(settings.ray_address, f"prefect-{flow_run_id}")
-
-
 def bring_up_to_date_on_cluster(
     request: DeidentifyRequest, settings: Settings, submission_id: str, say: Callable[[str], None]
 ) -> DeidentifyOutcome:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.dataset.version import DatasetVersion, Rows
+from imaging.dataset.selection import Rows
+from imaging.dataset.version import DatasetVersion
 from imaging.errors import UserFault
 from imaging.statistics.intervals import Measure, measure_all
 from imaging.statistics.measures import MEASURES, Predictions
@@ -45,7 +46,9 @@ def evaluate_pair(
 
     `versions` holds the dataset version for each preprocessing digest: the champion may expect another one.
     """
-    test = versions[candidate.tags["spec.digest"]].rows("test")
+    test = versions[candidate.tags["spec.digest"]].locked_rows(
+        f"evaluate {candidate.name} {candidate.version}"
+    )
     settled = champion is not None and champion.version == candidate.version
     if settled:
         champion = None

@@ -23,7 +23,8 @@ POLL_S = 0.5
 class TrainingJob:
     """All that a training needs, as plain data: it travels to a cluster as JSON."""
 
-    root: str
+    store: str
+    cache: str
     dataset: str
     digest: str
     train: dict[str, Any]

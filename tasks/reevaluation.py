@@ -57,7 +57,9 @@ def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
         )
     versions = versions_for(Pair(candidate=champion, champion=None), settings)
     version = versions[champion.tags["spec.digest"]]
-    measures = measured(predict(settings, champion, version, version.rows("test")), gate)
+    measures = measured(
+        predict(settings, champion, version, version.locked_rows(f"reevaluate {champion.name}")), gate
+    )
     outcome = Reevaluation(
         champion=champion,
         dataset_digest=version.digest,

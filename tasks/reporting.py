@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -13,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from imaging.dataset.quarantine import IGNORED, REASONS
 from imaging.dataset.version import DatasetVersion, open_version
 from tasks.evaluation import Evaluation, surest
-from tasks.ingest import IngestOutcome
+from tasks.ingest_outcome import IngestOutcome
 from tasks.promotion import Promotion
 from tasks.report.page import LabelTrouble, ReasonCount, ReportData, SplitCount, Thumbnail, render
 from tasks.settings import Settings
@@ -21,6 +23,8 @@ from tasks.tracking import commit, reachable
 from tasks.training import TrainOutcome
 
 EXAMPLES = 6
+LISTED = 1000
+"""Of the images without label, so many are named."""
 PACKAGES = ("radloop", "torch", "ray", "mlflow", "prefect", "onnxruntime", "pydicom")
 
 
@@ -65,7 +69,7 @@ def all_timings(night: Night) -> dict[str, float]:
 def report_data(night: Night, settings: Settings) -> ReportData:
     """Gather what the page tells; it holds pseudonyms at most."""
     evaluation, ingested = night.evaluation, night.ingested
-    version = open_version(settings.store_root, ingested.dataset, ingested.digest)
+    version = open_version(settings.dataset_store, ingested.dataset, ingested.digest)
     return ReportData(
         title=f"{ingested.dataset}, version {evaluation.candidate.version}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -101,18 +105,20 @@ def _troubles(version: DatasetVersion) -> list[LabelTrouble]:
     troubles = [
         LabelTrouble(what="labels that name no image", count=len(lines), lines=lines),
         LabelTrouble(what="labels that contradict each other", count=len(disputed), lines=disputed),
-        LabelTrouble(
-            what="images with two different labels",
-            count=len(report.images_in_conflict),
-            keys=report.images_in_conflict,
-        ),
-        LabelTrouble(
-            what="images with no label",
-            count=len(report.images_without_label),
-            keys=report.images_without_label,
+        *(
+            LabelTrouble(what=what, count=len(keys), keys=tuple(keys[:LISTED].to_pylist()))
+            for what, keys in (
+                ("images with two different labels", _unlabelled(version, "two-labels")),
+                ("images with no label", _unlabelled(version, "no-label")),
+            )
         ),
     ]
     return [trouble for trouble in troubles if trouble.count]
+
+
+def _unlabelled(version: DatasetVersion, fault: str) -> pa.ChunkedArray:
+    told = version.table("examples", ["object_key", "label_fault"])
+    return told.filter(pc.equal(told["label_fault"], fault))["object_key"]
 
 
 def _thumbnails(evaluation: Evaluation, version: DatasetVersion) -> list[Thumbnail]:

@@ -9,8 +9,10 @@ from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from imaging.deidentify.pseudonyms import Pseudonyms, load_pseudonyms
-from imaging.errors import EnvironmentFault, UserFault
+from imaging.errors import EnvironmentFault
 from imaging.store.folder import FolderStore
+from imaging.store.open import open_store
+from imaging.store.protocol import Store
 from tasks.running import running_stack
 
 
@@ -21,7 +23,8 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".radloop"), description="Folder of everything that the embedded default keeps.")
     store: str | None = Field(
-        None, description="Store of shards, manifests and checkpoints; default HOME/store."
+        None,
+        description="Store of shards and manifests: a folder, or s3://BUCKET/PREFIX; default HOME/store.",
     )
     key: SecretStr | None = Field(
         None,
@@ -40,17 +43,30 @@ class Settings(BaseSettings):
 
     @property
     def store_root(self) -> Path:
-        """The folder of the store."""
-        if self.store is None:
+        """The folder of reports, the ledger and runs; the store is there too where it is a folder."""
+        if self.store is None or "://" in self.store:
             return self.folder / "store"
-        if "://" in self.store:
-            raise UserFault(f"RADLOOP_STORE={self.store} is not a folder, and only folders are supported yet")
         return Path(self.store).expanduser().resolve()
 
     @property
     def folder_store(self) -> FolderStore:
-        """The store itself."""
+        """What is kept on this machine."""
         return FolderStore(self.store_root)
+
+    @property
+    def dataset_place(self) -> str:
+        """Where shards and manifests are: a folder, or s3://BUCKET/PREFIX."""
+        return self.store if self.store and "://" in self.store else str(self.store_root)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of what was fetched from a store that is no folder."""
+        return self.folder / "cache"
+
+    @property
+    def dataset_store(self) -> Store:
+        """The store of shards and manifests."""
+        return open_store(self.dataset_place, self.cache)
 
     @property
     def private(self) -> Path:

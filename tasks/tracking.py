@@ -77,7 +77,7 @@ def log_dataset(settings: Settings, run_id: str, version: DatasetVersion, contex
         source_type="radloop",
         source=json.dumps({"dataset": version.head.dataset, "version": version.digest}),
         schema=json.dumps({"classes": list(version.classes), "spec": version.spec.digest}),
-        profile=json.dumps({"examples": version.manifest.num_rows, "counts": counts}),
+        profile=json.dumps({"examples": version.table("examples", ["row"]).num_rows, "counts": counts}),
     )
     with reachable(settings) as client:
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])

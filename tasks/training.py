@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -11,6 +12,8 @@ from prefect.cache_policies import NO_CACHE
 from imaging.dataset.trainable import check_trainable
 from imaging.dataset.version import DatasetVersion, newest_version, open_version
 from imaging.errors import UserFault
+from imaging.store.open import open_store
+from tasks import running_jobs
 from tasks.candidate import find_trained, make_candidate
 from tasks.fitting import FitOutcome, TrainingJob, fit, fit_on_cluster
 from tasks.registry import Registered
@@ -34,10 +37,10 @@ class TrainOutcome:
 
 def newest_dataset(settings: Settings, dataset: str) -> DatasetVersion:
     """Return the newest version of a dataset; there must be one."""
-    version = newest_version(settings.store_root, dataset)
+    version = newest_version(settings.dataset_store, dataset)
     if version is None:
         raise UserFault(
-            f"there is no dataset {dataset!r} in {settings.store_root}: run `radloop ingest` first"
+            f"there is no dataset {dataset!r} in {settings.dataset_place}: run `radloop ingest` first"
         )
     return version
 
@@ -71,7 +74,8 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     run_id = start_run(settings, request.dataset, name, parameters, {FLOW_RUN_TAG: flow_run_id})
     log_dataset(settings, run_id, version, "training")
     return TrainingJob(
-        root=str(settings.store_root),
+        store=settings.dataset_place,
+        cache=str(settings.cache),
         dataset=request.dataset,
         digest=version.digest,
         train=config.model_dump(mode="json"),
@@ -102,7 +106,7 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
     from tasks.tracking import end_run
 
     started = time.monotonic()
-    version = open_version(job.root, job.dataset, job.digest)
+    version = open_version(open_store(job.store, Path(job.cache)), job.dataset, job.digest)
     with failing(job, settings):
         candidate = make_candidate(settings, job, outcome, version)
     end_run(settings, job.run_id)
@@ -120,10 +124,7 @@ def stop(flow_run_id: str, settings: Settings) -> None:
     """End what a flow run left behind: its Ray job, and its MLflow runs that look as if they still went on."""
     from tasks.tracking import end_runs_tagged
 
-    if settings.ray_address:
-        from tasks.cluster import stop_job
-
-        stop_job(settings.ray_address, f"prefect-{flow_run_id}")
+    running_jobs.stop(flow_run_id, settings)
     end_runs_tagged(settings, FLOW_RUN_TAG, flow_run_id)
 
 

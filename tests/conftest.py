@@ -90,6 +90,8 @@ def plain_flows(monkeypatch: pytest.MonkeyPatch, environment: None) -> list[dict
             if isinstance(value, Flow | Task):
                 monkeypatch.setattr(module, name, value.fn)
         monkeypatch.setattr(module, "create_markdown_artifact", lambda *_, **told: left.append(told))
+    monkeypatch.setattr("tasks.progress.create_progress_artifact", lambda *_, **told: left.append(told))
+    monkeypatch.setattr("tasks.progress.update_progress_artifact", lambda *_, **told: left.append(told))
     monkeypatch.setattr("flows.terminal.quiet", lambda: None)
     return left
 

@@ -2,22 +2,26 @@
 
 import csv
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow as pa
 from onnx import TensorProto, helper
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from imaging.dataset.chunk import Example, Refusal
 from imaging.dataset.draft import in_process
+from imaging.dataset.fingerprint import ZERO
 from imaging.dataset.publish import Recipe, build_version, publish
+from imaging.dataset.rows import EXAMPLES, FINGERPRINT_BYTES, REFUSALS
 from imaging.dataset.shard import write_shard
 from imaging.dataset.version import DatasetVersion
+from imaging.digests import pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.table import FORMATS
 from imaging.image import Image
@@ -27,7 +31,7 @@ from imaging.sources.protocol import Parcel, Source, SourceFile
 from imaging.sources.work import Run
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import Verdict
-from imaging.store.folder import FolderStore
+from imaging.store.protocol import Store
 from models.config import TrainConfig
 from tasks.registry import Registered, model_tags, register
 from tasks.settings import Settings
@@ -35,48 +39,60 @@ from tasks.tracking import start_run
 
 GREY = PreprocessSpec.grey_levels(16)
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
-EXAMPLE = Example(
-    instance_key="i0",
-    object_key="o0",
-    series_key="e0",
-    study_key="s0",
-    patient_key="p0",
-    source_key="f0",
-    source_size=1,
-    source_mtime_ns=1,
-    content_sha256="c0",
-    pixel_sha256="x0",
-    shard="",
-    row=0,
-    source_label=None,
-    source_split=None,
-    modality="CT",
-    manufacturer="ACME",
-    frame=0,
-    rows=16,
-    columns=16,
-    spacing_mm=0.5,
-    findings="",
-)
+EXAMPLE: Mapping[str, Any] = {
+    "instance_key": "i0",
+    "object_key": "o0",
+    "series_key": "e0",
+    "study_key": "s0",
+    "patient_key": "p0",
+    "patient_variant": "",
+    "site_key": "",
+    "source_key": "f0",
+    "source_size": 1,
+    "source_mtime_ns": 1,
+    "source_tag": "",
+    "content_blake3": "c0",
+    "pixel_blake3": "x0",
+    "fingerprint": bytes([ZERO]) * FINGERPRINT_BYTES,
+    "spec": GREY.digest,
+    "shard": "",
+    "row": 0,
+    "source_label": None,
+    "source_split": None,
+    "modality": "CT",
+    "manufacturer": "ACME",
+    "model": "",
+    "body_part": "",
+    "frame": 0,
+    "rows": 16,
+    "columns": 16,
+    "spacing_mm": 0.5,
+    "kvp": None,
+    "findings": "",
+}
 
 
-def example(number: int, **changes: Any) -> Example:
-    """Return an example of a patient of its own; equal numbers give equal examples."""
-    keys = {name: f"{value[0]}{number}" for name, value in vars_of(EXAMPLE).items() if name.endswith("_key")}
-    return replace(EXAMPLE, **keys | {"pixel_sha256": f"x{number}", "row": number} | changes)
+def example(number: int, **changes: Any) -> dict[str, Any]:
+    """Return the row of an example of a patient of its own; equal numbers give equal rows."""
+    named = [name for name in EXAMPLE if name.endswith("_key") and name != "site_key"]
+    keys = {name: f"{EXAMPLE[name][0]}{number}" for name in named}
+    return {**EXAMPLE, **keys, "pixel_blake3": f"x{number}", "row": number} | changes
 
 
-def vars_of(row: Example | Refusal) -> dict[str, Any]:
-    """Return the fields of a row."""
-    return {name: getattr(row, name) for name in type(row).__slots__}
+def refusal(number: int, reason: str = "truncated", **changes: Any) -> dict[str, Any]:
+    """Return the row of a refused file."""
+    source = {"source_key": f"f{number}", "source_size": 1, "source_mtime_ns": 1, "source_tag": ""}
+    return {**source, "study_key": "", "spec": GREY.digest, "reason": reason, "detail": ""} | changes
 
 
-def refusal(number: int, reason: str = "truncated", **changes: Any) -> Refusal:
-    """Return a refused file."""
-    row = Refusal(
-        source_key=f"f{number}", source_size=1, source_mtime_ns=1, study_key="", reason=reason, detail=""
-    )
-    return replace(row, **changes)
+def examples(*rows: Mapping[str, Any]) -> pa.Table:
+    """Return rows of examples as a table."""
+    return pa.Table.from_pylist([dict(row) for row in rows], EXAMPLES)
+
+
+def refusals(*rows: Mapping[str, Any]) -> pa.Table:
+    """Return rows of refused files as a table."""
+    return pa.Table.from_pylist([dict(row) for row in rows], REFUSALS)
 
 
 def instance(number: int, **changes: Any) -> Instance:
@@ -92,7 +108,8 @@ def instance(number: int, **changes: Any) -> Instance:
         label="odd" if number % 2 else "even",
         attributes={"modality": "OT", "manufacturer": "ACME", "spacing_mm": 0.5},
     )
-    return replace(made, **changes)
+    made = replace(made, **changes)
+    return made if made.pixel_blake3 else replace(made, pixel_blake3=pixel_digest(made.image.stored).hex())
 
 
 def plain_image(level: int, **changes: Any) -> Image:
@@ -142,19 +159,32 @@ def recipe(**changes: Any) -> Recipe:
     return replace(Recipe(dataset="d", spec=GREY, key_fingerprint="k", shares=SHARES), **changes)
 
 
+def built(
+    store: Store,
+    rows: Sequence[Mapping[str, Any]],
+    bad: Sequence[Mapping[str, Any]] = (),
+    splits: Mapping[str, str] = MappingProxyType({}),
+    told: Recipe | None = None,
+) -> DatasetVersion:
+    """Write a version of some rows, which nobody sees before it is published."""
+    return build_version(store, told or recipe(), examples(*rows), refusals(*bad), splits)
+
+
 def version_of(
-    store: FolderStore, patients: int = 30, *, spec: PreprocessSpec = GREY, name: str = "d"
+    store: Store, patients: int = 30, *, spec: PreprocessSpec = GREY, name: str = "d"
 ) -> DatasetVersion:
     """Publish a dataset of two classes: "dark" images of level 60 and "bright" ones of level 190."""
     images = np.full((patients, spec.size_px, spec.size_px), 60, np.uint8)
     images[1::2] = 190
     shard = write_shard(store, images)
-    examples = [
-        example(n, patient_key=f"p{n:03d}", shard=shard, source_label=("dark", "bright")[n % 2])
+    rows = [
+        example(
+            n, patient_key=f"p{n:03d}", shard=shard, spec=spec.digest, source_label=("dark", "bright")[n % 2]
+        )
         for n in range(patients)
     ]
     made = recipe(dataset=name, spec=spec, positive="bright")
-    version = build_version(store, made, examples, [], {})
+    version = built(store, rows, told=made)
     publish(version, None)
     return version
 

@@ -322,3 +322,18 @@ def test_real_files_go_through_real_workers(store: FolderStore, tmp_path: Path) 
 
 def test_every_reason_says_what_it_means() -> None:
     assert all(meaning and name == name.lower() for name, meaning in REASONS.items())
+
+
+def test_what_is_named_by_its_series_alone_is_that_object(store: FolderStore) -> None:
+    one, other = chunk(
+        store, {"a": [instance(7)], "b": [instance(8, sop_instance_uid="2.8")]}
+    ).examples.to_pylist()
+    assert one["object_key"] == one["instance_key"] != one["series_key"]
+    assert other["object_key"] == other["series_key"] != other["instance_key"]
+
+
+def test_frames_are_of_one_object(store: FolderStore) -> None:
+    frames = [instance(7, frame=1), instance(7, frame=2)]
+    one, two = chunk(store, {"a": frames}).examples.to_pylist()
+    assert one["object_key"] == two["object_key"] == NAMES.key("instance", "3.7")
+    assert len({one["instance_key"], two["instance_key"], one["object_key"]}) == 3

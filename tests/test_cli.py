@@ -59,7 +59,7 @@ def refused(said: Said, *words: str) -> None:
     assert "error:" in said.text
     assert "Traceback" not in said.text
     assert [word for word in words if word not in said.text] == [], said.text
-    assert newest_version(said.home / "store", "radloop") is None
+    assert newest_version(FolderStore(said.home / "store"), "radloop") is None
     assert not (said.home / "mlflow.db").exists()
 
 
@@ -242,7 +242,7 @@ def test_an_unknown_option_is_refused(radloop: Radloop) -> None:
 def test_a_good_ingest_succeeds_and_tells(radloop: Radloop, archive: tuple[Path, Path]) -> None:
     said = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--name", "chest")
     assert (said.code, "24 files listed, 24 read" in said.text) == (0, True)
-    assert newest_version(said.home / "store", "chest") is not None
+    assert newest_version(FolderStore(said.home / "store"), "chest") is not None
 
 
 @pytest.mark.slow
@@ -251,9 +251,9 @@ def test_a_refused_second_ingest_leaves_the_first(
 ) -> None:
     command = ("ingest", "--source", archive[0], "--labels", archive[1])
     home = radloop(*command).home
-    first = newest_version(home / "store", "radloop")
+    first = newest_version(FolderStore(home / "store"), "radloop")
     assert radloop(*command, "--label-column", "ward").code == 2
-    second = newest_version(home / "store", "radloop")
+    second = newest_version(FolderStore(home / "store"), "radloop")
     assert first is not None
     assert second is not None
     assert second.digest == first.digest
@@ -300,7 +300,9 @@ def in_its_own_process(home: Path, *arguments: str | Path, **environment: str) -
 def test_a_task_that_refuses_leaves_no_trace_in_the_terminal(environment: None, tmp_path: Path) -> None:
     folder, labels = write_archive(tmp_path / "few", 4)
     said = in_its_own_process(tmp_path / "home", "ingest", "--source", folder, "--labels", labels)
-    refused(said, "4 files listed, 4 to read", "too few patients for the splits", "add labelled patients")
+    refused(
+        said, "4 files listed", "4 files to read", "too few patients for the splits", "add labelled patients"
+    )
 
 
 @pytest.mark.slow

@@ -194,3 +194,27 @@ def test_a_run_that_was_lost_frees_the_next_night(stack: Running, client: Settin
     ask(f"{prefect}/api/flow_runs/{run_id}/set_state", {"state": {"type": "RUNNING"}, "force": True})
     assert declare_lost(prefect) == 1
     assert state(stack, run_id) == "Crashed"
+
+
+READING = """
+import sys
+from tasks.settings import activate
+settings = activate()
+import tasks.ingest as steps
+from tasks.requests import IngestRequest
+steps.RAY_FROM = 0
+job = steps.open_job.fn(IngestRequest(source=sys.argv[1], labels=sys.argv[2], dataset="on-cluster"), settings)
+read = steps.read_new.fn(job, settings, "reading-of-a-test", lambda done, total: print("here", done))
+print("finished", read, len(job.plan(None, job.journal.chunks()).to_read))
+"""
+
+
+@pytest.mark.slow
+def test_new_files_are_read_by_a_job_of_the_cluster(stack: Running) -> None:
+    home = str(stack.record.home)
+    done = in_its_own_process(stack, READING, str(stack.archive), str(stack.labels), RADLOOP_HOME=home)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "finished 24 0", done.stdout + done.stderr
+    assert any(line.startswith("24/24 files") for line in lines)
+    assert not any(line.startswith("here") for line in lines)
+    assert job_status(stack, "prefect-reading-of-a-test") == "SUCCEEDED"

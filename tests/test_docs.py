@@ -44,7 +44,10 @@ def test_a_radloop_line_of_the_pages_is_understood(page: str, line: str) -> None
     words = [word for word in shlex.split(line, comments=True)[1:] if word != "..."]
     while words[0].startswith("--"):
         words = words[2:]
-    known = {option for parameter in COMMANDS[words[0]].params for option in parameter.opts}
+    command = COMMANDS[words[0]]
+    if isinstance(command, typer.core.TyperGroup):
+        command = command.commands[words[1]]
+    known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words[1:] if word.startswith("--")} <= known
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from imaging.dataset.version import newest_version
-from tasks.ingest import IngestOutcome
+from tasks.ingest_outcome import IngestOutcome
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
 from tests.servers import dicomweb_server, s3_server
@@ -91,9 +91,9 @@ def test_pictures_are_taken_in_with_their_patients(ingest: Ingest, tmp_path: Pat
     rows = []
     for number in range(PATIENTS):
         name = f"ward/{number:03}.{('png', 'jpg', 'tif')[number % 3]}"
-        level = 60 + 100 * (number % 2) + number
+        pixels = np.random.default_rng(number).integers(0, 255, (40, 30), np.uint8)
         (tmp_path / "pictures/ward").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((40, 30), level, np.uint8)).save(tmp_path / "pictures" / name)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / name)
         rows.append({"file": name, "PatientID": f"P{number // 2}", "label": ("a", "b")[number % 2]})
     outcome = ingest(
         tmp_path / "pictures",
@@ -137,7 +137,7 @@ def test_a_series_is_one_volume_in_the_order_of_its_places(
     ingest: Ingest, series: tuple[Path, Path], settings: Settings
 ) -> None:
     outcome = ingest(*series, preprocess=VOLUME)
-    version = newest_version(settings.store_root, "d")
+    version = newest_version(settings.dataset_store, "d")
     assert version is not None
     rows = version.rows("train")
     assert (outcome.examples, rows.gather(np.zeros(1, np.int64)).shape) == (PATIENTS, (1, 8, 16, 16))
@@ -190,7 +190,7 @@ def test_nifti_volumes_are_taken_in(ingest: Ingest, tmp_path: Path, settings: Se
         rows.append({"file": name, "PatientID": f"P{number}", "label": ("a", "b")[number % 2]})
     table = write_labels(tmp_path / "labels.csv", rows)
     outcome = ingest(tmp_path / "nifti", table, preprocess={**VOLUME, "spacing_mm": [3, 1, 1]})
-    version = newest_version(settings.store_root, "d")
+    version = newest_version(settings.dataset_store, "d")
     assert version is not None
     assert (outcome.examples, version.rows("train").gather(np.zeros(1, np.int64)).shape[1:]) == (
         24,

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from imaging.deidentify.pseudonyms import Level, Pseudonyms
 from imaging.errors import UserFault
-from imaging.labels import LabelTable, collect_labels, find_columns, join, order_classes, read_labels
+from imaging.labels import KEY_OF, LabelTable, collect_labels, find_columns, join, order_classes, read_labels
+from tests.synthetic import example, examples
 
 NAMES = Pseudonyms(b"k" * 32)
 
@@ -17,10 +19,12 @@ def table(folder: Path, text: str, column: str | None = None) -> LabelTable:
     return read_labels(path, NAMES, column)
 
 
-def keys(**levels: str) -> dict[Level, list[str]]:
-    """Return the pseudonyms of images from their identifiers, a letter each."""
-    every: tuple[Level, ...] = ("instance", "series", "study", "patient")
-    return {level: [NAMES.key(level, letter) for letter in levels.get(level, "abc")] for level in every}
+def keys(**levels: str) -> pa.Table:
+    """Return examples with pseudonyms made from identifiers, a letter each."""
+    count = len(next(iter(levels.values())))
+    named = {KEY_OF[level]: [NAMES.key(level, one) for one in told] for level, told in levels.items()}  # type: ignore[index,arg-type]
+    rows = ({name: column[at] for name, column in named.items()} for at in range(count))
+    return examples(*(example(at, **row) for at, row in enumerate(rows)))
 
 
 @pytest.mark.parametrize(
@@ -139,29 +143,32 @@ def test_an_empty_label_is_no_label(label: str | None) -> None:
 
 def test_labels_are_joined_in_the_images_order() -> None:
     read = collect_labels("study", [(2, "t", "no"), (3, "s", "yes")], NAMES)
-    labels, _ = join(read, keys(study="sts"))
-    assert labels == ["yes", "no", "yes"]
+    assert join(read, keys(study="sts")).labels.to_pylist() == ["yes", "no", "yes"]
 
 
 def test_a_label_that_names_no_image_is_told_by_its_line(tmp_path: Path) -> None:
     read = table(tmp_path, 'PatientID,label\n\na,yes\n"x",no\n')
-    assert join(read, keys(patient="aab"))[1].lines_without_image == (4,)
+    assert join(read, keys(patient="aab")).report.lines_without_image == (4,)
 
 
-def test_an_image_without_label_is_told_by_its_pseudonym() -> None:
+def test_an_image_without_label_is_told() -> None:
     read = collect_labels("patient", [(2, "a", "yes")], NAMES)
-    labels, report = join(read, keys(instance="ijk", patient="aab"))
-    assert labels == ["yes", "yes", None]
-    assert report.images_without_label == (NAMES.key("instance", "k"),)
+    joined = join(read, keys(instance="ijk", patient="aab"))
+    assert joined.labels.to_pylist() == ["yes", "yes", None]
+    assert joined.faults.to_pylist() == [None, None, "no-label"]
 
 
 def test_an_image_with_two_labels_is_told_apart_from_one_without() -> None:
     read = collect_labels("instance", [(2, "i", "yes"), (5, "i", "no")], NAMES)
-    labels, report = join(read, keys(instance="ij"))
-    assert labels == [None, None]
-    assert report.images_in_conflict == (NAMES.key("instance", "i"),)
-    assert report.images_without_label == (NAMES.key("instance", "j"),)
-    assert report.lines_in_conflict == (2,)
+    joined = join(read, keys(instance="ij"))
+    assert joined.labels.to_pylist() == [None, None]
+    assert joined.faults.to_pylist() == ["two-labels", "no-label"]
+    assert joined.report.lines_in_conflict == (2,)
+
+
+def test_without_a_table_the_source_labels() -> None:
+    joined = join(None, examples(example(0, source_label="a"), example(1)))
+    assert (joined.labels.to_pylist(), joined.faults.to_pylist()) == (["a", None], [None, "no-label"])
 
 
 @pytest.mark.parametrize(

@@ -1,135 +1,102 @@
-"""The manifest: repeated instances are refused, tables keep their types, digests follow the content."""
+"""The manifest: repeated instances are refused beside the first, and a bad slice may cost its study."""
 
-import io
+from collections.abc import Mapping
+from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
-from imaging.dataset.manifest import (
-    drop_studies,
-    example_schema,
-    merge,
-    parquet_bytes,
-    refusal_schema,
-    table_digest,
-    to_table,
-)
+from imaging.dataset.manifest import concat, drop_studies, merge
 from imaging.dataset.quarantine import IGNORED, NO_LOSS, REASONS
-from tests.synthetic import example, refusal
+from imaging.dataset.rows import EXAMPLES
+from tests.synthetic import example, examples, refusal, refusals
+
+Row = Mapping[str, Any]
 
 
-def reasons(kept: list[int], new: list[object], drop_equal_pixels: bool = True) -> list[str]:
-    merged = merge([example(number) for number in kept], new, drop_equal_pixels=drop_equal_pixels)  # type: ignore[arg-type]
-    return [row.reason for row in merged[1]]
+def merged(*rows: Row, drop_equal_pixels: bool = True) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Return the files of the examples that stand, and file, reason and detail of the others."""
+    standing, refused = merge(examples(*rows), drop_equal_pixels=drop_equal_pixels)
+    told = [refused[name].to_pylist() for name in ("source_key", "reason", "detail")]
+    return standing["source_key"].to_pylist(), list(zip(*told, strict=True))
+
+
+def dropped(rows: list[Row], *bad: Row) -> tuple[list[str], list[tuple[str, str, str]]]:
+    kept, lost = drop_studies(examples(*rows), refusals(*bad))
+    told = [lost[name].to_pylist() for name in ("source_key", "study_key", "reason")]
+    return kept["source_key"].to_pylist(), list(zip(*told, strict=True))
 
 
 def test_different_instances_all_stand() -> None:
-    standing, refused = merge([example(0)], [example(1), example(2)], drop_equal_pixels=True)
-    assert (len(standing), refused) == (3, [])
+    assert merged(example(0), example(1), example(2)) == (["f0", "f1", "f2"], [])
 
 
-def test_a_repeated_instance_is_refused_with_the_file_it_came_from() -> None:
-    _, (refused,) = merge([example(0)], [example(0, source_key="again")], drop_equal_pixels=True)
-    assert (refused.reason, refused.source_key) == ("duplicate-instance", "again")
-
-
-def test_the_first_copy_is_the_one_that_stands() -> None:
-    standing, _ = merge([example(0)], [example(0, source_key="again")], drop_equal_pixels=True)
-    assert [row.source_key for row in standing] == ["f0"]
+def test_of_a_repeated_instance_the_first_stands() -> None:
+    standing, refused = merged(example(0), example(0, source_key="again"))
+    assert (standing, refused) == (["f0"], [("again", "duplicate-instance", "instance i0")])
 
 
 def test_a_repeated_instance_with_other_pixels_is_a_conflict() -> None:
-    assert reasons([0], [example(0, pixel_sha256="other")]) == ["conflicting-instance"]
+    _, refused = merged(example(0), example(0, source_key="again", pixel_blake3="other"))
+    assert refused == [("again", "conflicting-instance", "instance i0")]
 
 
-def test_equal_pixels_under_two_names_are_refused() -> None:
-    assert reasons([0], [example(1, pixel_sha256="x0")]) == ["duplicate-pixels"]
+def test_equal_pixels_under_two_names_are_refused_and_name_the_first() -> None:
+    assert merged(example(0), example(1, pixel_blake3="x0"))[1] == [("f1", "duplicate-pixels", "instance i0")]
 
 
 def test_equal_pixels_are_kept_where_the_source_fixes_the_splits() -> None:
-    assert reasons([0], [example(1, pixel_sha256="x0")], drop_equal_pixels=False) == []
+    assert merged(example(0), example(1, pixel_blake3="x0"), drop_equal_pixels=False)[1] == []
 
 
 def test_a_refused_copy_does_not_hold_its_pixels() -> None:
-    conflicting = example(0, pixel_sha256="other")
-    assert reasons([0], [conflicting, example(1, pixel_sha256="other")]) == ["conflicting-instance"]
+    conflicting = example(0, source_key="again", pixel_blake3="other")
+    standing, _ = merged(example(0), conflicting, example(1, pixel_blake3="other"))
+    assert standing == ["f0", "f1"]
 
 
 def test_two_frames_of_one_object_are_no_repetition() -> None:
-    frames = [example(0, frame=1), example(1, frame=2, object_key="o0")]
-    assert merge([], frames, drop_equal_pixels=True)[1] == []
+    assert merged(example(0, frame=1), example(1, frame=2, object_key="o0"))[1] == []
+
+
+def test_a_refusal_keeps_what_the_listing_says_of_its_file() -> None:
+    _, refused = merge(
+        examples(example(0), example(0, source_size=7, source_mtime_ns=8, source_tag="t")),
+        drop_equal_pixels=True,
+    )
+    assert refused.select(["source_size", "source_mtime_ns", "source_tag"]).to_pylist() == [
+        {"source_size": 7, "source_mtime_ns": 8, "source_tag": "t"}
+    ]
+
+
+def test_nothing_is_merged_to_nothing() -> None:
+    assert merged() == ([], [])
 
 
 def test_a_bad_slice_costs_its_study() -> None:
     slices = [example(0, study_key="s"), example(1, study_key="s"), example(2, study_key="t")]
-    kept, lost = drop_studies(slices, [refusal(9, study_key="s")])
-    assert kept == slices[2:]
-    assert [(row.source_key, row.study_key, row.reason) for row in lost] == [
-        ("f0", "s", "bad-study"),
-        ("f1", "s", "bad-study"),
-    ]
+    kept, lost = dropped(slices, refusal(9, study_key="s"))
+    assert (kept, lost) == (["f2"], [("f0", "s", "bad-study"), ("f1", "s", "bad-study")])
 
 
 def test_a_study_without_a_bad_slice_is_kept() -> None:
-    slices = [example(0), example(1)]
-    assert drop_studies(slices, [refusal(9, study_key="another")]) == (slices, [])
+    assert dropped([example(0), example(1)], refusal(9, study_key="another")) == (["f0", "f1"], [])
 
 
 def test_a_file_of_several_lost_frames_is_refused_once() -> None:
     frames = [example(number, study_key="s", source_key="f", frame=number) for number in (1, 2)]
-    _, lost = drop_studies(frames, [refusal(9, study_key="s")])
-    assert [row.source_key for row in lost] == ["f"]
+    assert dropped(frames, refusal(9, study_key="s"))[1] == [("f", "s", "bad-study")]
 
 
 def test_a_bad_file_of_no_known_study_costs_none() -> None:
-    slices = [example(0), example(1, study_key="")]
-    assert drop_studies(slices, [refusal(9)]) == (slices, [])
+    assert dropped([example(0), example(1, study_key="")], refusal(9))[1] == []
 
 
 @pytest.mark.parametrize("reason", [*REASONS, *IGNORED])
 def test_only_a_reason_that_takes_a_slice_costs_the_study(reason: str) -> None:
-    kept, _ = drop_studies([example(0)], [refusal(9, reason, study_key="s0")])
+    kept, _ = dropped([example(0)], refusal(9, reason, study_key="s0"))
     assert bool(kept) == (reason in {*NO_LOSS, *IGNORED})
 
 
-@pytest.mark.parametrize("reason", ["wrong-modality", "no-pixels", "duplicate-instance"])
-def test_a_file_that_never_was_a_slice_costs_nothing(reason: str) -> None:
-    assert drop_studies([example(0)], [refusal(9, reason, study_key="s0")]) == ([example(0)], [])
-
-
-def test_a_table_gives_its_rows_back() -> None:
-    rows = [example(0), example(1, spacing_mm=None, source_label="yes")]
-    table = to_table(rows, example_schema())
-    assert [type(rows[0])(**row) for row in table.to_pylist()] == rows
-
-
-def test_an_empty_table_keeps_its_types() -> None:
-    assert to_table([], refusal_schema()).schema == to_table([refusal(1)], refusal_schema()).schema
-
-
-def test_parquet_gives_the_table_back() -> None:
-    table = to_table([example(0)], example_schema())
-    assert pq.read_table(io.BytesIO(parquet_bytes(table))).equals(table)
-
-
-def test_equal_tables_have_equal_digests_however_they_lie_in_memory() -> None:
-    rows = [example(number) for number in range(6)]
-    whole = to_table(rows, example_schema())
-    parts = to_table(rows[:2], example_schema()), to_table(rows[2:], example_schema())
-    joined = type(whole).from_batches([batch for part in parts for batch in part.to_batches()])
-    assert table_digest([joined]) == table_digest([whole])
-
-
-def test_a_digest_survives_parquet() -> None:
-    table = to_table([example(0)], example_schema())
-    assert table_digest([pq.read_table(io.BytesIO(parquet_bytes(table)))]) == table_digest([table])
-
-
-def test_every_value_counts_in_a_digest() -> None:
-    tables = [to_table([example(0, spacing_mm=value)], example_schema()) for value in (0.5, 0.6, None)]
-    assert len({table_digest([table]) for table in tables}) == 3
-
-
-def test_what_is_beside_the_tables_counts_in_a_digest() -> None:
-    table = to_table([example(0)], example_schema())
-    assert table_digest([table], "head") != table_digest([table], "other head")
+def test_tables_are_joined_by_their_columns_whatever_else_they_have() -> None:
+    more = examples(example(0)).append_column("label", [["a"]])
+    assert concat([more, examples(example(1))], EXAMPLES).schema == EXAMPLES

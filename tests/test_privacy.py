@@ -11,7 +11,7 @@ import pytest
 
 from flows.words import ingest_words
 from imaging.errors import RadloopError
-from tasks.ingest import IngestOutcome
+from tasks.ingest_outcome import IngestOutcome
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
 from tests.synthetic import write_dicom, write_labels
@@ -137,7 +137,7 @@ def test_no_file_of_the_store_holds_one(left: Left) -> None:
 def test_no_table_holds_one_once_it_is_decompressed(left: Left) -> None:
     from imaging.dataset.version import open_version
 
-    version = open_version(left.settings.store_root, "radloop", left.outcome.digest)
+    version = open_version(left.settings.dataset_store, "radloop", left.outcome.digest)
     tables = [*version.manifest.to_pylist(), *version.quarantine.to_pylist(), version.splits(), version.head]
     assert found_in(repr(tables).encode()) == []
 

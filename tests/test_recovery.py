@@ -58,7 +58,8 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Survived:
         version = version_of(FolderStore(settings.store_root), patients=60)
         run_id = start_run(settings, "recovery", "run", {}, {})
         job = TrainingJob(
-            root=str(settings.store_root),
+            store=settings.dataset_place,
+            cache=str(settings.cache),
             dataset="d",
             digest=version.digest,
             train=CONFIG.model_dump(mode="json"),

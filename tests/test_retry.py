@@ -6,7 +6,7 @@ import pytest
 from prefect.client.schemas.objects import State, StateType
 
 from imaging.errors import DataFault, EnvironmentFault, UserFault
-from tasks.ingest import ingest_chunk, open_job
+from tasks.ingest import open_job, read_new
 from tasks.promotion import promote_candidate
 from tasks.retry import RETRY_DELAYS_S, is_transient
 from tasks.training import fit_model
@@ -44,7 +44,7 @@ def test_what_will_not_change_is_not(error: Exception) -> None:
     assert not is_tried_again(error)
 
 
-@pytest.mark.parametrize("task", [open_job, ingest_chunk])
+@pytest.mark.parametrize("task", [open_job, read_new])
 def test_reading_is_retried_with_growing_patience(task: object) -> None:
     assert task.retries == len(RETRY_DELAYS_S)  # type: ignore[attr-defined]
     assert sorted(RETRY_DELAYS_S) == RETRY_DELAYS_S

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from imaging.dataset.chunk import prepare_chunk
-from imaging.dataset.manifest import drop_studies, merge
 from imaging.dataset.publish import build_version
-from imaging.dataset.scan import CHUNK_FILES, ScanPlan, plan
+from imaging.dataset.scan import Known, ScanPlan, plan
+from imaging.dataset.settle import settle
 from imaging.dataset.version import DatasetVersion
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import DataFault, UserFault
 from imaging.preprocess import PreprocessSpec
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
-from tests.synthetic import GREY, MemorySource, instance, recipe, refusal
+from tests.synthetic import GREY, MemorySource, instance, plain_image, recipe, refusal, refusals
 
 NAMES = Pseudonyms(b"k" * 32)
 LARGER = PreprocessSpec.grey_levels(32)
@@ -36,8 +36,21 @@ def planned(
     previous: DatasetVersion | None,
     spec: PreprocessSpec = GREY,
     names: Pseudonyms = NAMES,
+    *,
+    finished: Known | None = None,
+    drops_studies: bool = False,
 ) -> ScanPlan:
-    return plan(list(source.scan()), previous, spec, names)
+    known = finished or Known.nothing()
+    return plan(
+        list(source.scan()), previous, known, spec.digest, names, base=previous, drops_studies=drops_studies
+    )
+
+
+def read(store: FolderStore, source: MemorySource, scan: ScanPlan, spec: PreprocessSpec = GREY) -> Known:
+    """Read what a plan asks for; `source.read_names` tells what was read for it."""
+    source.read_names.clear()
+    made = prepare_chunk(source, scan.to_read, spec, NAMES, store, source.run(spec))
+    return Known(examples=made.examples, refusals=made.refusals)
 
 
 def night(
@@ -45,17 +58,27 @@ def night(
     source: MemorySource,
     previous: DatasetVersion | None = None,
     spec: PreprocessSpec = GREY,
+    *,
+    drops_studies: bool = False,
 ) -> DatasetVersion:
-    """Take in what is new, as the ingest flow does; `source.read_names` tells what was read for it."""
-    source.read_names.clear()
-    scan = planned(source, previous, spec)
-    chunks = [prepare_chunk(source, files, spec, NAMES, store, source.run(spec)) for files in scan.chunks()]
-    new = [row for chunk in chunks for row in chunk.examples]
-    refused = [row for chunk in chunks for row in chunk.refusals]
-    standing, repeats = merge(scan.examples, new, drop_equal_pixels=True)
+    """Take in what is new, as the ingest flow does."""
+    first = planned(source, previous, spec, drops_studies=drops_studies)
+    finished = read(store, source, first, spec)
+    scan = planned(source, previous, spec, finished=finished, drops_studies=drops_studies)
+    assert not scan.to_read
+    settled = settle(scan, drop_equal_pixels=True, drops_studies=drops_studies)
     made = recipe(spec=spec, key_fingerprint=NAMES.fingerprint)
-    refusals = [*scan.refusals, *refused, *repeats]
-    return build_version(store, made, standing, refusals, previous.splits() if previous else {})
+    splits = previous.splits() if previous else {}
+    return build_version(store, made, settled.examples, settled.refusals, splits, settled.tombstones)
+
+
+def reasons(version: DatasetVersion) -> list[str]:
+    found: list[str] = version.quarantine["reason"].to_pylist()
+    return found
+
+
+def instances(version: DatasetVersion) -> set[str]:
+    return set(version.manifest["instance_key"].to_pylist())
 
 
 def test_the_first_night_reads_everything(store: FolderStore, source: MemorySource) -> None:
@@ -71,7 +94,7 @@ def test_an_unchanged_source_is_not_read(store: FolderStore, source: MemorySourc
 
 def test_a_refused_file_is_not_read_again(store: FolderStore, source: MemorySource) -> None:
     second = night(store, source, night(store, source))
-    assert [row.reason for row in second.refusals()] == ["truncated"]
+    assert reasons(second) == ["truncated"]
 
 
 def test_only_new_files_are_read(store: FolderStore, source: MemorySource) -> None:
@@ -86,22 +109,23 @@ def test_a_changed_file_is_read_again(store: FolderStore, source: MemorySource) 
     source.files["f3"], source.mtimes["f3"] = [instance(33)], 2
     second = night(store, source, first)
     assert source.read_names == ["f3"]
-    keys = {row.instance_key for row in second.examples()}
-    assert NAMES.key("instance", "3.33") in keys
-    assert NAMES.key("instance", "3.3") not in keys
+    assert NAMES.key("instance", "3.33") in instances(second)
+    assert NAMES.key("instance", "3.3") not in instances(second)
 
 
 def test_a_file_of_another_size_is_read_again(store: FolderStore, source: MemorySource) -> None:
     first = night(store, source)
     grown = [SourceFile(name=name, size_bytes=2, mtime_ns=1) for name in source.files]
-    assert len(plan(grown, first, GREY, NAMES).to_read) == len(source.files)
+    assert len(plan(grown, first, Known.nothing(), GREY.digest, NAMES, base=first).to_read) == len(
+        source.files
+    )
 
 
 def test_a_mended_file_is_taken_in(store: FolderStore, source: MemorySource) -> None:
     first = night(store, source)
     source.files["broken"], source.mtimes["broken"] = [instance(8)], 2
     second = night(store, source, first)
-    assert (second.refusals(), second.manifest.num_rows) == ([], 7)
+    assert (reasons(second), second.manifest.num_rows) == ([], 7)
 
 
 def test_a_removed_file_takes_its_example_along(store: FolderStore, source: MemorySource) -> None:
@@ -116,7 +140,7 @@ def test_a_removed_bad_file_is_counted_too(store: FolderStore, source: MemorySou
     first = night(store, source)
     del source.files["broken"]
     assert planned(source, first).removed == 1
-    assert night(store, source, first).refusals() == []
+    assert reasons(night(store, source, first)) == []
 
 
 def test_another_spec_reads_everything_again(store: FolderStore, source: MemorySource) -> None:
@@ -145,17 +169,49 @@ def test_a_repeated_instance_is_not_read_again_while_nothing_changes(
     first = night(store, source)
     second = night(store, source, first)
     assert source.read_names == []
-    assert [row.reason for row in second.refusals()] == [row.reason for row in first.refusals()]
-    assert "duplicate-instance" in [row.reason for row in second.refusals()]
+    assert reasons(second) == reasons(first)
+    assert "duplicate-instance" in reasons(second)
 
 
-def test_what_was_lost_with_its_study_is_read_again(store: FolderStore, source: MemorySource) -> None:
-    first = night(store, source)
-    bad = refusal(0, study_key=NAMES.key("study", "1.4"))
-    kept, lost = drop_studies(first.examples(), [bad])
+def test_what_was_lost_with_its_study_is_not_read_again_while_the_bad_slice_stays(
+    store: FolderStore, source: MemorySource
+) -> None:
+    first = lost_study(store, source)
+    assert planned(source, first, drops_studies=True).to_read == []
+
+
+def lost_study(store: FolderStore, source: MemorySource) -> DatasetVersion:
+    """Publish a study of three slices of which one is refused, and another study."""
+    source.files = {f"f{n}": [instance(n, study_uid="1.4")] for n in (1, 2)} | {"f9": [instance(9)]}
+    scan = planned(source, None)
+    known = read(store, source, scan)
+    key = NAMES.key("file", "bad")
+    bad = refusals(refusal(0, source_key=key, study_key=NAMES.key("study", "1.4")))
+    source.files["bad"] = DataFault("truncated")
+    whole = planned(source, None, finished=Known(examples=known.examples, refusals=bad), drops_studies=True)
+    settled = settle(whole, drop_equal_pixels=True, drops_studies=True)
     made = recipe(key_fingerprint=NAMES.fingerprint)
-    dropped = build_version(store, made, kept, [*first.refusals(), *lost], {})
-    assert [file.name for file in planned(source, dropped).to_read] == ["f4"]
+    return build_version(store, made, settled.examples, settled.refusals, {}, settled.tombstones)
+
+
+def test_a_bad_slice_costs_its_study(store: FolderStore, source: MemorySource) -> None:
+    first = lost_study(store, source)
+    assert (sorted(reasons(first)), first.manifest.num_rows) == (["bad-study", "bad-study", "truncated"], 1)
+
+
+def test_what_was_lost_with_its_study_is_read_again_when_the_bad_slice_changed(
+    store: FolderStore, source: MemorySource
+) -> None:
+    first = lost_study(store, source)
+    source.mtimes["bad"] = 2
+    assert [file.name for file in planned(source, first, drops_studies=True).to_read] == ["f1", "f2", "bad"]
+
+
+def test_what_was_lost_with_its_study_is_read_again_under_another_policy(
+    store: FolderStore, source: MemorySource
+) -> None:
+    first = lost_study(store, source)
+    assert [file.name for file in planned(source, first).to_read] == ["f1", "f2"]
 
 
 @pytest.mark.parametrize("second", [instance(0), instance(99, image=instance(0).image)])
@@ -168,7 +224,7 @@ def test_a_copy_takes_the_place_of_a_first_that_is_gone(
     del source.files["f0"]
     after = night(store, source, first)
     assert source.read_names == ["twice"]
-    assert (after.manifest.num_rows, len(after.refusals())) == (6, 1)
+    assert (after.manifest.num_rows, reasons(after)) == (6, ["truncated"])
 
 
 def test_a_copy_takes_the_place_of_a_first_that_changed(store: FolderStore, source: MemorySource) -> None:
@@ -176,7 +232,7 @@ def test_a_copy_takes_the_place_of_a_first_that_changed(store: FolderStore, sour
     first = night(store, source)
     source.files["f0"], source.mtimes["f0"] = DataFault("truncated"), 2
     after = night(store, source, first)
-    assert NAMES.key("instance", "3.0") in {row.instance_key for row in after.examples()}
+    assert NAMES.key("instance", "3.0") in instances(after)
 
 
 def test_a_file_of_several_images_is_known_as_one(store: FolderStore) -> None:
@@ -185,12 +241,89 @@ def test_a_file_of_several_images_is_known_as_one(store: FolderStore) -> None:
     assert source.read_names == []
 
 
-def test_chunks_hold_some_hundreds_of_files_and_all_of_them() -> None:
-    source = MemorySource({f"{number:04d}": [] for number in range(CHUNK_FILES + 1)})
-    sizes = [len(files) for files in planned(source, None).chunks()]
-    assert sizes == [CHUNK_FILES, 1]
-
-
 def test_a_plan_reads_nothing(source: MemorySource) -> None:
     planned(source, None)
     assert source.read_names == []
+
+
+def test_the_same_instance_with_other_pixels_is_a_conflict_and_never_an_overwrite(
+    store: FolderStore, source: MemorySource
+) -> None:
+    first = night(store, source)
+    source.files["f3"], source.mtimes["f3"] = [instance(3, image=plain_image(77), pixel_blake3="other")], 2
+    second = night(store, source, first)
+    assert "conflicting-instance" in reasons(second)
+    assert second.manifest.equals(first.manifest)
+
+
+def test_a_conflict_stands_while_nothing_changes(store: FolderStore, source: MemorySource) -> None:
+    first = night(store, source)
+    source.files["f3"], source.mtimes["f3"] = [instance(3, pixel_blake3="other")], 2
+    second = night(store, source, first)
+    third = night(store, source, second)
+    assert (source.read_names, third.digest) == ([], second.digest)
+
+
+def test_a_conflict_ends_with_the_file(store: FolderStore, source: MemorySource) -> None:
+    first = night(store, source)
+    source.files["f3"], source.mtimes["f3"] = [instance(3, pixel_blake3="other")], 2
+    second = night(store, source, first)
+    del source.files["f3"]
+    assert NAMES.key("instance", "3.3") not in instances(night(store, source, second))
+
+
+def test_a_file_that_was_sent_again_with_the_same_pixels_takes_its_new_header(
+    store: FolderStore, source: MemorySource
+) -> None:
+    first = night(store, source)
+    told = {"modality": "OT", "manufacturer": "OTHER", "spacing_mm": 0.5}
+    source.files["f3"], source.mtimes["f3"] = [instance(3, attributes=told)], 2
+    second = night(store, source, first)
+    assert "OTHER" in second.manifest["manufacturer"].to_pylist()
+    assert reasons(second) == ["truncated"]
+
+
+def test_a_removed_example_leaves_a_tombstone(store: FolderStore, source: MemorySource) -> None:
+    first = night(store, source)
+    del source.files["f3"]
+    second = night(store, source, first)
+    assert second.table("tombstones")["instance_key"].to_pylist() == [NAMES.key("instance", "3.3")]
+
+
+def test_a_tombstone_stays_until_the_image_comes_back(store: FolderStore, source: MemorySource) -> None:
+    first = night(store, source)
+    gone = source.files.pop("f3")
+    third = night(store, source, night(store, source, first))
+    assert third.table("tombstones").num_rows == 1
+    source.files["elsewhere"] = gone
+    assert night(store, source, third).table("tombstones").num_rows == 0
+
+
+def test_what_a_crash_left_finished_is_not_read_again(store: FolderStore, source: MemorySource) -> None:
+    scan = planned(source, None)
+    made = prepare_chunk(source, scan.to_read[:4], GREY, NAMES, store, source.run())
+    finished = Known(examples=made.examples, refusals=made.refusals)
+    assert [file.name for file in planned(source, None, finished=finished).to_read] == ["f4", "f5", "broken"]
+
+
+def test_what_another_run_took_in_since_the_listing_is_not_gone(
+    store: FolderStore, source: MemorySource
+) -> None:
+    first = night(store, source)
+    listed = list(source.scan())
+    source.files["f9"] = [instance(9)]
+    theirs = night(store, source, first)
+    scan = plan(listed, theirs, Known.nothing(), GREY.digest, NAMES, base=first)
+    assert (scan.removed, scan.examples.num_rows, scan.to_read) == (0, 7, [])
+
+
+def test_what_another_run_read_anew_since_the_listing_is_not_read_back(
+    store: FolderStore, source: MemorySource
+) -> None:
+    first = night(store, source)
+    listed = list(source.scan())
+    source.files["f3"], source.mtimes["f3"] = [instance(33)], 2
+    theirs = night(store, source, first)
+    scan = plan(listed, theirs, Known.nothing(), GREY.digest, NAMES, base=first)
+    assert scan.to_read == []
+    assert NAMES.key("instance", "3.33") in scan.examples["instance_key"].to_pylist()

@@ -35,10 +35,16 @@ def test_a_store_of_ones_own_is_used(settings: Settings, tmp_path: Path) -> None
     assert Settings().folder_store.root == tmp_path / "elsewhere"
 
 
-def test_a_store_that_is_no_folder_is_refused(environment: None) -> None:
+def test_a_store_on_s3_leaves_what_is_of_this_machine_in_the_home(settings: Settings) -> None:
     os.environ["RADLOOP_STORE"] = "s3://bucket/prefix"
-    with pytest.raises(UserFault, match=r"RADLOOP_STORE=s3://bucket/prefix is not a folder"):
-        _ = Settings().store_root
+    found = Settings()
+    assert (found.dataset_place, found.store_root) == ("s3://bucket/prefix", found.folder / "store")
+
+
+def test_a_store_of_no_known_kind_is_refused(environment: None) -> None:
+    os.environ["RADLOOP_STORE"] = "gs://bucket/prefix"
+    with pytest.raises(UserFault, match="of no known kind"):
+        _ = Settings().dataset_store
 
 
 def test_a_server_decides_where_its_files_go(environment: None) -> None:

@@ -81,3 +81,37 @@ def test_too_little_to_train_on_is_refused() -> None:
 def test_a_share_is_between_nothing_and_all(share: float) -> None:
     with pytest.raises(ValidationError):
         SplitConfig(test=share)
+
+
+def test_a_new_patient_joins_the_side_of_whom_it_is_linked_with() -> None:
+    splits = assign({"a": "x", "b": "x"}, {"b": "test"}, SHARES, {"a": "a", "b": "a"})
+    assert splits == {"a": "test", "b": "test"}
+
+
+def test_new_patients_who_are_linked_are_on_one_side() -> None:
+    patients = {f"{number:02d}": "x" for number in range(20)}
+    splits = assign(patients, {}, SHARES, {name: "00" for name in patients if int(name) % 2})
+    assert len({splits[name] for name in patients if int(name) % 2}) == 1
+
+
+def test_a_linked_patient_who_has_a_side_keeps_it() -> None:
+    splits = assign({"a": "x", "b": "x"}, {"a": "train", "b": "test"}, SHARES, {"a": "a", "b": "a"})
+    assert splits == {"a": "train", "b": "test"}
+
+
+def test_a_patient_who_is_linked_with_one_that_is_gone_joins_that_side() -> None:
+    assert assign({"a": "x"}, {"gone": "val"}, SHARES, {"a": "a", "gone": "a"}) == {"a": "val"}
+
+
+def test_shares_hold_in_the_large_where_every_site_has_one_patient() -> None:
+    strata = {f"{number:03d}": ("x", f"x@{number}") for number in range(200)}
+    counts = Counter(assign(strata, {}, SHARES).values())
+    assert all(abs(counts[split] - share * 200) <= 1 for split, share in SHARES.items())
+
+
+def test_shares_hold_at_every_large_site() -> None:
+    strata = {f"{number:03d}": ("x", f"x@{number % 3}") for number in range(300)}
+    splits = assign(strata, {}, SHARES)
+    for site in range(3):
+        counts = Counter(splits[name] for name, (_, fine) in strata.items() if fine == f"x@{site}")
+        assert all(abs(counts[split] - share * 100) <= 1 for split, share in SHARES.items())

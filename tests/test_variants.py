@@ -1,33 +1,31 @@
 """Variants of a PatientID are reported, or joined, and a dataset never changes from one to the other."""
 
 import csv
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from flows.words import ingest_words
 from imaging.dataset.chunk import prepare_chunk
-from imaging.dataset.manifest import parquet_bytes
 from imaging.dataset.publish import build_version
-from imaging.dataset.scan import plan
+from imaging.dataset.rows import EXAMPLES
+from imaging.dataset.scan import Known, plan
 from imaging.dataset.variants import patient_variants
-from imaging.dataset.version import DatasetVersion, open_version, version_file
+from imaging.dataset.version import DatasetVersion
 from imaging.deidentify.pseudonyms import Pseudonyms, VariantPolicy
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.formats.glance import Glance
 from imaging.overview import Tally
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
-from tasks.ingest import IngestOutcome
+from tasks.ingest_outcome import IngestOutcome
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
-from tests.synthetic import GREY, MemorySource, instance, recipe, write_archive
+from tests.synthetic import GREY, MemorySource, built, instance, recipe, write_archive
 
 NAMES = Pseudonyms(b"k" * 32)
 WRITTEN = ("00123", "123", "123 ", "P7", "p7", "9", "10")
@@ -40,7 +38,7 @@ def taken_in(root: Path, policy: VariantPolicy) -> DatasetVersion:
     source = MemorySource({f"f{at}": [instance(at, patient_id=one)] for at, one in enumerate(WRITTEN)})
     made = prepare_chunk(source, list(source.scan()), GREY, names, store, source.run())
     told = recipe(key_fingerprint=names.fingerprint, patient_variants=policy)
-    return build_version(store, told, made.examples, [], {})
+    return build_version(store, told, made.examples, made.refusals, {})
 
 
 def test_variants_are_patients_of_their_own_where_they_are_reported(tmp_path: Path) -> None:
@@ -70,38 +68,15 @@ def test_another_policy_is_refused_with_the_remedy(
 ) -> None:
     version, names = taken_in(tmp_path, made), replace(NAMES, patient_variants=asked)
     with pytest.raises(UserFault, match=rf"made with patient_variants '{made}'.* another --name"):
-        plan([], version, GREY, names)
+        plan([], version, Known.nothing(), GREY.digest, names)
 
 
-def older(version: DatasetVersion) -> DatasetVersion:
-    """Make a version one that was written before there were policies."""
-    root, dataset, digest = version.store.root, version.head.dataset, version.digest
-    manifest = version.store.path(version_file(dataset, digest, "manifest.parquet"))
-    manifest.write_bytes(parquet_bytes(pq.read_table(manifest).drop_columns(["patient_variant"])))
-    head = version.store.path(version_file(dataset, digest, "version.json"))
-    told = json.loads(head.read_text())
-    del told["patient_variants"]
-    head.write_text(json.dumps(told))
-    return open_version(root, dataset, digest)
-
-
-def test_an_older_version_is_read_as_one_that_reports(tmp_path: Path) -> None:
-    version = older(taken_in(tmp_path, "report"))
-    assert [row.patient_variant for row in version.examples()] == [""] * len(WRITTEN)
-    assert version.head.patient_variants == "report"
-    assert patient_variants(version) == {}
-
-
-def test_a_new_variant_of_an_older_patient_is_told(tmp_path: Path) -> None:
-    version = older(taken_in(tmp_path, "report"))
-    plain = [row for row in version.examples() if row.patient_key == NAMES.key("patient", "9")]
-    new = replace(
-        plain[0],
-        instance_key="n",
-        patient_key=NAMES.key("patient", "09"),
-        patient_variant=NAMES.otherwise("09"),
-    )
-    second = build_version(version.store, recipe(), [*plain, new], [], {})
+def test_a_new_variant_of_a_known_patient_is_told(tmp_path: Path) -> None:
+    version = taken_in(tmp_path, "report")
+    rows = version.table("examples", EXAMPLES.names).to_pylist()
+    plain = [row for row in rows if row["patient_key"] == NAMES.key("patient", "9")]
+    told = {"patient_key": NAMES.key("patient", "09"), "patient_variant": NAMES.otherwise("09")}
+    second = built(version.store, [*plain, plain[0] | {"instance_key": "n"} | told])
     assert set(patient_variants(second)) == {NAMES.key("patient", "9"), NAMES.key("patient", "09")}
 
 

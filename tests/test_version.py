@@ -1,16 +1,25 @@
 """A dataset version: what it holds, how it is opened, and how its rows are read by split."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from imaging.dataset.publish import build_version
+from imaging.dataset.locked import count_reads
+from imaging.dataset.rows import EXAMPLES
 from imaging.dataset.trainable import check_trainable
-from imaging.dataset.version import DatasetVersion, VersionHead, newest_version, open_version, reasons
+from imaging.dataset.version import (
+    DatasetVersion,
+    VersionHead,
+    head_name,
+    newest_version,
+    open_version,
+    reasons,
+)
 from imaging.errors import UserFault
 from imaging.store.folder import FolderStore
-from tests.synthetic import example, recipe, refusal, version_of
+from tests.synthetic import built, example, examples, refusal, refusals, version_of
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +29,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
 
 def labelled(folder: Path, labels: list[str | None], **split: str) -> DatasetVersion:
     rows = [example(n, source_label=label, **split) for n, label in enumerate(labels)]
-    return build_version(FolderStore(folder), recipe(), rows, [], {})
+    return built(FolderStore(folder), rows)
 
 
 def test_a_head_survives_json(version: DatasetVersion) -> None:
@@ -28,27 +37,30 @@ def test_a_head_survives_json(version: DatasetVersion) -> None:
 
 
 def test_a_version_is_opened_by_its_digest(version: DatasetVersion) -> None:
-    opened = open_version(version.store.root, "d", version.digest)
+    opened = open_version(version.store, "d", version.digest)
     assert (opened.head, opened.manifest.equals(version.manifest)) == (version.head, True)
 
 
 def test_an_unknown_version_is_refused_with_the_remedy(version: DatasetVersion) -> None:
-    with pytest.raises(UserFault, match=r"'d' has no version 123 .*run `radloop ingest`"):
-        open_version(version.store.root, "d", "123")
+    with pytest.raises(UserFault, match=r"'d' has no version 123: `radloop dataset list`"):
+        open_version(version.store, "d", "123")
 
 
 def test_a_dataset_without_version_has_no_newest(tmp_path: Path) -> None:
-    assert newest_version(tmp_path, "d") is None
+    assert newest_version(FolderStore(tmp_path), "d") is None
 
 
 def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     rows = [example(0, source_label="yes"), example(1, spacing_mm=None)]
-    made = build_version(FolderStore(tmp_path), recipe(), rows, [refusal(2)], {})
-    assert (made.examples(), made.refusals()) == (rows, [refusal(2)])
+    made = built(FolderStore(tmp_path), rows, [refusal(2)])
+    assert made.table("examples", EXAMPLES.names).equals(examples(*rows))
+    assert made.table("quarantine").equals(refusals(refusal(2)))
 
 
 def test_the_splits_share_no_patient(version: DatasetVersion) -> None:
-    patients = [set(version.rows(split).patient_keys) for split in ("train", "val", "test")]
+    patients = [set(version.rows(split).patient_keys) for split in ("train", "val")] + [
+        set(version.locked_rows("t").patient_keys)
+    ]
     assert sum(map(len, patients)) == len(set().union(*patients)) == 30
 
 
@@ -78,18 +90,20 @@ def test_patients_are_counted_once(tmp_path: Path) -> None:
 
 
 def test_instances_are_found_whatever_their_split(version: DatasetVersion) -> None:
-    keys = np.concatenate([version.rows(split).instance_keys[:2] for split in ("test", "train")])
+    keys = np.concatenate(
+        [version.locked_rows("t").instance_keys[:2], version.rows("train").instance_keys[:2]]
+    )
     assert np.array_equal(version.rows_of(keys[::-1]).instance_keys, keys[::-1])
 
 
 def test_instances_that_are_missing_are_counted(version: DatasetVersion) -> None:
     with pytest.raises(UserFault, match="1 of 2 test images cannot be prepared"):
-        version.rows_of(np.array([version.rows("test").instance_keys[0], "unknown"]))
+        version.rows_of(np.array([version.rows("val").instance_keys[0], "unknown"]))
 
 
 def test_reasons_are_counted_most_frequent_first(tmp_path: Path) -> None:
     refused = [refusal(1, "no-pixels"), refusal(2), refusal(3)]
-    made = build_version(FolderStore(tmp_path), recipe(), [example(0)], refused, {})
+    made = built(FolderStore(tmp_path), [example(0)], refused)
     assert list(reasons(made).items()) == [("truncated", 2), ("no-pixels", 1)]
 
 
@@ -110,3 +124,33 @@ def test_no_label_is_not_trainable(tmp_path: Path) -> None:
 def test_a_class_that_misses_a_split_is_not_trainable(tmp_path: Path) -> None:
     with pytest.raises(UserFault, match="class 'b' has 1 patients and none in 'val'"):
         check_trainable(labelled(tmp_path, ["a"] * 9 + ["b"]))
+
+
+def test_the_test_patients_are_refused_to_whoever_trains(version: DatasetVersion) -> None:
+    with pytest.raises(UserFault, match="the patients of split 'test' are locked away"):
+        version.rows("test")
+
+
+def test_every_read_of_the_test_patients_is_counted(tmp_path: Path) -> None:
+    version = version_of(FolderStore(tmp_path))
+    before = count_reads(version.store, "d")
+    rows = [version.locked_rows(f"reader {number}") for number in range(3)]
+    assert (before, count_reads(version.store, "d"), len(rows[0])) == (0, 3, 6)
+
+
+def test_a_read_of_the_test_patients_says_who_of_which_version(tmp_path: Path) -> None:
+    version = version_of(FolderStore(tmp_path))
+    version.locked_rows("evaluate d 3")
+    (note,) = (tmp_path / "datasets" / "d" / "test-reads").iterdir()
+    told = json.loads(note.read_text())
+    assert (told["reader"], told["version"], told["rows"]) == ("evaluate d 3", version.digest, 6)
+
+
+def test_a_version_of_another_format_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    version = version_of(FolderStore(tmp_path))
+    path = version.store.path(head_name("d", version.digest))  # type: ignore[attr-defined]
+    path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(
+        UserFault, match="of format 3 and this program reads format 2: ingest into a new dataset"
+    ):
+        newest_version(version.store, "d")

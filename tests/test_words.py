@@ -17,7 +17,7 @@ from flows.words import (
 from imaging.dataset.quarantine import IGNORED, REASONS
 from imaging.statistics.measures import Predictions
 from tasks.evaluation import Evaluation
-from tasks.ingest import IngestOutcome
+from tasks.ingest_outcome import IngestOutcome
 from tasks.promotion import Promotion
 from tasks.reevaluation import Reevaluation
 from tasks.registry import Registered

@@ -150,20 +150,32 @@ class Rows:
         )
 
     def _keyed(self, told: Mapping[str, list[Any]]) -> Columns:
-        objects = [self._once("instance", uid) for uid in told["sop_instance_uid"]]
-        frames = zip(told["sop_instance_uid"], told["frame"], objects, strict=True)
+        uids, frames = told["sop_instance_uid"], told["frame"]
+        # A frame is an example of its own, and labels name the object that it is of.
+        instances = [
+            self._once("instance", f"{uid}/{frame}" if frame else uid)
+            for uid, frame in zip(uids, frames, strict=True)
+        ]
         return {
-            # A frame is an example of its own, and labels name the object that it is of.
-            "instance_key": [
-                self._once("instance", f"{uid}/{frame}") if frame else key for uid, frame, key in frames
+            "instance_key": instances,
+            "object_key": [
+                self._object(uid, series, instance if not frame else None)
+                for uid, series, frame, instance in zip(
+                    uids, told["series_uid"], frames, instances, strict=True
+                )
             ],
-            "object_key": objects,
             "series_key": self._keys("series", told["series_uid"]),
             "study_key": self._keys("study", told["study_uid"]),
             "patient_key": self._keys("patient", told["patient_id"]),
             "patient_variant": [self._otherwise(patient) for patient in told["patient_id"]],
             "site_key": [self._key("site", name) if name else "" for name in told["institution"]],
         }
+
+    def _object(self, uid: str, series_uid: str, instance_key: str | None) -> str:
+        """Return the key of an object; what is named by its series alone, a volume or a picture, is the series."""
+        if uid == series_uid:
+            return self._key("series", uid)
+        return instance_key or self._key("instance", uid)
 
     def _keys(self, level: Level, identifiers: Sequence[str]) -> list[str]:
         return [self._key(level, identifier) for identifier in identifiers]
@@ -177,51 +189,3 @@ class Rows:
             "source_mtime_ns": [file.mtime_ns for file in of_rows],
             "source_tag": [file.tag for file in of_rows],
         }
-
-
-# The rows of `imaging.dataset.manifest`, until it works on tables of `imaging.dataset.rows`.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One training item: pseudonyms, where its prepared pixels are, and what may be known about it.
-
-    `instance_key` is its own; `object_key` that of the DICOM object, of which it may be one frame. `findings` are
-    keys of `imaging.dicom.findings.FINDINGS` with spaces between them. `patient_variant` is the patient's pseudonym
-    under the other policy about variants of a PatientID; empty in rows that are older than the policy.
-    """
-
-    instance_key: str
-    object_key: str
-    series_key: str
-    study_key: str
-    patient_key: str
-    source_key: str
-    source_size: int
-    source_mtime_ns: int
-    content_sha256: str
-    pixel_sha256: str
-    shard: str
-    row: int
-    source_label: str | None
-    source_split: str | None
-    modality: str
-    manufacturer: str
-    frame: int
-    rows: int
-    columns: int
-    spacing_mm: float | None
-    findings: str
-    patient_variant: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """One source file that gave no example, and why; `study_key` is empty where its study cannot be told."""
-
-    source_key: str
-    source_size: int
-    source_mtime_ns: int
-    study_key: str
-    reason: str
-    detail: str

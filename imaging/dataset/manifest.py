@@ -1,104 +1,95 @@
-"""Owns the manifest: the rows of examples and of refusals as tables, merged from night to night."""
+"""Owns the rows of a dataset as tables: which of them stand, and which are refused beside the others.
 
-import hashlib
-import io
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+Nothing here makes an object of a row: a dataset may have ten million.
+"""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from imaging.dataset.chunk import Example, Refusal
 from imaging.dataset.quarantine import IGNORED, NO_LOSS
+from imaging.dataset.rows import REFUSALS
 
-_TYPES = {"int": pa.int64(), "str": pa.string(), "str | None": pa.string(), "float | None": pa.float64()}
-
-
-def _schema(row: type) -> pa.Schema:
-    # dataclass fields carry their types as objects; their names are the keys of the table above.
-    return pa.schema(
-        [(f.name, _TYPES[getattr(f.type, "__name__", None) or str(f.type)]) for f in fields(row)]
-    )
+CODES = NDArray[np.int64]
 
 
-def example_schema() -> pa.Schema:
-    """Return the columns of an example, before label and split are joined."""
-    return _schema(Example)
-
-
-def refusal_schema() -> pa.Schema:
-    """Return the columns of a refused file."""
-    return _schema(Refusal)
-
-
-def to_table(rows: Iterable[Example | Refusal], schema: pa.Schema) -> pa.Table:
-    """Return rows as a table."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=schema)
-
-
-def merge(
-    kept: Sequence[Example], new: Sequence[Example], *, drop_equal_pixels: bool
-) -> tuple[list[Example], list[Refusal]]:
+def merge(examples: pa.Table, *, drop_equal_pixels: bool) -> tuple[pa.Table, pa.Table]:
     """Return the examples that stand, first come first kept, and a refusal for each repeated instance.
 
     The same pixels under two SOPInstanceUIDs could end on both sides of a split, so the later one is refused
     where splits are drawn here (`drop_equal_pixels`), and kept where the source fixes them.
     """
-    by_instance: dict[str, Example] = {}
-    by_pixels: set[str] = set()
-    refusals = []
-    for example in (*kept, *new):
-        first = by_instance.get(example.instance_key)
-        if first is not None:
-            same = first.pixel_sha256 == example.pixel_sha256
-            refusals.append(_repeated(example, "duplicate-instance" if same else "conflicting-instance"))
-        elif drop_equal_pixels and example.pixel_sha256 in by_pixels:
-            refusals.append(_repeated(example, "duplicate-pixels"))
-        else:
-            by_instance[example.instance_key] = example
-            by_pixels.add(example.pixel_sha256)
-    return list(by_instance.values()), refusals
+    instances, pixels = codes(examples["instance_key"]), codes(examples["pixel_blake3"])
+    first = _first(instances)
+    repeated = first != np.arange(len(first))
+    same = pixels[first] == pixels
+    reason = np.where(repeated, np.where(same, "duplicate-instance", "conflicting-instance"), "")
+    if drop_equal_pixels:
+        # Of those alone that are no repetition: a refused copy does not hold its pixels.
+        at = np.flatnonzero(~repeated)
+        first[at] = at[_first(pixels[at])]
+        reason[at[first[at] != at]] = "duplicate-pixels"
+    refused = reason != ""
+    details = instance_words(examples["instance_key"].take(pa.array(first[refused])))
+    repeats = refusals_of(examples.filter(pa.array(refused)), reason[refused], details)
+    return examples.filter(pa.array(~refused)), repeats
 
 
-def drop_studies(
-    examples: Sequence[Example], refusals: Sequence[Refusal]
-) -> tuple[list[Example], list[Refusal]]:
+def instance_words(keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return how a refusal names the instance that it repeats."""
+    return pc.binary_join_element_wise("instance", pc.utf8_slice_codeunits(keys, 0, 12), " ")
+
+
+def drop_studies(examples: pa.Table, refusals: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Refuse what is left of a study of which a slice is bad: the policy drop-study."""
-    lost = {refusal.study_key for refusal in refusals if refusal.reason not in {*IGNORED, *NO_LOSS}} - {""}
-    kept = [example for example in examples if example.study_key not in lost]
-    files = {example.source_key: example for example in examples if example.study_key in lost}
-    return kept, [_refused(example, "bad-study", "") for example in files.values()]
+    harmless = pa.array(["", *IGNORED, *NO_LOSS])
+    costly = refusals.filter(pc.invert(pc.is_in(refusals["reason"], value_set=harmless)))
+    lost = pc.unique(costly["study_key"]).filter(pc.not_equal(pc.unique(costly["study_key"]), ""))
+    gone = pc.is_in(examples["study_key"], value_set=lost)
+    dropped = examples.filter(gone)
+    # A file of several frames is refused once.
+    files = dropped.take(np.flatnonzero(_first(codes(dropped["source_key"])) == np.arange(dropped.num_rows)))
+    return examples.filter(pc.invert(gone)), refusals_of(files, "bad-study")
 
 
-def _repeated(example: Example, reason: str) -> Refusal:
-    return _refused(example, reason, f"instance {example.instance_key[:12]}")
+def refusals_of(
+    examples: pa.Table, reason: str | NDArray[np.str_], detail: str | pa.ChunkedArray = ""
+) -> pa.Table:
+    """Return refusals of the files of examples."""
+    told = {"reason": reason, "detail": detail}
+    columns = [
+        _column(told[name], examples.num_rows) if name in told else examples[name] for name in REFUSALS.names
+    ]
+    return pa.table(columns, schema=REFUSALS)
 
 
-def _refused(example: Example, reason: str, detail: str) -> Refusal:
-    return Refusal(
-        source_key=example.source_key,
-        source_size=example.source_size,
-        source_mtime_ns=example.source_mtime_ns,
-        study_key=example.study_key,
-        reason=reason,
-        detail=detail,
+def concat(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Return tables one behind the other, each with the columns of `schema`."""
+    return pa.concat_tables(
+        [schema.empty_table(), *(table.select(schema.names).cast(schema) for table in tables)]
     )
 
 
-def table_digest(tables: Iterable[pa.Table], *others: str) -> str:
-    """Return the digest of tables by their content, not by how a Parquet writer lays it out."""
-    digest = hashlib.sha256("\0".join(others).encode())
-    for table in tables:
-        sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
-            for batch in table.combine_chunks().to_batches(max_chunksize=65536):
-                stream.write_batch(batch)
-        digest.update(sink.getvalue())
-    return digest.hexdigest()[:32]
+def codes(column: pa.ChunkedArray) -> CODES:
+    """Return a number for each value, the same for equal ones, in the order in which they first come."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
-    """Return a table as a Parquet file."""
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+def _first(numbers: CODES) -> CODES:
+    """Return where each number stands first.
+
+    >>> _first(np.array([7, 3, 7, 3]))
+    array([0, 1, 0, 1])
+    """
+    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    return np.asarray(first[inverse], np.int64)
+
+
+def _column(values: str | NDArray[np.str_] | pa.ChunkedArray, count: int) -> pa.Array | pa.ChunkedArray:
+    if isinstance(values, str):
+        return pa.repeat(values, count)
+    return values if isinstance(values, pa.ChunkedArray) else pa.array(values, pa.string())

@@ -1,20 +1,29 @@
 """Owns the making of a version: examples, labels and splits become one manifest, seen whole or not at all."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from imaging.dataset.chunk import Example, Refusal
-from imaging.dataset.manifest import example_schema, parquet_bytes, refusal_schema, table_digest, to_table
+from imaging.dataset.fingerprint import from_column
+from imaging.dataset.leakage import linked
+from imaging.dataset.parts import table_digest, write_parts
+from imaging.dataset.rows import TABLES
 from imaging.dataset.split import assign
-from imaging.dataset.version import DatasetVersion, VersionHead, pointer_name, version_file
-from imaging.deidentify.pseudonyms import Level, VariantPolicy
-from imaging.errors import EnvironmentFault
-from imaging.labels import LabelReport, LabelTable, join, order_classes
+from imaging.dataset.version import DatasetVersion, VersionHead, head_name, pointer_name
+from imaging.deidentify.pseudonyms import VariantPolicy
+from imaging.labels import LabelTable, join, order_classes
 from imaging.preprocess import PreprocessSpec
-from imaging.store.folder import FolderStore
+from imaging.store.protocol import Store
+
+KEYS = {
+    "examples": "instance_key",
+    "quarantine": "source_key",
+    "splits": "patient_key",
+    "tombstones": "instance_key",
+}
+"""By what the rows of each table are ordered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,94 +40,86 @@ class Recipe:
 
 
 def build_version(
-    store: FolderStore,
+    store: Store,
     recipe: Recipe,
-    examples: Sequence[Example],
-    refusals: Sequence[Refusal],
+    examples: pa.Table,
+    refusals: pa.Table,
     previous_splits: Mapping[str, str],
+    tombstones: pa.Table | None = None,
 ) -> DatasetVersion:
     """Write the files of a version, which stays invisible until `publish` moves the pointer to it."""
-    ordered = sorted(examples, key=lambda example: example.instance_key)
-    labels, report = _labels(ordered, recipe.labels)
-    manifest = to_table(ordered, example_schema())
-    manifest = manifest.append_column("label", pa.array(labels, pa.string()))
-    sides = _sides(ordered, labels, previous_splits, recipe.shares)
-    splits = [example.source_split or sides.get(example.patient_key) for example in ordered]
-    manifest = manifest.append_column("split", pa.array(splits, pa.string()))
-    quarantine = to_table(sorted(refusals, key=lambda refusal: refusal.source_key), refusal_schema())
+    joined = join(recipe.labels, examples)
+    labelled = examples.append_column("label", joined.labels).append_column("label_fault", joined.faults)
+    sides = _sides(labelled, previous_splits, recipe.shares)
+    tables = {
+        "examples": labelled.append_column("split", _splits(labelled, sides)),
+        "quarantine": refusals,
+        "splits": pa.table({"patient_key": list(sides), "split": list(sides.values())}, TABLES["splits"]),
+        "tombstones": TABLES["tombstones"].empty_table() if tombstones is None else tombstones,
+    }
     head = VersionHead(
         dataset=recipe.dataset,
         digest="",
         spec=recipe.spec,
-        classes=order_classes((label for label in labels if label is not None), recipe.positive),
+        classes=order_classes(pc.unique(joined.labels).drop_null().to_pylist(), recipe.positive),
         key_fingerprint=recipe.key_fingerprint,
-        label_report=report,
+        label_report=joined.report,
         label_level=recipe.labels.level if recipe.labels else "instance",
         patient_variants=recipe.patient_variants,
     )
-    return _write(
-        store, head, {"manifest": manifest, "quarantine": quarantine, "splits": _splits_table(sides)}
-    )
+    return _write(store, head, tables)
 
 
 def publish(version: DatasetVersion, expected: str | None) -> bool:
-    """Move the dataset's pointer to this version; False where it stood there already.
-
-    Raises EnvironmentFault if another run moved the pointer since `expected` was read.
-    """
-    if expected == version.digest:
-        return False
-    if not version.store.swap(pointer_name(version.head.dataset), expected, version.digest):
-        raise EnvironmentFault(
-            f"dataset {version.head.dataset!r} was changed by another run meanwhile (it was at {expected}): "
-            "nothing was published; run again"
-        )
-    return True
+    """Move the dataset's pointer from `expected` to this version; False where somebody else moved it first."""
+    return expected == version.digest or version.store.swap(
+        pointer_name(version.head.dataset), expected, version.digest
+    )
 
 
-def _labels(examples: Sequence[Example], table: LabelTable | None) -> tuple[list[str | None], LabelReport]:
-    if table is None:
-        labels = [example.source_label for example in examples]
-        without = tuple(e.object_key for e in examples if e.source_label is None)
-        return labels, LabelReport(images_without_label=without)
-    keys: dict[Level, list[str]] = {
-        "instance": [example.object_key for example in examples],
-        "series": [example.series_key for example in examples],
-        "study": [example.study_key for example in examples],
-        "patient": [example.patient_key for example in examples],
-        "file": [example.source_key for example in examples],
-    }
-    return join(table, keys)
+def _splits(examples: pa.Table, sides: Mapping[str, str]) -> pa.ChunkedArray:
+    names, values = pa.array(list(sides), pa.string()), pa.array(list(sides.values()), pa.string())
+    drawn = values.take(pc.index_in(examples["patient_key"], value_set=names))
+    return pc.coalesce(examples["source_split"], drawn)
 
 
-def _sides(
-    examples: Sequence[Example],
-    labels: Sequence[str | None],
-    previous: Mapping[str, str],
-    shares: Mapping[str, float],
-) -> dict[str, str]:
+def _sides(examples: pa.Table, previous: Mapping[str, str], shares: Mapping[str, float]) -> dict[str, str]:
     """Return the split of every patient who ever had one: whose images or labels went may come back."""
-    strata: dict[str, set[str]] = defaultdict(set)
-    for example, label in zip(examples, labels, strict=True):
-        if label is not None and example.source_split is None:
-            strata[example.patient_key].add(label)
-    drawn = assign({patient: "|".join(sorted(names)) for patient, names in strata.items()}, previous, shares)
-    return {**previous, **drawn}
+    drawn = examples.filter(pc.and_(pc.is_valid(examples["label"]), pc.is_null(examples["source_split"])))
+    new = pc.invert(pc.is_in(drawn["patient_key"], value_set=pa.array(list(previous), pa.string())))
+    together = _linked(drawn, new) if pc.any(new).as_py() else {}
+    return {**previous, **assign(_strata(drawn), previous, shares, together)}
 
 
-def _splits_table(sides: Mapping[str, str]) -> pa.Table:
-    patients = sorted(sides)
-    columns = {"patient_key": patients, "split": [sides[patient] for patient in patients]}
-    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+def _strata(examples: pa.Table) -> dict[str, Sequence[str]]:
+    """Return the strata of each patient: its labels, and its labels and sites."""
+    columns = ["patient_key", "label", "site_key"]
+    told = (
+        examples.select(columns)
+        .group_by("patient_key")
+        .aggregate([("label", "distinct"), ("site_key", "distinct")])
+    )
+    found: dict[str, Sequence[str]] = {}
+    for patient, labels, sites in zip(*(told[name].to_pylist() for name in told.column_names), strict=True):
+        coarse = "|".join(sorted(labels))
+        found[patient] = (coarse, "@".join([coarse, "|".join(sorted(sites))]))
+    return found
 
 
-def _write(store: FolderStore, head: VersionHead, tables: Mapping[str, pa.Table]) -> DatasetVersion:
-    digest = table_digest(tables.values(), head.to_json())
+def _linked(examples: pa.Table, new: pa.ChunkedArray) -> Mapping[str, str]:
+    """Return the group of each patient who shares images with a new one."""
+    return linked(from_column(examples["fingerprint"]), examples["patient_key"], new.to_numpy())
+
+
+def _write(store: Store, head: VersionHead, tables: Mapping[str, pa.Table]) -> DatasetVersion:
+    ordered = {name: table.cast(TABLES[name]).sort_by(KEYS[name]) for name, table in tables.items()}
+    digest = table_digest(list(ordered.values()), head.to_json())
     named = replace(head, digest=digest)
-    dataset = head.dataset
-    if not store.exists(version_file(dataset, digest, "version.json")):
-        for name, table in tables.items():
-            store.write(version_file(dataset, digest, f"{name}.parquet"), parquet_bytes(table))
-        # The head is written last: a version without it does not exist.
-        store.write(version_file(dataset, digest, "version.json"), named.to_json().encode())
+    name = head_name(head.dataset, digest)
+    if store.exists(name):
+        return DatasetVersion(store, VersionHead.from_json(store.read(name).decode()))
+    parts = {name: write_parts(store, table, KEYS[name]) for name, table in ordered.items()}
+    # The head is written last: a version without it does not exist.
+    named = replace(named, parts=parts)
+    store.write(name, named.to_json().encode())
     return DatasetVersion(store, named)

@@ -6,7 +6,7 @@ Rows travel as tables of these columns from the workers to the manifest; nowhere
 import pyarrow as pa
 
 FINGERPRINT_BYTES = 64
-"""An 8 x 8 picture of the prepared image; see `imaging.dataset.fingerprint`."""
+"""Of what `imaging.dataset.fingerprint` makes of a prepared image."""
 
 SOURCE = [
     pa.field("source_key", pa.string(), nullable=False),
@@ -63,3 +63,20 @@ REFUSALS = pa.schema(
     ]
 )
 """A source file that gave no example, and why; reasons are those of `imaging.dataset.quarantine`."""
+
+TABLES = {
+    # `label_fault` says why there is no label; an image that has none and is of a known patient may have a split.
+    "examples": pa.schema(
+        [*EXAMPLES, *(pa.field(name, pa.string()) for name in ("label", "label_fault", "split"))]
+    ),
+    "quarantine": REFUSALS,
+    "splits": pa.schema([pa.field("patient_key", pa.string()), pa.field("split", pa.string())]),
+    # Examples whose source is gone.
+    "tombstones": pa.schema(
+        [
+            pa.field(name, pa.string(), nullable=False)
+            for name in ("instance_key", "patient_key", "source_key")
+        ]
+    ),
+}
+"""The tables of a version."""

@@ -1,74 +1,158 @@
-"""Owns what is new: the listing of a source held against the version that is already there."""
+"""Owns what is new: the listing of a source held against what was taken in before."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imaging.dataset.chunk import Example, Refusal
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imaging.dataset.listing import hold, list_files
+from imaging.dataset.manifest import concat, instance_words
+from imaging.dataset.quarantine import IGNORED, NO_LOSS
+from imaging.dataset.rows import EXAMPLES, REFUSALS, TABLES
 from imaging.dataset.version import DatasetVersion, VersionHead
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import UserFault
-from imaging.preprocess import PreprocessSpec
 from imaging.sources.protocol import SourceFile
 
-CHUNK_FILES = 256
-REPEATS = frozenset({"duplicate-instance", "duplicate-pixels", "conflicting-instance"})
-LOST_WITH_STUDY = "bad-study"
+REPEATS = ("duplicate-instance", "duplicate-pixels", "conflicting-instance")
+CONFLICT, LOST_WITH_STUDY = "conflicting-instance", "bad-study"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """Rows that were taken in before: those of a version, or of chunks that were finished after it."""
+
+    examples: pa.Table
+    refusals: pa.Table
+
+    def without(self, source_keys: pa.ChunkedArray) -> "Known":
+        """Return the rows of other files."""
+
+        def others(table: pa.Table) -> pa.Table:
+            return table.filter(pc.invert(pc.is_in(table["source_key"], value_set=source_keys)))
+
+        return Known(examples=others(self.examples), refusals=others(self.refusals))
+
+    @classmethod
+    def nothing(cls) -> "Known":
+        """Return what is known before the first night."""
+        return cls(examples=EXAMPLES.empty_table(), refusals=REFUSALS.empty_table())
+
+    @classmethod
+    def of(cls, version: DatasetVersion | None) -> "Known":
+        """Return what a version knows."""
+        if version is None:
+            return cls.nothing()
+        return cls(examples=version.table("examples", EXAMPLES.names), refusals=version.table("quarantine"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanPlan:
-    """What must be read, and what stands from the version before."""
+    """What must be read, and what stands.
 
-    to_read: tuple[SourceFile, ...]
-    examples: tuple[Example, ...]
-    refusals: tuple[Refusal, ...]
+    `superseded` are examples whose file was changed: they stay where it holds their instance with other pixels now.
+    `gone` are those whose file is no longer listed, and `tombstones` of such as went before.
+    """
+
+    to_read: Sequence[SourceFile]
+    examples: pa.Table
+    superseded: pa.Table
+    gone: pa.Table
+    refusals: pa.Table
+    tombstones: pa.Table
     listed: int
     removed: int
-
-    def chunks(self) -> Iterator[Sequence[SourceFile]]:
-        """Yield the files to read, some hundreds at a time."""
-        for start in range(0, len(self.to_read), CHUNK_FILES):
-            yield self.to_read[start : start + CHUNK_FILES]
 
 
 def plan(
     files: Sequence[SourceFile],
     previous: DatasetVersion | None,
-    spec: PreprocessSpec,
+    finished: Known,
+    spec: str,
     pseudonyms: Pseudonyms,
+    *,
+    base: DatasetVersion | None = None,
+    drops_studies: bool = False,
 ) -> ScanPlan:
-    """Decide by name, size and modification time which files must be read.
+    """Decide by name, size, modification time and ETag which files must be read under a spec (its digest).
 
-    Raises UserFault where the version was made with another key, or another policy about variants of a PatientID.
+    `finished` are rows of chunks that no version holds yet. `base` is the version that was there when the files were
+    listed: what another run has changed since then stands. Raises UserFault where the version was made with another
+    key, or another policy about variants of a PatientID.
     """
     if previous is not None:
         _check_patients(previous.head, pseudonyms)
-    current = {pseudonyms.key("file", file.name): file for file in files}
-    if previous is None:
-        return ScanPlan(to_read=tuple(files), examples=(), refusals=(), listed=len(files), removed=0)
-
-    def stands(row: Example | Refusal) -> bool:
-        file = current.get(row.source_key)
-        return file is not None and (file.size_bytes, file.mtime_ns) == (row.source_size, row.source_mtime_ns)
-
-    was_examples, was_refusals = previous.examples(), previous.refusals()
-    known = {row.source_key for row in was_examples} | {row.source_key for row in was_refusals}
-    removed = len(known - current.keys())
-    examples = [row for row in was_examples if previous.spec == spec and stands(row)]
-    # The file that a repeated one repeats may be gone, by itself or with its study: then the repetition counts, so
-    # it is read again. What was lost with its study is read each night: the bad slice may have been mended.
-    lost = any(row.reason == LOST_WITH_STUDY for row in was_refusals)
-    again = {LOST_WITH_STUDY} | (REPEATS if lost or len(examples) < len(was_examples) else set())
-    firm = [row for row in was_refusals if row.reason not in again]
-    refusals = [row for row in firm if previous.spec == spec and stands(row)]
-    standing = {row.source_key for row in examples} | {row.source_key for row in refusals}
+    listing = list_files(files, pseudonyms)
+    moved = previous is not None and (base is None or base.digest != previous.digest)
+    old = _sift(Known.of(previous), listing, spec, Known.of(base) if moved else None)
+    # As long as a changed file is refused for its other pixels, the first ones stand.
+    disputed = old.refusals.filter(pc.equal(old.refusals["reason"], CONFLICT))["source_key"]
+    stays = pc.is_in(old.changed["source_key"], value_set=disputed)
+    superseded = old.changed.filter(pc.invert(stays))
+    standing = concat([old.changed.filter(stays), old.standing], EXAMPLES)
+    firm = _firm(old.refusals, standing, drops_studies=drops_studies)
+    # Another run may have finished the same files, and published them.
+    new = _sift(finished.without(_files_of(standing, firm)), listing, spec)
+    standing, firm = concat([standing, new.standing], EXAMPLES), concat([firm, new.refusals], REFUSALS)
+    done = pc.is_in(listing["source_key"], value_set=_files_of(standing, firm))
     return ScanPlan(
-        to_read=tuple(file for key, file in current.items() if key not in standing),
-        examples=tuple(examples),
-        refusals=tuple(refusals),
+        to_read=[files[number] for number in np.flatnonzero(~done.to_numpy()).tolist()],
+        examples=standing,
+        superseded=superseded,
+        gone=old.gone,
+        refusals=firm,
+        tombstones=previous.table("tombstones") if previous else TABLES["tombstones"].empty_table(),
         listed=len(files),
-        removed=removed,
+        removed=len(pc.unique(_files_of(old.gone, old.refusals_gone))),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sifted:
+    """Examples that stand, whose file was changed, and whose file is gone; refusals that stand, and that are gone."""
+
+    standing: pa.Table
+    changed: pa.Table
+    gone: pa.Table
+    refusals: pa.Table
+    refusals_gone: pa.Table
+
+
+def _sift(known: Known, listing: pa.Table, spec: str, before: Known | None = None) -> _Sifted:
+    held = hold(known.examples, listing, spec, before and before.examples)
+    refused = hold(known.refusals, listing, spec, before and before.refusals)
+    return _Sifted(
+        standing=known.examples.filter(held.stands),
+        changed=known.examples.filter(held.changed),
+        gone=known.examples.filter(held.gone),
+        refusals=known.refusals.filter(refused.stands),
+        refusals_gone=known.refusals.filter(refused.gone),
+    )
+
+
+def _firm(firm: pa.Table, standing: pa.Table, *, drops_studies: bool) -> pa.Table:
+    """Return refusals but for those whose cause may be gone.
+
+    That is what a repeated one repeats, and what its study was lost for.
+    """
+    repeats = pc.is_in(firm["reason"], value_set=pa.array(REPEATS))
+    # Most archives have few of them, and the words of a million instances take a second.
+    first = instance_words(standing["instance_key"]) if pc.any(repeats).as_py() else firm["detail"]
+    again = pc.and_(repeats, pc.invert(pc.is_in(firm["detail"], value_set=first)))
+    with_study = pc.equal(firm["reason"], LOST_WITH_STUDY)
+    if drops_studies:
+        harmless = pa.array([*IGNORED, *NO_LOSS])
+        causes = firm.filter(pc.invert(pc.is_in(firm["reason"], value_set=harmless)))
+        with_study = pc.and_(
+            with_study, pc.invert(pc.is_in(firm["study_key"], value_set=causes["study_key"]))
+        )
+    return firm.filter(pc.invert(pc.or_(again, with_study)))
+
+
+def _files_of(*tables: pa.Table) -> pa.ChunkedArray:
+    return pa.chunked_array([chunk for table in tables for chunk in table["source_key"].chunks], pa.string())
 
 
 def _check_patients(head: VersionHead, pseudonyms: Pseudonyms) -> None:

@@ -1,7 +1,7 @@
-"""Owns who is trained on and who is tested on: by patient, stratified by label, stable over time."""
+"""Owns who is trained on and who is tested on: by patient, stratified by label and site, stable over time."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,21 +35,43 @@ class SplitConfig(BaseModel):
 
 
 def assign(
-    strata: Mapping[str, str], previous: Mapping[str, str], shares: Mapping[str, float]
+    strata: Mapping[str, Sequence[str]],
+    previous: Mapping[str, str],
+    shares: Mapping[str, float],
+    linked: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return the split of each patient; a patient who had one keeps it, whatever is new.
 
-    `strata` gives each patient's stratum (its set of labels). A new patient goes where its stratum is short;
-    new patients are taken in the order of their keyed pseudonyms, which is random and repeatable.
+    `strata` gives each patient's strata, coarse and fine: labels, and labels with the site. A new patient goes where
+    they are short, the new ones in the order of their keyed pseudonyms, which is random and repeatable. Patients of one
+    group in `linked` share images, and so their split, as far as they are new.
 
     >>> assign({"a": "x", "b": "x"}, {"a": "test"}, {"train": 0.5, "test": 0.5})
     {'a': 'test', 'b': 'train'}
     """
+    together = linked or {}
     splits = {patient: previous[patient] for patient in strata if patient in previous}
-    counts = Counter((strata[patient], split) for patient, split in splits.items())
+    counts = Counter((stratum, split) for patient, split in splits.items() for stratum in strata[patient])
+    taken = {
+        together[patient]: previous[patient]
+        for patient in sorted(together, reverse=True)
+        if patient in previous
+    }
     for patient in sorted(set(strata) - set(splits)):
-        stratum = strata[patient]
-        total = sum(counts[stratum, split] for split in shares) + 1
-        splits[patient] = max(shares, key=lambda split: shares[split] * total - counts[stratum, split])
-        counts[stratum, splits[patient]] += 1
+        group = together.get(patient)
+        split = taken[group] if group in taken else _shortest(strata[patient], counts, shares)
+        if group is not None:
+            taken[group] = split
+        splits[patient] = split
+        counts.update((stratum, split) for stratum in strata[patient])
     return splits
+
+
+def _shortest(strata: Sequence[str], counts: Counter[tuple[str, str]], shares: Mapping[str, float]) -> str:
+    """Return the split of which one more patient of some strata would miss the most."""
+    totals = {stratum: sum(counts[stratum, split] for split in shares) + 1 for stratum in strata}
+
+    def short(split: str) -> float:
+        return sum(shares[split] * totals[stratum] - counts[stratum, split] for stratum in strata)
+
+    return max(shares, key=short)

@@ -13,10 +13,8 @@ def patient_variants(version: DatasetVersion) -> Mapping[str, str]:
 
     Under the policy "report" each variant is a patient of the version; under "join" the shared pseudonym is.
     """
-    if COLUMNS[1] not in version.manifest.column_names:
-        return {}
     shared: dict[str, set[str]] = defaultdict(set)
-    for pair in version.manifest.select(COLUMNS).group_by(COLUMNS).aggregate([]).to_pylist():
+    for pair in version.table("examples", COLUMNS).group_by(COLUMNS).aggregate([]).to_pylist():
         one, other = own_and_shared(version, pair[COLUMNS[0]], pair[COLUMNS[1]])
         shared[other].add(one)
     return {own: one for one, all_own in shared.items() if len(all_own) > 1 for own in all_own}

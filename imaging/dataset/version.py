@@ -1,30 +1,33 @@
-"""Owns dataset versions: what a version holds, how it is opened, and how its rows are read by split."""
+"""Owns dataset versions: what a version holds, how it is opened, and which of its rows may be read."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from imaging.dataset.chunk import Example, Refusal
-from imaging.dataset.shard import map_shard
+from imaging.dataset.locked import LOCKED, note_read
+from imaging.dataset.parts import read_parts
+from imaging.dataset.rows import TABLES
+from imaging.dataset.selection import COLUMNS, Rows, rows_of
 from imaging.deidentify.pseudonyms import VariantPolicy
 from imaging.errors import UserFault
 from imaging.labels import LabelReport
 from imaging.preprocess import PreprocessSpec
-from imaging.store.folder import FolderStore
+from imaging.store.protocol import Store
+
+FORMAT = 2
+"""Of the layout that docs/datasets.md describes; another one is not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionHead:
-    """What is written beside the manifest of a version."""
+    """What names the parts of a version, and what is true of all its rows; `parts` are names of the store by table."""
 
     dataset: str
     digest: str
@@ -34,52 +37,35 @@ class VersionHead:
     label_report: LabelReport
     label_level: str
     patient_variants: VariantPolicy = "report"
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    format: int = FORMAT
 
     def to_json(self) -> str:
         """Return the head as JSON."""
         plain = {name: getattr(self, name) for name in self.__slots__}
         plain |= {"spec": self.spec.model_dump(mode="json"), "label_report": asdict(self.label_report)}
-        return json.dumps(plain, indent=1, sort_keys=True)
+        return json.dumps(plain | {"parts": dict(self.parts)}, indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "VersionHead":
         """Read a head back."""
         plain: dict[str, Any] = json.loads(text)
+        if plain.get("format") != FORMAT:
+            raise UserFault(
+                f"the dataset is of format {plain.get('format', 1)} and this program reads format {FORMAT}: "
+                "ingest into a new dataset with another --name"
+            )
         report = LabelReport(**{name: tuple(values) for name, values in plain.pop("label_report").items()})
-        spec = PreprocessSpec.model_validate(plain.pop("spec"))
-        return cls(**plain | {"spec": spec, "label_report": report, "classes": tuple(plain["classes"])})
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The labelled examples of one split, their images mapped into memory."""
-
-    labels: NDArray[np.int64]
-    instance_keys: NDArray[np.str_]
-    patient_keys: NDArray[np.str_]
-    shards: tuple[NDArray[np.uint8], ...]
-    shard_of: NDArray[np.int64]
-    row_of: NDArray[np.int64]
-    version_digest: str
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def gather(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the (len(index), size, size) images at these positions."""
-        shard, row = self.shard_of[index], self.row_of[index]
-        out = np.empty((len(index), *self.shards[0].shape[1:]), np.uint8)
-        for number in np.unique(shard):
-            here = np.flatnonzero(shard == number)
-            out[here] = self.shards[number][row[here]]
-        return out
+        parts = {name: tuple(names) for name, names in plain.pop("parts").items()}
+        plain |= {"label_report": report, "parts": parts, "classes": tuple(plain["classes"])}
+        return cls(**plain | {"spec": PreprocessSpec.model_validate(plain["spec"])})
 
 
 @dataclass(frozen=True)
 class DatasetVersion:
     """One immutable version of a dataset in a store."""
 
-    store: FolderStore
+    store: Store
     head: VersionHead
 
     @property
@@ -97,75 +83,71 @@ class DatasetVersion:
         """How the images were prepared."""
         return self.head.spec
 
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return one of `imaging.dataset.rows.TABLES`, or some columns of it."""
+        return read_parts(self.store, self.head.parts[name], TABLES[name], columns)
+
     @cached_property
     def manifest(self) -> pa.Table:
-        """One row per example."""
-        return pq.read_table(
-            self.store.path(version_file(self.head.dataset, self.digest, "manifest.parquet"))
-        )
+        """One row per example, all columns: for small datasets; `table` reads what is needed."""
+        return self.table("examples")
 
     @cached_property
     def quarantine(self) -> pa.Table:
         """One row per file that gave no example."""
-        return pq.read_table(
-            self.store.path(version_file(self.head.dataset, self.digest, "quarantine.parquet"))
-        )
-
-    def examples(self) -> list[Example]:
-        """Return the rows as they came out of their chunks, without label and split."""
-        # Older versions lack columns that came later and have defaults.
-        names = [name for name in Example.__slots__ if name in self.manifest.column_names]
-        return [Example(**row) for row in self.manifest.select(names).to_pylist()]
-
-    def refusals(self) -> list[Refusal]:
-        """Return the rows of the quarantine."""
-        return [Refusal(**row) for row in self.quarantine.to_pylist()]
+        return self.table("quarantine")
 
     def splits(self) -> dict[str, str]:
         """Return the split of each patient who was ever given one; where the source fixes them, of none."""
-        table = pq.read_table(self.store.path(version_file(self.head.dataset, self.digest, "splits.parquet")))
+        table = self.table("splits")
         return dict(zip(table["patient_key"].to_pylist(), table["split"].to_pylist(), strict=True))
 
     def rows(self, split: str) -> Rows:
-        """Return the labelled examples of a split; the test split is for verdicts only."""
-        chosen = (pa.compute.field("split") == split) & pa.compute.field("label").is_valid()
-        return self._rows(self.manifest.filter(chosen))
+        """Return the labelled examples of a split; raise UserFault for the locked one."""
+        if split == LOCKED:
+            raise UserFault(
+                f"the patients of split {LOCKED!r} are locked away for the verdict, and nothing is trained on them: "
+                "take 'train' or 'val'"
+            )
+        return self._split(split)
 
-    def rows_of(self, instance_keys: NDArray[np.str_]) -> Rows:
+    def locked_rows(self, reader: str) -> Rows:
+        """Return the labelled examples of the test patients; that `reader` saw them is written down and counted."""
+        rows = self._split(LOCKED)
+        note_read(self.store, self.head.dataset, self.digest, reader, len(rows))
+        return rows
+
+    def rows_of(self, instance_keys: Sequence[str] | NDArray[np.str_]) -> Rows:
         """Return the examples of these instances, in their order, whatever their split.
 
         Raises UserFault if this version does not hold them all.
         """
-        at = {key: number for number, key in enumerate(self.manifest["instance_key"].to_pylist())}
-        missing = [key for key in instance_keys.tolist() if key not in at]
-        if missing:
+        wanted = pa.array(instance_keys, pa.string())
+        table = self.table("examples", COLUMNS)
+        at = pc.index_in(wanted, value_set=table["instance_key"])
+        if at.null_count:
             raise UserFault(
-                f"{len(missing)} of {len(instance_keys)} test images cannot be prepared with specification "
+                f"{at.null_count} of {len(wanted)} test images cannot be prepared with specification "
                 f"{self.spec.digest}: compare models of one preprocessing, or start another with --name"
             )
-        return self._rows(self.manifest.take([at[key] for key in instance_keys.tolist()]))
+        return rows_of(self.store, table.take(at), self.classes, self.digest)
 
-    def _rows(self, table: pa.Table) -> Rows:
-        digests = sorted(set(table["shard"].to_pylist()))
-        shard_number = {digest: number for number, digest in enumerate(digests)}
-        class_number = {name: number for number, name in enumerate(self.classes)}
-        return Rows(
-            labels=np.array([class_number[name] for name in table["label"].to_pylist()], np.int64),
-            instance_keys=np.array(table["instance_key"].to_pylist(), np.str_),
-            patient_keys=np.array(table["patient_key"].to_pylist(), np.str_),
-            shards=tuple(map_shard(self.store, digest) for digest in digests),
-            shard_of=np.array([shard_number[digest] for digest in table["shard"].to_pylist()], np.int64),
-            row_of=table["row"].to_numpy().astype(np.int64),
-            version_digest=self.digest,
-        )
+    def _split(self, split: str) -> Rows:
+        table = self.table("examples", [*COLUMNS, "split"])
+        chosen = pc.and_(pc.equal(table["split"], split), pc.is_valid(table["label"]))
+        return rows_of(self.store, table.filter(chosen), self.classes, self.digest)
 
     def counts(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return examples and patients per split and class."""
-        frame = self.manifest.select(["split", "label", "patient_key"]).to_pandas().dropna()
+        table = self.table("examples", ["split", "label", "patient_key"])
+        told = table.filter(pc.and_(pc.is_valid(table["split"]), pc.is_valid(table["label"])))
         out: dict[str, dict[str, dict[str, int]]] = {}
-        for (split, label), group in frame.groupby(["split", "label"]):
-            numbers = {"examples": len(group), "patients": int(group["patient_key"].nunique())}
-            out.setdefault(str(split), {})[str(label)] = numbers
+        counted = told.group_by(["split", "label"]).aggregate(
+            [("patient_key", "count"), ("patient_key", "count_distinct")]
+        )
+        for row in counted.sort_by([("split", "ascending"), ("label", "ascending")]).to_pylist():
+            numbers = {"examples": row["patient_key_count"], "patients": row["patient_key_count_distinct"]}
+            out.setdefault(row["split"], {})[row["label"]] = numbers
         return out
 
 
@@ -174,27 +156,28 @@ def pointer_name(dataset: str) -> str:
     return f"datasets/{dataset}/current"
 
 
-def version_file(dataset: str, digest: str, name: str) -> str:
-    """Return where a file of a version lives in the store."""
-    return f"datasets/{dataset}/versions/{digest}/{name}"
+def head_name(dataset: str, digest: str) -> str:
+    """Return where the head of a version lives in the store."""
+    return f"datasets/{dataset}/versions/{digest}.json"
 
 
-def open_version(root: str | Path, dataset: str, digest: str) -> DatasetVersion:
+def open_version(store: Store, dataset: str, digest: str) -> DatasetVersion:
     """Open a version by its digest."""
-    store = FolderStore(Path(root))
-    name = version_file(dataset, digest, "version.json")
+    name = head_name(dataset, digest)
     if not store.exists(name):
-        raise UserFault(f"dataset {dataset!r} has no version {digest} in {root}: run `radloop ingest` first")
+        raise UserFault(
+            f"dataset {dataset!r} has no version {digest}: `radloop dataset list` shows which it has"
+        )
     return DatasetVersion(store, VersionHead.from_json(store.read(name).decode()))
 
 
-def newest_version(root: str | Path, dataset: str) -> DatasetVersion | None:
+def newest_version(store: Store, dataset: str) -> DatasetVersion | None:
     """Open the newest version of a dataset, or return None where there is none yet."""
-    digest = FolderStore(Path(root)).pointer(pointer_name(dataset))
-    return open_version(root, dataset, digest) if digest else None
+    digest = store.pointer(pointer_name(dataset))
+    return open_version(store, dataset, digest) if digest else None
 
 
 def reasons(version: DatasetVersion) -> Mapping[str, int]:
     """Return how many files each reason refused."""
-    counted = version.quarantine["reason"].value_counts().to_pylist()
+    counted = version.table("quarantine", ["reason"])["reason"].value_counts().to_pylist()
     return {item["values"]: item["counts"] for item in sorted(counted, key=lambda item: -item["counts"])}

@@ -1,0 +1,88 @@
+"""Owns tables on their way into the store and out of it: parts of bounded size, named by their content."""
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from blake3 import blake3
+
+from imaging.store.digest import bytes_digest, digest_name
+from imaging.store.protocol import Damaged, Store
+
+PART_ROWS = 65_536
+"""Rows of a part at most, in the mean: parts are cut by the first digits of the key, so that most stay as they are."""
+READERS = 4
+
+
+def write_parts(store: Store, table: pa.Table, key: str) -> tuple[str, ...]:
+    """Write a table that is sorted by a column of hex digits; return the names of its parts, in that order."""
+    return tuple(_write(store, part) for part in cut(table, key))
+
+
+def cut(table: pa.Table, key: str) -> Iterator[pa.Table]:
+    """Yield a sorted table by the first digits of its key, none where a part may hold it all.
+
+    >>> [part.num_rows for part in cut(pa.table({"k": ["0a", "1b"]}), "k")]
+    [2]
+    """
+    digits = 0
+    while table.num_rows > PART_ROWS * 16**digits:
+        digits += 1
+    if not table.num_rows:
+        return
+    first = pa.compute.utf8_slice_codeunits(table[key], 0, digits).combine_chunks().dictionary_encode()
+    ends = np.cumsum(np.bincount(first.indices.to_numpy(zero_copy_only=False)))
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        yield table.slice(start, end - start)
+
+
+def read_parts(
+    store: Store, names: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Return some columns of all parts, in their order; raise Missing or Damaged."""
+    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    with ThreadPoolExecutor(READERS) as readers:
+        tables = list(readers.map(lambda name: _read(store, name, wanted), names))
+    return pa.concat_tables([wanted.empty_table(), *tables])
+
+
+def table_digest(tables: Sequence[pa.Table], *others: str) -> str:
+    """Return the digest of tables by their content, not by how a Parquet writer lays it out."""
+    digest = blake3("\0".join(others).encode())
+    for table in tables:
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
+            for batch in table.combine_chunks().to_batches(max_chunksize=PART_ROWS):
+                stream.write_batch(batch)
+        digest.update(sink.getbuffer())
+    return digest.hexdigest()[:32]
+
+
+def parquet_bytes(table: pa.Table) -> memoryview:
+    """Return a table as a Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getbuffer()
+
+
+def _write(store: Store, table: pa.Table) -> str:
+    content = parquet_bytes(table)
+    name = digest_name("manifests", bytes_digest(content), ".parquet")
+    if not store.exists(name):
+        store.write(name, content)
+    return name
+
+
+def _read(store: Store, name: str, schema: pa.Schema) -> pa.Table:
+    try:
+        # Alone: a folder called "a=b" above it would become a column.
+        with pq.ParquetFile(store.local(name), memory_map=True) as file:
+            return file.read(columns=schema.names).select(schema.names).cast(schema)
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise Damaged(
+            f"{name} of the store is damaged ({type(error).__name__}): `radloop dataset verify` lists what is; "
+            "restore it from a backup, or ingest into a new dataset"
+        ) from None

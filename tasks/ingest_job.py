@@ -1,0 +1,35 @@
+"""Owns the entry point of an ingest on a Ray cluster: `python -m tasks.ingest_job FOLDER`."""
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from tasks.ingest import open_job, read_here
+from tasks.progress import words
+from tasks.requests import IngestRequest
+from tasks.settings import activate
+
+
+def main(folder: Path) -> None:
+    """Prepare what is new on the cluster that started this process; the rows end in the journal."""
+    settings = activate()
+    import ray
+
+    from tasks.cluster import watch_lease
+
+    request = IngestRequest.model_validate_json((folder / "job.json").read_text())
+    # What is done is done: nothing is left to do at the end.
+    watch_lease(folder / "lease", last_act=lambda: None)
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+    job, started = open_job.fn(request, settings), time.monotonic()
+    files = job.plan(job.base, job.journal.chunks()).to_read
+
+    def told(done: int, total: int) -> None:
+        print(words(done, total, time.monotonic() - started, "files"), flush=True)
+
+    read_here(job, files, settings, told)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

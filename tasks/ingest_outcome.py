@@ -1,0 +1,123 @@
+"""Owns what an ingest tells a person: numbers without identifiers, and a private list of what did not fit."""
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imaging.dataset.quarantine import IGNORED
+from imaging.dataset.scan import ScanPlan
+from imaging.dataset.variants import own_and_shared, patient_variants
+from imaging.dataset.version import DatasetVersion, reasons
+from imaging.deidentify.pseudonyms import Pseudonyms, VariantPolicy
+from imaging.sources.protocol import SourceFile
+
+Row = tuple[str, str, str, str]
+LABEL_FAULTS = {"no-label": "images_without_label", "two-labels": "images_in_conflict"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOutcome:
+    """What an ingest did, in numbers; it holds no identifier."""
+
+    dataset: str
+    digest: str
+    changed: bool
+    files_listed: int
+    files_read: int
+    files_removed: int
+    examples: int
+    patients: int
+    counts: dict[str, dict[str, dict[str, int]]]
+    quarantined: dict[str, int]
+    ignored: dict[str, int]
+    labels_without_image: int
+    images_without_label: int
+    images_in_conflict: int
+    problems_file: str | None
+    patient_variants: int = 0
+    variant_policy: VariantPolicy = "report"
+
+
+def outcome_of(
+    version: DatasetVersion, scan: ScanPlan, files_read: int, problems: Path | None, *, changed: bool
+) -> IngestOutcome:
+    """Return what an ingest did."""
+    counted = reasons(version)
+    told = version.table("examples", ["patient_key", "label_fault"])
+    faults = {item["values"]: item["counts"] for item in told["label_fault"].value_counts().to_pylist()}
+    return IngestOutcome(
+        dataset=version.head.dataset,
+        digest=version.digest,
+        changed=changed,
+        files_listed=scan.listed,
+        files_read=files_read,
+        files_removed=scan.removed,
+        examples=told.num_rows,
+        patients=len(pc.unique(told["patient_key"])),
+        counts=version.counts(),
+        quarantined={reason: count for reason, count in counted.items() if reason not in IGNORED},
+        ignored={reason: count for reason, count in counted.items() if reason in IGNORED},
+        labels_without_image=len(version.head.label_report.lines_without_image),
+        **{name: faults.get(fault, 0) for fault, name in LABEL_FAULTS.items()},
+        problems_file=str(problems) if problems else None,
+        patient_variants=len(patient_variants(version)),
+        variant_policy=version.head.patient_variants,
+    )
+
+
+def write_problems(
+    files: Sequence[SourceFile],
+    pseudonyms: Pseudonyms,
+    version: DatasetVersion,
+    folder: Path,
+) -> Path | None:
+    """Write the list with original file names and label lines, for the eyes of those who may see them."""
+    rows = list(_rows(version))
+    wanted = {key for _, key, _, _ in rows}
+    # A keyed name for each file costs seconds in a large archive, where mostly none is wanted.
+    keyed = ((pseudonyms.key("file", file.name), file.name) for file in (files if wanted else ()))
+    names = {key: name for key, name in keyed if key in wanted}
+    named = [(what, names.get(key, "?"), reason, detail) for what, key, reason, detail in rows]
+    report = version.head.label_report
+    named += [("label line", str(line), "names-no-image", "") for line in report.lines_without_image]
+    named += [("label line", str(line), "two-labels", "") for line in report.lines_in_conflict]
+    if not named:
+        return None
+    # There is none yet where the key is a secret of the environment.
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / f"problems-{version.head.dataset}.csv"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows([("what", "where", "reason", "detail"), *named])
+    return path
+
+
+def _rows(version: DatasetVersion) -> Iterator[Row]:
+    """Yield what did not fit, each with the keyed name of its file."""
+    refused = version.table("quarantine", ["source_key", "reason", "detail"])
+    yield from (("file", *row) for row in zip(*_lists(refused), strict=True))
+    told = version.table("examples", ["source_key", "label_fault"])
+    yield from (
+        ("image", *row, "")
+        for row in zip(*_lists(told.filter(pc.is_valid(told["label_fault"]))), strict=True)
+    )
+    yield from _variant_rows(version, patient_variants(version))
+
+
+def _variant_rows(version: DatasetVersion, variants: Mapping[str, str]) -> Iterator[Row]:
+    """Yield a file of each PatientID that has variants; the detail says which belong together."""
+    unseen = dict(variants)
+    told = version.table("examples", ["source_key", "patient_key", "patient_variant"]) if unseen else None
+    for key, patient, variant in zip(*_lists(told), strict=True) if told else ():
+        own, shared = own_and_shared(version, patient, variant)
+        if unseen.pop(own, None):
+            yield "patient", key, "patient-variant", f"patient {shared[:12]}"
+
+
+def _lists(table: pa.Table) -> list[list[str]]:
+    return [column.to_pylist() for column in table.columns]

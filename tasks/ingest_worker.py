@@ -1,0 +1,79 @@
+"""Owns what a worker of ingest opens: the key, the source, the store, and a sandbox of its own.
+
+It is loaded by each process of Ray, so that it names no orchestrator.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from imaging.dataset.chunk import prepare_chunk
+from imaging.dataset.draft import FUNCTION as DRAFT
+from imaging.dataset.journal import Journal
+from imaging.dataset.scan import Known
+from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.errors import EnvironmentFault
+from imaging.preprocess import PreprocessSpec
+from imaging.sandbox.pool import Pool
+from imaging.sources.open import open_source
+from imaging.sources.protocol import SourceFile
+from imaging.sources.series import SeriesSource
+from tasks.requests import IngestRequest
+from tasks.settings import Settings
+
+FACTORY = "tasks.ingest_worker:open_worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A listed file, and the files that it is made of where it is a series."""
+
+    file: SourceFile
+    members: tuple[SourceFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How much became of a chunk; its rows are in the journal."""
+
+    examples: int
+    refusals: int
+
+
+@contextmanager
+def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Work]], Done]]:
+    """Open what a worker needs, and yield what prepares a chunk of files; see `tasks.chunks.Factory`."""
+    settings = Settings(home=Path(order["home"]), store=order["store"])
+    request = IngestRequest.model_validate_json(order["request"])
+    # Each worker reads the key itself: what Ray hands around may end in its logs.
+    pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
+    if pseudonyms.fingerprint != order["key_fingerprint"]:
+        raise EnvironmentFault(
+            f"a worker has the key {pseudonyms.fingerprint} and the run has {order['key_fingerprint']}: "
+            "give all nodes the same home or the same RADLOOP_KEY"
+        )
+    spec = PreprocessSpec.model_validate_json(order["spec"])
+    source = open_source(request.source, Path(request.labels).expanduser() if request.labels else None)
+    store = settings.dataset_store
+    journal = Journal(store, request.dataset, order["made_with"])
+    with Pool(DRAFT, {"spec": order["spec"]}, workers=order["cores"]) as pool:
+
+        def prepare(chunk: Sequence[Work]) -> Done:
+            files = [work.file for work in chunk]
+            members = {work.file.name: work.members for work in chunk if work.members}
+            whole = SeriesSource(source, pool, order["bad_slice"], members) if members else source
+            made = prepare_chunk(whole, files, spec, pseudonyms, store, pool.map)
+            journal.add(chunk_name(files, pseudonyms), Known(examples=made.examples, refusals=made.refusals))
+            return Done(made.examples.num_rows, made.refusals.num_rows)
+
+        yield prepare
+
+
+def chunk_name(files: Sequence[SourceFile], pseudonyms: Pseudonyms) -> str:
+    """Return a name that says which files are in a chunk and how they were: the same chunk again has the same."""
+    told = [(pseudonyms.key("file", file.name), file.size_bytes, file.mtime_ns, file.tag) for file in files]
+    return blake3(repr(told).encode()).hexdigest(length=16)

@@ -1,0 +1,70 @@
+"""Chunks that are finished and in no version yet: kept whole, read once, dropped when a version holds them."""
+
+from pathlib import Path
+
+import pytest
+
+from imaging.dataset.journal import Journal
+from imaging.dataset.scan import Known
+from imaging.store.folder import FolderStore
+from imaging.store.protocol import Missing
+from tests.synthetic import example, examples, refusal, refusals
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(FolderStore(tmp_path), "d", "key policy spec")
+
+
+def known(*numbers: int, bad: int = 99) -> Known:
+    return Known(examples=examples(*(example(n) for n in numbers)), refusals=refusals(refusal(bad)))
+
+
+def test_a_finished_chunk_comes_back(journal: Journal) -> None:
+    journal.add("one", known(0, 1))
+    found = journal.read(journal.chunks())
+    assert (found.examples, found.refusals) == (known(0, 1).examples, known(0, 1).refusals)
+
+
+def test_an_empty_journal_knows_nothing(journal: Journal) -> None:
+    found = journal.read(journal.chunks())
+    assert (found.examples.num_rows, found.refusals.num_rows) == (0, 0)
+
+
+def test_a_file_of_two_chunks_counts_once(journal: Journal) -> None:
+    journal.add("one", known(0, 1))
+    journal.add("two", known(1, 2, bad=98))
+    found = journal.read(journal.chunks())
+    assert found.examples["source_key"].to_pylist() == ["f0", "f1", "f2"]
+    assert found.refusals["source_key"].to_pylist() == ["f99", "f98"]
+
+
+def test_a_chunk_that_was_cut_short_is_not_finished(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FolderStore.write
+
+    def crash(self: FolderStore, name: str, content: bytes) -> None:
+        if name.endswith(".examples.parquet"):
+            raise KeyboardInterrupt
+        whole(self, name, content)
+
+    monkeypatch.setattr(FolderStore, "write", crash)
+    with pytest.raises(KeyboardInterrupt):
+        journal.add("one", known(0))
+    assert journal.chunks() == []
+
+
+def test_chunks_that_were_made_otherwise_are_another_journals(journal: Journal) -> None:
+    journal.add("one", known(0))
+    assert Journal(journal.store, "d", "another key").chunks() == []
+
+
+def test_dropped_chunks_are_gone(journal: Journal) -> None:
+    journal.add("one", known(0))
+    chunks = journal.chunks()
+    journal.drop(chunks)
+    journal.drop(chunks)
+    assert journal.chunks() == []
+    with pytest.raises(Missing):
+        journal.read(chunks)
