@@ -26,7 +26,8 @@ def job(tracked: Settings, tmp_path: Path) -> TrainingJob:
     """Return a training that has its run in MLflow and has not begun."""
     run_id = start_run(tracked, "fitting", "run", {}, {FLOW_RUN_TAG: tmp_path.name})
     return TrainingJob(
-        root=str(tmp_path),
+        store=str(tmp_path),
+        cache=str(tmp_path / "cache"),
         dataset="d",
         digest="0",
         train=TrainConfig(epochs=3).model_dump(mode="json"),
