@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -16,11 +16,12 @@ from imaging.dicom.elements import Buffer
 from imaging.dicom.header import UID_FORM, Header, read_header, uid_of
 from imaging.dicom.opened import Opened, open_object
 from imaging.dicom.parse import reading
-from imaging.dicom.pixels import Layout, check_present, layout_of, stored_frame
+from imaging.dicom.pixels import NATIVE_BITS, Layout, check_present, layout_of, stored_frame
 from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.dicom.walk import DEFLATED
 from imaging.digests import file_digest, native_file_digest, pixel_digest
 from imaging.errors import DataFault
+from imaging.formats.twins import Twins
 from imaging.image import Image
 from imaging.instance import Instance
 
@@ -52,8 +53,7 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
     Raises DataFault with any reason of `imaging.dataset.quarantine.REASONS`, and EnvironmentFault for a
     decoder that is not installed.
     """
-    opened = open_object(data)
-    instance_uid, known = _known(opened, modality)
+    instance_uid, opened, known = _understood(data, modality)
     header, layout = known.header, known.layout
     check_present(opened, layout)
     whole = file_digest(data) if layout.frames > 1 else b""
@@ -81,6 +81,24 @@ def has_pixels(opened: Opened) -> bool:
     return bool(opened.pixels)
 
 
+@cache
+def _twins(modality: str) -> Twins[Known]:
+    return Twins(frozenset(VARYING))
+
+
+def _understood(data: Buffer, modality: str) -> tuple[str, Opened, Known]:
+    """Return the SOPInstanceUID of a file, the object, and what its header means otherwise."""
+    twins = _twins(modality)
+    found = twins.find(data)
+    if found is not None:
+        return found
+    opened = open_object(data)
+    instance_uid, known = _known(opened, modality)
+    if known.image is not None and known.layout.frames == 1:
+        twins.keep(opened, known)
+    return instance_uid, opened, known
+
+
 def _known(opened: Opened, modality: str) -> tuple[str, Known]:
     """Return the SOPInstanceUID, and what the header means otherwise: slices of a series share all that."""
     if opened.dataset is not None or opened.floating_bits:
@@ -99,7 +117,7 @@ def _meaning(told: tuple[tuple[str, Value], ...], modality: str, pixels: bool) -
     attributes: dict[str, Value] = {**dict(told), "SOPInstanceUID": "0"}
     header = read_header(attributes, modality, has_pixels=pixels)
     layout = layout_of(attributes)
-    if layout.samples != 1:
+    if layout.samples != 1 or layout.bits_allocated not in NATIVE_BITS:
         return Known(header, layout, None)
     opened = Opened(
         data=b"",
@@ -111,7 +129,7 @@ def _meaning(told: tuple[tuple[str, Value], ...], modality: str, pixels: bool) -
         floating_bits=0,
     )
     # Of a grey frame without tables, only the type of its values counts.
-    kind = f"{'i' if layout.signed else 'u'}{max(1, layout.bits_allocated // 8)}"
+    kind = f"{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
     return Known(header, layout, transformed(opened, layout, np.empty((0, 0), kind), 0))
 
 
