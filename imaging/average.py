@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import cv2
@@ -67,6 +67,7 @@ def _block_weights(block: int, into: int) -> NDArray[np.float32]:
     return np.asarray(np.clip(overlap, 0, None) / step, np.float32)
 
 
+@lru_cache(256)
 def _clipper(kind: np.dtype[Any], lower: float, upper: float) -> Clipper:
     """Return what writes clipped values as single precision: of integers with integers, where bounds are whole."""
     limits = np.iinfo(kind) if kind.kind in "iu" else None

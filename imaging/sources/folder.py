@@ -42,11 +42,13 @@ class Folder:
     def _checked(self, name: str) -> Path:
         path = self.root / name
         try:
-            check_limit("too-large", "the file's size in bytes", path.stat().st_size, LIMITS.file_bytes)
             # Readers run in other processes, and there a file that cannot be opened would count as a bad one.
-            path.open("rb").close()
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            size = os.fstat(descriptor).st_size
+            os.close(descriptor)
         except OSError as error:
             raise EnvironmentFault(_cannot("read a file of", error)) from None
+        check_limit("too-large", "the file's size in bytes", size, LIMITS.file_bytes)
         return path
 
     def _below(self, folder: str) -> Iterator[SourceFile]:
