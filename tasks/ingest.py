@@ -152,7 +152,7 @@ def _chunks(job: IngestJob, files: Sequence[SourceFile], settings: Settings) -> 
     order = {
         "home": str(settings.folder),
         "store": settings.store,
-        "request": job.request.model_dump_json(),
+        **job.request.model_dump(mode="json", include={"source", "labels", "dataset", "patient_variants"}),
         "spec": job.spec.model_dump_json(),
         "bad_slice": job.bad_slice,
         "made_with": job.journal.made_with,

@@ -1,5 +1,6 @@
 """Owns the entry point of an ingest on a Ray cluster: `python -m tasks.ingest_job FOLDER`."""
 
+import json
 import logging
 import sys
 import time
@@ -18,7 +19,10 @@ def main(folder: Path) -> None:
 
     from tasks.cluster import watch_lease
 
-    request = IngestRequest.model_validate_json((folder / "job.json").read_text())
+    asked = json.loads((folder / "job.json").read_text())
+    # The name of a shadow is none that a person may give.
+    shadow = {"dataset": asked.pop("dataset")}
+    request = IngestRequest.model_validate(asked).model_copy(update=shadow)
     # What is done is done: nothing is left to do at the end.
     watch_lease(folder / "lease", last_act=lambda: None)
     ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)

@@ -22,7 +22,6 @@ from imaging.sandbox.pool import Pool
 from imaging.sources.open import open_source
 from imaging.sources.protocol import SourceFile
 from imaging.sources.series import SeriesSource
-from tasks.requests import IngestRequest
 from tasks.settings import Settings
 
 FACTORY = "tasks.ingest_worker:open_worker"
@@ -48,18 +47,17 @@ class Done:
 def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Work]], Done]]:
     """Open what a worker needs, and yield what prepares a chunk of files; see `tasks.chunks.Factory`."""
     settings = Settings(home=Path(order["home"]), store=order["store"])
-    request = IngestRequest.model_validate_json(order["request"])
     # Each worker reads the key itself: what Ray hands around may end in its logs.
-    pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
+    pseudonyms = replace(settings.pseudonyms(), patient_variants=order["patient_variants"])
     if pseudonyms.fingerprint != order["key_fingerprint"]:
         raise EnvironmentFault(
             f"a worker has the key {pseudonyms.fingerprint} and the run has {order['key_fingerprint']}: "
             "give all nodes the same home or the same RADLOOP_KEY"
         )
     spec = PreprocessSpec.model_validate_json(order["spec"])
-    source = open_source(request.source, Path(request.labels).expanduser() if request.labels else None)
+    source = open_source(order["source"], Path(order["labels"]).expanduser() if order["labels"] else None)
     store = settings.dataset_store
-    journal = Journal(store, request.dataset, order["made_with"])
+    journal = Journal(store, order["dataset"], order["made_with"])
     with Pool(DRAFT, {"spec": order["spec"]}, workers=order["cores"]) as pool:
 
         def prepare(chunk: Sequence[Work]) -> Done:
