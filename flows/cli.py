@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
-from flows import deidentify_command, stack_commands
+from flows import dataset_commands, deidentify_command, stack_commands
 from flows.options import ask
 from imaging.errors import RadloopError
 from tasks.settings import Settings, activate
@@ -165,6 +165,7 @@ def inspect(
 
 
 stack_commands.register(app)
+dataset_commands.register(app)
 
 
 @app.command()

@@ -8,12 +8,13 @@ from imaging.dataset.fingerprint import from_column
 from imaging.dataset.leakage import leaks
 from imaging.dataset.version import DatasetVersion
 
+KEYS = ("instance_key", "patient_key", "split")
 FOUND = pa.schema(
     [
         *(
             pa.field(f"{which}{name}", pa.string(), nullable=False)
             for which in ("", "other_")
-            for name in ("instance_key", "patient_key", "split")
+            for name in KEYS
         ),
         pa.field("distance", pa.float64()),
     ]
@@ -26,19 +27,15 @@ def find_leaks(version: DatasetVersion) -> pa.Table:
 
     What has no label is not looked at: nothing is trained on it, and nothing is judged by it.
     """
-    sides = version.table("examples", ["split", "label"])
-    read = pc.and_(pc.is_valid(sides["split"]), pc.is_valid(sides["label"]))
+    told = version.table("examples", ["patient_key", "split", "label"])
+    read = pc.and_(pc.is_valid(told["split"]), pc.is_valid(told["label"]))
     # (pyarrow's own indices_nonzero ends the process where there are no rows.)
-    rows = pa.array(np.flatnonzero(read.to_numpy()))
-    told = {name: version.table("examples", [name])[name].take(rows) for name in ("patient_key", "split")}
+    rows = np.flatnonzero(read.to_numpy())
+    told = told.select(["patient_key", "split"]).take(rows)
     fingerprints = from_column(version.table("examples", ["fingerprint"])["fingerprint"].take(rows))
     found = leaks(fingerprints, told["patient_key"], told["split"]).sort_by("distance")
     if not found.num_rows:
         return FOUND.empty_table()
-    told["instance_key"] = version.table("examples", ["instance_key"])["instance_key"].take(rows)
-    columns = [
-        told[name].take(found[end])
-        for end in ("row", "other")
-        for name in ("instance_key", "patient_key", "split")
-    ]
+    told = version.table("examples", KEYS).take(rows)
+    columns = [told[name].take(found[end]) for end in ("row", "other") for name in KEYS]
     return pa.table([*columns, found["distance"]], schema=FOUND)

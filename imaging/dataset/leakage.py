@@ -165,20 +165,25 @@ def _search(values: Fingerprints, others: Fingerprints) -> Iterator[Pairs]:
     if not len(values) or not len(others):
         return
     axes = _axes(others)
-    tree = cKDTree(_along(others, axes), leafsize=32, balanced_tree=False, compact_nodes=False)
-    rows = np.arange(len(values))
+    asked, there = _along(values, axes), _along(others, axes)
+    # By leaves, what is near in space is near in memory too, whatever order the rows came in: a third of the time.
+    rows, leaves = _tree(asked).indices, _tree(there).indices
+    tree = _tree(there[leaves])
     for most in CROWDS:
         crowded = []
         for some in np.array_split(rows, len(rows) * most // AT_ONCE + 1):
             # A little more than the distance, for what floating point rounds.
-            asked = _along(values[some], axes)
-            near = tree.query(asked, k=most, distance_upper_bound=DISTANCE + 1e-3, workers=-1)[1]
+            near = tree.query(asked[some], k=most, distance_upper_bound=DISTANCE + 1e-3, workers=-1)[1]
             full = (near[:, -1] < len(others)) & (most < CROWDS[-1])
             crowded.append(some[full])
             at, place = np.nonzero((near < len(others)) & ~full[:, None])
-            pairs = np.stack([some[at], near[at, place]], axis=1)
+            pairs = np.stack([some[at], leaves[near[at, place]]], axis=1)
             yield pairs[_distances(values, others, pairs) <= DISTANCE]
         rows = np.concatenate(crowded)
+
+
+def _tree(points: NDArray[np.float64]) -> cKDTree:
+    return cKDTree(points, leafsize=32, balanced_tree=False, compact_nodes=False)
 
 
 def _axes(values: Fingerprints) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from blake3 import blake3
 
@@ -33,7 +34,7 @@ def cut(table: pa.Table, key: str) -> Iterator[pa.Table]:
         digits += 1
     if not table.num_rows:
         return
-    first = pa.compute.utf8_slice_codeunits(table[key], 0, digits).combine_chunks().dictionary_encode()
+    first = pc.utf8_slice_codeunits(table[key], 0, digits).combine_chunks().dictionary_encode()
     ends = np.cumsum(np.bincount(first.indices.to_numpy(zero_copy_only=False)))
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         yield table.slice(start, end - start)
@@ -54,11 +55,24 @@ def table_digest(tables: Sequence[pa.Table], *others: str) -> str:
     digest = blake3("\0".join(others).encode())
     for table in tables:
         sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
-            for batch in table.combine_chunks().to_batches(max_chunksize=PART_ROWS):
+        told = _without_nulls(table).combine_chunks()
+        with pa.ipc.new_stream(sink, told.schema) as stream:
+            for batch in told.to_batches(max_chunksize=PART_ROWS):
                 stream.write_batch(batch)
         digest.update(sink.getbuffer())
     return digest.hexdigest()[:32]
+
+
+def _without_nulls(table: pa.Table) -> pa.Table:
+    """Return the same content without nulls, under which any bytes may lie: one column more says where they are."""
+    columns = {}
+    for field in table.schema:
+        column = table[field.name]
+        if field.nullable:
+            columns[f"{field.name} is there"] = pc.is_valid(column).cast(pa.uint8())
+            column = pc.fill_null(column, pa.scalar("" if pa.types.is_string(field.type) else 0, field.type))
+        columns[field.name] = column
+    return pa.table(columns)
 
 
 def parquet_bytes(table: pa.Table) -> memoryview:
@@ -71,8 +85,7 @@ def parquet_bytes(table: pa.Table) -> memoryview:
 def _write(store: Store, table: pa.Table) -> str:
     content = parquet_bytes(table)
     name = digest_name("manifests", bytes_digest(content), ".parquet")
-    if not store.exists(name):
-        store.write(name, content)
+    store.write(name, content)
     return name
 
 

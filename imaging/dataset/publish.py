@@ -50,7 +50,7 @@ def build_version(
     """Write the files of a version, which stays invisible until `publish` moves the pointer to it."""
     joined = join(recipe.labels, examples)
     labelled = examples.append_column("label", joined.labels).append_column("label_fault", joined.faults)
-    sides = _sides(labelled, previous_splits, recipe.shares)
+    sides = draw_sides(labelled, previous_splits, recipe.shares)
     tables = {
         "examples": labelled.append_column("split", _splits(labelled, sides)),
         "quarantine": refusals,
@@ -83,7 +83,9 @@ def _splits(examples: pa.Table, sides: Mapping[str, str]) -> pa.ChunkedArray:
     return pc.coalesce(examples["source_split"], drawn)
 
 
-def _sides(examples: pa.Table, previous: Mapping[str, str], shares: Mapping[str, float]) -> dict[str, str]:
+def draw_sides(
+    examples: pa.Table, previous: Mapping[str, str], shares: Mapping[str, float]
+) -> dict[str, str]:
     """Return the split of every patient who ever had one: whose images or labels went may come back."""
     drawn = examples.filter(pc.and_(pc.is_valid(examples["label"]), pc.is_null(examples["source_split"])))
     new = pc.invert(pc.is_in(drawn["patient_key"], value_set=pa.array(list(previous), pa.string())))
@@ -116,8 +118,9 @@ def _write(store: Store, head: VersionHead, tables: Mapping[str, pa.Table]) -> D
     digest = table_digest(list(ordered.values()), head.to_json())
     named = replace(head, digest=digest)
     name = head_name(head.dataset, digest)
-    if store.exists(name):
+    if store.pointer(pointer_name(head.dataset)) == digest:
         return DatasetVersion(store, VersionHead.from_json(store.read(name).decode()))
+    # What is there already is written again, so that it is as young as this version: `gc` takes what is old.
     parts = {name: write_parts(store, table, KEYS[name]) for name, table in ordered.items()}
     # The head is written last: a version without it does not exist.
     named = replace(named, parts=parts)

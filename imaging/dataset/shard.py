@@ -76,7 +76,7 @@ class ShardWriter:
                 self._syncing, self._unsynced = self._thread.submit(os.fdatasync, file.fileno()), 0
 
     def finish(self) -> str:
-        """Make it an object of the store, unless it is there already, and return its digest."""
+        """Make it an object of the store, and return its digest."""
         with disk_faults(self._folder / "a shard"):
             file = self._file or self._begin()
             if self._syncing is not None:
@@ -84,8 +84,8 @@ class ShardWriter:
             file.seek(0)
             _write_all(file, memoryview(self._header()))
             digest = file_digest(self._path)
-        if not self._store.exists(shard_name(digest)):
-            self._store.put(shard_name(digest), self._path)
+        # Though it may be there: it is young again, and `gc` takes what is old.
+        self._store.put(shard_name(digest), self._path)
         return digest
 
     @property

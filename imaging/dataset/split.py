@@ -1,6 +1,6 @@
 """Owns who is trained on and who is tested on: by patient, stratified by label and site, stable over time."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -49,29 +49,38 @@ def assign(
     >>> assign({"a": "x", "b": "x"}, {"a": "test"}, {"train": 0.5, "test": 0.5})
     {'a': 'test', 'b': 'train'}
     """
-    together = linked or {}
-    splits = {patient: previous[patient] for patient in strata if patient in previous}
-    counts = Counter((stratum, split) for patient, split in splits.items() for stratum in strata[patient])
+    together, splits = linked or {}, {patient: previous[patient] for patient in strata if patient in previous}
+    number_of = {split: number for number, split in enumerate(shares)}
+    counts: dict[str, list[int]] = defaultdict(lambda: [0] * len(shares))
+
+    def place(patient: str, split: str) -> None:
+        splits[patient] = split
+        for stratum in strata[patient]:
+            counts[stratum][number_of[split]] += 1
+
+    for patient in list(splits):
+        place(patient, splits[patient])
     taken = {
         together[patient]: previous[patient]
         for patient in sorted(together, reverse=True)
         if patient in previous
     }
-    for patient in sorted(set(strata) - set(splits)):
+    names, parts = list(shares), list(shares.values())
+    for patient in sorted(strata.keys() - splits.keys()):
         group = together.get(patient)
-        split = taken[group] if group in taken else _shortest(strata[patient], counts, shares)
+        known = taken.get(group) if group is not None else None
+        place(patient, known or names[_shortest([counts[stratum] for stratum in strata[patient]], parts)])
         if group is not None:
-            taken[group] = split
-        splits[patient] = split
-        counts.update((stratum, split) for stratum in strata[patient])
+            taken[group] = splits[patient]
     return splits
 
 
-def _shortest(strata: Sequence[str], counts: Counter[tuple[str, str]], shares: Mapping[str, float]) -> str:
-    """Return the split of which one more patient of some strata would miss the most."""
-    totals = {stratum: sum(counts[stratum, split] for split in shares) + 1 for stratum in strata}
+def _shortest(strata: Sequence[Sequence[int]], shares: Sequence[float]) -> int:
+    """Return the number of the split of which one more patient of some strata would miss the most.
 
-    def short(split: str) -> float:
-        return sum(shares[split] * totals[stratum] - counts[stratum, split] for stratum in strata)
-
-    return max(shares, key=short)
+    >>> _shortest([[3, 1], [2, 2]], [0.5, 0.5])
+    1
+    """
+    total = sum(map(sum, strata)) + len(strata)
+    short = [share * total - sum(held) for share, held in zip(shares, zip(*strata, strict=True), strict=True)]
+    return short.index(max(short))

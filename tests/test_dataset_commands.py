@@ -1,0 +1,359 @@
+"""The commands `radloop dataset ...`: what a person reads, what a program reads, and how they end."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from flows.cli import app, main
+from imaging.dataset.fingerprint import fingerprints
+from imaging.dataset.locked import count_reads
+from imaging.dataset.publish import publish
+from imaging.dataset.shard import shard_name, write_shard
+from imaging.dataset.version import DatasetVersion, head_name
+from imaging.store.folder import FolderStore
+from tests.synthetic import built, closed_port, example, recipe, refusal, version_of
+
+COMMANDS = ("list", "show", "diff", "check", "verify", "gc", "export")
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it said on standard output and beside it."""
+
+    code: int
+    out: str
+    rest: str
+
+    @property
+    def told(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def text(self) -> str:
+        return " ".join((self.out + self.rest).split())
+
+
+Radloop = Callable[..., Said]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "home" / "store")
+
+
+@pytest.fixture
+def radloop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], environment: None
+) -> Radloop:
+    """Run `radloop dataset ...` in this process."""
+
+    def run(*arguments: str | Path) -> Said:
+        words = ["radloop", "--home", str(tmp_path / "home"), "dataset", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", words)
+        monkeypatch.setenv("COLUMNS", "400")
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capfd.readouterr()
+        return Said(int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def two_versions(store: FolderStore, **changes: Any) -> tuple[DatasetVersion, DatasetVersion]:
+    """Publish the versions of two nights, of nine patients and of twelve; `changes` are of the first patient then."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16), np.uint8)
+    shard, told = write_shard(store, images), fingerprints(images)
+    rows = [
+        example(
+            n,
+            shard=shard,
+            row=n,
+            fingerprint=told[n].tobytes(),
+            source_label="ab"[n // 3 % 2],
+            source_split=SPLITS[n % 3],
+            site_key=f"{n % 2}" * 32,
+        )
+        for n in range(12)
+    ]
+    old = built(store, rows[:9], told=recipe(dataset="ct"))
+    new = built(store, [{**rows[0], **changes}, *rows[1:]], [refusal(50)], told=recipe(dataset="ct"))
+    for version, before, seconds in ((old, None, 1), (new, old.digest, 2)):
+        assert publish(version, before)
+        os.utime(store.path(head_name("ct", version.digest)), (seconds * 86400, seconds * 86400))
+    return old, new
+
+
+def test_every_command_is_there() -> None:
+    group: Any = typer.main.get_command(app).commands["dataset"]  # type: ignore[attr-defined]
+    assert tuple(group.commands) == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_speaks_to_programs(radloop: Radloop, name: str) -> None:
+    assert "--json" in radloop(name, "--help").out
+
+
+@pytest.mark.parametrize("name", ["show", "check", "verify", "gc", "list", "diff", "export"])
+def test_json_stands_alone_on_standard_output(
+    radloop: Radloop, store: FolderStore, tmp_path: Path, name: str
+) -> None:
+    two_versions(store)
+    arguments = {"gc": (), "list": (), "diff": ("ct", "ct"), "export": ("ct", tmp_path / "out")}
+    said = radloop(name, *arguments.get(name, ("ct",)), "--json")
+    assert (said.code, said.rest) == (0, "")
+    assert said.told
+
+
+def test_nothing_is_listed_in_an_empty_store(radloop: Radloop) -> None:
+    assert "There is no dataset yet" in radloop("list").text
+    assert radloop("list", "--json").told == []
+
+
+def test_versions_are_listed_with_their_counts(radloop: Radloop, store: FolderStore) -> None:
+    old, new = two_versions(store)
+    version_of(store, name="mr")
+    told = radloop("list", "ct", "--json").told
+    assert [(one["digest"], one["examples"], one["patients"], one["current"]) for one in told] == [
+        (new.digest, 12, 12, True),
+        (old.digest, 9, 9, False),
+    ]
+    assert f"{new.digest[:12]} 1970-01-03T00:00:00+00:00 12 12 current" in radloop("list").text
+
+
+def test_an_unknown_dataset_is_refused_with_those_that_there_are(
+    radloop: Radloop, store: FolderStore
+) -> None:
+    two_versions(store)
+    for words in (
+        ("list", "pet"),
+        ("show", "pet"),
+        ("check", "pet"),
+        ("verify", "pet"),
+        ("export", "pet", "out"),
+    ):
+        said = radloop(*words)
+        assert (said.code, "error: there is no dataset 'pet': there are 'ct'" in said.text) == (2, True)
+
+
+def test_a_damaged_version_does_not_stop_the_list(radloop: Radloop, store: FolderStore) -> None:
+    old, _ = two_versions(store)
+    store.write(head_name("ct", old.digest), b'{"format": 1}')
+    said = radloop("list")
+    assert (said.code, "is of format 1" in said.text, "12 12 current" in said.text) == (0, True, True)
+
+
+def test_a_version_is_shown_to_a_person(radloop: Radloop, store: FolderStore) -> None:
+    _, new = two_versions(store)
+    text = radloop("show", "ct").text
+    for words in (
+        f"ct {new.digest}: 12 images of 12 patients",
+        "truncated 1",
+        "the test patients were read 0 times",
+        "size_px 16",
+        "000000000000 6 6",
+        "spacing_mm images 0.5 12",
+        "label x split split images patients a test 2 2",
+        "█",
+    ):
+        assert words in text, words
+
+
+def test_a_version_is_shown_to_a_program(radloop: Radloop, store: FolderStore) -> None:
+    two_versions(store)
+    told = radloop("show", "ct", "--json").told
+    assert told["counts"]["label"] == {
+        "a": {"examples": 6, "patients": 6},
+        "b": {"examples": 6, "patients": 6},
+    }
+    assert told["numbers"]["spacing_mm"] == {"bins": [[0.5, 0.5, 12]], "missing": 0}
+
+
+def test_an_older_version_is_shown_by_its_first_digits(radloop: Radloop, store: FolderStore) -> None:
+    old, _ = two_versions(store)
+    assert radloop("show", "ct", old.digest[:6], "--json").told["examples"] == 9
+    assert radloop("show", f"ct@{old.digest[:6]}", "--json").told["examples"] == 9
+
+
+def test_what_came_is_told(radloop: Radloop, store: FolderStore) -> None:
+    old, new = two_versions(store)
+    said = radloop("diff", old.digest[:8], "ct", "--first", "2")
+    assert (said.code, "9 images are the same added 3 (i10, i11, ...) removed 0" in said.text) == (0, True)
+    assert radloop("diff", old.digest, new.digest, "--json").told["added"]["count"] == 3
+
+
+def test_a_changed_side_is_said_loudly_and_ends_with_1(radloop: Radloop, store: FolderStore) -> None:
+    old, _ = two_versions(store, source_split="test")
+    said = radloop("diff", old.digest, "ct")
+    assert (said.code, said.text.startswith("NEVER TO CHANGE, AND CHANGED: the split of 1 (i0)")) == (1, True)
+
+
+def test_a_changed_label_is_told(radloop: Radloop, store: FolderStore) -> None:
+    old, _ = two_versions(store, source_label="b")
+    said = radloop("diff", old.digest, "ct")
+    assert (said.code, "Another label than before: 1 (i0)" in said.text) == (0, True)
+
+
+def test_a_sound_version_passes_its_check(radloop: Radloop, store: FolderStore) -> None:
+    two_versions(store)
+    said = radloop("check", "ct")
+    assert (said.code, "no leak in ct" in said.text, "it can be trained on" in said.text) == (0, True, True)
+
+
+def test_a_leak_is_named_and_ends_with_1(radloop: Radloop, store: FolderStore) -> None:
+    two_versions(store, patient_key="p1")
+    said = radloop("check", "ct")
+    assert (said.code, "LEAK in ct" in said.text, "1 patients on two sides" in said.text) == (1, True, True)
+    told = radloop("check", "ct", "--json").told
+    assert (told["patients_on_two_sides"], told["near_duplicates"]) == (1, 0)
+    assert {told["leaks"][0]["split"], told["leaks"][0]["other_split"]} == {"train", "val"}
+
+
+def test_near_duplicates_are_counted_apart(radloop: Radloop, store: FolderStore) -> None:
+    _, new = two_versions(store)
+    two_versions_told = new.manifest.filter(new.manifest["instance_key"].to_numpy() == "i1")
+    print_of = two_versions_told["fingerprint"][0].as_py()
+    rows = new.table("examples", [*example(0)]).to_pylist()
+    rows[0]["fingerprint"] = print_of
+    assert publish(built(store, rows, told=recipe(dataset="ct")), new.digest)
+    told = radloop("check", "ct", "--json").told
+    assert (told["patients_on_two_sides"], told["near_duplicates"]) == (0, 1)
+
+
+def test_a_version_that_nothing_can_be_trained_on_ends_with_1(radloop: Radloop, store: FolderStore) -> None:
+    publish(built(store, [example(0)]), None)
+    said = radloop("check", "d")
+    assert (said.code, "not to be trained on: dataset 'd' has no label at all" in said.text) == (1, True)
+
+
+def test_a_whole_version_is_verified(radloop: Radloop, store: FolderStore) -> None:
+    two_versions(store)
+    said = radloop("verify", "ct")
+    assert (said.code, "is whole: 3 objects" in said.text) == (0, True)
+
+
+def test_what_is_damaged_is_named_with_the_remedy_and_ends_with_1(
+    radloop: Radloop, store: FolderStore
+) -> None:
+    _, new = two_versions(store)
+    name = shard_name(new.manifest["shard"][0].as_py())
+    store.write(name, b"other")
+    said = radloop("verify", "ct")
+    assert (said.code, f"{name} is not what was stored" in said.text) == (1, True)
+    assert "Restore these from a copy" in said.text
+    assert radloop("verify", "ct", "--json").told["flaws"] == [
+        {"name": name, "what": "is not what was stored"}
+    ]
+
+
+def test_nothing_is_collected_unless_it_is_asked_for(radloop: Radloop, store: FolderStore) -> None:
+    old, _ = two_versions(store)
+    said = radloop("gc", "--keep", "1", "--grace-hours", "0")
+    assert (said.code, f"version ct {old.digest[:12]}" in said.text, "to be removed" in said.text) == (
+        0,
+        True,
+        True,
+    )
+    assert store.exists(head_name("ct", old.digest))
+
+
+def test_what_is_asked_for_is_collected(radloop: Radloop, store: FolderStore) -> None:
+    old, new = two_versions(store)
+    told = radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes", "--json").told
+    assert ([one["digest"] for one in told["versions"]], told["removed"]) == ([old.digest], True)
+    assert not store.exists(head_name("ct", old.digest))
+    assert radloop("verify", "ct").code == 0
+    assert [one["digest"] for one in told["kept"]] == [new.digest]
+
+
+def test_nothing_of_the_last_day_is_collected(radloop: Radloop, store: FolderStore) -> None:
+    old, _ = two_versions(store)
+    os.utime(store.path(head_name("ct", old.digest)))
+    assert radloop("gc", "--keep", "1", "--json").told["versions"] == []
+
+
+def test_a_pinned_version_is_not_collected(radloop: Radloop, store: FolderStore) -> None:
+    old, _ = two_versions(store)
+    command = ("gc", "--keep", "1", "--grace-hours", "0", "--json")
+    assert radloop(*command, "--pin", old.digest[:12]).told["versions"] == []
+    assert len(radloop(*command).told["versions"]) == 1
+
+
+def test_a_version_that_mlflow_names_is_not_collected(
+    radloop: Radloop, store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, _ = two_versions(store)
+    monkeypatch.setattr("tasks.named_versions.named_versions", lambda _: frozenset([old.digest]))
+    assert radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes", "--json").told["versions"] == []
+    assert radloop("verify", f"ct@{old.digest}").code == 0
+
+
+@pytest.mark.slow
+def test_nothing_is_collected_where_mlflow_does_not_answer(radloop: Radloop, store: FolderStore) -> None:
+    old, _ = two_versions(store)
+    os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{closed_port()}"
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    said = radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes")
+    assert (said.code, "does not answer" in said.text) == (2, True)
+    assert store.exists(head_name("ct", old.digest))
+
+
+def test_dead_drafts_are_swept(radloop: Radloop, store: FolderStore) -> None:
+    two_versions(store)
+    draft = store.root / "shards" / ".draft-dead"
+    draft.write_text("half")
+    os.utime(draft, (0, 0))
+    assert radloop("gc", "--json").told["drafts"] == 0
+    assert draft.exists()
+    assert radloop("gc", "--yes", "--json").told["drafts"] == 1
+    assert not draft.exists()
+
+
+def test_an_export_has_no_test_patients(radloop: Radloop, store: FolderStore, tmp_path: Path) -> None:
+    two_versions(store)
+    assert radloop("export", "ct", tmp_path / "out").code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("train.npy", "train.parquet", "val.npy", "val.parquet", "dataset.json")
+    }
+    assert count_reads(store, "ct") == 0
+
+
+def test_test_patients_are_exported_where_they_are_asked_for_and_counted(
+    radloop: Radloop, store: FolderStore, tmp_path: Path
+) -> None:
+    two_versions(store)
+    said = radloop("export", "ct", tmp_path / "out", "--split", "test", "--with-test", "--json")
+    assert (said.told["examples"], count_reads(store, "ct")) == ({"test": 4}, 1)
+    assert pq.read_table(tmp_path / "out" / "test.parquet").num_rows == len(
+        np.load(tmp_path / "out" / "test.npy")
+    )
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("test", "the patients of split 'test' are locked away"),
+        ("holdout", "no split holdout: name some of train"),
+    ],
+)
+def test_other_splits_are_refused_with_the_remedy(
+    radloop: Radloop, store: FolderStore, tmp_path: Path, split: str, words: str
+) -> None:
+    two_versions(store)
+    said = radloop("export", "ct", tmp_path / "out", "--split", split)
+    assert (said.code, words in said.text, (tmp_path / "out").exists()) == (2, True, False)
+
+
+def test_an_export_of_an_older_version(radloop: Radloop, store: FolderStore, tmp_path: Path) -> None:
+    old, _ = two_versions(store)
+    said = radloop("export", f"ct@{old.digest[:8]}", tmp_path / "out", "--json")
+    assert said.told["examples"] == {"train": 3, "val": 3}

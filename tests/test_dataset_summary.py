@@ -1,0 +1,107 @@
+"""What a version says of itself: every row is counted where it belongs, and nothing is read that is not told."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from imaging.dataset.shard import write_shard
+from imaging.dataset.summary import BINS, Count, Histogram, _histogram, summarize
+from imaging.dataset.version import DatasetVersion
+from imaging.store.folder import FolderStore
+from tests.synthetic import GREY, built, example, refusal, version_of
+
+ROWS = [
+    example(0, patient_key="p", source_label="a", source_split="train", site_key="s1", spacing_mm=0.5),
+    example(1, patient_key="p", source_label="a", source_split="train", site_key="s1", spacing_mm=0.5),
+    example(2, patient_key="q", source_label="b", source_split="test", modality="MR", kvp=120.0),
+    example(3, patient_key="r", source_label=None, spacing_mm=None, manufacturer=""),
+]
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
+    store = FolderStore(tmp_path_factory.mktemp("store"))
+    shard = write_shard(store, np.zeros((4, 16, 16), np.uint8))
+    refused = [refusal(10), refusal(11), refusal(12, "conflicting-instance")]
+    return built(store, [{**row, "shard": shard, "row": at} for at, row in enumerate(ROWS)], refused)
+
+
+def test_labels_splits_modalities_and_sites_are_counted(version: DatasetVersion) -> None:
+    one, two = Count(examples=1, patients=1), Count(examples=2, patients=1)
+    assert summarize(version).counts == {
+        "label": {"a": two, "b": one, "": one},
+        "split": {"train": two, "test": one, "": one},
+        "modality": {"CT": Count(examples=3, patients=2), "MR": one},
+        "site": {"s1": two, "": Count(examples=2, patients=2)},
+    }
+
+
+def test_labels_are_counted_by_split(version: DatasetVersion) -> None:
+    told = summarize(version).label_by_split
+    assert told["a"] == {"train": Count(examples=2, patients=1)}
+    assert told[""] == {"": Count(examples=1, patients=1)}
+
+
+def test_what_has_no_label_is_counted_by_the_cause(version: DatasetVersion) -> None:
+    assert summarize(version).unlabelled == {"no-label": 1}
+
+
+def test_refusals_and_conflicts_are_counted(version: DatasetVersion) -> None:
+    told = summarize(version)
+    assert (told.refusals, told.conflicts) == ({"truncated": 2, "conflicting-instance": 1}, 1)
+
+
+def test_a_label_called_none_is_not_a_missing_one(tmp_path: Path) -> None:
+    rows = [example(0, source_label="none"), example(1)]
+    assert set(summarize(built(FolderStore(tmp_path), rows)).counts["label"]) == {"none", ""}
+
+
+def test_tombstones_and_reads_of_the_test_patients_are_counted(tmp_path: Path) -> None:
+    version = version_of(FolderStore(tmp_path))
+    version.locked_rows("somebody")
+    told = summarize(version)
+    assert (told.tombstones, told.test_reads) == (0, 1)
+
+
+def test_the_size_is_that_of_its_own_objects(version: DatasetVersion) -> None:
+    write_shard(version.store, np.ones((9, 16, 16), np.uint8))
+    told = summarize(version)
+    parts = [name for names in version.head.parts.values() for name in names]
+    expected = sum(Path(version.store.local(name)).stat().st_size for name in parts)
+    assert (told.shards, told.shard_bytes, told.part_bytes) == (1, 4 * 16 * 16 + 128, expected)
+
+
+def test_the_spec_is_told(version: DatasetVersion) -> None:
+    told = summarize(version)
+    assert (told.spec["size_px"], told.spec_digest) == (16, GREY.digest)
+
+
+def test_acquisition_is_told_in_histograms(version: DatasetVersion) -> None:
+    told = summarize(version)
+    assert told.values["manufacturer"] == {"ACME": 3, "": 1}
+    assert told.numbers["spacing_mm"] == Histogram(bins=((0.5, 0.5, 3),), missing=1)
+    assert told.numbers["kvp"] == Histogram(bins=((120.0, 120.0, 1),), missing=3)
+
+
+def test_every_number_is_in_one_bin() -> None:
+    values = np.random.default_rng(0).lognormal(size=5000)
+    told = _histogram(pa.chunked_array([values]))
+    assert (len(told.bins), sum(count for _, _, count in told.bins)) == (BINS, 5000)
+    assert (told.bins[0][0], told.bins[-1][1]) == (values.min(), values.max())
+
+
+def test_a_far_value_does_not_hide_the_others() -> None:
+    told = _histogram(pa.chunked_array([[*np.linspace(0, 1, 1000), 1e6]]))
+    assert max(count for _, _, count in told.bins) < 150
+
+
+def test_one_value_and_some_rare_ones_make_a_histogram() -> None:
+    told = _histogram(pa.chunked_array([[1.0] * 10_000 + list(range(2, 20))]))
+    assert sum(count for _, _, count in told.bins) == 10_018
+
+
+def test_an_empty_version_is_told(tmp_path: Path) -> None:
+    told = summarize(built(FolderStore(tmp_path), []))
+    assert (told.examples, told.patients, told.counts["label"]) == (0, 0, {})
