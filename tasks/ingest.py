@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.dataset.journal import Journal
+from imaging.dataset.listing import list_files
 from imaging.dataset.pack import pack
 from imaging.dataset.publish import Recipe, build_version, publish
 from imaging.dataset.scan import ScanPlan, plan
@@ -27,6 +29,7 @@ from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source, SourceFile
 from imaging.sources.series import SeriesSource
+from imaging.store.protocol import Damaged, Missing
 from tasks.chunks import run_chunks
 from tasks.ingest_outcome import IngestOutcome, outcome_of, write_problems
 from tasks.ingest_worker import FACTORY, Work
@@ -54,6 +57,7 @@ class IngestJob:
     journal: Journal
     base: DatasetVersion | None
     files: tuple[SourceFile, ...]
+    listing: pa.Table
     bad_slice: str
 
     @property
@@ -71,6 +75,7 @@ class IngestJob:
             self.pseudonyms,
             base=self.base,
             drops_studies=self.drops_studies,
+            listing=self.listing,
         )
 
     def work(self, files: Sequence[SourceFile]) -> list[Work]:
@@ -92,6 +97,7 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
     store = settings.dataset_store
     # Before the listing: what is in a newer version and not listed has come since, and is not gone.
     base = newest_version(store, request.dataset)
+    files = tuple(source.scan())
     made_with = f"{pseudonyms.fingerprint} {pseudonyms.patient_variants} {bad_slice} {spec.digest}"
     return IngestJob(
         request=request,
@@ -101,7 +107,9 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
         labels=labels,
         journal=Journal(store, request.dataset, made_with),
         base=base,
-        files=tuple(source.scan()),
+        files=files,
+        # Once: a keyed name for each file costs seconds in a large archive.
+        listing=list_files(files, pseudonyms),
         bad_slice=bad_slice,
     )
 
@@ -112,7 +120,7 @@ def read_new(job: IngestJob, settings: Settings, flow_run_id: str, told: Told) -
 
     `told` gets how many files of how many are done. On a cluster it is a job there, which tells that itself.
     """
-    files = job.plan(job.base, job.journal.chunks()).to_read
+    files = what_is_new(job)[2].to_read
     if settings.ray_address and len(files) > RAY_FROM:
         _read_on_cluster(job.request, settings, f"prefect-{flow_run_id}")
     else:
@@ -168,24 +176,37 @@ def _chunks(job: IngestJob, files: Sequence[SourceFile], settings: Settings) -> 
 def publish_version(job: IngestJob, files_read: int, settings: Settings) -> IngestOutcome:
     """Make what stands and what is new into one version, and move the dataset's pointer to it."""
     for _ in range(ATTEMPTS):
-        # The chunks before the version: those that are gone meanwhile are in it.
-        chunks = job.journal.chunks()
-        previous = newest_version(job.journal.store, job.request.dataset)
-        scan = job.plan(previous, chunks)
+        previous, chunks, scan = what_is_new(job)
         for _ in _chunks(job, scan.to_read, settings):
             pass
         if scan.to_read:
             continue
         version, scan = _build(job, previous, scan)
+        # Before the pointer moves: where there is no room for it, nothing has been published.
+        problems = write_problems(job.files, job.pseudonyms, version, settings.private)
         if publish(version, previous.digest if previous else None):
             job.journal.drop(chunks)
-            problems = write_problems(job.files, job.pseudonyms, version, settings.private)
             changed = previous is None or previous.digest != version.digest
             return outcome_of(version, scan, files_read, problems, changed=changed)
     raise EnvironmentFault(
         f"dataset {job.request.dataset!r} was changed by other runs {ATTEMPTS} times meanwhile: what was read is kept, "
         "run again"
     )
+
+
+def what_is_new(job: IngestJob) -> tuple[DatasetVersion | None, list[str], ScanPlan]:
+    """Return the newest version, the finished chunks beside it, and what must be read beside both."""
+    for attempt in range(1, ATTEMPTS + 1):
+        # The chunks before the version: those that are gone meanwhile are in it.
+        chunks = job.journal.chunks()
+        previous = newest_version(job.journal.store, job.request.dataset)
+        try:
+            return previous, chunks, job.plan(previous, chunks)
+        except (Missing, Damaged):
+            # Another run may have put them into a version and dropped them while they were being read.
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError
 
 
 def _build(

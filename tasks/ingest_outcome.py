@@ -15,6 +15,7 @@ from imaging.dataset.variants import own_and_shared, patient_variants
 from imaging.dataset.version import DatasetVersion, reasons
 from imaging.deidentify.pseudonyms import Pseudonyms, VariantPolicy
 from imaging.sources.protocol import SourceFile
+from imaging.store.disk import disk_faults
 
 Row = tuple[str, str, str, str]
 LABEL_FAULTS = {"no-label": "images_without_label", "two-labels": "images_in_conflict"}
@@ -88,12 +89,13 @@ def write_problems(
     named += [("label line", str(line), "two-labels", "") for line in report.lines_in_conflict]
     if not named:
         return None
-    # There is none yet where the key is a secret of the environment.
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"problems-{version.head.dataset}.csv"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file).writerows([("what", "where", "reason", "detail"), *named])
+    with disk_faults(path):
+        # There is none yet where the key is a secret of the environment.
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file).writerows([("what", "where", "reason", "detail"), *named])
     return path
 
 

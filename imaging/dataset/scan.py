@@ -75,16 +75,18 @@ def plan(
     *,
     base: DatasetVersion | None = None,
     drops_studies: bool = False,
+    listing: pa.Table | None = None,
 ) -> ScanPlan:
     """Decide by name, size, modification time and ETag which files must be read under a spec (its digest).
 
     `finished` are rows of chunks that no version holds yet. `base` is the version that was there when the files were
-    listed: what another run has changed since then stands. Raises UserFault where the version was made with another
-    key, or another policy about variants of a PatientID.
+    listed: what another run has changed since then stands. `listing` is what `list_files` makes of the files, where
+    that was done. Raises UserFault where the version was made with another key, or another policy about variants of a
+    PatientID.
     """
     if previous is not None:
         _check_patients(previous.head, pseudonyms)
-    listing = list_files(files, pseudonyms)
+    listing = list_files(files, pseudonyms) if listing is None else listing
     moved = previous is not None and (base is None or base.digest != previous.digest)
     old = _sift(Known.of(previous), listing, spec, Known.of(base) if moved else None)
     # As long as a changed file is refused for its other pixels, the first ones stand.
@@ -95,7 +97,10 @@ def plan(
     firm = _firm(old.refusals, standing, drops_studies=drops_studies)
     # Another run may have finished the same files, and published them.
     new = _sift(finished.without(_files_of(standing, firm)), listing, spec)
-    standing, firm = concat([standing, new.standing], EXAMPLES), concat([firm, new.refusals], REFUSALS)
+    # As they are listed, whatever chunk they were in: of a repeated instance the first one stands.
+    at = pc.index_in(new.standing["source_key"], value_set=listing["source_key"])
+    standing = concat([standing, new.standing.take(pc.sort_indices(at))], EXAMPLES)
+    firm = concat([firm, new.refusals], REFUSALS)
     done = pc.is_in(listing["source_key"], value_set=_files_of(standing, firm))
     return ScanPlan(
         to_read=[files[number] for number in np.flatnonzero(~done.to_numpy()).tolist()],

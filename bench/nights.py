@@ -1,0 +1,234 @@
+"""Nights over an archive of tiny slices: the first, one without anything new, one with 1 % new; memory; SIGKILLs.
+
+They have the real sandbox, and Ray where they are large. What is timed is the flow, without Prefect's engine.
+"""
+
+import argparse
+import cProfile
+import os
+import pstats
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from imaging.sources.folder import Folder
+from tasks.ingest import RAY_FROM
+from tests.growing import labels
+from tests.night_process import KEY, Night, Plan, take_in
+from tests.synthetic import write_dicom, write_labels
+from tests.test_ingest_kills import kill_again_and_again
+
+SIDE = 64
+FOLDER_FILES, PATIENT_FILES = 1000, 10
+KILLS_A_SEED = 50
+UNCHANGED_S, NEW_SHARE, FLAT = 3.0, 0.02, 1.25
+JUDGED_FROM = 100_000
+"""Of fewer files the start of the sandbox is more than 2 % of a night."""
+MIB = 2**20
+EVERY_S = 0.5
+"""How often memory is looked at; the kernel keeps the peak of each process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """What a night took: seconds of the listing alone and of all, writes to the store, peaks of memory in bytes."""
+
+    listing_s: float
+    seconds: float
+    writes: int
+    driver_bytes: int
+    worker_bytes: int
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objects", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument(
+        "--profile", action="store_true", help="say where the time of an unchanged night goes"
+    )
+    arguments = parser.parse_args()
+    print("| what | took | asked for |\n|---|---|---|", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        folder, few, many = Path(place), arguments.objects // 10, arguments.objects
+        small = passed(archive(folder / "few", few))
+        plan = archive(folder / "many", many)
+        missed = nights(plan, small, few, many)
+        if arguments.profile:
+            profile(plan)
+        missed += kills(folder / "kills", arguments.kills)
+    return min(missed, 1)
+
+
+def archive(folder: Path, files: int) -> Plan:
+    """Write an archive, and return how it is taken in."""
+    table = [
+        {"PatientID": patient(number), "label": "ab"[number % 2]} for number in range(files // PATIENT_FILES)
+    ]
+    folder.mkdir()
+    write_labels(folder / "labels.csv", table)
+    source = folder / "archive"
+    add(source, range(files), files // PATIENT_FILES)
+    # Both archives go the same way, however small they are.
+    return Plan(
+        home=folder / "home",
+        source=source,
+        labels=folder / "labels.csv",
+        chunk_files=256,
+        ray_from=min(RAY_FROM, files // 2),
+        in_process=False,
+    )
+
+
+def patient(number: int) -> str:
+    return f"P{number:09d}"
+
+
+def add(source: Path, numbers: range, patients: int) -> None:
+    """Write slices of noise, all of one length, so that a file is another one with its names replaced."""
+    names = ("1.2.840.1.100000001", "1.2.840.2.100000002", patient(3))
+    told = dict(zip(("SOPInstanceUID", "StudyInstanceUID", "PatientID"), names, strict=True))
+    pattern = write_dicom(source / "pattern", np.zeros((SIDE, SIDE)), **told)
+    head = pattern.read_bytes()[: -2 * SIDE * SIDE]
+    pattern.unlink()
+    for number in numbers:
+        whose = number % patients
+        new = (f"1.2.840.1.{10**8 + number}", f"1.2.840.2.{10**8 + whose}", patient(whose))
+        content = head
+        for old, name in zip(names, new, strict=True):
+            content = content.replace(old.encode(), name.encode())
+        path = source / f"{number // FOLDER_FILES:04d}" / f"{number:09d}"
+        path.parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(-100, 180, SIDE * SIDE, np.int16)
+        path.write_bytes(content + pixels.tobytes())
+
+
+def passed(plan: Plan) -> Passed:
+    """Pass a night; see what it needs."""
+    started = time.perf_counter()
+    listed = sum(1 for _ in Folder(plan.source).scan())
+    listing_s = time.perf_counter() - started
+    night = Night(plan)
+    with watched(night.pid) as peaks:
+        answer = night.over()
+    assert answer.get("files_listed") == listed, answer
+    return Passed(
+        listing_s=listing_s,
+        seconds=answer["seconds"],
+        writes=len(night.steps),
+        driver_bytes=answer["peak_bytes"],
+        worker_bytes=max(peaks.values(), default=0),
+    )
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[dict[str, int]]:
+    """Keep the largest peak of memory of the processes that work for another, by what they are."""
+    peaks: dict[str, int] = {}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(EVERY_S):
+            with suppress(psutil.Error):
+                for one in psutil.Process(pid).children(recursive=True):
+                    name = work_of(one)
+                    if name:
+                        peaks[name] = max(peaks.get(name, 0), peak_of(one.pid))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        over.set()
+        thread.join()
+
+
+def work_of(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        words = " ".join(process.cmdline())
+        return next((name for name in ("imaging.sandbox.worker", "ray::") if name in words), "")
+    return ""
+
+
+def peak_of(pid: int) -> int:
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
+    return 0
+
+
+def nights(plan: Plan, small: Passed, few: int, many: int) -> int:
+    """Pass the first night, one with nothing new and one with 1 % new; return how many figures were missed."""
+    first = passed(plan)
+    again = passed(plan)
+    new = many // 100
+    add(plan.source, range(many, many + new), many // PATIENT_FILES)
+    more = passed(plan)
+    missed = row(
+        f"first night of {many} files", f"{first.seconds:.1f} s, {many / first.seconds:.0f} files/s", ""
+    )
+    missed += row("listing alone", f"{again.listing_s:.2f} s", "")
+    bound = UNCHANGED_S + again.listing_s
+    missed += row(
+        "unchanged night", f"{again.seconds:.2f} s", f"at most {bound:.2f} s", again.seconds <= bound
+    )
+    missed += row("writes in it", f"{again.writes}", "none", again.writes == 0)
+    bound = NEW_SHARE * first.seconds + more.listing_s
+    missed += row(
+        f"{new} new",
+        f"{more.seconds:.2f} s",
+        f"at most {bound:.2f} s",
+        more.seconds <= bound or many < JUDGED_FROM,
+    )
+    for who in ("driver", "worker"):
+        before, after = (getattr(one, f"{who}_bytes") for one in (small, first))
+        took = f"{before / MIB:.0f} and {after / MIB:.0f} MiB, {after / before:.2f} x"
+        missed += row(
+            f"peak of the {who}, {few} and {many} files", took, f"at most {FLAT} x", after <= FLAT * before
+        )
+    return missed
+
+
+def kills(folder: Path, count: int) -> int:
+    """Kill nights; what is wrong is an AssertionError that says where."""
+    folder.mkdir()
+    count_nights = 0
+    started = time.perf_counter()
+    for seed in range(0, count, KILLS_A_SEED):
+        at = folder / str(seed)
+        at.mkdir()
+        plan = Plan(home=at / "killed", source=at / "archive", labels=labels(at / "labels.csv"))
+        whole = Plan(home=at / "whole", source=plan.source, labels=plan.labels)
+        count_nights += kill_again_and_again(plan, whole, min(KILLS_A_SEED, count - seed), seed)
+    took = f"{count_nights} nights, {time.perf_counter() - started:.0f} s"
+    return row(f"{count} SIGKILLs", took, "nothing invalid seen, no finished chunk done again")
+
+
+def profile(plan: Plan) -> None:
+    """Say where the time of an unchanged night goes."""
+    import flows.ingest  # noqa: F401 (what it costs to load is no part of a night)
+
+    os.environ.update(RADLOOP_HOME=str(plan.home), RADLOOP_KEY=KEY)
+    profiler = cProfile.Profile()
+    profiler.runcall(take_in, plan)
+    pstats.Stats(profiler).sort_stats("cumtime").print_stats(40)
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(20)
+
+
+def row(what: str, took: str, asked: str, reached: bool = True) -> int:
+    """Print a line of the table; return 1 where what was asked for was missed."""
+    print(f"| {what} | {took} | {asked}{'' if reached else '  MISSED'} |", flush=True)
+    return int(not reached)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

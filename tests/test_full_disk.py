@@ -1,0 +1,124 @@
+"""A disk that is full, at whichever write: a clear fault, the old version stands, and with room again it goes on."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from imaging.store.folder import FolderStore
+from tests.growing import content, files_of, grow, labels, seen
+from tests.night_process import Night, Plan, begun, passed
+
+pytestmark = pytest.mark.slow
+
+PIECES = 48
+"""A night's few files are read in two chunks."""
+STEP_BYTES = 5 * 4096
+"""Of room that there is more of from night to night."""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Return a night over an archive of which a first night has taken in a part."""
+    first = Plan(home=tmp_path / "home", source=tmp_path / "archive", labels=labels(tmp_path / "labels.csv"))
+    plan = replace(first, chunk_files=PIECES)
+    grow(plan.source, 0)
+    passed(plan)
+    grow(plan.source, 1)
+    return plan
+
+
+def store_of(plan: Plan) -> FolderStore:
+    return FolderStore(plan.home / "store")
+
+
+def copied(plan: Plan, name: str) -> Plan:
+    """Return the same night in a copy of the home."""
+    home = plan.home.with_name(name)
+    shutil.copytree(plan.home, home)
+    return replace(plan, home=home)
+
+
+def lying(store: FolderStore) -> dict[str, int]:
+    """Return name and size of all that lies in a store, drafts too."""
+    files = (path for path in store.root.rglob("*") if path.is_file())
+    return {path.relative_to(store.root).as_posix(): path.stat().st_size for path in files}
+
+
+def finished(plan: Plan) -> set[str]:
+    """Return the files of chunks that are in the journal."""
+    ends = store_of(plan).root.glob("datasets/d/journal/*/*.examples.parquet")
+    names = [
+        str(path).replace(".examples.", f".{table}.") for path in ends for table in ("examples", "refusals")
+    ]
+    return {*files_of(plan.source, [pq.read_table(name) for name in names])}
+
+
+def goes_on(plan: Plan) -> bool:
+    """Pass a night with room again; say whether it did no chunk again that was finished."""
+    done, chunks = finished(plan), len(begun(plan.home))
+    assert "error" not in passed(plan)
+    return not done & {name for chunk in begun(plan.home)[chunks:] for name in chunk}
+
+
+def test_at_every_write_it_is_said_and_costs_nothing_that_was_done(plan: Plan) -> None:
+    undisturbed = Night(copied(plan, "whole"))
+    undisturbed.over()
+    old, new = (
+        content(seen(store_of(one))) for one in (plan, replace(plan, home=plan.home.with_name("whole")))
+    )
+    before: dict[str, int] = {}
+    for full_at, step in enumerate(undisturbed.steps):
+        night = copied(plan, f"full-{full_at}")
+        answer = passed(replace(night, full_at=full_at))
+        assert answer.get("error") == "EnvironmentFault", (step, answer)
+        assert "No space left on device" in answer["message"]
+        assert "make room" in answer["message"]
+        assert content(seen(store_of(night))) in (old, new)
+        # Most writes are of drafts, which do not stay: what comes next is the same.
+        if before != (before := lying(store_of(night))):
+            assert goes_on(night), step
+            assert content(seen(store_of(night))) == new
+        shutil.rmtree(night.home)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a small disk of its own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "none", place], check=False, capture_output=True
+    )
+    if made.returncode:
+        pytest.skip("no file system can be mounted here: the test above stands for it")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_on_a_small_disk_it_goes_on_as_far_as_there_is_room(plan: Plan, disk: Path) -> None:
+    whole = copied(plan, "whole")
+    passed(whole)
+    old, new = (content(seen(store_of(one))) for one in (plan, whole))
+    store = FolderStore(disk / "store")
+    shutil.copytree(store_of(plan).root, store.root)
+    here = replace(plan, environment={"RADLOOP_STORE": str(store.root)})
+    used, faults, answer = shutil.disk_usage(disk).used, 0, {"error": ""}
+    while "error" in answer:
+        subprocess.run(["mount", "-o", f"remount,size={used + faults * STEP_BYTES}", disk], check=True)
+        answer = passed(here)
+        if "error" in answer:
+            assert (answer["error"], "No space left on device" in answer["message"]) == (
+                "EnvironmentFault",
+                True,
+            )
+            assert content(seen(store)) in (old, new)
+            faults += 1
+    assert faults > 3
+    assert content(seen(store)) == new
