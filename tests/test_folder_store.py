@@ -2,8 +2,7 @@
 
 import errno
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from filelock import FileLock
 from imaging.errors import EnvironmentFault
 from imaging.store import folder
 from imaging.store.folder import FolderStore
+from tests.small_disks import small_disk
 
 CALLS = ("mkdir", "open", "writev", "fsync", "replace")
 """What a write asks of the system, in `os`."""
@@ -254,33 +254,19 @@ def test_a_disk_that_is_full_at_any_call_leaves_what_was_there(
     assert at > 4
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[FolderStore]:
-    """Mount a disk of 64 kB, where this machine lets us."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk here; the test before this one is the other half")
-    try:
-        yield FolderStore(place)
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
-def test_a_small_disk_fills_up_and_is_used_again(small_disk: FolderStore, tmp_path: Path) -> None:
-    small_disk.write("a", b"old")
-    large = tmp_path / "large"
-    large.write_bytes(bytes(128 * 1024))
-    for write in (
-        lambda: small_disk.write("a", large.read_bytes()),
-        lambda: small_disk.put("a", large),
-    ):
-        with pytest.raises(EnvironmentFault, match=r"cannot write a below .* make room"):
-            write()
-        assert (small_disk.read("a"), names(small_disk), large.exists()) == (b"old", ["a"], True)
-    large.write_bytes(bytes(16 * 1024))
-    small_disk.put("a", large)
-    assert small_disk.read("a") == bytes(16 * 1024)
+def test_a_small_disk_fills_up_and_is_used_again(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as place:
+        store = FolderStore(place)
+        store.write("a", b"old")
+        large = tmp_path / "large"
+        large.write_bytes(bytes(128 * 1024))
+        for write in (
+            lambda: store.write("a", large.read_bytes()),
+            lambda: store.put("a", large),
+        ):
+            with pytest.raises(EnvironmentFault, match=r"cannot write a below .* make room"):
+                write()
+            assert (store.read("a"), names(store), large.exists()) == (b"old", ["a"], True)
+        large.write_bytes(bytes(16 * 1024))
+        store.put("a", large)
+        assert store.read("a") == bytes(16 * 1024)

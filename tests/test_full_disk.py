@@ -12,6 +12,7 @@ import pytest
 from imaging.store.folder import FolderStore
 from tests.growing import content, files_of, grow, labels, seen
 from tests.night_process import Night, Plan, begun, passed
+from tests.small_disks import small_disk
 
 pytestmark = pytest.mark.slow
 
@@ -89,17 +90,8 @@ def test_at_every_write_it_is_said_and_costs_nothing_that_was_done(plan: Plan) -
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Return a small disk of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "none", place], check=False, capture_output=True
-    )
-    if made.returncode:
-        pytest.skip("no file system can be mounted here: the test above stands for it")
-    try:
+    with small_disk(tmp_path / "disk", "64m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 def test_on_a_small_disk_it_goes_on_as_far_as_there_is_room(plan: Plan, disk: Path) -> None:

@@ -1,0 +1,25 @@
+"""Owns small disks for tests that fill them: file systems in memory, mounted where this machine lets us."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[Path]:
+    """Mount a disk of a size, as mount writes it, at a new folder; what injects faults stands for it elsewhere."""
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(
+            "only root can mount a small disk here; the tests with injected faults are the other half"
+        )
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
