@@ -118,7 +118,7 @@ def split(home: Path, *, alone: bool) -> None:
     """Draw the splits of all patients as the first night does, or as if each image was of a patient of its own."""
     import pyarrow as pa
 
-    from imaging.dataset.publish import draw_sides
+    from imaging.dataset.sides import draw_sides
     from imaging.dataset.split import SplitConfig
     from imaging.dataset.version import newest_version
     from imaging.store.folder import FolderStore

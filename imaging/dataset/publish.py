@@ -1,16 +1,14 @@
 """Owns the making of a version: examples, labels and splits become one manifest, seen whole or not at all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.dataset.fingerprint import from_column
-from imaging.dataset.leakage import linked
 from imaging.dataset.parts import table_digest, write_parts
 from imaging.dataset.rows import TABLES
-from imaging.dataset.split import assign
+from imaging.dataset.sides import draw_sides
 from imaging.dataset.version import DatasetVersion, VersionHead, head_name, pointer_name
 from imaging.deidentify.pseudonyms import VariantPolicy
 from imaging.labels import LabelTable, join, order_classes
@@ -81,36 +79,6 @@ def _splits(examples: pa.Table, sides: Mapping[str, str]) -> pa.ChunkedArray:
     names, values = pa.array(list(sides), pa.string()), pa.array(list(sides.values()), pa.string())
     drawn = values.take(pc.index_in(examples["patient_key"], value_set=names))
     return pc.coalesce(examples["source_split"], drawn)
-
-
-def draw_sides(
-    examples: pa.Table, previous: Mapping[str, str], shares: Mapping[str, float]
-) -> dict[str, str]:
-    """Return the split of every patient who ever had one: whose images or labels went may come back."""
-    drawn = examples.filter(pc.and_(pc.is_valid(examples["label"]), pc.is_null(examples["source_split"])))
-    new = pc.invert(pc.is_in(drawn["patient_key"], value_set=pa.array(list(previous), pa.string())))
-    together = _linked(drawn, new) if pc.any(new).as_py() else {}
-    return {**previous, **assign(_strata(drawn), previous, shares, together)}
-
-
-def _strata(examples: pa.Table) -> dict[str, Sequence[str]]:
-    """Return the strata of each patient: its labels, and its labels and sites."""
-    columns = ["patient_key", "label", "site_key"]
-    told = (
-        examples.select(columns)
-        .group_by("patient_key")
-        .aggregate([("label", "distinct"), ("site_key", "distinct")])
-    )
-    found: dict[str, Sequence[str]] = {}
-    for patient, labels, sites in zip(*(told[name].to_pylist() for name in told.column_names), strict=True):
-        coarse = "|".join(sorted(labels))
-        found[patient] = (coarse, "@".join([coarse, "|".join(sorted(sites))]))
-    return found
-
-
-def _linked(examples: pa.Table, new: pa.ChunkedArray) -> Mapping[str, str]:
-    """Return the group of each patient who shares images with a new one."""
-    return linked(from_column(examples["fingerprint"]), examples["patient_key"], new.to_numpy())
 
 
 def _write(store: Store, head: VersionHead, tables: Mapping[str, pa.Table]) -> DatasetVersion:
