@@ -58,6 +58,12 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
+def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    days = [write_phantom(tmp_path / str(workers), PhantomSpec(), workers=workers) for workers in (1, 2)]
+    assert days[0] == days[1]
+    assert content(tmp_path / "1") == content(tmp_path / "2")
+
+
 def test_another_seed_writes_other_images(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_phantom(tmp_path / str(seed), PhantomSpec(seed=seed, patients=4, slices=1, size_px=32))

@@ -123,12 +123,23 @@ def _place(rng: np.random.Generator, lungs: tuple[Ellipse, Ellipse], reach: floa
 
 def _blend(hu: NDArray[np.float64], ellipse: Ellipse) -> NDArray[np.float64]:
     """Paint one ellipse into `hu` and return how much of each pixel it covers, with soft edges."""
-    size = len(hu)
-    pixel_mm = FIELD_MM / size
-    at = (np.arange(size) + 0.5) * pixel_mm - FIELD_MM / 2
-    x, y = at[None, :] - ellipse.x_mm, at[:, None] - ellipse.y_mm
+    pixel_mm = FIELD_MM / len(hu)
+    thin = min(ellipse.a_mm, ellipse.b_mm)
     cosine, sine = math.cos(ellipse.angle), math.sin(ellipse.angle)
+    # Only where it reaches: most are small.
+    reach = 1 + pixel_mm / thin
+    across = _near(ellipse.x_mm, reach * math.hypot(ellipse.a_mm * cosine, ellipse.b_mm * sine), len(hu))
+    down = _near(ellipse.y_mm, reach * math.hypot(ellipse.a_mm * sine, ellipse.b_mm * cosine), len(hu))
+    at = (np.arange(len(hu)) + 0.5) * pixel_mm - FIELD_MM / 2
+    x, y = at[None, across] - ellipse.x_mm, at[down, None] - ellipse.y_mm
     radius = np.hypot((x * cosine + y * sine) / ellipse.a_mm, (y * cosine - x * sine) / ellipse.b_mm)
-    share = np.clip((1 - radius) * min(ellipse.a_mm, ellipse.b_mm) / pixel_mm + 0.5, 0, 1)
-    hu += share * (ellipse.hu - hu)
+    share = np.zeros(hu.shape)
+    share[down, across] = np.clip((1 - radius) * thin / pixel_mm + 0.5, 0, 1)
+    hu[down, across] += share[down, across] * (ellipse.hu - hu[down, across])
     return share
+
+
+def _near(middle_mm: float, reach_mm: float, size_px: int) -> slice:
+    """Return the pixels of an axis that are within reach of a point of it."""
+    first, last = ((middle_mm + side * reach_mm + FIELD_MM / 2) * size_px / FIELD_MM for side in (-1, 1))
+    return slice(max(math.floor(first), 0), max(math.ceil(last), 0))

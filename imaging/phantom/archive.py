@@ -2,8 +2,11 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,8 @@ from imaging.phantom.writer import Place, ct_object
 
 DICOM, MASKS, LABELS = "dicom", "masks", "labels.csv"
 HEAD = ("SOPInstanceUID", "label")
+PART_STUDIES = 64
+"""What a process paints at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +41,12 @@ class PhantomDay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Painted:
-    """One image with its truth."""
+class Image:
+    """One image of the archive: its study, its number in it, and its SOPInstanceUID."""
 
     study: Study
-    dataset: Dataset
-    mask: NDArray[np.bool_]
-
-    @property
-    def uid(self) -> str:
-        """The image's SOPInstanceUID."""
-        return str(self.dataset.SOPInstanceUID)
+    number: int
+    uid: str
 
     @property
     def label(self) -> str:
@@ -54,30 +54,30 @@ class Painted:
         return "lesion" if self.study.patient.lesion else "normal"
 
 
-def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1) -> PhantomDay:
+def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1, workers: int = 1) -> PhantomDay:
     """Write what a day adds to the archive below `folder`; the same seed and day write the same bytes.
 
     `dicom/` is what a hospital exports, `masks/UID.npy` (rows, columns) shows where lesions are, and `labels.csv`
-    grows from day to day.
+    grows from day to day. Large archives are painted by several processes.
     """
-    painted = []
-    for study in studies(spec, day):
-        for image in _paint_study(spec, study):
-            painted.append(image)
-            _save(folder / DICOM / _export_name(study, len(painted)), _file_bytes(image.dataset))
-            if image.mask.any():
-                _save(folder / MASKS / f"{image.uid}.npy", _array_bytes(image.mask))
-    broken = _write_broken(folder / DICOM / f"day{day}", painted)
+    come = list(enumerate(studies(spec, day)))
+    if workers == 1:
+        images = _write_studies(folder, spec, come)
+    else:
+        with ProcessPoolExecutor(workers) as painters:
+            parts = painters.map(partial(_write_studies, folder, spec), _parts(come))
+            images = [image for part in parts for image in part]
+    broken = _write_broken(folder / DICOM / f"day{day}", spec, images)
     _save(folder / DICOM / "README.txt", b"Exported from the archive of Harbour Hospital.\n")
     _save(folder / DICOM / "DICOMDIR", b"\0" * 128 + b"DICM")
-    rows, troubles = _labels(spec, painted, day)
+    rows, troubles = _labels(spec, images, day)
     _write_labels(folder / LABELS, rows, first=day == 1)
     return PhantomDay(
         day=day,
-        files=len(painted) + sum(broken.values()) + (2 if day == 1 else 0),
-        images=len(painted),
-        patients=len({image.study.patient.number for image in painted}),
-        labels={name: sum(image.label == name for image in painted) for name in ("lesion", "normal")},
+        files=len(images) + sum(broken.values()) + (2 if day == 1 else 0),
+        images=len(images),
+        patients=len({image.study.patient.number for image in images}),
+        labels={name: sum(image.label == name for image in images) for name in ("lesion", "normal")},
         broken=broken,
         ignored={"not-dicom": 1, "dicomdir": 1},
         labels_without_image=troubles,
@@ -86,7 +86,26 @@ def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1) -> PhantomDay:
     )
 
 
-def _paint_study(spec: PhantomSpec, study: Study) -> Iterator[Painted]:
+def _parts(come: list[tuple[int, Study]]) -> list[list[tuple[int, Study]]]:
+    return [come[start : start + PART_STUDIES] for start in range(0, len(come), PART_STUDIES)]
+
+
+def _write_studies(folder: Path, spec: PhantomSpec, come: Sequence[tuple[int, Study]]) -> list[Image]:
+    """Write the images of some studies, each with its place among those of the day."""
+    written = []
+    for place, study in come:
+        for number, (dataset, mask) in enumerate(_paint_study(spec, study)):
+            image = Image(study=study, number=number, uid=str(dataset.SOPInstanceUID))
+            name = _export_name(study, place * spec.slices + number + 1)
+            _save(folder / DICOM / name, _file_bytes(dataset))
+            if mask.any():
+                _save(folder / MASKS / f"{image.uid}.npy", _array_bytes(mask))
+            written.append(image)
+    return written
+
+
+def _paint_study(spec: PhantomSpec, study: Study) -> Iterator[tuple[Dataset, NDArray[np.bool_]]]:
+    """Yield the images of a study, each with the truth: where its lesion is."""
     number, who = study.number, study.patient
     chest = sample_chest(np.random.default_rng([spec.seed, who.number, 1]), lesion=who.lesion)
     rng = np.random.default_rng([spec.seed, who.number, 2, number])
@@ -100,7 +119,7 @@ def _paint_study(spec: PhantomSpec, study: Study) -> Iterator[Painted]:
             instance_uid=uid(spec, "instance", study.uid, place),
             frame_uid=frame_uid,
         )
-        yield Painted(study=study, dataset=ct_object(painted.hu, where), mask=painted.mask)
+        yield ct_object(painted.hu, where), painted.mask
 
 
 def _export_name(study: Study, number: int) -> str:
@@ -109,7 +128,7 @@ def _export_name(study: Study, number: int) -> str:
     return f"{who.name.replace('^', '_').upper()}_{who.birth_date}_{who.number}/{study.date}/IM{number:05d}"
 
 
-def _write_broken(folder: Path, painted: list[Painted]) -> dict[str, int]:
+def _write_broken(folder: Path, spec: PhantomSpec, images: Sequence[Image]) -> dict[str, int]:
     """Write files as they go wrong in practice, each made from a different image of the day."""
     kinds: dict[str, Callable[[Dataset], bytes]] = {
         "truncated": lambda dataset: _file_bytes(dataset)[:-1000],
@@ -118,8 +137,9 @@ def _write_broken(folder: Path, painted: list[Painted]) -> dict[str, int]:
         "duplicate-instance": _file_bytes,
     }
     # Far apart, so that they differ in vendor and encoding.
-    for (reason, make), image in zip(kinds.items(), painted[:: len(painted) // len(kinds)], strict=False):
-        _save(folder / f"{reason}-{image.study.number}", make(image.dataset))
+    for (reason, make), image in zip(kinds.items(), images[:: len(images) // len(kinds)], strict=False):
+        dataset, _ = next(islice(_paint_study(spec, image.study), image.number, None))
+        _save(folder / f"{reason}-{image.study.number}", make(dataset))
     return dict.fromkeys(kinds, 1)
 
 
@@ -138,8 +158,8 @@ def _as_mr(dataset: Dataset) -> bytes:
     return _file_bytes(changed)
 
 
-def _labels(spec: PhantomSpec, painted: list[Painted], day: int) -> tuple[list[tuple[str, str]], int]:
-    rows = [(image.uid, image.label) for image in painted]
+def _labels(spec: PhantomSpec, images: Sequence[Image], day: int) -> tuple[list[tuple[str, str]], int]:
+    rows = [(image.uid, image.label) for image in images]
     if day > 1:
         return rows, 0
     # The first image has no label, the second has two, and one label has no image.
