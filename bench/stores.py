@@ -91,7 +91,7 @@ def s3_rows(shard: Shard, rounds: int) -> Iterator[str]:
         client.download_file(BUCKET, key, str(copy))
 
     def local(_: int) -> None:
-        shutil.rmtree(store.cache, ignore_errors=True)
+        shutil.rmtree(store.cache.folder, ignore_errors=True)
         store.local(shard.name)
 
     took = interleave({"ours": putting(store, shard), "upload_file": upload}, 1, rounds)
@@ -130,6 +130,7 @@ def memory_row(folder: Path) -> str:
         watching.submit(watch)
         try:
             store.put(name, file)
+            shutil.rmtree(folder / "memory")
             store.local(name)
         finally:
             done.set()

@@ -39,12 +39,11 @@ Report = Callable[[Mapping[str, float], Path | None], None]
 def train_loop(config: dict[str, Any]) -> None:
     """Train as one worker of Ray Train; `config` is plain JSON.
 
-    Its keys: `store` and `cache` (a folder of this node), `dataset` and `digest` (the version), `train` (a
-    TrainConfig), `run_folder`.
+    Its keys: `store`, `cache` (a folder of this node) and its `cache_bytes`, `dataset` and `digest` (the version),
+    `train` (a TrainConfig), `run_folder`.
     """
-    version = open_version(
-        open_store(config["store"], Path(config["cache"])), config["dataset"], config["digest"]
-    )
+    store = open_store(config["store"], Path(config["cache"]), config["cache_bytes"])
+    version = open_version(store, config["dataset"], config["digest"])
     data = TrainData(train=version.rows("train"), val=version.rows("val"), classes=version.classes)
     fit_in_ray(TrainConfig.model_validate(config["train"]), data, Path(config["run_folder"]))
 

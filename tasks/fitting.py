@@ -25,6 +25,7 @@ class TrainingJob:
 
     store: str
     cache: str
+    cache_bytes: int
     dataset: str
     digest: str
     train: dict[str, Any]

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from imaging.deidentify.pseudonyms import Pseudonyms, load_pseudonyms
 from imaging.errors import EnvironmentFault
+from imaging.store.cache import LIMIT_BYTES
 from imaging.store.folder import FolderStore
 from imaging.store.open import open_store
 from imaging.store.protocol import Store
@@ -25,6 +26,12 @@ class Settings(BaseSettings):
     store: str | None = Field(
         None,
         description="Store of shards and manifests: a folder, or s3://BUCKET/PREFIX; default HOME/store.",
+    )
+    cache_gb: float = Field(
+        LIMIT_BYTES / 1e9,
+        gt=0,
+        description="Of a store on S3, keep at most so many GB (10^9 bytes) in HOME/cache; what was used least "
+        "recently goes first, never what is in use.",
     )
     key: SecretStr | None = Field(
         None,
@@ -64,9 +71,14 @@ class Settings(BaseSettings):
         return self.folder / "cache"
 
     @property
+    def cache_bytes(self) -> int:
+        """How much of it is kept."""
+        return int(self.cache_gb * 1e9)
+
+    @property
     def dataset_store(self) -> Store:
         """The store of shards and manifests."""
-        return open_store(self.dataset_place, self.cache)
+        return open_store(self.dataset_place, self.cache, self.cache_bytes)
 
     @property
     def private(self) -> Path:

@@ -76,6 +76,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     return TrainingJob(
         store=settings.dataset_place,
         cache=str(settings.cache),
+        cache_bytes=settings.cache_bytes,
         dataset=request.dataset,
         digest=version.digest,
         train=config.model_dump(mode="json"),
@@ -106,7 +107,7 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
     from tasks.tracking import end_run
 
     started = time.monotonic()
-    version = open_version(open_store(job.store, Path(job.cache)), job.dataset, job.digest)
+    version = open_version(open_store(job.store, Path(job.cache), job.cache_bytes), job.dataset, job.digest)
     with failing(job, settings):
         candidate = make_candidate(settings, job, outcome, version)
     end_run(settings, job.run_id)

@@ -28,6 +28,7 @@ def job(tracked: Settings, tmp_path: Path) -> TrainingJob:
     return TrainingJob(
         store=str(tmp_path),
         cache=str(tmp_path / "cache"),
+        cache_bytes=10**9,
         dataset="d",
         digest="0",
         train=TrainConfig(epochs=3).model_dump(mode="json"),

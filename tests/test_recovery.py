@@ -60,6 +60,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Survived:
         job = TrainingJob(
             store=settings.dataset_place,
             cache=str(settings.cache),
+            cache_bytes=settings.cache_bytes,
             dataset="d",
             digest=version.digest,
             train=CONFIG.model_dump(mode="json"),

@@ -11,9 +11,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 
 from imaging import s3_client
+from imaging.dataset import pack as packing
+from imaging.dataset.shard import map_shard, write_shard
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.digest import bytes_digest, digest_name
 from imaging.store.open import open_store
@@ -30,6 +33,7 @@ from tests.fault_proxy import (
     shorten,
 )
 from tests.servers import WORD, Server, begin_at, choose_s3_ports, make_bucket, s3_server
+from tests.synthetic import example, examples
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +70,12 @@ def store(proxy: FaultProxy, tmp_path: Path) -> Store:
     return open_store(f"s3://{BUCKET}/{tmp_path.name}", tmp_path / "cache")
 
 
+@pytest.fixture
+def sender(proxy: FaultProxy, tmp_path: Path) -> Store:
+    """Return the same store as another machine has it, whose cache keeps what it sends."""
+    return open_store(f"s3://{BUCKET}/{tmp_path.name}", tmp_path / "sender")
+
+
 def put(store: Store, folder: Path, name: str, content: bytes) -> None:
     path = folder / "file"
     path.write_bytes(content)
@@ -74,8 +84,10 @@ def put(store: Store, folder: Path, name: str, content: bytes) -> None:
 
 @pytest.mark.parametrize("fault", SPOILS.values(), ids=SPOILS)
 @pytest.mark.parametrize("name", [NAME, "free"], ids=["digest", "free"])
-def test_a_spoiled_reply_is_asked_for_again(store: Store, proxy: FaultProxy, name: str, fault: Fault) -> None:
-    store.write(name, CONTENT)
+def test_a_spoiled_reply_is_asked_for_again(
+    store: Store, sender: Store, proxy: FaultProxy, name: str, fault: Fault
+) -> None:
+    sender.write(name, CONTENT)
     proxy.spoil("GET", name, fault)
     assert (store.read(name), proxy.left) == (CONTENT, 0)
     proxy.spoil("GET", name, fault)
@@ -84,18 +96,23 @@ def test_a_spoiled_reply_is_asked_for_again(store: Store, proxy: FaultProxy, nam
 
 @pytest.mark.parametrize("fault", SPOILS.values(), ids=SPOILS)
 def test_a_spoiled_part_of_a_large_object_is_asked_for_again(
-    store: Store, proxy: FaultProxy, tmp_path: Path, fault: Fault
+    store: Store, sender: Store, proxy: FaultProxy, tmp_path: Path, fault: Fault
 ) -> None:
-    put(store, tmp_path, LARGE_NAME, LARGE)
+    put(sender, tmp_path, LARGE_NAME, LARGE)
     proxy.spoil("GET", LARGE_NAME, fault)
     assert (store.local(LARGE_NAME).read_bytes(), proxy.left) == (LARGE, 0)
 
 
 @pytest.mark.parametrize("fault", [break_off, shorten, flip])
 def test_what_never_comes_whole_is_a_fault_and_leaves_nothing(
-    store: Store, proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+    store: Store,
+    sender: Store,
+    proxy: FaultProxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
 ) -> None:
-    store.write(NAME, CONTENT)
+    sender.write(NAME, CONTENT)
     monkeypatch.setattr(s3_client, "PATIENCE_S", 0.5)
     proxy.spoil("GET", NAME, *[fault] * 500)
     for get in (store.read, store.local):
@@ -105,8 +122,10 @@ def test_what_never_comes_whole_is_a_fault_and_leaves_nothing(
     assert not list((tmp_path / "cache").rglob(".draft-*"))
 
 
-def test_a_large_object_travels_in_parts(store: Store, proxy: FaultProxy, tmp_path: Path) -> None:
-    put(store, tmp_path, LARGE_NAME, LARGE)
+def test_a_large_object_travels_in_parts(
+    store: Store, sender: Store, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    put(sender, tmp_path, LARGE_NAME, LARGE)
     store.local(LARGE_NAME)
     sent = [seen for seen in proxy.seen if seen.method == "PUT" and "partNumber" in seen.path]
     got = [seen.headers["Range"] for seen in proxy.seen if seen.method == "GET" and LARGE_NAME in seen.path]
@@ -114,26 +133,72 @@ def test_a_large_object_travels_in_parts(store: Store, proxy: FaultProxy, tmp_pa
     assert (len(sent), sorted(got)) == (2, ["bytes=0-8388607", "bytes=8388608-16777215"])
 
 
-def test_an_object_named_by_its_content_is_fetched_once(store: Store, proxy: FaultProxy) -> None:
-    store.write(NAME, CONTENT)
+def fetched(proxy: FaultProxy, name: str) -> int:
+    return len([seen for seen in proxy.seen if seen.method == "GET" and name in seen.path])
+
+
+def test_an_object_named_by_its_content_is_fetched_once(
+    store: Store, sender: Store, proxy: FaultProxy
+) -> None:
+    sender.write(NAME, CONTENT)
     for _ in range(3):
         store.local(NAME)
-    assert len([seen for seen in proxy.seen if seen.method == "GET" and NAME in seen.path]) == 1
+    assert fetched(proxy, NAME) == 1
 
 
-def test_of_many_that_ask_at_once_one_fetches(store: Store, proxy: FaultProxy) -> None:
+def test_what_was_sent_from_here_is_not_fetched(store: Store, proxy: FaultProxy, tmp_path: Path) -> None:
     store.write(NAME, CONTENT)
+    put(store, tmp_path, LARGE_NAME, LARGE)
+    with store.open(NAME) as small, store.open(LARGE_NAME) as large:
+        assert (small.read() == CONTENT, large.read() == LARGE) == (True, True)
+    assert (fetched(proxy, NAME), fetched(proxy, LARGE_NAME)) == (0, 0)
+
+
+def test_what_was_sent_wrong_is_no_copy(store: Store) -> None:
+    store.write(NAME, b"something else")
+    with pytest.raises(Damaged):
+        store.local(NAME)
+
+
+def test_small_shards_that_were_just_sent_are_packed_without_being_fetched(
+    store: Store, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "SMALL_BYTES", 32)
+    shards = [write_shard(store, np.full((1, 4, 4), level, np.uint8)) for level in (1, 2)]
+    told = [example(at, shard=shard, row=0) for at, shard in enumerate(shards)]
+    (packed,) = set(packing.pack(store, examples(*told), (4, 4))["shard"].to_pylist())
+    assert map_shard(store, packed)[:, 0, 0].tolist() == [1, 2]
+    assert fetched(proxy, "shards/") == 0
+
+
+def test_the_cache_keeps_no_more_than_its_limit(sender: Store, tmp_path: Path) -> None:
+    small = open_store(f"s3://{BUCKET}/{tmp_path.name}", tmp_path / "small", 40 * 10**6)
+    names = []
+    for turn in range(6):
+        content = bytes([turn]) + LARGE
+        names.append(digest_name("shards", bytes_digest(content), ".npy"))
+        put(sender, tmp_path, names[-1], content)
+        kept = small.local(names[-1])
+        assert kept.read_bytes() == content
+        os.utime(kept, (turn, turn))
+    assert {path.name for path in (tmp_path / "small").rglob("*.npy")} == {Path(n).name for n in names[-2:]}
+
+
+def test_of_many_that_ask_at_once_one_fetches(store: Store, sender: Store, proxy: FaultProxy) -> None:
+    sender.write(NAME, CONTENT)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(store.local, [NAME] * 8))
-    assert len([seen for seen in proxy.seen if seen.method == "GET" and NAME in seen.path]) == 1
+    assert fetched(proxy, NAME) == 1
 
 
-def test_of_two_processes_that_ask_at_once_one_fetches(store: Store, proxy: FaultProxy) -> None:
-    store.write(NAME, CONTENT)
+def test_of_two_processes_that_ask_at_once_one_fetches(
+    store: Store, sender: Store, proxy: FaultProxy
+) -> None:
+    sender.write(NAME, CONTENT)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         paths = list(pool.map(store.local, [NAME] * 2))
     assert [path.read_bytes() for path in paths] == [CONTENT] * 2
-    assert len([seen for seen in proxy.seen if seen.method == "GET" and NAME in seen.path]) == 1
+    assert fetched(proxy, NAME) == 1
 
 
 def test_a_listing_comes_in_pages(store: Store, proxy: FaultProxy) -> None:
@@ -289,7 +354,7 @@ def test_a_server_that_is_killed_and_comes_back_is_waited_for(
         begin_at(monkeypatch, first, tmp_path)
         make_bucket(BUCKET)
         store = open_store(f"s3://{BUCKET}/killed", tmp_path / "cache")
-        put(store, tmp_path, LARGE_NAME, LARGE)
+        put(open_store(f"s3://{BUCKET}/killed", tmp_path / "sender"), tmp_path, LARGE_NAME, LARGE)
         assert store.swap("p", None, "one")
         os.kill(first.pid, signal.SIGKILL)
         with ThreadPoolExecutor(4) as pool:
@@ -328,4 +393,4 @@ def test_an_upload_goes_on_where_the_server_is_killed_in_the_middle(
                 time.sleep(0.1)
             servers.enter_context(s3_server(folder, ports))
             upload.result()
-        assert store.local(LARGE_NAME).read_bytes() == LARGE
+        assert store.read(LARGE_NAME) == LARGE

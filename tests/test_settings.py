@@ -41,6 +41,18 @@ def test_a_store_on_s3_leaves_what_is_of_this_machine_in_the_home(settings: Sett
     assert (found.dataset_place, found.store_root) == ("s3://bucket/prefix", found.folder / "store")
 
 
+def test_the_cache_of_a_store_on_s3_has_a_limit_in_gigabytes(settings: Settings) -> None:
+    os.environ |= {"RADLOOP_STORE": "s3://bucket/prefix", "RADLOOP_CACHE_GB": "0.5"}
+    assert Settings().dataset_store.cache.limit_bytes == 500_000_000  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "much"])
+def test_a_limit_that_keeps_nothing_is_refused(settings: Settings, limit: str) -> None:
+    os.environ["RADLOOP_CACHE_GB"] = limit
+    with pytest.raises(ValueError, match="cache_gb"):
+        Settings()
+
+
 def test_a_store_of_no_known_kind_is_refused(environment: None) -> None:
     os.environ["RADLOOP_STORE"] = "gs://bucket/prefix"
     with pytest.raises(UserFault, match="of no known kind"):

@@ -208,6 +208,19 @@ def test_a_store_travels_to_another_process(store: Store) -> None:
     assert pickle.loads(pickle.dumps(store)).read("a") == b"x"  # noqa: S301
 
 
+def test_an_object_is_opened(store: Store) -> None:
+    store.write(named(b"x"), b"x")
+    store.write("a", b"y")
+    with store.open(named(b"x")) as fixed, store.open("a") as free:
+        assert (fixed.read(), free.read()) == (b"x", b"y")
+
+
+@pytest.mark.parametrize("name", ["a/b", named(b"x")])
+def test_what_is_missing_is_not_opened(store: Store, name: str) -> None:
+    with pytest.raises(Missing):
+        store.open(name)
+
+
 def test_many_ask_for_a_local_file_at_once(store: Store) -> None:
     store.write(named(LARGE), LARGE)
     with ThreadPoolExecutor(8) as pool:

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
+from imaging.buffer import write_file
 from imaging.errors import EnvironmentFault
 
 DRAFT = ".draft-"
@@ -16,7 +18,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES
 
 
 @contextmanager
-def disk_faults(target: Path) -> Iterator[None]:
+def disk_faults(target: Path, remedy: str = "make room") -> Iterator[None]:
     """Turn the errors of a disk that cannot be written into EnvironmentFault."""
     try:
         yield
@@ -24,7 +26,7 @@ def disk_faults(target: Path) -> Iterator[None]:
         if error.errno in UNWRITABLE:
             raise EnvironmentFault(
                 f"cannot write {target.name} below {target.parent}: {error.strerror}; "
-                "make room or give write access, and run again: nothing was published"
+                f"{remedy} or give write access, and run again: nothing was published"
             ) from error
         raise
 
@@ -37,6 +39,28 @@ def drafted(target: Path) -> Iterator[Path]:
         yield draft
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_whole(target: Path, content: bytes | memoryview) -> None:
+    """Write a file whole, or leave what was visible before; its name lasts when the folder is synced."""
+    with drafted(target) as draft:
+        write_file(draft, [content])
+        sync(draft)
+        draft.replace(target)
+
+
+def move(path: Path, target: Path) -> None:
+    """Give a file another place, as `write_whole` does; on another file system it is copied, and stays."""
+    sync(path)
+    try:
+        path.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with drafted(target) as draft:
+            shutil.copyfile(path, draft)
+            sync(draft)
+            draft.replace(target)
 
 
 def make_folder(folder: Path) -> None:

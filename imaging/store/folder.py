@@ -1,19 +1,17 @@
 """Owns bytes by name in a folder: written whole or not at all, and pointers that move by compare-and-swap."""
 
-import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from imaging.buffer import write_file
 from imaging.errors import EnvironmentFault
 from imaging.store.digest import bytes_digest, check_digest, digest_of
-from imaging.store.disk import disk_faults, drafted, make_folder, sweep_drafts, sync
+from imaging.store.disk import disk_faults, make_folder, move, sweep_drafts, sync, write_whole
 from imaging.store.protocol import Missing, Stored
 
 LOCK_TIMEOUT_S = 60
@@ -51,6 +49,10 @@ class FolderStore:
             raise self._missing(name)
         return self.path(name)
 
+    def open(self, name: str) -> BinaryIO:
+        """Open the file of an object, unread."""
+        return self.local(name).open("rb")
+
     def write(self, name: str, content: bytes | memoryview, *, sync_folder: bool = True) -> None:
         """Write an object whole, or leave nothing visible.
 
@@ -62,10 +64,7 @@ class FolderStore:
                 make_folder(target.parent)
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
-            with drafted(target) as draft:
-                write_file(draft, [content])
-                sync(draft)
-                draft.replace(target)
+            write_whole(target, content)
             if sync_folder:
                 sync(target.parent)
 
@@ -74,16 +73,7 @@ class FolderStore:
         target = self.path(name)
         with disk_faults(target):
             make_folder(target.parent)
-            sync(path)
-            try:
-                path.replace(target)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                with drafted(target) as draft:
-                    shutil.copyfile(path, draft)
-                    sync(draft)
-                    draft.replace(target)
+            move(path, target)
             sync(target.parent)
             path.unlink(missing_ok=True)
 

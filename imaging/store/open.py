@@ -5,6 +5,7 @@ from pathlib import Path
 
 from imaging.errors import UserFault
 from imaging.s3_client import Bucket
+from imaging.store.cache import LIMIT_BYTES, Cache
 from imaging.store.folder import FolderStore
 from imaging.store.protocol import Store
 from imaging.store.s3 import S3Store
@@ -13,14 +14,15 @@ from imaging.store.s3 import S3Store
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
 
 
-def open_store(place: str | Path, cache: Path) -> Store:
+def open_store(place: str | Path, cache: Path, cache_bytes: int = LIMIT_BYTES) -> Store:
     """Return the store in a folder or at s3://BUCKET/PREFIX; nobody is asked and nothing is made yet.
 
-    What must be mapped and lies on S3 is kept below `cache`. Raises UserFault for any other address.
+    What must be mapped and lies on S3 is kept below `cache`, at most `cache_bytes` of it. Raises UserFault for any
+    other address.
     """
     address = str(place)
     if address.startswith("s3://"):
-        return S3Store(Bucket.at(address), cache)
+        return S3Store(Bucket.at(address), Cache(cache, cache_bytes))
     if SCHEME.match(address):
         # An address with a scheme may carry credentials.
         shown = address.partition(":")[0]

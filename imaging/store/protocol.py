@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from imaging.errors import EnvironmentFault
 
@@ -52,8 +52,13 @@ class Store(Protocol):
     def local(self, name: str) -> Path:
         """Return a file of this machine with an object's bytes, to be mapped and never written; raise as `read`.
 
-        A folder's own files are not read through: that is for whoever checks a version.
+        A folder's own files are not read through: that is for whoever checks a version. What was fetched may go when
+        nobody has asked for it for a minute and others need the room: `open` holds it.
         """
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """Open what `local` returns, which stays while the file, or a mapping of it, is open; raise as `read`."""
         ...
 
     def names(self, prefix: str = "") -> Iterator[Stored]:

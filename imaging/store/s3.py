@@ -6,19 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fcntl import LOCK_SH, flock
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
-from filelock import FileLock
 from s3transfer.manager import TransferConfig, TransferManager
 from urllib3.exceptions import HTTPError
 
 from imaging.s3_client import TRANSFERS, Bucket, Unreachable, again, code_of, nanoseconds, status_of
+from imaging.store.cache import Cache
 from imaging.store.digest import bytes_digest, check_digest, digest_of, file_digest
-from imaging.store.disk import disk_faults, drafted, sweep_drafts
+from imaging.store.disk import drafted
 from imaging.store.protocol import Damaged, Missing, Stored
 
 if TYPE_CHECKING:
@@ -40,13 +41,14 @@ LOST_RACE = (409, 412)
 
 @dataclass(frozen=True)
 class S3Store:
-    """A store (`imaging.store.protocol.Store`) below a prefix of a bucket; `cache` holds what `local` fetched.
+    """A store (`imaging.store.protocol.Store`) below a prefix of a bucket.
 
-    A call repeats what fails in passing, for about a minute: a server that restarts is waited for.
+    `cache` holds what `local` fetched, and what was sent from this machine, so that it need not be fetched. A call
+    repeats what fails in passing, for about a minute: a server that restarts is waited for.
     """
 
     bucket: Bucket
-    cache: Path
+    cache: Cache
 
     def exists(self, name: str) -> bool:
         """Say whether a whole object of this name is there."""
@@ -62,28 +64,37 @@ class S3Store:
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         """Write an object whole, or leave what was visible before."""
-        again(lambda: self._send(name, bytes(content)))
+        whole = bytes(content)
+        again(lambda: self._send(name, whole))
+        if digest_of(name) == bytes_digest(whole):
+            self.cache.write(self._kept(name), whole)
 
     def put(self, name: str, path: Path) -> None:
-        """Upload a file, large ones in parts, and remove it."""
+        """Upload a file, large ones in parts; it becomes the copy in the cache where its name says its content."""
         path.stat()  # a file that is not there is no fault of the server, to be waited for
         digest = digest_of(name) or file_digest(path)
         again(lambda: self._upload(name, path, digest))
-        path.unlink()
+        if digest_of(name):
+            self.cache.take(self._kept(name), path)
+        else:
+            path.unlink()
 
     def local(self, name: str) -> Path:
         """Return a copy in the cache: an object whose name says its content is fetched once, any other each time."""
         kept = self._kept(name)
         fixed = digest_of(name) is not None
-        if fixed and kept.is_file():
-            return kept
-        with disk_faults(kept):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            # Of several that ask at once one fetches, the others wait and find it.
-            with FileLock(kept.with_name(f".{kept.name}.lock")):
-                if not (fixed and kept.is_file()):
+        if not (fixed and self.cache.asked(kept)):
+            with self.cache.faults(kept), self.cache.fetching(kept):
+                if not (fixed and self.cache.asked(kept)):
                     again(lambda: self._fetch(name, kept))
         return kept
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a copy in the cache, which stays there meanwhile."""
+        while True:
+            # Between the two others may take its place.
+            if file := self.cache.opened(self.local(name)):
+                return file
 
     def names(self, prefix: str = "") -> Iterator[Stored]:
         """List the objects whose names begin with a prefix, a thousand a request."""
@@ -98,7 +109,7 @@ class S3Store:
     def sweep(self, age_s: float) -> int:
         """Give up uploads in parts that were begun so long ago; remove what was half fetched into the cache."""
         latest = datetime.now(UTC) - timedelta(seconds=age_s)
-        return sweep_drafts(self.cache, age_s) + again(lambda: self._give_up(latest))
+        return self.cache.sweep(age_s) + again(lambda: self._give_up(latest))
 
     def pointer(self, name: str) -> str | None:
         """Return what a pointer points at, or None where it was never set."""
@@ -124,7 +135,7 @@ class S3Store:
         return again(attempt)
 
     def _kept(self, name: str) -> Path:
-        return self.cache / self.bucket.name / self.bucket.prefix / name
+        return self.cache.folder / self.bucket.name / self.bucket.prefix / name
 
     def _at(self, name: str) -> dict[str, Any]:
         return {"Bucket": self.bucket.name, "Key": self.bucket.prefix + name}
@@ -192,9 +203,11 @@ class S3Store:
     def _fetch(self, name: str, kept: Path) -> None:
         """Fetch an object into a draft, by several requests at a time, and rename it once it is verified."""
         head = self._head(name)
+        self.cache.make_room(head["ContentLength"])
         with drafted(kept) as draft:
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
+                flock(descriptor, LOCK_SH)  # else another process, short of room, may take it for nobody's
                 self._parts(name, head["ETag"], head["ContentLength"], descriptor)
             finally:
                 os.close(descriptor)
