@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,21 @@ from imaging.errors import EnvironmentFault
 from imaging.store import folder
 from imaging.store.folder import FolderStore
 from tests.small_disks import small_disk
+
+
+class Broken:
+    """A disk on which waiting for files or folders fails from a call on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folders: bool) -> None:
+        self.sync = os.fsync
+        self.folders = folders
+        monkeypatch.setattr(os, "fsync", self)
+
+    def __call__(self, descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == self.folders:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        self.sync(descriptor)
+
 
 CALLS = ("mkdir", "open", "writev", "fsync", "replace")
 """What a write asks of the system, in `os`."""
@@ -247,8 +263,9 @@ def test_a_disk_that_is_full_at_any_call_leaves_what_was_there(
         done = made[: at - 1] if failed else made
         changed = "replace" in done and write is not WRITES["write elsewhere"]
         assert store.read("a/b/old").strip() == (b"new" if changed else b"old")
-        assert failed or len(made) < at or made[at - 1] == "mkdir", (
-            "only a folder that is there may be asked for"
+        moved = changed and write is WRITES["swap"]
+        assert failed != moved or len(made) < at or made[at - 1] == "mkdir", (
+            "only a folder that is there may be asked for, and only a pointer that was moved may not last"
         )
         assert not list(store.root.rglob(".draft-*"))
     assert at > 4
@@ -270,3 +287,52 @@ def test_a_small_disk_fills_up_and_is_used_again(tmp_path: Path) -> None:
         large.write_bytes(bytes(16 * 1024))
         store.put("a", large)
         assert store.read("a") == bytes(16 * 1024)
+
+
+@pytest.mark.parametrize("before", [None, "one"])
+def test_a_pointer_that_was_moved_is_told_as_moved_though_the_disk_does_not_say_that_it_lasts(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, before: str | None
+) -> None:
+    store.path("p").parent.mkdir(exist_ok=True)
+    if before:
+        assert store.swap("p", None, before)
+    Broken(monkeypatch, folders=True)
+    assert store.swap("p", before, "two")
+    assert store.pointer("p") == "two"
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "did not say that this lasts (OSError): check the disk" in said
+    assert str(store.root) not in said
+
+
+def test_a_pointer_that_was_not_moved_is_no_success(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert store.swap("p", None, "one")
+    Broken(monkeypatch, folders=False)
+    with pytest.raises(OSError, match="Input/output"):
+        store.swap("p", "one", "two")
+    assert (store.pointer("p"), caplog.records) == ("one", [])
+
+
+def test_a_pointer_that_cannot_be_read_again_is_no_success(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Broken(monkeypatch, folders=True)
+    seen = iter([None])
+
+    def once(self: FolderStore, name: str) -> str | None:
+        for value in seen:
+            return value
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(FolderStore, "pointer", once)
+    with pytest.raises(OSError, match="Input/output"):
+        store.swap("p", None, "one")
+
+
+def test_an_object_whose_name_may_not_last_is_an_error(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Broken(monkeypatch, folders=True)
+    with pytest.raises(OSError, match="Input/output"):
+        store.write("a", b"bytes")

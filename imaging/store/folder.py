@@ -1,5 +1,6 @@
 """Owns bytes by name in a folder: written whole or not at all, and pointers that move by compare-and-swap."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from imaging.store.digest import bytes_digest, check_digest, digest_of
 from imaging.store.disk import disk_faults, make_folder, move, sweep_drafts, sync, write_whole
 from imaging.store.protocol import Missing, Stored
 
+LOG = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 60
 SYNCS = 8
 """Folders that are synced at a time."""
@@ -136,13 +138,27 @@ class FolderStore:
                 with FileLock(target.with_name(f".{target.name}.lock"), timeout=LOCK_TIMEOUT_S):
                     if self.pointer(name) != expected:
                         return False
-                    self.write(name, f"{new}\n".encode())
+                    self._point(name, new)
             except Timeout:
                 raise EnvironmentFault(
                     f"another process has held the lock of {name} in {self.root} for {LOCK_TIMEOUT_S} s: "
                     "end it if it hangs, and run again: nothing was published"
                 ) from None
         return True
+
+    def _point(self, name: str, new: str) -> None:
+        try:
+            self.write(name, f"{new}\n".encode())
+        except (OSError, EnvironmentFault) as error:
+            # Other readers see it already: who said that it failed would be wrong.
+            if self.pointer(name) != new:
+                raise
+            cause = type(error.__cause__ or error).__name__
+            LOG.warning(
+                "a pointer was moved and the disk did not say that this lasts (%s): check the disk; after a loss of "
+                "power the pointer may be back where it was, and a run then publishes again",
+                cause,
+            )
 
     def _missing(self, name: str) -> Missing:
         return Missing(f"{name} is not in the store {self.root}: restore it from a copy")

@@ -78,5 +78,10 @@ class Store(Protocol):
         ...
 
     def swap(self, name: str, expected: str | None, new: str) -> bool:
-        """Move a pointer from `expected` (None: it was never set) to `new`; False if somebody moved it first."""
+        """Move a pointer from `expected` (None: it was never set) to `new`; False if somebody moved it first.
+
+        True is what readers see. Where they see it and the store cannot say that it lasts, that is a warning in the
+        log and no error: after a loss of power the pointer may be back at `expected`, which is whole as well. An
+        error says that the pointer was not seen to move.
+        """
         ...
