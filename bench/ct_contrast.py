@@ -19,7 +19,7 @@ from imaging.dataset.manifest import merge
 from imaging.dataset.shard import map_shard
 from imaging.dataset.split import assign
 from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.labels import read_labels
+from imaging.labels import join, read_labels
 from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Pool
 from imaging.sources.open import open_source
@@ -86,7 +86,7 @@ def load(size_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         examples, _ = merge(result.examples, drop_equal_pixels=True)
         rows = zip(examples["shard"].to_pylist(), examples["row"].to_pylist(), strict=True)
         images = np.stack([map_shard(store, shard)[row] for shard, row in rows])
-    named = [table.labels[key] for key in examples["instance_key"].to_pylist()]
+    named = join(table, examples).labels.to_pylist()
     patients = np.array(examples["patient_key"].to_pylist())
     labels = np.array([CLASSES.index(name) for name in named])
     return images, labels, patients, folds_of(patients, named)

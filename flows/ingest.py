@@ -31,7 +31,7 @@ def ingest(request: IngestRequest) -> IngestOutcome:
     """Take in what is new in a source of images, as a version of the dataset."""
     settings = activate()
     job = open_job(request, settings)
-    print(f"{len(job.files)} files listed")
+    print(f"{len(job.listing)} files listed")
     run_id = str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id)
     read = read_new(job, settings, run_id, progress("files", "ingest-progress"))
     outcome = publish_version(job, read, settings)

@@ -6,12 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.deidentify.pseudonyms import Level, Pseudonyms
 from imaging.errors import UserFault
+
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
 
 LEVELS: dict[str, Level] = {
     "sopinstanceuid": "instance",
@@ -41,12 +45,16 @@ NEGATIVE = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTable:
-    """Labels by pseudonym; the original identifiers end here."""
+    """Labels by pseudonym, each with the first line that has it; the original identifiers end here.
+
+    Three columns, as a table may have a line for each image of an archive. `conflicts` have two labels, and so none.
+    """
 
     level: Level
-    labels: Mapping[str, str]
-    lines: Mapping[str, int]
-    conflicts: frozenset[str] = frozenset()
+    keys: pa.Array
+    values: pa.Array
+    lines: pa.Array
+    conflicts: pa.Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,40 +86,40 @@ class Columns:
 def read_labels(path: Path, pseudonyms: Pseudonyms, column: str | None = None) -> LabelTable:
     """Read a CSV with one identifier column and one label column, both found by name."""
     with _table(path) as reader:
-        columns = _columns(path, reader, column)
+        names = next(reader, [])
+        columns = _columns(path, names, column)
+        # Of columns with one name the last counts.
+        key, label = (len(names) - 1 - names[::-1].index(name) for name in (columns.key, columns.label))
         # A line is counted as an editor counts it, blank lines and line breaks in quotes included.
-        rows = [(reader.line_num, row[columns.key], row[columns.label]) for row in reader]
-    return collect_labels(columns.level, rows, pseudonyms)
+        rows = ((reader.line_num, _cell(row, key), _cell(row, label)) for row in reader)
+        return collect_labels(columns.level, rows, pseudonyms)
 
 
 def find_columns(path: Path, column: str | None = None) -> Columns:
     """Say which columns of a CSV are read, after a look at its first line alone."""
     with _table(path) as reader:
-        return _columns(path, reader, column)
+        return _columns(path, next(reader, []), column)
 
 
-def collect_labels(
-    level: Level, rows: Iterable[tuple[int, str | None, str | None]], pseudonyms: Pseudonyms
-) -> LabelTable:
+def collect_labels(level: Level, rows: Iterable[tuple[int, str, str]], pseudonyms: Pseudonyms) -> LabelTable:
     """Gather (line, identifier, label) rows; an identifier with two different labels has none."""
-    labels: dict[str, str] = {}
-    lines: dict[str, int] = {}
+    first: dict[str, tuple[str, int]] = {}
     conflicts = set()
     for line, identifier, label in rows:
-        # A path may be written as another system writes it.
-        name = (
-            (identifier or "").strip().replace("\\", "/").removeprefix("./")
-            if level == "file"
-            else identifier
-        )
-        key, value = pseudonyms.key(level, name or ""), (label or "").strip()
-        if not value:
+        if not (value := label.strip()):
             continue
-        if labels.setdefault(key, value) != value:
+        # A path may be written as another system writes it.
+        name = identifier.strip().replace("\\", "/").removeprefix("./") if level == "file" else identifier
+        key = pseudonyms.key(level, name)
+        if first.setdefault(key, (value, line))[0] != value:
             conflicts.add(key)
-        lines.setdefault(key, line)
-    kept = {key: label for key, label in labels.items() if key not in conflicts}
-    return LabelTable(level=level, labels=kept, lines=lines, conflicts=frozenset(conflicts))
+    return LabelTable(
+        level=level,
+        keys=pa.array(first.keys(), pa.string()),
+        values=pa.array((value for value, _ in first.values()), pa.string()),
+        lines=pa.array((line for _, line in first.values()), pa.int64()),
+        conflicts=pa.array(sorted(conflicts), pa.string()),
+    )
 
 
 def join(table: LabelTable | None, examples: pa.Table) -> Joined:
@@ -123,18 +131,18 @@ def join(table: LabelTable | None, examples: pa.Table) -> Joined:
         labels = examples["source_label"]
         return Joined(labels=labels, faults=_faults(pc.is_null(labels), "no-label"), report=LabelReport())
     keys = examples[KEY_OF[table.level]]
-    names, values = pa.array(table.labels.keys(), pa.string()), pa.array(table.labels.values(), pa.string())
-    disputed = pc.is_in(keys, value_set=pa.array(sorted(table.conflicts), pa.string()))
-    lines = pa.array(table.lines.keys(), pa.string())
-    faults = pc.coalesce(
-        _faults(disputed, "two-labels"), _faults(pc.invert(pc.is_in(keys, value_set=lines)), "no-label")
-    )
-    unseen = pc.invert(pc.is_in(lines, value_set=pc.unique(keys)))
+    at = pc.index_in(keys, value_set=table.keys)
+    disputed = pc.is_in(keys, value_set=table.conflicts)
+    faults = pc.coalesce(_faults(disputed, "two-labels"), _faults(pc.is_null(at), "no-label"))
+    unseen = pc.invert(pc.is_in(table.keys, value_set=pc.unique(keys)))
     report = LabelReport(
-        lines_without_image=tuple(pa.array(table.lines.values(), pa.int64()).filter(unseen).to_pylist()),
-        lines_in_conflict=tuple(table.lines[key] for key in sorted(table.conflicts)),
+        lines_without_image=tuple(table.lines.filter(unseen).to_pylist()),
+        lines_in_conflict=tuple(
+            table.lines.take(pc.index_in(table.conflicts, value_set=table.keys)).to_pylist()
+        ),
     )
-    return Joined(labels=values.take(pc.index_in(keys, value_set=names)), faults=faults, report=report)
+    labels = pc.if_else(disputed, pa.scalar(None, pa.string()), table.values.take(at))
+    return Joined(labels=labels, faults=faults, report=report)
 
 
 def _faults(where: pa.ChunkedArray, fault: str) -> pa.ChunkedArray:
@@ -162,12 +170,12 @@ def order_classes(labels: Iterable[str], positive: str | None = None) -> tuple[s
 
 
 @contextmanager
-def _table(path: Path) -> Iterator["csv.DictReader[str]"]:
+def _table(path: Path) -> Iterator["CsvReader"]:
     if not path.is_file():
         raise UserFault(f"no label table at {path}: give --labels the path of a CSV file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            yield csv.DictReader(file)
+            yield csv.reader(file)
     except (UnicodeDecodeError, csv.Error) as error:
         # The error quotes the bytes around it, and they may name a patient.
         raise UserFault(
@@ -175,8 +183,11 @@ def _table(path: Path) -> Iterator["csv.DictReader[str]"]:
         ) from None
 
 
-def _columns(path: Path, reader: "csv.DictReader[str]", column: str | None) -> Columns:
-    names = list(reader.fieldnames or [])
+def _cell(row: list[str], place: int) -> str:
+    return row[place] if place < len(row) else ""
+
+
+def _columns(path: Path, names: list[str], column: str | None) -> Columns:
     key, level = _key_column(path, names)
     return Columns(key=key, level=level, label=_label_column(path, names, key, column))
 

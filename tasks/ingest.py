@@ -6,17 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.dataset.journal import Journal
-from imaging.dataset.listing import list_files
+from imaging.dataset.listing import Listing, list_files
 from imaging.dataset.pack import pack
 from imaging.dataset.publish import Recipe, build_version, publish
-from imaging.dataset.scan import ScanPlan, plan
+from imaging.dataset.scan import ScanPlan, plan, with_finished
 from imaging.dataset.settle import settle
 from imaging.dataset.trainable import check_trainable
 from imaging.dataset.version import DatasetVersion, newest_version
@@ -27,7 +27,7 @@ from imaging.formats.series import DROP_SLICE, DROP_STUDY
 from imaging.labels import LabelTable, read_labels
 from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Pool
-from imaging.sources.protocol import Source, SourceFile
+from imaging.sources.protocol import Source
 from imaging.sources.series import SeriesSource
 from imaging.store.protocol import Damaged, Missing
 from tasks.chunks import run_chunks
@@ -56,8 +56,7 @@ class IngestJob:
     labels: LabelTable | None
     journal: Journal
     base: DatasetVersion | None
-    files: tuple[SourceFile, ...]
-    listing: pa.Table
+    listing: Listing
     bad_slice: str
 
     @property
@@ -65,23 +64,54 @@ class IngestJob:
         """Whether a bad slice costs its study."""
         return self.bad_slice == DROP_STUDY
 
-    def plan(self, previous: DatasetVersion | None, finished: Sequence[str]) -> ScanPlan:
-        """Return what must be read beside a version and finished chunks."""
+    def plan(self, previous: DatasetVersion | None) -> ScanPlan:
+        """Return what must be read beside a version."""
         return plan(
-            self.files,
+            self.listing,
             previous,
-            self.journal.read(finished),
             self.spec.digest,
             self.pseudonyms,
             base=self.base,
             drops_studies=self.drops_studies,
-            listing=self.listing,
         )
 
-    def work(self, files: Sequence[SourceFile]) -> list[Work]:
-        """Return files as workers take them."""
-        members = self.source.members if isinstance(self.source, SeriesSource) else {}
-        return [Work(file, members.get(file.name, ())) for file in files]
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What is new beside a version: what stands of it alone, the finished chunks, and what stands with them."""
+
+    previous: DatasetVersion | None
+    beside: ScanPlan
+    chunks: Sequence[str]
+    scan: ScanPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """How many files were read, and what was known before."""
+
+    files: int
+    news: News
+
+
+class Works(Sequence[Work]):
+    """Files as workers take them, each made when it is asked for."""
+
+    def __init__(self, files: Listing, source: Source) -> None:
+        self._files = files
+        self._members = source.members if isinstance(source, SeriesSource) else {}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, at: int) -> Work: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Work]: ...
+    def __getitem__(self, at: int | slice) -> Work | Sequence[Work]:
+        if isinstance(at, int):
+            return self[at : at + 1][0]
+        return [Work(file, self._members.get(file.name, ())) for file in self._files[at]]
 
 
 @task(name="list source", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -97,7 +127,7 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
     store = settings.dataset_store
     # Before the listing: what is in a newer version and not listed has come since, and is not gone.
     base = newest_version(store, request.dataset)
-    files = tuple(source.scan())
+    listing = list_files(source.scan(), pseudonyms)
     made_with = f"{pseudonyms.fingerprint} {pseudonyms.patient_variants} {bad_slice} {spec.digest}"
     return IngestJob(
         request=request,
@@ -107,28 +137,27 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
         labels=labels,
         journal=Journal(store, request.dataset, made_with),
         base=base,
-        files=files,
-        # Once: a keyed name for each file costs seconds in a large archive.
-        listing=list_files(files, pseudonyms),
+        listing=listing,
         bad_slice=bad_slice,
     )
 
 
 @task(name="read what is new", cache_policy=NO_CACHE, **INPUT_OUTPUT)
-def read_new(job: IngestJob, settings: Settings, flow_run_id: str, told: Told) -> int:
+def read_new(job: IngestJob, settings: Settings, flow_run_id: str, told: Told) -> Read:
     """Prepare the files that are new, chunk by chunk into the journal; done again it goes on where it stopped.
 
     `told` gets how many files of how many are done. On a cluster it is a job there, which tells that itself.
     """
-    files = what_is_new(job)[2].to_read
+    news = what_is_new(job)
+    files = news.scan.to_read
     if settings.ray_address and len(files) > RAY_FROM:
         _read_on_cluster(job.request, settings, f"prefect-{flow_run_id}")
     else:
         read_here(job, files, settings, told)
-    return len(files)
+    return Read(files=len(files), news=news)
 
 
-def read_here(job: IngestJob, files: Sequence[SourceFile], settings: Settings, told: Told) -> None:
+def read_here(job: IngestJob, files: Listing, settings: Settings, told: Told) -> None:
     """Prepare files on this machine, or on the cluster that this process belongs to."""
     told(0, len(files))
     for done in _chunks(job, files, settings):
@@ -156,7 +185,7 @@ def _read_on_cluster(request: IngestRequest, settings: Settings, submission_id: 
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _chunks(job: IngestJob, files: Sequence[SourceFile], settings: Settings) -> Iterator[int]:
+def _chunks(job: IngestJob, files: Listing, settings: Settings) -> Iterator[int]:
     order = {
         "home": str(settings.folder),
         "store": settings.store,
@@ -167,46 +196,63 @@ def _chunks(job: IngestJob, files: Sequence[SourceFile], settings: Settings) -> 
         "key_fingerprint": job.pseudonyms.fingerprint,
     }
     done = 0
-    for chunk, _ in run_chunks(FACTORY, order, job.work(files), ray_from=RAY_FROM):
+    for chunk, _ in run_chunks(FACTORY, order, Works(files, job.source), ray_from=RAY_FROM):
         done += len(chunk)
         yield done
 
 
 @task(name="publish version", cache_policy=NO_CACHE)
-def publish_version(job: IngestJob, files_read: int, settings: Settings) -> IngestOutcome:
+def publish_version(job: IngestJob, read: Read, settings: Settings) -> IngestOutcome:
     """Make what stands and what is new into one version, and move the dataset's pointer to it."""
+    news = read.news
     for _ in range(ATTEMPTS):
-        previous, chunks, scan = what_is_new(job)
-        for _ in _chunks(job, scan.to_read, settings):
+        news = what_is_new(job, news)
+        for _ in _chunks(job, news.scan.to_read, settings):
             pass
-        if scan.to_read:
+        if news.scan.to_read:
             continue
-        version, scan = _build(job, previous, scan)
+        version, scan = _build(job, news.previous, news.scan)
         # Before the pointer moves: where there is no room for it, nothing has been published.
-        problems = write_problems(job.files, job.pseudonyms, version, settings.private)
-        if publish(version, previous.digest if previous else None):
-            job.journal.drop(chunks)
-            changed = previous is None or previous.digest != version.digest
-            return outcome_of(version, scan, files_read, problems, changed=changed)
+        problems = write_problems(job.listing, version, settings.private)
+        expected = _digest(news.previous)
+        if publish(version, expected):
+            job.journal.drop(news.chunks)
+            return outcome_of(version, scan, read.files, problems, changed=expected != version.digest)
     raise EnvironmentFault(
         f"dataset {job.request.dataset!r} was changed by other runs {ATTEMPTS} times meanwhile: what was read is kept, "
         "run again"
     )
 
 
-def what_is_new(job: IngestJob) -> tuple[DatasetVersion | None, list[str], ScanPlan]:
-    """Return the newest version, the finished chunks beside it, and what must be read beside both."""
+def what_is_new(job: IngestJob, before: News | None = None) -> News:
+    """Return what must be read beside the newest version and the finished chunks; `before` is what was new then."""
     for attempt in range(1, ATTEMPTS + 1):
         # The chunks before the version: those that are gone meanwhile are in it.
         chunks = job.journal.chunks()
         previous = newest_version(job.journal.store, job.request.dataset)
         try:
-            return previous, chunks, job.plan(previous, chunks)
+            return _news(job, previous, chunks, before)
         except (Missing, Damaged):
             # Another run may have put them into a version and dropped them while they were being read.
             if attempt == ATTEMPTS:
                 raise
     raise AssertionError
+
+
+def _news(
+    job: IngestJob, previous: DatasetVersion | None, chunks: Sequence[str], before: News | None
+) -> News:
+    # Mostly nobody has published meanwhile, and what stands need not be found again.
+    same = before if before and _digest(before.previous) == _digest(previous) else None
+    if same and same.chunks == chunks:
+        return same
+    beside = same.beside if same else job.plan(previous)
+    scan = with_finished(beside, job.journal.read(chunks), job.listing, job.spec.digest)
+    return News(previous=previous, beside=beside, chunks=chunks, scan=scan)
+
+
+def _digest(version: DatasetVersion | None) -> str | None:
+    return version.digest if version else None
 
 
 def _build(

@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     watch_lease(folder / "lease", last_act=lambda: None)
     ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     job, started = open_job.fn(request, settings), time.monotonic()
-    files = what_is_new(job)[2].to_read
+    files = what_is_new(job).scan.to_read
 
     def told(done: int, total: int) -> None:
         print(words(done, total, time.monotonic() - started, "files"), flush=True)

@@ -1,20 +1,22 @@
 """Owns what an ingest tells a person: numbers without identifiers, and a private list of what did not fit."""
 
 import csv
+import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imaging.dataset.listing import Listing
 from imaging.dataset.quarantine import IGNORED
 from imaging.dataset.scan import ScanPlan
 from imaging.dataset.variants import own_and_shared, patient_variants
 from imaging.dataset.version import DatasetVersion, reasons
-from imaging.deidentify.pseudonyms import Pseudonyms, VariantPolicy
-from imaging.sources.protocol import SourceFile
+from imaging.deidentify.pseudonyms import VariantPolicy
 from imaging.store.disk import disk_faults
 
 Row = tuple[str, str, str, str]
@@ -71,32 +73,34 @@ def outcome_of(
     )
 
 
-def write_problems(
-    files: Sequence[SourceFile],
-    pseudonyms: Pseudonyms,
-    version: DatasetVersion,
-    folder: Path,
-) -> Path | None:
+def write_problems(listing: Listing, version: DatasetVersion, folder: Path) -> Path | None:
     """Write the list with original file names and label lines, for the eyes of those who may see them."""
     rows = list(_rows(version))
-    wanted = {key for _, key, _, _ in rows}
-    # A keyed name for each file costs seconds in a large archive, where mostly none is wanted.
-    keyed = ((pseudonyms.key("file", file.name), file.name) for file in (files if wanted else ()))
-    names = {key: name for key, name in keyed if key in wanted}
+    names = listing.named(pa.array({key for _, key, _, _ in rows}, pa.string()))
     named = [(what, names.get(key, "?"), reason, detail) for what, key, reason, detail in rows]
     report = version.head.label_report
     named += [("label line", str(line), "names-no-image", "") for line in report.lines_without_image]
     named += [("label line", str(line), "two-labels", "") for line in report.lines_in_conflict]
     if not named:
         return None
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("what", "where", "reason", "detail"), *named])
     path = folder / f"problems-{version.head.dataset}.csv"
+    _write_private(path, text.getvalue().encode(errors="surrogateescape"))
+    return path
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody else may read, unless it is there as it should be."""
+    with disk_faults(path), suppress(FileNotFoundError):
+        if path.read_bytes() == content:
+            return
     with disk_faults(path):
         # There is none yet where the key is a secret of the environment.
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([("what", "where", "reason", "detail"), *named])
-    return path
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
 
 
 def _rows(version: DatasetVersion) -> Iterator[Row]:

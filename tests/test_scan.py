@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from imaging.dataset.chunk import prepare_chunk
+from imaging.dataset.listing import list_files
 from imaging.dataset.publish import build_version
-from imaging.dataset.scan import Known, ScanPlan, plan
+from imaging.dataset.scan import Known, ScanPlan, plan, with_finished
 from imaging.dataset.settle import settle
 from imaging.dataset.version import DatasetVersion
 from imaging.deidentify.pseudonyms import Pseudonyms
@@ -40,16 +41,15 @@ def planned(
     finished: Known | None = None,
     drops_studies: bool = False,
 ) -> ScanPlan:
-    known = finished or Known.nothing()
-    return plan(
-        list(source.scan()), previous, known, spec.digest, names, base=previous, drops_studies=drops_studies
-    )
+    listing = list_files(source.scan(), names)
+    scan = plan(listing, previous, spec.digest, names, base=previous, drops_studies=drops_studies)
+    return with_finished(scan, finished, listing, spec.digest) if finished else scan
 
 
 def read(store: FolderStore, source: MemorySource, scan: ScanPlan, spec: PreprocessSpec = GREY) -> Known:
     """Read what a plan asks for; `source.read_names` tells what was read for it."""
     source.read_names.clear()
-    made = prepare_chunk(source, scan.to_read, spec, NAMES, store, source.run(spec))
+    made = prepare_chunk(source, list(scan.to_read), spec, NAMES, store, source.run(spec))
     return Known(examples=made.examples, refusals=made.refusals)
 
 
@@ -116,9 +116,8 @@ def test_a_changed_file_is_read_again(store: FolderStore, source: MemorySource) 
 def test_a_file_of_another_size_is_read_again(store: FolderStore, source: MemorySource) -> None:
     first = night(store, source)
     grown = [SourceFile(name=name, size_bytes=2, mtime_ns=1) for name in source.files]
-    assert len(plan(grown, first, Known.nothing(), GREY.digest, NAMES, base=first).to_read) == len(
-        source.files
-    )
+    scan = plan(list_files(grown, NAMES), first, GREY.digest, NAMES, base=first)
+    assert len(scan.to_read) == len(source.files)
 
 
 def test_a_mended_file_is_taken_in(store: FolderStore, source: MemorySource) -> None:
@@ -177,7 +176,7 @@ def test_what_was_lost_with_its_study_is_not_read_again_while_the_bad_slice_stay
     store: FolderStore, source: MemorySource
 ) -> None:
     first = lost_study(store, source)
-    assert planned(source, first, drops_studies=True).to_read == []
+    assert not planned(source, first, drops_studies=True).to_read
 
 
 def lost_study(store: FolderStore, source: MemorySource) -> DatasetVersion:
@@ -301,7 +300,7 @@ def test_a_tombstone_stays_until_the_image_comes_back(store: FolderStore, source
 
 def test_what_a_crash_left_finished_is_not_read_again(store: FolderStore, source: MemorySource) -> None:
     scan = planned(source, None)
-    made = prepare_chunk(source, scan.to_read[:4], GREY, NAMES, store, source.run())
+    made = prepare_chunk(source, list(scan.to_read)[:4], GREY, NAMES, store, source.run())
     finished = Known(examples=made.examples, refusals=made.refusals)
     assert [file.name for file in planned(source, None, finished=finished).to_read] == ["f4", "f5", "broken"]
 
@@ -310,20 +309,20 @@ def test_what_another_run_took_in_since_the_listing_is_not_gone(
     store: FolderStore, source: MemorySource
 ) -> None:
     first = night(store, source)
-    listed = list(source.scan())
+    listed = list_files(source.scan(), NAMES)
     source.files["f9"] = [instance(9)]
     theirs = night(store, source, first)
-    scan = plan(listed, theirs, Known.nothing(), GREY.digest, NAMES, base=first)
-    assert (scan.removed, scan.examples.num_rows, scan.to_read) == (0, 7, [])
+    scan = plan(listed, theirs, GREY.digest, NAMES, base=first)
+    assert (scan.removed, scan.examples.num_rows, len(scan.to_read)) == (0, 7, 0)
 
 
 def test_what_another_run_read_anew_since_the_listing_is_not_read_back(
     store: FolderStore, source: MemorySource
 ) -> None:
     first = night(store, source)
-    listed = list(source.scan())
+    listed = list_files(source.scan(), NAMES)
     source.files["f3"], source.mtimes["f3"] = [instance(33)], 2
     theirs = night(store, source, first)
-    scan = plan(listed, theirs, Known.nothing(), GREY.digest, NAMES, base=first)
-    assert scan.to_read == []
+    scan = plan(listed, theirs, GREY.digest, NAMES, base=first)
+    assert not scan.to_read
     assert NAMES.key("instance", "3.33") in scan.examples["instance_key"].to_pylist()

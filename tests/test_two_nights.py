@@ -15,7 +15,7 @@ from tests.night_process import Night, Plan, passed
 
 pytestmark = pytest.mark.slow
 
-PLACES = [("plan", 1), ("plan", 2), ("publish", 1)]
+PLACES = [("plan", 1), ("with_finished", 2), ("publish", 1)]
 """Where two nights wait for each other: when both have listed the files, have read them, have made a version."""
 
 

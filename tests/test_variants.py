@@ -11,9 +11,10 @@ import pytest
 
 from flows.words import ingest_words
 from imaging.dataset.chunk import prepare_chunk
+from imaging.dataset.listing import list_files
 from imaging.dataset.publish import build_version
 from imaging.dataset.rows import EXAMPLES
-from imaging.dataset.scan import Known, plan
+from imaging.dataset.scan import plan
 from imaging.dataset.variants import patient_variants
 from imaging.dataset.version import DatasetVersion
 from imaging.deidentify.pseudonyms import Pseudonyms, VariantPolicy
@@ -68,7 +69,7 @@ def test_another_policy_is_refused_with_the_remedy(
 ) -> None:
     version, names = taken_in(tmp_path, made), replace(NAMES, patient_variants=asked)
     with pytest.raises(UserFault, match=rf"made with patient_variants '{made}'.* another --name"):
-        plan([], version, Known.nothing(), GREY.digest, names)
+        plan(list_files([], names), version, GREY.digest, names)
 
 
 def test_a_new_variant_of_a_known_patient_is_told(tmp_path: Path) -> None:

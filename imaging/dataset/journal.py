@@ -1,14 +1,15 @@
 """Owns the chunks that are finished and stand in no version yet: whoever comes next need not do them again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.dataset.manifest import concat
-from imaging.dataset.parts import parquet_bytes, read_parts
+from imaging.dataset.manifest import concat, those
+from imaging.dataset.parts import parquet_bytes, read_each
 from imaging.dataset.rows import EXAMPLES, REFUSALS
 from imaging.dataset.scan import Known
 from imaging.store.protocol import Store
@@ -39,15 +40,20 @@ class Journal:
 
     def read(self, chunks: Sequence[str]) -> Known:
         """Return the rows of chunks; of a file that is in several, those of the first. Raises Missing, see `drop`."""
-        tables = {
-            "examples": [read_parts(self.store, [f"{chunk}.examples.parquet"], EXAMPLES) for chunk in chunks],
-            "refusals": [read_parts(self.store, [f"{chunk}.refusals.parquet"], REFUSALS) for chunk in chunks],
-        }
-        first = _first_chunks(*tables.values())
-        kept = {
-            name: concat(list(_of(parts, first)), parts[0].schema) for name, parts in tables.items() if parts
-        }
-        return Known(**kept) if kept else Known.nothing()
+        examples = read_each(self.store, [f"{chunk}.examples.parquet" for chunk in chunks], EXAMPLES)
+        refusals = read_each(self.store, [f"{chunk}.refusals.parquet" for chunk in chunks], REFUSALS)
+        sources = [_sources(tables) for tables in (examples, refusals)]
+        first = pa.concat_tables(sources).group_by("source_key").aggregate([("chunk", "min")])
+        of_first = [
+            pc.equal(
+                first["chunk_min"].take(pc.index_in(told["source_key"], first["source_key"])), told["chunk"]
+            )
+            for told in sources
+        ]
+        return Known(
+            examples=those(concat(examples, EXAMPLES), of_first[0]),
+            refusals=those(concat(refusals, REFUSALS), of_first[1]),
+        )
 
     def drop(self, chunks: Sequence[str]) -> None:
         """Remove chunks that a version holds now."""
@@ -65,21 +71,8 @@ class Journal:
         return f"{self._folder}{chunk}.{table}.parquet"
 
 
-def _first_chunks(*tables: Sequence[pa.Table]) -> pa.Table:
-    """Return for each source file the number of the first chunk that has it."""
-    pairs = [
-        pa.table({"source_key": part["source_key"], "chunk": pa.repeat(number, part.num_rows)})
-        for parts in tables
-        for number, part in enumerate(parts)
-    ]
-    return (
-        pa.concat_tables(pairs).group_by("source_key").aggregate([("chunk", "min")])
-        if pairs
-        else pa.table({})
-    )
-
-
-def _of(parts: Sequence[pa.Table], first: pa.Table) -> Iterator[pa.Table]:
-    for number, part in enumerate(parts):
-        at = pc.index_in(part["source_key"], value_set=first["source_key"])
-        yield part.filter(pc.equal(first["chunk_min"].take(at), number))
+def _sources(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the source file of each row, and the number of its chunk."""
+    keys = [chunk for table in tables for chunk in table["source_key"].chunks]
+    numbers = np.arange(len(tables)).repeat([table.num_rows for table in tables])
+    return pa.table({"source_key": pa.chunked_array(keys, pa.string()), "chunk": numbers})

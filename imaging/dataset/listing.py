@@ -1,7 +1,8 @@
-"""Owns the listing of a source as a table, and what it says of rows that were made from it before."""
+"""Owns the listing of a source as columns, and what it says of rows that were made from it before."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +11,54 @@ from imaging.dataset.rows import SOURCE
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
 
-LISTED = pa.schema(SOURCE)
+LISTED = pa.schema([pa.field("name", pa.binary(), nullable=False), *SOURCE])
+"""A file under its name, which need not be UTF-8, and under its keyed one."""
+AT_ONCE = 2**14
+
+
+class Listing:
+    """Listed files, a table `LISTED`: ten million are too many for an object each.
+
+    No sequence and no dataclass, since into those Prefect looks value by value whenever a task is called.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        for batch in self.table.drop_columns("source_key").to_batches(max_chunksize=AT_ONCE):
+            for name, size, mtime_ns, tag in zip(*(column.to_pylist() for column in batch), strict=True):
+                yield SourceFile(name=_text(name), size_bytes=size, mtime_ns=mtime_ns, tag=tag)
+
+    def __getitem__(self, some: slice) -> "Listing":
+        return Listing(self.table[some])
+
+    def only(self, these: pa.ChunkedArray) -> "Listing":
+        """Return the files that a mask names."""
+        return Listing(self.table.filter(these))
+
+    def named(self, keys: pa.Array) -> dict[str, str]:
+        """Return the names of files by their keyed ones, of those that are listed."""
+        told = self.table.filter(pc.is_in(self.table["source_key"], value_set=keys))
+        return dict(zip(told["source_key"].to_pylist(), map(_text, told["name"].to_pylist()), strict=True))
+
+
+def list_files(files: Iterable[SourceFile], pseudonyms: Pseudonyms) -> Listing:
+    """Take down files as they come."""
+    coming, batches = iter(files), []
+    while some := list(islice(coming, AT_ONCE)):
+        columns = (
+            [file.name.encode(errors="surrogateescape") for file in some],
+            [pseudonyms.key("file", file.name) for file in some],
+            [file.size_bytes for file in some],
+            [file.mtime_ns for file in some],
+            [file.tag for file in some],
+        )
+        batches.append(pa.record_batch(list(map(pa.array, columns, LISTED.types)), schema=LISTED))
+    return Listing(pa.Table.from_batches(batches, LISTED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +68,6 @@ class Held:
     stands: pa.ChunkedArray
     changed: pa.ChunkedArray
     gone: pa.ChunkedArray
-
-
-def list_files(files: Sequence[SourceFile], pseudonyms: Pseudonyms) -> pa.Table:
-    """Return files under their keyed names."""
-    columns = (
-        [pseudonyms.key("file", file.name) for file in files],
-        [file.size_bytes for file in files],
-        [file.mtime_ns for file in files],
-        [file.tag for file in files],
-    )
-    return pa.table(
-        [pa.array(column, field.type) for column, field in zip(columns, SOURCE, strict=True)], LISTED
-    )
 
 
 def hold(rows: pa.Table, listing: pa.Table, spec: str, before: pa.Table | None = None) -> Held:
@@ -53,6 +88,10 @@ def _alike(rows: pa.Table, others: pa.Table) -> tuple[pa.ChunkedArray, pa.Chunke
     """Tell of each row whether the others know its file, and whether they know it as it is."""
     at = pc.index_in(rows["source_key"], value_set=others["source_key"])
     alike = known = pc.is_valid(at)
-    for name in LISTED.names[1:]:
-        alike = pc.and_(alike, pc.fill_null(pc.equal(rows[name], others[name].take(at)), False))
+    for field in SOURCE[1:]:
+        alike = pc.and_(alike, pc.fill_null(pc.equal(rows[field.name], others[field.name].take(at)), False))
     return known, alike
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")

@@ -35,7 +35,12 @@ def merge(examples: pa.Table, *, drop_equal_pixels: bool) -> tuple[pa.Table, pa.
     refused = reason != ""
     details = instance_words(examples["instance_key"].take(pa.array(first[refused])))
     repeats = refusals_of(examples.filter(pa.array(refused)), reason[refused], details)
-    return examples.filter(pa.array(~refused)), repeats
+    return those(examples, pa.array(~refused)), repeats
+
+
+def those(table: pa.Table, which: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return the rows of a table that a mask names; all of them are not copied, as most nights most stay."""
+    return table if pc.all(which, min_count=0).as_py() else table.filter(which)
 
 
 def instance_words(keys: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -52,7 +57,7 @@ def drop_studies(examples: pa.Table, refusals: pa.Table) -> tuple[pa.Table, pa.T
     dropped = examples.filter(gone)
     # A file of several frames is refused once.
     files = dropped.take(np.flatnonzero(_first(codes(dropped["source_key"])) == np.arange(dropped.num_rows)))
-    return examples.filter(pc.invert(gone)), refusals_of(files, "bad-study")
+    return those(examples, pc.invert(gone)), refusals_of(files, "bad-study")
 
 
 def refusals_of(

@@ -45,9 +45,13 @@ def read_parts(
 ) -> pa.Table:
     """Return some columns of all parts, in their order; raise Missing or Damaged."""
     wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    return pa.concat_tables([wanted.empty_table(), *read_each(store, names, wanted)])
+
+
+def read_each(store: Store, names: Sequence[str], schema: pa.Schema) -> list[pa.Table]:
+    """Return the columns of a schema of each part; raise Missing or Damaged."""
     with ThreadPoolExecutor(READERS) as readers:
-        tables = list(readers.map(lambda name: _read(store, name, wanted), names))
-    return pa.concat_tables([wanted.empty_table(), *tables])
+        return list(readers.map(lambda name: _read(store, name, schema), names))
 
 
 def table_digest(tables: Sequence[pa.Table], *others: str) -> str:

@@ -1,20 +1,17 @@
 """Owns what is new: the listing of a source held against what was taken in before."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.dataset.listing import hold, list_files
-from imaging.dataset.manifest import concat, instance_words
+from imaging.dataset.listing import Listing, hold
+from imaging.dataset.manifest import concat, instance_words, those
 from imaging.dataset.quarantine import IGNORED, NO_LOSS
 from imaging.dataset.rows import EXAMPLES, REFUSALS, TABLES
 from imaging.dataset.version import DatasetVersion, VersionHead
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import UserFault
-from imaging.sources.protocol import SourceFile
 
 REPEATS = ("duplicate-instance", "duplicate-pixels", "conflicting-instance")
 CONFLICT, LOST_WITH_STUDY = "conflicting-instance", "bad-study"
@@ -31,7 +28,7 @@ class Known:
         """Return the rows of other files."""
 
         def others(table: pa.Table) -> pa.Table:
-            return table.filter(pc.invert(pc.is_in(table["source_key"], value_set=source_keys)))
+            return those(table, pc.invert(pc.is_in(table["source_key"], value_set=source_keys)))
 
         return Known(examples=others(self.examples), refusals=others(self.refusals))
 
@@ -53,10 +50,11 @@ class ScanPlan:
     """What must be read, and what stands.
 
     `superseded` are examples whose file was changed: they stay where it holds their instance with other pixels now.
-    `gone` are those whose file is no longer listed, and `tombstones` of such as went before.
+    `gone` are those whose file is no longer listed, and `tombstones` of such as went before. Files are counted that
+    are `listed`, and that were `removed`.
     """
 
-    to_read: Sequence[SourceFile]
+    to_read: Listing
     examples: pa.Table
     superseded: pa.Table
     gone: pa.Table
@@ -67,51 +65,49 @@ class ScanPlan:
 
 
 def plan(
-    files: Sequence[SourceFile],
+    listing: Listing,
     previous: DatasetVersion | None,
-    finished: Known,
     spec: str,
     pseudonyms: Pseudonyms,
     *,
     base: DatasetVersion | None = None,
     drops_studies: bool = False,
-    listing: pa.Table | None = None,
 ) -> ScanPlan:
-    """Decide by name, size, modification time and ETag which files must be read under a spec (its digest).
+    """Decide by name, size, modification time, ETag and spec (its digest) which files must be read beside a version.
 
-    `finished` are rows of chunks that no version holds yet. `base` is the version that was there when the files were
-    listed: what another run has changed since then stands. `listing` is what `list_files` makes of the files, where
-    that was done. Raises UserFault where the version was made with another key, or another policy about variants of a
-    PatientID.
+    `base` is the version that was there when the files were listed: what another run has changed since then stands.
+    Raises UserFault where the version was made with another key, or another policy about variants of a PatientID.
     """
     if previous is not None:
         _check_patients(previous.head, pseudonyms)
-    listing = list_files(files, pseudonyms) if listing is None else listing
     moved = previous is not None and (base is None or base.digest != previous.digest)
     old = _sift(Known.of(previous), listing, spec, Known.of(base) if moved else None)
     # As long as a changed file is refused for its other pixels, the first ones stand.
     disputed = old.refusals.filter(pc.equal(old.refusals["reason"], CONFLICT))["source_key"]
     stays = pc.is_in(old.changed["source_key"], value_set=disputed)
-    superseded = old.changed.filter(pc.invert(stays))
     standing = concat([old.changed.filter(stays), old.standing], EXAMPLES)
     firm = _firm(old.refusals, standing, drops_studies=drops_studies)
-    # Another run may have finished the same files, and published them.
-    new = _sift(finished.without(_files_of(standing, firm)), listing, spec)
-    # As they are listed, whatever chunk they were in: of a repeated instance the first one stands.
-    at = pc.index_in(new.standing["source_key"], value_set=listing["source_key"])
-    standing = concat([standing, new.standing.take(pc.sort_indices(at))], EXAMPLES)
-    firm = concat([firm, new.refusals], REFUSALS)
-    done = pc.is_in(listing["source_key"], value_set=_files_of(standing, firm))
     return ScanPlan(
-        to_read=[files[number] for number in np.flatnonzero(~done.to_numpy()).tolist()],
+        to_read=_but(listing, standing, firm),
         examples=standing,
-        superseded=superseded,
+        superseded=old.changed.filter(pc.invert(stays)),
         gone=old.gone,
         refusals=firm,
         tombstones=previous.table("tombstones") if previous else TABLES["tombstones"].empty_table(),
-        listed=len(files),
+        listed=len(listing),
         removed=len(pc.unique(_files_of(old.gone, old.refusals_gone))),
     )
+
+
+def with_finished(scan: ScanPlan, finished: Known, listing: Listing, spec: str) -> ScanPlan:
+    """Add the rows of chunks that are finished and that no version holds yet."""
+    # Another run may have finished the same files, and published them.
+    new = _sift(finished.without(_files_of(scan.examples, scan.refusals)), listing, spec)
+    # As they are listed, whatever chunk they were in: of a repeated instance the first one stands.
+    at = pc.index_in(new.standing["source_key"], value_set=listing.table["source_key"])
+    examples = concat([scan.examples, new.standing.take(pc.sort_indices(at))], EXAMPLES)
+    refusals = concat([scan.refusals, new.refusals], REFUSALS)
+    return replace(scan, to_read=_but(scan.to_read, examples, refusals), examples=examples, refusals=refusals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +121,11 @@ class _Sifted:
     refusals_gone: pa.Table
 
 
-def _sift(known: Known, listing: pa.Table, spec: str, before: Known | None = None) -> _Sifted:
-    held = hold(known.examples, listing, spec, before and before.examples)
-    refused = hold(known.refusals, listing, spec, before and before.refusals)
+def _sift(known: Known, listing: Listing, spec: str, before: Known | None = None) -> _Sifted:
+    held = hold(known.examples, listing.table, spec, before and before.examples)
+    refused = hold(known.refusals, listing.table, spec, before and before.refusals)
     return _Sifted(
-        standing=known.examples.filter(held.stands),
+        standing=those(known.examples, held.stands),
         changed=known.examples.filter(held.changed),
         gone=known.examples.filter(held.gone),
         refusals=known.refusals.filter(refused.stands),
@@ -154,6 +150,12 @@ def _firm(firm: pa.Table, standing: pa.Table, *, drops_studies: bool) -> pa.Tabl
             with_study, pc.invert(pc.is_in(firm["study_key"], value_set=causes["study_key"]))
         )
     return firm.filter(pc.invert(pc.or_(again, with_study)))
+
+
+def _but(files: Listing, *tables: pa.Table) -> Listing:
+    """Return the files that no row is of."""
+    done = pc.is_in(files.table["source_key"], value_set=_files_of(*tables))
+    return files.only(pc.invert(done))
 
 
 def _files_of(*tables: pa.Table) -> pa.ChunkedArray:

@@ -1,7 +1,7 @@
 """Owns the series of a source as if each were one file: what a volume is made of."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from blake3 import blake3
 
@@ -13,17 +13,23 @@ from imaging.sources.protocol import Parcel, Source, SourceFile
 PREFIX = "series "
 
 
-@dataclass(frozen=True)
 class SeriesSource:
     """The series of another source; what belongs to none stays a file of its own.
 
     `workers` look at the headers, `bad_slice` is the policy of `imaging.formats.series`.
     """
 
-    source: Source
-    workers: Pool
-    bad_slice: str
-    members: dict[str, tuple[SourceFile, ...]] = field(default_factory=dict)
+    def __init__(
+        self,
+        source: Source,
+        workers: Pool,
+        bad_slice: str,
+        members: Mapping[str, tuple[SourceFile, ...]] = MappingProxyType({}),
+    ) -> None:
+        self.source = source
+        self.workers = workers
+        self.bad_slice = bad_slice
+        self.members = dict(members)
 
     @property
     def kind(self) -> str:

@@ -1,0 +1,59 @@
+"""What is handed from step to step of an ingest is small for whoever looks at it, however large the archive is."""
+
+from pathlib import Path
+
+import pytest
+from prefect.utilities.collections import visit_collection
+
+from imaging.dataset.listing import list_files
+from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.sources.protocol import SourceFile
+from tasks.ingest import IngestJob, Read, Works, open_job, what_is_new
+from tasks.requests import IngestRequest
+from tasks.settings import Settings
+from tests.synthetic import write_archive
+
+FILES = 300
+MOST = 150
+"""Values that Prefect may look at: those of the request and of the specification, the head of a version."""
+
+
+@pytest.fixture
+def job(settings: Settings, tmp_path: Path) -> IngestJob:
+    images, labels = write_archive(tmp_path / "dicom", FILES)
+    request = IngestRequest(source=str(images), labels=str(labels), dataset="d")
+    return open_job.fn(request, settings)
+
+
+def looked_at(value: object) -> int:
+    """Return how many values Prefect looks at when a task is called with this one."""
+    seen = list[object]()
+    visit_collection(value, visit_fn=seen.append, return_data=False)
+    return len(seen)
+
+
+def test_a_job_is_not_looked_into_file_by_file(job: IngestJob) -> None:
+    assert len(job.listing) == FILES
+    assert looked_at(job) < MOST
+
+
+def test_what_was_read_is_not_looked_into_row_by_row(job: IngestJob) -> None:
+    assert looked_at(Read(files=FILES, news=what_is_new(job))) < MOST
+
+
+def test_nothing_new_is_not_planned_twice(job: IngestJob) -> None:
+    once = what_is_new(job)
+    assert what_is_new(job, once) is once
+
+
+def test_a_worker_gets_the_files_as_they_were_listed(job: IngestJob) -> None:
+    works = Works(job.listing, job.source)
+    assert [work.file for work in works[10:13]] == list(job.source.scan())[10:13]
+    assert (len(works), works[7].file) == (FILES, next(iter(works[7:8])).file)
+
+
+def test_a_name_that_is_no_text_is_listed_as_it_is() -> None:
+    file = SourceFile(name=b"caf\xe9".decode(errors="surrogateescape"), size_bytes=1, mtime_ns=2, tag="t")
+    listing = list_files([file], Pseudonyms(b"k"))
+    assert list(listing) == [file]
+    assert listing.named(listing.table["source_key"]) == {Pseudonyms(b"k").key("file", file.name): file.name}
