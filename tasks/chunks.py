@@ -93,7 +93,7 @@ def _on_ray(
     import ray
 
     text = json.dumps({**order, "cores": 1})
-    with _ray():
+    with running_ray():
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_do_chunk)
         workers = int(ray.cluster_resources().get("CPU", 1))
         begun: deque[tuple[Sequence[T], Any]] = deque()
@@ -151,7 +151,7 @@ def _open(factory: str, order: Mapping[str, Any]) -> AbstractContextManager[Do]:
 
 
 @contextmanager
-def _ray() -> Iterator[None]:
+def running_ray() -> Iterator[None]:
     """Start Ray in this process for the time of the block; one that is there is used and left alone."""
     import ray
 

@@ -1,0 +1,175 @@
+"""How much faster two cores ingest than one, through Ray: `python -m bench.ingest_cores`.
+
+Each side is a Ray of its own, all its processes kept to its cores, with a worker for each core; beside each worker is
+the process that guards against bad files. Both sides take in the same series of raw slices, by turns, into an empty
+store. What counts is all of it, from the first chunk that is handed out to the last one that is in the journal; Ray and
+the workers have begun before, in a round that is not told. "Work" is what all processes had of the cores meanwhile.
+"""
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from bench.deidentify import ARCHIVE, raw_slices, series
+from bench.interleaved import ratio
+from imaging.preprocess import PreprocessSpec
+from imaging.sources.folder import Folder
+from tasks.chunks import run_chunks, running_ray
+from tasks.ingest_worker import FACTORY, Work
+from tasks.settings import Settings
+
+SIZES = (256, 224)
+LEAST = 1.7
+SERIES_FILES = 128
+KEY = "5e" * 32
+
+Told = tuple[float, float]
+"""Milliseconds a file: the time, and the work."""
+
+
+class Takes(Protocol):
+    """What takes in all files at a size."""
+
+    def take_in(self, size: int) -> Told: ...
+
+
+class Side:
+    """A process that takes in a folder whenever it is told to, on some cores."""
+
+    def __init__(self, cores: Sequence[int], source: Path, home: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._mine, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, cores, source, home))
+        self._process.start()
+        # Else the end of the process would not be seen.
+        theirs.close()
+
+    def take_in(self, size: int) -> Told:
+        self._mine.send(size)
+        told: Told = self._mine.recv()
+        return told
+
+    def end(self) -> None:
+        self._mine.close()
+        self._process.join()
+
+
+def serve(parent: Connection, cores: Sequence[int], source: Path, home: Path) -> None:
+    """Take in all files whenever a size comes."""
+    # What is started from here on inherits it, and Ray has as many workers.
+    os.sched_setaffinity(0, cores)
+    os.environ["RADLOOP_KEY"] = KEY
+    settings = Settings(home=home)
+    files = [Work(file) for file in Folder(source).scan()]
+    with running_ray():
+        while (size := _next(parent)) is not None:
+            started, before = time.perf_counter(), worked()
+            chunks = run_chunks(FACTORY, order_of(settings, source, size), files)
+            done = sum(made.examples for _, made in chunks)
+            seconds, work_s = time.perf_counter() - started, worked() - before
+            assert done == len(files), f"{len(files) - done} files were refused"
+            shutil.rmtree(settings.store_root)
+            parent.send((seconds * 1e3 / done, work_s * 1e3 / done))
+
+
+def _next(parent: Connection) -> int | None:
+    try:
+        size: int = parent.recv()
+    except EOFError:
+        return None
+    return size
+
+
+def order_of(settings: Settings, source: Path, size: int) -> Mapping[str, Any]:
+    """Return what `tasks.ingest` tells its workers."""
+    return {
+        "home": str(settings.folder),
+        "store": None,
+        "source": str(source),
+        "labels": None,
+        "dataset": "d",
+        "patient_variants": "report",
+        "spec": PreprocessSpec(size_px=size).model_dump_json(),
+        "bad_slice": "drop-slice",
+        "made_with": str(size),
+        "key_fingerprint": settings.pseudonyms().fingerprint,
+    }
+
+
+def worked() -> float:
+    """Return the seconds of a core that this process and all below it have had."""
+    own = psutil.Process()
+    return sum(sum(one.cpu_times()[:2]) for one in (own, *own.children(recursive=True)))
+
+
+def archive(folder: Path, files: int) -> Path:
+    """Write series of as many patients."""
+    folder.mkdir()
+    slices, count = raw_slices(ARCHIVE), files // SERIES_FILES
+    for path in slices[:: max(len(slices) // count, 1)][:count]:
+        series(path, SERIES_FILES, folder)
+    # Else it would be written while somebody is timed.
+    os.sync()
+    return folder
+
+
+def in_turn(size: int, one: Takes, both: Takes, rounds: int) -> tuple[list[Told], list[Told]]:
+    """Return what each round took on one core and on both, after a round that is not told."""
+    sides = {"one": one, "both": both}
+    took: dict[str, list[Told]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name in list(sides)[:: 1 if number % 2 else -1]:
+            took[name].append(sides[name].take_in(size))
+    return took["one"][1:], took["both"][1:]
+
+
+def row(size: int, one: Sequence[Told], both: Sequence[Told]) -> str:
+    """Return a line of the table; the speed is that of rounds beside each other."""
+    times, works = ([[told[at] for told in side] for side in (both, one)] for at in range(2))
+    reached = ratio(times[1], times[0])
+    words = [
+        f"{statistics.median(time):.2f} ms, work {statistics.median(work):.2f} ms"
+        for time, work in zip(times, works, strict=True)
+    ]
+    verdict = "" if reached >= LEAST else "  MISSED"
+    return (
+        f"| whole ingest of 512 x 512 to {size} through Ray | 2 cores {words[0]} | 1 core {words[1]} "
+        f"| {reached:.2f} x | at least {LEAST:g} x{verdict} |"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        parser.error("this needs two cores")
+    print("| what | ours | beside | speed | asked for |\n|---|---|---|---|---|", flush=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        source = archive(Path(place, "archive"), asked.files)
+        one, both = (Side(cores[-count:], source, Path(place, f"home-{count}")) for count in (1, 2))
+        try:
+            for size in SIZES:
+                rows.append(row(size, *in_turn(size, one, both, asked.rounds)))
+                print(rows[-1], flush=True)
+        finally:
+            one.end()
+            both.end()
+    return int(any("MISSED" in line for line in rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
