@@ -87,6 +87,21 @@ def test_equal_tables_have_equal_digests_however_they_lie_in_memory() -> None:
     assert table_digest([joined]) == table_digest([examples(*rows)])
 
 
+def test_a_part_of_a_larger_table_has_the_digest_of_its_own_rows() -> None:
+    rows = [example(number, source_label=None if number % 2 else "a") for number in range(6)]
+    assert table_digest([examples(*rows).slice(3, 2)]) == table_digest([examples(*rows[3:5])])
+
+
+@pytest.mark.parametrize("labels", [("ab", "c"), ("a", "bc"), ("", "abc"), (None, "abc"), ("abc", None)])
+def test_texts_are_told_apart_by_where_one_ends(labels: tuple[str | None, str | None]) -> None:
+    def digest(*of_rows: str | None) -> str:
+        return table_digest(
+            [examples(*(example(number, source_label=label) for number, label in enumerate(of_rows)))]
+        )
+
+    assert (digest(*labels) == digest("ab", "c")) == (labels == ("ab", "c"))
+
+
 def test_a_digest_survives_parquet() -> None:
     table = examples(example(0))
     assert table_digest([pq.read_table(io.BytesIO(parquet_bytes(table)))]) == table_digest([table])

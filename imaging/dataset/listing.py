@@ -7,6 +7,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imaging.dataset.manifest import those
 from imaging.dataset.rows import SOURCE
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
@@ -38,7 +39,7 @@ class Listing:
 
     def only(self, these: pa.ChunkedArray) -> "Listing":
         """Return the files that a mask names."""
-        return Listing(self.table.filter(these))
+        return Listing(those(self.table, these))
 
     def named(self, keys: pa.Array) -> dict[str, str]:
         """Return the names of files by their keyed ones, of those that are listed."""

@@ -39,8 +39,25 @@ def merge(examples: pa.Table, *, drop_equal_pixels: bool) -> tuple[pa.Table, pa.
 
 
 def those(table: pa.Table, which: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """Return the rows of a table that a mask names; all of them are not copied, as most nights most stay."""
-    return table if pc.all(which, min_count=0).as_py() else table.filter(which)
+    """Return the rows of a table that a mask names; batches of which all stay, which are most, are not copied."""
+    mask = which.combine_chunks() if isinstance(which, pa.ChunkedArray) else which
+    kept, start = [], 0
+    for batch in table.to_batches():
+        here = mask.slice(start, batch.num_rows)
+        start += batch.num_rows
+        kept.append(batch if here.true_count == len(here) else batch.filter(here))
+    return pa.Table.from_batches(kept, table.schema)
+
+
+def in_order(table: pa.Table, place: pa.ChunkedArray) -> pa.Table:
+    """Return a table by the place of each row, without a copy where its batches need only change theirs."""
+    places, batches = place.to_numpy(), table.to_batches()
+    starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
+    turns = sorted(range(len(batches)), key=lambda number: int(places[starts[number]]))
+    turned = [np.empty(0, np.int64), *(places[starts[turn] : starts[turn + 1]] for turn in turns)]
+    if (np.diff(np.concatenate(turned)) >= 0).all():
+        return pa.Table.from_batches([batches[turn] for turn in turns], table.schema)
+    return table.take(pa.array(np.argsort(places, kind="stable")))
 
 
 def instance_words(keys: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -3,12 +3,14 @@
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from imaging.store.digest import bytes_digest, digest_name
 from imaging.store.protocol import Damaged, Store
@@ -16,6 +18,7 @@ from imaging.store.protocol import Damaged, Store
 PART_ROWS = 65_536
 """Rows of a part at most, in the mean: parts are cut by the first digits of the key, so that most stay as they are."""
 READERS = 4
+DIGEST_ROWS = 8192
 
 
 def write_parts(store: Store, table: pa.Table, key: str) -> tuple[str, ...]:
@@ -55,28 +58,36 @@ def read_each(store: Store, names: Sequence[str], schema: pa.Schema) -> list[pa.
 
 
 def table_digest(tables: Sequence[pa.Table], *others: str) -> str:
-    """Return the digest of tables by their content, not by how a Parquet writer lays it out."""
+    """Return the digest of tables by their content, not by how a Parquet writer or memory lays it out.
+
+    Of each column and DIGEST_ROWS rows: which are null where some may be, lengths of texts as 32 bits, values.
+    """
     digest = blake3("\0".join(others).encode())
     for table in tables:
-        sink = io.BytesIO()
-        told = _without_nulls(table).combine_chunks()
-        with pa.ipc.new_stream(sink, told.schema) as stream:
-            for batch in told.to_batches(max_chunksize=PART_ROWS):
-                stream.write_batch(batch)
-        digest.update(sink.getbuffer())
+        digest.update(
+            f"{table.num_rows} {[(field.name, str(field.type)) for field in table.schema]}".encode()
+        )
+        for start in range(0, table.num_rows, DIGEST_ROWS):
+            rows = table.slice(start, DIGEST_ROWS).combine_chunks()
+            for field, column in zip(rows.schema, rows.columns, strict=True):
+                for content in _contents(column.chunk(0), nullable=field.nullable):
+                    digest.update(memoryview(content).cast("B"))
     return digest.hexdigest()[:32]
 
 
-def _without_nulls(table: pa.Table) -> pa.Table:
-    """Return the same content without nulls, under which any bytes may lie: one column more says where they are."""
-    columns = {}
-    for field in table.schema:
-        column = table[field.name]
-        if field.nullable:
-            columns[f"{field.name} is there"] = pc.is_valid(column).cast(pa.uint8())
-            column = pc.fill_null(column, pa.scalar("" if pa.types.is_string(field.type) else 0, field.type))
-        columns[field.name] = column
-    return pa.table(columns)
+def _contents(values: pa.Array, *, nullable: bool) -> Iterator[NDArray[Any] | pa.Buffer]:
+    if nullable:
+        yield pc.is_valid(values).cast(pa.uint8()).to_numpy()
+        # Under a null any bytes may lie.
+        values = pc.fill_null(values, pa.scalar("" if pa.types.is_string(values.type) else 0, values.type))
+    first, count = values.offset, len(values)
+    if pa.types.is_string(values.type):
+        ends = np.frombuffer(values.buffers()[1], np.int32)[first : first + count + 1]
+        yield np.diff(ends)
+        yield values.buffers()[2][ends[0] : ends[-1]] if ends[-1] else np.empty(0, np.uint8)
+    else:
+        width = values.type.bit_width // 8
+        yield values.buffers()[1][first * width : (first + count) * width]
 
 
 def parquet_bytes(table: pa.Table) -> memoryview:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.dataset.listing import Listing, hold
-from imaging.dataset.manifest import concat, instance_words, those
+from imaging.dataset.manifest import concat, in_order, instance_words, those
 from imaging.dataset.quarantine import IGNORED, NO_LOSS
 from imaging.dataset.rows import EXAMPLES, REFUSALS, TABLES
 from imaging.dataset.version import DatasetVersion, VersionHead
@@ -105,7 +105,7 @@ def with_finished(scan: ScanPlan, finished: Known, listing: Listing, spec: str) 
     new = _sift(finished.without(_files_of(scan.examples, scan.refusals)), listing, spec)
     # As they are listed, whatever chunk they were in: of a repeated instance the first one stands.
     at = pc.index_in(new.standing["source_key"], value_set=listing.table["source_key"])
-    examples = concat([scan.examples, new.standing.take(pc.sort_indices(at))], EXAMPLES)
+    examples = concat([scan.examples, in_order(new.standing, at)], EXAMPLES)
     refusals = concat([scan.refusals, new.refusals], REFUSALS)
     return replace(scan, to_read=_but(scan.to_read, examples, refusals), examples=examples, refusals=refusals)
 
