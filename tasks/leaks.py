@@ -1,7 +1,7 @@
 """Owns the search of what a night leaves for identifiers of patients: a hit stops the night.
 
 HOME/private is left out: it is for the eyes of those who may see the names. So is the source, where it lies in HOME.
-What Prefect and MLflow keep on servers is fetched first.
+What Prefect and MLflow keep on servers, and what the night wrote to a store on S3, is fetched first.
 """
 
 import time
@@ -19,7 +19,7 @@ from imaging.deidentify.proof.originals import Hit
 from imaging.deidentify.proof.residue import FILE_NAME, Residue, sample_identifiers, search_residue
 from imaging.errors import EnvironmentFault
 from imaging.sources.open import open_source
-from tasks.remote_leaks import fetch, has_servers
+from tasks.remote_leaks import fetch, fetch_written, has_servers
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
 
@@ -37,6 +37,8 @@ def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, s
     identifiers = sample_identifiers(source, seed)
     since_s = time.time() - took_s - SLACK_S
     residue = search_residue(left_since(since_s, request, settings), identifiers, settings.folder, seed)
+    if identifiers:
+        residue += _of_store(settings, identifiers, since_s, seed)
     if identifiers and has_servers(settings):
         residue += _of_servers(request.dataset, settings, identifiers, since_s, seed)
     if residue.hits:
@@ -46,6 +48,13 @@ def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, s
         f"searched {residue.files} files for {len(identifiers)} identifiers of patients: none is there{beyond}"
     )
     return residue
+
+
+def _of_store(settings: Settings, identifiers: Sequence[Identifier], since_s: float, seed: str) -> Residue:
+    paths, left_out = fetch_written(settings, since_s, seed)
+    residue = search_residue(paths, identifiers, settings.cache, seed)
+    # The copies are in a cache that others use too: what went meanwhile was not searched.
+    return replace(residue, left_out=left_out + sum(not path.exists() for path in paths))
 
 
 def _of_servers(
@@ -66,8 +75,11 @@ def left_since(since_s: float, request: IngestRequest, settings: Settings) -> It
     seen: set[Path] = set()
     for root in (settings.folder, settings.store_root, *_artifacts(settings)):
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
-            # What was handed in is no leak; with it goes the folder of the home that it lies in.
-            if folder == settings.private or any(place.is_relative_to(folder) for place in given):
+            # What was handed in is no leak; with it goes the folder of the home that it lies in. Of the cache, what the
+            # night itself wrote is looked for in the store.
+            if folder in (settings.private, settings.cache) or any(
+                place.is_relative_to(folder) for place in given
+            ):
                 continue
             for path in folder.rglob("*") if folder.is_dir() else (folder,):
                 if path not in seen and path.is_file() and path.stat().st_mtime >= since_s:

@@ -5,16 +5,21 @@ ours is read: the runs of our flows, and the experiments and models of a dataset
 """
 
 import json
+import random
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
+from imaging.deidentify.proof import residue
 from imaging.errors import EnvironmentFault
+from imaging.store.folder import FolderStore
+from imaging.store.protocol import Missing
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,6 +47,27 @@ def fetch(settings: Settings, dataset: str, since_s: float, folder: Path) -> boo
     end = time.monotonic() + LIMIT_S
     written = chain(_of_prefect(settings, since_s, folder), _of_mlflow(settings, dataset, since_s, folder))
     return all(time.monotonic() < end for _ in written)
+
+
+def fetch_written(settings: Settings, since_s: float, seed: str) -> tuple[list[Path], int]:
+    """Fetch what was written since then to a store that is no folder; return the copies, and how many were left out.
+
+    No more is fetched than is searched of a folder; which of more objects, the seed draws.
+    """
+    store = settings.dataset_store
+    if isinstance(store, FolderStore):
+        return [], 0
+    # Some servers tell whole seconds.
+    written = [one for one in store.names() if one.mtime_ns >= int(since_s) * 10**9]
+    random.Random(seed).shuffle(written)
+    ends = accumulate(one.size_bytes for one in written)
+    chosen = [one.name for one, end in zip(written, ends, strict=True) if end <= residue.BUDGET_BYTES]
+    paths = []
+    for name in chosen:
+        # What a night beside this one has put into a version meanwhile is gone.
+        with suppress(Missing):
+            paths.append(store.local(name))
+    return paths, len(written) - len(chosen)
 
 
 def _of_prefect(settings: Settings, since_s: float, folder: Path) -> Iterator[None]:

@@ -107,8 +107,10 @@ def touch(settings: Settings, *names: str) -> None:
         (settings.folder / name).touch()
 
 
-def test_private_lists_are_for_those_who_may_see_them(archive: Path, settings: Settings) -> None:
-    touch(settings, "private/problems-ct.csv", "store/a")
+def test_private_lists_and_copies_of_what_is_searched_elsewhere_are_left_out(
+    archive: Path, settings: Settings
+) -> None:
+    touch(settings, "private/problems-ct.csv", "store/a", "cache/bucket/shards/fetched-again.npy")
     assert paths_left(archive, settings) == {"store/a"}
 
 
