@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,6 +166,45 @@ def test_ray_is_started_for_the_time_of_the_work_alone(order: dict[str, Any]) ->
     assert flat(run_chunks(DOUBLE, order, range(20), 10))[1] == [*range(0, 40, 2)]
     assert not ray.is_initialized()
     assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
+
+
+@pytest.fixture
+def lost_node() -> Iterator[psutil.Process]:
+    """Start Ray with two nodes of a core each, and return the second one's raylet, for the test to kill."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    node = cluster.add_node(num_cpus=1)
+    try:
+        ray.init(cluster.address, log_to_driver=False)
+        yield psutil.Process(node.all_processes["raylet"][0].process.pid)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_killed_node_costs_its_chunk_alone(order: dict[str, Any], lost_node: psutil.Process) -> None:
+    killed: list[int] = []
+
+    def kill_node() -> None:
+        workers: set[int] = set()
+        while not workers & {process for _, process in notes(order)}:
+            time.sleep(0.02)
+            workers = {child.pid for child in lost_node.children()}
+        killed.extend(workers)
+        for process in (*workers, lost_node.pid):
+            os.kill(process, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_node)
+    killer.start()
+    found = flat(run_chunks(DOUBLE, {**order, "sleep_s": 0.5}, range(100), 10))
+    killer.join()
+    assert found == ([*range(100)], [*range(0, 200, 2)])
+    begun = Counter(first for first, _ in notes(order))
+    assert sorted(begun.values()) == [*[1] * (len(begun) - 1), 2]
+    assert set(killed) & {process for _, process in notes(order)}
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,12 @@ pytestmark = pytest.mark.slow
 
 PIECES = 48
 """A night's few files are read in two chunks."""
+RAY_PIECES = 32
+"""On Ray they are read four at a time, by two workers."""
 STEP_BYTES = 5 * 4096
 """Of room that there is more of from night to night."""
+CHUNK_BYTES = 16 * 4096
+"""What a chunk of four takes, with its folders; there is room for two."""
 
 
 @pytest.fixture
@@ -50,9 +54,9 @@ def lying(store: FolderStore) -> dict[str, int]:
     return {path.relative_to(store.root).as_posix(): path.stat().st_size for path in files}
 
 
-def finished(plan: Plan) -> set[str]:
+def finished(plan: Plan, store: FolderStore | None = None) -> set[str]:
     """Return the files of chunks that are in the journal."""
-    ends = store_of(plan).root.glob("datasets/d/journal/*/*.examples.parquet")
+    ends = (store or store_of(plan)).root.glob("datasets/d/journal/*/*.examples.parquet")
     names = [
         str(path).replace(".examples.", f".{table}.") for path in ends for table in ("examples", "refusals")
     ]
@@ -94,6 +98,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
+def give(disk: Path, size: int) -> None:
+    """Make a small disk as large as so many bytes."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
 def test_on_a_small_disk_it_goes_on_as_far_as_there_is_room(plan: Plan, disk: Path) -> None:
     whole = copied(plan, "whole")
     passed(whole)
@@ -103,7 +112,7 @@ def test_on_a_small_disk_it_goes_on_as_far_as_there_is_room(plan: Plan, disk: Pa
     here = replace(plan, environment={"RADLOOP_STORE": str(store.root)})
     used, faults, answer = shutil.disk_usage(disk).used, 0, {"error": ""}
     while "error" in answer:
-        subprocess.run(["mount", "-o", f"remount,size={used + faults * STEP_BYTES}", disk], check=True)
+        give(disk, used + faults * STEP_BYTES)
         answer = passed(here)
         if "error" in answer:
             assert (answer["error"], "No space left on device" in answer["message"]) == (
@@ -114,3 +123,22 @@ def test_on_a_small_disk_it_goes_on_as_far_as_there_is_room(plan: Plan, disk: Pa
             faults += 1
     assert faults > 3
     assert content(seen(store)) == new
+
+
+def test_where_workers_of_ray_find_no_room_it_is_said_and_what_they_did_stays(plan: Plan, disk: Path) -> None:
+    store, old = FolderStore(disk / "store"), content(seen(store_of(plan)))
+    shutil.copytree(store_of(plan).root, store.root)
+    here = replace(plan, environment={"RADLOOP_STORE": str(store.root)}, chunk_files=RAY_PIECES)
+    grow(plan.source, 2)
+    give(disk, shutil.disk_usage(disk).used + 2 * CHUNK_BYTES)
+    answer = passed(replace(here, ray_from=0, in_process=False))
+    assert answer.get("error") == "EnvironmentFault", answer
+    assert "No space left on device; make room" in answer["message"]
+    assert content(seen(store)) == old
+    done, chunks = finished(here, store), len(begun(here.home))
+    assert done
+    give(disk, 64 << 20)
+    assert "error" not in passed(here)
+    again = {name for chunk in begun(here.home)[chunks:] for name in chunk}
+    assert again
+    assert not done & again
