@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -209,12 +210,13 @@ def _watch(plan: Plan, parent: Connection) -> None:
     They are those below the home, or to a store elsewhere.
     """
     root = plan.environment.get("RADLOOP_STORE", str(plan.home))
-    numbers = count()
+    numbers, alone = count(), threading.Lock()
 
     def before(call: str, target: Any) -> None:
         path = str(Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else target)
         if path.startswith(root):
-            parent.send((STEP, f"{call} {path[len(root) + 1 :]}"))
+            with alone:
+                parent.send((STEP, f"{call} {path[len(root) + 1 :]}"))
             if plan.full_at is not None and next(numbers) >= plan.full_at:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.fft import dctn
 
 from imaging.dataset.rows import FINGERPRINT_BYTES
 
@@ -105,9 +104,11 @@ def _averaged(column: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
 @cache
 def _waves(each: int) -> NDArray[np.float64]:
     """Return (GRID * GRID, rings * each) waves of the cosine transform, in whole numbers of 2**14."""
-    cells = np.eye(GRID * GRID).reshape(-1, GRID, GRID)
-    every = dctn(cells, axes=(1, 2), norm="ortho").reshape(GRID * GRID, -1)
     across = np.arange(GRID)
+    # scipy.fft has it too, and takes a third of the time in which a worker starts.
+    line = np.sqrt(2 / GRID) * np.cos(np.pi / GRID * across[:, None] * (across + 0.5))
+    line[0] /= np.sqrt(2)
+    every = np.kron(line, line).T
     by_length = np.argsort((across[:, None] ** 2 + across**2).ravel(), kind="stable")
     picked = [by_length[np.linspace(first, last, each).round().astype(int)] for first, last in RINGS]
     return np.asarray(np.rint(every[:, np.concatenate(picked)] * 2**14), np.float64)

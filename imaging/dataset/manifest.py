@@ -107,8 +107,10 @@ def _first(numbers: CODES) -> CODES:
     >>> _first(np.array([7, 3, 7, 3]))
     array([0, 1, 0, 1])
     """
-    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
-    return np.asarray(first[inverse], np.int64)
+    at = np.empty(numbers.max(initial=-1) + 1, np.int64)
+    # Backwards, so that the first is written last.
+    at[numbers[::-1]] = np.arange(len(numbers))[::-1]
+    return at[numbers]
 
 
 def _column(values: str | NDArray[np.str_] | pa.ChunkedArray, count: int) -> pa.Array | pa.ChunkedArray:

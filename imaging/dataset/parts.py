@@ -17,13 +17,20 @@ from imaging.store.protocol import Damaged, Store
 
 PART_ROWS = 65_536
 """Rows of a part at most, in the mean: parts are cut by the first digits of the key, so that most stay as they are."""
-READERS = 4
+READERS, WRITERS = 4, 2
 DIGEST_ROWS = 8192
+
+
+def give_memory_back() -> None:
+    """Have Arrow, from now on, give freed memory back to others: its usual allocator keeps as much as the rows take."""
+    if "jemalloc" in pa.supported_memory_backends():
+        pa.set_memory_pool(pa.jemalloc_memory_pool())
 
 
 def write_parts(store: Store, table: pa.Table, key: str) -> tuple[str, ...]:
     """Write a table that is sorted by a column of hex digits; return the names of its parts, in that order."""
-    return tuple(_write(store, part) for part in cut(table, key))
+    with ThreadPoolExecutor(WRITERS) as writers:
+        return tuple(writers.map(lambda part: _write(store, part), cut(table, key)))
 
 
 def cut(table: pa.Table, key: str) -> Iterator[pa.Table]:
