@@ -123,6 +123,8 @@ class Settings(BaseSettings):
             # Half a minute of patience with a server that restarts; MLflow's default is many minutes.
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
             "DO_NOT_TRACK": "true",
+            # It gives back what it frees; Arrow's own choice keeps as much again as the rows of a dataset take.
+            "ARROW_DEFAULT_MEMORY_POOL": "jemalloc",
             # A proxy for the outside must not stand before the servers of this machine.
             "NO_PROXY": "127.0.0.1,localhost",
             "RAY_USAGE_STATS_ENABLED": "0",

@@ -21,12 +21,6 @@ READERS, WRITERS = 4, 2
 DIGEST_ROWS = 8192
 
 
-def give_memory_back() -> None:
-    """Have Arrow, from now on, give freed memory back to others: its usual allocator keeps as much as the rows take."""
-    if "jemalloc" in pa.supported_memory_backends():
-        pa.set_memory_pool(pa.jemalloc_memory_pool())
-
-
 def write_parts(store: Store, table: pa.Table, key: str) -> tuple[str, ...]:
     """Write a table that is sorted by a column of hex digits; return the names of its parts, in that order."""
     with ThreadPoolExecutor(WRITERS) as writers:
