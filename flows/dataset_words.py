@@ -1,6 +1,6 @@
 """Owns how dataset versions are told in the terminal: tables, and bars for how many."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,7 @@ from rich.table import Table
 from imaging.dataset.compare import Difference, Keys
 from imaging.dataset.history import SHOWN
 from imaging.dataset.quarantine import IGNORED, REASONS
+from imaging.dataset.split import SPLITS
 from imaging.dataset.summary import Count, Histogram, Summary
 
 TOP = 12
@@ -27,15 +28,23 @@ def history(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Tell which datasets there are, and the versions of each."""
     if not rows:
         return "There is no dataset yet: `radloop ingest` makes one"
-    table = _table("dataset", "version", "made", "images", "patients", "")
+    table = _table("dataset", "version", "made", "images", "patients", *SPLITS, "refused", "")
     for _, versions in groupby(rows, lambda row: row["dataset"]):
         for number, row in enumerate(versions):
-            counts = ("", "") if row["trouble"] else (f"{row['examples']:,}", f"{row['patients']:,}")
+            counts = [""] * 6 if row["trouble"] else [f"{count:,}" for count in _counted(row)]
             note = f"[red]{escape(row['trouble'])}[/red]" if row["trouble"] else "current" * row["current"]
             table.add_row(
                 row["dataset"] if not number else "", row["digest"][:SHOWN], row["time"], *counts, note
             )
     return table
+
+
+def _counted(row: Mapping[str, Any]) -> Iterator[int]:
+    """Yield the numbers of a version in `history`; by split are images with a label."""
+    yield from (row["examples"], row["patients"])
+    for split in SPLITS:
+        yield sum(one["examples"] for one in row["labelled"].get(split, {}).values())
+    yield sum(row["refusals"].values())
 
 
 def summary(told: Summary) -> RenderableType:
@@ -196,7 +205,7 @@ def _more(table: Table, there: int, top: int = TOP) -> Table:
 def _table(*head: str) -> Table:
     table = Table(*head, box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
-        if column.header in ("images", "patients", "files", "distance"):
+        if column.header in ("images", "patients", "files", "distance", "refused", *SPLITS):
             column.justify = "right"
     return table
 

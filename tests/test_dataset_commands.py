@@ -127,7 +127,7 @@ def test_versions_are_listed_with_their_counts(radloop: Radloop, store: FolderSt
         (new.digest, 12, 12, True),
         (old.digest, 9, 9, False),
     ]
-    assert f"{new.digest[:12]} 1970-01-03T00:00:00+00:00 12 12 current" in radloop("list").text
+    assert f"{new.digest[:12]} 1970-01-03T00:00:00+00:00 12 12 4 4 4 1 current" in radloop("list").text
 
 
 def test_an_unknown_dataset_is_refused_with_those_that_there_are(
@@ -149,7 +149,7 @@ def test_a_damaged_version_does_not_stop_the_list(radloop: Radloop, store: Folde
     old, _ = two_versions(store)
     store.write(head_name("ct", old.digest), b'{"format": 1}')
     said = radloop("list")
-    assert (said.code, "is of format 1" in said.text, "12 12 current" in said.text) == (0, True, True)
+    assert (said.code, "is of format 1" in said.text, "12 12 4 4 4 1 current" in said.text) == (0, True, True)
 
 
 def test_a_version_is_shown_to_a_person(radloop: Radloop, store: FolderStore) -> None:

@@ -1,6 +1,7 @@
 """Which datasets and versions a store has: listed the newest first, and opened by what a person calls them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,30 @@ def test_a_dataset_that_was_never_published_has_no_current_version(store: Folder
     digest = built(store, [example(0)]).digest
     with pytest.raises(UserFault, match=f"has no current version: name one of {digest[:12]}"):
         named_version(store, "d")
+
+
+def with_counts(store: FolderStore) -> DatasetVersion:
+    """Publish a version whose head has counts."""
+    version = night(store, 1, patients=2)
+    head = replace(version.head, counts=version.count())
+    store.write(head_name("ct", version.digest), head.to_json().encode())
+    return named_version(store, "ct")
+
+
+def test_who_lists_reads_heads_alone_where_they_count(store: FolderStore) -> None:
+    before = count(store, versions(store)[0]) if night(store, 1, patients=2) else None
+    for names in with_counts(store).head.parts.values():
+        for name in names:
+            store.remove(name)
+    assert count(store, versions(store)[0]) == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b'{"format": 2}', b'{"format": 2, "counts": {"a": 1}}']
+)
+def test_a_head_that_is_damaged_is_listed_with_its_trouble(store: FolderStore, content: bytes) -> None:
+    store.write(head_name("ct", night(store, 1).digest), content)
+    assert (
+        "is damaged" in count(store, versions(store)[0]).trouble
+        or "format 1" in count(store, versions(store)[0]).trouble
+    )

@@ -1,13 +1,12 @@
 """Owns which datasets and versions a store has, and what a person calls them."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
-
+from imaging.dataset.counts import Labelled
 from imaging.dataset.version import DatasetVersion, head_name, open_version, pointer_name
 from imaging.errors import RadloopError, UserFault
 from imaging.store.protocol import Store
@@ -44,10 +43,12 @@ class Past:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
-    """How much a version holds; where it cannot be read, `trouble` says why."""
+    """How much a version holds, see `Counts`; where it cannot be read, `trouble` says why."""
 
     examples: int = 0
     patients: int = 0
+    labelled: Labelled = field(default_factory=dict)
+    refusals: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
 
 
@@ -63,12 +64,11 @@ def versions(store: Store, dataset: str = "") -> list[Past]:
 
 
 def count(store: Store, past: Past) -> Counted:
-    """Count the rows and the patients of a version, be it damaged or of another format."""
+    """Return how much a version holds, be it damaged or of another format; most say it in their head alone."""
     try:
-        patients = open_version(store, past.dataset, past.digest).table("examples", ["patient_key"])[0]
+        return Counted(**asdict(open_version(store, past.dataset, past.digest).counted))
     except RadloopError as fault:
         return Counted(trouble=str(fault))
-    return Counted(examples=len(patients), patients=pc.count_distinct(patients).as_py())
 
 
 def named_version(store: Store, name: str, digest: str = "") -> DatasetVersion:

@@ -64,8 +64,10 @@ def _check(version: DatasetVersion, checks: Mapping[str, Check], told: Told, bef
 
 
 def _is_named(version: DatasetVersion) -> bool:
-    """Say whether the tables and the head give the digest that the version is named by."""
-    head = replace(version.head, digest="", parts={})
+    """Say whether the tables and the head give the digest that the version is named by, and the head counts right."""
+    head = replace(version.head, digest="", parts={}, counts=None)
+    if version.head.counts not in (None, version.count()):
+        return False
     return table_digest([version.table(name) for name in TABLES], head.to_json()) == version.digest
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from imaging.dataset.counts import COUNTED, Counts, Labelled, count_rows
 from imaging.dataset.locked import LOCKED, note_read
 from imaging.dataset.parts import read_parts
 from imaging.dataset.rows import TABLES
@@ -19,7 +20,7 @@ from imaging.deidentify.pseudonyms import VariantPolicy
 from imaging.errors import UserFault
 from imaging.labels import LabelReport
 from imaging.preprocess import PreprocessSpec
-from imaging.store.protocol import Store
+from imaging.store.protocol import Damaged, Store
 
 FORMAT = 2
 """Of the layout that docs/datasets.md describes; another one is not read."""
@@ -27,7 +28,10 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionHead:
-    """What names the parts of a version, and what is true of all its rows; `parts` are names of the store by table."""
+    """What names the parts of a version, and what is true of all its rows; `parts` are names of the store by table.
+
+    `counts` repeat what the tables say, for who only lists; None of a version that was made before they were kept.
+    """
 
     dataset: str
     digest: str
@@ -38,12 +42,16 @@ class VersionHead:
     label_level: str
     patient_variants: VariantPolicy = "report"
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    counts: Counts | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:
         """Return the head as JSON."""
         plain = {name: getattr(self, name) for name in self.__slots__}
         plain |= {"spec": self.spec.model_dump(mode="json"), "label_report": asdict(self.label_report)}
+        # Left out where there are none: a digest is of a head without them, as it was before they were kept.
+        del plain["counts"]
+        plain |= {"counts": asdict(self.counts)} if self.counts else {}
         return json.dumps(plain | {"parts": dict(self.parts)}, indent=1, sort_keys=True)
 
     @classmethod
@@ -57,7 +65,13 @@ class VersionHead:
             )
         report = LabelReport(**{name: tuple(values) for name, values in plain.pop("label_report").items()})
         parts = {name: tuple(names) for name, names in plain.pop("parts").items()}
-        plain |= {"label_report": report, "parts": parts, "classes": tuple(plain["classes"])}
+        counts = Counts(**plain.pop("counts")) if "counts" in plain else None
+        plain |= {
+            "label_report": report,
+            "parts": parts,
+            "classes": tuple(plain["classes"]),
+            "counts": counts,
+        }
         return cls(**plain | {"spec": PreprocessSpec.model_validate(plain["spec"])})
 
 
@@ -137,18 +151,18 @@ class DatasetVersion:
         chosen = pc.and_(pc.equal(table["split"], split), pc.is_valid(table["label"]))
         return rows_of(self.store, table.filter(chosen), self.classes, self.digest)
 
-    def counts(self) -> dict[str, dict[str, dict[str, int]]]:
+    @cached_property
+    def counted(self) -> Counts:
+        """How much it holds, as the head says; its tables are read where that does not."""
+        return self.head.counts or self.count()
+
+    def count(self) -> Counts:
+        """Count what the tables hold."""
+        return count_rows(self.table("examples", COUNTED), self.table("quarantine", ["reason"]))
+
+    def counts(self) -> Labelled:
         """Return examples and patients per split and class."""
-        table = self.table("examples", ["split", "label", "patient_key"])
-        told = table.filter(pc.and_(pc.is_valid(table["split"]), pc.is_valid(table["label"])))
-        out: dict[str, dict[str, dict[str, int]]] = {}
-        counted = told.group_by(["split", "label"]).aggregate(
-            [("patient_key", "count"), ("patient_key", "count_distinct")]
-        )
-        for row in counted.sort_by([("split", "ascending"), ("label", "ascending")]).to_pylist():
-            numbers = {"examples": row["patient_key_count"], "patients": row["patient_key_count_distinct"]}
-            out.setdefault(row["split"], {})[row["label"]] = numbers
-        return out
+        return self.counted.labelled
 
 
 def pointer_name(dataset: str) -> str:
@@ -168,7 +182,13 @@ def open_version(store: Store, dataset: str, digest: str) -> DatasetVersion:
         raise UserFault(
             f"dataset {dataset!r} has no version {digest}: `radloop dataset list` shows which it has"
         )
-    return DatasetVersion(store, VersionHead.from_json(store.read(name).decode()))
+    try:
+        return DatasetVersion(store, VersionHead.from_json(store.read(name).decode()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(
+            f"{name} of the store is damaged ({type(error).__name__}): restore it from a copy, or ingest into a new "
+            "dataset with another --name"
+        ) from None
 
 
 def newest_version(store: Store, dataset: str) -> DatasetVersion | None:
@@ -178,6 +198,5 @@ def newest_version(store: Store, dataset: str) -> DatasetVersion | None:
 
 
 def reasons(version: DatasetVersion) -> Mapping[str, int]:
-    """Return how many files each reason refused."""
-    counted = version.table("quarantine", ["reason"])["reason"].value_counts().to_pylist()
-    return {item["values"]: item["counts"] for item in sorted(counted, key=lambda item: -item["counts"])}
+    """Return how many files each reason refused, the most first."""
+    return dict(sorted(version.counted.refusals.items(), key=lambda item: -item[1]))
