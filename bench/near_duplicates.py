@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from bench.copies import AREA, RESIZED, SAME, SIDES, SKIPPED, Copy, Images, chests, ct_contrast, pneumonia
 from bench.interleaved import interleave, ratio
 from imaging.dataset.fingerprint import fingerprints, flat
-from imaging.dataset.leakage import DISTANCE, leaks, linked, near_pairs
+from imaging.dataset.leakage import DISTANCE, leaks, linked, near_pairs, numbers
 from imaging.image import Image
 from imaging.prepare import prepare
 from imaging.preprocess import PreprocessSpec
@@ -137,11 +138,12 @@ def million(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def at_scale(table: Table, rows: int) -> None:
     """Print what looking for leaks takes; nothing else has run in this process, whose memory is told."""
     told, patients, sides = million(rows)
-    work: Mapping[str, Callable[[], object]] = {
+    numbered = numbers(patients.tolist())
+    work: Mapping[str, Callable[[], Any]] = {
         "leaks of a quarter that is for test, and of val": lambda: leaks(told, patients, sides),
-        "patients who belong together": lambda: linked(told, patients),
-        "the same, a hundredth of the rows new": lambda: linked(
-            told, patients, np.arange(rows) >= rows * 0.99
+        "patients who belong together": lambda: together(linked(told, numbered)),
+        "the same, a hundredth of the rows new": lambda: together(
+            linked(told, numbered, np.arange(rows) >= rows * 0.99)
         ),
     }
     for what, call in work.items():
@@ -160,6 +162,11 @@ def at_scale(table: Table, rows: int) -> None:
         )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     table.row(f"{rows:,} rows: memory of the process", f"{memory:.2f} GB", "at most 2 GB", holds=memory <= 2)
+
+
+def together(groups: np.ndarray) -> np.ndarray:
+    """Return who is of one group with others."""
+    return np.flatnonzero(np.bincount(groups)[groups] > 1)
 
 
 def main() -> int:

@@ -105,10 +105,9 @@ def make(home: Path, rows: int) -> None:
     labels = every.schema.get_field_index("source_label")
     before = every.set_column(labels, every.schema.field(labels), pa.array(late, pa.string()))
     gone = every.filter(pa.array(numbers % 100 == 3)).select(TABLES["tombstones"].names)
-    first = build_version(store, recipe(), before[:rows], refusals, {})
-    second = build_version(
-        store, recipe(), every.filter(pa.array(numbers % 100 != 3)), refusals, first.splits(), gone
-    )
+    first = build_version(store, recipe(), before[:rows], refusals, None)
+    stays = every.filter(pa.array(numbers % 100 != 3))
+    second = build_version(store, recipe(), stays, refusals, first.table("splits"), gone)
     if not publish(first, None) or not publish(second, first.digest):
         raise SystemExit("somebody else published meanwhile")
     (home / "digests").write_text(f"{first.digest} {second.digest}")
@@ -118,6 +117,7 @@ def split(home: Path, *, alone: bool) -> None:
     """Draw the splits of all patients as the first night does, or as if each image was of a patient of its own."""
     import pyarrow as pa
 
+    from imaging.dataset.rows import TABLES
     from imaging.dataset.sides import draw_sides
     from imaging.dataset.split import SplitConfig
     from imaging.dataset.version import newest_version
@@ -130,8 +130,7 @@ def split(home: Path, *, alone: bool) -> None:
     rows = version.table("examples", [patient, "label", "site_key", "fingerprint"])
     rows = rows.rename_columns(["patient_key", *rows.column_names[1:]])
     rows = rows.append_column("source_split", pa.nulls(len(rows), pa.string()))
-    sides = draw_sides(rows, {}, SplitConfig().shares)
-    print(len(sides))
+    print(draw_sides(rows, TABLES["splits"].empty_table(), SplitConfig().shares).num_rows)
 
 
 def examples(rows: int) -> "pa.Table":

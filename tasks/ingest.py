@@ -271,7 +271,7 @@ def _build(
         positive=job.request.positive,
         patient_variants=job.pseudonyms.patient_variants,
     )
-    splits = previous.splits() if previous else {}
+    splits = previous.table("splits") if previous else None
     store = job.journal.store
     examples = pack(store, settled.examples, job.spec.shape)
     version = build_version(store, recipe, examples, settled.refusals, splits, settled.tombstones)

@@ -18,7 +18,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from imaging.dataset.draft import in_process
 from imaging.dataset.fingerprint import ZERO
 from imaging.dataset.publish import Recipe, build_version, publish
-from imaging.dataset.rows import EXAMPLES, FINGERPRINT_BYTES, REFUSALS
+from imaging.dataset.rows import EXAMPLES, FINGERPRINT_BYTES, REFUSALS, TABLES
 from imaging.dataset.shard import write_shard
 from imaging.dataset.version import DatasetVersion
 from imaging.digests import pixel_digest
@@ -167,7 +167,8 @@ def built(
     told: Recipe | None = None,
 ) -> DatasetVersion:
     """Write a version of some rows, which nobody sees before it is published."""
-    return build_version(store, told or recipe(), examples(*rows), refusals(*bad), splits)
+    known = pa.table([list(splits), list(splits.values())], schema=TABLES["splits"])
+    return build_version(store, told or recipe(), examples(*rows), refusals(*bad), known)
 
 
 def version_of(

@@ -11,7 +11,7 @@ from bench.copies import Images, ct_contrast, pneumonia
 from bench.near_duplicates import others
 from imaging.dataset import leakage
 from imaging.dataset.fingerprint import ZERO, fingerprints
-from imaging.dataset.leakage import DISTANCE, LEAKS, leaks, linked, near_pairs
+from imaging.dataset.leakage import DISTANCE, LEAKS, leaks, linked, near_pairs, numbers
 
 
 def told(rows: int, seed: int, spread: int = 8) -> np.ndarray:
@@ -95,6 +95,15 @@ def test_a_crowd_costs_no_more_than_its_nearest(monkeypatch: pytest.MonkeyPatch)
     assert components(pairs, len(values)) == [0] * len(values)
 
 
+@pytest.mark.parametrize("slab", [1, 20, 150])
+def test_slabs_hide_no_pairs(monkeypatch: pytest.MonkeyPatch, slab: int) -> None:
+    values, others = told(300, 5), told(200, 5)
+    whole, between = near_pairs(values), near_pairs(values, others)
+    monkeypatch.setattr(leakage, "SLAB", slab)
+    assert near_pairs(values).tolist() == whole.tolist() and len(whole)
+    assert near_pairs(values, others).tolist() == between.tolist() and len(between)
+
+
 def test_pairs_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     values = told(300, 5)
     whole = near_pairs(values)
@@ -110,19 +119,23 @@ def copied(*chains: tuple[int, ...], rows: int = 8) -> np.ndarray:
     return values
 
 
+def members(groups: np.ndarray) -> list[list[int]]:
+    """Return the patients of each group."""
+    return sorted(np.flatnonzero(groups == group).tolist() for group in np.unique(groups))
+
+
 def test_patients_are_linked_through_others() -> None:
-    groups = linked(copied((0, 1), (2, 5)), ["d", "b", "b", "x", "y", "a", "z", "z"])
-    assert groups == dict.fromkeys("abd", "a")
+    groups = linked(copied((0, 1), (2, 5)), np.array([3, 1, 1, 4, 5, 0, 2, 2]))
+    assert members(groups) == [[0, 1, 3], [2], [4], [5]]
 
 
 def test_a_patient_is_not_linked_with_himself() -> None:
-    assert linked(copied((0, 1)), list("aabcdefg")) == {}
+    assert len(members(linked(copied((0, 1)), np.array([0, 0, 1, 2, 3, 4, 5, 6])))) == 7
 
 
 def test_links_of_what_is_new_are_found_without_those_of_what_was() -> None:
-    values, patients = copied((0, 7), (1, 6, 5), (2, 3)), list("abcdefgh")
-    new = np.arange(8) >= 5
-    assert linked(values, patients, new) == {"a": "a", "h": "a", "b": "b", "f": "b", "g": "b"}
+    groups = linked(copied((0, 7), (1, 6, 5), (2, 3)), np.arange(8), np.arange(8) >= 5)
+    assert members(groups) == [[0, 7], [1, 5, 6], [2], [3], [4]]
 
 
 def test_a_leak_names_rows_of_two_patients_on_two_sides() -> None:
@@ -150,7 +163,11 @@ def test_every_row_with_a_leak_is_named() -> None:
 
 def test_what_has_no_rows_leaks_nothing() -> None:
     assert not len(leaks(np.empty((0, 64), np.uint8), [], []))
-    assert linked(np.empty((0, 64), np.uint8), []) == {}
+    assert not len(linked(np.empty((0, 64), np.uint8), np.empty(0, np.int64)))
+
+
+def test_a_column_is_numbered_by_its_values() -> None:
+    assert numbers(["b", None, "a", "b"]).tolist() == [0, -1, 1, 0]
 
 
 class Said:

@@ -68,7 +68,7 @@ def night(
     assert not scan.to_read
     settled = settle(scan, drop_equal_pixels=True, drops_studies=drops_studies)
     made = recipe(spec=spec, key_fingerprint=NAMES.fingerprint)
-    splits = previous.splits() if previous else {}
+    splits = previous.table("splits") if previous else None
     return build_version(store, made, settled.examples, settled.refusals, splits, settled.tombstones)
 
 
@@ -190,7 +190,7 @@ def lost_study(store: FolderStore, source: MemorySource) -> DatasetVersion:
     whole = planned(source, None, finished=Known(examples=known.examples, refusals=bad), drops_studies=True)
     settled = settle(whole, drop_equal_pixels=True, drops_studies=True)
     made = recipe(key_fingerprint=NAMES.fingerprint)
-    return build_version(store, made, settled.examples, settled.refusals, {}, settled.tombstones)
+    return build_version(store, made, settled.examples, settled.refusals, None, settled.tombstones)
 
 
 def test_a_bad_slice_costs_its_study(store: FolderStore, source: MemorySource) -> None:

@@ -3,14 +3,21 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imaging.dataset.fingerprint import fingerprints
 from imaging.dataset.publish import publish
+from imaging.dataset.rows import TABLES
+from imaging.dataset.sides import draw_sides
+from imaging.dataset.split import SPLITS, SplitConfig
 from imaging.errors import UserFault
 from tasks.leakage import check_sides
 from tasks.settings import Settings
 from tests.synthetic import built, example
+from tests.test_split import plainly
 
 
 def picture(number: int) -> bytes:
@@ -79,3 +86,58 @@ def test_a_new_patient_with_a_known_image_joins_that_side(settings: Settings) ->
     copies = [example(n + 100, fingerprint=picture(n), source_label="ab"[n % 2]) for n in range(20)]
     after = built(settings.dataset_store, [*made, *copies], splits=before).splits()
     assert {after[f"p{n + 100}"] == before[f"p{n}"] for n in range(20)} == {True}
+
+
+IMAGES = st.tuples(
+    st.integers(0, 11), st.integers(0, 20), st.sampled_from(["a", "b", "é", None]), st.integers(0, 2)
+)
+
+
+def labelled(images: list[tuple[int, int, str | None, int]]) -> pa.Table:
+    """Return the columns that sides are drawn by; images of one number are equal."""
+    told = [
+        np.random.default_rng(number).integers(0, 256, 64, np.uint8).tobytes() for _, number, _, _ in images
+    ]
+    return pa.table(
+        {
+            "patient_key": pa.array([f"p{patient}" for patient, *_ in images], pa.string()),
+            "label": pa.array([label for *_, label, _ in images], pa.string()),
+            "site_key": pa.array([f"site {site}" for *_, site in images], pa.string()),
+            "source_split": pa.nulls(len(images), pa.string()),
+            "fingerprint": pa.array(told, pa.binary(64)),
+        }
+    )
+
+
+def drawn_plainly(images: list[tuple[int, int, str | None, int]], previous: dict[str, str]) -> dict[str, str]:
+    """Draw the sides of the same, patient by patient."""
+    labels: dict[str, set[str]] = {}
+    sites: dict[str, set[str]] = {}
+    shown: dict[int, set[str]] = {}
+    for patient, number, label, site in images:
+        if label is not None:
+            labels.setdefault(f"p{patient}", set()).add(label)
+            sites.setdefault(f"p{patient}", set()).add(f"site {site}")
+            shown.setdefault(number, set()).add(f"p{patient}")
+    # What only known patients share is not looked for.
+    alike = [names for names in shown.values() if names - previous.keys()]
+    linked = {name: name for name in labels}
+    for _ in labels:
+        for names in alike:
+            first = min(linked[name] for name in names)
+            linked.update(dict.fromkeys(names, first))
+    coarse = {name: "|".join(sorted(told)) for name, told in labels.items()}
+    strata = {name: (told, f"{told}@" + "|".join(sorted(sites[name]))) for name, told in coarse.items()}
+    return {**previous, **plainly(strata, previous, SplitConfig().shares, linked)}
+
+
+@given(st.lists(IMAGES), st.dictionaries(st.integers(0, 15), st.sampled_from(SPLITS)))
+def test_sides_are_drawn_as_patient_by_patient(
+    images: list[tuple[int, int, str | None, int]], known: dict[int, str]
+) -> None:
+    previous = {f"p{patient}": split for patient, split in known.items()}
+    before = pa.table([list(previous), list(previous.values())], schema=TABLES["splits"])
+    drawn = draw_sides(labelled(images), before, SplitConfig().shares)
+    told = dict(zip(drawn["patient_key"].to_pylist(), drawn["split"].to_pylist(), strict=True))
+    assert told == drawn_plainly(images, previous)
+    assert drawn.schema == TABLES["splits"]

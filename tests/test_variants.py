@@ -39,7 +39,7 @@ def taken_in(root: Path, policy: VariantPolicy) -> DatasetVersion:
     source = MemorySource({f"f{at}": [instance(at, patient_id=one)] for at, one in enumerate(WRITTEN)})
     made = prepare_chunk(source, list(source.scan()), GREY, names, store, source.run())
     told = recipe(key_fingerprint=names.fingerprint, patient_variants=policy)
-    return build_version(store, told, made.examples, made.refusals, {})
+    return build_version(store, told, made.examples, made.refusals, None)
 
 
 def test_variants_are_patients_of_their_own_where_they_are_reported(tmp_path: Path) -> None:

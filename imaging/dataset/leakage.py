@@ -1,6 +1,6 @@
 """Owns what may leak from one side of a split to another: near duplicates among patients, found by fingerprint."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,16 @@ from scipy.spatial import cKDTree
 from imaging.dataset.fingerprint import as_column, flat
 
 Fingerprints = NDArray[np.uint8]
+Rows = NDArray[np.int64]
 Pairs = NDArray[np.int64]
+Points = NDArray[np.float64]
 
 DISTANCE = 16.0
 """Fingerprints no farther apart are of one image. The measure goes to 508: other patients' slices of ct-contrast are
 166 apart or more, the radiographs of pneumoniamnist 84; see `bench.near_duplicates`."""
 
+REACH = DISTANCE + 0.05
+"""A little more, for what floating point rounds."""
 AXES = 8
 """Directions of the first search: no pair is farther apart in them than it is, so none is missed."""
 SAMPLE = 20_000
@@ -28,6 +32,8 @@ CROWDS = (16, 128, 512)
 at: a scan of a thousand almost equal frames must not cost a million pairs."""
 AT_ONCE = 2**18
 """Pairs that are measured at a time."""
+SLAB = 2**17
+"""Rows that are searched for at a time, or a few more: beside each other along the longest axis."""
 
 LEAKS = pa.schema(
     [
@@ -59,28 +65,23 @@ def near_pairs(fingerprints: Fingerprints, others: Fingerprints | None = None) -
 
 
 def linked(
-    fingerprints: Fingerprints,
-    patients: Sequence[str] | pa.ChunkedArray,
-    new: NDArray[np.bool_] | None = None,
-) -> Mapping[str, str]:
-    """Return the group of each patient who shares near duplicates with another: the first patient's of all linked.
+    fingerprints: Fingerprints, patients: NDArray[np.int64], new: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Return the group of each patient: who share near duplicates are of one, and belong on one side.
 
-    They belong on one side. Where `new` says which rows are, links between two rows that are not are not looked for.
+    `patients` gives the number of each row's patient, from 0 on. Where `new` says which rows are, links between two
+    rows that are not are not looked for.
     """
-    names, codes = _coded(patients)
     if new is None:
         pairs = near_pairs(fingerprints)
     else:
         came, were = np.flatnonzero(new), np.flatnonzero(~new)
         among, before = near_pairs(fingerprints[came]), near_pairs(fingerprints[came], fingerprints[were])
         pairs = np.concatenate([came[among], np.stack([came[before[:, 0]], were[before[:, 1]]], axis=1)])
-    one, two = codes[pairs].T
-    links = coo_array((np.ones(len(one), np.bool_), (one, two)), shape=(len(names), len(names)))
-    groups = connected_components(links, directed=False)[1]
-    together: dict[int, list[str]] = {}
-    for code in np.unique(np.concatenate([one[one != two], two[one != two]])):
-        together.setdefault(int(groups[code]), []).append(names[code])
-    return {name: min(group) for group in together.values() for name in group}
+    one, two = patients[pairs].T
+    count = int(patients.max(initial=-1)) + 1
+    links = coo_array((np.ones(len(one), np.bool_), (one, two)), shape=(count, count))
+    return np.asarray(connected_components(links, directed=False)[1], np.int64)
 
 
 def leaks(
@@ -92,11 +93,10 @@ def leaks(
 
     Rows without a side are on none.
     """
-    _, patient = _coded(patients)
-    names, side = _coded(sides)
+    patient, side = numbers(patients), numbers(sides)
     near = [np.empty((0, 2), np.int64)]
     # What is asked costs more than what it is looked for in: the smallest side asks all others.
-    smallest = np.argsort(np.bincount(side[side >= 0], minlength=len(names)), kind="stable")
+    smallest = np.argsort(np.bincount(side[side >= 0]), kind="stable")
     for number, name in enumerate(smallest):
         here, rest = np.flatnonzero(side == name), np.flatnonzero(np.isin(side, smallest[number + 1 :]))
         pairs = near_pairs(fingerprints[here], fingerprints[rest])
@@ -104,7 +104,10 @@ def leaks(
     found = _once(np.concatenate(near))
     found = found[patient[found[:, 0]] != patient[found[:, 1]]]
     both = _on_two_sides(patient, side)
-    distances = [*_distances(fingerprints, fingerprints, found).tolist(), *[None] * len(both)]
+    distances = [
+        *np.sqrt(_squares(fingerprints, fingerprints, found), dtype=np.float64).tolist(),
+        *[None] * len(both),
+    ]
     rows = np.concatenate([found, both])
     return pa.table({"row": rows[:, 0], "other": rows[:, 1], "distance": distances}, schema=LEAKS)
 
@@ -132,11 +135,10 @@ def _on_two_sides(patient: NDArray[np.int64], side: NDArray[np.int64]) -> Pairs:
     return np.stack([home[elsewhere], each[elsewhere]], axis=1)
 
 
-def _coded(column: Sequence[str | None] | pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the different values of a column, and of each row which it is; -1 where it has none."""
+def numbers(column: Sequence[str | None] | pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return a number for each value of a column, the same where the value is, from 0 on; -1 where there is none."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else pa.array(column, pa.string())
-    coded = whole.dictionary_encode()
-    return coded.dictionary.to_pylist(), coded.indices.fill_null(-1).to_numpy().astype(np.int64)
+    return np.asarray(whole.dictionary_encode().indices.fill_null(-1), np.int64)
 
 
 class _Distinct:
@@ -161,24 +163,44 @@ class _Distinct:
 
 
 def _search(values: Fingerprints, others: Fingerprints) -> Iterator[Pairs]:
-    """Yield pairs within DISTANCE, in parts."""
+    """Yield pairs within DISTANCE, in parts; where `others` are the `values`, each once or twice."""
     if not len(values) or not len(others):
         return
-    axes = _axes(others)
-    asked, there = _along(values, axes), _along(others, axes)
+    among, axes = values is others, _axes(others)
+    there = _along(others, axes)
+    asked = there if among else _along(values, axes)
+    for rows, places in _slabs(asked, there, among=among):
+        for pairs in _near(asked[rows], there[places]):
+            found = np.stack([rows[pairs[:, 0]], places[pairs[:, 1]]], axis=1)
+            yield found[_squares(values, others, found) <= DISTANCE**2]
+
+
+def _slabs(asked: Points, there: Points, *, among: bool) -> Iterator[tuple[Rows, Rows]]:
+    """Yield rows that lie beside each other along the longest axis, and all places that are in reach of them.
+
+    Of one set of points, none that lie before: they have asked themselves. That halves the search.
+    """
     # By leaves, what is near in space is near in memory too, whatever order the rows came in: a third of the time.
-    rows, leaves = _tree(asked).indices, _tree(there).indices
-    tree = _tree(there[leaves])
+    places = _tree(there).indices
+    rows = places if among else _tree(asked).indices
+    at, beside = asked[rows, -1], there[places, -1]
+    edges = np.quantile(at, np.linspace(0, 1, len(rows) // SLAB + 2))
+    for low, high in zip(edges[:-1], [*edges[1:-1], np.inf], strict=True):
+        near = (beside >= (low if among else low - REACH)) & (beside <= high + REACH)
+        yield rows[(at >= low) & (at < high)], places[near]
+
+
+def _near(asked: Points, there: Points) -> Iterator[Pairs]:
+    """Yield pairs of points within REACH, in parts: of those in a crowd, the nearest."""
+    tree, rows = _tree(there), np.arange(len(asked))
     for most in CROWDS:
         crowded = []
         for some in np.array_split(rows, len(rows) * most // AT_ONCE + 1):
-            # A little more than the distance, for what floating point rounds.
-            near = tree.query(asked[some], k=most, distance_upper_bound=DISTANCE + 1e-3, workers=-1)[1]
-            full = (near[:, -1] < len(others)) & (most < CROWDS[-1])
+            near = tree.query(asked[some], k=most, distance_upper_bound=REACH, workers=-1)[1]
+            full = (near[:, -1] < len(there)) & (most < CROWDS[-1])
             crowded.append(some[full])
-            at, place = np.nonzero((near < len(others)) & ~full[:, None])
-            pairs = np.stack([some[at], leaves[near[at, place]]], axis=1)
-            yield pairs[_distances(values, others, pairs) <= DISTANCE]
+            at, place = np.nonzero((near < len(there)) & ~full[:, None])
+            yield np.stack([some[at], near[at, place]], axis=1)
         rows = np.concatenate(crowded)
 
 
@@ -186,24 +208,26 @@ def _tree(points: NDArray[np.float64]) -> cKDTree:
     return cKDTree(points, leafsize=32, balanced_tree=False, compact_nodes=False)
 
 
-def _axes(values: Fingerprints) -> NDArray[np.float64]:
+def _axes(values: Fingerprints) -> NDArray[np.float32]:
     """Return (bytes, AXES) orthonormal directions in which these values differ most."""
     sample = values[:: len(values) // SAMPLE + 1].astype(np.float64)
     sample -= sample.mean(axis=0)
-    return np.asarray(np.linalg.eigh(sample.T @ sample)[1][:, -AXES:])
+    return np.linalg.eigh(sample.T @ sample)[1][:, -AXES:].astype(np.float32)
 
 
-def _along(values: Fingerprints, axes: NDArray[np.float64]) -> NDArray[np.float64]:
+def _along(values: Fingerprints, axes: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return (n, AXES) coordinates."""
-    parts = (values[start : start + AT_ONCE] @ axes for start in range(0, len(values), AT_ONCE))
-    return np.concatenate([np.empty((0, axes.shape[1])), *parts])
+    parts = (
+        values[start : start + AT_ONCE].astype(np.float32) @ axes for start in range(0, len(values), AT_ONCE)
+    )
+    return np.concatenate([np.empty((0, AXES)), *parts])
 
 
-def _distances(fingerprints: Fingerprints, others: Fingerprints, pairs: Pairs) -> NDArray[np.float64]:
-    """Return the Euclidean distance of each pair."""
-    apart = np.empty(len(pairs))
+def _squares(fingerprints: Fingerprints, others: Fingerprints, pairs: Pairs) -> NDArray[np.float32]:
+    """Return the squared Euclidean distance of each pair: whole numbers below 2**24, and so exact."""
+    apart = np.empty(len(pairs), np.float32)
     for start in range(0, len(pairs), AT_ONCE):
         one, two = pairs[start : start + AT_ONCE].T
-        difference: NDArray[Any] = np.subtract(fingerprints[one], others[two], dtype=np.int32)
-        apart[start : start + AT_ONCE] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+        difference: NDArray[Any] = np.subtract(fingerprints[one], others[two], dtype=np.float32)
+        apart[start : start + AT_ONCE] = np.einsum("ij,ij->i", difference, difference)
     return apart

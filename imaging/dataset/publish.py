@@ -42,17 +42,18 @@ def build_version(
     recipe: Recipe,
     examples: pa.Table,
     refusals: pa.Table,
-    previous_splits: Mapping[str, str],
+    previous_splits: pa.Table | None,
     tombstones: pa.Table | None = None,
 ) -> DatasetVersion:
     """Write the files of a version, which stays invisible until `publish` moves the pointer to it."""
     joined = join(recipe.labels, examples)
     labelled = examples.append_column("label", joined.labels).append_column("label_fault", joined.faults)
-    sides = draw_sides(labelled, previous_splits, recipe.shares)
+    known = TABLES["splits"].empty_table() if previous_splits is None else previous_splits
+    sides = draw_sides(labelled, known, recipe.shares)
     tables = {
         "examples": labelled.append_column("split", _splits(labelled, sides)),
         "quarantine": refusals,
-        "splits": pa.table({"patient_key": list(sides), "split": list(sides.values())}, TABLES["splits"]),
+        "splits": sides,
         "tombstones": TABLES["tombstones"].empty_table() if tombstones is None else tombstones,
     }
     head = VersionHead(
@@ -75,9 +76,9 @@ def publish(version: DatasetVersion, expected: str | None) -> bool:
     )
 
 
-def _splits(examples: pa.Table, sides: Mapping[str, str]) -> pa.ChunkedArray:
-    names, values = pa.array(list(sides), pa.string()), pa.array(list(sides.values()), pa.string())
-    drawn = values.take(pc.index_in(examples["patient_key"], value_set=names))
+def _splits(examples: pa.Table, sides: pa.Table) -> pa.ChunkedArray:
+    names, splits = (sides[name].combine_chunks() for name in ("patient_key", "split"))
+    drawn = splits.take(pc.index_in(examples["patient_key"], value_set=names))
     return pc.coalesce(examples["source_split"], drawn)
 
 

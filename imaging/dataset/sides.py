@@ -1,40 +1,60 @@
 """Owns which side each patient is on: who is known stays, whose images are alike stand together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from imaging.dataset.fingerprint import from_column
 from imaging.dataset.leakage import linked
+from imaging.dataset.rows import TABLES
 from imaging.dataset.split import assign
 
 
-def draw_sides(
-    examples: pa.Table, previous: Mapping[str, str], shares: Mapping[str, float]
-) -> dict[str, str]:
-    """Return the split of every patient who ever had one: whose images or labels went may come back."""
+def draw_sides(examples: pa.Table, previous: pa.Table, shares: Mapping[str, float]) -> pa.Table:
+    """Return the split of every patient who ever had one: whose images or labels went may come back.
+
+    `previous` and what is returned are tables of splits, of `imaging.dataset.rows.TABLES`.
+    """
     drawn = examples.filter(pc.and_(pc.is_valid(examples["label"]), pc.is_null(examples["source_split"])))
-    new = pc.invert(pc.is_in(drawn["patient_key"], value_set=pa.array(list(previous), pa.string())))
-    together = _linked(drawn, new) if pc.any(new).as_py() else {}
-    return {**previous, **assign(_strata(drawn), previous, shares, together)}
+    names, patients = _ranked(drawn["patient_key"])
+    before = _known(names, previous, list(shares))
+    new = before < 0
+    if not new.any():
+        return previous
+    groups = linked(from_column(drawn["fingerprint"]), patients, new[patients])
+    splits = assign(_strata(drawn, patients, len(names)), before, list(shares.values()), groups)
+    columns = [names.filter(pa.array(new)), pa.array(list(shares)).take(pa.array(splits[new]))]
+    return pa.concat_tables([previous, pa.table(columns, schema=TABLES["splits"])])
 
 
-def _strata(examples: pa.Table) -> dict[str, Sequence[str]]:
-    """Return the strata of each patient: its labels, and its labels and sites."""
-    columns = ["patient_key", "label", "site_key"]
-    told = (
-        examples.select(columns)
-        .group_by("patient_key")
-        .aggregate([("label", "distinct"), ("site_key", "distinct")])
-    )
-    found: dict[str, Sequence[str]] = {}
-    for patient, labels, sites in zip(*(told[name].to_pylist() for name in told.column_names), strict=True):
-        coarse = "|".join(sorted(labels))
-        found[patient] = (coarse, "@".join([coarse, "|".join(sorted(sites))]))
-    return found
+def _known(names: pa.StringArray, previous: pa.Table, splits: list[str]) -> NDArray[np.int64]:
+    """Return the number of the split that each of these patients has; -1 for who has none yet."""
+    at = pc.index_in(names, value_set=previous["patient_key"].combine_chunks())
+    numbers = pc.index_in(previous["split"].combine_chunks(), value_set=pa.array(splits))
+    return np.asarray(numbers.take(at).fill_null(-1), np.int64)
 
 
-def _linked(examples: pa.Table, new: pa.ChunkedArray) -> Mapping[str, str]:
-    """Return the group of each patient who shares images with a new one."""
-    return linked(from_column(examples["fingerprint"]), examples["patient_key"], new.to_numpy())
+def _strata(examples: pa.Table, patients: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return (patients, 2) numbers of the strata of each patient: its labels, and its labels and sites."""
+    labels, sites = (_together(examples[name], patients, count) for name in ("label", "site_key"))
+    strata = pa.concat_arrays([labels, pc.binary_join_element_wise(labels, sites, "@")])
+    return np.asarray(strata.dictionary_encode().indices, np.int64).reshape(2, count).T
+
+
+def _together(column: pa.ChunkedArray, patients: NDArray[np.int64], count: int) -> pa.StringArray:
+    """Return the different values of each patient's rows as one, in their order."""
+    values, numbers = _ranked(column)
+    pairs = np.unique(patients * len(values) + numbers)
+    starts = np.searchsorted(pairs, np.arange(count + 1) * len(values))
+    lists = pa.ListArray.from_arrays(starts.astype(np.int32), values.take(pa.array(pairs % len(values))))
+    return pc.binary_join(lists, "|")
+
+
+def _ranked(column: pa.ChunkedArray) -> tuple[pa.StringArray, NDArray[np.int64]]:
+    """Return the different values of a column in their order, and the number of each row's."""
+    coded = column.combine_chunks().dictionary_encode()
+    order = np.asarray(pc.sort_indices(coded.dictionary), np.int64)
+    return coded.dictionary.take(pa.array(order)), np.argsort(order)[np.asarray(coded.indices, np.int64)]

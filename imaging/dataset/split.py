@@ -1,8 +1,9 @@
 """Owns who is trained on and who is tested on: by patient, stratified by label and site, stable over time."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SPLITS = ("train", "val", "test")
@@ -35,52 +36,53 @@ class SplitConfig(BaseModel):
 
 
 def assign(
-    strata: Mapping[str, Sequence[str]],
-    previous: Mapping[str, str],
-    shares: Mapping[str, float],
-    linked: Mapping[str, str] | None = None,
-) -> dict[str, str]:
-    """Return the split of each patient; a patient who had one keeps it, whatever is new.
+    strata: NDArray[np.int64],
+    before: NDArray[np.int64],
+    shares: Sequence[float],
+    linked: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Return the number of each patient's split; a patient who had one keeps it, whatever is new.
 
-    `strata` gives each patient's strata, coarse and fine: labels, and labels with the site. A new patient goes where
-    they are short, the new ones in the order of their keyed pseudonyms, which is random and repeatable. Patients of one
-    group in `linked` share images, and so their split, as far as they are new.
+    The patients stand in the order of their keyed pseudonyms, which is random and repeatable. `strata` (patients, 2)
+    numbers the coarse stratum and the fine one of each: labels, and labels with the site. A new patient, who is -1
+    `before`, goes where they are short. Patients of one group in `linked` share images, and so their split, as far as
+    they are new.
 
-    >>> assign({"a": "x", "b": "x"}, {"a": "test"}, {"train": 0.5, "test": 0.5})
-    {'a': 'test', 'b': 'train'}
+    >>> assign(np.array([[0, 1], [0, 1]]), np.array([1, -1]), [0.5, 0.5], np.array([0, 1]))
+    array([1, 0])
     """
-    together, splits = linked or {}, {patient: previous[patient] for patient in strata if patient in previous}
-    number_of = {split: number for number, split in enumerate(shares)}
-    counts: dict[str, list[int]] = defaultdict(lambda: [0] * len(shares))
-
-    def place(patient: str, split: str) -> None:
-        splits[patient] = split
-        for stratum in strata[patient]:
-            counts[stratum][number_of[split]] += 1
-
-    for patient in list(splits):
-        place(patient, splits[patient])
-    taken = {
-        together[patient]: previous[patient]
-        for patient in sorted(together, reverse=True)
-        if patient in previous
-    }
-    names, parts = list(shares), list(shares.values())
-    for patient in sorted(strata.keys() - splits.keys()):
-        group = together.get(patient)
-        known = taken.get(group) if group is not None else None
-        place(patient, known or names[_shortest([counts[stratum] for stratum in strata[patient]], parts)])
-        if group is not None:
-            taken[group] = splits[patient]
+    held = _counted(strata, before, len(shares))
+    taken = np.full(int(linked.max(initial=-1)) + 1, -1)
+    known, new = np.flatnonzero(before >= 0), np.flatnonzero(before < 0)
+    # The first known one of each group decides: the last that is written.
+    taken[linked[known[::-1]]] = before[known[::-1]]
+    of_group = taken.tolist()
+    for group, (coarse, fine) in zip(linked[new].tolist(), strata[new].tolist(), strict=True):
+        if of_group[group] < 0:
+            of_group[group] = _shortest(held[coarse], held[fine], shares)
+        held[coarse][of_group[group]] += 1
+        held[fine][of_group[group]] += 1
+    splits = before.copy()
+    splits[new] = np.array(of_group, np.int64)[linked[new]]
     return splits
 
 
-def _shortest(strata: Sequence[Sequence[int]], shares: Sequence[float]) -> int:
-    """Return the number of the split of which one more patient of some strata would miss the most.
+def _counted(strata: NDArray[np.int64], splits: NDArray[np.int64], count: int) -> list[list[int]]:
+    """Return how many patients of each stratum are in each of `count` splits."""
+    known = splits >= 0
+    cells = (strata[known] * count + splits[known, None]).ravel()
+    every = (int(strata.max(initial=-1)) + 1) * count
+    counts: list[list[int]] = np.bincount(cells, minlength=every).reshape(-1, count).tolist()
+    return counts
 
-    >>> _shortest([[3, 1], [2, 2]], [0.5, 0.5])
+
+def _shortest(coarse: Sequence[int], fine: Sequence[int], shares: Sequence[float]) -> int:
+    """Return the number of the split of which one more patient of two strata would miss the most.
+
+    >>> _shortest([3, 1], [2, 2], [0.5, 0.5])
     1
     """
-    total = sum(map(sum, strata)) + len(strata)
-    short = [share * total - sum(held) for share, held in zip(shares, zip(*strata, strict=True), strict=True)]
+    held = [many + few for many, few in zip(coarse, fine, strict=True)]
+    total = sum(held) + 2
+    short = [share * total - count for share, count in zip(shares, held, strict=True)]
     return short.index(max(short))
