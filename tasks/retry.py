@@ -5,6 +5,8 @@ from typing import Any
 
 from prefect.client.schemas.objects import State, TaskRun
 
+from imaging.s3_client import Unreachable
+
 RETRY_DELAYS_S = [1, 5, 30]
 PASSING = frozenset({errno.EAGAIN, errno.EIO, errno.ESTALE, errno.EBUSY, errno.EINTR})
 
@@ -12,7 +14,8 @@ PASSING = frozenset({errno.EAGAIN, errno.EIO, errno.ESTALE, errno.EBUSY, errno.E
 def is_transient(_task: Any, _run: TaskRun, state: State) -> bool:
     """Say whether a failed task may succeed when it is simply run again."""
     error = state.data
-    if isinstance(error, (ConnectionError, TimeoutError)):
+    # A server that was waited for in vain may be back; what it refuses is a fault of another class.
+    if isinstance(error, (ConnectionError, TimeoutError, Unreachable)):
         return True
     return isinstance(error, OSError) and error.errno in PASSING
 

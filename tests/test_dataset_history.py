@@ -138,12 +138,7 @@ def test_who_lists_reads_heads_alone_where_they_count(store: FolderStore) -> Non
     assert count(store, versions(store)[0]) == before
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{}", b"[]", b'{"format": 2}', b'{"format": 2, "counts": {"a": 1}}']
-)
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"format": 2}', b'{"format": 2, "counts": {"a": 1}}'])
 def test_a_head_that_is_damaged_is_listed_with_its_trouble(store: FolderStore, content: bytes) -> None:
     store.write(head_name("ct", night(store, 1).digest), content)
-    assert (
-        "is damaged" in count(store, versions(store)[0]).trouble
-        or "format 1" in count(store, versions(store)[0]).trouble
-    )
+    assert "is damaged" in count(store, versions(store)[0]).trouble
