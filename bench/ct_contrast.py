@@ -7,7 +7,6 @@ import argparse
 import os
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,12 +93,15 @@ def load(size_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def folds_of(patients: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """Return the fold of each image: all of a patient's in one, the label sets spread evenly."""
-    strata: dict[str, set[str]] = defaultdict(set)
-    for patient, label in zip(patients.tolist(), labels, strict=True):
-        strata[patient].add(label)
-    told = {patient: ("|".join(sorted(names)),) for patient, names in strata.items()}
-    fold_of = assign(told, {}, dict.fromkeys(FOLDS, 0.2))
-    return np.array([fold_of[patient] for patient in patients.tolist()])
+    names, of = np.unique(patients, return_inverse=True)
+    sets: list[set[str]] = [set() for _ in names]
+    for number, label in zip(of, labels, strict=True):
+        sets[number].add(label)
+    strata = np.unique(["|".join(sorted(told)) for told in sets], return_inverse=True)[1]
+    # There is no finer stratum: sites are not known.
+    both = np.stack([strata, strata + len(names)], axis=1)
+    fold = assign(both, np.full(len(names), -1), [0.2] * len(FOLDS), np.arange(len(names)))
+    return np.array(FOLDS)[fold[of]]
 
 
 def predicted(config: TrainConfig, data: TrainData, images: np.ndarray) -> np.ndarray:
