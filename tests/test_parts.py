@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from imaging.dataset import parts
-from imaging.dataset.parts import cut, parquet_bytes, read_parts, table_digest, write_parts
+from imaging.dataset.parts import Ordered, cut, parquet_bytes, read_parts, table_digest, write_parts
 from imaging.dataset.rows import EXAMPLES
 from imaging.store.digest import digest_of
 from imaging.store.folder import FolderStore
@@ -29,47 +29,53 @@ def store(tmp_path: Path) -> FolderStore:
 
 def test_a_table_comes_back_as_it_was(store: FolderStore) -> None:
     table = examples(*(example(number) for number in range(5)))
-    names = write_parts(store, table, "instance_key")
+    names = write_parts(store, Ordered.by(table, "instance_key"))
     assert read_parts(store, names, EXAMPLES).equals(table)
 
 
 def test_some_columns_come_back_alone(store: FolderStore) -> None:
-    names = write_parts(store, examples(example(3)), "instance_key")
+    names = write_parts(store, Ordered.by(examples(example(3)), "instance_key"))
     assert read_parts(store, names, EXAMPLES, ["row", "shard"]).to_pylist() == [{"row": 3, "shard": ""}]
 
 
 def test_an_empty_table_has_no_parts_and_keeps_its_columns(store: FolderStore) -> None:
-    assert write_parts(store, EXAMPLES.empty_table(), "instance_key") == ()
+    assert write_parts(store, Ordered.by(EXAMPLES.empty_table(), "instance_key")) == ()
     assert read_parts(store, (), EXAMPLES).schema == EXAMPLES
 
 
 def test_a_large_table_is_cut_by_the_first_digits_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PART_ROWS", 2)
     table = keyed("0a", "0b", "1a", "fa", "fb")
-    assert [part["k"].to_pylist() for part in cut(table, "k")] == [["0a", "0b"], ["1a"], ["fa", "fb"]]
+    assert list(cut(Ordered.by(table, "k"))) == [(0, 2), (2, 1), (3, 2)]
+
+
+def test_parts_are_in_the_order_of_their_key(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PART_ROWS", 2)
+    names = write_parts(store, Ordered.by(keyed("fa", "0b", "1a", "0a"), "k"))
+    assert read_parts(store, names, KEYS)["k"].to_pylist() == ["0a", "0b", "1a", "fa"]
 
 
 def test_a_new_row_leaves_the_other_parts_alone(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PART_ROWS", 2)
-    before = write_parts(store, keyed("0a", "1a", "2a"), "k")
-    after = write_parts(store, keyed("0a", "1a", "1b", "2a"), "k")
+    before = write_parts(store, Ordered.by(keyed("0a", "1a", "2a"), "k"))
+    after = write_parts(store, Ordered.by(keyed("0a", "1a", "1b", "2a"), "k"))
     assert (len(before), len(after), len({*before, *after})) == (3, 3, 4)
 
 
 def test_a_part_is_named_by_its_bytes(store: FolderStore) -> None:
-    (name,) = write_parts(store, keyed("0a"), "k")
+    (name,) = write_parts(store, Ordered.by(keyed("0a"), "k"))
     assert digest_of(name)
 
 
 def test_a_part_that_is_gone_is_missing(store: FolderStore) -> None:
-    (name,) = write_parts(store, keyed("0a"), "k")
+    (name,) = write_parts(store, Ordered.by(keyed("0a"), "k"))
     store.remove(name)
     with pytest.raises(Missing):
         read_parts(store, [name], KEYS)
 
 
 def test_a_part_that_is_cut_is_damaged(store: FolderStore) -> None:
-    (name,) = write_parts(store, keyed("0a"), "k")
+    (name,) = write_parts(store, Ordered.by(keyed("0a"), "k"))
     path = store.path(name)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(Damaged, match=r"manifests/.*radloop dataset verify"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from imaging.dataset.counts import Counts
 from imaging.dataset.publish import publish
 from imaging.dataset.version import DatasetVersion, head_name, newest_version, pointer_name
 from imaging.deidentify.pseudonyms import Pseudonyms
@@ -178,3 +179,13 @@ def test_a_label_of_an_object_reaches_all_its_frames(store: FolderStore) -> None
     version = built(store, [*frames, example(9)], told=recipe(labels=table))
     assert Counter(version.manifest["label"].to_pylist()) == {"yes": 3, None: 1}
     assert faults(version) == {"o9": "no-label"}
+
+
+def test_the_head_tells_how_many_there_are(store: FolderStore) -> None:
+    made = built(store, [example(0, source_label="a", source_split="val")], [refusal(1)])
+    assert made.head.counts == Counts(
+        examples=1,
+        patients=1,
+        labelled={"val": {"a": {"examples": 1, "patients": 1}}},
+        refusals={"truncated": 1},
+    )

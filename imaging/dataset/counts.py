@@ -33,7 +33,8 @@ def count_rows(examples: pa.Table, refusals: pa.Table) -> Counts:
 
 
 def _labelled(examples: pa.Table) -> Labelled:
-    told = examples.filter(pc.and_(pc.is_valid(examples["split"]), pc.is_valid(examples["label"])))
+    told = examples.select(COUNTED)
+    told = told.filter(pc.and_(pc.is_valid(told["split"]), pc.is_valid(told["label"])))
     counted = told.group_by(["split", "label"]).aggregate(
         [("patient_key", "count"), ("patient_key", "count_distinct")]
     )

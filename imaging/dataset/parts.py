@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from blake3 import blake3
-from numpy.typing import NDArray
 
 from imaging.store.digest import bytes_digest, digest_name
 from imaging.store.protocol import Damaged, Store
@@ -21,27 +21,55 @@ READERS, WRITERS = 4, 2
 DIGEST_ROWS = 8192
 
 
-def write_parts(store: Store, table: pa.Table, key: str) -> tuple[str, ...]:
-    """Write a table that is sorted by a column of hex digits; return the names of its parts, in that order."""
+@dataclass(frozen=True)
+class Ordered:
+    """A table in the order of a key: rows are gathered when they are asked for, as a sorted copy is as large again."""
+
+    table: pa.Table
+    order: pa.Array
+    keys: pa.ChunkedArray
+
+    @classmethod
+    def by(cls, table: pa.Table, key: str) -> "Ordered":
+        """Order a table by a column of hex digits."""
+        order = pc.sort_indices(table[key])
+        return cls(table, order, table[key].take(order))
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return int(self.table.num_rows)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The table's columns."""
+        return self.table.schema
+
+    def slice(self, start: int, count: int) -> pa.Table:
+        """Return some rows."""
+        return self.table.take(self.order.slice(start, count))
+
+
+def write_parts(store: Store, rows: Ordered) -> tuple[str, ...]:
+    """Write a table; return the names of its parts, in the order of its key."""
     with ThreadPoolExecutor(WRITERS) as writers:
-        return tuple(writers.map(lambda part: _write(store, part), cut(table, key)))
+        return tuple(writers.map(lambda part: _write(store, rows.slice(*part)), cut(rows)))
 
 
-def cut(table: pa.Table, key: str) -> Iterator[pa.Table]:
-    """Yield a sorted table by the first digits of its key, none where a part may hold it all.
+def cut(rows: Ordered) -> Iterator[tuple[int, int]]:
+    """Yield first row and number of rows of each part: by the first digits of the key, unless one may hold it all.
 
-    >>> [part.num_rows for part in cut(pa.table({"k": ["0a", "1b"]}), "k")]
-    [2]
+    >>> list(cut(Ordered.by(pa.table({"k": ["0a", "1b"]}), "k")))
+    [(0, 2)]
     """
     digits = 0
-    while table.num_rows > PART_ROWS * 16**digits:
+    while rows.num_rows > PART_ROWS * 16**digits:
         digits += 1
-    if not table.num_rows:
+    if not rows.num_rows:
         return
-    first = pc.utf8_slice_codeunits(table[key], 0, digits).combine_chunks().dictionary_encode()
-    ends = np.cumsum(np.bincount(first.indices.to_numpy(zero_copy_only=False)))
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        yield table.slice(start, end - start)
+    first = pc.utf8_slice_codeunits(rows.keys, 0, digits).combine_chunks().dictionary_encode()
+    counts = np.bincount(first.indices.to_numpy(zero_copy_only=False))
+    yield from zip((np.cumsum(counts) - counts).tolist(), counts.tolist(), strict=True)
 
 
 def read_parts(
@@ -58,7 +86,7 @@ def read_each(store: Store, names: Sequence[str], schema: pa.Schema) -> list[pa.
         return list(readers.map(lambda name: _read(store, name, schema), names))
 
 
-def table_digest(tables: Sequence[pa.Table], *others: str) -> str:
+def table_digest(tables: Sequence[pa.Table | Ordered], *others: str) -> str:
     """Return the digest of tables by their content, not by how a Parquet writer or memory lays it out.
 
     Of each column and DIGEST_ROWS rows: which are null where some may be, lengths of texts as 32 bits, values.
@@ -76,7 +104,7 @@ def table_digest(tables: Sequence[pa.Table], *others: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _contents(values: pa.Array, *, nullable: bool) -> Iterator[NDArray[Any] | pa.Buffer]:
+def _contents(values: pa.Array, *, nullable: bool) -> Iterator[Any]:
     if nullable:
         yield pc.is_valid(values).cast(pa.uint8()).to_numpy()
         # Under a null any bytes may lie.

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.dataset.parts import table_digest, write_parts
+from imaging.dataset.counts import count_rows
+from imaging.dataset.parts import Ordered, table_digest, write_parts
 from imaging.dataset.rows import TABLES
 from imaging.dataset.sides import draw_sides
 from imaging.dataset.version import DatasetVersion, VersionHead, head_name, pointer_name
@@ -83,15 +84,15 @@ def _splits(examples: pa.Table, sides: pa.Table) -> pa.ChunkedArray:
 
 
 def _write(store: Store, head: VersionHead, tables: Mapping[str, pa.Table]) -> DatasetVersion:
-    ordered = {name: table.cast(TABLES[name]).sort_by(KEYS[name]) for name, table in tables.items()}
+    ordered = {name: Ordered.by(table.cast(TABLES[name]), KEYS[name]) for name, table in tables.items()}
     digest = table_digest(list(ordered.values()), head.to_json())
     named = replace(head, digest=digest)
     name = head_name(head.dataset, digest)
     if store.pointer(pointer_name(head.dataset)) == digest:
         return DatasetVersion(store, VersionHead.from_json(store.read(name).decode()))
     # What is there already is written again, so that it is as young as this version: `gc` takes what is old.
-    parts = {name: write_parts(store, table, KEYS[name]) for name, table in ordered.items()}
+    parts = {name: write_parts(store, rows) for name, rows in ordered.items()}
     # The head is written last: a version without it does not exist.
-    named = replace(named, parts=parts)
+    named = replace(named, parts=parts, counts=count_rows(tables["examples"], tables["quarantine"]))
     store.write(name, named.to_json().encode())
     return DatasetVersion(store, named)

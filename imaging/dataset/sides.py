@@ -18,7 +18,8 @@ def draw_sides(examples: pa.Table, previous: pa.Table, shares: Mapping[str, floa
 
     `previous` and what is returned are tables of splits, of `imaging.dataset.rows.TABLES`.
     """
-    drawn = examples.filter(pc.and_(pc.is_valid(examples["label"]), pc.is_null(examples["source_split"])))
+    drawn = examples.select(["patient_key", "label", "site_key", "source_split", "fingerprint"])
+    drawn = drawn.filter(pc.and_(pc.is_valid(drawn["label"]), pc.is_null(drawn["source_split"])))
     names, patients = _ranked(drawn["patient_key"])
     before = _known(names, previous, list(shares))
     new = before < 0
