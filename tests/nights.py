@@ -12,6 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pandas  # noqa: F401  # Arrow loads it with its first array: once here, and not in each child
+
 from imaging.deidentify.folder.destination import Destination, Made, draft_name
 from imaging.deidentify.folder.ledger import REMOVED, Entry, Instances, latest
 from imaging.store.folder import FolderStore
