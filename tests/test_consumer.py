@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import torch
 from imaging.image import Image
 from imaging.prepare import prepare
 from imaging.preprocess import PreprocessSpec
+from infra.processes import choose_ports
 from models.batches import normalise
 from models.config import TrainConfig
 from models.export import export_onnx
@@ -62,12 +62,10 @@ def wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start an MLflow server on a free port, and end it."""
+def starting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Start an MLflow server on a free port without waiting for it, and end it."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = choose_ports({"mlflow": None}).values()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
@@ -78,8 +76,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         command, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True, cwd=folder
     )
     try:
-        wait_for(f"http://127.0.0.1:{port}", process)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
         os.killpg(process.pid, 15)
         process.wait(30)
@@ -87,13 +84,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the bare environment of a consumer, and return its Python."""
+def python(starting: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the bare environment of a consumer, while the server starts, and return its Python."""
     folder = tmp_path_factory.mktemp("consumer") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "-c", str(REPOSITORY / "constraints.txt"), *NEEDS], check=True, capture_output=True)
-    return folder / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python = folder / "bin" / "python"
+    # By our own pip, and compiling nothing: both would take longer than the installing.
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-compile"]
+    quiet = ["--quiet", "--disable-pip-version-check", "-c", str(REPOSITORY / "constraints.txt")]
+    subprocess.run([*pip, *quiet, *NEEDS], check=True, capture_output=True)
+    return python
+
+
+@pytest.fixture(scope="module")
+def server(starting: tuple[str, subprocess.Popen[bytes]], python: Path) -> str:
+    """Return the address of the server once it answers."""
+    wait_for(*starting)
+    return starting[0]
 
 
 @pytest.fixture(scope="module")
