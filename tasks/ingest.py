@@ -3,10 +3,9 @@
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
 
 import pyarrow.compute as pc
 from prefect import task
@@ -16,7 +15,7 @@ from imaging.dataset.journal import Journal
 from imaging.dataset.listing import Listing, list_files
 from imaging.dataset.pack import pack
 from imaging.dataset.publish import Recipe, build_version, publish
-from imaging.dataset.scan import ScanPlan, plan, with_finished
+from imaging.dataset.scan import ScanPlan
 from imaging.dataset.settle import settle
 from imaging.dataset.trainable import check_trainable
 from imaging.dataset.version import DatasetVersion, newest_version
@@ -25,65 +24,20 @@ from imaging.errors import EnvironmentFault, UserFault
 from imaging.formats.glance import FUNCTION as GLANCE
 from imaging.formats.series import DROP_SLICE, DROP_STUDY
 from imaging.labels import LabelTable, read_labels
-from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Pool
-from imaging.sources.protocol import Source
 from imaging.sources.series import SeriesSource
-from imaging.store.protocol import Damaged, Missing
 from tasks.chunks import run_chunks
+from tasks.ingest_news import ATTEMPTS, IngestJob, News, digest_of, what_is_new
 from tasks.ingest_outcome import IngestOutcome, outcome_of, write_problems
-from tasks.ingest_worker import FACTORY, Work
+from tasks.ingest_worker import FACTORY, Works
 from tasks.preflight import check_input
 from tasks.requests import IngestRequest, is_shadow
 from tasks.retry import INPUT_OUTPUT
 from tasks.settings import Settings
 
 Told = Callable[[int, int], object]
-ATTEMPTS = 8
-"""How often a version is made anew since another run has published one meanwhile."""
 RAY_FROM = 4096
 """Fewer files are done here sooner than Ray has started."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestJob:
-    """An ingest with everything opened: what each step of it needs. `base` is the version before the listing."""
-
-    request: IngestRequest
-    source: Source
-    spec: PreprocessSpec
-    pseudonyms: Pseudonyms
-    labels: LabelTable | None
-    journal: Journal
-    base: DatasetVersion | None
-    listing: Listing
-    bad_slice: str
-
-    @property
-    def drops_studies(self) -> bool:
-        """Whether a bad slice costs its study."""
-        return self.bad_slice == DROP_STUDY
-
-    def plan(self, previous: DatasetVersion | None) -> ScanPlan:
-        """Return what must be read beside a version."""
-        return plan(
-            self.listing,
-            previous,
-            self.spec.digest,
-            self.pseudonyms,
-            base=self.base,
-            drops_studies=self.drops_studies,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class News:
-    """What is new beside a version: what stands of it alone, the finished chunks, and what stands with them."""
-
-    previous: DatasetVersion | None
-    beside: ScanPlan
-    chunks: Sequence[str]
-    scan: ScanPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,26 +46,6 @@ class Read:
 
     files: int
     news: News
-
-
-class Works(Sequence[Work]):
-    """Files as workers take them, each made when it is asked for."""
-
-    def __init__(self, files: Listing, source: Source) -> None:
-        self._files = files
-        self._members = source.members if isinstance(source, SeriesSource) else {}
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    @overload
-    def __getitem__(self, at: int) -> Work: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[Work]: ...
-    def __getitem__(self, at: int | slice) -> Work | Sequence[Work]:
-        if isinstance(at, int):
-            return self[at : at + 1][0]
-        return [Work(file, self._members.get(file.name, ())) for file in self._files[at]]
 
 
 @task(name="list source", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -214,7 +148,7 @@ def publish_version(job: IngestJob, read: Read, settings: Settings) -> IngestOut
         version, scan = _build(job, news.previous, news.scan)
         # Before the pointer moves: where there is no room for it, nothing has been published.
         problems = write_problems(job.listing, version, settings.private)
-        expected = _digest(news.previous)
+        expected = digest_of(news.previous)
         if publish(version, expected):
             job.journal.drop(news.chunks)
             return outcome_of(version, scan, read.files, problems, changed=expected != version.digest)
@@ -222,37 +156,6 @@ def publish_version(job: IngestJob, read: Read, settings: Settings) -> IngestOut
         f"dataset {job.request.dataset!r} was changed by other runs {ATTEMPTS} times meanwhile: what was read is kept, "
         "run again"
     )
-
-
-def what_is_new(job: IngestJob, before: News | None = None) -> News:
-    """Return what must be read beside the newest version and the finished chunks; `before` is what was new then."""
-    for attempt in range(1, ATTEMPTS + 1):
-        # The chunks before the version: those that are gone meanwhile are in it.
-        chunks = job.journal.chunks()
-        previous = newest_version(job.journal.store, job.request.dataset)
-        try:
-            return _news(job, previous, chunks, before)
-        except (Missing, Damaged):
-            # Another run may have put them into a version and dropped them while they were being read.
-            if attempt == ATTEMPTS:
-                raise
-    raise AssertionError
-
-
-def _news(
-    job: IngestJob, previous: DatasetVersion | None, chunks: Sequence[str], before: News | None
-) -> News:
-    # Mostly nobody has published meanwhile, and what stands need not be found again.
-    same = before if before and _digest(before.previous) == _digest(previous) else None
-    if same and same.chunks == chunks:
-        return same
-    beside = same.beside if same else job.plan(previous)
-    scan = with_finished(beside, job.journal.read(chunks), job.listing, job.spec.digest)
-    return News(previous=previous, beside=beside, chunks=chunks, scan=scan)
-
-
-def _digest(version: DatasetVersion | None) -> str | None:
-    return version.digest if version else None
 
 
 def _build(

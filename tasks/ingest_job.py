@@ -6,7 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from tasks.ingest import open_job, read_here, what_is_new
+from tasks.ingest import open_job, read_here
+from tasks.ingest_news import what_is_new
 from tasks.progress import words
 from tasks.requests import IngestRequest
 from tasks.settings import activate

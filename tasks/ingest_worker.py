@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from blake3 import blake3
 
 from imaging.dataset.chunk import prepare_chunk
 from imaging.dataset.draft import FUNCTION as DRAFT
 from imaging.dataset.journal import Journal
+from imaging.dataset.listing import Listing
 from imaging.dataset.scan import Known
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import EnvironmentFault
 from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Pool
 from imaging.sources.open import open_source
-from imaging.sources.protocol import SourceFile
+from imaging.sources.protocol import Source, SourceFile
 from imaging.sources.series import SeriesSource
 from tasks.settings import Settings
 
@@ -33,6 +34,26 @@ class Work:
 
     file: SourceFile
     members: tuple[SourceFile, ...] = ()
+
+
+class Works(Sequence[Work]):
+    """Files as workers take them, each made when it is asked for."""
+
+    def __init__(self, files: Listing, source: Source) -> None:
+        self._files = files
+        self._members = source.members if isinstance(source, SeriesSource) else {}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, at: int) -> Work: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Work]: ...
+    def __getitem__(self, at: int | slice) -> Work | Sequence[Work]:
+        if isinstance(at, int):
+            return self[at : at + 1][0]
+        return [Work(file, self._members.get(file.name, ())) for file in self._files[at]]
 
 
 @dataclass(frozen=True, slots=True)

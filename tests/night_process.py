@@ -41,7 +41,8 @@ class Plan:
     """How a night is passed.
 
     `in_process`: files are read without the sandbox, whose start takes most of a short night. `full_at`: the disk is
-    full from this write on. `hold`: a function as tasks.ingest names it, and at which call of it to wait for `go`.
+    full from this write on. `hold`: a function as tasks.ingest or tasks.ingest_news names it, and at
+    which call of it to wait for `go`.
     """
 
     home: Path
@@ -152,7 +153,7 @@ def _count(mark: tuple[str, str]) -> int:
 
 
 def _pass(plan: Plan, parent: Connection) -> None:
-    from tasks import ingest
+    from tasks import ingest, ingest_news
 
     os.setsid()
     (plan.home / "tmp").mkdir(exist_ok=True, parents=True)
@@ -167,7 +168,7 @@ def _pass(plan: Plan, parent: Connection) -> None:
         ingest_worker.Pool = _NoSandbox  # type: ignore[misc, assignment]
     _watch(plan, parent)
     if plan.hold:
-        _hold(ingest, *plan.hold, parent)
+        _hold([ingest, ingest_news], *plan.hold, parent)
     started = time.monotonic()
     try:
         answer = take_in(plan)
@@ -239,8 +240,9 @@ def _watch(plan: Plan, parent: Connection) -> None:
     io.FileIO = WatchedIO  # type: ignore[misc]
 
 
-def _hold(owner: Any, name: str, call: int, parent: Connection) -> None:
+def _hold(modules: Sequence[Any], name: str, call: int, parent: Connection) -> None:
     *owners, name = name.split(".")
+    owner = next(module for module in modules if hasattr(module, [*owners, name][0]))
     for one in owners:
         owner = getattr(owner, one)
     do, numbers = getattr(owner, name), count(1)

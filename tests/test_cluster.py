@@ -201,11 +201,12 @@ import sys
 from tasks.settings import activate
 settings = activate()
 import tasks.ingest as steps
+from tasks.ingest_news import what_is_new
 from tasks.requests import IngestRequest
 steps.RAY_FROM = 0
 job = steps.open_job.fn(IngestRequest(source=sys.argv[1], labels=sys.argv[2], dataset="on-cluster"), settings)
 read = steps.read_new.fn(job, settings, "reading-of-a-test", lambda done, total: print("here", done))
-print("finished", read.files, len(steps.what_is_new(job).scan.to_read))
+print("finished", read.files, len(what_is_new(job).scan.to_read))
 """
 
 

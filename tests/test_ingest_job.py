@@ -8,7 +8,9 @@ from prefect.utilities.collections import visit_collection
 from imaging.dataset.listing import list_files
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
-from tasks.ingest import IngestJob, Read, Works, open_job, what_is_new
+from tasks.ingest import Read, open_job
+from tasks.ingest_news import IngestJob, what_is_new
+from tasks.ingest_worker import Works
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
 from tests.synthetic import write_archive
