@@ -3,12 +3,11 @@
 import json
 import logging
 import sys
-import time
 from pathlib import Path
 
 from tasks.ingest import open_job, read_here
 from tasks.ingest_news import what_is_new
-from tasks.progress import words
+from tasks.progress import Pace
 from tasks.requests import IngestRequest
 from tasks.settings import activate
 
@@ -27,11 +26,11 @@ def main(folder: Path) -> None:
     # What is done is done: nothing is left to do at the end.
     watch_lease(folder / "lease", last_act=lambda: None)
     ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
-    job, started = open_job.fn(request, settings), time.monotonic()
-    files = what_is_new(job).scan.to_read
+    job = open_job.fn(request, settings)
+    files, pace = what_is_new(job).scan.to_read, Pace("files")
 
     def told(done: int, total: int) -> None:
-        print(words(done, total, time.monotonic() - started, "files"), flush=True)
+        print(pace.words(done, total), flush=True)
 
     read_here(job, files, settings, told)
 

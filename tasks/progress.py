@@ -12,13 +12,13 @@ EVERY_S = 2.0
 
 def progress(what: str, key: str) -> Callable[[int, int], None]:
     """Return what is told how many items of how many are done; it prints rate and expected end, and shows a bar."""
-    started = shown = time.monotonic()
+    pace, shown = Pace(what), time.monotonic()
     bar = list[Any]()
 
     def told(done: int, total: int) -> None:
         nonlocal shown
         now = time.monotonic()
-        line = words(done, total, now - started, what)
+        line = pace.words(done, total)
         print(line)
         # What is over at once needs no bar.
         if now - shown < EVERY_S and not (bar and done == total):
@@ -33,13 +33,27 @@ def progress(what: str, key: str) -> Callable[[int, int], None]:
     return told
 
 
-def words(done: int, total: int, seconds: float, what: str) -> str:
-    """Return how far it is, how fast, and for how long.
+class Pace:
+    """Says how far work is, how fast it goes and how long it lasts.
 
-    >>> words(50, 200, 10.0, "files")
-    '50/200 files, 5 files/s, 30 s left'
+    Until the first items are done workers are started, which says nothing of how fast they are; and the first of
+    several workers end together. A rate is told once some seconds have passed after that, and at the end.
     """
-    if not done:
-        return f"{total} {what} to read"
-    rate = done / max(seconds, 1e-9)
-    return f"{done}/{total} {what}, {rate:.0f} {what}/s, {(total - done) / rate:.0f} s left"
+
+    def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what, self._clock = what, clock
+        self._started = clock()
+        self._first: tuple[int, float] | None = None
+
+    def words(self, done: int, total: int) -> str:
+        """Return it as "50/200 files, 5 files/s, 30 s left"."""
+        what, now = self._what, self._clock()
+        if not done:
+            return f"{total} {what} to read"
+        before, since = self._first = self._first or (done, now)
+        if done == total:
+            before, since = 0, self._started
+        elif now - since < EVERY_S:
+            return f"{done}/{total} {what}"
+        rate = (done - before) / max(now - since, 1e-9)
+        return f"{done}/{total} {what}, {rate:.0f} {what}/s, {(total - done) / max(rate, 1e-9):.0f} s left"
