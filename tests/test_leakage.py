@@ -11,7 +11,7 @@ from bench.copies import Images, ct_contrast, pneumonia
 from bench.near_duplicates import others
 from imaging.dataset import leakage
 from imaging.dataset.fingerprint import ZERO, fingerprints
-from imaging.dataset.leakage import DISTANCE, LEAKS, leaks, linked, near_pairs, numbers
+from imaging.dataset.leakage import DISTANCE, LEAKS, leaks, linked, near_pairs, numbers, once
 
 
 def told(rows: int, seed: int, spread: int = 8) -> np.ndarray:
@@ -202,3 +202,8 @@ def test_the_eight_images_of_pneumoniamnist_on_two_sides_are_found(data_dir: Pat
     found = leaks(fingerprints(np.asarray(images.values)), images.patients.tolist(), sides)
     assert len({row["other"] for row in found.to_pylist()}) == 8
     assert set(found["distance"].to_pylist()) == {0.0}
+
+
+@given(st.lists(st.integers(-3, 3)))
+def test_numbers_are_told_once_in_order(values: list[int]) -> None:
+    assert once(np.array(values, np.int64)).tolist() == sorted(set(values))

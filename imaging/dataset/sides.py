@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imaging.dataset.fingerprint import from_column
-from imaging.dataset.leakage import linked
+from imaging.dataset.leakage import linked, numbers, once
 from imaging.dataset.rows import TABLES
 from imaging.dataset.split import assign
 
@@ -34,21 +34,21 @@ def draw_sides(examples: pa.Table, previous: pa.Table, shares: Mapping[str, floa
 def _known(names: pa.StringArray, previous: pa.Table, splits: list[str]) -> NDArray[np.int64]:
     """Return the number of the split that each of these patients has; -1 for who has none yet."""
     at = pc.index_in(names, value_set=previous["patient_key"].combine_chunks())
-    numbers = pc.index_in(previous["split"].combine_chunks(), value_set=pa.array(splits))
-    return np.asarray(numbers.take(at).fill_null(-1), np.int64)
+    known = pc.index_in(previous["split"].combine_chunks(), value_set=pa.array(splits))
+    return np.asarray(known.take(at).fill_null(-1), np.int64)
 
 
 def _strata(examples: pa.Table, patients: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return (patients, 2) numbers of the strata of each patient: its labels, and its labels and sites."""
-    labels, sites = (_together(examples[name], patients, count) for name in ("label", "site_key"))
-    strata = pa.concat_arrays([labels, pc.binary_join_element_wise(labels, sites, "@")])
-    return np.asarray(strata.dictionary_encode().indices, np.int64).reshape(2, count).T
+    labels, sites = (numbers(_together(examples[name], patients, count)) for name in ("label", "site_key"))
+    both = numbers(pa.array(labels * count + sites))
+    return np.stack([labels, labels.max(initial=0) + 1 + both], axis=1)
 
 
 def _together(column: pa.ChunkedArray, patients: NDArray[np.int64], count: int) -> pa.StringArray:
     """Return the different values of each patient's rows as one, in their order."""
-    values, numbers = _ranked(column)
-    pairs = np.unique(patients * len(values) + numbers)
+    values, rows = _ranked(column)
+    pairs = once(patients * len(values) + rows)
     starts = np.searchsorted(pairs, np.arange(count + 1) * len(values))
     lists = pa.ListArray.from_arrays(starts.astype(np.int32), values.take(pa.array(pairs % len(values))))
     return pc.binary_join(lists, "|")
@@ -57,5 +57,7 @@ def _together(column: pa.ChunkedArray, patients: NDArray[np.int64], count: int) 
 def _ranked(column: pa.ChunkedArray) -> tuple[pa.StringArray, NDArray[np.int64]]:
     """Return the different values of a column in their order, and the number of each row's."""
     coded = column.combine_chunks().dictionary_encode()
-    order = np.asarray(pc.sort_indices(coded.dictionary), np.int64)
-    return coded.dictionary.take(pa.array(order)), np.argsort(order)[np.asarray(coded.indices, np.int64)]
+    order = pc.sort_indices(coded.dictionary)
+    place = np.empty(len(order), np.int64)
+    place[np.asarray(order)] = np.arange(len(order))
+    return coded.dictionary.take(order), place[np.asarray(coded.indices)]
