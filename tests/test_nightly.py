@@ -1,9 +1,7 @@
 """The night, whole: real images in, a champion in the registry out, under a real Prefect, Ray and MLflow."""
 
-import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,18 @@ from tasks.reevaluation import Reevaluation
 from tasks.reporting import NightlyReport
 from tasks.requests import IngestRequest, NightlyRequest, ReevaluateRequest
 from tasks.settings import Settings, activate
-from tests.conftest import fresh_environment
+from tests.conftest import Running, fresh_environment
 
 EPOCHS = 2
 TRAINING = {"network": "small_cnn", "epochs": EPOCHS}
+ALONE = TRAINING | {"workers": 1}
 GATE = {"floor": 0.5, "margin": 0.5, "draws": 200}
 """A gate that lets a model of two epochs pass: what is tested is the way, not the model."""
 
 KEY = "3c" * 32
+
+TAG = "nights"
+"""What tells these runs from others under the same Prefect."""
 
 ROWS = {"train": 600, "val": 100, "test": 100}
 
@@ -75,12 +77,14 @@ def write_part(data_dir: Path, path: Path) -> Path:
 
 
 def records() -> tuple[dict[str, str], dict[str, set[str]]]:
-    """Return the text of each artifact, and the states of the runs of each flow, as Prefect keeps them."""
+    """Return the text of each artifact, and the states of the nights' runs of each flow, as Prefect keeps them."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
+    ours = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG]))
     with get_client(sync_client=True) as client:
         artifacts = client.request("POST", "/artifacts/latest/filter", json={}).json()
-        runs, flows = client.read_flow_runs(limit=200), client.read_flows(limit=200)
+        runs, flows = client.read_flow_runs(flow_run_filter=ours, limit=200), client.read_flows(limit=200)
     names = {flow.id: flow.name for flow in flows}
     states: dict[str, set[str]] = {}
     for run in runs:
@@ -89,29 +93,29 @@ def records() -> tuple[dict[str, str], dict[str, set[str]]]:
 
 
 @pytest.fixture(scope="module")
-def nights(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
-    """Let four nights pass, of which three train, and measure the champion again."""
-    from prefect.testing.utilities import prefect_test_harness
+def nights(data_dir: Path, stack: Running, tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    """Let four nights pass, of which three train, and measure the champion again; only Prefect is the stack's."""
+    from prefect import tags
+    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.nightly import nightly
     from flows.reevaluate import reevaluate
 
     home = tmp_path_factory.mktemp("nights")
     rows = write_part(data_dir, home / "part.npz")
-    with fresh_environment(), prefect_test_harness(server_startup_timeout=120):
+    prefect = f"{stack.record.addresses['prefect']}/api"
+    with fresh_environment(), temporary_settings({PREFECT_API_URL: prefect}), tags(TAG):
         os.environ["RADLOOP_HOME"] = str(home)
         # By the key patients get their sides: with some keys a model of two epochs fails on the 14 that are tested.
         os.environ["RADLOOP_KEY"] = KEY
         first, quiet = nightly(ct_request(data_dir)), nightly(ct_request(data_dir))
-        night = {"source": str(rows), "dataset": "pneumonia", "training": TRAINING, "gate": GATE}
-        # The first night starts Ray itself; one Ray for the other two saves its start.
+        night = {"source": str(rows), "dataset": "pneumonia", "training": ALONE, "gate": GATE}
+        # The first night starts Ray itself; one Ray for the other two saves its start, and one worker another's.
         with local_ray(workers=2):
-            larger = nightly(ct_request(data_dir, preprocess={"size_px": 96}))
+            larger = nightly(ct_request(data_dir, preprocess={"size_px": 96}, training=ALONE))
             pneumonia = nightly(NightlyRequest.model_validate(night))
         below = reevaluate(ReevaluateRequest.model_validate({"dataset": "ct", "gate": GATE | {"floor": 1}}))
-        yield Nights(activate(), first, quiet, larger, pneumonia, below, *records())
-        # Its farewell would go to a console that pytest has closed.
-        logging.getLogger("prefect").setLevel(logging.WARNING)
+        return Nights(activate(), first, quiet, larger, pneumonia, below, *records())
 
 
 @pytest.mark.slow
