@@ -21,6 +21,8 @@ TOP = 12
 WIDTH = 32
 """Of a bar, in characters."""
 NONE = "(none)"
+ALARMS = {"split": "the split", "patient_key": "the patient", "pixel_blake3": "the pixels"}
+"""What is told of a column that never changes."""
 KEYS = ("instance_key", "patient_key", "split")
 
 
@@ -28,7 +30,7 @@ def history(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Tell which datasets there are, and the versions of each."""
     if not rows:
         return "There is no dataset yet: `radloop ingest` makes one"
-    table = _table("dataset", "version", "made", "images", "patients", *SPLITS, "refused", "")
+    table = _table("dataset", "version", "made", "images", "patients", *SPLITS, "not taken in", "")
     for _, versions in groupby(rows, lambda row: row["dataset"]):
         for number, row in enumerate(versions):
             counts = [""] * 6 if row["trouble"] else [f"{count:,}" for count in _counted(row)]
@@ -49,13 +51,14 @@ def _counted(row: Mapping[str, Any]) -> Iterator[int]:
 
 def summary(told: Summary) -> RenderableType:
     """Tell what is in a version."""
+    ignored = sum(count for name, count in told.refusals.items() if name in IGNORED)
     parts: list[RenderableType] = [
         f"[bold]{told.dataset}[/bold] {told.digest}: {told.examples:,} images of {told.patients:,} patients, "
-        f"labels by {told.label_level}",
+        f"one label for each {told.label_level}",
         f"prepared by {told.spec_digest}: {escape(', '.join(f'{name} {value}' for name, value in told.spec.items()))}",
         f"{told.shards:,} shards, {_size(told.shard_bytes)}, and tables of {_size(told.part_bytes)}",
-        f"{sum(told.refusals.values()):,} files refused, {told.conflicts:,} of them in conflict; {told.tombstones:,} "
-        f"tombstones; the test patients were read {told.test_reads:,} times",
+        f"{sum(told.refusals.values()) - ignored:,} files refused, {told.conflicts:,} of them in conflict, and "
+        f"{ignored:,} ignored; {told.tombstones:,} tombstones; the test patients were read {told.test_reads:,} times",
     ]
     for title, counts in told.counts.items():
         parts += ["", _counts(title, counts)]
@@ -63,7 +66,7 @@ def summary(told: Summary) -> RenderableType:
     if told.unlabelled:
         parts += ["", _bars("without label", told.unlabelled)]
     if told.refusals:
-        parts += ["", _bars("refused", told.refusals, {**IGNORED, **REASONS})]
+        parts += ["", _bars("refused or ignored", told.refusals, {**IGNORED, **REASONS})]
     for title, values in told.values.items():
         parts += ["", _bars(title, values)]
     for title, numbers in told.numbers.items():
@@ -74,7 +77,7 @@ def summary(told: Summary) -> RenderableType:
 def difference(told: Difference) -> RenderableType:
     """Tell what is different between two versions; what must never be comes first."""
     parts: list[RenderableType] = [
-        f"[bold red]NEVER TO CHANGE, AND CHANGED[/bold red]: the {name} of {_keys(keys)}"
+        f"[bold red]NEVER TO CHANGE, AND CHANGED[/bold red]: {ALARMS.get(name, name)} of {_keys(keys)}"
         for name, keys in told.alarms.items()
     ]
     if told.relabelled.count:
@@ -82,9 +85,14 @@ def difference(told: Difference) -> RenderableType:
     parts += [
         f"{told.old[:SHOWN]} to {told.new[:SHOWN]}: {told.same:,} images are the same",
         f"added {_keys(told.added)}",
-        f"removed {_keys(told.removed)}; {told.removed_for_good:,} of them have a tombstone, others are refused now",
+        f"removed {_keys(told.removed)}"
+        + f"; {told.removed_for_good:,} of them have a tombstone, others are refused now"
+        * bool(told.removed.count),
     ]
-    parts += [f"changed in {name}: {_keys(keys)}" for name, keys in told.changed.items()]
+    if told.changed:
+        # Which they are, --json says.
+        columns = ", ".join(f"{name} of {keys.count:,}" for name, keys in told.changed.items())
+        parts.append(f"changed in both: {columns}")
     parts += [f"refused as {name}: {was:,} before, {now:,} now" for name, (was, now) in told.refusals.items()]
     parts += [escape(f"{name} was {was} and is {now}") for name, (was, now) in told.head.items()]
     return Group(*parts)
@@ -151,7 +159,7 @@ def exported(told: Mapping[str, Any]) -> RenderableType:
 
 
 def _counts(title: str, counts: Mapping[str, Count]) -> Table:
-    table = _table(title, "images", "patients", "")
+    table = _table("site (pseudonym)" if title == "site" else title, "images", "patients", "")
     most = max((one.examples for one in counts.values()), default=0)
     for name, one in list(counts.items())[:TOP]:
         # A site is a pseudonym: its first digits tell it apart.
@@ -205,7 +213,7 @@ def _more(table: Table, there: int, top: int = TOP) -> Table:
 def _table(*head: str) -> Table:
     table = Table(*head, box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
-        if column.header in ("images", "patients", "files", "distance", "refused", *SPLITS):
+        if column.header in ("images", "patients", "files", "distance", "not taken in", *SPLITS):
             column.justify = "right"
     return table
 

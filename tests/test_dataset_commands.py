@@ -197,6 +197,26 @@ def test_a_changed_side_is_said_loudly_and_ends_with_1(radloop: Radloop, store: 
     assert (said.code, said.text.startswith("NEVER TO CHANGE, AND CHANGED: the split of 1 (i0)")) == (1, True)
 
 
+def test_sites_are_told_by_the_beginning_of_a_pseudonym(radloop: Radloop, store: FolderStore) -> None:
+    two_versions(store, site_key="5e" * 16)
+    sites = radloop("show", "ct", "--json").told["counts"]["site"]
+    assert {name[:4]: count["examples"] for name, count in sites.items()} == {"1111": 6, "0000": 5, "5e5e": 1}
+    text = radloop("show", "ct").text
+    assert "site (pseudonym) images patients 111111111111 6 6" in text
+    assert "5e5e5e5e5e5e 1 1" in text
+
+
+def test_what_is_changed_is_counted_by_column(radloop: Radloop, store: FolderStore) -> None:
+    old, _ = two_versions(store, model="other")
+    assert "changed in both: model of 1" in radloop("diff", old.digest, "ct").text
+
+
+def test_ignored_files_are_no_refused_ones(radloop: Radloop, store: FolderStore) -> None:
+    version = built(store, [example(0)], [refusal(1, "dicomdir"), refusal(2)], told=recipe(dataset="x"))
+    assert publish(version, None)
+    assert "1 files refused, 0 of them in conflict, and 1 ignored" in radloop("show", "x").text
+
+
 def test_a_changed_label_is_told(radloop: Radloop, store: FolderStore) -> None:
     old, _ = two_versions(store, source_label="b")
     said = radloop("diff", old.digest, "ct")

@@ -101,6 +101,14 @@ def test_a_patient_who_changed_sides_is_an_alarm_without_images_too(tmp_path: Pa
     assert compare(old, new, 10).alarms["side of the patient"].first == ("p",)
 
 
+def test_two_datasets_draw_their_sides_apart(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    old = built(store, [numbered(0, source_split="test")], splits={"p": "test"})
+    new = built(store, [numbered(0, source_split="train")], splits={"p": "train"}, told=recipe(dataset="e"))
+    found = compare(old, new, 10)
+    assert (found.alarms, found.changed["split"].count) == ({}, 1)
+
+
 def test_refusals_are_told_where_their_number_is_another(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     old = built(store, [], [refusal(1), refusal(2, "no-pixels")])

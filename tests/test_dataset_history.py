@@ -62,9 +62,22 @@ def test_examples_and_patients_are_counted(store: FolderStore) -> None:
     assert (counted.examples, counted.patients, counted.trouble) == (3, 2, "")
 
 
-def test_a_damaged_version_is_listed_with_its_trouble(store: FolderStore) -> None:
-    part = night(store, 1).head.parts["examples"][0]
-    store.path(part).write_bytes(b"")
+def counting_nothing(store: FolderStore) -> DatasetVersion:
+    """Publish a version whose head is as they were before they had counts."""
+    version = night(store, 1, patients=2)
+    head = replace(version.head, counts=None)
+    store.write(head_name("ct", version.digest), head.to_json().encode())
+    return named_version(store, "ct")
+
+
+def test_where_the_head_does_not_count_the_tables_are_read(store: FolderStore) -> None:
+    counting_nothing(store)
+    counted = count(store, versions(store)[0])
+    assert (counted.examples, counted.patients, counted.trouble) == (3, 2, "")
+
+
+def test_a_damaged_version_whose_tables_must_be_read_is_listed_with_its_trouble(store: FolderStore) -> None:
+    store.path(counting_nothing(store).head.parts["examples"][0]).write_bytes(b"")
     assert "is damaged" in count(store, versions(store)[0]).trouble
 
 
@@ -122,17 +135,10 @@ def test_a_dataset_that_was_never_published_has_no_current_version(store: Folder
         named_version(store, "d")
 
 
-def with_counts(store: FolderStore) -> DatasetVersion:
-    """Publish a version whose head has counts."""
-    version = night(store, 1, patients=2)
-    head = replace(version.head, counts=version.count())
-    store.write(head_name("ct", version.digest), head.to_json().encode())
-    return named_version(store, "ct")
-
-
 def test_who_lists_reads_heads_alone_where_they_count(store: FolderStore) -> None:
-    before = count(store, versions(store)[0]) if night(store, 1, patients=2) else None
-    for names in with_counts(store).head.parts.values():
+    version = night(store, 1, patients=2)
+    before = count(store, versions(store)[0])
+    for names in version.head.parts.values():
         for name in names:
             store.remove(name)
     assert count(store, versions(store)[0]) == before

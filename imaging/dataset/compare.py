@@ -34,8 +34,9 @@ class Keys:
 class Difference:
     """What `radloop dataset diff` tells. `changed` are instances of both, by the column that is not the same.
 
-    `alarms` are those whose `KEPT` values became others, and patients whose side did; `relabelled` those whose label
-    did. Of those removed, `removed_for_good` have a tombstone; the others are refused now.
+    `alarms` are those whose `KEPT` values became others, and patients whose side did, between versions of one dataset:
+    two draw their sides apart. `relabelled` are those whose label did. Of those removed, `removed_for_good` have a
+    tombstone; the others are refused now.
     """
 
     old: str
@@ -70,8 +71,10 @@ def compare(old: DatasetVersion, new: DatasetVersion, first: int) -> Difference:
         name: others[name] & beside.told(name) if name in others else touched & False
         for name in (*KEPT, LABEL)
     }
-    alarms = {name: _keys(beside.keys.filter(pa.array(had[name])), first) for name in KEPT}
-    alarms["side of the patient"] = _keys(_moved(old, new), first)
+    alarms = {}
+    if old.head.dataset == new.head.dataset:
+        alarms = {name: _keys(beside.keys.filter(pa.array(had[name])), first) for name in KEPT}
+        alarms["side of the patient"] = _keys(_moved(old, new), first)
     dead = new.table("tombstones", ["instance_key"])["instance_key"]
     return Difference(
         old=old.digest,
