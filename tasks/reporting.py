@@ -13,6 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.dataset.quarantine import IGNORED, REASONS
+from imaging.dataset.summary import count_by
 from imaging.dataset.version import DatasetVersion, open_version
 from tasks.evaluation import Evaluation, surest
 from tasks.ingest_outcome import IngestOutcome
@@ -85,6 +86,7 @@ def report_data(night: Night, settings: Settings) -> ReportData:
             for split in ("train", "val", "test")
             for label, numbers in ingested.counts.get(split, {}).items()
         ],
+        groups=count_by(version, ("modality", "site_key")),
         quarantine=_reasons(ingested.quarantined, REASONS),
         ignored=_reasons(ingested.ignored, IGNORED),
         label_troubles=_troubles(version),

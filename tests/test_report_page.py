@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from imaging.dataset.summary import Count
 from imaging.statistics.intervals import measure_all
 from imaging.statistics.measures import Predictions
 from imaging.statistics.verdict import GateConfig, decide
@@ -116,6 +117,10 @@ def full() -> ReportData:
             SplitCount(split="train", label="plain", patients=20, examples=1234),
             SplitCount(split="test", label="contrast", patients=7, examples=9),
         ],
+        groups={
+            "modality": {"CT": Count(examples=1240, patients=26), "": Count(examples=3, patients=1)},
+            "site": {f"{number:02x}" * 16: Count(examples=9, patients=2) for number in range(30)},
+        },
         quarantine=[ReasonCount(reason="truncated", count=2, meaning="the file ends too early")],
         ignored=[ReasonCount(reason="not-dicom", count=3, meaning="not a DICOM file")],
         label_troubles=[
@@ -134,6 +139,21 @@ def full() -> ReportData:
 @pytest.fixture(scope="module")
 def full_page() -> str:
     return render(full())
+
+
+def test_images_are_counted_by_modality_and_site(full_page: str) -> None:
+    rows = re.sub(r"<[^>]+>|\s+", " ", full_page)
+    assert "Modality Images Patients" in " ".join(rows.split())
+    assert re.search(r">CT</td>\s*<td class=\"n\">1,240</td><td class=\"n\">26</td>", full_page)
+    assert re.search(r">\(none\)</td>\s*<td class=\"n\">3</td>", full_page)
+
+
+def test_a_site_is_told_by_the_beginning_of_its_pseudonym(full_page: str) -> None:
+    assert ">171717171717</td>" in full_page
+    assert "17" * 16 not in full_page
+    # Of many sites those with the most images.
+    assert "6 more" in full_page
+    assert ">181818181818</td>" not in full_page
 
 
 def test_a_full_report_has_its_sections_in_order(full_page: str) -> None:

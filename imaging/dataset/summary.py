@@ -80,7 +80,7 @@ def summarize(version: DatasetVersion) -> Summary:
         spec_digest=version.spec.digest,
         examples=len(patients),
         patients=int(patients.max(initial=-1)) + 1,
-        counts={name.removesuffix("_key"): _counts(*_coded(version, name), patients) for name in COUNTED},
+        counts=count_by(version, COUNTED),
         label_by_split={
             name: _counts(sides, side[label == number], patients[label == number])
             for number, name in enumerate(labels)
@@ -96,6 +96,12 @@ def summarize(version: DatasetVersion) -> Summary:
         values={name: _values(version, name) for name in VALUES},
         numbers={name: _histogram(version.table("examples", [name])[name]) for name in NUMBERS},
     )
+
+
+def count_by(version: DatasetVersion, columns: Sequence[str]) -> dict[str, dict[str, Count]]:
+    """Count examples and patients by the values of columns; `site_key` is called site here."""
+    patients = _coded(version, "patient_key")[1]
+    return {name.removesuffix("_key"): _counts(*_coded(version, name), patients) for name in columns}
 
 
 def _coded(version: DatasetVersion, name: str) -> tuple[list[str], NDArray[np.int32]]:

@@ -8,6 +8,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from imaging.dataset.summary import Count
 from imaging.statistics.intervals import Measure
 from imaging.statistics.measures import LOWER_IS_BETTER, TITLES, Predictions
 from imaging.statistics.verdict import Verdict
@@ -70,7 +71,8 @@ class ReportData:
 
     A row of `history` has `epoch` and any of `train_loss`, `val_loss`, `val_<measure>`, `learning_rate`,
     `seconds`. The first epoch is 0, here and in `best_epoch`; the page counts from 1, as people do.
-    `timings` are seconds by stage.
+    `timings` are seconds by stage. `groups` are images and patients by modality, site and the like; a site is a
+    pseudonym.
     """
 
     title: str
@@ -83,6 +85,7 @@ class ReportData:
     history: Sequence[Mapping[str, float]] = ()
     best_epoch: int | None = None
     counts: Sequence[SplitCount] = ()
+    groups: Mapping[str, Mapping[str, Count]] = field(default_factory=dict)
     quarantine: Sequence[ReasonCount] = ()
     ignored: Sequence[ReasonCount] = ()
     label_troubles: Sequence[LabelTrouble] = ()
