@@ -1,6 +1,7 @@
 """Fixtures that many test modules share."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,13 @@ def fresh_environment() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def fresh_reader() -> None:
+    """Begin without the headers that other tests have read, under other limits maybe."""
+    if reader := sys.modules.get("imaging.formats.dicom"):
+        reader.forget()
 
 
 @pytest.fixture

@@ -81,6 +81,12 @@ def has_pixels(opened: Opened) -> bool:
     return bool(opened.pixels)
 
 
+def forget() -> None:
+    """Forget all headers that were met; what was found of them holds under the limits of then."""
+    _twins.cache_clear()
+    _meaning.cache_clear()
+
+
 @cache
 def _twins(modality: str) -> Twins[Known]:
     return Twins(frozenset(VARYING))
