@@ -6,9 +6,8 @@ from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from imaging.dataset.manifest import concat, those
+from imaging.dataset.manifest import codes, concat, those
 from imaging.dataset.parts import parquet_bytes, read_each
 from imaging.dataset.rows import EXAMPLES, REFUSALS
 from imaging.dataset.scan import Known
@@ -42,17 +41,19 @@ class Journal:
         """Return the rows of chunks; of a file that is in several, those of the first. Raises Missing, see `drop`."""
         examples = read_each(self.store, [f"{chunk}.examples.parquet" for chunk in chunks], EXAMPLES)
         refusals = read_each(self.store, [f"{chunk}.refusals.parquet" for chunk in chunks], REFUSALS)
-        sources = [_sources(tables) for tables in (examples, refusals)]
-        first = pa.concat_tables(sources).group_by("source_key").aggregate([("chunk", "min")])
-        of_first = [
-            pc.equal(
-                first["chunk_min"].take(pc.index_in(told["source_key"], first["source_key"])), told["chunk"]
-            )
-            for told in sources
+        chunk_of = [
+            np.arange(len(chunks)).repeat([table.num_rows for table in of]) for of in (examples, refusals)
         ]
+        known = Known(examples=concat(examples, EXAMPLES), refusals=concat(refusals, REFUSALS))
+        files = codes(
+            pa.chunked_array([*known.examples["source_key"].chunks, *known.refusals["source_key"].chunks])
+        )
+        first = np.full(files.max(initial=-1) + 1, len(chunks))
+        np.minimum.at(first, files, np.concatenate(chunk_of))
+        kept = np.split(first[files] == np.concatenate(chunk_of), [known.examples.num_rows])
         return Known(
-            examples=those(concat(examples, EXAMPLES), of_first[0]),
-            refusals=those(concat(refusals, REFUSALS), of_first[1]),
+            examples=those(known.examples, pa.array(kept[0])),
+            refusals=those(known.refusals, pa.array(kept[1])),
         )
 
     def drop(self, chunks: Sequence[str]) -> None:
@@ -69,10 +70,3 @@ class Journal:
 
     def _name(self, chunk: str, table: str) -> str:
         return f"{self._folder}{chunk}.{table}.parquet"
-
-
-def _sources(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the source file of each row, and the number of its chunk."""
-    keys = [chunk for table in tables for chunk in table["source_key"].chunks]
-    numbers = np.arange(len(tables)).repeat([table.num_rows for table in tables])
-    return pa.table({"source_key": pa.chunked_array(keys, pa.string()), "chunk": numbers})

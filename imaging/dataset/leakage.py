@@ -33,7 +33,9 @@ CROWDS = (16, 128, 512)
 """Neighbours asked for; rows with more are asked again. Where there are more than the last, the nearest are looked
 at: a scan of a thousand almost equal frames must not cost a million pairs."""
 AT_ONCE = 2**18
-"""Pairs that are measured at a time."""
+"""Neighbours that are asked for at a time."""
+MEASURED = 2**14
+"""Fingerprints that are measured at a time, so few that they stay in a core's own cache."""
 SLAB = 2**17
 """Rows that are searched for at a time, or a few more: beside each other along the longest axis."""
 
@@ -228,7 +230,8 @@ def _axes(values: Fingerprints) -> NDArray[np.float32]:
 def _along(values: Fingerprints, axes: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return (n, AXES) coordinates."""
     parts = (
-        values[start : start + AT_ONCE].astype(np.float32) @ axes for start in range(0, len(values), AT_ONCE)
+        values[start : start + MEASURED].astype(np.float32) @ axes
+        for start in range(0, len(values), MEASURED)
     )
     return np.concatenate([np.empty((0, AXES)), *parts])
 
@@ -236,8 +239,8 @@ def _along(values: Fingerprints, axes: NDArray[np.float32]) -> NDArray[np.float6
 def _squares(fingerprints: Fingerprints, others: Fingerprints, pairs: Pairs) -> NDArray[np.float32]:
     """Return the squared Euclidean distance of each pair: whole numbers below 2**24, and so exact."""
     apart = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), AT_ONCE):
-        one, two = pairs[start : start + AT_ONCE].T
+    for start in range(0, len(pairs), MEASURED):
+        one, two = pairs[start : start + MEASURED].T
         difference: NDArray[Any] = np.subtract(fingerprints[one], others[two], dtype=np.float32)
-        apart[start : start + AT_ONCE] = np.einsum("ij,ij->i", difference, difference)
+        apart[start : start + MEASURED] = np.einsum("ij,ij->i", difference, difference)
     return apart
