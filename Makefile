@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Files of tests in two processes: each has servers of its own, so that more processes need more memory.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup run test test-fast check bench up down clean
@@ -26,10 +28,10 @@ run: setup
 
 test: check
 	@bash infra/debian.sh  # Chromium plays the person at Prefect's page; Orthanc and dcmtk are other readers
-	$(BIN)/python -m pytest --durations=15
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=15
 
 test-fast: $(VENV)/.developing
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 check: $(VENV)/.developing
 	$(BIN)/ruff check .
