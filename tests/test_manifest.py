@@ -1,11 +1,12 @@
 """The manifest: repeated instances are refused beside the first, and a bad slice may cost its study."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from imaging.dataset.manifest import concat, drop_studies, merge
+from imaging.dataset.manifest import concat, drop_studies, in_order, merge, those
 from imaging.dataset.quarantine import IGNORED, NO_LOSS, REASONS
 from imaging.dataset.rows import EXAMPLES
 from tests.synthetic import example, examples, refusal, refusals
@@ -100,3 +101,32 @@ def test_only_a_reason_that_takes_a_slice_costs_the_study(reason: str) -> None:
 def test_tables_are_joined_by_their_columns_whatever_else_they_have() -> None:
     more = examples(example(0)).append_column("label", [["a"]])
     assert concat([more, examples(example(1))], EXAMPLES).schema == EXAMPLES
+
+
+def in_batches(*batches: Sequence[int]) -> pa.Table:
+    schema = pa.schema([("n", pa.int64())])
+    return pa.concat_tables([pa.table({"n": pa.array(batch, pa.int64())}, schema) for batch in batches])
+
+
+@pytest.mark.parametrize("mask", [[True] * 4, [False] * 4, [True, False, True, True]])
+def test_the_rows_of_a_mask_stay(mask: list[bool]) -> None:
+    table = in_batches([0, 1], [], [2, 3])
+    assert those(table, pa.array(mask))["n"].to_pylist() == [n for n in range(4) if mask[n]]
+
+
+def test_batches_of_which_all_stay_are_not_copied() -> None:
+    table = in_batches([0, 1], [2, 3])
+    kept = those(table, pa.array([True, True, False, True]))["n"].chunks
+    assert kept[0].buffers()[1].address == table["n"].chunks[0].buffers()[1].address
+
+
+@pytest.mark.parametrize("batches", [[[], [2, 3], [], [0, 1], []], [[3, 0], [2, 1]], [[]], [[1], [0, 2]]])
+def test_rows_are_put_in_order_however_they_come(batches: list[list[int]]) -> None:
+    table = in_batches(*batches)
+    assert in_order(table, table["n"])["n"].to_pylist() == sorted(n for batch in batches for n in batch)
+
+
+def test_batches_that_only_change_places_are_not_copied() -> None:
+    table = in_batches([2, 3], [0, 1])
+    moved = in_order(table, table["n"])["n"].chunks
+    assert moved[0].buffers()[1].address == table["n"].chunks[1].buffers()[1].address

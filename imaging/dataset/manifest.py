@@ -51,7 +51,7 @@ def those(table: pa.Table, which: pa.Array | pa.ChunkedArray) -> pa.Table:
 
 def in_order(table: pa.Table, place: pa.ChunkedArray) -> pa.Table:
     """Return a table by the place of each row, without a copy where its batches need only change theirs."""
-    places, batches = place.to_numpy(), table.to_batches()
+    places, batches = place.to_numpy(), [batch for batch in table.to_batches() if batch.num_rows]
     starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
     turns = sorted(range(len(batches)), key=lambda number: int(places[starts[number]]))
     turned = [np.empty(0, np.int64), *(places[starts[turn] : starts[turn + 1]] for turn in turns)]
