@@ -11,6 +11,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console()
+FILE_WIDTH = 200
+"""Characters of a line where no terminal bounds it."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -20,7 +22,8 @@ def answer(told: Any, shown: RenderableType, as_json: bool) -> None:
     if as_json:
         print(json.dumps(told, indent=1))
     else:
-        console.print(shown, soft_wrap=True, highlight=False)
+        wide = console if console.is_terminal else Console(width=FILE_WIDTH)
+        wide.print(shown, soft_wrap=True, highlight=False)
 
 
 @contextmanager

@@ -30,15 +30,31 @@ def history(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Tell which datasets there are, and the versions of each."""
     if not rows:
         return "There is no dataset yet: `radloop ingest` makes one"
-    table = _table("dataset", "version", "made", "images", "patients", *SPLITS, "not taken in", "")
+    table = _table("dataset", "version", "made (UTC)", "images", "patients", *SPLITS, "not taken in", "")
+    # A version is asked for by what stands here: in a narrow terminal the numbers are folded.
+    for column in table.columns:
+        column.overflow, column.no_wrap = "fold", column.header in ("version", "made (UTC)")
     for _, versions in groupby(rows, lambda row: row["dataset"]):
         for number, row in enumerate(versions):
             counts = [""] * 6 if row["trouble"] else [f"{count:,}" for count in _counted(row)]
             note = f"[red]{escape(row['trouble'])}[/red]" if row["trouble"] else "current" * row["current"]
             table.add_row(
-                row["dataset"] if not number else "", row["digest"][:SHOWN], row["time"], *counts, note
+                row["dataset"] if not number else "",
+                row["digest"][:SHOWN],
+                _minute(row["time"]),
+                *counts,
+                note,
             )
     return table
+
+
+def _minute(time: str) -> str:
+    """Return a time without its seconds.
+
+    >>> _minute("2026-11-22T21:54:09+00:00")
+    '2026-11-22 21:54'
+    """
+    return time[:16].replace("T", " ")
 
 
 def _counted(row: Mapping[str, Any]) -> Iterator[int]:

@@ -127,7 +127,7 @@ def test_versions_are_listed_with_their_counts(radloop: Radloop, store: FolderSt
         (new.digest, 12, 12, True),
         (old.digest, 9, 9, False),
     ]
-    assert f"{new.digest[:12]} 1970-01-03T00:00:00+00:00 12 12 4 4 4 1 current" in radloop("list").text
+    assert f"{new.digest[:12]} 1970-01-03 00:00 12 12 4 4 4 1 current" in radloop("list").text
 
 
 def test_an_unknown_dataset_is_refused_with_those_that_there_are(

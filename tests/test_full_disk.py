@@ -80,10 +80,14 @@ def test_at_every_write_it_is_said_and_costs_nothing_that_was_done(plan: Plan) -
     for full_at, step in enumerate(undisturbed.steps):
         night = copied(plan, f"full-{full_at}")
         answer = passed(replace(night, full_at=full_at))
+        assert content(seen(store_of(night))) in (old, new)
+        if step == "fsync store/datasets/d" and "error" not in answer:
+            # The pointer has moved, and the log says that it may not last.
+            assert content(seen(store_of(night))) == new
+            continue
         assert answer.get("error") == "EnvironmentFault", (step, answer)
         assert "No space left on device" in answer["message"]
         assert "make room" in answer["message"]
-        assert content(seen(store_of(night))) in (old, new)
         # Most writes are of drafts, which do not stay: what comes next is the same.
         if before != (before := lying(store_of(night))):
             assert goes_on(night), step
