@@ -14,14 +14,16 @@ linear does, because it looks at two neighbours only and skips the others (`anti
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite, prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from imaging.errors import DataFault, UserFault
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Volume = NDArray[np.float32]
 Indices = NDArray[np.intp]
@@ -53,8 +55,11 @@ class Axis:
         share = at - taps[:, 0]
         return np.minimum(taps, self.length - 1), np.stack([1 - share, share], axis=1)
 
-    def matrix(self) -> csr_array:
+    def matrix(self) -> "csr_array":
         """Return the weights as a sparse matrix (size, length)."""
+        # Loaded here: of the time in which a worker starts it takes a seventh, and slices do not need it.
+        from scipy.sparse import csr_array
+
         taps, shares = self.weights()
         at = (np.repeat(np.arange(self.size), taps.shape[1]), taps.ravel())
         matrix = csr_array((shares.ravel().astype(np.float32), at), shape=(self.size, self.length))
