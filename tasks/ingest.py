@@ -26,6 +26,7 @@ from imaging.formats.series import DROP_SLICE, DROP_STUDY
 from imaging.labels import LabelTable, read_labels
 from imaging.sandbox.pool import Pool
 from imaging.sources.series import SeriesSource
+from imaging.store.protocol import Damaged, Missing
 from tasks.chunks import run_chunks
 from tasks.ingest_news import ATTEMPTS, IngestJob, News, digest_of, what_is_new
 from tasks.ingest_outcome import IngestOutcome, outcome_of, write_problems
@@ -145,7 +146,13 @@ def publish_version(job: IngestJob, read: Read, settings: Settings) -> IngestOut
             pass
         if news.scan.to_read:
             continue
-        version, scan = _build(job, news.previous, news.scan)
+        try:
+            version, scan = _build(job, news.previous, news.scan)
+        except (Missing, Damaged):
+            # Another run may have put what was finished into a version, and dropped it while it was being read.
+            if what_is_new(job, news) is news:
+                raise
+            continue
         # Before the pointer moves: where there is no room for it, nothing has been published.
         problems = write_problems(job.listing, version, settings.private)
         expected = digest_of(news.previous)
@@ -161,7 +168,7 @@ def publish_version(job: IngestJob, read: Read, settings: Settings) -> IngestOut
 def _build(
     job: IngestJob, previous: DatasetVersion | None, scan: ScanPlan
 ) -> tuple[DatasetVersion, ScanPlan]:
-    fixed_splits = pc.any(pc.is_valid(scan.examples["source_split"])).as_py()
+    fixed_splits = pc.any(pc.is_valid(scan.examples.select(["source_split"])["source_split"])).as_py()
     settled = settle(scan, drop_equal_pixels=not fixed_splits, drops_studies=job.drops_studies)
     if not settled.examples.num_rows:
         raise UserFault(_no_examples(job.request.source, settled))
@@ -176,7 +183,7 @@ def _build(
     )
     splits = previous.table("splits") if previous else None
     store = job.journal.store
-    examples = pack(store, settled.examples, job.spec.shape)
+    examples = settled.examples.having(pack(store, settled.examples.select(["shard", "row"]), job.spec.shape))
     version = build_version(store, recipe, examples, settled.refusals, splits, settled.tombstones)
     if not is_shadow(job.request.dataset):
         # Before the pointer moves: splits drawn over a wrong label column would stay for ever.

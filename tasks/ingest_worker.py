@@ -15,7 +15,6 @@ from imaging.dataset.chunk import prepare_chunk
 from imaging.dataset.draft import FUNCTION as DRAFT
 from imaging.dataset.journal import Journal
 from imaging.dataset.listing import Listing
-from imaging.dataset.scan import Known
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import EnvironmentFault
 from imaging.preprocess import PreprocessSpec
@@ -86,7 +85,7 @@ def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Work]],
             members = {work.file.name: work.members for work in chunk if work.members}
             whole = SeriesSource(source, pool, order["bad_slice"], members) if members else source
             made = prepare_chunk(whole, files, spec, pseudonyms, store, pool.map)
-            journal.add(chunk_name(files, pseudonyms), Known(examples=made.examples, refusals=made.refusals))
+            journal.add(chunk_name(files, pseudonyms), made.examples, made.refusals)
             return Done(made.examples.num_rows, made.refusals.num_rows)
 
         yield prepare

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from imaging.dataset.blocks import Blocks
 from imaging.dataset.draft import in_process
 from imaging.dataset.fingerprint import ZERO
 from imaging.dataset.publish import Recipe, build_version, publish
@@ -168,7 +169,7 @@ def built(
 ) -> DatasetVersion:
     """Write a version of some rows, which nobody sees before it is published."""
     known = pa.table([list(splits), list(splits.values())], schema=TABLES["splits"])
-    return build_version(store, told or recipe(), examples(*rows), refusals(*bad), known)
+    return build_version(store, told or recipe(), Blocks.of(examples(*rows)), refusals(*bad), known)
 
 
 def version_of(

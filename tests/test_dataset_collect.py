@@ -17,7 +17,7 @@ from imaging.dataset.history import versions
 from imaging.dataset.intact import find_flaws
 from imaging.dataset.journal import Journal
 from imaging.dataset.publish import publish
-from imaging.dataset.scan import Known
+from imaging.dataset.rows import EXAMPLES
 from imaging.dataset.shard import shard_name, write_shard
 from imaging.dataset.version import DatasetVersion, head_name, newest_version, open_version
 from imaging.errors import EnvironmentFault, UserFault
@@ -189,7 +189,7 @@ def journal(store: FolderStore, chunk: str, level: int, name: str = "ct", made_w
     """Finish a chunk, which is in no version yet."""
     made = Journal(store, name, made_with)
     rows = examples(example(level, shard=shard(store, level), row=0))
-    made.add(chunk, Known(examples=rows, refusals=refusals(refusal(level))))
+    made.add(chunk, rows, refusals(refusal(level)))
     return made
 
 
@@ -243,7 +243,10 @@ def test_a_night_that_publishes_meanwhile_is_whole(store: FolderStore) -> None:
     old = newest_version(store, "ct")
     assert old is not None
     known = made.read(made.chunks())
-    rows = [*old.table("examples", examples().column_names).to_pylist(), *known.examples.to_pylist()]
+    rows = [
+        *old.table("examples", examples().column_names).to_pylist(),
+        *known.examples.select(EXAMPLES.names).to_pylist(),
+    ]
     new = built(store, [*rows, example(60, shard=shard(store, 60), row=0)], told=recipe(dataset="ct"))
     remove(store, listed)
     assert publish(new, old.digest)
@@ -262,7 +265,7 @@ def test_a_chunk_that_leaves_the_journal_meanwhile_is_in_a_version_that_is_seen(
     read = find_rubbish.__globals__["_of_journals"]
 
     def late(*arguments: Any) -> Any:
-        rows = made.read(made.chunks()).examples.to_pylist()
+        rows = made.read(made.chunks()).examples.select(EXAMPLES.names).to_pylist()
         version = built(store, rows, told=recipe(dataset="ct"))
         assert publish(version, store.pointer("datasets/ct/current"))
         made.drop(made.chunks())
@@ -301,9 +304,9 @@ def test_nothing_goes_where_a_version_that_stays_cannot_be_read(store: FolderSto
 
 def test_an_old_version_that_cannot_be_read_goes(store: FolderStore) -> None:
     old = night(store, 0)
+    newest = night(store, 1)
     broken("a head of another format")(store, old)
     age(store, 0)
-    newest = night(store, 1)
     collected(store)
     assert left(store) == {newest.digest}
 

@@ -19,7 +19,6 @@ from imaging.dataset.history import versions
 from imaging.dataset.intact import find_flaws
 from imaging.dataset.journal import Journal
 from imaging.dataset.publish import publish
-from imaging.dataset.scan import Known
 from imaging.dataset.shard import write_shard
 from imaging.dataset.version import newest_version, open_version
 from imaging.store.disk import DRAFT
@@ -56,8 +55,8 @@ def made(home: Path) -> tuple[str, str]:
     store = FolderStore(home / "store")
     digests = [night(store, number, number, number + 1) for number in range(4)]
     shard = write_shard(store, np.full((2, 16, 16), 99, np.uint8))
-    known = Known(examples=examples(example(99, shard=shard, row=0)), refusals=refusals(refusal(99)))
-    Journal(store, "ct", "of another key").add("one", known)
+    rows = examples(example(99, shard=shard, row=0)), refusals(refusal(99))
+    Journal(store, "ct", "of another key").add("one", *rows)
     (store.root / "shards" / f"{DRAFT}dead").write_bytes(b"half")
     age(store.root, LONG_AGO_S + 3 * DAY_S)
     return digests[1], digests[3]

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from imaging.dataset.manifest import concat, drop_studies, in_order, merge, those
+from imaging.dataset.blocks import Blocks
+from imaging.dataset.manifest import concat, merge, studies_lost, those
 from imaging.dataset.quarantine import IGNORED, NO_LOSS, REASONS
 from imaging.dataset.rows import EXAMPLES
 from tests.synthetic import example, examples, refusal, refusals
@@ -14,16 +17,20 @@ from tests.synthetic import example, examples, refusal, refusals
 Row = Mapping[str, Any]
 
 
-def merged(*rows: Row, drop_equal_pixels: bool = True) -> tuple[list[str], list[tuple[str, str, str]]]:
+def merged(
+    *rows: Row, drop_equal_pixels: bool = True, turns: Sequence[int] | None = None
+) -> tuple[list[str], list[tuple[str, str, str]]]:
     """Return the files of the examples that stand, and file, reason and detail of the others."""
-    standing, refused = merge(examples(*rows), drop_equal_pixels=drop_equal_pixels)
+    turns = np.arange(len(rows)) if turns is None else np.array(turns)
+    standing, refused = merge(Blocks.of(examples(*rows)), turns, drop_equal_pixels=drop_equal_pixels)
     told = [refused[name].to_pylist() for name in ("source_key", "reason", "detail")]
-    return standing["source_key"].to_pylist(), list(zip(*told, strict=True))
+    return standing.select(["source_key"])["source_key"].to_pylist(), list(zip(*told, strict=True))
 
 
 def dropped(rows: list[Row], *bad: Row) -> tuple[list[str], list[tuple[str, str, str]]]:
-    kept, lost = drop_studies(examples(*rows), refusals(*bad))
+    gone, lost = studies_lost(Blocks.of(examples(*rows)), refusals(*bad))
     told = [lost[name].to_pylist() for name in ("source_key", "study_key", "reason")]
+    kept = examples(*rows).filter(pc.invert(gone))
     return kept["source_key"].to_pylist(), list(zip(*told, strict=True))
 
 
@@ -60,10 +67,8 @@ def test_two_frames_of_one_object_are_no_repetition() -> None:
 
 
 def test_a_refusal_keeps_what_the_listing_says_of_its_file() -> None:
-    _, refused = merge(
-        examples(example(0), example(0, source_size=7, source_mtime_ns=8, source_tag="t")),
-        drop_equal_pixels=True,
-    )
+    rows = examples(example(0), example(0, source_size=7, source_mtime_ns=8, source_tag="t"))
+    _, refused = merge(Blocks.of(rows), np.arange(2), drop_equal_pixels=True)
     assert refused.select(["source_size", "source_mtime_ns", "source_tag"]).to_pylist() == [
         {"source_size": 7, "source_mtime_ns": 8, "source_tag": "t"}
     ]
@@ -120,13 +125,9 @@ def test_batches_of_which_all_stay_are_not_copied() -> None:
     assert kept[0].buffers()[1].address == table["n"].chunks[0].buffers()[1].address
 
 
-@pytest.mark.parametrize("batches", [[[], [2, 3], [], [0, 1], []], [[3, 0], [2, 1]], [[]], [[1], [0, 2]]])
-def test_rows_are_put_in_order_however_they_come(batches: list[list[int]]) -> None:
-    table = in_batches(*batches)
-    assert in_order(table, table["n"])["n"].to_pylist() == sorted(n for batch in batches for n in batch)
-
-
-def test_batches_that_only_change_places_are_not_copied() -> None:
-    table = in_batches([2, 3], [0, 1])
-    moved = in_order(table, table["n"])["n"].chunks
-    assert moved[0].buffers()[1].address == table["n"].chunks[1].buffers()[1].address
+def test_whose_turn_is_first_stands_wherever_it_lies() -> None:
+    rows = [example(1, pixel_blake3="x0"), example(0, source_key="again"), example(0)]
+    assert merged(*rows, turns=[3, 2, 1]) == (
+        ["f0"],
+        [("f1", "duplicate-pixels", "instance i0"), ("again", "duplicate-instance", "instance i0")],
+    )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from imaging.dataset.blocks import Blocks
 from imaging.dataset.chunk import prepare_chunk
 from imaging.dataset.listing import list_files
 from imaging.dataset.publish import build_version
@@ -50,7 +51,7 @@ def read(store: FolderStore, source: MemorySource, scan: ScanPlan, spec: Preproc
     """Read what a plan asks for; `source.read_names` tells what was read for it."""
     source.read_names.clear()
     made = prepare_chunk(source, list(scan.to_read), spec, NAMES, store, source.run(spec))
-    return Known(examples=made.examples, refusals=made.refusals)
+    return Known(examples=Blocks.of(made.examples), refusals=made.refusals)
 
 
 def night(
@@ -301,7 +302,7 @@ def test_a_tombstone_stays_until_the_image_comes_back(store: FolderStore, source
 def test_what_a_crash_left_finished_is_not_read_again(store: FolderStore, source: MemorySource) -> None:
     scan = planned(source, None)
     made = prepare_chunk(source, list(scan.to_read)[:4], GREY, NAMES, store, source.run())
-    finished = Known(examples=made.examples, refusals=made.refusals)
+    finished = Known(examples=Blocks.of(made.examples), refusals=made.refusals)
     assert [file.name for file in planned(source, None, finished=finished).to_read] == ["f4", "f5", "broken"]
 
 
@@ -325,4 +326,4 @@ def test_what_another_run_read_anew_since_the_listing_is_not_read_back(
     theirs = night(store, source, first)
     scan = plan(listed, theirs, GREY.digest, NAMES, base=first)
     assert not scan.to_read
-    assert NAMES.key("instance", "3.33") in scan.examples["instance_key"].to_pylist()
+    assert NAMES.key("instance", "3.33") in scan.examples.select(["instance_key"])["instance_key"].to_pylist()

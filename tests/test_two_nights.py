@@ -95,12 +95,14 @@ def test_the_one_that_has_seen_more_may_be_the_first(
     check_files(larger)
 
 
-@pytest.mark.parametrize("call", [1, 2])
-def test_chunks_that_another_night_publishes_are_missed_by_nobody(plan: Plan, call: int) -> None:
+@pytest.mark.parametrize(
+    "place", [("Journal.read", 1), ("Journal.read", 2), ("settle", 1), ("build_version", 1)]
+)
+def test_chunks_that_another_night_publishes_are_missed_by_nobody(plan: Plan, place: tuple[str, int]) -> None:
     killed = Night(plan)
     killed.follow(60)
     killed.kill()
-    late = Night(replace(plan, hold=("Journal.read", call)))
+    late = Night(replace(plan, hold=place))
     assert not late.follow()
     passed(plan)
     late.go()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flows.words import ingest_words
+from imaging.dataset.blocks import Blocks
 from imaging.dataset.chunk import prepare_chunk
 from imaging.dataset.listing import list_files
 from imaging.dataset.publish import build_version
@@ -39,7 +40,7 @@ def taken_in(root: Path, policy: VariantPolicy) -> DatasetVersion:
     source = MemorySource({f"f{at}": [instance(at, patient_id=one)] for at, one in enumerate(WRITTEN)})
     made = prepare_chunk(source, list(source.scan()), GREY, names, store, source.run())
     told = recipe(key_fingerprint=names.fingerprint, patient_variants=policy)
-    return build_version(store, told, made.examples, made.refusals, None)
+    return build_version(store, told, Blocks.of(made.examples), made.refusals, None)
 
 
 def test_variants_are_patients_of_their_own_where_they_are_reported(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from numpy.lib.format import read_array_header_1_0, read_magic
 
-from imaging.dataset.parts import read_parts, table_digest
+from imaging.dataset.parts import read_part, read_parts, rows_digest
 from imaging.dataset.rows import TABLES
 from imaging.dataset.shard import shard_name
 from imaging.dataset.version import DatasetVersion, head_name
@@ -65,10 +65,14 @@ def _check(version: DatasetVersion, checks: Mapping[str, Check], told: Told, bef
 
 def _is_named(version: DatasetVersion) -> bool:
     """Say whether the tables and the head give the digest that the version is named by, and the head counts right."""
-    head = replace(version.head, digest="", parts={}, counts=None)
-    if version.head.counts not in (None, version.count()):
+    head = version.head
+    if head.counts not in (None, version.count()) or head.named().digest != head.digest:
         return False
-    return table_digest([version.table(name) for name in TABLES], head.to_json()) == version.digest
+    return all(
+        tuple(rows_digest(read_part(version.store, part, schema, schema.names)) for part in head.parts[name])
+        == head.contents.get(name)
+        for name, schema in TABLES.items()
+    )
 
 
 def _ends(version: DatasetVersion, parts: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -7,7 +7,8 @@ from hashlib import blake2b
 import numpy as np
 import pyarrow as pa
 
-from imaging.dataset.manifest import codes, concat, those
+from imaging.dataset.blocks import Blocks
+from imaging.dataset.manifest import codes, concat, together
 from imaging.dataset.parts import parquet_bytes, read_each
 from imaging.dataset.rows import EXAMPLES, REFUSALS
 from imaging.dataset.scan import Known
@@ -24,11 +25,11 @@ class Journal:
     dataset: str
     made_with: str
 
-    def add(self, chunk: str, known: Known) -> None:
+    def add(self, chunk: str, examples: pa.Table, refusals: pa.Table) -> None:
         """Write the rows of a chunk, whose shard is in the store; the same chunk again is the same file."""
         # Examples last: a chunk without them is not finished.
-        self.store.write(self._name(chunk, "refusals"), parquet_bytes(known.refusals))
-        self.store.write(self._name(chunk, "examples"), parquet_bytes(known.examples))
+        self.store.write(self._name(chunk, "refusals"), parquet_bytes(refusals))
+        self.store.write(self._name(chunk, "examples"), parquet_bytes(examples))
 
     def chunks(self) -> list[str]:
         """Return the names of the finished chunks."""
@@ -39,21 +40,22 @@ class Journal:
 
     def read(self, chunks: Sequence[str]) -> Known:
         """Return the rows of chunks; of a file that is in several, those of the first. Raises Missing, see `drop`."""
-        examples = read_each(self.store, [f"{chunk}.examples.parquet" for chunk in chunks], EXAMPLES)
-        refusals = read_each(self.store, [f"{chunk}.refusals.parquet" for chunk in chunks], REFUSALS)
-        chunk_of = [
-            np.arange(len(chunks)).repeat([table.num_rows for table in of]) for of in (examples, refusals)
-        ]
-        known = Known(examples=concat(examples, EXAMPLES), refusals=concat(refusals, REFUSALS))
-        files = codes(
-            pa.chunked_array([*known.examples["source_key"].chunks, *known.refusals["source_key"].chunks])
+        examples = Blocks.stored(self.store, [f"{chunk}.examples.parquet" for chunk in chunks], EXAMPLES)
+        tables = read_each(self.store, [f"{chunk}.refusals.parquet" for chunk in chunks], REFUSALS)
+        refusals = concat(tables, REFUSALS)
+        chunk_of = np.concatenate(
+            [
+                np.arange(len(chunks)).repeat([rows.num_rows for rows in of])
+                for of in (examples.blocks, tables)
+            ]
         )
+        files = codes(together(rows.select(["source_key"])["source_key"] for rows in (examples, refusals)))
         first = np.full(files.max(initial=-1) + 1, len(chunks))
-        np.minimum.at(first, files, np.concatenate(chunk_of))
-        kept = np.split(first[files] == np.concatenate(chunk_of), [known.examples.num_rows])
+        np.minimum.at(first, files, chunk_of)
+        kept = pa.array(first[files] == chunk_of)
         return Known(
-            examples=those(known.examples, pa.array(kept[0])),
-            refusals=those(known.refusals, pa.array(kept[1])),
+            examples=examples.only(kept[: examples.num_rows]),
+            refusals=refusals.filter(kept[examples.num_rows :]),
         )
 
     def drop(self, chunks: Sequence[str]) -> None:

@@ -1,28 +1,31 @@
-"""Owns the rows of a dataset as tables: which of them stand, and which are refused beside the others.
+"""Owns which rows of a dataset stand, and which are refused beside the others.
 
 Nothing here makes an object of a row: a dataset may have ten million.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from imaging.dataset.blocks import Blocks
 from imaging.dataset.quarantine import IGNORED, NO_LOSS
 from imaging.dataset.rows import REFUSALS
 
 CODES = NDArray[np.int64]
 
 
-def merge(examples: pa.Table, *, drop_equal_pixels: bool) -> tuple[pa.Table, pa.Table]:
-    """Return the examples that stand, first come first kept, and a refusal for each repeated instance.
+def merge(examples: Blocks, turns: CODES, *, drop_equal_pixels: bool) -> tuple[Blocks, pa.Table]:
+    """Return the examples that stand, and a refusal for each repeated instance: whose turn is first is kept.
 
     The same pixels under two SOPInstanceUIDs could end on both sides of a split, so the later one is refused
     where splits are drawn here (`drop_equal_pixels`), and kept where the source fixes them.
     """
-    instances, pixels = codes(examples["instance_key"]), codes(examples["pixel_blake3"])
+    told = examples.select(["instance_key", "pixel_blake3"])
+    order = np.argsort(turns, kind="stable")
+    instances, pixels = codes(told["instance_key"])[order], codes(told["pixel_blake3"])[order]
     first = _first(instances)
     repeated = first != np.arange(len(first))
     same = pixels[first] == pixels
@@ -32,10 +35,14 @@ def merge(examples: pa.Table, *, drop_equal_pixels: bool) -> tuple[pa.Table, pa.
         at = np.flatnonzero(~repeated)
         first[at] = at[_first(pixels[at])]
         reason[at[first[at] != at]] = "duplicate-pixels"
-    refused = reason != ""
-    details = instance_words(examples["instance_key"].take(pa.array(first[refused])))
-    repeats = refusals_of(examples.filter(pa.array(refused)), reason[refused], details)
-    return those(examples, pa.array(~refused)), repeats
+    refused = np.empty(len(first), np.bool_)
+    refused[order] = reason != ""
+    at = np.flatnonzero(reason != "")
+    # As they lie, and not by their turns.
+    at = at[np.argsort(order[at])]
+    details = instance_words(told["instance_key"].take(pa.array(order[first[at]])))
+    repeats = refusals_of(examples.only(pa.array(refused)), reason[at], details)
+    return examples.only(pa.array(~refused)), repeats
 
 
 def those(table: pa.Table, which: pa.Array | pa.ChunkedArray) -> pa.Table:
@@ -49,41 +56,31 @@ def those(table: pa.Table, which: pa.Array | pa.ChunkedArray) -> pa.Table:
     return pa.Table.from_batches(kept, table.schema)
 
 
-def in_order(table: pa.Table, place: pa.ChunkedArray) -> pa.Table:
-    """Return a table by the place of each row, without a copy where its batches need only change theirs."""
-    places, batches = place.to_numpy(), [batch for batch in table.to_batches() if batch.num_rows]
-    starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
-    turns = sorted(range(len(batches)), key=lambda number: int(places[starts[number]]))
-    turned = [np.empty(0, np.int64), *(places[starts[turn] : starts[turn + 1]] for turn in turns)]
-    if (np.diff(np.concatenate(turned)) >= 0).all():
-        return pa.Table.from_batches([batches[turn] for turn in turns], table.schema)
-    return table.take(pa.array(np.argsort(places, kind="stable")))
-
-
 def instance_words(keys: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return how a refusal names the instance that it repeats."""
     return pc.binary_join_element_wise("instance", pc.utf8_slice_codeunits(keys, 0, 12), " ")
 
 
-def drop_studies(examples: pa.Table, refusals: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Refuse what is left of a study of which a slice is bad: the policy drop-study."""
+def studies_lost(examples: Blocks, refusals: pa.Table) -> tuple[pa.Array, pa.Table]:
+    """Refuse what is left of a study of which a slice is bad (the policy drop-study): tell which, and the refusals."""
     harmless = pa.array(["", *IGNORED, *NO_LOSS])
     costly = refusals.filter(pc.invert(pc.is_in(refusals["reason"], value_set=harmless)))
     lost = pc.unique(costly["study_key"]).filter(pc.not_equal(pc.unique(costly["study_key"]), ""))
-    gone = pc.is_in(examples["study_key"], value_set=lost)
-    dropped = examples.filter(gone)
+    gone = pc.is_in(examples.select(["study_key"])["study_key"], value_set=lost)
+    refused = refusals_of(examples.only(gone), "bad-study")
     # A file of several frames is refused once.
-    files = dropped.take(np.flatnonzero(_first(codes(dropped["source_key"])) == np.arange(dropped.num_rows)))
-    return those(examples, pc.invert(gone)), refusals_of(files, "bad-study")
+    once = _first(codes(refused["source_key"])) == np.arange(refused.num_rows)
+    return gone, refused.filter(pa.array(once))
 
 
 def refusals_of(
-    examples: pa.Table, reason: str | NDArray[np.str_], detail: str | pa.ChunkedArray = ""
+    examples: Blocks, reason: str | NDArray[np.str_], detail: str | pa.ChunkedArray = ""
 ) -> pa.Table:
     """Return refusals of the files of examples."""
     told = {"reason": reason, "detail": detail}
+    own = examples.select([name for name in REFUSALS.names if name not in told])
     columns = [
-        _column(told[name], examples.num_rows) if name in told else examples[name] for name in REFUSALS.names
+        _column(told[name], examples.num_rows) if name in told else own[name] for name in REFUSALS.names
     ]
     return pa.table(columns, schema=REFUSALS)
 
@@ -93,6 +90,11 @@ def concat(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(
         [schema.empty_table(), *(table.select(schema.names).cast(schema) for table in tables)]
     )
+
+
+def together(columns: Iterable[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Return columns of texts one behind the other."""
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
 
 
 def codes(column: pa.ChunkedArray) -> CODES:

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from imaging.dataset.manifest import codes
 from imaging.dataset.shard import ShardWriter, map_shard
 from imaging.store.protocol import Store
 
@@ -14,15 +13,17 @@ SMALL_BYTES, TARGET_BYTES = 64 * 2**20, 128 * 2**20
 """A shard below the one is made part of a larger one, of the other; what does not fill a small one stays as it is."""
 
 
-def pack(store: Store, examples: pa.Table, shape: tuple[int, ...]) -> pa.Table:
-    """Return the examples with the images of small shards in large ones; the same images again are the same shards.
+def pack(store: Store, places: pa.Table, shape: tuple[int, ...]) -> pa.Table:
+    """Put the images of small shards into large ones; return `shard` and `row` of each, as `places` had them.
 
-    `shape` is that of one image. What counts of a shard are the images that are still examples.
+    `shape` is that of one image. What counts of a shard are the images that have a place. The same images again are
+    the same shards.
 
     Shards are read and written one at a time. The small ones stay, as older versions point to them.
     """
-    shard_of, row_of = codes(examples["shard"]), examples["row"].to_numpy().astype(np.int64)
-    names = examples["shard"].combine_chunks().dictionary_encode().dictionary.to_pylist()
+    coded = places["shard"].combine_chunks().dictionary_encode()
+    names, shard_of = coded.dictionary.to_pylist(), coded.indices.to_numpy().astype(np.int64)
+    row_of = places["row"].to_numpy().astype(np.int64)
     row_bytes = int(np.prod(shape))
     small = np.bincount(shard_of, minlength=len(names)) * row_bytes < SMALL_BYTES
     order = np.lexsort((row_of, shard_of))
@@ -33,15 +34,9 @@ def pack(store: Store, examples: pa.Table, shape: tuple[int, ...]) -> pa.Table:
                 writer.add(np.ascontiguousarray(map_shard(store, names[number])[rows]).reshape(-1).data)
             names.append(writer.finish())
         shard_of[group], row_of[group] = len(names) - 1, np.arange(len(group))
-    shards = pa.DictionaryArray.from_arrays(pa.array(shard_of), pa.array(names, pa.string())).cast(
-        pa.string()
-    )
-    packed = examples.set_column(
-        examples.schema.get_field_index("shard"), examples.schema.field("shard"), shards
-    )
-    return packed.set_column(
-        packed.schema.get_field_index("row"), packed.schema.field("row"), pa.array(row_of)
-    )
+    # A few names, and not one for each row.
+    shards = pa.DictionaryArray.from_arrays(pa.array(shard_of, pa.int32()), pa.array(names, pa.string()))
+    return pa.table({"shard": shards, "row": row_of})
 
 
 def _groups(rows: NDArray[np.int64], row_bytes: int) -> Iterator[NDArray[np.int64]]:

@@ -1,10 +1,12 @@
 """Owns tables on their way into the store and out of it: parts of bounded size, named by their content."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,55 +23,68 @@ READERS, WRITERS = 4, 2
 DIGEST_ROWS = 8192
 
 
-@dataclass(frozen=True)
-class Ordered:
-    """A table in the order of a key: rows are gathered when they are asked for, as a sorted copy is as large again."""
+class Rows(Protocol):
+    """A table, or rows of which columns are read when they are asked for."""
 
-    table: pa.Table
-    order: pa.Array
-    keys: pa.ChunkedArray
-
-    @classmethod
-    def by(cls, table: pa.Table, key: str) -> "Ordered":
-        """Order a table by a column of hex digits."""
-        order = pc.sort_indices(table[key])
-        return cls(table, order, table[key].take(order))
-
-    @property
-    def num_rows(self) -> int:
-        """How many rows there are."""
-        return int(self.table.num_rows)
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The table's columns."""
-        return self.table.schema
-
-    def slice(self, start: int, count: int) -> pa.Table:
-        """Return some rows."""
-        return self.table.take(self.order.slice(start, count))
+    def select(self, columns: list[str], /) -> pa.Table:
+        """Return some columns."""
+        ...
 
 
-def write_parts(store: Store, rows: Ordered) -> tuple[str, ...]:
-    """Write a table; return the names of its parts, in the order of its key."""
-    with ThreadPoolExecutor(WRITERS) as writers:
-        return tuple(writers.map(lambda part: _write(store, rows.slice(*part)), cut(rows)))
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a table: its name in the store, and the digest of its rows however they are written."""
+
+    name: str
+    content: str
 
 
-def cut(rows: Ordered) -> Iterator[tuple[int, int]]:
-    """Yield first row and number of rows of each part: by the first digits of the key, unless one may hold it all.
+def digits_of(rows: int) -> int:
+    """Return how many first digits of the key so many rows are cut by.
 
-    >>> list(cut(Ordered.by(pa.table({"k": ["0a", "1b"]}), "k")))
-    [(0, 2)]
+    >>> digits_of(PART_ROWS), digits_of(PART_ROWS + 1)
+    (0, 1)
     """
     digits = 0
-    while rows.num_rows > PART_ROWS * 16**digits:
+    while rows > PART_ROWS * 16**digits:
         digits += 1
-    if not rows.num_rows:
-        return
-    first = pc.utf8_slice_codeunits(rows.keys, 0, digits).combine_chunks().dictionary_encode()
-    counts = np.bincount(first.indices.to_numpy(zero_copy_only=False))
-    yield from zip((np.cumsum(counts) - counts).tolist(), counts.tolist(), strict=True)
+    return digits
+
+
+def cut(table: pa.Table, key: str, digits: int) -> Iterator[pa.Table]:
+    """Yield a table in parts, by the first digits of its key and in the key's order.
+
+    >>> [part["k"].to_pylist() for part in cut(pa.table({"k": ["1b", "0b", "0a"]}), "k", 1)]
+    [['0a', '0b'], ['1b']]
+    """
+    ordered = table.take(pc.sort_indices(table[key]))
+    firsts = pc.utf8_slice_codeunits(ordered[key], 0, digits).combine_chunks().dictionary_encode()
+    start = 0
+    for count in np.bincount(firsts.indices.to_numpy(zero_copy_only=False)).tolist():
+        yield ordered.slice(start, count)
+        start += count
+
+
+def write_parts(
+    store: Store,
+    groups: Sequence[Rows],
+    schema: pa.Schema,
+    key: str,
+    digits: int,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Part, ...]:
+    """Write a table, whose groups come in the order of the key, and return its parts; few groups are held at a time.
+
+    `known` are names of parts that are there by their content: these are not written.
+    """
+
+    def write(group: Rows) -> list[Part]:
+        table = group.select(schema.names).cast(schema)
+        parts = ((rows_digest(rows), rows) for rows in cut(table, key, digits))
+        return [Part(known.get(content) or _write(store, rows), content) for content, rows in parts]
+
+    with ThreadPoolExecutor(WRITERS) as writers:
+        return tuple(part for parts in writers.map(write, groups) for part in parts)
 
 
 def read_parts(
@@ -83,24 +98,33 @@ def read_parts(
 def read_each(store: Store, names: Sequence[str], schema: pa.Schema) -> list[pa.Table]:
     """Return the columns of a schema of each part; raise Missing or Damaged."""
     with ThreadPoolExecutor(READERS) as readers:
-        return list(readers.map(lambda name: _read(store, name, schema), names))
+        return list(readers.map(lambda name: read_part(store, name, schema, schema.names), names))
 
 
-def table_digest(tables: Sequence[pa.Table | Ordered], *others: str) -> str:
-    """Return the digest of tables by their content, not by how a Parquet writer or memory lays it out.
+def read_part(store: Store, name: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    """Return some columns of a part, of the types of a schema; raise Missing or Damaged."""
+    wanted = pa.schema([schema.field(column) for column in columns])
+    with _opened(store, name) as file:
+        return file.read(columns=wanted.names).select(wanted.names).cast(wanted)
+
+
+def count_part(store: Store, name: str) -> int:
+    """Return how many rows a part has; raise Missing or Damaged."""
+    with _opened(store, name) as file:
+        return int(file.metadata.num_rows)
+
+
+def rows_digest(table: pa.Table) -> str:
+    """Return the digest of a table by its content, not by how a Parquet writer or memory lays it out.
 
     Of each column and DIGEST_ROWS rows: which are null where some may be, lengths of texts as 32 bits, values.
     """
-    digest = blake3("\0".join(others).encode())
-    for table in tables:
-        digest.update(
-            f"{table.num_rows} {[(field.name, str(field.type)) for field in table.schema]}".encode()
-        )
-        for start in range(0, table.num_rows, DIGEST_ROWS):
-            rows = table.slice(start, DIGEST_ROWS).combine_chunks()
-            for field, column in zip(rows.schema, rows.columns, strict=True):
-                for content in _contents(column.chunk(0), nullable=field.nullable):
-                    digest.update(memoryview(content).cast("B"))
+    digest = blake3(f"{table.num_rows} {[(field.name, str(field.type)) for field in table.schema]}".encode())
+    for start in range(0, table.num_rows, DIGEST_ROWS):
+        rows = table.slice(start, DIGEST_ROWS).combine_chunks()
+        for field, column in zip(rows.schema, rows.columns, strict=True):
+            for content in _contents(column.chunk(0), nullable=field.nullable):
+                digest.update(memoryview(content).cast("B"))
     return digest.hexdigest()[:32]
 
 
@@ -133,11 +157,12 @@ def _write(store: Store, table: pa.Table) -> str:
     return name
 
 
-def _read(store: Store, name: str, schema: pa.Schema) -> pa.Table:
+@contextmanager
+def _opened(store: Store, name: str) -> Iterator[pq.ParquetFile]:
     try:
         # Alone: a folder called "a=b" above it would become a column.
         with pq.ParquetFile(store.local(name), memory_map=True) as file:
-            return file.read(columns=schema.names).select(schema.names).cast(schema)
+            yield file
     except (pa.ArrowException, KeyError, OSError) as error:
         raise Damaged(
             f"{name} of the store is damaged ({type(error).__name__}): `radloop dataset verify` lists what is; "

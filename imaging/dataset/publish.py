@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.dataset.counts import count_rows
-from imaging.dataset.parts import Ordered, table_digest, write_parts
+from imaging.dataset.blocks import Blocks
+from imaging.dataset.counts import COUNTED, count_rows
+from imaging.dataset.parts import digits_of, write_parts
 from imaging.dataset.rows import TABLES
 from imaging.dataset.sides import draw_sides
-from imaging.dataset.version import DatasetVersion, VersionHead, head_name, pointer_name
+from imaging.dataset.spread import spread
+from imaging.dataset.version import DatasetVersion, VersionHead, head_name, newest_version, pointer_name
 from imaging.deidentify.pseudonyms import VariantPolicy
-from imaging.labels import LabelTable, join, order_classes
+from imaging.labels import KEY_OF, LabelTable, join, order_classes
 from imaging.preprocess import PreprocessSpec
 from imaging.store.protocol import Store
 
@@ -23,6 +25,8 @@ KEYS = {
     "tombstones": "instance_key",
 }
 """By what the rows of each table are ordered."""
+DRAWN = ("patient_key", "label", "site_key", "source_split", "fingerprint")
+"""What `draw_sides` looks at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,22 +45,21 @@ class Recipe:
 def build_version(
     store: Store,
     recipe: Recipe,
-    examples: pa.Table,
+    examples: Blocks,
     refusals: pa.Table,
     previous_splits: pa.Table | None,
     tombstones: pa.Table | None = None,
 ) -> DatasetVersion:
     """Write the files of a version, which stays invisible until `publish` moves the pointer to it."""
-    joined = join(recipe.labels, examples)
-    labelled = examples.append_column("label", joined.labels).append_column("label_fault", joined.faults)
+    joined = join(
+        recipe.labels, examples.select([KEY_OF[recipe.labels.level] if recipe.labels else "source_label"])
+    )
+    labelled = examples.having(pa.table({"label": joined.labels, "label_fault": joined.faults}))
     known = TABLES["splits"].empty_table() if previous_splits is None else previous_splits
-    sides = draw_sides(labelled, known, recipe.shares)
-    tables = {
-        "examples": labelled.append_column("split", _splits(labelled, sides)),
-        "quarantine": refusals,
-        "splits": sides,
-        "tombstones": TABLES["tombstones"].empty_table() if tombstones is None else tombstones,
-    }
+    sides = draw_sides(labelled.select(DRAWN), known, recipe.shares)
+    whole = labelled.having(
+        pa.table({"split": _splits(labelled.select(["patient_key", "source_split"]), sides)})
+    )
     head = VersionHead(
         dataset=recipe.dataset,
         digest="",
@@ -67,7 +70,12 @@ def build_version(
         label_level=recipe.labels.level if recipe.labels else "instance",
         patient_variants=recipe.patient_variants,
     )
-    return _write(store, head, tables)
+    tables = {
+        "quarantine": refusals,
+        "splits": sides,
+        "tombstones": TABLES["tombstones"].empty_table() if tombstones is None else tombstones,
+    }
+    return _write(store, head, whole, tables)
 
 
 def publish(version: DatasetVersion, expected: str | None) -> bool:
@@ -83,16 +91,25 @@ def _splits(examples: pa.Table, sides: pa.Table) -> pa.ChunkedArray:
     return pc.coalesce(examples["source_split"], drawn)
 
 
-def _write(store: Store, head: VersionHead, tables: Mapping[str, pa.Table]) -> DatasetVersion:
-    ordered = {name: Ordered.by(table.cast(TABLES[name]), KEYS[name]) for name, table in tables.items()}
-    digest = table_digest(list(ordered.values()), head.to_json())
-    named = replace(head, digest=digest)
-    name = head_name(head.dataset, digest)
-    if store.pointer(pointer_name(head.dataset)) == digest:
-        return DatasetVersion(store, VersionHead.from_json(store.read(name).decode()))
-    # What is there already is written again, so that it is as young as this version: `gc` takes what is old.
-    parts = {name: write_parts(store, rows) for name, rows in ordered.items()}
+def _write(
+    store: Store, head: VersionHead, examples: Blocks, tables: Mapping[str, pa.Table]
+) -> DatasetVersion:
+    newest = newest_version(store, head.dataset)
+    # What another version alone has is written again, so that it is as young as this one: `gc` takes what is old.
+    known = newest.head.by_content() if newest else {}
+    digits = digits_of(examples.num_rows)
+    with spread(examples, KEYS["examples"], digits) as groups:
+        parts = {"examples": write_parts(store, groups, TABLES["examples"], KEYS["examples"], digits, known)}
+    for name, table in tables.items():
+        parts[name] = write_parts(store, [table], TABLES[name], KEYS[name], digits_of(table.num_rows), known)
+    head = replace(
+        head,
+        parts={name: tuple(part.name for part in some) for name, some in parts.items()},
+        contents={name: tuple(part.content for part in some) for name, some in parts.items()},
+        counts=count_rows(examples.select(COUNTED), tables["quarantine"]),
+    ).named()
+    if newest and newest.digest == head.digest:
+        return newest
     # The head is written last: a version without it does not exist.
-    named = replace(named, parts=parts, counts=count_rows(tables["examples"], tables["quarantine"]))
-    store.write(name, named.to_json().encode())
-    return DatasetVersion(store, named)
+    store.write(head_name(head.dataset, head.digest), head.to_json().encode())
+    return DatasetVersion(store, head)

@@ -2,18 +2,24 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from imaging.dataset.blocks import Blocks
 from imaging.dataset.listing import Listing, hold
-from imaging.dataset.manifest import concat, in_order, instance_words, those
+from imaging.dataset.manifest import concat, instance_words, together
+from imaging.dataset.parts import Rows
 from imaging.dataset.quarantine import IGNORED, NO_LOSS
-from imaging.dataset.rows import EXAMPLES, REFUSALS, TABLES
+from imaging.dataset.rows import EXAMPLES, REFUSALS, SOURCE, TABLES
 from imaging.dataset.version import DatasetVersion, VersionHead
 from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import UserFault
 
 REPEATS = ("duplicate-instance", "duplicate-pixels", "conflicting-instance")
+HELD = [*(field.name for field in SOURCE), "spec"]
+"""Columns that are held against a listing."""
 CONFLICT, LOST_WITH_STUDY = "conflicting-instance", "bad-study"
 
 
@@ -21,43 +27,40 @@ CONFLICT, LOST_WITH_STUDY = "conflicting-instance", "bad-study"
 class Known:
     """Rows that were taken in before: those of a version, or of chunks that were finished after it."""
 
-    examples: pa.Table
+    examples: Blocks
     refusals: pa.Table
 
     def without(self, source_keys: pa.ChunkedArray) -> "Known":
         """Return the rows of other files."""
-
-        def others(table: pa.Table) -> pa.Table:
-            return those(table, pc.invert(pc.is_in(table["source_key"], value_set=source_keys)))
-
-        return Known(examples=others(self.examples), refusals=others(self.refusals))
-
-    @classmethod
-    def nothing(cls) -> "Known":
-        """Return what is known before the first night."""
-        return cls(examples=EXAMPLES.empty_table(), refusals=REFUSALS.empty_table())
+        masks = (
+            pc.invert(pc.is_in(rows.select(["source_key"])["source_key"], value_set=source_keys))
+            for rows in (self.examples, self.refusals)
+        )
+        return Known(examples=self.examples.only(next(masks)), refusals=self.refusals.filter(next(masks)))
 
     @classmethod
     def of(cls, version: DatasetVersion | None) -> "Known":
-        """Return what a version knows."""
+        """Return what a version knows; before the first night it is nothing."""
         if version is None:
-            return cls.nothing()
-        return cls(examples=version.table("examples", EXAMPLES.names), refusals=version.table("quarantine"))
+            return cls(examples=Blocks(EXAMPLES), refusals=REFUSALS.empty_table())
+        examples = Blocks.stored(version.store, version.head.parts["examples"], EXAMPLES)
+        return cls(examples=examples, refusals=version.table("quarantine"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanPlan:
     """What must be read, and what stands.
 
-    `superseded` are examples whose file was changed: they stay where it holds their instance with other pixels now.
-    `gone` are those whose file is no longer listed, and `tombstones` of such as went before. Files are counted that
-    are `listed`, and that were `removed`.
+    `turns` of examples are low for those that came first. `superseded` are such whose file was changed: they stay
+    where it holds their instance with other pixels now. `gone` are those whose file is no longer listed, and
+    `tombstones` of such as went before. Files are counted that are `listed`, and that were `removed`.
     """
 
     to_read: Listing
-    examples: pa.Table
-    superseded: pa.Table
-    gone: pa.Table
+    examples: Blocks
+    turns: NDArray[np.int64]
+    superseded: Blocks
+    gone: Blocks
     refusals: pa.Table
     tombstones: pa.Table
     listed: int
@@ -84,13 +87,14 @@ def plan(
     old = _sift(Known.of(previous), listing, spec, Known.of(base) if moved else None)
     # As long as a changed file is refused for its other pixels, the first ones stand.
     disputed = old.refusals.filter(pc.equal(old.refusals["reason"], CONFLICT))["source_key"]
-    stays = pc.is_in(old.changed["source_key"], value_set=disputed)
-    standing = concat([old.changed.filter(stays), old.standing], EXAMPLES)
+    stays = pc.is_in(old.changed.select(["source_key"])["source_key"], value_set=disputed)
+    standing = old.changed.only(stays) + old.standing
     firm = _firm(old.refusals, standing, drops_studies=drops_studies)
     return ScanPlan(
         to_read=_but(listing, standing, firm),
         examples=standing,
-        superseded=old.changed.filter(pc.invert(stays)),
+        turns=np.zeros(standing.num_rows, np.int64),
+        superseded=old.changed.only(pc.invert(stays)),
         gone=old.gone,
         refusals=firm,
         tombstones=previous.table("tombstones") if previous else TABLES["tombstones"].empty_table(),
@@ -104,43 +108,54 @@ def with_finished(scan: ScanPlan, finished: Known, listing: Listing, spec: str) 
     # Another run may have finished the same files, and published them.
     new = _sift(finished.without(_files_of(scan.examples, scan.refusals)), listing, spec)
     # As they are listed, whatever chunk they were in: of a repeated instance the first one stands.
-    at = pc.index_in(new.standing["source_key"], value_set=listing.table["source_key"])
-    examples = concat([scan.examples, in_order(new.standing, at)], EXAMPLES)
-    refusals = concat([scan.refusals, new.refusals], REFUSALS)
-    return replace(scan, to_read=_but(scan.to_read, examples, refusals), examples=examples, refusals=refusals)
+    files = new.standing.select(["source_key"])["source_key"]
+    at = pc.index_in(files, value_set=listing.table["source_key"]).to_numpy().astype(np.int64)
+    return replace(
+        scan,
+        to_read=_but(scan.to_read, new.standing, new.refusals),
+        examples=scan.examples + new.standing,
+        turns=np.concatenate([scan.turns, 1 + at]),
+        refusals=concat([scan.refusals, new.refusals], REFUSALS),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sifted:
     """Examples that stand, whose file was changed, and whose file is gone; refusals that stand, and that are gone."""
 
-    standing: pa.Table
-    changed: pa.Table
-    gone: pa.Table
+    standing: Blocks
+    changed: Blocks
+    gone: Blocks
     refusals: pa.Table
     refusals_gone: pa.Table
 
 
 def _sift(known: Known, listing: Listing, spec: str, before: Known | None = None) -> _Sifted:
-    held = hold(known.examples, listing.table, spec, before and before.examples)
-    refused = hold(known.refusals, listing.table, spec, before and before.refusals)
+    held, refused = (
+        hold(rows.select(HELD), listing.table, spec, earlier and earlier.select(HELD))
+        for rows, earlier in (
+            (known.examples, before and before.examples),
+            (known.refusals, before and before.refusals),
+        )
+    )
     return _Sifted(
-        standing=those(known.examples, held.stands),
-        changed=known.examples.filter(held.changed),
-        gone=known.examples.filter(held.gone),
+        standing=known.examples.only(held.stands),
+        changed=known.examples.only(held.changed),
+        gone=known.examples.only(held.gone),
         refusals=known.refusals.filter(refused.stands),
         refusals_gone=known.refusals.filter(refused.gone),
     )
 
 
-def _firm(firm: pa.Table, standing: pa.Table, *, drops_studies: bool) -> pa.Table:
+def _firm(firm: pa.Table, standing: Blocks, *, drops_studies: bool) -> pa.Table:
     """Return refusals but for those whose cause may be gone.
 
     That is what a repeated one repeats, and what its study was lost for.
     """
     repeats = pc.is_in(firm["reason"], value_set=pa.array(REPEATS))
     # Most archives have few of them, and the words of a million instances take a second.
-    first = instance_words(standing["instance_key"]) if pc.any(repeats).as_py() else firm["detail"]
+    some = pc.any(repeats).as_py()
+    first = instance_words(standing.select(["instance_key"])["instance_key"]) if some else firm["detail"]
     again = pc.and_(repeats, pc.invert(pc.is_in(firm["detail"], value_set=first)))
     with_study = pc.equal(firm["reason"], LOST_WITH_STUDY)
     if drops_studies:
@@ -152,14 +167,14 @@ def _firm(firm: pa.Table, standing: pa.Table, *, drops_studies: bool) -> pa.Tabl
     return firm.filter(pc.invert(pc.or_(again, with_study)))
 
 
-def _but(files: Listing, *tables: pa.Table) -> Listing:
+def _but(files: Listing, *tables: Rows) -> Listing:
     """Return the files that no row is of."""
     done = pc.is_in(files.table["source_key"], value_set=_files_of(*tables))
     return files.only(pc.invert(done))
 
 
-def _files_of(*tables: pa.Table) -> pa.ChunkedArray:
-    return pa.chunked_array([chunk for table in tables for chunk in table["source_key"].chunks], pa.string())
+def _files_of(*tables: Rows) -> pa.ChunkedArray:
+    return together(table.select(["source_key"])["source_key"] for table in tables)
 
 
 def _check_patients(head: VersionHead, pseudonyms: Pseudonyms) -> None:

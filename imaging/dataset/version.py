@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from imaging.dataset.counts import COUNTED, Counts, Labelled, count_rows
@@ -30,7 +31,8 @@ FORMAT = 2
 class VersionHead:
     """What names the parts of a version, and what is true of all its rows; `parts` are names of the store by table.
 
-    `counts` repeat what the tables say, for who only lists; None of a version that was made before they were kept.
+    `contents` are the digests of their rows. `counts` repeat what the tables say, for who only lists; None of a
+    version that was made before they were kept.
     """
 
     dataset: str
@@ -42,6 +44,7 @@ class VersionHead:
     label_level: str
     patient_variants: VariantPolicy = "report"
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    contents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     counts: Counts | None = None
     format: int = FORMAT
 
@@ -52,7 +55,21 @@ class VersionHead:
         # Left out where there are none: a digest is of a head without them, as it was before they were kept.
         del plain["counts"]
         plain |= {"counts": asdict(self.counts)} if self.counts else {}
-        return json.dumps(plain | {"parts": dict(self.parts)}, indent=1, sort_keys=True)
+        plain |= {"parts": dict(self.parts), "contents": dict(self.contents)}
+        return json.dumps(plain, indent=1, sort_keys=True)
+
+    def named(self) -> "VersionHead":
+        """Return the head with the name of its version: the digest of all that it says of their content."""
+        unnamed = replace(self, digest="", parts={}, counts=None)
+        return replace(self, digest=blake3(unnamed.to_json().encode()).hexdigest(length=16))
+
+    def by_content(self) -> dict[str, str]:
+        """Return the names of parts by the digests of their rows."""
+        return {
+            content: name
+            for table, names in self.parts.items()
+            for content, name in zip(self.contents.get(table, ()), names, strict=False)
+        }
 
     @classmethod
     def from_json(cls, text: str) -> "VersionHead":
@@ -64,11 +81,15 @@ class VersionHead:
                 "ingest into a new dataset with another --name"
             )
         report = LabelReport(**{name: tuple(values) for name, values in plain.pop("label_report").items()})
-        parts = {name: tuple(names) for name, names in plain.pop("parts").items()}
+        parts, contents = (
+            {name: tuple(names) for name, names in plain.pop(told, {}).items()}
+            for told in ("parts", "contents")
+        )
         counts = Counts(**plain.pop("counts")) if "counts" in plain else None
         plain |= {
             "label_report": report,
             "parts": parts,
+            "contents": contents,
             "classes": tuple(plain["classes"]),
             "counts": counts,
         }
