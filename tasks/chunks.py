@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from imaging.errors import EnvironmentFault, RadloopError
@@ -48,18 +49,19 @@ def run_chunks(
     items: Sequence[T],
     chunk_items: int = CHUNK_ITEMS,
     ray_from: int | None = None,
+    here: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[tuple[Sequence[T], Any]]:
     """Yield each chunk of the items with its result, in their order, while later ones are worked on.
 
     `order` is what JSON knows; to it comes `cores`, how many a worker may use. Up to `ray_from` items (default: a
-    chunk) are done here. Only so many chunks are begun as keep the workers busy. Workers write what is large
-    themselves: results travel. RadloopError: as a worker raised it; EnvironmentFault: a chunk has lost its worker
-    again and again.
+    chunk) are done in this process, with what is `here` in the order too, whatever it is. Only so many chunks are
+    begun as keep the workers busy. Workers write what is large themselves: results travel. RadloopError: as a worker
+    raised it; EnvironmentFault: a chunk has lost its worker again and again.
     """
     if len(items) > (chunk_items if ray_from is None else ray_from):
         yield from _on_ray(factory, order, items, chunk_items)
     elif items:
-        with _open(factory, {**order, "cores": cores()}) as do:
+        with _open(factory, {**order, "cores": cores(), **here}) as do:
             for chunk in _cut(items, chunk_items, 1):
                 yield chunk, do(chunk)
 

@@ -24,13 +24,15 @@ from imaging.errors import EnvironmentFault, UserFault
 from imaging.formats.glance import FUNCTION as GLANCE
 from imaging.formats.series import DROP_SLICE, DROP_STUDY
 from imaging.labels import LabelTable, read_labels
+from imaging.preprocess import PreprocessSpec
 from imaging.sandbox.pool import Pool
+from imaging.sources.protocol import Source
 from imaging.sources.series import SeriesSource
 from imaging.store.protocol import Damaged, Missing
-from tasks.chunks import run_chunks
+from tasks.chunks import cores, run_chunks
 from tasks.ingest_news import ATTEMPTS, IngestJob, News, digest_of, what_is_new
 from tasks.ingest_outcome import IngestOutcome, outcome_of, write_problems
-from tasks.ingest_worker import FACTORY, Works
+from tasks.ingest_worker import FACTORY, Works, sandbox
 from tasks.preflight import check_input
 from tasks.requests import IngestRequest, is_shadow
 from tasks.retry import INPUT_OUTPUT
@@ -54,6 +56,19 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
     """Open the source and the label table, and list the files."""
     source = check_input(request)
     spec = request.preprocess or source.default_spec()
+    workers = sandbox(spec, cores())
+    # They load what they need while the files are listed.
+    workers.start()
+    try:
+        return _listed(request, settings, source, spec, workers)
+    except BaseException:
+        workers.end()
+        raise
+
+
+def _listed(
+    request: IngestRequest, settings: Settings, source: Source, spec: PreprocessSpec, workers: Pool
+) -> IngestJob:
     pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
     labels = _labels(request, pseudonyms)
     bad_slice = request.bad_slice or (DROP_STUDY if spec.kind == "volume" else DROP_SLICE)
@@ -71,6 +86,7 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
         pseudonyms=pseudonyms,
         labels=labels,
         journal=Journal(store, request.dataset, made_with),
+        sandbox=workers,
         base=base,
         listing=listing,
         bad_slice=bad_slice,
@@ -83,12 +99,14 @@ def read_new(job: IngestJob, settings: Settings, flow_run_id: str, told: Told) -
 
     `told` gets how many files of how many are done. On a cluster it is a job there, which tells that itself.
     """
-    news = what_is_new(job)
-    files = news.scan.to_read
-    if settings.ray_address and len(files) > RAY_FROM:
-        _read_on_cluster(job.request, settings, f"prefect-{flow_run_id}")
-    else:
-        read_here(job, files, settings, told)
+    with job.sandbox:
+        news = what_is_new(job)
+        files = news.scan.to_read
+        if settings.ray_address and len(files) > RAY_FROM:
+            job.sandbox.end()
+            _read_on_cluster(job.request, settings, f"prefect-{flow_run_id}")
+        else:
+            read_here(job, files, settings, told)
     return Read(files=len(files), news=news)
 
 
@@ -130,8 +148,11 @@ def _chunks(job: IngestJob, files: Listing, settings: Settings) -> Iterator[int]
         "made_with": job.journal.made_with,
         "key_fingerprint": job.pseudonyms.fingerprint,
     }
-    done = 0
-    for chunk, _ in run_chunks(FACTORY, order, Works(files, job.source), ray_from=RAY_FROM):
+    if len(files) > RAY_FROM:
+        # Each worker of Ray has its own.
+        job.sandbox.end()
+    done, here = 0, {"sandbox": job.sandbox}
+    for chunk, _ in run_chunks(FACTORY, order, Works(files, job.source), ray_from=RAY_FROM, here=here):
         done += len(chunk)
         yield done
 

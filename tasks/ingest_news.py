@@ -11,6 +11,7 @@ from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.formats.series import DROP_STUDY
 from imaging.labels import LabelTable
 from imaging.preprocess import PreprocessSpec
+from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
 from tasks.requests import IngestRequest
@@ -21,7 +22,10 @@ ATTEMPTS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class IngestJob:
-    """An ingest with everything opened: what each step of it needs. `base` is the version before the listing."""
+    """An ingest with everything opened: what each step of it needs.
+
+    `base` is the version before the listing. The workers of the `sandbox` started with it; `read_new` ends them.
+    """
 
     request: IngestRequest
     source: Source
@@ -29,6 +33,7 @@ class IngestJob:
     pseudonyms: Pseudonyms
     labels: LabelTable | None
     journal: Journal
+    sandbox: Pool
     base: DatasetVersion | None
     listing: Listing
     bad_slice: str
@@ -83,7 +88,7 @@ def _news(
     if same and same.chunks == chunks:
         return same
     beside = same.beside if same else job.plan(previous)
-    scan = with_finished(beside, job.journal.read(chunks), job.listing, job.spec.digest)
+    scan = with_finished(beside, job.journal.read(chunks), job.spec.digest)
     return News(previous=previous, beside=beside, chunks=chunks, scan=scan)
 
 

@@ -63,6 +63,11 @@ class Done:
     refusals: int
 
 
+def sandbox(spec: PreprocessSpec, workers: int) -> Pool:
+    """Return the processes that read and prepare files."""
+    return Pool(DRAFT, {"spec": spec.model_dump_json()}, workers=workers)
+
+
 @contextmanager
 def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Work]], Done]]:
     """Open what a worker needs, and yield what prepares a chunk of files; see `tasks.chunks.Factory`."""
@@ -78,7 +83,7 @@ def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Work]],
     source = open_source(order["source"], Path(order["labels"]).expanduser() if order["labels"] else None)
     store = settings.dataset_store
     journal = Journal(store, order["dataset"], order["made_with"])
-    with Pool(DRAFT, {"spec": order["spec"]}, workers=order["cores"]) as pool:
+    with order.get("sandbox") or sandbox(spec, order["cores"]) as pool:
 
         def prepare(chunk: Sequence[Work]) -> Done:
             files = [work.file for work in chunk]

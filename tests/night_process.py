@@ -199,6 +199,10 @@ class _NoSandbox:
     def __init__(self, _: str, setup: Mapping[str, Any], **__: Any) -> None:
         self.map = draft.in_process(setup)
 
+    def start(self) -> None: ...
+
+    def end(self) -> None: ...
+
     def __enter__(self) -> "_NoSandbox":
         return self
 

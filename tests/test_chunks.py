@@ -84,6 +84,11 @@ def test_few_items_are_worked_on_in_this_process_with_all_its_cores(order: dict[
     assert {path.read_text() for path in Path(order["folder"]).iterdir()} == {str(cores())}
 
 
+def test_what_is_here_already_is_in_the_order_of_what_is_done_here(order: dict[str, Any]) -> None:
+    here = {"folder": Path(order.pop("folder"))}
+    assert flat(run_chunks(DOUBLE, order, range(3), here=here))[1] == [0, 2, 4]
+
+
 def test_few_items_are_told_piece_by_piece(order: dict[str, Any]) -> None:
     assert [len(chunk) for chunk, _ in run_chunks(DOUBLE, order, range(CHUNK_ITEMS))] == [32] * 8
 

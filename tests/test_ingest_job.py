@@ -1,5 +1,7 @@
 """What is handed from step to step of an ingest is small for whoever looks at it, however large the archive is."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,24 +9,31 @@ from prefect.utilities.collections import visit_collection
 
 from imaging.dataset.listing import list_files
 from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.errors import EnvironmentFault
 from imaging.sources.protocol import SourceFile
-from tasks.ingest import Read, open_job
+from tasks.chunks import cores
+from tasks.ingest import Read, open_job, read_new
 from tasks.ingest_news import IngestJob, what_is_new
 from tasks.ingest_worker import Works
 from tasks.requests import IngestRequest
 from tasks.settings import Settings
+from tests.pools import workers_of
 from tests.synthetic import write_archive
 
 FILES = 300
 MOST = 150
 """Values that Prefect may look at: those of the request and of the specification, the head of a version."""
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
-def job(settings: Settings, tmp_path: Path) -> IngestJob:
+def job(settings: Settings, tmp_path: Path) -> Iterator[IngestJob]:
     images, labels = write_archive(tmp_path / "dicom", FILES)
     request = IngestRequest(source=str(images), labels=str(labels), dataset="d")
-    return open_job.fn(request, settings)
+    job = open_job.fn(request, settings)
+    with job.sandbox:
+        yield job
 
 
 def looked_at(value: object) -> int:
@@ -46,6 +55,35 @@ def test_what_was_read_is_not_looked_into_row_by_row(job: IngestJob) -> None:
 def test_nothing_new_is_not_planned_twice(job: IngestJob) -> None:
     once = what_is_new(job)
     assert what_is_new(job, once) is once
+
+
+def test_the_workers_that_started_with_the_listing_read_and_are_gone(
+    job: IngestJob, settings: Settings
+) -> None:
+    ahead = [worker.pid for worker in workers_of(os.getpid())]
+    seen = set[int]()
+
+    def told(*_: int) -> None:
+        seen.update(worker.pid for worker in workers_of(os.getpid()))
+
+    assert read_new.fn(job, settings, "", told).files == FILES
+    assert (len(ahead), seen) == (cores(), {*ahead})
+    assert not workers_of(os.getpid())
+
+
+def test_a_source_that_cannot_be_listed_leaves_no_worker(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = write_archive(tmp_path / "dicom", 3)
+
+    def broken(*_: object) -> None:
+        assert workers_of(os.getpid())
+        raise EnvironmentFault("the disk is gone")
+
+    monkeypatch.setattr("tasks.ingest.list_files", broken)
+    with pytest.raises(EnvironmentFault):
+        open_job.fn(IngestRequest(source=str(images), labels=str(labels), dataset="d"), settings)
+    assert not workers_of(os.getpid())
 
 
 def test_a_worker_gets_the_files_as_they_were_listed(job: IngestJob) -> None:

@@ -13,7 +13,7 @@ import pytest
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.sandbox.pool import AHEAD, DEPTH, Item
 from imaging.sandbox.process import Answer, WorkerLimits
-from tests.pools import MakePool, act, numbers, outcomes, pools, told
+from tests.pools import MakePool, act, numbers, outcomes, pools, told, workers_of
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +26,22 @@ def make() -> Iterator[MakePool]:
 
 def test_the_function_gets_the_setup_of_the_pool(make: MakePool) -> None:
     assert outcomes(make(), act("told")) == [{"colour": "blue"}]
+
+
+def test_workers_that_were_started_ahead_do_the_work(make: MakePool) -> None:
+    pool = make(workers=2)
+    pool.start()
+    ahead = {worker.pid for worker in workers_of(os.getpid())}
+    assert outcomes(pool, *numbers(8))
+    assert (len(ahead), {worker.pid for worker in workers_of(os.getpid())}) == (2, ahead)
+
+
+def test_a_pool_that_was_ended_starts_others(make: MakePool) -> None:
+    pool = make()
+    pool.start()
+    pool.end()
+    assert not workers_of(os.getpid())
+    assert outcomes(pool, act("told")) == [{"colour": "blue"}]
 
 
 def test_bytes_and_paths_stay_what_they_are(make: MakePool, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def planned(
 ) -> ScanPlan:
     listing = list_files(source.scan(), names)
     scan = plan(listing, previous, spec.digest, names, base=previous, drops_studies=drops_studies)
-    return with_finished(scan, finished, listing, spec.digest) if finished else scan
+    return with_finished(scan, finished, spec.digest) if finished else scan
 
 
 def read(store: FolderStore, source: MemorySource, scan: ScanPlan, spec: PreprocessSpec = GREY) -> Known:

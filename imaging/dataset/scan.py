@@ -30,14 +30,6 @@ class Known:
     examples: Blocks
     refusals: pa.Table
 
-    def without(self, source_keys: pa.ChunkedArray) -> "Known":
-        """Return the rows of other files."""
-        masks = (
-            pc.invert(pc.is_in(rows.select(["source_key"])["source_key"], value_set=source_keys))
-            for rows in (self.examples, self.refusals)
-        )
-        return Known(examples=self.examples.only(next(masks)), refusals=self.refusals.filter(next(masks)))
-
     @classmethod
     def of(cls, version: DatasetVersion | None) -> "Known":
         """Return what a version knows; before the first night it is nothing."""
@@ -103,13 +95,13 @@ def plan(
     )
 
 
-def with_finished(scan: ScanPlan, finished: Known, listing: Listing, spec: str) -> ScanPlan:
+def with_finished(scan: ScanPlan, finished: Known, spec: str) -> ScanPlan:
     """Add the rows of chunks that are finished and that no version holds yet."""
-    # Another run may have finished the same files, and published them.
-    new = _sift(finished.without(_files_of(scan.examples, scan.refusals)), listing, spec)
+    # Of files that are still to be read: another run may have finished the same ones, and published them.
+    new = _sift(finished, scan.to_read, spec)
     # As they are listed, whatever chunk they were in: of a repeated instance the first one stands.
     files = new.standing.select(["source_key"])["source_key"]
-    at = pc.index_in(files, value_set=listing.table["source_key"]).to_numpy().astype(np.int64)
+    at = pc.index_in(files, value_set=scan.to_read.table["source_key"]).to_numpy().astype(np.int64)
     return replace(
         scan,
         to_read=_but(scan.to_read, new.standing, new.refusals),

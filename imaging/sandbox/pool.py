@@ -47,8 +47,8 @@ class Pool:
     """Calls one function in processes of their own, with limits of memory and time.
 
     `function` is "package.module:name" of an `imaging.sandbox.worker.Function`; `setup` is its first argument in
-    each call. Workers start when there are items for them, and stay until the pool is closed. `bytes_ahead` bounds
-    the bytes of items and answers that are held here at a time.
+    each call. Workers start when there are items for them, or all at `start`, and stay until the pool is closed.
+    `bytes_ahead` bounds the bytes of items and answers that are held here at a time.
     """
 
     def __init__(
@@ -78,6 +78,15 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def start(self) -> None:
+        """Start all workers now: what they load takes a while, in which their parent may do something else."""
+        while len(self._workers) < self.size:
+            self._start()
+
+    def end(self) -> None:
+        """End the workers; where there are items again, others start."""
         self._end(self._workers)
 
     def map(self, items: Iterable[Item]) -> Generator[Answer | DataFault, None, None]:
