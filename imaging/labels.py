@@ -4,12 +4,15 @@ import csv
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from imaging.deidentify.pseudonyms import Level, Pseudonyms
 from imaging.errors import UserFault
@@ -41,6 +44,12 @@ NEGATIVE = frozenset(
     {"0", "absent", "benign", "control", "false", "healthy", "negative", "no", "none", "normal"}
 )
 """Names of the class that is not looked for; in a table of two classes it comes first."""
+
+READ = pa.schema([("key", pa.string()), ("value", pa.string()), ("line", pa.int64())])
+AT_ONCE = 2**12
+"""Lines that are held as Python's objects; ten million would take some GB."""
+UNSETTLED = 2**17
+"""Lines that are held at least before those are dropped that change nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +100,11 @@ def read_labels(path: Path, pseudonyms: Pseudonyms, column: str | None = None) -
         # Of columns with one name the last counts.
         key, label = (len(names) - 1 - names[::-1].index(name) for name in (columns.key, columns.label))
         # A line is counted as an editor counts it, blank lines and line breaks in quotes included.
-        rows = ((reader.line_num, _cell(row, key), _cell(row, label)) for row in reader)
+        rows = (
+            (reader.line_num, row[key] if key < len(row) else "", row[label])
+            for row in reader
+            if label < len(row)
+        )
         return collect_labels(columns.level, rows, pseudonyms)
 
 
@@ -103,23 +116,59 @@ def find_columns(path: Path, column: str | None = None) -> Columns:
 
 def collect_labels(level: Level, rows: Iterable[tuple[int, str, str]], pseudonyms: Pseudonyms) -> LabelTable:
     """Gather (line, identifier, label) rows; an identifier with two different labels has none."""
-    first: dict[str, tuple[str, int]] = {}
-    conflicts = set()
-    for line, identifier, label in rows:
-        if not (value := label.strip()):
-            continue
-        # A path may be written as another system writes it.
-        name = identifier.strip().replace("\\", "/").removeprefix("./") if level == "file" else identifier
-        key = pseudonyms.key(level, name)
-        if first.setdefault(key, (value, line))[0] != value:
-            conflicts.add(key)
+    held, new = [pa.record_batch([[], [], []], schema=READ)], 0
+    for batch in _keyed(level, rows, pseudonyms):
+        held.append(batch)
+        new += batch.num_rows
+        if new > max(held[0].num_rows, UNSETTLED):
+            held, new = [_settled(pa.concat_batches(held))], 0
+    read = pa.concat_batches(held)
+    first, other = _lines_by_key(read)
+    kept = read if len(first) == len(read) else read.take(first)
     return LabelTable(
         level=level,
-        keys=pa.array(first.keys(), pa.string()),
-        values=pa.array((value for value, _ in first.values()), pa.string()),
-        lines=pa.array((line for _, line in first.values()), pa.int64()),
-        conflicts=pa.array(sorted(conflicts), pa.string()),
+        keys=kept["key"],
+        values=kept["value"],
+        lines=kept["line"],
+        conflicts=read["key"].take(other),
     )
+
+
+def _keyed(
+    level: Level, rows: Iterable[tuple[int, str, str]], pseudonyms: Pseudonyms
+) -> Iterator[pa.RecordBatch]:
+    labelled = ((line, name, value) for line, name, label in rows if (value := label.strip()))
+    while some := list(islice(labelled, AT_ONCE)):
+        names = [_posix(name) if level == "file" else name for _, name, _ in some]
+        columns = (
+            pseudonyms.keys(level, names),
+            [value for _, _, value in some],
+            [line for line, _, _ in some],
+        )
+        yield pa.record_batch(list(map(pa.array, columns, READ.types)), schema=READ)
+
+
+def _posix(path: str) -> str:
+    """Return a path as it is listed, however another system writes it."""
+    return path.strip().replace("\\", "/").removeprefix("./")
+
+
+def _settled(read: pa.RecordBatch) -> pa.RecordBatch:
+    """Drop the lines that change nothing: a table of patients may have a line for each of their images."""
+    return read.take(np.sort(np.concatenate(_lines_by_key(read))))
+
+
+def _lines_by_key(read: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return where each key is first, in the order of lines, and where it first has another label, in that of keys."""
+    # The sort is stable and so leaves lines with one key in their order. Hashes would take three times the memory.
+    order = pc.sort_indices(read["key"]).to_numpy()
+    ordered = read["key"].take(order)
+    new = np.ones(len(order), bool)
+    new[1:] = pc.not_equal(ordered[1:], ordered[:-1])
+    first, again, key = order[new], order[~new], np.cumsum(new)[~new] - 1
+    differs = np.asarray(pc.not_equal(read["value"].take(again), read["value"].take(first[key])), bool)
+    other = again[differs][np.unique(key[differs], return_index=True)[1]]
+    return np.sort(first), other
 
 
 def join(table: LabelTable | None, examples: pa.Table) -> Joined:
@@ -181,10 +230,6 @@ def _table(path: Path) -> Iterator["CsvReader"]:
         raise UserFault(
             f"{path.name} is no CSV in UTF-8 ({type(error).__name__}): save it as 'CSV UTF-8'"
         ) from None
-
-
-def _cell(row: list[str], place: int) -> str:
-    return row[place] if place < len(row) else ""
 
 
 def _columns(path: Path, names: list[str], column: str | None) -> Columns:

@@ -1,10 +1,15 @@
 """The label table: which columns it reads, what it keeps, and what it says about the rest."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from weakref import ref
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from imaging import labels
 from imaging.deidentify.pseudonyms import Level, Pseudonyms
 from imaging.errors import UserFault
 from imaging.labels import KEY_OF, LabelTable, collect_labels, find_columns, join, order_classes, read_labels
@@ -140,6 +145,62 @@ def test_two_different_labels_are_none() -> None:
 def test_the_same_label_twice_is_no_conflict() -> None:
     read = collect_labels("patient", [(2, "a", "yes"), (3, "a", " yes ")], NAMES)
     assert (len(read.keys), len(read.conflicts)) == (1, 0)
+
+
+def test_of_lines_far_apart_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "AT_ONCE", 3)
+    told = [(2, "c", "yes"), (3, "a", "no"), (4, "c", "yes"), (5, "b", "no"), (6, "c", "no"), (7, "a", "no")]
+    read = collect_labels("patient", told, NAMES)
+    assert read.keys.to_pylist() == NAMES.keys("patient", "cab")
+    assert (read.values.to_pylist(), read.lines.to_pylist()) == (["yes", "no", "no"], [2, 3, 5])
+    assert read.conflicts.to_pylist() == NAMES.keys("patient", "c")
+
+
+@pytest.mark.parametrize(("at_once", "unsettled"), [(1, 0), (3, 2), (2**12, 2**17)])
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["yes", "no", " yes", ""]))))
+def test_lines_count_in_their_order(at_once: int, unsettled: int, told: list[tuple[str, str]]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(labels, "AT_ONCE", at_once)
+        patched.setattr(labels, "UNSETTLED", unsettled)
+        read = collect_labels("patient", [(at, *pair) for at, pair in enumerate(told)], NAMES)
+    lines = [(NAMES.key("patient", name), value.strip(), at) for at, (name, value) in enumerate(told)]
+    labelled = [line for line in lines if line[1]]
+    first = {key: (value, at) for key, value, at in reversed(labelled)}
+    kept = sorted((at, key, value) for key, (value, at) in first.items())
+    columns = (read.lines, read.keys, read.values)
+    assert list(zip(*(column.to_pylist() for column in columns), strict=True)) == kept
+    assert read.conflicts.to_pylist() == sorted({key for key, value, _ in labelled if value != first[key][0]})
+
+
+def test_few_lines_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Identifier(str):
+        """A text that can be watched."""
+
+    watched: list[ref[Identifier]] = []
+
+    def rows() -> Iterator[tuple[int, str, str]]:
+        for line in range(100):
+            name = Identifier(line)
+            watched.append(ref(name))
+            yield line, name, "yes"
+            assert sum(one() is not None for one in watched) <= 10
+
+    monkeypatch.setattr(labels, "AT_ONCE", 4)
+    assert len(collect_labels("patient", rows(), NAMES).keys) == 100
+
+
+def test_lines_that_change_nothing_are_dropped_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, concat = [0], pa.concat_batches
+
+    def watched(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+        held.append(sum(map(len, batches)))
+        return concat(batches)
+
+    monkeypatch.setattr(pa, "concat_batches", watched)
+    monkeypatch.setattr(labels, "AT_ONCE", 4)
+    monkeypatch.setattr(labels, "UNSETTLED", 8)
+    read = collect_labels("patient", [(at, "abc"[at % 3], "yn"[at % 2]) for at in range(999)], NAMES)
+    assert (len(read.keys), len(read.conflicts), max(held) <= 18) == (3, 3, True)
 
 
 @pytest.mark.parametrize("line", ["a,", "a,  ", "a"])

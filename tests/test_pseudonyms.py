@@ -1,5 +1,7 @@
 """Keyed pseudonyms: the same every night, another with every key, and a key that others cannot read."""
 
+import hashlib
+import hmac
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +31,20 @@ VARIANTS = ("00123", "123", "123 ", " 00123", "１２３", "123\0", "0123.", "-1
 
 def test_the_same_identifier_is_the_same_pseudonym() -> None:
     assert Pseudonyms(b"k" * KEY_BYTES).key("patient", "P1") == NAMES.key("patient", "P1")
+
+
+@example(b"k" * 64, "P1")
+@example(b"k" * 65, "P1")
+@given(st.binary(max_size=200), st.text(st.characters(codec="utf-8")))
+def test_a_pseudonym_is_the_beginning_of_an_hmac(secret: bytes, text: str) -> None:
+    keyed = hmac.new(secret, f"study\0{text.strip()}".encode(), hashlib.sha256)
+    assert Pseudonyms(secret).key("study", text) == keyed.hexdigest()[:DIGITS]
+
+
+@pytest.mark.parametrize("level", ["patient", "study", "file"])
+def test_many_identifiers_have_the_pseudonyms_of_each(level: Level) -> None:
+    assert JOINED.keys(level, VARIANTS) == [JOINED.key(level, text) for text in VARIANTS]
+    assert JOINED.keys(level, iter(())) == []
 
 
 def test_another_key_gives_other_pseudonyms() -> None:

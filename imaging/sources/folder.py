@@ -30,7 +30,7 @@ class Folder:
         A link is listed only if it leads to a file below the root; linked folders are not entered.
         """
         try:
-            yield from self.patients.check(self._below(""))
+            yield from self.patients.check(self._below("", str(self.root)))
         except OSError as error:
             # The message of an OSError quotes a path, and the path may name a patient.
             raise EnvironmentFault(_cannot("list a folder of", error)) from None
@@ -51,15 +51,15 @@ class Folder:
         check_limit("too-large", "the file's size in bytes", size, LIMITS.file_bytes)
         return path
 
-    def _below(self, folder: str) -> Iterator[SourceFile]:
-        with os.scandir(self.root / folder) as listing:
+    def _below(self, folder: str, path: str) -> Iterator[SourceFile]:
+        with os.scandir(path) as listing:
             # A folder sorts as "name/", so that the order is that of the whole names.
             entries = sorted(
                 (entry.name + "/" * entry.is_dir(follow_symlinks=False), entry) for entry in listing
             )
         for name, entry in entries:
             if name.endswith("/"):
-                yield from self._below(folder + name)
+                yield from self._below(folder + name, entry.path)
             elif self._is_file(entry):
                 status = entry.stat()
                 yield SourceFile(name=folder + name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
