@@ -183,9 +183,10 @@ def join(table: LabelTable | None, examples: pa.Table) -> Joined:
     at = pc.index_in(keys, value_set=table.keys)
     disputed = pc.is_in(keys, value_set=table.conflicts)
     faults = pc.coalesce(_faults(disputed, "two-labels"), _faults(pc.is_null(at), "no-label"))
-    unseen = pc.invert(pc.is_in(table.keys, value_set=pc.unique(keys)))
+    unseen = np.ones(len(table.keys), np.bool_)
+    unseen[at.drop_null().to_numpy()] = False
     report = LabelReport(
-        lines_without_image=tuple(table.lines.filter(unseen).to_pylist()),
+        lines_without_image=tuple(table.lines.filter(pa.array(unseen)).to_pylist()),
         lines_in_conflict=tuple(
             table.lines.take(pc.index_in(table.conflicts, value_set=table.keys)).to_pylist()
         ),
