@@ -302,6 +302,21 @@ def test_pieces_of_memory_are_not_held_by_rows(store: FolderStore) -> None:
     assert pa.total_allocated_bytes() - before < 4 * (made.examples.nbytes + made.refusals.nbytes) + 2**16
 
 
+@pytest.mark.parametrize(("files", "items"), [(3, [1] * 3), (15, [2] * 7 + [1]), (125, [16] * 7 + [13])])
+def test_few_files_are_given_in_parts_of_which_all_workers_have_as_many(
+    store: FolderStore, files: int, items: list[int]
+) -> None:
+    source, given = MemorySource({f"f{number}": [instance(number)] for number in range(files)}), list[int]()
+
+    def run(some: Iterable[Item]) -> Iterator[Outcome]:
+        told = list(some)
+        given.extend(len(item.value["parcels"]) for item in told)
+        return iter(source.run()(told))
+
+    prepare_chunk(source, list(source.scan()), GREY, NAMES, store, run)
+    assert given == items
+
+
 @pytest.mark.slow
 def test_real_files_go_through_real_workers(store: FolderStore, tmp_path: Path) -> None:
     files = tmp_path / "files"

@@ -23,7 +23,7 @@ from imaging.store.protocol import Store
 ITEM_FILES, ITEM_BYTES = 32, 32 * 2**20
 """What a worker is given at a time. A message and a turn of two processes cost a fifth of what a slice does."""
 PARTS = 8
-"""Few files are given in so many parts, that all workers have some."""
+"""Few files are given in so many parts, that all workers have as many."""
 
 Columns = dict[str, list[Any]]
 
@@ -64,7 +64,7 @@ def prepare_chunk(
                 else:
                     alone.extend(some)
 
-        take(files, min(ITEM_FILES, max(1, len(files) // PARTS)))
+        take(files, min(ITEM_FILES, -(-len(files) // PARTS)))
         take(alone, 1)
         name = shard.finish() if shard.rows else ""
     return rows.result(spec.digest, name)

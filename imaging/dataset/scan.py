@@ -145,10 +145,11 @@ def _firm(firm: pa.Table, standing: Blocks, *, drops_studies: bool) -> pa.Table:
     That is what a repeated one repeats, and what its study was lost for.
     """
     repeats = pc.is_in(firm["reason"], value_set=pa.array(REPEATS))
+    repeated = firm["detail"].filter(repeats)
     # Most archives have few of them, and the words of a million instances take a second.
-    some = pc.any(repeats).as_py()
-    first = instance_words(standing.select(["instance_key"])["instance_key"]) if some else firm["detail"]
-    again = pc.and_(repeats, pc.invert(pc.is_in(firm["detail"], value_set=first)))
+    first = instance_words(standing.select(["instance_key"])["instance_key"]) if len(repeated) else repeated
+    there = first.filter(pc.is_in(first, value_set=repeated))
+    again = pc.and_(repeats, pc.invert(pc.is_in(firm["detail"], value_set=there)))
     with_study = pc.equal(firm["reason"], LOST_WITH_STUDY)
     if drops_studies:
         harmless = pa.array([*IGNORED, *NO_LOSS])

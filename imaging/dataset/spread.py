@@ -6,6 +6,7 @@ of a version that was cut into fewer groups.
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.dataset.blocks import Block, Blocks
-from imaging.dataset.parts import cut
+from imaging.dataset.parts import READERS, cut
 from imaging.store.disk import disk_faults
 
 MOST_DIGITS = 2
@@ -27,8 +28,9 @@ WAITING_ROWS = 2**14
 def spread(rows: Blocks, key: str, digits: int) -> Iterator[list[Blocks]]:
     """Yield rows in groups, in the order of the first digits of a column of hex digits; the files go in the end."""
     digits, groups, loose = min(digits, MOST_DIGITS), dict[str, list[Block]](), list[Block]()
-    for block in rows.blocks:
-        firsts = pc.unique(_firsts(block.select([key])[key], digits)).to_pylist()
+    with ThreadPoolExecutor(READERS) as readers:
+        told = list(readers.map(lambda block: _firsts(block, key, digits), rows.blocks))
+    for block, firsts in zip(rows.blocks, told, strict=True):
         (groups.setdefault(firsts[0], []) if len(firsts) == 1 else loose).append(block)
     with ExitStack() as ending:
         if loose:
@@ -41,8 +43,10 @@ def spread(rows: Blocks, key: str, digits: int) -> Iterator[list[Blocks]]:
         yield [Blocks(rows.schema, groups[first]) for first in sorted(groups)]
 
 
-def _firsts(keys: pa.ChunkedArray, digits: int) -> pa.ChunkedArray:
-    return pc.utf8_slice_codeunits(keys, 0, digits)
+def _firsts(block: Block, key: str, digits: int) -> list[str]:
+    """Return the different first digits of a block's keys."""
+    firsts: list[str] = pc.unique(pc.utf8_slice_codeunits(block.select([key])[key], 0, digits)).to_pylist()
+    return firsts
 
 
 def _tables(rows: Blocks) -> Iterator[pa.Table]:
