@@ -62,7 +62,9 @@ def run_chunks(
         yield from _on_ray(factory, order, items, chunk_items)
     elif items:
         with _open(factory, {**order, "cores": cores(), **here}) as do:
-            for chunk in _cut(items, chunk_items, 1):
+            # One worker has all cores, and none waits for another: a single chunk is cut, that progress is seen.
+            size = chunk_items if len(items) > chunk_items else max(1, chunk_items // PIECES)
+            for chunk in _pieces(items, size):
                 yield chunk, do(chunk)
 
 
@@ -85,7 +87,10 @@ def cores() -> int:
 
 def _cut(items: Sequence[T], chunk_items: int, workers: int) -> Iterator[Sequence[T]]:
     least = max(1, chunk_items // PIECES)
-    size = min(chunk_items, max(least, len(items) // (PIECES * workers)))
+    return _pieces(items, min(chunk_items, max(least, len(items) // (PIECES * workers))))
+
+
+def _pieces(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 

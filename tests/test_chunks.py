@@ -93,6 +93,11 @@ def test_few_items_are_told_piece_by_piece(order: dict[str, Any]) -> None:
     assert [len(chunk) for chunk, _ in run_chunks(DOUBLE, order, range(CHUNK_ITEMS))] == [32] * 8
 
 
+def test_more_items_than_a_chunk_has_are_worked_on_here_chunk_by_chunk(order: dict[str, Any]) -> None:
+    chunks = [chunk for chunk, _ in run_chunks(DOUBLE, order, range(600), ray_from=1000)]
+    assert [len(chunk) for chunk in chunks] == [256, 256, 88]
+
+
 def test_an_error_here_is_what_was_raised(order: dict[str, Any]) -> None:
     with pytest.raises(UserFault, match="no such place"):
         list(run_chunks(FAILING, {"how": "user"}, [1]))
