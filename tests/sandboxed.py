@@ -55,6 +55,12 @@ def process(_: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
     }, []
 
 
+def load_pydicom(*_: Any) -> Result:
+    import pydicom
+
+    return [pydicom.__name__, sys.modules.get("requests") is not None], []
+
+
 def crash(*_: Any) -> Result:
     ctypes.string_at(0)
     raise AssertionError
@@ -159,6 +165,7 @@ ACTS: dict[str, Callable[..., Result]] = {
         hang_for_good,
         killed,
         leak,
+        load_pydicom,
         miss_a_decoder,
         misuse,
         process,

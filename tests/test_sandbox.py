@@ -44,6 +44,10 @@ def test_a_pool_that_was_ended_starts_others(make: MakePool) -> None:
     assert outcomes(pool, act("told")) == [{"colour": "blue"}]
 
 
+def test_pydicom_loads_no_client_of_the_web(make: MakePool) -> None:
+    assert outcomes(make(), act("load_pydicom")) == [["pydicom", False]]
+
+
 def test_bytes_and_paths_stay_what_they_are(make: MakePool, tmp_path: Path) -> None:
     item = Item({"act": "types"}, (b"bytes", tmp_path))
     assert outcomes(make(), item) == [["bytes", "PosixPath"]]

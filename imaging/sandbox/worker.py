@@ -34,6 +34,8 @@ ITEM_INTO = "item into"
 def serve(connection: socket.socket) -> NoReturn:
     """Answer items until the parent closes the connection, which raises EOFError."""
     order = read_message(connection).value
+    # pydicom would load it, to fetch examples by: a tenth of the time in which a worker starts.
+    sys.modules.setdefault("requests", None)  # type: ignore[arg-type]
     function = resolve(order["function"])
     # What was imported stays: a search for garbage in all of it would hold up a file for a tenth of a second.
     gc.collect()
