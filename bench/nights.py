@@ -13,9 +13,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -33,7 +33,7 @@ from tests.test_ingest_kills import kill_again_and_again
 SLICES, VISITS = 8, 1.5
 """Slices of a study, and studies of a patient in the mean."""
 ALLOCATOR = "ARROW_DEFAULT_MEMORY_POOL"
-KILLS_A_SEED = 50
+KILLS_A_SEED, TIMES = 50, 3
 UNCHANGED_S, NEW_SHARE, FLAT = 3.0, 0.02, 1.25
 JUDGED_FROM = 100_000
 """Of fewer files the start of the sandbox is more than 2 % of a night."""
@@ -57,6 +57,7 @@ class Passed:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--objects", type=int, default=10_000)
+    parser.add_argument("--size-px", type=int, default=128, help="Rows and columns of a slice.")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument(
         "--archive", type=Path, help="Where the first day of the archives is kept for other runs."
@@ -70,21 +71,23 @@ def main() -> int:
         folder, few, many = Path(place), arguments.objects // 10, arguments.objects
         # A night in a process of its own finds it in its environment; these are forked from one that has begun.
         os.environ[ALLOCATOR] = Settings(home=folder).defaults()[ALLOCATOR]
-        small = passed(archive(folder / "few", few, arguments.archive))
-        plan = archive(folder / "many", many, arguments.archive)
-        missed = nights(plan, small, few, many)
+        small = passed(archive(folder / "few", spec(few, arguments.size_px), arguments.archive))
+        large = spec(many, arguments.size_px)
+        plan = archive(folder / "many", large, arguments.archive)
+        missed = nights(plan, small, large, few, many)
         if arguments.profile:
             profile(plan)
         missed += kills(folder / "kills", arguments.kills)
     return min(missed, 1)
 
 
-def archive(folder: Path, files: int, kept: Path | None) -> Plan:
+def archive(folder: Path, hospital: PhantomSpec, kept: Path | None) -> Plan:
     """Paint an archive, or take one that was kept, and return how it is taken in."""
-    painted = kept / str(files) if kept else folder
+    files = round(hospital.patients * VISITS * SLICES)
+    painted = kept / f"{hospital.patients}-{hospital.size_px}" if kept else folder
     if not (painted / "labels.csv").exists():
         print(f"painting {files} slices", file=sys.stderr, flush=True)
-        write_phantom(painted, spec(files), workers=cores())
+        write_phantom(painted, hospital, workers=cores())
     if painted != folder:
         # The second day is written beside the first, and what is kept stays as it is.
         shutil.copytree(painted / "dicom", folder / "dicom", copy_function=os.link)
@@ -100,7 +103,7 @@ def archive(folder: Path, files: int, kept: Path | None) -> Plan:
     )
 
 
-def spec(files: int) -> PhantomSpec:
+def spec(files: int, size_px: int) -> PhantomSpec:
     """Return a hospital with so many slices; on the second day comes a hundredth, a tenth of it from patients known."""
     studies = round(files / SLICES)
     come = studies // 100
@@ -109,6 +112,7 @@ def spec(files: int) -> PhantomSpec:
         new_patients=round(0.9 * come / VISITS),
         returning=come // 10,
         slices=SLICES,
+        size_px=size_px,
     )
 
 
@@ -169,12 +173,13 @@ def peak_of(pid: int) -> int:
     return 0
 
 
-def nights(plan: Plan, small: Passed, few: int, many: int) -> int:
-    """Pass the first night, one with nothing new and one with 1 % new; return how many figures were missed."""
+def nights(plan: Plan, small: Passed, large: PhantomSpec, few: int, many: int) -> int:
+    """Pass the first night, some with nothing new and some with 1 % new; return how many figures were missed."""
     first = passed(plan)
-    again = passed(plan)
-    new = write_phantom(plan.labels.parent, spec(many), day=2).files
-    more = passed(plan)
+    again = middle([passed(plan) for _ in range(TIMES)])
+    homes = [shutil.copytree(plan.home, plan.home.with_name(f"home{number}")) for number in range(TIMES)]
+    new = write_phantom(plan.labels.parent, large, day=2).files
+    more = middle([passed(replace(plan, home=home)) for home in homes])
     missed = row(
         f"first night of {first.files} files",
         f"{first.seconds:.1f} s, {first.files / first.seconds:.0f} files/s",
@@ -200,6 +205,11 @@ def nights(plan: Plan, small: Passed, few: int, many: int) -> int:
             f"peak of the {who}, {few} and {many} files", took, f"at most {FLAT} x", after <= FLAT * before
         )
     return missed
+
+
+def middle(nights: Sequence[Passed]) -> Passed:
+    """Return the night that took, beside the listing before it, neither the most nor the least."""
+    return sorted(nights, key=lambda night: night.seconds - night.listing_s)[len(nights) // 2]
 
 
 def kills(folder: Path, count: int) -> int:
