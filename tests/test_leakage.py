@@ -1,6 +1,9 @@
 """Leaks: near duplicates as a plain search finds them, the patients whom they link, and what crosses sides."""
 
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +107,53 @@ def test_slabs_hide_no_pairs(monkeypatch: pytest.MonkeyPatch, slab: int) -> None
     assert near_pairs(values, others).tolist() == between.tolist() and len(between)
 
 
+def test_no_more_slabs_than_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = told(300, 5)
+    whole = near_pairs(values).tolist()
+    asked: list[np.ndarray] = []
+
+    def near(along: Any, rows: np.ndarray, tree: Any) -> Iterator[np.ndarray]:
+        asked.append(rows)
+        return plain(along, rows, tree)
+
+    plain = leakage._near
+    monkeypatch.setattr(leakage, "_near", near)
+    monkeypatch.setattr(leakage, "SLAB", 1)
+    monkeypatch.setattr(leakage, "SLABS", 5)
+    assert (near_pairs(values).tolist(), len(asked)) == (whole, 5)
+
+
+def test_few_ask_as_many_would() -> None:
+    values = np.unique(told(600, 5), axis=0)
+    between = near_pairs(values, values)
+    assert near_pairs(values[:20], values).tolist() == between[between[:, 0] < 20].tolist()
+
+
+def test_what_only_adds_up_to_the_same_is_not_equal() -> None:
+    values = far(3)
+    values[1] = np.roll(values[0], 8)
+    values[2] = values[1]
+    assert near_pairs(values).tolist() == [[1, 2]]
+
+
+def peak(rows: int) -> int:
+    """Return the most bytes that linking so many rows has in arrays at a time."""
+    values, patients = far(rows), np.arange(rows) // 12
+    tracemalloc.start()
+    try:
+        linked(values, patients)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_linking_takes_no_copy_of_all_fingerprints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leakage, "SLAB", 512)
+    monkeypatch.setattr(leakage, "AT_ONCE", 2**12)
+    linked(far(100), np.arange(100))
+    assert peak(40_000) - peak(10_000) < 30_000 * 64 * 1.5
+
+
 def test_pairs_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     values = told(300, 5)
     whole = near_pairs(values)
@@ -136,6 +186,15 @@ def test_a_patient_is_not_linked_with_himself() -> None:
 def test_links_of_what_is_new_are_found_without_those_of_what_was() -> None:
     groups = linked(copied((0, 7), (1, 6, 5), (2, 3)), np.arange(8), np.arange(8) >= 5)
     assert members(groups) == [[0, 7], [1, 5, 6], [2], [3], [4]]
+
+
+def test_rows_of_nobody_link_none() -> None:
+    values = np.repeat(far(1) // 2, 3, axis=0)
+    values[1, 0] += 10
+    values[2, 0] += 20
+    assert members(linked(values, np.array([0, 1, 2]))) == [[0, 1, 2]]
+    assert members(linked(values, np.array([0, -1, 1]))) == [[0], [1]]
+    assert members(linked(values, np.array([0, -1, 1]), np.array([False, True]))) == [[0], [1]]
 
 
 def test_a_leak_names_rows_of_two_patients_on_two_sides() -> None:

@@ -1,7 +1,8 @@
 """Owns what may leak from one side of a split to another: near duplicates among patients, found by fingerprint."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,12 +33,14 @@ SAMPLE = 5_000
 CROWDS = (16, 128, 512)
 """Neighbours asked for; rows with more are asked again. Where there are more than the last, the nearest are looked
 at: a scan of a thousand almost equal frames must not cost a million pairs."""
-AT_ONCE = 2**18
+AT_ONCE = 2**16
 """Neighbours that are asked for at a time."""
-MEASURED = 2**14
+MEASURED = 2**10
 """Fingerprints that are measured at a time, so few that they stay in a core's own cache."""
-SLAB = 2**17
+SLAB = 2**14
 """Rows that are searched for at a time, or a few more: beside each other along the longest axis."""
+SLABS = 64
+"""No more of them, however many the rows: each is looked for in what is a REACH beyond it too."""
 
 LEAKS = pa.schema(
     [
@@ -55,37 +58,30 @@ def near_pairs(fingerprints: Fingerprints, others: Fingerprints | None = None) -
     Rows with equal fingerprints are as many pairs as there are rows, not as their square: where sets of equal rows
     are near each other, the first of either set is paired with all of the other. Flat images have no pairs.
     """
-    mine = _Distinct(fingerprints)
-    theirs = mine if others is None else _Distinct(others)
-    found = np.concatenate([np.empty((0, 2), np.int64), *_search(mine.values, theirs.values)])
-    left, right = (found if others is not None else _once(found)).T
-    pairs = np.concatenate(
-        [
-            np.stack([mine.first[left].repeat(theirs.count[right]), theirs.rows(right)], axis=1),
-            np.stack([mine.rows(left), theirs.first[right].repeat(mine.count[left])], axis=1),
-        ]
-    )
-    return _ordered(pairs) if others is not None else _once(pairs[pairs[:, 0] != pairs[:, 1]])
+    mine = _Distinct(fingerprints, np.arange(len(fingerprints)))
+    if others is not None:
+        return _ordered(_all(_paired(mine, _Distinct(others, np.arange(len(others))))))
+    pairs = _all(_paired(mine, mine))
+    return _once(pairs[pairs[:, 0] != pairs[:, 1]])
 
 
 def linked(
-    fingerprints: Fingerprints, patients: NDArray[np.int64], new: NDArray[np.bool_] | None = None
+    fingerprints: Fingerprints, patients: Rows, new: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:
     """Return the group of each patient: who share near duplicates are of one, and belong on one side.
 
-    `patients` gives the number of each row's patient, from 0 on. Where `new` says which rows are, links between two
-    rows that are not are not looked for.
+    `patients` gives the number of each row's patient, from 0 on; rows of -1 are looked at by none. Where `new` says
+    which patients are, links between two who are not are not looked for.
     """
-    if new is None:
-        pairs = near_pairs(fingerprints)
-    else:
-        came, were = np.flatnonzero(new), np.flatnonzero(~new)
-        among, before = near_pairs(fingerprints[came]), near_pairs(fingerprints[came], fingerprints[were])
-        pairs = np.concatenate([came[among], np.stack([came[before[:, 0]], were[before[:, 1]]], axis=1)])
-    one, two = patients[pairs].T
-    count = int(patients.max(initial=-1)) + 1
-    links = coo_array((np.ones(len(one), np.bool_), (one, two)), shape=(count, count))
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)
+    groups = np.arange(int(patients.max(initial=-1)) + 1)
+    news = patients >= 0 if new is None else (patients >= 0) & new[patients]
+    came, were = (_Distinct(fingerprints, np.flatnonzero(rows)) for rows in (news, ~news & (patients >= 0)))
+    # All pairs of a night may take more memory than all else: they are linked slab by slab.
+    for pairs in chain(_paired(came, came), _paired(came, were)):
+        one, two = groups[patients[pairs]].T
+        links = coo_array((np.ones(len(one), np.bool_), (one, two)), shape=(len(groups), len(groups)))
+        groups = connected_components(links, directed=False)[1][groups]
+    return np.asarray(groups, np.int64)
 
 
 def leaks(fingerprints: Fingerprints, patients: Column, sides: Column) -> pa.Table:
@@ -94,14 +90,13 @@ def leaks(fingerprints: Fingerprints, patients: Column, sides: Column) -> pa.Tab
     Rows without a side are on none.
     """
     patient, side = numbers(patients), numbers(sides)
-    near = [np.empty((0, 2), np.int64)]
+    near: list[Pairs] = []
     # What is asked costs more than what it is looked for in: the smallest side asks all others.
     smallest = np.argsort(np.bincount(side[side >= 0]), kind="stable")
     for number, name in enumerate(smallest):
         here, rest = np.flatnonzero(side == name), np.flatnonzero(np.isin(side, smallest[number + 1 :]))
-        pairs = near_pairs(fingerprints[here], fingerprints[rest])
-        near.append(np.stack([here[pairs[:, 0]], rest[pairs[:, 1]]], axis=1))
-    found = _once(np.concatenate(near))
+        near.extend(_paired(_Distinct(fingerprints, here), _Distinct(fingerprints, rest)))
+    found = _once(_all(near))
     found = found[patient[found[:, 0]] != patient[found[:, 1]]]
     both = _on_two_sides(patient, side)
     apart = np.sqrt(_squares(fingerprints, fingerprints, found), dtype=np.float64)
@@ -114,6 +109,10 @@ def once(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return each of these numbers once, in order; `np.unique` takes ten times as long."""
     ordered = np.sort(values)
     return ordered[np.diff(ordered, prepend=ordered[:1] - 1) > 0]
+
+
+def _all(parts: Iterable[Pairs]) -> Pairs:
+    return np.concatenate([np.empty((0, 2), np.int64), *parts])
 
 
 def _once(pairs: Pairs) -> Pairs:
@@ -145,95 +144,129 @@ def numbers(column: Column) -> NDArray[np.int64]:
 
 
 class _Distinct:
-    """Different fingerprints of images that show something: `values`, the `first` row of each and their `count`."""
+    """Different ones of some rows that show something: the `first` row of each, and their `count`."""
 
-    def __init__(self, fingerprints: Fingerprints) -> None:
-        told = np.flatnonzero(~flat(fingerprints))
-        codes = as_column(fingerprints[told]).dictionary_encode().indices.to_numpy()
-        by_code = np.argsort(codes, kind="stable")
-        self.count = np.bincount(codes).astype(np.int64)
-        self._sorted: NDArray[np.int64] = told[by_code]
+    def __init__(self, fingerprints: Fingerprints, rows: Rows) -> None:
+        self.fingerprints = fingerprints
+        told = np.concatenate([rows[:0], *(some[~flat(fingerprints[some])] for some in _parts(rows))])
+        same = _first_equal(fingerprints, told)
+        firsts = np.flatnonzero(same == np.arange(len(same)))
+        self.first = told[firsts]
+        self.count = np.bincount(same)[firsts].astype(np.int64)
+        self._sorted: Rows = told[np.argsort(same, kind="stable")]
         self._start = np.cumsum(self.count) - self.count
-        self.first = self._sorted[self._start]
-        self.values = fingerprints[self.first]
 
-    def rows(self, which: NDArray[np.int64]) -> NDArray[np.int64]:
+    def rows(self, which: Rows) -> Rows:
         """Return all rows of these, one after the other."""
         count = self.count[which]
         within = np.arange(count.sum()) - (np.cumsum(count) - count).repeat(count)
-        rows: Pairs = self._sorted[self._start[which].repeat(count) + within]
+        rows: Rows = self._sorted[self._start[which].repeat(count) + within]
         return rows
 
+    def along(self, axes: NDArray[np.float32], which: Rows) -> Points:
+        """Return (n, axes) coordinates of these."""
+        points = np.empty((len(which), len(axes)))
+        for told, some in zip(_parts(points), _parts(self.first[which]), strict=True):
+            # Not by BLAS: its threads would wait busily for so little, on the cores where trees are searched.
+            told[:] = np.einsum("ij,kj->ik", self.fingerprints[some].astype(np.float32), axes)
+        return points
 
-def _search(values: Fingerprints, others: Fingerprints) -> Iterator[Pairs]:
-    """Yield pairs within DISTANCE, slab by slab; where `others` are the `values`, each once or twice."""
-    if not len(values) or not len(others):
+
+def _parts(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield MEASURED of these at a time."""
+    return (rows[start : start + MEASURED] for start in range(0, len(rows), MEASURED))
+
+
+def _first_equal(fingerprints: Fingerprints, rows: Rows) -> Rows:
+    """Return for each of these rows the place of the first that is equal."""
+    # Few rows have another's word, and only they are compared whole: a table of all takes several times their memory.
+    words = np.concatenate([np.empty(0, np.uint64), *(_words(fingerprints[some]) for some in _parts(rows))])
+    order = np.argsort(words)
+    again = np.flatnonzero(np.diff(words[order]) == 0)
+    shared = once(order[np.concatenate([again, again + 1])])
+    codes = as_column(fingerprints[rows[shared]]).dictionary_encode().indices.to_numpy()
+    first = np.arange(len(rows))
+    first[shared] = shared[np.unique(codes, return_index=True)[1][codes]]
+    return first
+
+
+def _words(fingerprints: Fingerprints) -> NDArray[np.uint64]:
+    """Return a number for each fingerprint; equal ones have the same, others hardly ever."""
+    return np.asarray(np.bitwise_xor.reduce(fingerprints.view(np.uint64), axis=1))
+
+
+def _paired(mine: _Distinct, theirs: _Distinct) -> Iterator[Pairs]:
+    """Yield the rows of near pairs, or of one set with itself, slab by slab."""
+    for found in _search(mine, theirs):
+        left, right = (_once(found) if mine is theirs else found).T
+        to_all = np.stack([mine.first[left].repeat(theirs.count[right]), theirs.rows(right)], axis=1)
+        left, right = left[mine.count[left] > 1], right[mine.count[left] > 1]
+        of_all = np.stack([mine.rows(left), theirs.first[right].repeat(mine.count[left])], axis=1)
+        yield np.concatenate([to_all, of_all])
+
+
+def _search(mine: _Distinct, theirs: _Distinct) -> Iterator[Pairs]:
+    """Yield pairs within DISTANCE, slab by slab along the longest axis; where both are the same, each once or twice."""
+    if not len(mine.first) or not len(theirs.first):
         return
-    among, axes = values is others, _axes(others)
-    there = _along(others, axes)
-    asked = there if among else _along(values, axes)
+    among, axes = mine is theirs, _axes(theirs)
+    beside = theirs.along(axes[-1:], np.arange(len(theirs.first)))[:, 0]
+    at = beside if among else mine.along(axes[-1:], np.arange(len(mine.first)))[:, 0]
+    edges = np.quantile(at, np.linspace(0, 1, min(len(at) // SLAB + 1, SLABS) + 1))
 
-    def within(slab: tuple[Rows, Rows]) -> Pairs:
-        rows, places = slab
-        told = [np.empty((0, 2), np.int64)]
-        for near in _near(asked[rows], there[places]):
-            pairs = np.stack([rows[near[:, 0]], places[near[:, 1]]], axis=1)
-            told.append(pairs[_squares(values, others, pairs) <= DISTANCE**2])
-        return np.concatenate(told)
+    def leaves(some: _Distinct, rows: Rows) -> Rows:
+        return np.asarray(rows[_tree(some.along(axes, rows)).indices])
+
+    def within(low: float, high: float) -> Pairs:
+        # Of one set, none that lie before are looked at: they have asked themselves. That halves the search.
+        reached = (beside >= (low if among else low - REACH)) & (beside <= high + REACH)
+        rows, places = np.flatnonzero((at >= low) & (at < high)), np.flatnonzero(reached)
+        # By leaves, what is near in space is near in memory too, whatever order the rows came in: a third of the
+        # time, unless few ask.
+        if 8 * len(rows) > len(places):
+            places = leaves(theirs, places)
+            rows = places[at[places] < high] if among else leaves(mine, rows)
+        told: list[Pairs] = []
+        tree = _tree(theirs.along(axes, places))
+        for near in _near(lambda some: mine.along(axes, some), rows, tree):
+            pairs = np.stack([near[:, 0], places[near[:, 1]]], axis=1)
+            told.append(pairs[_apart(mine, theirs, pairs) <= DISTANCE**2])
+        return _all(told)
 
     # While one is searched, another is measured: on all cores, and never more in memory than of two.
     with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(within, _slabs(asked, there, among=among))
+        yield from pool.map(within, edges[:-1], [*edges[1:-1], np.inf])
 
 
-def _slabs(asked: Points, there: Points, *, among: bool) -> Iterator[tuple[Rows, Rows]]:
-    """Yield rows that lie beside each other along the longest axis, and all places that are in reach of them.
-
-    Of one set of points, none that lie before: they have asked themselves. That halves the search.
-    """
-    # By leaves, what is near in space is near in memory too, whatever order the rows came in: a third of the time,
-    # unless few ask.
-    places = _tree(there).indices if 8 * len(asked) > len(there) else np.arange(len(there))
-    rows = places if among else _tree(asked).indices
-    at, beside = asked[rows, -1], there[places, -1]
-    edges = np.quantile(at, np.linspace(0, 1, len(rows) // SLAB + 2))
-    for low, high in zip(edges[:-1], [*edges[1:-1], np.inf], strict=True):
-        near = (beside >= (low if among else low - REACH)) & (beside <= high + REACH)
-        yield rows[(at >= low) & (at < high)], places[near]
-
-
-def _near(asked: Points, there: Points) -> Iterator[Pairs]:
-    """Yield pairs of points within REACH, in parts: of those in a crowd, the nearest."""
-    tree, rows = _tree(there), np.arange(len(asked))
+def _near(along: Callable[[Rows], Points], rows: Rows, tree: cKDTree) -> Iterator[Pairs]:
+    """Yield these rows with the points of a tree within REACH, in parts: of those in a crowd, the nearest."""
     for most in CROWDS:
         crowded = []
         for some in np.array_split(rows, len(rows) * most // AT_ONCE + 1):
-            near = tree.query(asked[some], k=most, distance_upper_bound=REACH, workers=-1)[1]
-            full = (near[:, -1] < len(there)) & (most < CROWDS[-1])
+            near = tree.query(along(some), k=most, distance_upper_bound=REACH, workers=-1)[1]
+            full = (near[:, -1] < tree.n) & (most < CROWDS[-1])
             crowded.append(some[full])
-            at, place = np.nonzero((near < len(there)) & ~full[:, None])
+            at, place = np.nonzero((near < tree.n) & ~full[:, None])
             yield np.stack([some[at], near[at, place]], axis=1)
         rows = np.concatenate(crowded)
 
 
-def _tree(points: NDArray[np.float64]) -> cKDTree:
+def _tree(points: Points) -> cKDTree:
     return cKDTree(points, leafsize=32, balanced_tree=False, compact_nodes=False)
 
 
-def _axes(values: Fingerprints) -> NDArray[np.float32]:
-    """Return (bytes, AXES) orthonormal directions in which these values differ most."""
-    sample = values[:: len(values) // SAMPLE + 1].astype(np.float64)
+def _axes(values: _Distinct) -> NDArray[np.float32]:
+    """Return (AXES, bytes) orthonormal directions in which these values differ most, the longest last."""
+    some = values.first[:: len(values.first) // SAMPLE + 1]
+    sample = values.fingerprints[some].astype(np.float64)
     sample -= sample.mean(axis=0)
-    return np.linalg.eigh(sample.T @ sample)[1][:, -AXES:].astype(np.float32)
+    return np.linalg.eigh(sample.T @ sample)[1].T[-AXES:].astype(np.float32, order="C")
 
 
-def _along(values: Fingerprints, axes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return (n, AXES) coordinates."""
-    parts = (
-        values[start : start + MEASURED].astype(np.float32) @ axes
-        for start in range(0, len(values), MEASURED)
-    )
-    return np.concatenate([np.empty((0, AXES)), *parts])
+def _apart(mine: _Distinct, theirs: _Distinct, pairs: Pairs) -> NDArray[np.float32]:
+    """Return the squared distance of each pair of these."""
+    rows = np.stack([mine.first[pairs[:, 0]], theirs.first[pairs[:, 1]]], axis=1)
+    return _squares(mine.fingerprints, theirs.fingerprints, rows)
 
 
 def _squares(fingerprints: Fingerprints, others: Fingerprints, pairs: Pairs) -> NDArray[np.float32]:
