@@ -37,7 +37,7 @@ AT_ONCE = 2**16
 """Neighbours that are asked for at a time."""
 MEASURED = 2**10
 """Fingerprints that are measured at a time, so few that they stay in a core's own cache."""
-SLAB = 2**17
+SLAB = 2**13
 """Rows that are searched for at a time, or a few more: beside each other along the longest axis."""
 SLABS = 64
 """No more of them, however many the rows: each is looked for in what is a REACH beyond it too."""

@@ -20,7 +20,7 @@ from imaging.store.disk import disk_faults
 
 MOST_DIGITS = 2
 """Digits of a key that rows are grouped by at most: each group has a file, and a process may open some hundreds."""
-WAITING_ROWS = 2**14
+WAITING_ROWS = 2**12
 """Rows that are held before they are written to the files of their groups."""
 
 
