@@ -1,5 +1,6 @@
 """Owns the keyed pseudonyms that stand for identifiers everywhere beyond ingest."""
 
+import hmac
 import os
 import re
 import secrets
@@ -9,7 +10,6 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
@@ -21,8 +21,6 @@ VariantPolicy = Literal["report", "join"]
 """Whether "00123" and "123" are two patients and reported, or one."""
 
 KEY_BYTES = 32
-BLOCK_BYTES = 64
-"""What SHA-256 takes in at once."""
 DIGITS = 32
 """Hex digits of a pseudonym: 128 bits, so that 10 million instances do not collide."""
 PATIENT_DIGITS = 16
@@ -98,21 +96,14 @@ class Pseudonyms:
 
 @lru_cache(maxsize=64)
 def _keyed(secret: bytes, purpose: str) -> Callable[[str], bytes]:
-    """Return HMAC-SHA-256 of a purpose and a text, as RFC 2104 writes it down.
-
-    The two hashes that all texts of a key and a purpose begin with are made once: a copy of an object of `hmac` takes
-    twice as long.
-    """
-    block = (secret if len(secret) <= BLOCK_BYTES else sha256(secret).digest()).ljust(BLOCK_BYTES, b"\0")
-    inner = sha256(bytes(byte ^ 0x36 for byte in block) + f"{purpose}\0".encode())
-    outer = sha256(bytes(byte ^ 0x5C for byte in block))
+    """Return HMAC-SHA-256 of a purpose and a text; what all texts begin with is made once, which halves the cost."""
+    begun = hmac.new(secret, f"{purpose}\0".encode(), "sha256")
 
     def digest(text: str) -> bytes:
-        within, around = inner.copy(), outer.copy()
+        whole = begun.copy()
         # File names need not be UTF-8: what os.fsdecode could not read comes as surrogates.
-        within.update(text.encode(errors="surrogateescape"))
-        around.update(within.digest())
-        return around.digest()
+        whole.update(text.encode(errors="surrogateescape"))
+        return whole.digest()
 
     return digest
 
