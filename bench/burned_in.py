@@ -30,11 +30,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from bench.overlays import SEEN, UNSEEN, Hand, burn, patients_apart
-from imaging.deidentify.burned_in import detector
-from imaging.deidentify.burned_in.check import check_pixels
-from imaging.deidentify.burned_in.pictures import as_grey, leveled
-from imaging.deidentify.burned_in.places import screened
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pixels import detector
+from imaging.deidentify.pixels.check import check_pixels
+from imaging.deidentify.pixels.pictures import as_grey, leveled
+from imaging.deidentify.pixels.places import screened
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from imaging.phantom.anatomy import paint, sample_chest

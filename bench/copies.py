@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from pydicom import dcmread
 
-from imaging.dataset.fingerprint import fingerprints
-from imaging.image import Image, rescale
+from imaging.dataset.split.fingerprint import fingerprints
+from imaging.image.image import Image, rescale
+from imaging.image.window import IDENTITY, Window
 from imaging.phantom.anatomy import paint, sample_chest
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
-from imaging.window import IDENTITY, Window
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 
 SIDES = ("train", "val", "test")
 

@@ -12,24 +12,24 @@ from pathlib import Path
 
 import numpy as np
 
-from imaging.dataset.chunk import prepare_chunk
-from imaging.dataset.draft import FUNCTION
-from imaging.dataset.manifest import merge
-from imaging.dataset.shard import map_shard
-from imaging.dataset.split import assign
-from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.labels import join, read_labels
-from imaging.preprocess import PreprocessSpec
+from imaging.annotations.label_table import join, read_labels
+from imaging.dataset.ingest.chunk import prepare_chunk
+from imaging.dataset.ingest.prepare_files import FUNCTION
+from imaging.dataset.split.assignment import assign
+from imaging.dataset.tables.row_operations import merge
+from imaging.dataset.tables.shard import map_shard
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from imaging.sources.open import open_source
+from imaging.statistics.classification import Predictions
 from imaging.statistics.intervals import measure_all
-from imaging.statistics.measures import Predictions
 from imaging.store.folder import FolderStore
-from models.batches import ArrayRows, normalise
-from models.checkpoint import best_network
 from models.config import AugmentConfig, OptimizerConfig, TrainConfig
-from models.launch import launch
-from models.worker import TrainData
+from models.training.batches import ArrayRows, normalise
+from models.training.checkpoint import best_network
+from models.training.launch import launch
+from models.training.worker import TrainData
 
 FOLDS = [f"fold {number}" for number in range(1, 6)]
 CLASSES = ("plain", "contrast")

@@ -23,17 +23,17 @@ from bench.interleaved import interleave, ratio
 from bench.without_pixels import FUNCTION as WITHOUT_PIXELS
 from bench.without_pixels import without_pixels
 from imaging.buffer import write_file
-from imaging.deidentify import parcel
-from imaging.deidentify.burned_in.detector import is_read, look
-from imaging.deidentify.burned_in.places import Place, places
+from imaging.deidentify import payload as parcel
 from imaging.deidentify.identity.text import _words
-from imaging.deidentify.objects.swift import memory_of
+from imaging.deidentify.objects.fast_path import memory_of
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pixels.detector import is_read, look
+from imaging.deidentify.pixels.places import Place, places
 from imaging.dicom.limits import LIMITS
-from tasks.chunks import cores
-from tasks.deidentify import bring_up_to_date
+from services.ray.chunk_pool import cores
+from services.settings import Settings
+from tasks.deidentification import bring_up_to_date
 from tasks.deidentify_request import DeidentifyRequest
-from tasks.settings import Settings
 
 ARCHIVE = Path(os.environ.get("RADLOOP_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ct-contrast"
 SECRET = "5e" * 32

@@ -30,11 +30,11 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized, 
 
 from bench.deidentify import ARCHIVE, raw_slices, series
 from bench.interleaved import interleave, row
-from imaging.dataset.chunk import prepare_chunk
-from imaging.dataset.draft import FUNCTION
-from imaging.dataset.shard import map_shard, shard_name, write_shard
-from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.preprocess import PreprocessSpec
+from imaging.dataset.ingest.chunk import prepare_chunk
+from imaging.dataset.ingest.prepare_files import FUNCTION
+from imaging.dataset.tables.shard import map_shard, shard_name, write_shard
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from imaging.sources.folder import Folder
 from imaging.store.folder import FolderStore

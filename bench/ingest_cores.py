@@ -22,11 +22,11 @@ import psutil
 
 from bench.deidentify import ARCHIVE, raw_slices, series
 from bench.interleaved import ratio
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.folder import Folder
-from tasks.chunks import run_chunks, running_ray
+from services.ray.chunk_pool import run_chunks, running_ray
+from services.settings import Settings
 from tasks.ingest_worker import FACTORY, Work
-from tasks.settings import Settings
 
 SIZES = (256, 224)
 LEAST = 1.7

@@ -22,7 +22,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         size = write(Path(folder), arguments.files)
         started = time.perf_counter()
-        command = [sys.executable, "-m", "flows.cli", "inspect", folder, "--json"]
+        command = [sys.executable, "-m", "cli.main", "inspect", folder, "--json"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

@@ -18,12 +18,12 @@ from pydicom.dataset import Dataset
 
 from bench.objects import RESEARCH, SYNTAXES, leaked, lost, planted
 from imaging.deidentify.objects.engine import scrub
-from imaging.deidentify.objects.swift import begin_swiftly
-from imaging.deidentify.objects.written import write_object
+from imaging.deidentify.objects.fast_path import begin_swiftly
+from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.deidentify.table.profile import load_profile
+from imaging.deidentify.profile.profile import load_profile
 from imaging.dicom.parse import parse
+from imaging.pseudonyms import Pseudonyms
 
 Tool = Callable[[bytes], bytes]
 SWIFT_KEY = Pseudonyms(b"leaks" * 6)

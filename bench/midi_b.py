@@ -16,10 +16,10 @@ from pydicom.dataset import Dataset
 from bench.midi_objects import DATES, NEVER_EMPTY, TEXTS, UIDS, Exam, exam, get
 from bench.objects import RESEARCH
 from imaging.deidentify.objects.engine import scrub
-from imaging.deidentify.objects.written import write_object
+from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.dicom.parse import parse
+from imaging.pseudonyms import Pseudonyms
 
 OPTIONS = DeidentifyOptions(descriptors=True, burned_in="blank")
 KINDS = (
@@ -117,7 +117,7 @@ def run(
     wanted: int, told: Callable[[int], object] = lambda done: None
 ) -> tuple[Counter[str], Counter[Check]]:
     """Check objects until there are so many checks; return how many of each kind there were, and what failed."""
-    from imaging.deidentify.burned_in.check import check_pixels
+    from imaging.deidentify.pixels.check import check_pixels
 
     of, failed = Counter[str](), Counter[Check]()
     seen, pseudonyms, number = Seen(), Pseudonyms(bytes(range(32))), 0

@@ -3,9 +3,9 @@
 import numpy as np
 
 from bench.npz import DATA, read, table
-from models.batches import ArrayRows
 from models.config import OptimizerConfig, TrainConfig
-from models.worker import TrainData
+from models.training.batches import ArrayRows
+from models.training.worker import TrainData
 
 PRESET = TrainConfig(
     network="small_cnn",

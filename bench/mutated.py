@@ -15,10 +15,10 @@ from random import Random
 
 from bench.mutations import MUTATIONS, Damaged
 from bench.seeds import MODALITY, NAMES, Seed, seed, seeds_of_all
-from imaging.dataset.draft import FUNCTION, as_item
-from imaging.dataset.quarantine import IGNORED, REASONS
+from imaging.dataset.ingest.prepare_files import FUNCTION, as_item
 from imaging.errors import DataFault
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.process import Answer
 from imaging.sources.protocol import Parcel

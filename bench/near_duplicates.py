@@ -15,11 +15,11 @@ import numpy as np
 
 from bench.copies import AREA, RESIZED, SAME, SIDES, SKIPPED, Copy, Images, chests, ct_contrast, pneumonia
 from bench.interleaved import interleave, ratio
-from imaging.dataset.fingerprint import fingerprints, flat
-from imaging.dataset.leakage import DISTANCE, leaks, linked, near_pairs, numbers
-from imaging.image import Image
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
+from imaging.dataset.split.fingerprint import fingerprints, flat
+from imaging.dataset.split.near_duplicates import DISTANCE, leaks, linked, near_pairs, numbers
+from imaging.image.image import Image
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 
 SLICES = 50
 """Rows of a patient in the million."""

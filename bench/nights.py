@@ -23,9 +23,9 @@ import psutil
 from imaging.phantom.archive import write_phantom
 from imaging.phantom.plan import PhantomSpec
 from imaging.sources.folder import Folder
-from tasks.chunks import cores
+from services.ray.chunk_pool import cores
+from services.settings import Settings
 from tasks.ingest import RAY_FROM
-from tasks.settings import Settings
 from tests.growing import labels
 from tests.night_process import KEY, Night, Plan, take_in
 from tests.test_ingest_kills import kill_again_and_again

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from imaging.preprocess import PreprocessSpec
-from imaging.statistics.measures import MEASURES, Predictions
-from models.batches import ArrayRows
-from models.checkpoint import best_network
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.statistics.classification import MEASURES, Predictions
 from models.config import TrainConfig
-from models.export import export_onnx, verify_export
-from models.launch import launch
-from models.predict import Predictor
-from models.worker import TrainData
+from models.portable.export import export_onnx, verify_export
+from models.portable.predictor import Predictor
+from models.training.batches import ArrayRows
+from models.training.checkpoint import best_network
+from models.training.launch import launch
+from models.training.worker import TrainData
 
 DATA = Path(os.environ.get("RADLOOP_DATA", Path(__file__).parent.parent.parent / "shared" / "data"))
 

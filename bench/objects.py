@@ -23,7 +23,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from imaging.deidentify.table.profile import Row, load_profile
+from imaging.deidentify.profile.profile import Row, load_profile
 
 SYNTAXES = {
     "implicit": ImplicitVRLittleEndian,

@@ -5,7 +5,7 @@ The preset was chosen on train and val alone; the test part is read once a seed.
 
 from bench.npz import DATA, read, table
 from models.config import TrainConfig
-from models.worker import TrainData
+from models.training.worker import TrainData
 
 PRESET = TrainConfig(network="residual_small", epochs=16, batch_size=64, ema_decay=0.99, patience=16)
 

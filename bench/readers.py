@@ -20,10 +20,10 @@ from imaging.dicom.opened import open_object
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.errors import DataFault
-from imaging.prepare import shown_levels
-from imaging.preprocess import PreprocessSpec
+from imaging.image.window import Window
+from imaging.preprocess.slice import shown_levels
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sandbox.pool import Item, Pool
-from imaging.window import Window
 
 Pixels = NDArray[Any]
 """The frames of a file: (frames, rows, columns), or (frames, rows, columns, 3) of red, green and blue."""

@@ -23,9 +23,9 @@ from imaging.dicom.attributes import Attributes
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.opened import open_object
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
-from imaging.image import Image
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
+from imaging.image.image import Image
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 
 Encoder = Callable[[np.ndarray], bytes]
 CODECS: dict[str, tuple[str, Encoder, Callable[[bytes], object]]] = {

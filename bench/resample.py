@@ -16,7 +16,7 @@ import SimpleITK
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from imaging.resample import resample
+from imaging.preprocess.resample import resample
 
 SPACING_MM = (2.5, 0.78125, 0.78125)
 NEW_SPACING_MM = (2.0, 1.0, 1.0)

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from models.batches import ArrayRows
 from models.config import TrainConfig
-from models.history import read_history
-from models.launch import launch
-from models.loop import fit_in_ray, report_to_ray
-from models.worker import TrainData
+from models.training.batches import ArrayRows
+from models.training.history import read_history
+from models.training.launch import launch
+from models.training.loop import fit_in_ray, report_to_ray
+from models.training.worker import TrainData
 
 BATCH_SIZE = 64
 TURN_S = 300

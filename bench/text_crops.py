@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from bench.overlays import burn, patients_apart
-from imaging.deidentify.burned_in.networks import screen_scores
-from imaging.deidentify.burned_in.pictures import leveled
-from imaging.deidentify.burned_in.places import CELL, SIDE, suspected
+from imaging.deidentify.pixels.networks import screen_scores
+from imaging.deidentify.pixels.pictures import leveled
+from imaging.deidentify.pixels.places import CELL, SIDE, suspected
 from imaging.phantom.anatomy import paint, sample_chest
 
 SCREEN_SIDE = 256

@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from bench.text_crops import SCREEN_SIDE, Crop, Images, glance_crops, screen_crops
-from imaging.deidentify.burned_in.places import SIDE
+from imaging.deidentify.pixels.places import SIDE
 
 RATE, WARM_UP_STEPS, KEEP = 3e-3, 100, 0.998
 FOCUS = 1.2

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from imaging.dataset.publish import Recipe
-    from imaging.preprocess import PreprocessSpec
+    from imaging.dataset.version.publish import Recipe
+    from imaging.preprocess.spec import PreprocessSpec
 
 NAME = "million"
 PER_PATIENT = 50
@@ -48,7 +48,7 @@ def main() -> int:
 
 def table(home: Path) -> int:
     """Print what each takes; nothing large is loaded here, as a process begins with the memory of its parent."""
-    radloop = [sys.executable, "-m", "flows.cli", "--home", str(home), "dataset"]
+    radloop = [sys.executable, "-m", "cli.main", "--home", str(home), "dataset"]
     old, new = (home / "digests").read_text().split()
     work = {
         "show": [*radloop, "show", NAME, "--json"],
@@ -89,9 +89,9 @@ def make(home: Path, rows: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from imaging.dataset.blocks import Blocks
-    from imaging.dataset.publish import build_version, publish
-    from imaging.dataset.rows import REFUSALS, TABLES
+    from imaging.dataset.tables.lazy_rows import Blocks
+    from imaging.dataset.tables.schemas import REFUSALS, TABLES
+    from imaging.dataset.version.publish import build_version, publish
     from imaging.store.folder import FolderStore
 
     store = FolderStore(home / "store")
@@ -118,10 +118,10 @@ def split(home: Path, *, alone: bool) -> None:
     """Draw the splits of all patients as the first night does, or as if each image was of a patient of its own."""
     import pyarrow as pa
 
-    from imaging.dataset.rows import TABLES
-    from imaging.dataset.sides import draw_sides
-    from imaging.dataset.split import SplitConfig
-    from imaging.dataset.version import newest_version
+    from imaging.dataset.split.assignment import SplitConfig
+    from imaging.dataset.split.sides import draw_sides
+    from imaging.dataset.tables.schemas import TABLES
+    from imaging.dataset.version.dataset_version import newest_version
     from imaging.store.folder import FolderStore
 
     version = newest_version(FolderStore(home / "store"), NAME)
@@ -140,8 +140,8 @@ def examples(rows: int) -> "pa.Table":
     import pyarrow as pa
 
     from bench.near_duplicates import million
-    from imaging.dataset.fingerprint import as_column
-    from imaging.dataset.rows import EXAMPLES
+    from imaging.dataset.split.fingerprint import as_column
+    from imaging.dataset.tables.schemas import EXAMPLES
 
     rng = np.random.default_rng(0)
     fingerprints, names, sides = million(rows)
@@ -185,14 +185,14 @@ def examples(rows: int) -> "pa.Table":
 
 
 def spec() -> "PreprocessSpec":
-    from imaging.preprocess import PreprocessSpec
+    from imaging.preprocess.spec import PreprocessSpec
 
     return PreprocessSpec(size_px=256)
 
 
 def recipe() -> "Recipe":
-    from imaging.dataset.publish import Recipe
-    from imaging.dataset.split import SplitConfig
+    from imaging.dataset.split.assignment import SplitConfig
+    from imaging.dataset.version.publish import Recipe
 
     return Recipe(dataset=NAME, spec=spec(), key_fingerprint="bench", shares=SplitConfig().shares)
 

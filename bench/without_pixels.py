@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imaging.deidentify import parcel
+from imaging.deidentify import payload as parcel
 from imaging.dicom.elements import Buffer
 
 FUNCTION = "bench.without_pixels:without_pixels"

@@ -5,11 +5,11 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from flows.deidentify_words import deidentify_words
-from tasks.deidentify import DeidentifyOutcome, deidentify_source
+from services.ray.running_jobs import stop
+from services.settings import activate
+from tasks.deidentification import DeidentifyOutcome, deidentify_source
 from tasks.deidentify_request import DeidentifyRequest
-from tasks.running_jobs import stop
-from tasks.settings import activate
+from tasks.report.deidentification import deidentify_words
 
 
 def stop_deidentifying(flow: Any, flow_run: Any, state: Any) -> None:

@@ -3,12 +3,12 @@
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.words import evaluation_words
+from services.settings import activate
 from tasks.comparison import compare, contenders, versions_for
 from tasks.evaluation import Evaluation
 from tasks.preflight import check_servers
+from tasks.report.outcomes import evaluation_words
 from tasks.requests import EvaluateRequest
-from tasks.settings import activate
 
 
 @flow(name="evaluate", flow_run_name="evaluate {request.dataset}", log_prints=True)

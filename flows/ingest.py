@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from flows.words import ingest_words
+from services.prefect.progress import progress
+from services.ray.running_jobs import stop
+from services.settings import activate
 from tasks.ingest import open_job, publish_version, read_new
 from tasks.ingest_outcome import IngestOutcome
-from tasks.progress import progress
+from tasks.report.outcomes import ingest_words
 from tasks.requests import IngestRequest
-from tasks.running_jobs import stop
-from tasks.settings import activate
 
 
 def stop_reading(flow: Any, flow_run: Any, state: Any) -> None:

@@ -8,15 +8,15 @@ from prefect.artifacts import create_markdown_artifact
 from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.train import stop_training, train
-from flows.words import nightly_words
+from services.settings import activate
 from tasks.comparison import champion_of_other_spec
-from tasks.leakage import check_sides
-from tasks.leaks import search_leaks
+from tasks.identifier_search import search_leaks
 from tasks.preflight import check_servers
 from tasks.promotion import promote_candidate
+from tasks.report.outcomes import nightly_words
 from tasks.reporting import Night, NightlyReport, publish_report
 from tasks.requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
-from tasks.settings import activate
+from tasks.split_check import check_sides
 
 
 @flow(

@@ -4,12 +4,12 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.ingest import ingest
-from flows.words import reevaluation_words
+from services.settings import activate
 from tasks.comparison import champion_of_other_spec
 from tasks.preflight import check_servers
 from tasks.reevaluation import Reevaluation, remeasure
+from tasks.report.outcomes import reevaluation_words
 from tasks.requests import ReevaluateRequest, ingest_part
-from tasks.settings import activate
 
 
 @flow(name="reevaluate", flow_run_name="reevaluate {request.dataset}", log_prints=True)

@@ -5,10 +5,10 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from flows.words import training_words
+from services.settings import activate
 from tasks.preflight import check_servers
+from tasks.report.outcomes import training_words
 from tasks.requests import TrainRequest
-from tasks.settings import activate
 from tasks.training import TrainOutcome, begin, finish, fit_model, known_candidate, stop
 
 

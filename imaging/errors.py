@@ -12,7 +12,7 @@ class RadloopError(Exception):
 
 
 class DataFault(RadloopError):
-    """One source file cannot become an example; `reason` is a key of `imaging.dataset.quarantine.REASONS`."""
+    """One source file cannot become an example; `reason` is a key of `imaging.refusal_reasons.REASONS`."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         # Both values, so that the fault survives pickling on its way out of a worker process.

@@ -6,11 +6,11 @@ from functools import cache
 
 from pydicom.uid import UID, AllTransferSyntaxes
 
-from imaging.deidentify.pseudonyms import canonical_patient_id
 from imaging.dicom.attributes import Attributes, Value, first, text, whole
 from imaging.dicom.header import CODE_FORM
 from imaging.dicom.volume import stack
-from imaging.formats.glance import Glance
+from imaging.formats.peek import Glance
+from imaging.pseudonyms import canonical_patient_id
 from imaging.sources.protocol import SourceFile
 
 OTHER = "(none)"

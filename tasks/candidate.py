@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from imaging.dataset.version import DatasetVersion
-from imaging.statistics.measures import best_threshold
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.statistics.classification import best_threshold
 from models.config import TrainConfig
-from models.predict import Predictor, predict_rows
-from tasks.fitting import FitOutcome, TrainingJob
-from tasks.registry import Registered, model_tags, newest, register, set_alias
-from tasks.settings import Settings
-from tasks.tracking import commit
+from models.portable.predictor import Predictor, predict_rows
+from services.mlflow.registry import Registered, model_tags, newest, register, set_alias
+from services.mlflow.runs import commit
+from services.ray.fitting import FitOutcome, TrainingJob
+from services.settings import Settings
 
 
 def training_key(version: DatasetVersion, config: TrainConfig) -> str:
@@ -27,8 +27,8 @@ def make_candidate(
 ) -> Registered:
     """Export the best epoch, prove it equal to torch, choose the threshold on validation rows, and register it."""
     # Loaded here: torch and the exporter take seconds, and most processes never export.
-    from models.checkpoint import best_network
-    from models.export import export_onnx, set_threshold, verify_export
+    from models.portable.export import export_onnx, set_threshold, verify_export
+    from models.training.checkpoint import best_network
 
     config = TrainConfig.model_validate(job.train)
     network = best_network(

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.version import DatasetVersion, newest_version
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.errors import UserFault
 from imaging.statistics.verdict import GateConfig
+from services.mlflow.registry import Registered, by_alias, by_version, newest
+from services.settings import Settings
 from tasks.evaluation import Evaluation, evaluate_pair, metrics_of
-from tasks.registry import Registered, by_alias, by_version, newest
 from tasks.requests import shadow_name
 from tasks.retry import INPUT_OUTPUT
-from tasks.settings import Settings
 from tasks.training import newest_dataset
 
 
@@ -61,7 +61,7 @@ def compare(
     pair: Pair, versions: Mapping[str, DatasetVersion], gate: GateConfig, settings: Settings
 ) -> Evaluation:
     """Let both predict the same test patients, decide, and log the candidate's measures under its run."""
-    from tasks.tracking import log_metrics
+    from services.mlflow.runs import log_metrics
 
     evaluation = evaluate_pair(settings, pair.candidate, pair.champion, versions, gate)
     log_metrics(settings, pair.candidate.run_id, metrics_of(evaluation.measures))

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tasks.deidentify import bring_up_to_date
+from services.settings import activate
+from tasks.deidentification import bring_up_to_date
 from tasks.deidentify_request import DeidentifyRequest
-from tasks.settings import activate
 
 
 def main(folder: Path) -> None:
@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     settings = activate()
     import ray
 
-    from tasks.cluster import watch_lease
+    from services.ray.cluster import watch_lease
 
     request = DeidentifyRequest.model_validate_json((folder / "job.json").read_text())
     # What is done is done, and drafts are dropped by the next run: nothing is left to do at the end.

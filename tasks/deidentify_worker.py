@@ -14,14 +14,14 @@ from imaging.errors import EnvironmentFault
 from imaging.sandbox.pool import Pool
 from imaging.sources.open import open_source
 from imaging.sources.protocol import SourceFile
-from tasks.settings import Settings
+from services.settings import Settings
 
 FACTORY = "tasks.deidentify_worker:open_worker"
 
 
 @contextmanager
 def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[SourceFile]], tuple[Entry, ...]]]:
-    """Open what a worker needs, and yield what de-identifies a chunk of files; see `tasks.chunks.Factory`."""
+    """Open what a worker needs, and yield what de-identifies a chunk of files; see `chunk_pool.Factory`."""
     settings = Settings(home=Path(order["home"]))
     # Each worker reads the key itself: what Ray hands around may end in its logs.
     pseudonyms = settings.pseudonyms()

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.dataset.selection import Rows
-from imaging.dataset.version import DatasetVersion
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.example_set import Rows
 from imaging.errors import UserFault
+from imaging.statistics.classification import MEASURES, Predictions
 from imaging.statistics.intervals import Measure, measure_all
-from imaging.statistics.measures import MEASURES, Predictions
 from imaging.statistics.verdict import GateConfig, Verdict, decide
-from models.predict import Predictor, predict_rows
-from tasks.registry import Registered, model_file
-from tasks.settings import Settings
+from models.portable.predictor import Predictor, predict_rows
+from services.mlflow.registry import Registered, model_file
+from services.settings import Settings
 
 SHOWN = ("auroc", "auprc", "accuracy", "accuracy_argmax", "precision", "recall", "specificity", "f1", "brier")
 

@@ -11,32 +11,32 @@ import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.journal import Journal
-from imaging.dataset.listing import Listing, list_files
-from imaging.dataset.pack import pack
-from imaging.dataset.publish import Recipe, build_version, publish
-from imaging.dataset.scan import ScanPlan
-from imaging.dataset.settle import settle
-from imaging.dataset.trainable import check_trainable
-from imaging.dataset.version import DatasetVersion, newest_version
-from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.annotations.label_table import LabelTable, read_labels
+from imaging.dataset.ingest.diff import ScanPlan
+from imaging.dataset.ingest.journal import Journal
+from imaging.dataset.ingest.listing import Listing, list_files
+from imaging.dataset.ingest.resolve_conflicts import settle
+from imaging.dataset.upkeep.compaction import pack
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
+from imaging.dataset.version.publish import Recipe, build_version, publish
+from imaging.dataset.version.trainable import check_trainable
 from imaging.errors import EnvironmentFault, UserFault
-from imaging.formats.glance import FUNCTION as GLANCE
+from imaging.formats.peek import FUNCTION as GLANCE
 from imaging.formats.series import DROP_SLICE, DROP_STUDY
-from imaging.labels import LabelTable, read_labels
-from imaging.preprocess import PreprocessSpec
+from imaging.formats.series_source import SeriesSource
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
-from imaging.sources.series import SeriesSource
 from imaging.store.protocol import Damaged, Missing
-from tasks.chunks import cores, run_chunks
-from tasks.ingest_news import ATTEMPTS, IngestJob, News, digest_of, what_is_new
+from services.ray.chunk_pool import cores, run_chunks
+from services.settings import Settings
 from tasks.ingest_outcome import IngestOutcome, outcome_of, write_problems
 from tasks.ingest_worker import FACTORY, Works, sandbox
+from tasks.pending_files import ATTEMPTS, IngestJob, News, digest_of, what_is_new
 from tasks.preflight import check_input
 from tasks.requests import IngestRequest, is_shadow
 from tasks.retry import INPUT_OUTPUT
-from tasks.settings import Settings
 
 Told = Callable[[int, int], object]
 RAY_FROM = 4096
@@ -119,7 +119,7 @@ def read_here(job: IngestJob, files: Listing, settings: Settings, told: Told) ->
 
 def _read_on_cluster(request: IngestRequest, settings: Settings, submission_id: str) -> None:
     """Do it as a job of the cluster at RADLOOP_RAY_ADDRESS, whose nodes see the home, the source and the store."""
-    from tasks.cluster import JobOrder, run_job
+    from services.ray.cluster import JobOrder, run_job
 
     # Private, since the name of the source may tell of a patient.
     folder = settings.private / "ingest" / submission_id

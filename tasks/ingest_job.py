@@ -5,11 +5,11 @@ import logging
 import sys
 from pathlib import Path
 
+from services.prefect.progress import Pace
+from services.settings import activate
 from tasks.ingest import open_job, read_here
-from tasks.ingest_news import what_is_new
-from tasks.progress import Pace
+from tasks.pending_files import what_is_new
 from tasks.requests import IngestRequest
-from tasks.settings import activate
 
 
 def main(folder: Path) -> None:
@@ -17,7 +17,7 @@ def main(folder: Path) -> None:
     settings = activate()
     import ray
 
-    from tasks.cluster import watch_lease
+    from services.ray.cluster import watch_lease
 
     asked = json.loads((folder / "job.json").read_text())
     # The name of a shadow is none that a person may give.

@@ -11,12 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.dataset.listing import Listing
-from imaging.dataset.quarantine import IGNORED
-from imaging.dataset.scan import ScanPlan
-from imaging.dataset.variants import own_and_shared, patient_variants
-from imaging.dataset.version import DatasetVersion, reasons
-from imaging.deidentify.pseudonyms import VariantPolicy
+from imaging.dataset.ingest.diff import ScanPlan
+from imaging.dataset.ingest.listing import Listing
+from imaging.dataset.version.dataset_version import DatasetVersion, reasons
+from imaging.dataset.version.patient_variants import own_and_shared, patient_variants
+from imaging.pseudonyms import VariantPolicy
+from imaging.refusal_reasons import IGNORED
 from imaging.store.disk import disk_faults
 
 Row = tuple[str, str, str, str]

@@ -11,18 +11,18 @@ from typing import Any, overload
 
 from blake3 import blake3
 
-from imaging.dataset.chunk import prepare_chunk
-from imaging.dataset.draft import FUNCTION as DRAFT
-from imaging.dataset.journal import Journal
-from imaging.dataset.listing import Listing
-from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.dataset.ingest.chunk import prepare_chunk
+from imaging.dataset.ingest.journal import Journal
+from imaging.dataset.ingest.listing import Listing
+from imaging.dataset.ingest.prepare_files import FUNCTION as DRAFT
 from imaging.errors import EnvironmentFault
-from imaging.preprocess import PreprocessSpec
+from imaging.formats.series_source import SeriesSource
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from imaging.sources.open import open_source
 from imaging.sources.protocol import Source, SourceFile
-from imaging.sources.series import SeriesSource
-from tasks.settings import Settings
+from services.settings import Settings
 
 FACTORY = "tasks.ingest_worker:open_worker"
 
@@ -70,7 +70,7 @@ def sandbox(spec: PreprocessSpec, workers: int) -> Pool:
 
 @contextmanager
 def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Work]], Done]]:
-    """Open what a worker needs, and yield what prepares a chunk of files; see `tasks.chunks.Factory`."""
+    """Open what a worker needs, and yield what prepares a chunk of files; see `services.ray.chunk_pool.Factory`."""
     settings = Settings(home=Path(order["home"]), store=order["store"])
     # Each worker reads the key itself: what Ray hands around may end in its logs.
     pseudonyms = replace(settings.pseudonyms(), patient_variants=order["patient_variants"])

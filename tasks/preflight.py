@@ -6,13 +6,13 @@ from pathlib import Path
 
 import httpx
 
+from imaging.annotations.label_table import find_columns
 from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
-from imaging.labels import find_columns
 from imaging.sources.open import open_source
 from imaging.sources.protocol import Source
+from services.settings import Settings
 from tasks.requests import IngestRequest
-from tasks.settings import Settings
 
 TIMEOUT_S = 5.0
 REMEDY = "give --source a folder or archive with images, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH or an NPZ file"
@@ -55,7 +55,7 @@ def check_servers(settings: Settings) -> None:
         _check_answers(server)
     if settings.ray_address:
         # Loaded here: most runs start Ray themselves, and much later.
-        from tasks.cluster import connect
+        from services.ray.cluster import connect
 
         connect(settings.ray_address)
 

@@ -9,10 +9,10 @@ from prefect.cache_policies import NO_CACHE
 
 from imaging.errors import EnvironmentFault
 from imaging.statistics.verdict import Verdict
+from services.ledger import add
+from services.mlflow.registry import Registered, by_alias, drop_alias, set_alias, set_tags
+from services.settings import Settings
 from tasks.evaluation import Evaluation
-from tasks.ledger import add
-from tasks.registry import Registered, by_alias, drop_alias, set_alias, set_tags
-from tasks.settings import Settings
 
 LOCK_TIMEOUT_S = 120
 

@@ -10,11 +10,11 @@ from prefect.events import emit_event
 from imaging.errors import UserFault
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import GateConfig
+from services.mlflow.registry import Registered, by_alias, set_tags
+from services.settings import Settings
 from tasks.comparison import Pair, versions_for
 from tasks.evaluation import measured, metrics_of, predict
-from tasks.registry import Registered, by_alias, set_tags
 from tasks.retry import INPUT_OUTPUT
-from tasks.settings import Settings
 
 BELOW_FLOOR = "radloop.champion.below-floor"
 
@@ -48,7 +48,7 @@ class Reevaluation:
 @task(name="measure champion again", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
     """Measure the champion on all test patients of the newest version, and record it under a run of its own."""
-    from tasks.tracking import end_run, log_dataset, log_metrics, start_run
+    from services.mlflow.runs import end_run, log_dataset, log_metrics, start_run
 
     champion = by_alias(settings, name, "champion")
     if champion is None:

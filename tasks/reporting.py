@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.quarantine import IGNORED, REASONS
-from imaging.dataset.summary import count_by
-from imaging.dataset.version import DatasetVersion, open_version
+from imaging.dataset.version.dataset_version import DatasetVersion, open_version
+from imaging.dataset.version.summary import count_by
+from imaging.refusal_reasons import IGNORED, REASONS
+from services.mlflow.runs import commit, reachable
+from services.settings import Settings
 from tasks.evaluation import Evaluation, surest
 from tasks.ingest_outcome import IngestOutcome
 from tasks.promotion import Promotion
 from tasks.report.page import LabelTrouble, ReasonCount, ReportData, SplitCount, Thumbnail, render
-from tasks.settings import Settings
-from tasks.tracking import commit, reachable
 from tasks.training import TrainOutcome
 
 EXAMPLES = 6

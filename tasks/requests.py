@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from imaging.dataset.split import SplitConfig
-from imaging.deidentify.pseudonyms import VariantPolicy
-from imaging.preprocess import PreprocessSpec
+from imaging.dataset.split.assignment import SplitConfig
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.pseudonyms import VariantPolicy
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
 
 if TYPE_CHECKING:
     # Loading it loads MLflow, which takes seconds that a refused request should not cost.
-    from tasks.registry import Registered
+    from services.mlflow.registry import Registered
 
 NAME = r"^[a-z0-9](?:[_-]?[a-z0-9]){0,62}$"
 """Letters and digits with single hyphens or underscores between them; two hyphens mark a shadow."""

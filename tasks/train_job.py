@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from imaging.errors import UserFault
-from tasks.fitting import TrainingJob, fit
-from tasks.settings import activate
+from services.ray.fitting import TrainingJob, fit
+from services.settings import activate
 
 
 def main(job_file: Path) -> None:
@@ -16,8 +16,8 @@ def main(job_file: Path) -> None:
     settings = activate()
     import ray
 
-    from tasks.cluster import watch_lease
-    from tasks.tracking import end_run
+    from services.mlflow.runs import end_run
+    from services.ray.cluster import watch_lease
 
     job = TrainingJob(**json.loads(job_file.read_text()))
     watch_lease(job.folder / "lease", last_act=lambda: end_run(settings, job.run_id, "KILLED"))

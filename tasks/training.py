@@ -9,17 +9,17 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.trainable import check_trainable
-from imaging.dataset.version import DatasetVersion, newest_version, open_version
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
+from imaging.dataset.version.trainable import check_trainable
 from imaging.errors import UserFault
 from imaging.store.open import open_store
-from tasks import running_jobs
+from services.mlflow.registry import Registered
+from services.ray import running_jobs
+from services.ray.fitting import FitOutcome, TrainingJob, fit, fit_on_cluster
+from services.settings import Settings
 from tasks.candidate import find_trained, make_candidate
-from tasks.fitting import FitOutcome, TrainingJob, fit, fit_on_cluster
-from tasks.registry import Registered
 from tasks.requests import TrainRequest
 from tasks.retry import INPUT_OUTPUT
-from tasks.settings import Settings
 
 FLOW_RUN_TAG = "prefect.flow_run"
 
@@ -62,7 +62,7 @@ def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome |
 @task(name="begin run", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> TrainingJob:
     """Open the MLflow run of a training, and write down what it needs."""
-    from tasks.tracking import log_dataset, start_run
+    from services.mlflow.runs import log_dataset, start_run
 
     version = newest_dataset(settings, request.dataset)
     config = request.training
@@ -89,7 +89,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
 @task(name="fit", cache_policy=NO_CACHE)
 def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
     """Fit on Ray, here or on the cluster; Ray retries lost workers, so Prefect does not retry this."""
-    from tasks.cluster import local_ray
+    from services.ray.cluster import local_ray
 
     with failing(job, settings):
         if settings.ray_address:
@@ -104,7 +104,7 @@ def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
 @task(name="register candidate", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOutcome:
     """Export the best epoch, register it as the challenger, and close the run."""
-    from tasks.tracking import end_run
+    from services.mlflow.runs import end_run
 
     started = time.monotonic()
     version = open_version(open_store(job.store, Path(job.cache), job.cache_bytes), job.dataset, job.digest)
@@ -123,7 +123,7 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
 
 def stop(flow_run_id: str, settings: Settings) -> None:
     """End what a flow run left behind: its Ray job, and its MLflow runs that look as if they still went on."""
-    from tasks.tracking import end_runs_tagged
+    from services.mlflow.runs import end_runs_tagged
 
     running_jobs.stop(flow_run_id, settings)
     end_runs_tagged(settings, FLOW_RUN_TAG, flow_run_id)
@@ -132,7 +132,7 @@ def stop(flow_run_id: str, settings: Settings) -> None:
 @contextmanager
 def failing(job: TrainingJob, settings: Settings) -> Iterator[None]:
     """Close the MLflow run as failed when the block fails, whoever was logging to it."""
-    from tasks.tracking import end_run
+    from services.mlflow.runs import end_run
 
     try:
         yield

@@ -15,7 +15,7 @@ import pytest
 
 from infra.processes import Owned, end, start
 from infra.record import Stack, read_stack
-from tasks.settings import Settings, activate
+from services.settings import Settings, activate
 from tests.commands import MARK
 from tests.synthetic import write_archive
 
@@ -101,9 +101,13 @@ def plain_flows(monkeypatch: pytest.MonkeyPatch, environment: None) -> list[dict
             if isinstance(value, Flow | Task):
                 monkeypatch.setattr(module, name, value.fn)
         monkeypatch.setattr(module, "create_markdown_artifact", lambda *_, **told: left.append(told))
-    monkeypatch.setattr("tasks.progress.create_progress_artifact", lambda *_, **told: left.append(told))
-    monkeypatch.setattr("tasks.progress.update_progress_artifact", lambda *_, **told: left.append(told))
-    monkeypatch.setattr("flows.terminal.quiet", lambda: None)
+    monkeypatch.setattr(
+        "services.prefect.progress.create_progress_artifact", lambda *_, **told: left.append(told)
+    )
+    monkeypatch.setattr(
+        "services.prefect.progress.update_progress_artifact", lambda *_, **told: left.append(told)
+    )
+    monkeypatch.setattr("cli.terminal.quiet", lambda: None)
     return left
 
 
@@ -130,7 +134,7 @@ class Running:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Start the whole stack once for all the tests that need servers: that takes half a minute."""
-    from flows import stack_commands
+    from cli import stack as stack_commands
 
     home = tmp_path_factory.mktemp("stack")
     archive, labels = write_archive(tmp_path_factory.mktemp("archive") / "dicom")

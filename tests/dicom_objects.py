@@ -26,7 +26,7 @@ from imaging.dicom.opened import Opened, open_object
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.errors import DataFault
 from imaging.formats.dicom import read_dicom
-from imaging.image import Image
+from imaging.image.image import Image
 
 NATIVE = [
     ExplicitVRLittleEndian,

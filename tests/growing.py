@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 from blake3 import blake3
 
-from imaging.dataset.intact import find_flaws
-from imaging.dataset.publish import KEYS
-from imaging.dataset.rows import TABLES
-from imaging.dataset.shard import map_shard
-from imaging.dataset.version import DatasetVersion, newest_version
-from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.dataset.tables.schemas import TABLES
+from imaging.dataset.tables.shard import map_shard
+from imaging.dataset.upkeep.integrity import find_flaws
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
+from imaging.dataset.version.publish import KEYS
+from imaging.pseudonyms import Pseudonyms
 from imaging.store.protocol import Store
 from tests.night_process import KEY
 from tests.synthetic import write_dicom, write_labels

@@ -21,10 +21,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from imaging.dataset import draft, journal
+from imaging.dataset.ingest import journal
+from imaging.dataset.ingest import prepare_files as draft
 from imaging.errors import RadloopError
 from infra.processes import end
-from tasks import chunks, ingest_worker
+from services.ray import chunk_pool as chunks
+from tasks import ingest_worker
 
 LOADED = ["pytest", "flows.ingest", "tests.night_process"]
 FACTORY = "tests.night_process:open_worker"
@@ -41,7 +43,7 @@ class Plan:
     """How a night is passed.
 
     `in_process`: files are read without the sandbox, whose start takes most of a short night. `full_at`: the disk is
-    full from this write on. `hold`: a function as tasks.ingest or tasks.ingest_news names it, and at
+    full from this write on. `hold`: a function as tasks.ingest or tasks.pending_files names it, and at
     which call of it to wait for `go`.
     """
 
@@ -153,7 +155,8 @@ def _count(mark: tuple[str, str]) -> int:
 
 
 def _pass(plan: Plan, parent: Connection) -> None:
-    from tasks import ingest, ingest_news
+    from tasks import ingest
+    from tasks import pending_files as ingest_news
 
     os.setsid()
     (plan.home / "tmp").mkdir(exist_ok=True, parents=True)

@@ -39,7 +39,7 @@ WANTED = (entry("a", "1"), entry("b", "3", "2"), entry("d", "4", "3"))
 
 
 def night(root: Path) -> None:
-    """Do what `tasks.deidentify` does with a destination."""
+    """Do what `tasks.deidentification` does with a destination."""
     made = Destination(root)
     with made.held(MADE):
         live = [row for row in latest(made.ledger.read()).to_pylist() if row["reason"] != REMOVED]

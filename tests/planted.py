@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from imaging.deidentify.table.profile import load_profile
+from imaging.deidentify.profile.profile import load_profile
 from tests.dicom_objects import dataset, file_bytes, ramp
 
 NESTING = 0x00081115

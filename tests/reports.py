@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import Comprehensive3DSRStorage, CTImageStorage
 
-from imaging.deidentify.table.structured import ContentRow
+from imaging.deidentify.profile.structured import ContentRow
 from tests.graph import item, reference
 from tests.scrubbing import slice_of
 

@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from imaging.deidentify.objects.engine import scrub
-from imaging.deidentify.objects.swift import begin_swiftly
-from imaging.deidentify.objects.written import write_object
+from imaging.deidentify.objects.fast_path import begin_swiftly
+from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
+from imaging.pseudonyms import Pseudonyms
 from tests.dicom_objects import dataset as image
 from tests.dicom_objects import file_bytes, ramp
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 from tests.dicom_objects import image
 
 STORED = (np.arange(16 * 16) * 16 - 1024).astype(np.int16).reshape(16, 16)

@@ -15,28 +15,28 @@ from onnx import TensorProto, helper
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from imaging.dataset.blocks import Blocks
-from imaging.dataset.draft import in_process
-from imaging.dataset.fingerprint import ZERO
-from imaging.dataset.publish import Recipe, build_version, publish
-from imaging.dataset.rows import EXAMPLES, FINGERPRINT_BYTES, REFUSALS, TABLES
-from imaging.dataset.shard import write_shard
-from imaging.dataset.version import DatasetVersion
+from imaging.dataset.ingest.prepare_files import in_process
+from imaging.dataset.split.fingerprint import ZERO
+from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.tables.schemas import EXAMPLES, FINGERPRINT_BYTES, REFUSALS, TABLES
+from imaging.dataset.tables.shard import write_shard
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.publish import Recipe, build_version, publish
 from imaging.digests import pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.table import FORMATS
-from imaging.image import Image
-from imaging.instance import Instance
-from imaging.preprocess import PreprocessSpec
+from imaging.image.image import Image
+from imaging.image.instance import Instance
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.protocol import Parcel, Source, SourceFile
 from imaging.sources.work import Run
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import Verdict
 from imaging.store.protocol import Store
 from models.config import TrainConfig
-from tasks.registry import Registered, model_tags, register
-from tasks.settings import Settings
-from tasks.tracking import start_run
+from services.mlflow.registry import Registered, model_tags, register
+from services.mlflow.runs import start_run
+from services.settings import Settings
 
 GREY = PreprocessSpec.grey_levels(16)
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}

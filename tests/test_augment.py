@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.augment import Variation, apply, draw
-from models.batches import generator
 from models.config import AugmentConfig
+from models.training.augment import Variation, apply, draw
+from models.training.batches import generator
 
 OFF = AugmentConfig(shift_fraction=0, rotate_deg=0, scale=0, contrast=0, brightness=0)
 

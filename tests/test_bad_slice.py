@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imaging.dataset.version import newest_version
+from imaging.dataset.version.dataset_version import newest_version
+from services.settings import Settings
 from tasks.ingest_outcome import IngestOutcome
 from tasks.requests import IngestRequest
-from tasks.settings import Settings
 from tests.synthetic import write_dicom, write_labels
 
 pytestmark = pytest.mark.slow

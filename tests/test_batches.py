@@ -6,7 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.batches import ArrayRows, class_weights, epoch_batches, generator, normalise, seed_of, share
+from models.training.batches import (
+    ArrayRows,
+    class_weights,
+    epoch_batches,
+    generator,
+    normalise,
+    seed_of,
+    share,
+)
 
 
 def test_an_epoch_shows_no_row_twice() -> None:

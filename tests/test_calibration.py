@@ -10,7 +10,7 @@ from imaging.statistics.calibration import (
     reliability,
     reliability_of,
 )
-from imaging.statistics.measures import Predictions
+from imaging.statistics.classification import Predictions
 
 
 def test_bins_hold_equal_counts() -> None:

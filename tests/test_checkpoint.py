@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from imaging.errors import EnvironmentFault
-from models.batches import ArrayRows
-from models.checkpoint import Progress, best_network, restore, save
 from models.config import OptimizerConfig, TrainConfig
-from models.history import read_history
-from models.launch import keep_last
-from models.loop import fit
 from models.networks.catalog import build
-from models.optimization import WeightAverage, make_optimizer
-from models.ranks import Ranks
-from models.worker import TrainData
+from models.training.batches import ArrayRows
+from models.training.checkpoint import Progress, best_network, restore, save
+from models.training.history import read_history
+from models.training.launch import keep_last
+from models.training.loop import fit
+from models.training.optimization import WeightAverage, make_optimizer
+from models.training.ranks import Ranks
+from models.training.worker import TrainData
 
 
 class PowerCutError(Exception):

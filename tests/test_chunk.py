@@ -9,24 +9,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from imaging.dataset import chunk as module
-from imaging.dataset.chunk import ChunkResult, prepare_chunk
-from imaging.dataset.draft import FUNCTION
-from imaging.dataset.fingerprint import fingerprints
-from imaging.dataset.quarantine import REASONS
-from imaging.dataset.rows import EXAMPLES, REFUSALS
-from imaging.dataset.shard import map_shard
-from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.dataset.ingest import chunk as module
+from imaging.dataset.ingest.chunk import ChunkResult, prepare_chunk
+from imaging.dataset.ingest.prepare_files import FUNCTION
+from imaging.dataset.split.fingerprint import fingerprints
+from imaging.dataset.tables.schemas import EXAMPLES, REFUSALS
+from imaging.dataset.tables.shard import map_shard
 from imaging.errors import DataFault, EnvironmentFault
-from imaging.image import Image
-from imaging.instance import Instance
-from imaging.preprocess import PreprocessSpec
+from imaging.image.image import Image
+from imaging.image.instance import Instance
+from imaging.image.window import Window
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.pseudonyms import Pseudonyms
+from imaging.refusal_reasons import REASONS
 from imaging.sandbox.pool import Item, Pool
 from imaging.sources.folder import Folder
 from imaging.sources.protocol import Parcel, SourceFile
 from imaging.sources.work import Outcome, Run
 from imaging.store.folder import FolderStore
-from imaging.window import Window
 from tests.synthetic import GREY, MemorySource, instance, plain_image, write_dicom
 
 NAMES = Pseudonyms(b"k" * 32)

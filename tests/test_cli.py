@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from flows.cli import main
-from imaging.dataset.version import newest_version
+from cli.main import main
+from imaging.dataset.version.dataset_version import newest_version
 from imaging.store.folder import FolderStore
 from tests.conftest import Running
 from tests.synthetic import closed_port, version_of, write_archive, write_labels
@@ -224,7 +224,7 @@ def test_spellings_of_a_number_can_be_joined(
 ) -> None:
     requests: list[Any] = []
     monkeypatch.setattr("tasks.preflight.check_input", requests.append)
-    monkeypatch.setattr("flows.cli.with_flow", lambda name, request: None)
+    monkeypatch.setattr("cli.main.with_flow", lambda name, request: None)
     radloop(command, "--source", archive[0], "--patient-variants", "join")
     assert requests[0].patient_variants == "join"
 
@@ -272,7 +272,7 @@ def test_a_bug_is_not_dressed_up(radloop: Radloop, monkeypatch: pytest.MonkeyPat
     def broken(_: str) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("flows.cli.load_flow", broken)
+    monkeypatch.setattr("cli.main.load_flow", broken)
     with pytest.raises(ZeroDivisionError):
         radloop("train")
 
@@ -286,7 +286,7 @@ def test_a_training_needs_two_classes_whatever_ingest_let_pass(radloop: Radloop,
 def in_its_own_process(home: Path, *arguments: str | Path, **environment: str) -> Said:
     """Run a command as a person does, Prefect and all."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "--home", str(home), *map(str, arguments)],
+        [sys.executable, "-m", "cli.main", "--home", str(home), *map(str, arguments)],
         env={**os.environ, "COLUMNS": "400", **environment},
         capture_output=True,
         text=True,

@@ -14,9 +14,9 @@ import pytest
 from imaging.errors import EnvironmentFault, UserFault
 from infra.runs import cancel_running, declare_lost
 from infra.servers import ask
-from tasks.cluster import stop_job
-from tasks.settings import Settings
-from tasks.tracking import reachable
+from services.mlflow.runs import reachable
+from services.ray.cluster import stop_job
+from services.settings import Settings
 from tasks.train_job import check_room
 from tests.conftest import Running, until
 
@@ -25,7 +25,7 @@ JOBS = """
 import json, sys
 from pathlib import Path
 from imaging.errors import EnvironmentFault
-from tasks.cluster import JobOrder, run_job, stop_job
+from services.ray.cluster import JobOrder, run_job, stop_job
 
 address, folder = sys.argv[1], Path(sys.argv[2])
 
@@ -47,7 +47,7 @@ print(json.dumps(told))
 """
 SILENT = """
 from pathlib import Path
-from tasks.cluster import watch_lease
+from services.ray.cluster import watch_lease
 import sys, time
 watch_lease(Path(sys.argv[1]), last_act=lambda: print("last act", flush=True), limit_s=0.5)
 time.sleep(60)
@@ -159,7 +159,7 @@ def test_stopping_what_has_ended_does_nothing(jobs: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_a_wrong_token_is_told_with_the_remedy(stack: Running, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("0" * 64)
-    code = "import sys; from tasks.cluster import connect; connect(sys.argv[1])"
+    code = "import sys; from services.ray.cluster import connect; connect(sys.argv[1])"
     address = stack.record.addresses["ray"]
     done = in_its_own_process(stack, code, address, RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
     assert f"the Ray cluster at {address} refuses the token: set RAY_AUTH_MODE=token" in done.stderr
@@ -198,10 +198,10 @@ def test_a_run_that_was_lost_frees_the_next_night(stack: Running, client: Settin
 
 READING = """
 import sys
-from tasks.settings import activate
+from services.settings import activate
 settings = activate()
 import tasks.ingest as steps
-from tasks.ingest_news import what_is_new
+from tasks.pending_files import what_is_new
 from tasks.requests import IngestRequest
 steps.RAY_FROM = 0
 job = steps.open_job.fn(IngestRequest(source=sys.argv[1], labels=sys.argv[2], dataset="on-cluster"), settings)

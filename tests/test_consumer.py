@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from imaging.image import Image
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
+from imaging.image.image import Image
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 from infra.processes import choose_ports
-from models.batches import normalise
 from models.config import TrainConfig
-from models.export import export_onnx
 from models.networks.catalog import build
-from tasks.registry import model_tags, register, set_alias
-from tasks.settings import Settings
-from tasks.tracking import start_run
+from models.portable.export import export_onnx
+from models.training.batches import normalise
+from services.mlflow.registry import model_tags, register, set_alias
+from services.mlflow.runs import start_run
+from services.settings import Settings
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parent.parent
 NEEDS = ("mlflow-skinny", "onnxruntime", "onnx", "numpy", "pandas")
 """All that a consumer installs; MLflow itself imports pandas, and its ONNX flavour onnx."""
 
-OURS = ("flows", "tasks", "models", "imaging", "infra", "radloop")
+OURS = ("cli", "flows", "tasks", "services", "models", "imaging", "infra", "radloop")
 THEIRS = ("torch", "torchvision", "ray", "prefect", "pydicom")
 SPEC = PreprocessSpec(size_px=16)
 SHAPES = {"square": (3, 1, 64, 64), "wide": (1, 1, 40, 61), "smaller": (2, 1, 13, 9)}

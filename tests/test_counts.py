@@ -7,10 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imaging.dataset.counts import Counts
-from imaging.dataset.intact import find_flaws
-from imaging.dataset.shard import write_shard
-from imaging.dataset.version import DatasetVersion, VersionHead, head_name, open_version, reasons
+from imaging.dataset.tables.shard import write_shard
+from imaging.dataset.upkeep.integrity import find_flaws
+from imaging.dataset.version.counts import Counts
+from imaging.dataset.version.dataset_version import (
+    DatasetVersion,
+    VersionHead,
+    head_name,
+    open_version,
+    reasons,
+)
 from imaging.store.folder import FolderStore
 from tests.synthetic import built, example, refusal
 

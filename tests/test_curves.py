@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as oracle
 
+from imaging.statistics.classification import Predictions
 from imaging.statistics.curves import GRID, curves_of, mean_curve, precision_recall_curve, roc_curve
 from imaging.statistics.intervals import value_of
-from imaging.statistics.measures import Predictions
 
 
 def tied(n: int = 80) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from flows.cli import app, main
-from imaging.dataset.fingerprint import fingerprints
-from imaging.dataset.locked import count_reads
-from imaging.dataset.publish import publish
-from imaging.dataset.shard import shard_name, write_shard
-from imaging.dataset.version import DatasetVersion, head_name
+from cli.main import app, main
+from imaging.dataset.split.fingerprint import fingerprints
+from imaging.dataset.split.test_lock import count_reads
+from imaging.dataset.tables.shard import shard_name, write_shard
+from imaging.dataset.version.dataset_version import DatasetVersion, head_name
+from imaging.dataset.version.publish import publish
 from imaging.store.folder import FolderStore
 from tests.synthetic import built, closed_port, example, recipe, refusal, version_of
 
@@ -312,7 +312,7 @@ def test_a_version_that_mlflow_names_is_not_collected(
     radloop: Radloop, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, _ = two_versions(store)
-    monkeypatch.setattr("tasks.named_versions.named_versions", lambda _: frozenset([old.digest]))
+    monkeypatch.setattr("services.mlflow.named_versions.named_versions", lambda _: frozenset([old.digest]))
     assert radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes", "--json").told["versions"] == []
     assert radloop("verify", f"ct@{old.digest}").code == 0
 

@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from imaging.dataset import export as module
-from imaging.dataset.export import export
-from imaging.dataset.locked import count_reads
-from imaging.dataset.shard import write_shard
-from imaging.dataset.version import DatasetVersion
+from imaging.dataset.split.test_lock import count_reads
+from imaging.dataset.tables.shard import write_shard
+from imaging.dataset.version import export as module
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.export import export
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.folder import FolderStore
 from tests.synthetic import built, example, recipe

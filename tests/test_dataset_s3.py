@@ -8,15 +8,15 @@ import boto3
 import numpy as np
 import pytest
 
-from imaging import s3_client
-from imaging.dataset.collect import Wish, find_rubbish, remove
-from imaging.dataset.export import export
-from imaging.dataset.history import count, named_version, versions
-from imaging.dataset.intact import find_flaws
-from imaging.dataset.publish import publish
-from imaging.dataset.shard import shard_name, write_shard
-from imaging.dataset.summary import summarize
-from imaging.dataset.version import DatasetVersion
+from imaging.dataset.tables.shard import shard_name, write_shard
+from imaging.dataset.upkeep.garbage import Wish, find_rubbish, remove
+from imaging.dataset.upkeep.integrity import find_flaws
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.export import export
+from imaging.dataset.version.history import count, named_version, versions
+from imaging.dataset.version.publish import publish
+from imaging.dataset.version.summary import summarize
+from imaging.store import s3_client
 from imaging.store.open import open_store
 from imaging.store.s3 import S3Store
 from tests.servers import Server, begin_at, make_bucket, s3_server

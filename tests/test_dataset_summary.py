@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from imaging.dataset.shard import write_shard
-from imaging.dataset.summary import BINS, Count, Histogram, _histogram, summarize
-from imaging.dataset.version import DatasetVersion
+from imaging.dataset.tables.shard import write_shard
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.summary import BINS, Count, Histogram, _histogram, summarize
 from imaging.store.folder import FolderStore
 from tests.synthetic import GREY, built, example, refusal, version_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imaging.dataset.rows import TABLES
+from imaging.dataset.tables.schemas import TABLES
 from imaging.store.folder import FolderStore
 from tests.synthetic import version_of
 

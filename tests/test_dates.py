@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.deidentify.dates import cap_age, shift_da, shift_dt
-from imaging.deidentify.pseudonyms import FARTHEST_DAYS, NEAREST_DAYS
+from imaging.deidentify.identity.dates import cap_age, shift_da, shift_dt
+from imaging.pseudonyms import FARTHEST_DAYS, NEAREST_DAYS
 
 DAYS = st.integers(-FARTHEST_DAYS, -NEAREST_DAYS)
 DATES = st.dates(min_value=date(1850, 1, 1))

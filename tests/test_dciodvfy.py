@@ -11,9 +11,9 @@ import pytest
 from pydicom.uid import Comprehensive3DSRStorage, XRayRadiationDoseSRStorage
 
 from imaging.deidentify.objects.engine import scrub
-from imaging.deidentify.objects.written import write_object
+from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.table.structured import load_content
+from imaging.deidentify.profile.structured import load_content
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import file_bytes

@@ -11,8 +11,8 @@ import pytest
 from imaging.deidentify.folder.chunk import deidentify_chunk
 from imaging.deidentify.folder.destination import draft_name
 from imaging.deidentify.folder.ledger import Entry
-from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import DataFault, EnvironmentFault
+from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item
 from imaging.sandbox.process import Answer
 from imaging.sources.folder import Folder

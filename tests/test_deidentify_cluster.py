@@ -27,7 +27,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def deidentify(stack: Running, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command while the stack is up: as a process of its own, because Ray reads its token when loaded."""
-    command = [sys.executable, "-m", "flows.cli", "deidentify", *map(str, words)]
+    command = [sys.executable, "-m", "cli.main", "deidentify", *map(str, words)]
     return subprocess.run(
         command,
         env={**os.environ, "RADLOOP_HOME": str(stack.record.home), "COLUMNS": "400"},

@@ -13,16 +13,16 @@ from prefect import Flow, Task
 from pydantic import ValidationError
 
 import flows.deidentify
-from flows import deidentify_command
-from flows.cli import app, main
-from flows.deidentify_words import deidentify_words
-from flows.options import ask
+from cli import deidentify as deidentify_command
+from cli.main import app, main
+from cli.options import ask
 from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.deidentify.proof.originals import Hit
 from imaging.deidentify.reasons import MEANINGS, OURS
 from imaging.errors import UserFault
-from tasks.deidentify import DeidentifyOutcome
+from tasks.deidentification import DeidentifyOutcome
 from tasks.deidentify_request import DeidentifyRequest
+from tasks.report.deidentification import deidentify_words
 from tests.synthetic import write_dicom
 
 PAGE = (Path(__file__).parent.parent / "docs" / "privacy.md").read_text()
@@ -49,7 +49,7 @@ def radloop(
         if isinstance(value, Flow | Task):
             monkeypatch.setattr(flows.deidentify, name, value.fn)
     monkeypatch.setattr(flows.deidentify, "create_markdown_artifact", lambda *_, **told: None)
-    monkeypatch.setattr("flows.terminal.quiet", lambda: None)
+    monkeypatch.setattr("cli.terminal.quiet", lambda: None)
 
     def run(*arguments: str | Path) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["radloop", "--home", str(tmp_path / "home"), *map(str, arguments)])
@@ -66,7 +66,7 @@ def radloop(
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[DeidentifyRequest]:
     """Collect what the command asks the flow for, instead of running it."""
     requests: list[DeidentifyRequest] = []
-    monkeypatch.setattr("tasks.deidentify.open_places", requests.append)
+    monkeypatch.setattr("tasks.deidentification.open_places", requests.append)
     command = typer.Typer()
     deidentify_command.register(command, lambda name, request, tell: None)
     return requests

@@ -20,18 +20,18 @@ from imaging.deidentify.folder.destination import Destination
 from imaging.deidentify.folder.ledger import latest
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault, UserFault
-from tasks.deidentify import DeidentifyOutcome, bring_up_to_date
+from services.settings import Settings
+from tasks.deidentification import DeidentifyOutcome, bring_up_to_date
 from tasks.deidentify_request import DeidentifyRequest
-from tasks.settings import Settings
 from tests import twins
 from tests.twins import write_object
 
 RUN = """
 import sys
 from pathlib import Path
-from tasks.deidentify import bring_up_to_date
+from tasks.deidentification import bring_up_to_date
 from tasks.deidentify_request import DeidentifyRequest
-from tasks.settings import activate
+from services.settings import activate
 
 source, destination = sys.argv[1:]
 bring_up_to_date(DeidentifyRequest(source=source, destination=destination), activate(), print, "tests.twins:slow_twin")

@@ -9,14 +9,14 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
-from flows.stack_commands import deployments, nightly_request, remember
+from cli.stack import deployments, nightly_request, remember
 from imaging.errors import UserFault
 from infra.deployments import TEMPLATE, deploy, deployed_time_zone, fill
 from infra.processes import StackError
 from infra.runs import Run, next_runs
 from infra.servers import ask
+from services.settings import Settings
 from tasks.requests import NightlyRequest
-from tasks.settings import Settings
 from tests.conftest import FLOWS, Running, until
 from tests.synthetic import write_archive
 

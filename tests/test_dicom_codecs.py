@@ -32,7 +32,7 @@ from pydicom.uid import (
 
 from imaging.dicom.codecs import find_decoder
 from imaging.errors import DataFault, EnvironmentFault
-from imaging.instance import Instance
+from imaging.image.instance import Instance
 from imaging.sources.folder import Folder
 from tests.synthetic import read_file, write_dicom
 

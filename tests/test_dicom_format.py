@@ -15,12 +15,12 @@ from pydicom import dcmread
 from pydicom.pixels.processing import apply_modality_lut
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from imaging.dataset.quarantine import IGNORED, REASONS
 from imaging.errors import DataFault
-from imaging.instance import Instance
+from imaging.image.instance import Instance
+from imaging.image.window import Window
+from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sources.folder import Folder
 from imaging.sources.protocol import SourceFile
-from imaging.window import Window
 from tests.synthetic import read_file, write_dicom
 
 PLANTED: dict[str, Any] = {

@@ -25,8 +25,8 @@ from pydicom.uid import (
 from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault
 from imaging.formats.dicom import read_dicom
-from imaging.image import Image, rescale
-from imaging.window import Sigmoid, Window
+from imaging.image.image import Image, rescale
+from imaging.image.window import Sigmoid, Window
 
 STORED = np.array([[-1024, 0, 40], [100, 1000, 2047]])
 

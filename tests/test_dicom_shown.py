@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 from tests.dicom_objects import image, made, ramp
 from tests.shown import STORED, shown, table
 

@@ -14,7 +14,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from imaging.errors import DataFault
-from imaging.window import Lut, Sigmoid, Window
+from imaging.image.window import Lut, Sigmoid, Window
 from tests.dicom_objects import dataset, fault, file_bytes, image, made, ramp
 from tests.shown import STORED, shown, table
 

@@ -22,7 +22,7 @@ from pydicom.uid import (
 
 from imaging.digests import digest_of_all, file_digest, native_file_digest, pixel_digest
 from imaging.formats.dicom import read_dicom
-from imaging.instance import Instance
+from imaging.image.instance import Instance
 from tests.codestreams import LOSSLESS
 from tests.dicom_objects import compressed, dataset, file_bytes, made, ramp
 

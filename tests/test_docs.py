@@ -9,9 +9,9 @@ import pytest
 import typer
 import yaml
 
-from flows.cli import app
-from imaging.dataset.quarantine import IGNORED, REASONS
+from cli.main import app
 from imaging.dicom.findings import FINDINGS
+from imaging.refusal_reasons import IGNORED, REASONS
 from tasks.requests import NightlyRequest
 
 REPOSITORY = Path(__file__).parent.parent

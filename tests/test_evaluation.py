@@ -6,18 +6,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imaging.dataset.version import DatasetVersion
+from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import UserFault
-from imaging.preprocess import PreprocessSpec
-from imaging.statistics.measures import Predictions
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.statistics.classification import Predictions
 from imaging.statistics.verdict import GateConfig
 from imaging.store.folder import FolderStore
+from services.mlflow.registry import Registered, set_alias
+from services.mlflow.runs import get_run
+from services.settings import Settings
 from tasks.comparison import Pair, champion_of_other_spec, compare, contenders, versions_for
 from tasks.evaluation import SHOWN, Evaluation, evaluate_pair, metrics_of, predict, surest
-from tasks.registry import Registered, set_alias
 from tasks.requests import shadow_name
-from tasks.settings import Settings
-from tasks.tracking import get_run
 from tests.synthetic import GREY, measured, register_bright, version_of
 
 GATE = GateConfig(min_patients=2, draws=200)

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-import imaging.prepare
+import imaging.preprocess.slice
 from imaging.errors import EnvironmentFault
-from imaging.image import Image
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
-from imaging.window import IDENTITY, Window
-from models.batches import normalise
-from models.export import Portable, area_weights, export_onnx, set_threshold, verify_export
+from imaging.image.image import Image
+from imaging.image.window import IDENTITY, Window
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 from models.networks.catalog import NETWORKS, build
-from models.predict import Predictor
+from models.portable.export import Portable, area_weights, export_onnx, set_threshold, verify_export
+from models.portable.predictor import Predictor
+from models.training.batches import normalise
 
 CT = PreprocessSpec(window=Window(center=40, width=400), size_px=16)
 SHAPES = [
@@ -86,7 +86,7 @@ def test_every_network_survives_the_export(name: str) -> None:
 @pytest.mark.parametrize("more", [0, 1, 40])
 def test_area_weights_are_those_of_the_preparation(length: int, more: int) -> None:
     inside = area_weights(length, length + more, 16).numpy()
-    assert np.allclose(inside, imaging.prepare.area_weights(length, length + more, 16), atol=1e-6)
+    assert np.allclose(inside, imaging.preprocess.slice.area_weights(length, length + more, 16), atol=1e-6)
 
 
 @pytest.mark.parametrize("spec", [CT, PreprocessSpec(window=IDENTITY, size_px=16)])

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from imaging.deidentify.burned_in.faces import check_face
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pixels.faces import check_face
 from imaging.errors import DataFault
 
 

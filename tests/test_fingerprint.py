@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from bench.copies import RESIZED, SAME, Copy, Images, chests
 from bench.near_duplicates import apart
-from imaging.dataset.fingerprint import as_column, fingerprints, flat, from_column
-from imaging.dataset.leakage import DISTANCE
-from imaging.dataset.rows import FINGERPRINT_BYTES
+from imaging.dataset.split.fingerprint import as_column, fingerprints, flat, from_column
+from imaging.dataset.split.near_duplicates import DISTANCE
+from imaging.dataset.tables.schemas import FINGERPRINT_BYTES
 
 PATIENTS = 12
 sizes = st.sampled_from([16, 17, 28, 64, 100, 224, 256])

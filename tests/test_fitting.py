@@ -11,12 +11,13 @@ from mlflow import MlflowClient
 
 from imaging.errors import EnvironmentFault, UserFault
 from models.config import TrainConfig
-from models.history import record
-from tasks import fitting, tracking
-from tasks.fitting import TrainingJob, told
+from models.training.history import record
+from services.mlflow import runs as tracking
+from services.mlflow.runs import get_run, start_run
+from services.ray import fitting
+from services.ray.fitting import TrainingJob, told
+from services.settings import Settings
 from tasks.requests import TrainRequest
-from tasks.settings import Settings
-from tasks.tracking import get_run, start_run
 from tasks.training import FLOW_RUN_TAG, begin, failing, known_candidate, newest_dataset, stop
 from tests.synthetic import register_bright, version_of
 

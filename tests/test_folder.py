@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imaging.errors import DataFault, EnvironmentFault
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources import folder
 from imaging.sources.folder import Folder
 from imaging.sources.protocol import SourceFile

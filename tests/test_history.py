@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from models.history import HISTORY, read_history, record
+from models.training.history import HISTORY, read_history, record
 
 
 def test_epochs_come_back_in_order(tmp_path: Path) -> None:

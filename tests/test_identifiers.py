@@ -16,7 +16,7 @@ from pydicom.tag import Tag
 from imaging.deidentify.identity.identifiers import Identifier, Kind, collect, spellings
 from imaging.deidentify.identity.kinds import STRINGS, kind_of
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.table.profile import load_profile
+from imaging.deidentify.profile.profile import load_profile
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import NATIVE, dataset, file_bytes

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from prefect.utilities.collections import visit_collection
 
-from imaging.dataset.listing import list_files
-from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.dataset.ingest.listing import list_files
 from imaging.errors import EnvironmentFault
+from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
-from tasks.chunks import cores
+from services.ray.chunk_pool import cores
+from services.settings import Settings
 from tasks.ingest import Read, open_job, read_new
-from tasks.ingest_news import IngestJob, what_is_new
 from tasks.ingest_worker import Works
+from tasks.pending_files import IngestJob, what_is_new
 from tasks.requests import IngestRequest
-from tasks.settings import Settings
 from tests.pools import workers_of
 from tests.synthetic import write_archive
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from imaging.dataset.version import newest_version
+from imaging.dataset.version.dataset_version import newest_version
 from imaging.store.folder import FolderStore
 from imaging.store.open import open_store
 from tests.conftest import until

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imaging.dataset.version import newest_version
+from imaging.dataset.version.dataset_version import newest_version
+from services.settings import Settings
 from tasks.ingest_outcome import IngestOutcome
 from tasks.requests import IngestRequest
-from tasks.settings import Settings
 from tests.servers import dicomweb_server, s3_server
 from tests.synthetic import write_archive, write_dicom, write_labels
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
-from imaging.formats.glance import Glance
+from cli.main import app
+from imaging.formats.peek import Glance
 from imaging.overview import Tally
 from imaging.sources.protocol import SourceFile
 from tests.synthetic import write_dicom

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from imaging.statistics import intervals
+from imaging.statistics.classification import MEASURES, Predictions
 from imaging.statistics.intervals import Measure, bootstrap, measure_all, patient_weights, summarize
-from imaging.statistics.measures import MEASURES, Predictions
 
 
 def predictions_of(patients: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> Predictions:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from imaging.dataset.journal import Journal
-from imaging.dataset.rows import EXAMPLES
+from imaging.dataset.ingest.journal import Journal
+from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.store.folder import FolderStore
 from imaging.store.protocol import Missing
 from tests.synthetic import example, examples, refusal, refusals

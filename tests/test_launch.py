@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from models.batches import ArrayRows
 from models.config import TrainConfig
-from models.cores import available_cores
-from models.history import read_history
-from models.launch import launch
-from models.ranks import Ranks
-from models.worker import TrainData
+from models.training.batches import ArrayRows
+from models.training.cores import available_cores
+from models.training.history import read_history
+from models.training.launch import launch
+from models.training.ranks import Ranks
+from models.training.worker import TrainData
 
 
 def tiny(count: int = 16) -> TrainData:

@@ -18,8 +18,8 @@ from imaging.deidentify.folder.ledger import (
     to_bytes,
     to_table,
 )
-from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import EnvironmentFault
+from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
 

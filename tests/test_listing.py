@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from imaging.dataset import listing
-from imaging.dataset.listing import list_files
-from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.dataset.ingest import listing
+from imaging.dataset.ingest.listing import list_files
+from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
 
 NAMES = Pseudonyms(b"k" * 32)

@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from imaging.errors import UserFault
-from models.batches import ArrayRows
-from models.checkpoint import best_network
 from models.config import AugmentConfig, OptimizerConfig, TrainConfig
-from models.history import read_history
-from models.launch import launch
-from models.loop import fit, train_step
-from models.ranks import Ranks
-from models.worker import TrainData, Worker
+from models.training.batches import ArrayRows
+from models.training.checkpoint import best_network
+from models.training.history import read_history
+from models.training.launch import launch
+from models.training.loop import fit, train_step
+from models.training.ranks import Ranks
+from models.training.worker import TrainData, Worker
 
 pytestmark = pytest.mark.slow
 

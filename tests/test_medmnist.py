@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from imaging.digests import pixel_digest
 from imaging.errors import UserFault
-from imaging.instance import Instance
-from imaging.prepare import prepare
+from imaging.image.instance import Instance
+from imaging.preprocess.slice import prepare
 from imaging.sources.medmnist import ROWS_A_FILE, MedMnistFile
 from imaging.sources.protocol import SourceFile
 from tests.synthetic import read_file

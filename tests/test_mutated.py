@@ -14,7 +14,7 @@ import pytest
 from bench.mutated import SPEC, Case, Tally, make
 from bench.mutations import MUTATIONS, Damaged
 from bench.seeds import NAMES, Seed, seed
-from imaging.dataset.draft import as_item, draft_parcels
+from imaging.dataset.ingest.prepare_files import as_item, draft_parcels
 from imaging.errors import DataFault
 from imaging.sandbox.process import Answer
 from imaging.sources.protocol import Parcel

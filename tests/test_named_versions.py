@@ -8,11 +8,11 @@ import pytest
 
 from imaging.errors import EnvironmentFault
 from imaging.store.folder import FolderStore
-from tasks import named_versions as module
-from tasks.named_versions import named_versions
-from tasks.registry import model_tags, register
-from tasks.settings import Settings
-from tasks.tracking import end_run, log_dataset, reachable, start_run
+from services.mlflow import named_versions as module
+from services.mlflow.named_versions import named_versions
+from services.mlflow.registry import model_tags, register
+from services.mlflow.runs import end_run, log_dataset, reachable, start_run
+from services.settings import Settings
 from tests.synthetic import GREY, bright_model, closed_port, version_of
 
 pytestmark = pytest.mark.slow

@@ -70,5 +70,5 @@ def test_small_images_keep_some_pixels_to_the_end(name: str, left: int) -> None:
 
 @pytest.mark.slow
 def test_the_catalog_does_not_load_torchvision() -> None:
-    code = "import sys, models.loop; sys.exit('torchvision' in sys.modules)"
+    code = "import sys, models.training.loop; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from imaging.errors import DataFault
 from imaging.formats import nifti
 from imaging.formats.nifti import read
-from imaging.image import Image
-from imaging.instance import Instance
+from imaging.image.image import Image
+from imaging.image.instance import Instance
 from imaging.sources.protocol import Parcel
 
 Array = NDArray[Any]

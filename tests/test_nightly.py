@@ -12,14 +12,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from imaging.dataset.version import newest_version, open_version
-from tasks.cluster import local_ray
-from tasks.ledger import entries
+from imaging.dataset.version.dataset_version import newest_version, open_version
+from services.ledger import entries
+from services.ray.cluster import local_ray
+from services.settings import Settings, activate
 from tasks.promotion import ledger_path
 from tasks.reevaluation import Reevaluation
 from tasks.reporting import NightlyReport
 from tasks.requests import IngestRequest, NightlyRequest, ReevaluateRequest
-from tasks.settings import Settings, activate
 from tests.conftest import Running, fresh_environment
 
 EPOCHS = 2

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.config import OptimizerConfig
-from models.optimization import (
+from models.training.optimization import (
     WeightAverage,
     l1_norm,
     learning_rate_at,
@@ -13,7 +13,7 @@ from models.optimization import (
     recalibrate,
     set_learning_rate,
 )
-from models.ranks import Ranks
+from models.training.ranks import Ranks
 
 ONE_CYCLE = OptimizerConfig(learning_rate=0.1)
 

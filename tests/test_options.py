@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.options import ask, overlay
+from cli.options import ask, overlay
 from imaging.errors import UserFault
 from tasks.requests import NightlyRequest, TrainRequest
 

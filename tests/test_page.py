@@ -11,8 +11,8 @@ from playwright.sync_api import Locator, Page, TimeoutError, sync_playwright
 
 from infra.runs import latest_runs
 from infra.servers import ask
-from tasks.registry import newest
-from tasks.settings import Settings
+from services.mlflow.registry import newest
+from services.settings import Settings
 from tests.conftest import REPOSITORY, Running, until
 from tests.synthetic import write_archive
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imaging.errors import DataFault, UserFault
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.patients import Patients, read_patients
 from imaging.sources.protocol import SourceFile
 

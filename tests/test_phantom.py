@@ -10,12 +10,12 @@ import pydicom
 import pytest
 
 from imaging.errors import DataFault
-from imaging.instance import Instance
+from imaging.image.instance import Instance
 from imaging.phantom.archive import PhantomDay, write_phantom
 from imaging.phantom.plan import PhantomSpec, studies
 from imaging.phantom.writer import ENCODINGS, VENDORS, WINDOW
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.folder import Folder
 from tests.synthetic import read_file
 

@@ -19,10 +19,10 @@ from imaging.errors import DataFault
 from imaging.formats import grey as grey_module
 from imaging.formats.picture import read
 from imaging.formats.tiff import LAYOUTS, count_pages
-from imaging.image import Image
-from imaging.instance import Instance
+from imaging.image.image import Image
+from imaging.image.instance import Instance
+from imaging.image.window import IDENTITY
 from imaging.sources.protocol import Parcel
-from imaging.window import IDENTITY
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (20, 30), dtype=np.uint8)

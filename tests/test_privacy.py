@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.words import ingest_words
 from imaging.errors import RadloopError
+from services.settings import Settings
 from tasks.ingest_outcome import IngestOutcome
+from tasks.report.outcomes import ingest_words
 from tasks.requests import IngestRequest
-from tasks.settings import Settings
 from tests.synthetic import write_dicom, write_labels
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Invalid value for VR UI")]
@@ -135,7 +135,7 @@ def test_no_file_of_the_store_holds_one(left: Left) -> None:
 
 
 def test_no_table_holds_one_once_it_is_decompressed(left: Left) -> None:
-    from imaging.dataset.version import open_version
+    from imaging.dataset.version.dataset_version import open_version
 
     version = open_version(left.settings.dataset_store, "radloop", left.outcome.digest)
     tables = [*version.manifest.to_pylist(), *version.quarantine.to_pylist(), version.splits(), version.head]

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from pydicom.datadict import dictionary_VR
 
 from imaging.deidentify.options import DeidentifyOptions, method_codes
-from imaging.deidentify.table import profile
-from imaging.deidentify.table.profile import PRIVATE, load_profile
+from imaging.deidentify.profile import profile
+from imaging.deidentify.profile.profile import PRIVATE, load_profile
 from imaging.errors import EnvironmentFault
 
 BASIC = DeidentifyOptions(dates="remove")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imaging.deidentify.table.profile import EDITION, PRIVATE, load_profile
+from imaging.deidentify.profile.profile import EDITION, PRIVATE, load_profile
 from infra import profile_table
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tasks import progress
-from tasks.progress import Pace
+from services.prefect import progress
+from services.prefect.progress import Pace
 
 
 def said(*steps: tuple[float, int], total: int = 1000) -> list[str]:

@@ -10,12 +10,12 @@ from filelock import FileLock
 from mlflow import MlflowClient
 
 from imaging.errors import EnvironmentFault
-from imaging.statistics.measures import Predictions
+from imaging.statistics.classification import Predictions
+from services.ledger import entries
+from services.mlflow.registry import Registered, by_alias, set_alias
+from services.settings import Settings
 from tasks.evaluation import Evaluation
-from tasks.ledger import entries
 from tasks.promotion import Promotion, ledger_path, promote, promote_candidate
-from tasks.registry import Registered, by_alias, set_alias
-from tasks.settings import Settings
 from tests.synthetic import verdict
 
 

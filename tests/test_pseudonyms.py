@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom.uid import UID, UID_dictionary
 
-from imaging.deidentify.pseudonyms import (
+from imaging.errors import EnvironmentFault
+from imaging.pseudonyms import (
     DIGITS,
     FARTHEST_DAYS,
     KEY_BYTES,
@@ -22,7 +23,6 @@ from imaging.deidentify.pseudonyms import (
     is_standard_uid,
     load_pseudonyms,
 )
-from imaging.errors import EnvironmentFault
 
 NAMES = Pseudonyms(b"k" * KEY_BYTES)
 JOINED = Pseudonyms(b"k" * KEY_BYTES, patient_variants="join")

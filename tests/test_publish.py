@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from imaging.dataset.counts import Counts
-from imaging.dataset.publish import publish
-from imaging.dataset.version import DatasetVersion, head_name, newest_version, pointer_name
-from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.annotations.label_table import KEY_OF, collect_labels
+from imaging.dataset.version.counts import Counts
+from imaging.dataset.version.dataset_version import DatasetVersion, head_name, newest_version, pointer_name
+from imaging.dataset.version.publish import publish
 from imaging.errors import UserFault
-from imaging.labels import KEY_OF, collect_labels
+from imaging.pseudonyms import Pseudonyms
 from imaging.store.folder import FolderStore
 from tests.synthetic import GREY, built, example, recipe, refusal
 

@@ -28,9 +28,9 @@ from pydicom.uid import (
 from imaging.dicom.opened import open_object
 from imaging.errors import DataFault
 from imaging.formats.dicom import identifiers_of, read_dicom
-from imaging.prepare import prepare
-from imaging.preprocess import PreprocessSpec
-from imaging.window import Window
+from imaging.image.window import Window
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 from tests.dicom_objects import dataset, fault, file_bytes, images, made, ramp
 
 FRAMES = ramp((3, 16, 16), np.uint16)

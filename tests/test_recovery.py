@@ -14,11 +14,11 @@ from mlflow import MlflowClient
 
 from imaging.store.folder import FolderStore
 from models.config import TrainConfig
-from models.history import read_history
-from tasks.cluster import local_ray
-from tasks.fitting import FitOutcome, TrainingJob, fit
-from tasks.settings import Settings, activate
-from tasks.tracking import start_run
+from models.training.history import read_history
+from services.mlflow.runs import start_run
+from services.ray.cluster import local_ray
+from services.ray.fitting import FitOutcome, TrainingJob, fit
+from services.settings import Settings, activate
 from tests.conftest import fresh_environment, until
 from tests.synthetic import version_of
 

@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from models.config import TrainConfig
-from models.predict import Predictor
-from tasks.registry import (
+from models.portable.predictor import Predictor
+from services.mlflow.registry import (
     Registered,
     by_alias,
     drop_alias,
@@ -21,7 +21,7 @@ from tasks.registry import (
     set_alias,
     set_tags,
 )
-from tasks.settings import Settings
+from services.settings import Settings
 from tests.synthetic import GREY, bright_model, register_bright
 
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from imaging.statistics.classification import Predictions
 from imaging.statistics.intervals import measure_all
-from imaging.statistics.measures import Predictions
 from tasks.report import figures
 
 

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from imaging.dataset.summary import Count
+from imaging.dataset.version.summary import Count
+from imaging.statistics.classification import Predictions
 from imaging.statistics.intervals import measure_all
-from imaging.statistics.measures import Predictions
 from imaging.statistics.verdict import GateConfig, decide
 from tasks.report.page import (
     PLACES,

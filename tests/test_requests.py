@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
+from services.mlflow.registry import Registered
 from tasks.deidentify_request import DeidentifyRequest
-from tasks.registry import Registered
 from tasks.requests import (
     EvaluateRequest,
     IngestRequest,

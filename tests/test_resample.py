@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from imaging import resample as module
 from imaging.errors import DataFault, UserFault
-from imaging.resample import axes, crop_or_pad, resample, resampled_affine
+from imaging.preprocess import resample as module
+from imaging.preprocess.resample import axes, crop_or_pad, resample, resampled_affine
 
 LENGTHS = st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(1, 40))
 SPACINGS = st.tuples(*[st.floats(0.3, 4)] * 3)

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from prefect.client.schemas.objects import State, StateType
 
 from imaging.errors import DataFault, EnvironmentFault, RadloopError, UserFault
-from imaging.s3_client import Bucket
+from imaging.store.s3_client import Bucket
 from tasks.ingest import open_job, read_new
 from tasks.promotion import promote_candidate
 from tasks.retry import RETRY_DELAYS_S, is_transient

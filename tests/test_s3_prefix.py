@@ -9,10 +9,10 @@ from typing import Any
 import boto3
 import pytest
 
-from imaging import s3_client
 from imaging.errors import DataFault, EnvironmentFault, UserFault
 from imaging.sources.protocol import SourceFile
 from imaging.sources.s3_prefix import S3Prefix
+from imaging.store import s3_client
 from tests.servers import Server, odd_server, s3_server
 
 BUCKET, PATIENT = "scans", "MUSTERMANN"

@@ -14,10 +14,10 @@ import boto3
 import numpy as np
 import pytest
 
-from imaging import s3_client
-from imaging.dataset import pack as packing
-from imaging.dataset.shard import map_shard, write_shard
+from imaging.dataset.tables.shard import map_shard, write_shard
+from imaging.dataset.upkeep import compaction as packing
 from imaging.errors import EnvironmentFault, UserFault
+from imaging.store import s3_client
 from imaging.store.digest import bytes_digest, digest_name
 from imaging.store.open import open_store
 from imaging.store.protocol import Damaged, Store

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydicom.datadict import private_dictionary_VR
 
-from imaging.deidentify.table import safe_private
-from imaging.deidentify.table.safe_private import is_safe
+from imaging.deidentify.profile import safe_private
+from imaging.deidentify.profile.safe_private import is_safe
 from imaging.errors import EnvironmentFault
 
 

@@ -10,7 +10,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
 from imaging.deidentify.objects.engine import scrub
-from imaging.deidentify.objects.written import IMPLEMENTATION_CLASS, write_object
+from imaging.deidentify.objects.file_writer import IMPLEMENTATION_CLASS, write_object
 from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.dicom.parse import parse
 from tests.dicom_objects import NATIVE, file_bytes

@@ -13,17 +13,17 @@ from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless
 
 from imaging.digests import digest_of_all, file_digest, pixel_digest
 from imaging.errors import DataFault
-from imaging.formats.glance import FUNCTION
+from imaging.formats.peek import FUNCTION
 from imaging.formats.series import DROP_SLICE, DROP_STUDY, read_series
+from imaging.formats.series_source import SeriesSource, series_tag
 from imaging.formats.voxels import PADDED, fill_gaps
-from imaging.instance import Instance
-from imaging.prepare_volume import prepare_volume
-from imaging.preprocess import PreprocessSpec
+from imaging.image.instance import Instance
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.preprocess.volume import prepare_volume
 from imaging.sandbox.pool import Pool
 from imaging.sandbox.process import WorkerLimits
 from imaging.sources.folder import Folder
 from imaging.sources.protocol import Parcel, SourceFile
-from imaging.sources.series import SeriesSource, series_tag
 from tests.dicom_objects import compressed, dataset, file_bytes, made
 
 AXIAL = [1, 0, 0, 0, 1, 0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from imaging.errors import EnvironmentFault, UserFault
-from tasks.settings import Settings, activate
+from services.settings import Settings, activate
 
 REPOSITORY = Path(__file__).parent.parent
 READS = ("os.environ", "os.getenv", "environ[", "environ.get")
@@ -103,9 +103,11 @@ def test_a_home_that_cannot_be_made_is_a_fault_of_the_environment(environment: N
 def test_no_other_module_reads_the_environment() -> None:
     # activate's own setting of RADLOOP_HOME from --home is the command line's only touch; the sandbox reads none, it
     # hands two variables of the system to its workers and keeps all others back.
-    allowed = {"tasks/settings.py", "flows/cli.py", "imaging/sandbox/process.py"}
+    allowed = {"services/settings.py", "cli/main.py", "imaging/sandbox/process.py"}
     modules = [
-        path for root in ("flows", "tasks", "models", "imaging") for path in (REPOSITORY / root).rglob("*.py")
+        path
+        for root in ("cli", "flows", "tasks", "services", "models", "imaging")
+        for path in (REPOSITORY / root).rglob("*.py")
     ]
     found = {
         str(path.relative_to(REPOSITORY))
@@ -117,7 +119,7 @@ def test_no_other_module_reads_the_environment() -> None:
 
 @pytest.mark.slow
 def test_importing_the_tasks_does_nothing(tmp_path: Path) -> None:
-    code = "import tasks.ingest, tasks.training, tasks.promotion, tasks.reporting, flows.cli"
+    code = "import tasks.ingest, tasks.training, tasks.promotion, tasks.reporting, cli.main"
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     subprocess.run(
         [sys.executable, "-B", "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from imaging.dataset import shard as module
-from imaging.dataset.shard import ShardWriter, map_shard, shard_name, write_shard
+from imaging.dataset.tables import shard as module
+from imaging.dataset.tables.shard import ShardWriter, map_shard, shard_name, write_shard
 from imaging.errors import EnvironmentFault
 from imaging.store.folder import FolderStore
 

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.dataset.fingerprint import fingerprints
-from imaging.dataset.publish import publish
-from imaging.dataset.rows import TABLES
-from imaging.dataset.sides import draw_sides
-from imaging.dataset.split import SPLITS, SplitConfig
+from imaging.dataset.split.assignment import SPLITS, SplitConfig
+from imaging.dataset.split.fingerprint import fingerprints
+from imaging.dataset.split.sides import draw_sides
+from imaging.dataset.tables.schemas import TABLES
+from imaging.dataset.version.publish import publish
 from imaging.errors import UserFault
-from tasks.leakage import check_sides
-from tasks.settings import Settings
+from services.settings import Settings
+from tasks.split_check import check_sides
 from tests.synthetic import built, example
-from tests.test_split import plainly
+from tests.test_assignment import plainly
 
 
 def picture(number: int) -> bytes:

@@ -15,16 +15,16 @@ import typer
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from flows import stack_commands
+from cli import stack as stack_commands
 from imaging.errors import EnvironmentFault, UserFault
 from infra import stack as stacks
 from infra.processes import Owned, StackError, start
 from infra.record import FILE, Stack
 from infra.servers import Server, ask
 from infra.stack import Wish
-from tasks.champions import champions
-from tasks.running import running_stack
-from tasks.settings import Settings, activate
+from services.mlflow.champions import champions
+from services.settings import Settings, activate
+from services.stack_file import running_stack
 from tests.commands import FAILING, PORTS, SLEEP
 from tests.conftest import Running, until
 from tests.synthetic import register_bright

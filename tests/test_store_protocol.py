@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return open_store(tmp_path / "store", tmp_path / "cache")
     server: Server = request.getfixturevalue("server")
     begin_at(monkeypatch, server, tmp_path)
-    monkeypatch.setattr("imaging.s3_client.PAUSE_S", 0.01)
+    monkeypatch.setattr("imaging.store.s3_client.PAUSE_S", 0.01)
     make_bucket("protocol")
     return open_store(f"s3://protocol/{tmp_path.name}", tmp_path / "cache")
 

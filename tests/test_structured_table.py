@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.table import structured
-from imaging.deidentify.table.structured import EDITION, concept, load_content
+from imaging.deidentify.profile import structured
+from imaging.deidentify.profile.structured import EDITION, concept, load_content
 from imaging.errors import EnvironmentFault
 from infra import structured_table
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
-from flows.terminal import LIBRARIES, NOISE, TELLERS, Calm, quiet, tell
+from cli.terminal import LIBRARIES, NOISE, TELLERS, Calm, quiet, tell
 from imaging.errors import RadloopError, UserFault
-from tasks.registry import Registered
+from services.mlflow.registry import Registered
 from tasks.training import TrainOutcome
 
 OUTCOME = TrainOutcome(
@@ -99,4 +99,4 @@ def test_every_flow_but_the_night_has_its_teller() -> None:
 
 def test_nothing_of_the_orchestrator_is_loaded_to_be_quiet() -> None:
     assert "rich" in sys.modules
-    assert not any("prefect" in name for name in vars(sys.modules["flows.terminal"]))
+    assert not any("prefect" in name for name in vars(sys.modules["cli.terminal"]))

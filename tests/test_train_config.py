@@ -7,8 +7,8 @@ from pydantic import BaseModel, ValidationError
 
 from models.config import AugmentConfig, NetworkName, OptimizerConfig, TrainConfig
 from models.networks.catalog import NETWORKS
-from models.optimization import OPTIMIZERS, SCHEDULES
-from models.validation import MERITS
+from models.training.optimization import OPTIMIZERS, SCHEDULES
+from models.training.validation import MERITS
 
 
 def test_the_form_offers_every_network() -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
-from models import validation
-from models.batches import ArrayRows
 from models.config import TrainConfig
-from models.ranks import Ranks
-from models.validation import MERITS, predict, validate
-from models.worker import TrainData, Worker
+from models.training import validation
+from models.training.batches import ArrayRows
+from models.training.ranks import Ranks
+from models.training.validation import MERITS, predict, validate
+from models.training.worker import TrainData, Worker
 
 
 @pytest.fixture

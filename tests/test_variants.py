@@ -9,24 +9,24 @@ from typing import Any
 
 import pytest
 
-from flows.words import ingest_words
-from imaging.dataset.blocks import Blocks
-from imaging.dataset.chunk import prepare_chunk
-from imaging.dataset.listing import list_files
-from imaging.dataset.publish import build_version
-from imaging.dataset.rows import EXAMPLES
-from imaging.dataset.scan import plan
-from imaging.dataset.variants import patient_variants
-from imaging.dataset.version import DatasetVersion
-from imaging.deidentify.pseudonyms import Pseudonyms, VariantPolicy
+from imaging.dataset.ingest.chunk import prepare_chunk
+from imaging.dataset.ingest.diff import plan
+from imaging.dataset.ingest.listing import list_files
+from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.tables.schemas import EXAMPLES
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.patient_variants import patient_variants
+from imaging.dataset.version.publish import build_version
 from imaging.errors import EnvironmentFault, UserFault
-from imaging.formats.glance import Glance
+from imaging.formats.peek import Glance
 from imaging.overview import Tally
+from imaging.pseudonyms import Pseudonyms, VariantPolicy
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
+from services.settings import Settings
 from tasks.ingest_outcome import IngestOutcome
+from tasks.report.outcomes import ingest_words
 from tasks.requests import IngestRequest
-from tasks.settings import Settings
 from tests.synthetic import GREY, MemorySource, built, instance, recipe, write_archive
 
 NAMES = Pseudonyms(b"k" * 32)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from imaging.statistics.classification import LOWER_IS_BETTER, MEASURES, Predictions
 from imaging.statistics.intervals import measure_all
-from imaging.statistics.measures import LOWER_IS_BETTER, MEASURES, Predictions
 from imaging.statistics.verdict import GateConfig, GateMeasure, decide
 
 GATE = GateConfig(draws=400)

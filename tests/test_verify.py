@@ -16,14 +16,14 @@ from pydicom.uid import UID
 from bench.objects import SYNTAXES, base, unchecked
 from imaging.deidentify.folder.ledger import Entry, to_table
 from imaging.deidentify.objects.engine import scrub
-from imaging.deidentify.objects.written import write_object
+from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.profile.profile import load_profile
 from imaging.deidentify.proof.signed import is_signed, lines
 from imaging.deidentify.proof.verify import Verification, verify
-from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.deidentify.table.profile import load_profile
 from imaging.dicom.parse import parse
 from imaging.errors import UserFault
+from imaging.pseudonyms import Pseudonyms
 from imaging.sources.folder import Folder
 
 pytestmark = pytest.mark.slow

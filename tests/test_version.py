@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imaging.dataset.locked import count_reads
-from imaging.dataset.rows import EXAMPLES
-from imaging.dataset.trainable import check_trainable
-from imaging.dataset.version import (
+from imaging.dataset.split.test_lock import count_reads
+from imaging.dataset.tables.schemas import EXAMPLES
+from imaging.dataset.version.dataset_version import (
     DatasetVersion,
     VersionHead,
     head_name,
@@ -17,6 +16,7 @@ from imaging.dataset.version import (
     open_version,
     reasons,
 )
+from imaging.dataset.version.trainable import check_trainable
 from imaging.errors import UserFault
 from imaging.store.folder import FolderStore
 from tests.synthetic import built, example, examples, refusal, refusals, version_of

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imaging.dicom.apart import TELLING, TRAITS
 from imaging.dicom.findings import FINDINGS
+from imaging.dicom.slice_grouping import TELLING, TRAITS
 from imaging.dicom.volume import SPACING_FINDINGS, Sorted, stack
 from tests.slices import (
     AXIAL,
@@ -217,7 +217,7 @@ def test_a_spacing_from_elsewhere_is_flagged(keyword: str | None, code: str) -> 
 
 
 def test_every_code_is_in_the_table_and_no_other() -> None:
-    tested = (Path(__file__).with_name(f"test_{name}.py") for name in ("volume", "apart", "series"))
+    tested = (Path(__file__).with_name(f"test_{name}.py") for name in ("volume", "slice_grouping", "series"))
     here = "".join(path.read_text() for path in tested)
     named = {trait.finding for trait in (*TRAITS, *TELLING)} | set(SPACING_FINDINGS.values())
     assert named <= set(FINDINGS)

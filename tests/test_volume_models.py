@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from imaging.prepare import planes
-from imaging.preprocess import PreprocessSpec
-from models.batches import ArrayRows, normalise
-from models.checkpoint import best_network
+from imaging.preprocess.slice import planes
+from imaging.preprocess.spec import PreprocessSpec
 from models.config import AugmentConfig, TrainConfig
-from models.export import export_onnx, verify_export
-from models.history import read_history
-from models.launch import launch
 from models.networks.catalog import NETWORKS, build
-from models.predict import Predictor, predict_rows
-from models.worker import TrainData
+from models.portable.export import export_onnx, verify_export
+from models.portable.predictor import Predictor, predict_rows
+from models.training.batches import ArrayRows, normalise
+from models.training.checkpoint import best_network
+from models.training.history import read_history
+from models.training.launch import launch
+from models.training.worker import TrainData
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from imaging.window import IDENTITY, Lut, Sigmoid, Window
+from imaging.image.window import IDENTITY, Lut, Sigmoid, Window
 
 
 @given(st.floats(-1e4, 1e4), st.floats(1.1, 1e4), st.floats(-3e4, 3e4))

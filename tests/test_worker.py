@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.batches import ArrayRows, normalise
-from models.checkpoint import BEST, save
 from models.config import AugmentConfig, TrainConfig
-from models.ranks import Ranks
-from models.worker import TrainData, Worker
+from models.training.batches import ArrayRows, normalise
+from models.training.checkpoint import BEST, save
+from models.training.ranks import Ranks
+from models.training.worker import TrainData, Worker
 
 CONFIG = TrainConfig(network="small_cnn", epochs=4, batch_size=10, workers=1)
 STILL = AugmentConfig(shift_fraction=0, rotate_deg=0, scale=0, contrast=0, brightness=0)

@@ -8,8 +8,8 @@ from typing import Any
 
 from blake3 import blake3
 
-from imaging.deidentify.pseudonyms import Pseudonyms, canonical_patient_id
 from imaging.errors import EnvironmentFault
+from imaging.pseudonyms import Pseudonyms, canonical_patient_id
 
 FUNCTION = "tests.twins:twin"
 SLOW = "tests.twins:slow_twin"
@@ -30,7 +30,7 @@ def write_object(
 def twin(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[bytes]]:
-    """Return the twin of an object, as `imaging.deidentify.parcel.deidentify_parcel` does."""
+    """Return the twin of an object, as `imaging.deidentify.payload.deidentify_parcel` does."""
     blob = blobs[0]
     told = json.loads(blob.read_bytes() if isinstance(blob, Path) else blob)
     if told["body"].startswith("!"):

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from imaging.dataset.quarantine import IGNORED, REASONS
 from imaging.deidentify.folder.ledger import CONFLICT
+from imaging.refusal_reasons import IGNORED, REASONS
 
 OURS: Mapping[str, str] = MappingProxyType(
     {

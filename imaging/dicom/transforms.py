@@ -13,8 +13,8 @@ from imaging.dicom.attributes import Attributes, Value, first, signed_16, text, 
 from imaging.dicom.geometry import pixel_spacing
 from imaging.dicom.opened import Opened
 from imaging.errors import DataFault
-from imaging.image import Image
-from imaging.window import Lut, Sigmoid, Voi, Window
+from imaging.image.image import Image
+from imaging.image.window import Lut, Sigmoid, Voi, Window
 
 RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
 """The factors of PS3.3 C.11.1 and what holds where a file has none."""

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.dicom.apart import Indices, Part, Table, direction, divide, keep_apart, places, tabulate
 from imaging.dicom.attributes import Attributes
 from imaging.dicom.findings import Finding
 from imaging.dicom.geometry import Matrix, Spacing, affine, normal
+from imaging.dicom.slice_grouping import Indices, Part, Table, direction, divide, keep_apart, places, tabulate
 
 OFF_GRID = 0.01
 """How far a slice may lie from its place on the even grid, as a share of the step between slices."""

@@ -8,8 +8,8 @@ from imaging.buffer import FileBuffer
 from imaging.dicom.limits import LIMITS
 from imaging.digests import file_digest, pixel_digest
 from imaging.errors import DataFault, RadloopError
-from imaging.image import Image
-from imaging.instance import Instance
+from imaging.image.image import Image
+from imaging.image.instance import Instance
 from imaging.sources.protocol import Parcel
 
 

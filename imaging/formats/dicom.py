@@ -21,9 +21,9 @@ from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.dicom.walk import DEFLATED
 from imaging.digests import file_digest, native_file_digest, pixel_digest
 from imaging.errors import DataFault
-from imaging.formats.twins import Twins
-from imaging.image import Image
-from imaging.instance import Instance
+from imaging.formats.header_cache import Twins
+from imaging.image.image import Image
+from imaging.image.instance import Instance
 
 HEAD_BYTES = 2**20
 """Where the identifiers of a file stand, if anywhere."""
@@ -50,7 +50,7 @@ class Known:
 def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
     """Yield the frames of an object; each is valid as long as `data` is.
 
-    Raises DataFault with any reason of `imaging.dataset.quarantine.REASONS`, and EnvironmentFault for a
+    Raises DataFault with any reason of `imaging.refusal_reasons.REASONS`, and EnvironmentFault for a
     decoder that is not installed.
     """
     instance_uid, opened, known = _understood(data, modality)

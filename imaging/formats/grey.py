@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.window import Voi, Window
+from imaging.image.window import Voi, Window
 
 Grey = NDArray[Any]
 

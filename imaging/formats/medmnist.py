@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from imaging.instance import Instance
+from imaging.image.instance import Instance
 from imaging.sources.medmnist import MedMnistFile
 from imaging.sources.protocol import Parcel
 

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import DataFault
 from imaging.formats.content import content_of, decoding, instances
-from imaging.image import Image
-from imaging.instance import Instance
+from imaging.image.image import Image
+from imaging.image.instance import Instance
+from imaging.image.window import Window
 from imaging.sources.members import is_bomb
 from imaging.sources.names import FETCHED_LIMIT_BYTES
 from imaging.sources.protocol import Parcel
-from imaging.window import Window
 
 GZIP = b"\x1f\x8b"
 HEADERS: Mapping[int, tuple[Any, bytes, slice]] = {

@@ -12,10 +12,10 @@ from imaging.errors import DataFault
 from imaging.formats.content import content_of, decoding, instances
 from imaging.formats.grey import ORIENTATION, full_range, upright
 from imaging.formats.tiff import LAYOUTS, read_tiff
-from imaging.image import Image
-from imaging.instance import Instance
+from imaging.image.image import Image
+from imaging.image.instance import Instance
+from imaging.image.window import IDENTITY
 from imaging.sources.protocol import Parcel
-from imaging.window import IDENTITY
 
 LAST_BYTES = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 """What stands at the end of a whole file: PNG's last chunk (12 bytes), JPEG's marker EOI."""

@@ -19,8 +19,8 @@ from imaging.digests import digest_of_all, file_digest, pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.dicom import allocated, has_pixels, transformed
 from imaging.formats.voxels import fill_gaps, padding_of, units
-from imaging.image import Image
-from imaging.instance import Instance
+from imaging.image.image import Image
+from imaging.image.instance import Instance
 from imaging.sources.protocol import Parcel
 
 DROP_SLICE, DROP_STUDY = "drop-slice", "drop-study"

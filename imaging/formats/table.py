@@ -11,7 +11,7 @@ from imaging.formats.medmnist import read_rows
 from imaging.formats.nifti import read as read_nifti
 from imaging.formats.picture import read as read_picture
 from imaging.formats.series import read_series
-from imaging.instance import Instance
+from imaging.image.instance import Instance
 from imaging.sources.protocol import Parcel
 
 Reader = Callable[[Parcel, str], Iterator[Instance]]

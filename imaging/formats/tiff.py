@@ -14,7 +14,7 @@ from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import DataFault
 from imaging.formats.content import decoding
 from imaging.formats.grey import ORIENTATION, Grey, full_range, luma, upright
-from imaging.image import Image
+from imaging.image.image import Image
 
 SLIDES = frozenset({"svs", "ndpi", "scn", "bif", "philips", "vista", "stk", "lsm", "mmstack", "eer"})
 """Layouts of microscopes, where pages are levels, labels and channels and not frames."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.errors import DataFault
-from imaging.image import Image
+from imaging.image.image import Image
 
 PADDED = float(-(2**62))
 """Stands for padding in a volume, whose slices each pad and scale in their own way; no modality measures it."""

@@ -16,9 +16,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from imaging.image.window import Window
 from imaging.phantom.anatomy import FIELD_MM
 from imaging.phantom.plan import Study
-from imaging.window import Window
 
 WINDOW = Window(center=-300, width=1400)
 """The lung window that every file carries."""

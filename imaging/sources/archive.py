@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from imaging.errors import DataFault, UserFault
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.members import Member, Members
 from imaging.sources.names import FETCHED_LIMIT_BYTES, once
 from imaging.sources.patients import Patients

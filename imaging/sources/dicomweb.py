@@ -15,7 +15,7 @@ from pydicom.datadict import keyword_dict
 from requests.auth import AuthBase
 
 from imaging.errors import DataFault, EnvironmentFault, UserFault
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.multipart import only_part
 from imaging.sources.names import FETCHED_LIMIT_BYTES
 from imaging.sources.patients import Patients

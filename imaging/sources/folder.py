@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import EnvironmentFault
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.patients import Patients
 from imaging.sources.protocol import Parcel, SourceFile
 

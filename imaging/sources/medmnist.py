@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from imaging.digests import pixel_digest
 from imaging.errors import UserFault
-from imaging.image import Image
-from imaging.instance import Instance
-from imaging.preprocess import PreprocessSpec
+from imaging.image.image import Image
+from imaging.image.instance import Instance
+from imaging.image.window import IDENTITY
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.protocol import Parcel, SourceFile
-from imaging.window import IDENTITY
 
 LAYOUTS: tuple[Mapping[str, tuple[str, str]], ...] = (
     {part: (f"{part}_images", f"{part}_labels") for part in ("train", "val", "test")},

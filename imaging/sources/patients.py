@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from imaging.errors import DataFault, UserFault
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.names import format_of
 from imaging.sources.protocol import Parcel, SourceFile
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from imaging.errors import DataFault, EnvironmentFault
-from imaging.preprocess import PreprocessSpec
-from imaging.s3_client import Bucket, nanoseconds
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.names import FETCHED_LIMIT_BYTES
 from imaging.sources.patients import Patients
 from imaging.sources.protocol import Parcel, SourceFile
+from imaging.store.s3_client import Bucket, nanoseconds
 
 
 class S3Prefix:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.statistics.measures import Flags, Predictions
+from imaging.statistics.classification import Flags, Predictions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.statistics.measures import Flags, Floats, Predictions, ranked_counts
+from imaging.statistics.classification import Flags, Floats, Predictions, ranked_counts
 
 GRID = np.linspace(0, 1, 401)
 """Where the curves of many classes are averaged."""

@@ -11,7 +11,7 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.statistics.measures import MEASURES, Floats, Predictions
+from imaging.statistics.classification import MEASURES, Floats, Predictions
 
 BLOCK_VALUES = 1 << 20
 """Weights held at a time; each measure needs a few times 8 bytes for each."""

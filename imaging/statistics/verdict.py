@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from imaging.statistics.classification import TITLES, Floats, Predictions
 from imaging.statistics.intervals import Measure, bootstrap, summarize, value_of
-from imaging.statistics.measures import TITLES, Floats, Predictions
 
 GateMeasure = Literal[
     "auroc", "auprc", "accuracy", "accuracy_argmax", "recall", "specificity", "precision", "f1"

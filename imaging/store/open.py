@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 from imaging.errors import UserFault
-from imaging.s3_client import Bucket
 from imaging.store.cache import LIMIT_BYTES, Cache
 from imaging.store.folder import FolderStore
 from imaging.store.protocol import Store
 from imaging.store.s3 import S3Store
+from imaging.store.s3_client import Bucket
 
 # One slash: a Path makes one of two.
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)

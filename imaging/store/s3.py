@@ -16,11 +16,11 @@ from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumErro
 from s3transfer.manager import TransferConfig, TransferManager
 from urllib3.exceptions import HTTPError
 
-from imaging.s3_client import TRANSFERS, Bucket, Unreachable, again, code_of, nanoseconds, status_of
 from imaging.store.cache import Cache
 from imaging.store.digest import bytes_digest, check_digest, digest_of, file_digest
 from imaging.store.disk import drafted
 from imaging.store.protocol import Damaged, Missing, Stored
+from imaging.store.s3_client import TRANSFERS, Bucket, Unreachable, again, code_of, nanoseconds, status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef

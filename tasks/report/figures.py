@@ -17,14 +17,14 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from imaging.statistics.calibration import expected_calibration_error, reliability_of
-from imaging.statistics.curves import Curve, curves_of, mean_curve, precision_recall_curve, roc_curve
-from imaging.statistics.intervals import Measure, value_of
-from imaging.statistics.measures import (
+from imaging.statistics.classification import (
     LOWER_IS_BETTER,
     TITLES,
     Predictions,
     confusion,
 )
+from imaging.statistics.curves import Curve, curves_of, mean_curve, precision_recall_curve, roc_curve
+from imaging.statistics.intervals import Measure, value_of
 
 INK, MUTED, PALE, FAINT = "#1d2b36", "#5f6f7a", "#a9b4bc", "#d5dce1"
 CANDIDATE, CHAMPION = "#0b6078", "#b5651d"

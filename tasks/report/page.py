@@ -8,9 +8,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from imaging.dataset.summary import Count
+from imaging.dataset.version.summary import Count
+from imaging.statistics.classification import LOWER_IS_BETTER, TITLES, Predictions
 from imaging.statistics.intervals import Measure
-from imaging.statistics.measures import LOWER_IS_BETTER, TITLES, Predictions
 from imaging.statistics.verdict import Verdict
 from tasks.report import figures
 

@@ -9,9 +9,9 @@ from secrets import token_hex
 
 from imaging.deidentify.folder.destination import IMAGES, draft_name
 from imaging.deidentify.folder.ledger import Entry
-from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import DataFault
-from imaging.preprocess import PreprocessSpec
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.pseudonyms import Pseudonyms
 from imaging.sources.names import format_of
 from imaging.sources.protocol import Parcel, Source, SourceFile
 from imaging.sources.work import Outcome, Run, work

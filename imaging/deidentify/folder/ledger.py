@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import EnvironmentFault
+from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
 

@@ -13,12 +13,12 @@ from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.values import convert_SQ
 
-from imaging.deidentify.dates import shift_dt
+from imaging.deidentify.identity.dates import shift_dt
 from imaging.deidentify.identity.folding import fold, telling
 from imaging.deidentify.identity.kinds import SECRET_CODES, STRINGS, Kind, kind_of, vr_of
 from imaging.deidentify.identity.spellings import DATE_DIGITS, as_it_is, of_date, of_name, of_number, of_place
-from imaging.deidentify.pseudonyms import is_standard_uid
 from imaging.dicom.parse import reading
+from imaging.pseudonyms import is_standard_uid
 
 SPELLINGS: Mapping[Kind, Callable[[str], frozenset[str]]] = MappingProxyType(
     {

@@ -7,7 +7,7 @@ from typing import Literal
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.table.profile import load_profile
+from imaging.deidentify.profile.profile import load_profile
 
 Kind = Literal["name", "id", "uid", "date", "place", "device", "text"]
 

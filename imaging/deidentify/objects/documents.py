@@ -3,9 +3,9 @@
 from pydicom.dataset import Dataset
 
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pseudonyms import is_standard_uid
 from imaging.dicom.attributes import decode_text
 from imaging.errors import DataFault
+from imaging.pseudonyms import is_standard_uid
 
 SOP_CLASS = 0x00080016
 STORAGE = "1.2.840.10008.5.1.4.1.1."

@@ -12,9 +12,16 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from imaging.deidentify.identity.identifiers import Identifier, collect
 from imaging.deidentify.identity.text import TextCleaner
-from imaging.deidentify.objects.case import CHARACTER_SET, Case, Cleaner, Place, canonical
 from imaging.deidentify.objects.charsets import is_known
-from imaging.deidentify.objects.contents import ACQUISITION_CONTEXT, NAME, is_content, masked, settle, wanted
+from imaging.deidentify.objects.content_items import (
+    ACQUISITION_CONTEXT,
+    NAME,
+    is_content,
+    masked,
+    settle,
+    wanted,
+)
+from imaging.deidentify.objects.context import CHARACTER_SET, Case, Cleaner, Place, canonical
 from imaging.deidentify.objects.documents import check_class
 from imaging.deidentify.objects.pixel_data import clean_pixel_data
 from imaging.deidentify.objects.private import kept_private
@@ -23,10 +30,10 @@ from imaging.deidentify.objects.rules import CONCRETE, PATIENT_ID, PIXELS, TEXT,
 from imaging.deidentify.objects.statement import state
 from imaging.deidentify.objects.values import WIDTHS, treated
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.dicom.elements import UNDEFINED
 from imaging.dicom.parse import reading
 from imaging.errors import DataFault
+from imaging.pseudonyms import Pseudonyms
 
 IDENTIFIERS = {
     "SOPInstanceUID": 0x00080018,

@@ -13,8 +13,8 @@ from pydicom.encaps import encapsulate
 from pydicom.tag import BaseTag
 from pydicom.uid import RLELossless
 
-from imaging.deidentify.objects.case import Case
 from imaging.deidentify.objects.codestream_text import without_text
+from imaging.deidentify.objects.context import Case
 from imaging.deidentify.objects.raw import Element, make_raw, raw_bytes
 from imaging.deidentify.objects.rules import PIXELS
 from imaging.dicom.attributes import Value, decode_numbers, decode_text

@@ -7,11 +7,11 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import VR
 
-from imaging.deidentify.objects.case import Case, Place
+from imaging.deidentify.objects.context import Case, Place
 from imaging.deidentify.objects.raw import Element, make_raw, raw_bytes
 from imaging.deidentify.objects.rules import CONCRETE, DATES, Rule, kept_by
 from imaging.deidentify.objects.values import WIDTHS, treated
-from imaging.deidentify.table.safe_private import is_safe
+from imaging.deidentify.profile.safe_private import is_safe
 from imaging.dicom.elements import UNDEFINED
 
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from pydicom.datadict import get_entry
 
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.table.profile import Action, load_profile
+from imaging.deidentify.profile.profile import Action, load_profile
 
 How = Literal[
     "remove",

@@ -7,10 +7,10 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
-from imaging.deidentify.objects.case import Case
+from imaging.deidentify.objects.context import Case
 from imaging.deidentify.objects.raw import Element, make_raw
 from imaging.deidentify.options import DeidentifyOptions, method_codes
-from imaging.deidentify.table.profile import EDITION
+from imaging.deidentify.profile.profile import EDITION
 
 VERSION_NAME = "RADLOOP_1"
 IDENTITY_REMOVED, METHOD, METHOD_CODES = 0x00120062, 0x00120063, 0x00120064

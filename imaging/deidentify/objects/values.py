@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 
-from imaging.deidentify.dates import cap_age, shift_da, shift_dt
-from imaging.deidentify.objects.case import Case, Place
+from imaging.deidentify.identity.dates import cap_age, shift_da, shift_dt
 from imaging.deidentify.objects.closed import CLOSED
+from imaging.deidentify.objects.context import Case, Place
 from imaging.deidentify.objects.dummies import dummy
 from imaging.deidentify.objects.rules import BULK, How, Rule
 from imaging.dicom.attributes import decode_numbers

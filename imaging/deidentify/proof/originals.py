@@ -19,10 +19,10 @@ from imaging.deidentify.proof.patterns import Pattern, patterns
 from imaging.deidentify.proof.pieces import Piece
 from imaging.deidentify.proof.search import Searcher
 from imaging.deidentify.proof.sought import Sought, sought
-from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
+from imaging.pseudonyms import Pseudonyms
 
 FUNCTION = "imaging.deidentify.proof.originals:prove_parcel"
 

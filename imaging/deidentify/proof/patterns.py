@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from imaging.deidentify.identity.identifiers import Identifier, spellings
 from imaging.deidentify.identity.kinds import Kind
-from imaging.deidentify.pseudonyms import is_standard_uid
+from imaging.pseudonyms import is_standard_uid
 
 Strength = Literal["weak", "plain", "sure"]
 

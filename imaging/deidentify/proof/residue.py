@@ -10,8 +10,8 @@ from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.proof.originals import FUNCTION, Hit
 from imaging.deidentify.proof.outside import Pile
-from imaging.deidentify.pseudonyms import Pseudonyms
 from imaging.errors import DataFault
+from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.process import Answer
 from imaging.sources.protocol import Parcel, Source, SourceFile

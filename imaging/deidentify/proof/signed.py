@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from imaging.deidentify.proof.originals import Hit
-from imaging.deidentify.pseudonyms import Pseudonyms
+from imaging.pseudonyms import Pseudonyms
 
 PURPOSE = b"signature of a verification\0"
 

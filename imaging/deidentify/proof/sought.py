@@ -7,14 +7,14 @@ from pydicom.charset import convert_encodings
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from imaging.deidentify.dates import shift_da
+from imaging.deidentify.identity.dates import shift_da
 from imaging.deidentify.identity.identifiers import Identifier, collect
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.profile.profile import Profile, load_profile
+from imaging.deidentify.profile.safe_private import is_safe
 from imaging.deidentify.proof.patterns import counts
-from imaging.deidentify.pseudonyms import Pseudonyms, canonical_patient_id
-from imaging.deidentify.table.profile import Profile, load_profile
-from imaging.deidentify.table.safe_private import is_safe
 from imaging.dicom.parse import reading
+from imaging.pseudonyms import Pseudonyms, canonical_patient_id
 
 META_GROUP, MEDIA_STORAGE_INSTANCE = 0x0002, 0x00020003
 TEXTS = frozenset({"AE", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "UC", "UI", "UR", "UT"})

@@ -18,14 +18,14 @@ from blake3 import blake3
 
 from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.profile.profile import load_profile
 from imaging.deidentify.proof.originals import FUNCTION, Hit
 from imaging.deidentify.proof.outside import Pile
 from imaging.deidentify.proof.patterns import ENCODINGS
 from imaging.deidentify.proof.register import Register
 from imaging.deidentify.proof.signed import Verification, outputs_digest, sign
-from imaging.deidentify.pseudonyms import Pseudonyms
-from imaging.deidentify.table.profile import load_profile
 from imaging.errors import DataFault, UserFault
+from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item, Pool
 from imaging.sources.protocol import Source
 from imaging.sources.work import Outcome

@@ -1,0 +1,62 @@
+"""Owns the demonstration: a made-up hospital, and two nights that pass over it."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cli.stack import remember
+from imaging.errors import UserFault
+from imaging.image.window import Window
+from imaging.phantom.archive import write_phantom
+from imaging.phantom.plan import PhantomSpec
+from imaging.preprocess.spec import PreprocessSpec
+from models.config import TrainConfig
+from services.ray.cluster import local_ray
+from services.settings import Settings, activate
+from services.stack_file import running_stack
+from tasks.requests import NightlyRequest
+
+NAME = "phantom"
+LUNG = PreprocessSpec(window=Window(center=-300, width=1400), size_px=64)
+
+
+def two_nights(console: Console, with_flow: Callable[[str, Any], Any], closing: Callable[..., str]) -> None:
+    """Write the archive of a first day and run a night; add a second day, and run another."""
+    settings = activate(home=fresh_home())
+    archive = settings.folder / "archive"
+    with nullcontext() if settings.ray_address else local_ray(workers=2):
+        for day in (1, 2):
+            console.rule(f"day {day}")
+            written = write_phantom(archive, PhantomSpec(), day=day)
+            console.print(f"The made-up hospital has made {written.files} files today", highlight=False)
+            with_flow("nightly", request_for(archive))
+    remember(settings, request_for(archive))
+    console.print(closing(settings, NAME), soft_wrap=True)
+
+
+def fresh_home() -> Path:
+    """Return an empty home of the demonstration's own, below the usual one; nobody's data is touched."""
+    home = Settings().folder / "demo"
+    if running_stack(home):
+        raise UserFault(
+            f"the servers of an earlier demonstration are up: end them with `radloop --home {home} down`"
+        )
+    shutil.rmtree(home, ignore_errors=True)
+    return home
+
+
+def request_for(archive: Path) -> NightlyRequest:
+    """Return the nightly request of the made-up hospital."""
+    return NightlyRequest(
+        source=str(archive / "dicom"),
+        labels=str(archive / "labels.csv"),
+        dataset=NAME,
+        positive="lesion",
+        preprocess=LUNG,
+        # On few validation patients the loss says more than an AUROC that jumps.
+        training=TrainConfig(epochs=12, measure="loss"),
+    )

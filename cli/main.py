@@ -1,0 +1,243 @@
+"""Owns the command line: `radloop run`, `ingest`, `train`, `inspect`, `up` and the others that --help lists."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+
+from cli import dataset as dataset_commands
+from cli import deidentify as deidentify_command
+from cli import stack as stack_commands
+from cli.options import ask
+from imaging.errors import RadloopError
+from services.settings import Settings, activate
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # Plain help cuts off no name of an option, and takes "[default: ...]" for no markup.
+    rich_markup_mode=None,
+    help="Close the loop between an image archive and a model in use.",
+)
+console = Console()
+
+# Each parameter of a command is called as the request calls it: see `asked`.
+Source = Annotated[
+    str, typer.Option(help="Folder, archive, s3://..., dicomweb+https://... or .npz with images.")
+]
+Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
+Positive = Annotated[str | None, typer.Option(help="Of two labels, the one that is looked for.")]
+Variants = Annotated[
+    Literal["report", "join"] | None,
+    typer.Option(help="Whether 00123 and 123 are two patients, reported, or one. [default: report]"),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the dataset and of the model. [default: radloop]")
+]
+Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
+Network = Annotated[
+    str | None, typer.Option(help="small_cnn, residual_small, resnet18 or mobilenet_v3_small.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that train together.")]
+Version = Annotated[int | None, typer.Option(help="Model version to compare. [default: the challenger]")]
+Again = Annotated[bool | None, typer.Option("--again", help="Train even where nothing has changed.")]
+TRAINING = ("network", "epochs", "workers")
+
+
+@app.callback()
+def common(
+    home: Annotated[
+        Path | None, typer.Option(help="Folder of the embedded default. [default: .radloop]")
+    ] = None,
+) -> None:
+    """Choose the home for this command."""
+    if home is not None:
+        os.environ["RADLOOP_HOME"] = str(home)
+
+
+@app.command()
+def run(
+    source: Source = "",
+    labels: Labels = None,
+    dataset: Name = None,
+    config: Config = None,
+    label_column: LabelColumn = None,
+    positive: Positive = None,
+    patient_variants: Variants = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    again: Again = None,
+) -> None:
+    """Take in what is new, train, and promote what proves itself."""
+    given = asked(locals())
+    from tasks.preflight import check_input
+    from tasks.requests import NightlyRequest
+
+    request = ask(NightlyRequest, config, given)
+    check_input(request)
+    with_flow("nightly", request)
+    settings = activate()
+    stack_commands.remember(settings, request)
+    console.print(closing_words(settings, request.dataset), soft_wrap=True)
+
+
+@app.command()
+def ingest(
+    source: Source = "",
+    labels: Labels = None,
+    dataset: Name = None,
+    config: Config = None,
+    label_column: LabelColumn = None,
+    positive: Positive = None,
+    patient_variants: Variants = None,
+) -> None:
+    """Take in what is new in a source."""
+    given = asked(locals())
+    from tasks.preflight import check_input
+    from tasks.requests import IngestRequest
+
+    request = ask(IngestRequest, config, given)
+    check_input(request)
+    with_flow("ingest", request)
+
+
+@app.command()
+def train(
+    dataset: Name = None,
+    config: Config = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    again: Again = None,
+) -> None:
+    """Train a candidate on the newest version of a dataset."""
+    given = asked(locals())
+    from tasks.requests import TrainRequest
+
+    with_flow("train", ask(TrainRequest, config, given))
+
+
+@app.command()
+def evaluate(dataset: Name = None, version: Version = None, config: Config = None) -> None:
+    """Compare candidate and champion; nothing is promoted."""
+    given = asked(locals())
+    from tasks.requests import EvaluateRequest
+
+    with_flow("evaluate", ask(EvaluateRequest, config, given))
+
+
+@app.command()
+def reevaluate(
+    source: Source = "", labels: Labels = None, dataset: Name = None, config: Config = None
+) -> None:
+    """Measure the champion on the newest labelled data."""
+    given = asked(locals())
+    from tasks.preflight import check_input
+    from tasks.requests import ReevaluateRequest
+
+    request = ask(ReevaluateRequest, config, given)
+    if request.source:
+        check_input(request)
+    with_flow("reevaluate", request)
+
+
+@app.command()
+def inspect(
+    source: Annotated[str, typer.Argument(help="What --source takes: a folder, an archive, s3://..., ...")],
+    labels: Labels = None,
+    problems: Annotated[Path | None, typer.Option(help="CSV to write: the files with a problem.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what is in a source, and what is wrong with it."""
+    from cli.inspect import inspect
+
+    table = Path(labels).expanduser() if labels else None
+    inspect(source, table, problems, as_json, Console(stderr=as_json))
+
+
+stack_commands.register(app)
+dataset_commands.register(app)
+
+
+@app.command()
+def demo() -> None:
+    """Build a made-up hospital, and let two nights pass over it."""
+    from cli.demo import two_nights
+
+    two_nights(console, with_flow, closing_words)
+
+
+def asked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a command as a request has them.
+
+    >>> asked({"dataset": "d", "epochs": 3, "config": None})
+    {'dataset': 'd', 'training': {'epochs': 3}}
+    """
+    training = {name: given[name] for name in TRAINING if name in given}
+    rest = {name: value for name, value in given.items() if name not in (*TRAINING, "config")}
+    return rest | ({"training": training} if training else {})
+
+
+def with_flow(name: str, request: BaseModel, tell: Callable[..., None] | None = None) -> Any:
+    """Run a flow in this process, tell its outcome (in its own way where it has one), and return it."""
+    from tasks.preflight import check_servers
+
+    started = time.monotonic()
+    check_servers(activate())
+    from cli import terminal
+
+    console.print(f"[bold]radloop {name}[/bold]: loading", highlight=False)
+    flow = load_flow(name)
+    terminal.quiet()
+    loaded = time.monotonic()
+    outcome = flow(request)
+    (tell or terminal.tell)(
+        console, name, outcome, imports_s=loaded - started, flow_s=time.monotonic() - loaded
+    )
+    return outcome
+
+
+def load_flow(name: str) -> Callable[[Any], Any]:
+    """Return a flow by its name; loading one loads Prefect, which takes seconds."""
+    from importlib import import_module
+
+    return getattr(import_module(f"flows.{name}"), name)
+
+
+def closing_words(settings: Settings, name: str) -> str:
+    """Return where everything can be opened, and the commands that come next."""
+    radloop = f"{sys.argv[0]} --home {settings.home}" if settings.home != Path(".radloop") else sys.argv[0]
+    return (
+        f"\n[bold]MLflow and Prefect[/bold]  {radloop} up   (prints their addresses; runs this every night at 02:00)"
+        f"\n[bold]Load the champion[/bold]   mlflow.pyfunc.load_model('models:/{name}@champion')"
+        f" with MLFLOW_TRACKING_URI={settings.tracking_uri}"
+        f"\n[bold]Your own images[/bold]     {sys.argv[0]} run --source FOLDER --labels LABELS.csv --name NAME"
+    )
+
+
+deidentify_command.register(app, with_flow)
+
+
+def main() -> None:
+    """Run the command line; what a person can mend ends with exit code 2 and without a stack trace."""
+    try:
+        app()
+    except RadloopError as error:
+        message = f"[bold red]error:[/bold red] {escape(str(error))}"
+        Console(stderr=True).print(message, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""Owns the commands `radloop up`, `status` and `down`: the one-machine stack, as a person sees it."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import typer
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from cli.options import ask, whole
+from imaging.errors import EnvironmentFault, UserFault
+from infra import stack
+from infra.deployments import TEMPLATE, deployed_time_zone, fill
+from infra.processes import StackError
+from infra.record import Stack, read_stack
+from infra.runs import Run, latest_runs, next_runs
+from services.settings import Settings, activate
+
+if TYPE_CHECKING:
+    # Loading it loads the registry's client, which takes seconds.
+    from tasks.requests import NightlyRequest
+
+console = Console()
+REMEMBERED = "nightly.json"
+"""What the night is asked for: written by `radloop run` when it succeeds, and here."""
+
+Source = Annotated[
+    str, typer.Option(help="Source of the nightly run. [default: that of the last `radloop run`]")
+]
+Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
+Name = Annotated[str | None, typer.Option(help="Name of the dataset and of the model.")]
+Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="[default: a free one]")]
+TimeZone = Annotated[
+    str | None, typer.Option(help="Of the schedules, as in Europe/Berlin. [default: the last one, or UTC]")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (up, status, down):
+        app.command()(command)
+
+
+def remember(settings: Settings, request: "NightlyRequest") -> None:
+    """Keep a night that went well for the schedule, whose runs start in another folder."""
+    places = {name: whole(place) for name in ("source", "labels") if (place := getattr(request, name))}
+    (settings.folder / REMEMBERED).write_text(request.model_copy(update=places).model_dump_json(indent=1))
+
+
+def up(
+    source: Source = "",
+    labels: Labels = None,
+    name: Name = None,
+    config: Config = None,
+    prefect_port: Port = None,
+    mlflow_port: Port = None,
+    ray_port: Port = None,
+    time_zone: TimeZone = None,
+) -> None:
+    """Start Prefect, MLflow, Ray, a worker and the schedules here."""
+    settings = activate()
+    known = {"source": source, "labels": labels, "dataset": name}
+    nightly = nightly_request(settings, config, {key: value for key, value in known.items() if value})
+    wish = stack.Wish(
+        ports={"prefect": prefect_port, "mlflow": mlflow_port, "ray": ray_port},
+        environment=settings.defaults(),
+        deployments=deployments(nightly, time_zone or deployed_time_zone(settings.folder)),
+    )
+    with faults():
+        running = stack.up(settings.folder, wish, lambda line: console.print(line, highlight=False))
+    if nightly:
+        # So that the next `up` needs no options.
+        (settings.folder / REMEMBERED).write_text(json.dumps(nightly, indent=1))
+    console.print(addresses(running), soft_wrap=True)
+    if not nightly:
+        console.print(
+            "[bold]Schedules are paused[/bold]: nothing says yet which images to take in. Run `radloop run "
+            "--source FOLDER --labels LABELS.csv --name NAME` once and `radloop up` again, or give these to `up`.",
+            soft_wrap=True,
+        )
+
+
+def status() -> None:
+    """Say what is up, what runs next and last, and who is champion."""
+    settings = activate()
+    with faults():
+        seen = stack.status(settings.folder)
+        running = read_stack(settings.folder)
+    if running is None:
+        console.print(f"Nothing is up in {settings.folder}; `radloop up` starts it", soft_wrap=True)
+    else:
+        rows = [(item.name, _state(item), running.addresses.get(item.name, ""), item.log) for item in seen]
+        console.print(_table(("process", "state", "address", "log"), rows))
+        console.print(
+            _table(("next", "flow", "run"), map(_scheduled, next_runs(running.addresses["prefect"])))
+        )
+        console.print(
+            _table(("latest", "flow", "run", "state"), map(_begun, latest_runs(running.addresses["prefect"])))
+        )
+    console.print(_table(("model", "champion"), _champions(settings)))
+
+
+def down() -> None:
+    """End exactly what `radloop up` started."""
+    settings = activate()
+    with faults():
+        ended = stack.down(settings.folder)
+    console.print(f"Ended {ended} processes" if ended else "Nothing was up", highlight=False)
+
+
+def nightly_request(settings: Settings, config: Path | None, options: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the night is asked for: options over the last successful run's; empty where nothing is known."""
+    from tasks.preflight import check_input
+    from tasks.requests import NightlyRequest
+
+    remembered = settings.folder / REMEMBERED
+    if config or options:
+        request = ask(NightlyRequest, config, dict(options))
+        check_input(request)
+    elif remembered.exists():
+        try:
+            request = NightlyRequest.model_validate_json(remembered.read_text())
+        except ValidationError as error:
+            raise UserFault(
+                f"{remembered} is not of this version of radloop: `radloop run` writes it anew"
+            ) from error
+    else:
+        return {}
+    # A worker runs elsewhere, so that relative paths would lead it astray; and it shall not train in vain.
+    places = {name: whole(place) for name in ("source", "labels") if (place := getattr(request, name))}
+    return request.model_copy(update={**places, "again": False}).model_dump(mode="json")
+
+
+def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:
+    """Return prefect.yaml, filled in for a nightly request; schedules are on only where there is one."""
+    from tasks import requests
+
+    if time_zone:
+        try:
+            ZoneInfo(time_zone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise UserFault(
+                f"--time-zone {time_zone!r} is unknown: give a name such as Europe/Berlin"
+            ) from error
+    kinds: dict[str, type[BaseModel]] = {
+        "ingest": requests.IngestRequest,
+        "train": requests.TrainRequest,
+        "evaluate": requests.EvaluateRequest,
+        "nightly": requests.NightlyRequest,
+        "reevaluate": requests.ReevaluateRequest,
+    }
+    filled = {
+        name: kind(**{key: value for key, value in nightly.items() if key in kind.model_fields})
+        for name, kind in kinds.items()
+    }
+    asked = {name: request.model_dump(mode="json") for name, request in filled.items()}
+    return fill(TEMPLATE.read_text(), asked, scheduled=bool(nightly), time_zone=time_zone)
+
+
+def addresses(running: Stack) -> str:
+    """Return where everything answers, and what comes next."""
+    return (
+        f"\n[bold]Prefect[/bold]  {running.addresses['prefect']}   (runs, schedules; Deployments > nightly > Run)"
+        f"\n[bold]MLflow[/bold]   {running.addresses['mlflow']}   (measures, models)"
+        f"\n[bold]Ray[/bold]      {running.addresses['ray']}   (asks for the token in {running.token_file})"
+        "\n`radloop status` says what goes on, `radloop down` ends it, and `radloop run` uses it meanwhile."
+    )
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Turn what infra says into the errors that the command line tells without a trace."""
+    try:
+        yield
+    except StackError as error:
+        raise EnvironmentFault(str(error)) from error
+
+
+def _state(item: stack.Seen) -> str:
+    if not item.runs:
+        return "[red]ended[/red]"
+    return "answers" if item.answers else "[red]runs, does not answer[/red]"
+
+
+def _scheduled(run: Run) -> Sequence[str]:
+    return (f"{run.when:%a %d %b %H:%M %Z}", run.flow, run.name)
+
+
+def _begun(run: Run) -> Sequence[str]:
+    return (*_scheduled(run), run.state)
+
+
+def _champions(settings: Settings) -> Iterable[Sequence[str]]:
+    from services.mlflow.champions import champions
+
+    return [
+        (item.name, f"version {item.version}" if item.version else "none yet") for item in champions(settings)
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(*head, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,74 @@
+"""Owns the chunks that are finished and stand in no version yet: whoever comes next need not do them again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+
+from imaging.dataset.ingest.diff import Known
+from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.tables.row_operations import codes, concat, together
+from imaging.dataset.tables.schemas import EXAMPLES, REFUSALS
+from imaging.dataset.tables.table_files import parquet_bytes, read_each
+from imaging.store.protocol import Store
+
+PLAN_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Finished chunks of a dataset, of one key, policy and spec (`made_with`); another would be no part of it."""
+
+    store: Store
+    dataset: str
+    made_with: str
+
+    def add(self, chunk: str, examples: pa.Table, refusals: pa.Table) -> None:
+        """Write the rows of a chunk, whose shard is in the store; the same chunk again is the same file."""
+        # Examples last: a chunk without them is not finished.
+        self.store.write(self._name(chunk, "refusals"), parquet_bytes(refusals))
+        self.store.write(self._name(chunk, "examples"), parquet_bytes(examples))
+
+    def chunks(self) -> list[str]:
+        """Return the names of the finished chunks."""
+        names = (stored.name for stored in self.store.names(self._folder))
+        return sorted(
+            name.removesuffix(".examples.parquet") for name in names if name.endswith(".examples.parquet")
+        )
+
+    def read(self, chunks: Sequence[str]) -> Known:
+        """Return the rows of chunks; of a file that is in several, those of the first. Raises Missing, see `drop`."""
+        examples = Blocks.stored(self.store, [f"{chunk}.examples.parquet" for chunk in chunks], EXAMPLES)
+        tables = read_each(self.store, [f"{chunk}.refusals.parquet" for chunk in chunks], REFUSALS)
+        refusals = concat(tables, REFUSALS)
+        chunk_of = np.concatenate(
+            [
+                np.arange(len(chunks)).repeat([rows.num_rows for rows in of])
+                for of in (examples.blocks, tables)
+            ]
+        )
+        files = codes(together(rows.select(["source_key"])["source_key"] for rows in (examples, refusals)))
+        first = np.full(files.max(initial=-1) + 1, len(chunks))
+        np.minimum.at(first, files, chunk_of)
+        kept = pa.array(first[files] == chunk_of)
+        return Known(
+            examples=examples.only(kept[: examples.num_rows]),
+            refusals=refusals.filter(kept[examples.num_rows :]),
+        )
+
+    def drop(self, chunks: Sequence[str]) -> None:
+        """Remove chunks that a version holds now."""
+        for chunk in chunks:
+            # Examples first: what is half removed is not finished.
+            self.store.remove(f"{chunk}.examples.parquet")
+            self.store.remove(f"{chunk}.refusals.parquet")
+
+    @property
+    def _folder(self) -> str:
+        kind = blake2b(self.made_with.encode(), digest_size=8).hexdigest()
+        return f"datasets/{self.dataset}/journal/{kind}/"
+
+    def _name(self, chunk: str, table: str) -> str:
+        return f"{self._folder}{chunk}.{table}.parquet"

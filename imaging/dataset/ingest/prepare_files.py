@@ -1,0 +1,148 @@
+"""Owns what a worker makes of some parcels: their prepared images in one piece, and drafts of their rows.
+
+It runs in the sandbox. What it returns holds original identifiers and goes to ingest, which replaces them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.buffer import FileBuffer
+from imaging.dataset.split.fingerprint import fingerprints
+from imaging.dicom.limits import LIMITS
+from imaging.errors import DataFault
+from imaging.formats.dicom import HEAD_BYTES, identifiers_of, read_dicom
+from imaging.formats.table import FORMATS, Reader
+from imaging.image.instance import Instance
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.preprocess.volume import prepare_volume
+from imaging.sandbox.pool import Item
+from imaging.sandbox.process import Answer
+from imaging.sandbox.wire import Blob
+from imaging.sources.protocol import Parcel
+from imaging.sources.work import Outcome, Run
+
+FUNCTION = "imaging.dataset.ingest.prepare_files:draft_parcels"
+
+COLUMNS = (
+    *("parcel", "patient_id", "study_uid", "series_uid", "sop_instance_uid", "institution"),
+    *("content_blake3", "pixel_blake3", "source_label", "source_split"),
+    *("modality", "manufacturer", "model", "body_part"),
+    *("frame", "rows", "columns", "spacing_mm", "kvp", "findings"),
+)
+"""What a draft of a row says, in this order; `parcel` counts from 0 among those of an item."""
+
+
+def as_item(parcels: Sequence[Parcel]) -> Item:
+    """Return parcels as what the sandbox takes."""
+    told = [[one.format, one.name, one.told, len(one.contents)] for one in parcels]
+    return Item({"parcels": told}, tuple(content for one in parcels for content in one.contents))
+
+
+def draft_parcels(
+    setup: Mapping[str, Any],
+    value: Mapping[str, Any],
+    blobs: Sequence[bytes | Path],
+    formats: Mapping[str, Reader] = FORMATS,
+) -> tuple[Any, Sequence[Blob]]:
+    """Read and prepare some parcels; a `Function` of the sandbox.
+
+    The answer has `rows`, each with the values of COLUMNS, and `faults`: parcel, reason, detail and the UID of the
+    study that lost it, "" where it cannot be told. Its blobs are the images (n, ...) and their fingerprints.
+    """
+    keep_memory()
+    spec, contents = _spec(setup["spec"]), iter(blobs)
+    rows: list[list[Any]] = []
+    images: list[NDArray[np.uint8]] = []
+    faults = []
+    for number, (kind, name, told, count) in enumerate(value["parcels"]):
+        parcel = Parcel(
+            format=kind,
+            name=name,
+            contents=tuple(islice(contents, count)),
+            told=tuple((key, text) for key, text in told),
+        )
+        try:
+            made = [(_row(number, one), _prepared(one, spec)) for one in _instances(parcel, spec, formats)]
+        except DataFault as fault:
+            faults.append([number, fault.reason, fault.detail, _study(parcel)])
+            continue
+        rows += [row for row, _ in made]
+        images += [image for _, image in made]
+    if not images:
+        return {"rows": rows, "faults": faults}, ()
+    block = np.stack(images)
+    return {"rows": rows, "faults": faults}, (block.data, fingerprints(block).data)
+
+
+def in_process(setup: Mapping[str, Any], formats: Mapping[str, Reader] = FORMATS) -> Run:
+    """Return what does the sandbox's work here, without its protection: for tests and for measuring."""
+
+    def run(items: Iterable[Item]) -> Iterator[Outcome]:
+        for item in items:
+            value, blobs = draft_parcels(setup, item.value, item.blobs, formats)
+            yield Answer(value, tuple(memoryview(blob).cast("B") for blob in blobs))
+
+    return run
+
+
+@cache
+def _spec(json: str) -> PreprocessSpec:
+    return PreprocessSpec.model_validate_json(json)
+
+
+@cache
+def _buffer() -> FileBuffer:
+    """Keep one buffer for the life of the worker."""
+    return FileBuffer()
+
+
+@cache
+def keep_memory() -> None:
+    """Have the C library keep what is freed: else it gives each slice's megabytes back, and the next slice pays.
+
+    It keeps twice as much as the largest piece that was ever given back whole, up to 32 MiB (mallopt(3),
+    M_MMAP_THRESHOLD); at 1 MiB each slice of 512 x 512 causes 700 page faults.
+    """
+    np.empty(31 * 2**20, np.uint8)
+
+
+def _instances(parcel: Parcel, spec: PreprocessSpec, formats: Mapping[str, Reader]) -> Iterator[Instance]:
+    if parcel.format == "dicom" and isinstance(parcel.contents[0], Path):
+        return read_dicom(_buffer().load(parcel.contents[0], LIMITS.file_bytes), spec.modality)
+    return formats[parcel.format](parcel, spec.modality)
+
+
+def _prepared(instance: Instance, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    image = instance.image
+    if image.stored.ndim == 2 and spec.kind == "slice":
+        return prepare(image, spec)
+    if image.stored.ndim == 3 and spec.kind == "volume":
+        return prepare_volume(image, spec)
+    found = "a volume" if image.stored.ndim == 3 else "a slice"
+    raise DataFault("unsupported", f"the image is {found}, the configuration asks for kind {spec.kind!r}")
+
+
+def _study(parcel: Parcel) -> str:
+    if parcel.format not in ("dicom", "series"):
+        return ""
+    content = parcel.contents[0]
+    head = _buffer().head(content, HEAD_BYTES)[0] if isinstance(content, Path) else content
+    return str(identifiers_of(head).get("StudyInstanceUID", ""))
+
+
+def _row(parcel: int, one: Instance) -> list[Any]:
+    told = one.attributes.get
+    return [
+        *(parcel, one.patient_id, one.study_uid, one.series_uid, one.sop_instance_uid, one.institution),
+        *(one.content_blake3, one.pixel_blake3, one.label, one.split),
+        *(told("modality", ""), told("manufacturer", ""), told("model", ""), told("body_part", "")),
+        *(one.frame, *one.image.stored.shape[-2:], told("spacing_mm"), told("kvp")),
+        " ".join(one.findings),
+    ]

@@ -1,0 +1,82 @@
+"""Owns what a row says: the columns of an example, of a refused file and of a tombstone.
+
+Rows travel as tables of these columns from the workers to the manifest; nowhere is there an object for each.
+"""
+
+import pyarrow as pa
+
+FINGERPRINT_BYTES = 64
+"""Of what `imaging.dataset.split.fingerprint` makes of a prepared image."""
+
+SOURCE = [
+    pa.field("source_key", pa.string(), nullable=False),
+    pa.field("source_size", pa.int64(), nullable=False),
+    pa.field("source_mtime_ns", pa.int64(), nullable=False),
+    pa.field("source_tag", pa.string(), nullable=False),
+]
+"""The file that a row came from: its keyed name, and what a listing says of it (an ETag, "" where there is none)."""
+
+EXAMPLES = pa.schema(
+    [
+        # Keyed pseudonyms. A frame is an example of its own; `object_key` is that of the DICOM object it is of.
+        *(
+            pa.field(f"{level}_key", pa.string(), nullable=False)
+            for level in ("instance", "object", "series", "study", "patient")
+        ),
+        # The patient under the other policy about variants of a PatientID; "" where that is the same.
+        pa.field("patient_variant", pa.string(), nullable=False),
+        # The institution, "" where the file names none.
+        pa.field("site_key", pa.string(), nullable=False),
+        *SOURCE,
+        # BLAKE3 of the file, and of its stored pixels whatever they are compressed by.
+        pa.field("content_blake3", pa.string(), nullable=False),
+        pa.field("pixel_blake3", pa.string(), nullable=False),
+        pa.field("fingerprint", pa.binary(FINGERPRINT_BYTES), nullable=False),
+        pa.field("spec", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("source_label", pa.string()),
+        pa.field("source_split", pa.string()),
+        *(
+            pa.field(name, pa.string(), nullable=False)
+            for name in ("modality", "manufacturer", "model", "body_part")
+        ),
+        pa.field("frame", pa.int32(), nullable=False),
+        pa.field("rows", pa.int32(), nullable=False),
+        pa.field("columns", pa.int32(), nullable=False),
+        pa.field("spacing_mm", pa.float64()),
+        pa.field("kvp", pa.float64()),
+        # Keys of `imaging.dicom.findings.FINDINGS`, with spaces between them.
+        pa.field("findings", pa.string(), nullable=False),
+    ]
+)
+"""An example as it comes out of a chunk, before label and split are joined."""
+
+REFUSALS = pa.schema(
+    [
+        *SOURCE,
+        # "" where the study cannot be told.
+        pa.field("study_key", pa.string(), nullable=False),
+        pa.field("spec", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+"""A source file that gave no example, and why; reasons are those of `imaging.refusal_reasons`."""
+
+TABLES = {
+    # `label_fault` says why there is no label; an image that has none and is of a known patient may have a split.
+    "examples": pa.schema(
+        [*EXAMPLES, *(pa.field(name, pa.string()) for name in ("label", "label_fault", "split"))]
+    ),
+    "quarantine": REFUSALS,
+    "splits": pa.schema([pa.field("patient_key", pa.string()), pa.field("split", pa.string())]),
+    # Examples whose source is gone.
+    "tombstones": pa.schema(
+        [
+            pa.field(name, pa.string(), nullable=False)
+            for name in ("instance_key", "patient_key", "source_key")
+        ]
+    ),
+}
+"""The tables of a version."""

@@ -1,0 +1,121 @@
+"""Owns the making of a version: examples, labels and splits become one manifest, seen whole or not at all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from imaging.annotations.label_table import KEY_OF, LabelTable, join, order_classes
+from imaging.dataset.split.sides import draw_sides
+from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.tables.schemas import TABLES
+from imaging.dataset.tables.spill import spread
+from imaging.dataset.tables.table_files import digits_of, write_parts
+from imaging.dataset.version.counts import COUNTED, count_rows
+from imaging.dataset.version.dataset_version import (
+    DatasetVersion,
+    VersionHead,
+    head_name,
+    newest_version,
+    pointer_name,
+)
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.pseudonyms import VariantPolicy
+from imaging.store.protocol import Store
+
+KEYS = {
+    "examples": "instance_key",
+    "quarantine": "source_key",
+    "splits": "patient_key",
+    "tombstones": "instance_key",
+}
+"""By what the rows of each table are ordered."""
+DRAWN = ("patient_key", "label", "site_key", "source_split", "fingerprint")
+"""What `draw_sides` looks at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a version is made by, beside its rows."""
+
+    dataset: str
+    spec: PreprocessSpec
+    key_fingerprint: str
+    shares: Mapping[str, float]
+    labels: LabelTable | None = None
+    positive: str | None = None
+    patient_variants: VariantPolicy = "report"
+
+
+def build_version(
+    store: Store,
+    recipe: Recipe,
+    examples: Blocks,
+    refusals: pa.Table,
+    previous_splits: pa.Table | None,
+    tombstones: pa.Table | None = None,
+) -> DatasetVersion:
+    """Write the files of a version, which stays invisible until `publish` moves the pointer to it."""
+    joined = join(
+        recipe.labels, examples.select([KEY_OF[recipe.labels.level] if recipe.labels else "source_label"])
+    )
+    labelled = examples.having(pa.table({"label": joined.labels, "label_fault": joined.faults}))
+    known = TABLES["splits"].empty_table() if previous_splits is None else previous_splits
+    sides = draw_sides(labelled.select(DRAWN), known, recipe.shares)
+    whole = labelled.having(
+        pa.table({"split": _splits(labelled.select(["patient_key", "source_split"]), sides)})
+    )
+    head = VersionHead(
+        dataset=recipe.dataset,
+        digest="",
+        spec=recipe.spec,
+        classes=order_classes(pc.unique(joined.labels).drop_null().to_pylist(), recipe.positive),
+        key_fingerprint=recipe.key_fingerprint,
+        label_report=joined.report,
+        label_level=recipe.labels.level if recipe.labels else "instance",
+        patient_variants=recipe.patient_variants,
+    )
+    tables = {
+        "quarantine": refusals,
+        "splits": sides,
+        "tombstones": TABLES["tombstones"].empty_table() if tombstones is None else tombstones,
+    }
+    return _write(store, head, whole, tables)
+
+
+def publish(version: DatasetVersion, expected: str | None) -> bool:
+    """Move the dataset's pointer from `expected` to this version; False where somebody else moved it first."""
+    return expected == version.digest or version.store.swap(
+        pointer_name(version.head.dataset), expected, version.digest
+    )
+
+
+def _splits(examples: pa.Table, sides: pa.Table) -> pa.ChunkedArray:
+    names, splits = (sides[name].combine_chunks() for name in ("patient_key", "split"))
+    drawn = splits.take(pc.index_in(examples["patient_key"], value_set=names))
+    return pc.coalesce(examples["source_split"], drawn)
+
+
+def _write(
+    store: Store, head: VersionHead, examples: Blocks, tables: Mapping[str, pa.Table]
+) -> DatasetVersion:
+    newest = newest_version(store, head.dataset)
+    # What another version alone has is written again, so that it is as young as this one: `gc` takes what is old.
+    known = newest.head.by_content() if newest else {}
+    digits = digits_of(examples.num_rows)
+    with spread(examples, KEYS["examples"], digits) as groups:
+        parts = {"examples": write_parts(store, groups, TABLES["examples"], KEYS["examples"], digits, known)}
+    for name, table in tables.items():
+        parts[name] = write_parts(store, [table], TABLES[name], KEYS[name], digits_of(table.num_rows), known)
+    head = replace(
+        head,
+        parts={name: tuple(part.name for part in some) for name, some in parts.items()},
+        contents={name: tuple(part.content for part in some) for name, some in parts.items()},
+        counts=count_rows(examples.select(COUNTED), tables["quarantine"]),
+    ).named()
+    if newest and newest.digest == head.digest:
+        return newest
+    # The head is written last: a version without it does not exist.
+    store.write(head_name(head.dataset, head.digest), head.to_json().encode())
+    return DatasetVersion(store, head)

@@ -1,0 +1,56 @@
+"""Owns one image or volume as it was stored, and what turns its values into modality units and shown levels."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.image.window import Voi
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """Stored values (rows, columns), or (slices, rows, columns) of a volume, and how they are meant.
+
+    `padding` is the closed range of stored values that fill what was never measured (PS3.3 C.7.5.1.1.2);
+    `spacing_mm` the distance of neighbouring pixels along each axis of `stored`, or relative where a file
+    gives only the ratio; None means square pixels of unknown size. `vois` are the ways to be shown that the file
+    offers, its first choice first.
+    """
+
+    stored: NDArray[Any]
+    slope: float = 1.0
+    intercept: float = 0.0
+    vois: tuple[Voi, ...] = ()
+    inverted: bool = False
+    padding: tuple[float, float] | None = None
+    spacing_mm: tuple[float, ...] | None = None
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """The values in modality units (Hounsfield for CT), PS3.3 C.11.1."""
+        return rescale(self.stored, self.slope, self.intercept)
+
+    @property
+    def padded(self) -> NDArray[np.bool_] | None:
+        """Which values are padding; None where none is."""
+        if self.padding is None:
+            return None
+        mask: NDArray[np.bool_] = (self.stored >= self.padding[0]) & (self.stored <= self.padding[1])
+        return mask if mask.any() else None
+
+
+def rescale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
+    """Map stored values to the modality's units, PS3.3 C.11.1.
+
+    >>> rescale(np.array([0, 1024]), 1.0, -1024.0)
+    array([-1024.,     0.], dtype=float32)
+    """
+    if (slope, intercept) == (1, 0):
+        return stored.astype(np.float32, copy=False)
+    values = stored.astype(np.float32)
+    values *= np.float32(slope)
+    values += np.float32(intercept)
+    return values

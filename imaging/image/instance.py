@@ -1,0 +1,29 @@
+"""Owns one image on its way through ingest, with the identifiers that nobody else may see."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from imaging.image.image import Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One image or volume with its identifiers; `frame` counts from 1 in a multi-frame object and is 0 in others.
+
+    `institution` is one of the identifiers, empty where none is told. The digests are hex digits of
+    `imaging.digests`; `findings` are keys of `imaging.dicom.findings.FINDINGS`: what is to be known of a volume.
+    """
+
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    sop_instance_uid: str
+    image: Image
+    content_blake3: str
+    pixel_blake3: str
+    institution: str = ""
+    frame: int = 0
+    attributes: Mapping[str, str | float] = field(default_factory=dict)
+    label: str | None = None
+    split: str | None = None
+    findings: tuple[str, ...] = ()

@@ -1,0 +1,208 @@
+"""Owns the way from an image in modality units to a model's input, and its exact inverse on grey levels.
+
+Window, inversion of MONOCHROME1, area-exact resize into a square, rounding to 256 levels; where the spec says
+so, the resize comes first. The order is part of the model.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.errors import DataFault
+from imaging.image.image import Image
+from imaging.image.window import Voi, Window
+from imaging.preprocess.area import area_average
+from imaging.preprocess.spec import LEVELS, PreprocessSpec
+
+FAR = 1000
+"""A window so many widths away from zero is moved there: single precision counts to seven digits."""
+FARTHEST = 1e30
+"""No window in stored values lies farther out; single precision ends at 3e38."""
+
+OBLONG = 4
+"""Images of a longer shape get no border: their weights cost less."""
+
+SQUARE = 1e-3
+"""Pixels whose sides differ by less than a thousandth are square: spacings are told in three digits."""
+
+
+def prepare(image: Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Map an image (rows, columns) to grey levels (size_px, size_px).
+
+    Raises DataFault "no-window" where the window is to come from the file and it has none.
+    """
+    return to_levels(*_scaled_levels(image, spec))
+
+
+def to_levels(levels: NDArray[np.float32], scale: float = 1.0) -> NDArray[np.uint8]:
+    """Scale to levels of 0 to 255 and round to whole ones, halves to even, in one pass over them."""
+    flat = levels.reshape(len(levels), -1)
+    whole: NDArray[np.uint8] = np.asarray(cv2.convertScaleAbs(flat, None, scale), np.uint8)
+    return whole.reshape(levels.shape)
+
+
+def squared_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Map an image to grey levels before they are rounded."""
+    levels, scale = _scaled_levels(image, spec)
+    levels *= np.float32(scale)
+    return np.clip(levels, 0, LEVELS, out=levels)
+
+
+def _scaled_levels(image: Image, spec: PreprocessSpec) -> tuple[NDArray[np.float32], float]:
+    """Return (size_px, size_px) values and the factor that makes grey levels of them; none is below black."""
+    voi = choose_voi(image, spec)
+    ends = _stored_bounds(image, voi) if isinstance(voi, Window) else None
+    return (_curved(image, voi, spec), LEVELS) if ends is None else _straight(image, *ends, spec)
+
+
+def shown_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Map an image (rows, columns) to grey levels of the same size, before they are rounded."""
+    shown = choose_voi(image, spec).show(image.values)
+    if image.inverted:
+        shown = 1 - shown
+    mask = image.padded
+    return np.asarray(shown if mask is None else np.where(mask, np.float32(0), shown)) * np.float32(LEVELS)
+
+
+def choose_voi(image: Image, spec: PreprocessSpec) -> Voi:
+    """Return the spec's window, or the one of the file's that the spec asks for."""
+    if spec.window != "file":
+        return spec.window
+    if len(image.vois) < spec.window_number:
+        raise DataFault(
+            "no-window",
+            f"the file offers {len(image.vois)} windows, number {spec.window_number} is asked for; "
+            "give a fixed window in the configuration",
+        )
+    return image.vois[spec.window_number - 1]
+
+
+def _stored_bounds(image: Image, window: Window) -> tuple[float, float] | None:
+    """Return the stored values that are shown black and white; None where there are none that can be counted with."""
+    if not image.slope:
+        return None
+    lower, upper = ((bound - image.intercept) / image.slope for bound in window.bounds)
+    if max(abs(lower), abs(upper)) > FARTHEST:
+        return None
+    return (upper, lower) if image.inverted else (lower, upper)
+
+
+def _straight(
+    image: Image, black: float, white: float, spec: PreprocessSpec
+) -> tuple[NDArray[np.float32], float]:
+    """Apply a linear window in stored values: a line may be drawn after the average as well as before."""
+    clipped = spec.order == "window-resize"
+    stored = _without_padding(image, black, white, clipped=clipped)
+    if max(abs(black), abs(white)) > FAR * abs(white - black):
+        stored, black, white = stored.astype(np.float64) - black, 0.0, white - black
+    first = (min(black, white), max(black, white)) if clipped else (-np.inf, np.inf)
+    small = fit(stored, spec.size_px, image.spacing_mm, black, first)
+    small -= np.float32(black)
+    scale = LEVELS / (white - black)
+    if not clipped:
+        np.clip(small, *sorted((0.0, white - black)), out=small)
+    return small, scale
+
+
+def _without_padding(image: Image, black: float, white: float, *, clipped: bool) -> NDArray[Any]:
+    """Return the stored values with padding made black; most padding is beyond black already, and will be clipped."""
+    beyond = image.padding is None or all((end <= black) == (black < white) for end in image.padding)
+    if image.padding is None or (beyond and clipped):
+        return image.stored
+    mask = image.padded
+    return image.stored if mask is None else np.where(mask, np.float32(black), image.stored)
+
+
+def _curved(image: Image, voi: Voi, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Apply a sigmoid or a table, in modality units."""
+    mask = image.padded
+
+    def show(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        shown = voi.show(values)
+        return 1 - shown if image.inverted else shown
+
+    values = image.values
+    if spec.order == "window-resize":
+        values = show(values)
+        if mask is not None:
+            values = np.where(mask, np.float32(0), values)
+        return fit(values, spec.size_px, image.spacing_mm, 0.0)
+    # No value of a curve need be black: what was not measured has no weight in the mean, and darkens by its share.
+    measured = np.ones(values.shape, np.float32) if mask is None else (~mask).astype(np.float32)
+    share = fit(measured, spec.size_px, image.spacing_mm, 0.0)
+    mean = fit(values * measured, spec.size_px, image.spacing_mm, 0.0)
+    mean /= np.maximum(share, np.float32(1e-6))
+    return show(mean) * share
+
+
+def fit(
+    values: NDArray[Any],
+    size: int,
+    spacing_mm: tuple[float, ...] | None,
+    fill: float,
+    ends: tuple[float, float] = (-np.inf, np.inf),
+) -> NDArray[np.float32]:
+    """Clip an image to `ends` and average it into a (size, size) square, centred, with its true proportions.
+
+    What the square holds beyond the image is `fill`.
+    """
+    height, width = values.shape
+    row, column = spacing_mm or (1.0, 1.0)
+    if abs(row / column - 1) < SQUARE:
+        row = column = 1.0
+        side = max(height, width)
+        # A border around 1 x 65535 pixels would be a square of 17 GB.
+        if side >= size and side <= OBLONG * min(height, width):
+            return area_average(_squared(values, side, fill), size, *ends)
+    extent = max(height * row, width * column)
+    down = area_weights(height, extent / row, size)
+    across = area_weights(width, extent / column, size)
+    clipped = np.clip(values.astype(np.float32), np.float32(ends[0]), np.float32(ends[1])) - np.float32(fill)
+    small: NDArray[np.float32] = down @ clipped @ across.T + np.float32(fill)
+    return small
+
+
+def _squared(values: NDArray[Any], side: int, fill: float) -> NDArray[Any]:
+    height, width = values.shape
+    if height == width:
+        return values
+    top, left = (side - height) // 2, (side - width) // 2
+    square = np.full((side, side), fill, np.float32)
+    square[top : top + height, left : left + width] = values
+    return square
+
+
+def area_weights(length: int, side: float, size: int) -> NDArray[np.float32]:
+    """Return (size, length) weights that average `length` pixels, centred in a square of `side`, into `size`.
+
+    Row i holds the share of pixel j in output i; what lies outside the image has no weight.
+
+    >>> area_weights(4, 4, 2)
+    array([[0.5, 0.5, 0. , 0. ],
+           [0. , 0. , 0.5, 0.5]], dtype=float32)
+    """
+    step = side / size
+    start = np.arange(size)[:, None] * step
+    # In whole pixels where they are square, as the portable model counts.
+    margin = (side - length) // 2 if side == int(side) else (side - length) / 2
+    pixel = np.arange(length)[None, :] + margin
+    overlap = np.minimum(start + step, pixel + 1) - np.maximum(start, pixel)
+    weights: NDArray[np.float32] = (np.clip(overlap, 0, None) / step).astype(np.float32)
+    return weights
+
+
+def planes(levels: NDArray[Any]) -> NDArray[Any]:
+    """Return prepared images as (n, channels, size, size): one channel each, or the slices of volumes.
+
+    >>> planes(np.zeros((2, 8, 8))).shape, planes(np.zeros((2, 5, 8, 8))).shape
+    ((2, 1, 8, 8), (2, 5, 8, 8))
+    """
+    return levels[:, None] if levels.ndim == 3 else levels
+
+
+def to_modality_units(levels: NDArray[np.uint8], window: Window) -> NDArray[np.float32]:
+    """Return values that `prepare` maps back to exactly these levels, for rows that meet a portable model."""
+    lower, upper = window.bounds
+    return (lower + levels.astype(np.float32) * ((upper - lower) / LEVELS)).astype(np.float32)

@@ -1,0 +1,163 @@
+"""Owns the training loop that every worker runs, from top to bottom; Ray appears in `fit_in_ray` and its report alone.
+
+`fit` is the loop. Whoever calls it hands in the rows, this process's place among the ranks and where to report
+to, so the same code runs under Ray, under plain processes and in a test.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from imaging.dataset.version.dataset_version import open_version
+from imaging.store.open import open_store
+from models.config import TrainConfig
+from models.training.batches import seed_of
+from models.training.checkpoint import save
+from models.training.history import record
+from models.training.optimization import l1_norm, recalibrate, set_learning_rate
+from models.training.ranks import Ranks
+from models.training.validation import MERITS, validate
+from models.training.worker import TrainData, Worker
+
+RECALIBRATION_STEPS = 16
+"""Batches from which running statistics are made: enough for a mean, few beside an epoch."""
+
+Report = Callable[[Mapping[str, float], Path | None], None]
+"""Takes an epoch's metrics and, on the first rank, the folder of a checkpoint that is gone afterwards."""
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """Train as one worker of Ray Train; `config` is plain JSON.
+
+    Its keys: `store`, `cache` (a folder of this node) and its `cache_bytes`, `dataset` and `digest` (the version),
+    `train` (a TrainConfig), `run_folder`.
+    """
+    store = open_store(config["store"], Path(config["cache"]), config["cache_bytes"])
+    version = open_version(store, config["dataset"], config["digest"])
+    data = TrainData(train=version.rows("train"), val=version.rows("val"), classes=version.classes)
+    fit_in_ray(TrainConfig.model_validate(config["train"]), data, Path(config["run_folder"]))
+
+
+def report_to_ray(metrics: Mapping[str, float], folder: Path | None) -> None:
+    """Report an epoch to Ray Train; the checkpoint is copied to the run's storage before this returns."""
+    from ray import train
+
+    train.report(dict(metrics), checkpoint=train.Checkpoint.from_directory(folder) if folder else None)
+
+
+def fit_in_ray(
+    config: TrainConfig, data: TrainData, run_folder: Path, report: Report = report_to_ray
+) -> None:
+    """Fit as the worker that Ray Train says this process is, from Ray's checkpoint where there is one."""
+    from ray import train
+    from ray.train.torch import get_device
+
+    context, checkpoint = train.get_context(), train.get_checkpoint()
+    ranks = Ranks(
+        rank=context.get_world_rank(),
+        size=context.get_world_size(),
+        local_size=context.get_local_world_size(),
+        device=get_device(),
+    )
+    with checkpoint.as_directory() if checkpoint else nullcontext() as folder:
+        fit(config, data, ranks, run_folder, report, Path(folder) if folder else None)
+
+
+def fit(
+    config: TrainConfig,
+    data: TrainData,
+    ranks: Ranks,
+    run_folder: Path,
+    report: Report,
+    resume_from: Path | None = None,
+) -> None:
+    """Train until the last epoch, or until `patience` epochs were no better.
+
+    After each epoch the first rank writes a line of `run_folder/history.jsonl`, and every rank reports once.
+    """
+    entered = time.perf_counter()
+    ranks.share_cores()
+    worker = Worker.start(config, data, ranks, resume_from)
+    while not worker.progress.is_over(config):
+        epoch, begun = worker.progress.epochs, time.perf_counter()
+        metrics = {"epoch": epoch, **train_epoch(worker, epoch, entered), **validate(worker)}
+        advance(worker, metrics)
+        metrics["seconds"] = time.perf_counter() - begun
+        if ranks.leads:
+            record(run_folder, metrics)
+        with written_checkpoint(worker) as folder:
+            report(metrics, folder)
+
+
+def train_epoch(worker: Worker, epoch: int, entered: float) -> dict[str, float]:
+    """Pass once over the training rows, then make the running statistics of the average anew."""
+    begun, ranks = time.perf_counter(), worker.ranks
+    # Dropout draws from the global generator: its own stream for each rank and epoch, the same after a resume.
+    torch.manual_seed(seed_of(worker.config.seed, epoch, ranks.rank))
+    worker.network.train()
+    loss, metrics = torch.zeros((), device=ranks.device), {}
+    for step, batch in enumerate(worker.batches(epoch)):
+        loss += train_step(worker, epoch, step, batch)
+        if epoch == step == 0:
+            loss.item()  # waits for the device
+            metrics["first_step_s"] = time.perf_counter() - entered
+    metrics["train_loss"] = ranks.total(loss).item() / worker.steps
+    metrics["learning_rate"] = worker.learning_rate(epoch, worker.steps - 1)
+    metrics["images_per_s"] = (step * worker.config.batch_size + len(batch)) / (time.perf_counter() - begun)
+    unvaried = map(worker.load_unvaried, islice(worker.batches(epoch), RECALIBRATION_STEPS))
+    recalibrate(worker.average.network, unvaried, ranks)
+    return metrics
+
+
+def train_step(worker: Worker, epoch: int, step: int, batch: NDArray[np.int64]) -> Tensor:
+    """Move the weights by one global batch; return this rank's part of the batch's loss.
+
+    The loss is divided by the weight of the global batch, not of this rank's share, so the sum over the ranks
+    does not depend on how many there are.
+    """
+    config, data = worker.config.optimizer, worker.data
+    images, labels = worker.load(epoch, step, batch)
+    weights = torch.from_numpy(worker.class_weights).to(images.device)
+    weight_of_batch = float(worker.class_weights[data.train.labels[batch]].sum())
+    with worker.reduced_precision():
+        logits = worker.model(images)
+    loss = functional.cross_entropy(logits.float(), labels, weights, reduction="sum") / weight_of_batch
+    # Gradients are averaged over the ranks, while the parts of the loss have to add up.
+    objective = loss * worker.ranks.size
+    if config.l1_penalty:
+        objective = objective + config.l1_penalty * l1_norm(worker.network)
+    worker.optimizer.zero_grad()
+    objective.backward()
+    set_learning_rate(worker.optimizer, worker.learning_rate(epoch, step))
+    worker.optimizer.step()
+    worker.average.update(epoch * worker.steps + step)
+    return loss.detach()
+
+
+def advance(worker: Worker, metrics: Mapping[str, float]) -> None:
+    """Count the epoch; if it is the best so far, keep its averaged weights."""
+    worker.progress = worker.progress.after(MERITS[worker.config.measure](metrics))
+    if worker.progress.best_epoch == metrics["epoch"]:
+        worker.best = {name: value.clone() for name, value in worker.average.network.state_dict().items()}
+
+
+@contextmanager
+def written_checkpoint(worker: Worker) -> Iterator[Path | None]:
+    """Hand out a folder with the state of this moment, on the first rank; elsewhere None."""
+    if not worker.ranks.leads:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="radloop-checkpoint-") as folder:
+        average = worker.average.network
+        save(Path(folder), worker.progress, worker.network, average, worker.best, worker.optimizer)
+        yield Path(folder)

@@ -1,0 +1,170 @@
+"""Owns model versions in MLflow's registry: registering a candidate, and finding challenger and champion."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any, Literal
+
+import mlflow
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from imaging.preprocess.spec import PreprocessSpec
+from models.config import TrainConfig
+from services.mlflow.runs import reachable
+from services.settings import Settings
+
+Alias = Literal["challenger", "champion"]
+MODEL_FILE = "model.onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """A model version: its name, and what its tags say."""
+
+    name: str
+    version: int
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def uri(self) -> str:
+        """The version's address for MLflow's load_model."""
+        return f"models:/{self.name}/{self.version}"
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """How the images were prepared that it was trained on."""
+        return PreprocessSpec.model_validate_json(self.tags["spec"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of its probabilities."""
+        return tuple(json.loads(self.tags["classes"]))
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability at which a case is called positive; None with more than two classes."""
+        return float(self.tags["threshold"]) if self.tags["threshold"] else None
+
+
+def register(
+    settings: Settings,
+    name: str,
+    run_id: str,
+    model: Any,
+    tags: Mapping[str, str],
+) -> Registered:
+    """Log the portable model under its run and make it a version with these tags, once per run."""
+    with reachable(settings) as client:
+        for known in _versions(settings, f"name = '{name}' and run_id = '{run_id}'"):
+            return _registered(known)
+        mlflow.set_tracking_uri(settings.tracking_uri)
+        channels = PreprocessSpec.model_validate_json(tags["spec"]).channels
+        with mlflow.start_run(run_id=run_id):
+            info = mlflow.onnx.log_model(
+                model,
+                name="model",
+                signature=signature(len(json.loads(tags["classes"])), channels),
+                input_example=example_input(channels),
+                # Given, because guessing them starts a process and takes half a minute.
+                pip_requirements=[
+                    f"{package}=={installed(package)}" for package in ("onnxruntime", "onnx", "numpy")
+                ],
+                metadata=dict(tags),
+            )
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        made = client.create_model_version(
+            name, info.model_uri, run_id=run_id, tags=dict(tags), model_id=info.model_id
+        )
+        return _registered(client.get_model_version(name, made.version))
+
+
+def signature(classes: int, channels: int = 1) -> ModelSignature:
+    """Return the signature of any batch, height and width; an inferred one would fix them."""
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, channels, -1, -1), "image")]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, classes), "probabilities")]),
+    )
+
+
+def example_input(channels: int = 1) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return a tiny input: one image of 8 by 8, all water."""
+    return {"image": np.zeros((1, channels, 8, 8), np.float32)}
+
+
+def by_alias(settings: Settings, name: str, alias: Alias) -> Registered | None:
+    """Return the version that an alias points at, or None."""
+    with reachable(settings) as client:
+        try:
+            return _registered(client.get_model_version_by_alias(name, alias))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+
+
+def by_version(settings: Settings, name: str, version: int) -> Registered | None:
+    """Return a version by its number, or None."""
+    found = (_registered(item) for item in _versions(settings, f"name = '{name}'"))
+    return next((item for item in found if item.version == version), None)
+
+
+def newest(settings: Settings, name: str, **tags: str) -> Registered | None:
+    """Return the newest version that carries these tags, or None."""
+    wanted = "".join(f" and tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = [_registered(item) for item in _versions(settings, f"name = '{name}'{wanted}")]
+    return max(found, key=lambda item: item.version, default=None)
+
+
+def set_alias(settings: Settings, model: Registered, alias: Alias) -> None:
+    """Point an alias at a version."""
+    with reachable(settings) as client:
+        client.set_registered_model_alias(model.name, alias, str(model.version))
+
+
+def drop_alias(settings: Settings, name: str, alias: Alias) -> None:
+    """Take an alias away; nothing happens where it is not set."""
+    with reachable(settings) as client:
+        client.delete_registered_model_alias(name, alias)
+
+
+def set_tags(settings: Settings, model: Registered, tags: Mapping[str, str]) -> None:
+    """Write tags on a version."""
+    with reachable(settings) as client:
+        for key, value in tags.items():
+            client.set_model_version_tag(model.name, str(model.version), key, value)
+
+
+def model_file(settings: Settings, model: Registered) -> Path:
+    """Fetch the portable file of a version, and return where it lies."""
+    mlflow.set_tracking_uri(settings.tracking_uri)
+    folder = mlflow.artifacts.download_artifacts(artifact_uri=model.uri)
+    return Path(folder) / MODEL_FILE
+
+
+def model_tags(spec: PreprocessSpec, config: TrainConfig, classes: tuple[str, ...]) -> dict[str, str]:
+    """Return the tags that say what a version expects and how it was made."""
+    return {
+        "spec": spec.model_dump_json(),
+        "spec.digest": spec.digest,
+        "input.units": spec.input_units,
+        "classes": json.dumps(classes),
+        "network": config.network,
+        "train.digest": config.digest,
+    }
+
+
+def _versions(settings: Settings, query: str) -> list[ModelVersion]:
+    with reachable(settings) as client:
+        return list(client.search_model_versions(query))
+
+
+def _registered(item: ModelVersion) -> Registered:
+    return Registered(name=item.name, version=int(item.version), run_id=item.run_id, tags=dict(item.tags))

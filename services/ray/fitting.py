@@ -1,0 +1,183 @@
+"""Owns one fit: Ray Train workers here or on a cluster, what they tell while they run, and the checkpoint."""
+
+import contextvars
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from imaging.errors import EnvironmentFault
+from models.config import TrainConfig
+from models.training.history import read_history
+from services.settings import Settings
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """All that a training needs, as plain data: it travels to a cluster as JSON."""
+
+    store: str
+    cache: str
+    cache_bytes: int
+    dataset: str
+    digest: str
+    train: dict[str, Any]
+    run_folder: str
+    run_id: str
+    flow_run_id: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run's history, checkpoints and outcome, shared by all nodes."""
+        return Path(self.run_folder)
+
+    def write(self) -> Path:
+        """Write the job where a cluster's node can read it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "job.json"
+        path.write_text(json.dumps(asdict(self)))
+        return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOutcome:
+    """Where the best epoch is, and what every epoch measured."""
+
+    checkpoint: str
+    best_epoch: int
+    history: tuple[Mapping[str, float], ...]
+    timings_s: Mapping[str, float]
+
+
+def fit(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> FitOutcome:
+    """Train where this process can start or reach Ray; the run's metrics arrive while it goes on."""
+    from models.training.checkpoint import read_progress
+    from services.mlflow.runs import watched_run
+
+    started = time.monotonic()
+    config = TrainConfig.model_validate(job.train)
+    with watched_run(settings, job.run_id), told(job, settings, say):
+        result = _trainer(job, config).fit()
+    # The newest checkpoint holds the best epoch's weights beside its own.
+    if result.checkpoint is None:
+        raise EnvironmentFault(f"training {job.run_id} left no checkpoint in {job.run_folder}: see Ray's log")
+    history = read_history(job.folder)
+    training_s = sum(row["seconds"] for row in history)
+    timings = {
+        "workers' start and end": time.monotonic() - started - training_s,
+        "first training step": history[0]["first_step_s"],
+        "training": training_s,
+    }
+    folder = Path(result.checkpoint.path)
+    return FitOutcome(
+        checkpoint=str(folder),
+        best_epoch=read_progress(folder).best_epoch,
+        history=tuple(history),
+        timings_s=timings,
+    )
+
+
+def fit_on_cluster(
+    job: TrainingJob, settings: Settings, submission_id: str, say: Callable[[str], None]
+) -> FitOutcome:
+    """Train as a job of the cluster at RADLOOP_RAY_ADDRESS."""
+    from services.ray.cluster import JobOrder, run_job
+
+    assert settings.ray_address
+    job_file = job.write()
+    order = JobOrder(
+        address=settings.ray_address,
+        submission_id=submission_id,
+        entrypoint=f"{sys.executable} -m tasks.train_job {job_file}",
+        environment=settings.defaults(),
+        lease=job.folder / "lease",
+    )
+    run_job(order, say)
+    return FitOutcome(**json.loads((job.folder / "outcome.json").read_text()))
+
+
+@contextmanager
+def told(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
+    """Log the metrics of each finished epoch and say a line, while the block lasts."""
+    teller, done = Teller(job, settings, say), threading.Event()
+
+    def follow() -> None:
+        last_look = False
+        while not last_look:
+            last_look = done.wait(POLL_S)
+            # A tracking server may be away for a while: what it missed is told at the next look.
+            with suppress(EnvironmentFault):
+                teller.tell()
+
+    # In a copy of the context, so that what is said reaches the log of the flow run.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(follow,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    # Nothing is left to tell, unless the server is still away: then the fit fails.
+    teller.tell()
+
+
+@dataclass
+class Teller:
+    """Tells of a run's epochs, each once."""
+
+    job: TrainingJob
+    settings: Settings
+    say: Callable[[str], None]
+    told: int = 0
+
+    def tell(self) -> None:
+        """Log and say the epochs that were finished since the last time."""
+        from services.mlflow.runs import epoch_metrics, reachable
+
+        fresh = read_history(self.job.folder)[self.told :]
+        if not fresh:
+            return
+        with reachable(self.settings) as client:
+            client.log_batch(self.job.run_id, metrics=epoch_metrics(fresh))
+        self.told += len(fresh)
+        for row in fresh:
+            self.say(_line(row, self.job.train["epochs"]))
+
+
+def _line(row: Mapping[str, float], epochs: int) -> str:
+    left_s = (epochs - 1 - row["epoch"]) * row["seconds"]
+    return (
+        f"epoch {row['epoch'] + 1:.0f}/{epochs}  loss {row['train_loss']:.3f}  "
+        f"val loss {row['val_loss']:.3f}  val AUROC {row['val_auroc']:.3f}  "
+        f"{row['images_per_s']:.0f} images/s, at most {left_s:.0f} s left"
+    )
+
+
+def _trainer(job: TrainingJob, config: TrainConfig) -> Any:
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from models.training.loop import train_loop
+
+    return TorchTrainer(
+        train_loop,
+        train_loop_config=asdict(job),
+        scaling_config=ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=ray.cluster_resources().get("GPU", 0) >= config.workers,
+        ),
+        run_config=RunConfig(
+            name="fit",
+            storage_path=job.run_folder,
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )

@@ -1,0 +1,159 @@
+"""Owns the environment: the only reader of its variables, and the embedded defaults for the servers' clients."""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from imaging.errors import EnvironmentFault
+from imaging.pseudonyms import Pseudonyms, load_pseudonyms
+from imaging.store.cache import LIMIT_BYTES
+from imaging.store.folder import FolderStore
+from imaging.store.open import open_store
+from imaging.store.protocol import Store
+from services.stack_file import running_stack
+
+
+class Settings(BaseSettings):
+    """Where things are; every field is an environment variable, all of them optional."""
+
+    model_config = SettingsConfigDict(env_prefix="RADLOOP_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path(".radloop"), description="Folder of everything that the embedded default keeps.")
+    store: str | None = Field(
+        None,
+        description="Store of shards and manifests: a folder, or s3://BUCKET/PREFIX; default HOME/store.",
+    )
+    cache_gb: float = Field(
+        LIMIT_BYTES / 1e9,
+        gt=0,
+        description="Of a store on S3, keep at most so many GB (10^9 bytes) in HOME/cache; what was used least "
+        "recently goes first, never what is in use.",
+    )
+    key: SecretStr | None = Field(
+        None,
+        description="Key of the pseudonyms, 64 hex digits; default: HOME/private/pseudonym.key, made once. "
+        "Keep a copy: another key makes every known patient a new one, so it needs new datasets.",
+    )
+    artifacts: str | None = Field(None, description="Artifact location of new MLflow experiments.")
+    ray_address: str | None = Field(None, description="Jobs API of a Ray cluster, http://host:8265.")
+    mlflow_uri: str | None = Field(None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI"))
+    prefect_api_url: str | None = Field(None, validation_alias=AliasChoices("PREFECT_API_URL"))
+
+    @cached_property
+    def folder(self) -> Path:
+        """The home as an absolute path."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def store_root(self) -> Path:
+        """The folder of reports, the ledger and runs; the store is there too where it is a folder."""
+        if self.store is None or "://" in self.store:
+            return self.folder / "store"
+        return Path(self.store).expanduser().resolve()
+
+    @property
+    def folder_store(self) -> FolderStore:
+        """What is kept on this machine."""
+        return FolderStore(self.store_root)
+
+    @property
+    def dataset_place(self) -> str:
+        """Where shards and manifests are: a folder, or s3://BUCKET/PREFIX."""
+        return self.store if self.store and "://" in self.store else str(self.store_root)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of what was fetched from a store that is no folder."""
+        return self.folder / "cache"
+
+    @property
+    def cache_bytes(self) -> int:
+        """How much of it is kept."""
+        return int(self.cache_gb * 1e9)
+
+    @property
+    def dataset_store(self) -> Store:
+        """The store of shards and manifests."""
+        return open_store(self.dataset_place, self.cache, self.cache_bytes)
+
+    @property
+    def private(self) -> Path:
+        """The folder that never leaves ingest: the key, and lists with original names."""
+        return self.folder / "private"
+
+    def pseudonyms(self) -> Pseudonyms:
+        """Return the pseudonyms under the key of this home, which is made where there is none."""
+        # An empty secret is a wrong one, and no reason to make a key.
+        secret = None if self.key is None else self.key.get_secret_value()
+        return load_pseudonyms(self.private / "pseudonym.key", secret)
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow keeps runs and models."""
+        return self.mlflow_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def artifact_location(self) -> str | None:
+        """Where a new experiment keeps its files; None leaves it to the MLflow server."""
+        if self.artifacts:
+            return self.artifacts
+        return None if self.mlflow_uri else (self.folder / "mlartifacts").as_uri()
+
+    def defaults(self) -> Mapping[str, str]:
+        """Return the environment that the embedded default needs, for what is not set already."""
+        # Named before MLFLOW_TRACKING_URI is set below, which would look like a server of the user's.
+        artifacts = {"RADLOOP_ARTIFACTS": self.artifact_location} if self.artifact_location else {}
+        return artifacts | {
+            "RADLOOP_HOME": str(self.folder),
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.folder / 'prefect.db'}",
+            # A fresh database takes longer than Prefect's default waits for.
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_CLI_WRAP_LINES": "false",
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_LOGGING_LEVEL": "WARNING",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            # Half a minute of patience with a server that restarts; MLflow's default is many minutes.
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "4",
+            "DO_NOT_TRACK": "true",
+            # It gives back what it frees; Arrow's own choice keeps as much again as the rows of a dataset take.
+            "ARROW_DEFAULT_MEMORY_POOL": "jemalloc",
+            # A proxy for the outside must not stand before the servers of this machine.
+            "NO_PROXY": "127.0.0.1,localhost",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # The controller polls its workers; at the default of 2 s a report costs 2 s.
+            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+            "RAY_TRAIN_V2_ENABLED": "1",
+            # A process more for nodes that a cloud may take away; without a cluster it only costs seconds.
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1" if self.ray_address else "0",
+        }
+
+
+def activate(home: Path | None = None) -> Settings:
+    """Make the running stack, or else the embedded default, the environment of this process.
+
+    Call it before prefect, ray or mlflow load.
+    """
+    if home is not None:
+        os.environ["RADLOOP_HOME"] = str(home)
+    settings = Settings()
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot make the home {settings.folder} ({error.strerror}): give --home a folder that can be written"
+        ) from error
+    for group in running_stack(settings.folder):
+        if next(iter(group)) not in os.environ:
+            os.environ.update(group)
+    settings = Settings()
+    for name, value in settings.defaults().items():
+        os.environ.setdefault(name, value)
+    return settings

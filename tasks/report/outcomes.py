@@ -1,0 +1,131 @@
+"""Owns how outcomes are told: Markdown that serves as Prefect's artifact and in the terminal alike."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from imaging.refusal_reasons import IGNORED, REASONS
+from imaging.statistics.classification import TITLES
+from imaging.statistics.intervals import Measure
+from tasks.evaluation import Evaluation
+from tasks.ingest_outcome import IngestOutcome
+from tasks.reevaluation import Reevaluation
+from tasks.reporting import NightlyReport, all_timings
+from tasks.training import TrainOutcome
+
+
+def ingest_words(outcome: IngestOutcome) -> str:
+    """Tell what was taken in, what was not, and why."""
+    counts = [
+        (split, label, numbers["examples"], numbers["patients"])
+        for split, labels in sorted(outcome.counts.items())
+        for label, numbers in sorted(labels.items())
+    ]
+    refused = [(reason, count, REASONS[reason]) for reason, count in outcome.quarantined.items()]
+    refused += [(reason, count, f"ignored: {IGNORED[reason]}") for reason, count in outcome.ignored.items()]
+    state = "new version" if outcome.changed else "unchanged, nothing written"
+    parts = [
+        f"**Ingest** of `{outcome.dataset}`: {outcome.files_listed} files listed, {outcome.files_read} read, "
+        f"{outcome.files_removed} gone since last time; {outcome.examples} images of {outcome.patients} patients; "
+        f"version `{outcome.digest[:12]}` ({state})",
+        table(("split", "label", "images", "patients"), counts),
+        table(("not taken in", "files", "why"), refused) if refused else "",
+        _label_troubles(outcome),
+        _variants(outcome),
+        f"Original names of all of these: `{outcome.problems_file}` (readable by you alone)"
+        if outcome.problems_file
+        else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def training_words(outcome: TrainOutcome) -> str:
+    """Tell what was trained."""
+    candidate = outcome.candidate
+    how = (
+        f"trained for {len(outcome.history)} epochs"
+        if outcome.trained_now
+        else "trained earlier on the same data"
+    )
+    rows = [
+        (
+            f"{row['epoch']:.0f}",
+            f"{row['train_loss']:.3f}",
+            f"{row['val_loss']:.3f}",
+            f"{row['val_auroc']:.3f}",
+        )
+        for row in outcome.history
+    ]
+    history = table(("epoch", "train loss", "val loss", "val AUROC"), rows) if rows else ""
+    head = (
+        f"**Training**: version {candidate.version} of `{candidate.name}`, {candidate.tags['network']}, {how}"
+    )
+    return f"{head}\n\n{history}".strip()
+
+
+def evaluation_words(evaluation: Evaluation) -> str:
+    """Tell how candidate and champion did on the test patients, and the verdict."""
+    return f"{measures_words(evaluation.measures, evaluation.champion_measures)}\n\n**{evaluation.verdict.headline}**"
+
+
+def reevaluation_words(outcome: Reevaluation) -> str:
+    """Tell how the champion does on the newest data."""
+    return f"{measures_words(outcome.measures, {})}\n\n**{outcome.headline}**"
+
+
+def measures_words(measures: Mapping[str, Measure], champion: Mapping[str, Measure]) -> str:
+    """Return a table of measures with their 95 % patient-bootstrap intervals."""
+    some = next(iter(measures.values()))
+    rows = [(TITLES[name], measure, champion.get(name, "")) for name, measure in measures.items()]
+    head = f"test set: {some.examples} images of {some.patients} patients"
+    return table((head, "this model", "champion" if champion else ""), rows)
+
+
+def nightly_words(night: NightlyReport, outside_s: Mapping[str, float] = MappingProxyType({})) -> str:
+    """Tell a whole night; `outside_s` are seconds that passed before and around it."""
+    timings = {**outside_s, **all_timings(night)}
+    parts = [
+        ingest_words(night.ingested),
+        training_words(night.trained),
+        evaluation_words(night.evaluation),
+        table(
+            ("where the time went", "s"), [(stage, f"{seconds:.1f}") for stage, seconds in timings.items()]
+        ),
+        f"Report: `{night.report}`",
+    ]
+    return "\n\n".join(parts)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table.
+
+    >>> print(table(("a", "b"), [(1, 2)]))
+    | a | b |
+    |---|---|
+    | 1 | 2 |
+    """
+    lines = [
+        "| " + " | ".join(str(cell).replace("|", "/") for cell in cells) + " |" for cells in (head, *rows)
+    ]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def _label_troubles(outcome: IngestOutcome) -> str:
+    rows = [
+        ("labels that name no image", outcome.labels_without_image),
+        ("images with no label", outcome.images_without_label),
+        ("images with two different labels", outcome.images_in_conflict),
+    ]
+    return table(("labels", "count"), rows) if any(count for _, count in rows) else ""
+
+
+def _variants(outcome: IngestOutcome) -> str:
+    """Tell of PatientIDs such as 00123 and 123."""
+    if not outcome.patient_variants:
+        return ""
+    count = f"**Patients**: {outcome.patient_variants} PatientIDs differ from another in zeros, case or blanks alone"
+    if outcome.variant_policy == "join":
+        return f"{count} and were joined with it."
+    return (
+        f"{count}; they count as patients of their own. Where they are not, the same patient may be trained on and "
+        "tested on: start a new dataset: another `--name`, with `--patient-variants join`."
+    )

@@ -1,0 +1,178 @@
+"""What is different between two versions: as a comparison of dictionaries says, and never a quiet change of side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imaging.dataset.tables import table_files as parts
+from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.version.compare import Difference, compare
+from imaging.dataset.version.publish import build_version
+from imaging.errors import UserFault
+from imaging.store.folder import FolderStore
+from tests.synthetic import GREY, built, example, examples, recipe, refusal, refusals
+
+KEY = "0123456789abcdef"
+
+
+def numbered(number: int, **changes: Any) -> Mapping[str, Any]:
+    """Return a row of which the split is fixed, under a key of hex digits: parts are cut by them."""
+    fixed = {"instance_key": KEY[number % 16] + str(number), "source_split": "train", "source_label": "a"}
+    return example(number, **fixed | changes)
+
+
+def told(
+    folder: Path, old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], **rest: Any
+) -> Difference:
+    store = FolderStore(folder)
+    return compare(built(store, old), built(store, new), **{"first": 10} | rest)
+
+
+def test_a_version_is_the_same_as_itself(tmp_path: Path) -> None:
+    rows = [numbered(n) for n in range(5)]
+    found = told(tmp_path, rows, rows)
+    assert (found.same, found.changed, found.alarms, found.head) == (5, {}, {}, {})
+
+
+def test_what_came_and_what_went_is_named(tmp_path: Path) -> None:
+    found = told(tmp_path, [numbered(0), numbered(1)], [numbered(1), numbered(2)])
+    assert (found.added.first, found.removed.first, found.same) == (("22",), ("00",), 1)
+
+
+def test_only_the_first_keys_are_named_and_all_are_counted(tmp_path: Path) -> None:
+    found = told(tmp_path, [], [numbered(n) for n in range(9)], first=2)
+    assert (found.added.count, len(found.added.first)) == (9, 2)
+
+
+def test_what_went_for_good_has_a_tombstone(tmp_path: Path) -> None:
+    store, went = FolderStore(tmp_path), examples(numbered(0))
+    stones = went.select(["instance_key", "patient_key", "source_key"])
+    old = built(store, [numbered(0), numbered(1), numbered(2)])
+    new = build_version(store, recipe(), Blocks.of(examples(numbered(2))), refusals(), None, stones)
+    found = compare(old, new, 10)
+    assert (found.removed.count, found.removed_for_good) == (2, 1)
+
+
+@pytest.mark.parametrize("column", ["spacing_mm", "content_blake3", "model", "fingerprint", "row"])
+def test_a_changed_value_is_told_by_its_column(tmp_path: Path, column: str) -> None:
+    other = {"spacing_mm": 0.7, "fingerprint": bytes(64), "row": 9}.get(column, "other")
+    found = told(tmp_path, [numbered(0), numbered(1)], [numbered(0, **{column: other}), numbered(1)])
+    assert ({name: keys.first for name, keys in found.changed.items()}, found.same) == ({column: ("00",)}, 1)
+
+
+def test_a_value_that_went_missing_is_a_change(tmp_path: Path) -> None:
+    assert "spacing_mm" in told(tmp_path, [numbered(0)], [numbered(0, spacing_mm=None)]).changed
+
+
+def test_a_missing_value_is_the_same_as_a_missing_one(tmp_path: Path) -> None:
+    rows = [numbered(0, spacing_mm=None)]
+    assert told(tmp_path, rows, [*rows, numbered(1)]).changed == {}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("source_split", "test"), ("pixel_blake3", "other"), ("patient_key", "other")]
+)
+def test_what_never_changes_is_an_alarm(tmp_path: Path, column: str, value: str) -> None:
+    found = told(tmp_path, [numbered(0)], [numbered(0, **{column: value})])
+    assert found.alarms[column.removeprefix("source_")].first == ("00",)
+
+
+def test_another_label_is_told_apart_from_a_late_one(tmp_path: Path) -> None:
+    old = [numbered(0, source_label="a"), numbered(1, source_label=None), numbered(2, source_label="b")]
+    new = [numbered(0, source_label="b"), numbered(1, source_label="b"), numbered(2, source_label="b")]
+    found = told(tmp_path, old, new)
+    assert (found.changed["label"].count, found.relabelled.first, found.alarms) == (2, ("00",), {})
+
+
+def test_a_side_that_comes_with_a_late_label_is_no_alarm(tmp_path: Path) -> None:
+    old = [numbered(0, source_label=None, source_split=None)]
+    new = [numbered(0, source_split=None)]
+    found = told(tmp_path, old, new)
+    assert (set(found.changed) >= {"label", "split"}, found.alarms) == (True, {})
+
+
+def test_a_patient_who_changed_sides_is_an_alarm_without_images_too(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    old, new = built(store, [], splits={"p": "test"}), built(store, [], splits={"p": "train", "q": "val"})
+    assert compare(old, new, 10).alarms["side of the patient"].first == ("p",)
+
+
+def test_two_datasets_draw_their_sides_apart(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    old = built(store, [numbered(0, source_split="test")], splits={"p": "test"})
+    new = built(store, [numbered(0, source_split="train")], splits={"p": "train"}, told=recipe(dataset="e"))
+    found = compare(old, new, 10)
+    assert (found.alarms, found.changed["split"].count) == ({}, 1)
+
+
+def test_refusals_are_told_where_their_number_is_another(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    old = built(store, [], [refusal(1), refusal(2, "no-pixels")])
+    new = built(store, [], [refusal(2, "no-pixels")])
+    assert compare(old, new, 10).refusals == {"truncated": (1, 0)}
+
+
+def test_another_preparation_is_told(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    other = recipe(spec=GREY.model_copy(update={"size_px": 32}))
+    was, now = compare(built(store, []), built(store, [], told=other), 10).head["spec"]
+    assert (was["size_px"], now["size_px"]) == (16, 32)
+
+
+def test_versions_of_two_keys_are_not_compared(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    old, new = built(store, []), built(store, [], told=recipe(key_fingerprint="other"))
+    with pytest.raises(UserFault, match="the keys k and other"):
+        compare(old, new, 10)
+
+
+@pytest.mark.parametrize("part_rows", [2, 1000])
+def test_parts_of_both_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_rows: int) -> None:
+    monkeypatch.setattr(parts, "PART_ROWS", part_rows)
+    store, rows = FolderStore(tmp_path), [numbered(n) for n in range(32)]
+    old, new = built(store, rows), built(store, [*rows[:-1], numbered(31, model="other")])
+    read: list[str] = []
+
+    def spy(store: FolderStore, names: Sequence[str], *rest: Any) -> Any:
+        read.extend(names)
+        return parts.read_parts(store, names, *rest)
+
+    monkeypatch.setattr("imaging.dataset.version.compare.read_parts", spy)
+    shared = set(old.head.parts["examples"]).intersection(new.head.parts["examples"])
+    assert (compare(old, new, 10).changed["model"].count, bool(shared)) == (1, part_rows == 2)
+    assert shared.isdisjoint(read)
+
+
+ANY = st.dictionaries(
+    st.integers(0, 40),
+    st.fixed_dictionaries(
+        {
+            "model": st.sampled_from("ab"),
+            "kvp": st.sampled_from([None, 100.0, 120.0]),
+            "source_label": st.sampled_from([None, "x", "y"]),
+        }
+    ),
+)
+
+
+@settings(max_examples=40)
+@given(old=ANY, new=ANY, part_rows=st.sampled_from([1, 4, 1000]))
+def test_it_says_what_dictionaries_say(
+    old: dict[int, dict[str, Any]], new: dict[int, dict[str, Any]], part_rows: int
+) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "PART_ROWS", part_rows)
+        found = told(
+            Path(folder), *([numbered(n, **values) for n, values in side.items()] for side in (old, new))
+        )
+    both = old.keys() & new.keys()
+    assert (found.added.count, found.removed.count) == (len(new.keys() - both), len(old.keys() - both))
+    assert found.same == sum(old[n] == new[n] for n in both)
+    for column in ("model", "kvp", "source_label"):
+        changed = sum(old[n][column] != new[n][column] for n in both)
+        assert (found.changed[column].count if column in found.changed else 0) == changed

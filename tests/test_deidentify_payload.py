@@ -1,0 +1,78 @@
+"""What a worker of the sandbox answers to one file that is to be de-identified."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from blake3 import blake3
+
+from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.payload import FUNCTION, deidentify_parcel
+from imaging.dicom.parse import parse
+from imaging.sandbox.pool import Item, Pool
+from imaging.sandbox.process import Answer
+from tests.dicom_objects import file_bytes, ramp
+from tests.scrubbing import KEY, slice_of
+
+SETUP = {"options": DeidentifyOptions().model_dump_json(), "secret": KEY.secret.hex()}
+VALUE = {"format": "dicom", "name": "Doe/one.dcm", "told": []}
+
+
+def answer(content: bytes | Path, **value: Any) -> tuple[Any, list[bytes]]:
+    told, parts = deidentify_parcel(SETUP, VALUE | value, (content,))
+    return told, [b"".join(parts)] if parts else []
+
+
+@pytest.fixture(scope="module")
+def smooth() -> bytes:
+    """Return a file whose pixels nobody takes for text."""
+    return file_bytes(slice_of(Rows=64, Columns=64, PixelData=ramp((64, 64), np.uint16).tobytes()))
+
+
+def test_the_answer_has_the_new_identifiers_and_the_file(smooth: bytes) -> None:
+    told, (written,) = answer(smooth)
+    made = parse(written)
+    assert told["patient"] == made.PatientID == KEY.patient_id("4711-42")
+    assert told["study"] == made.StudyInstanceUID == KEY.uid("1.2")
+    assert told["series"] == made.SeriesInstanceUID == KEY.uid("1.2.3")
+    assert told["instance"] == made.SOPInstanceUID == KEY.uid("1.2.3.4")
+    assert told["blake3"] == blake3(written).hexdigest()
+
+
+def test_a_file_of_this_machine_is_read(smooth: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "Doe.dcm"
+    path.write_bytes(smooth)
+    assert answer(path) == answer(smooth)
+
+
+def test_a_worker_of_the_sandbox_answers_the_same(smooth: bytes) -> None:
+    with Pool(FUNCTION, SETUP, workers=1) as pool:
+        (found,) = pool.map(iter([Item(VALUE, (smooth,))]))
+    assert isinstance(found, Answer), found
+    assert (found.value, [b"".join(found.blobs)]) == answer(smooth)
+
+
+@pytest.mark.parametrize(
+    ("content", "value", "reason"),
+    [
+        (b"Dear colleague", {}, "not-dicom"),
+        (b"", {"format": "picture"}, "not-dicom"),
+        (file_bytes(slice_of(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33")), {}, "document"),
+        (file_bytes(slice_of(PatientID=None)), {}, "missing-identifier"),
+    ],
+)
+def test_a_fault_is_an_answer_without_a_file(content: bytes, value: dict[str, str], reason: str) -> None:
+    told, blobs = answer(content, **value)
+    assert (told["fault"][0], blobs) == (reason, [])
+
+
+def test_variants_of_a_patient_share_what_tells_of_them() -> None:
+    pixels = ramp((64, 64), np.uint16).tobytes()
+    files = (
+        file_bytes(slice_of(Rows=64, Columns=64, PixelData=pixels, PatientID=patient))
+        for patient in ("00123", "123")
+    )
+    one, other = (answer(content)[0] for content in files)
+    assert one["patient"] != other["patient"]
+    assert one["patient_variant"] == other["patient_variant"]

@@ -1,0 +1,103 @@
+"""The search for text finds small, faint and slanted text on real slices, and is silent where there is none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from bench.burned_in import alarm, trials
+from imaging.deidentify.pixels.detector import LARGE, find_text, is_read
+from imaging.deidentify.pixels.pictures import as_grey, embossed, leveled
+from imaging.deidentify.pixels.places import TILE, screened
+
+OVERLAYS, SLICES = 60, 40
+
+
+@pytest.fixture(scope="module")
+def slices(data_dir: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((data_dir / "ct-contrast").glob("*.dcm"))]
+
+
+@pytest.mark.slow
+def test_every_overlay_of_a_sample_is_caught(slices: list[bytes]) -> None:
+    missed = [
+        trial.kind for trial in trials(slices, OVERLAYS, seed=4) if alarm(trial.data) != "burned-in-text"
+    ]
+    assert not missed
+
+
+@pytest.mark.slow
+def test_real_slices_without_text_pass(slices: list[bytes]) -> None:
+    assert [alarm(data) for data in slices[:SLICES]] == [""] * SLICES
+
+
+def test_the_regions_cover_their_text_and_little_else() -> None:
+    frame = np.full((200, 300), 50, np.uint8)
+    cv2.putText(frame, "19480223", (150, 60), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)
+    covered = np.zeros(frame.shape, bool)
+    for region in find_text(frame):
+        covered[region.top : region.bottom, region.left : region.right] = True
+    assert covered[frame > 50].all()
+    assert not covered[:40].any() and not covered[72:].any() and not covered[:, :140].any()
+
+
+def test_the_screen_gives_a_score_to_every_cell_of_a_frame_in_parts() -> None:
+    rows, columns = TILE + 100, TILE + 13
+    scores = screened(np.zeros((rows, columns), np.float32))
+    assert scores.shape == (-(-rows // 8), -(-columns // 8)) and np.isfinite(scores).all()
+    assert min(rows, columns) > LARGE
+
+
+def test_a_picture_of_nothing_does_not_read() -> None:
+    assert not is_read(np.full((20, 90), 128, np.uint8))
+
+
+def test_the_range_of_a_black_frame_is_that_of_its_few_letters() -> None:
+    frame = np.zeros((64, 64), np.float32)
+    frame[10, 10] = 1000
+    assert leveled(frame)[10, 10] == 2
+
+
+def test_values_that_are_no_numbers_become_numbers() -> None:
+    assert np.isfinite(as_grey(np.array([[np.nan, np.inf], [1.0, 2.0]]))).all()
+
+
+def test_letters_stand_out_from_a_bright_organ() -> None:
+    frame = np.zeros((64, 64), np.float32)
+    frame[:, 32:] = 1000
+    frame[20, 48] = 1100
+    picture = embossed(frame, 9).astype(int)
+    assert picture[20, 48] > picture[40, 48] + 5
+
+
+@pytest.mark.slow
+def test_a_worker_holds_the_networks_and_reaches_for_no_network_and_no_file(tmp_path: Path) -> None:
+    program = """
+import sys
+touched = []
+def watch(event, arguments):
+    if event.startswith("socket.") or (event == "open" and "w" in str(arguments[1] or "")):
+        touched.append(event)
+import numpy as np
+from imaging.deidentify.pixels import detector
+from imaging.deidentify.pixels.places import Place
+from imaging.sandbox.worker import limit_size, size_bytes
+sys.addaudithook(watch)
+limit_size(size_bytes() + (768 << 20))
+frame = np.random.default_rng(0).normal(0, 9, (3000, 2500)).astype(np.float32)
+list(detector.find_text(frame)); next(detector.look(frame[:512, :512], Place(100, 100, None)), None)
+detector.is_read(np.zeros((20, 90), np.uint8))
+sys.exit(", ".join(touched) or 0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())

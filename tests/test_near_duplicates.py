@@ -1,0 +1,268 @@
+"""Leaks: near duplicates as a plain search finds them, the patients whom they link, and what crosses sides."""
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench.copies import Images, ct_contrast, pneumonia
+from bench.near_duplicates import others
+from imaging.dataset.split import near_duplicates as leakage
+from imaging.dataset.split.fingerprint import ZERO, fingerprints
+from imaging.dataset.split.near_duplicates import DISTANCE, LEAKS, leaks, linked, near_pairs, numbers, once
+
+
+def told(rows: int, seed: int, spread: int = 8) -> np.ndarray:
+    """Return fingerprints in clusters, so that some are near each other, some equal and most far."""
+    rng = np.random.default_rng(seed)
+    middles = rng.integers(60, 190, (rows // 3 + 1, 64))
+    moved = rng.integers(-spread, spread + 1, (rows, 64)) * rng.integers(0, 2, (rows, 1))
+    return np.clip(middles[rng.integers(len(middles), size=rows)] + moved // 3, 0, 255).astype(np.uint8)
+
+
+def far(rows: int) -> np.ndarray:
+    """Return fingerprints of which no two are near."""
+    return np.random.default_rng(1).integers(0, 256, (rows, 64), dtype=np.uint8)
+
+
+def plainly(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Return which pairs are near, by measuring all."""
+    apart = np.linalg.norm(one[:, None].astype(float) - two[None], axis=2)
+    return np.asarray(apart <= DISTANCE)
+
+
+def components(pairs: np.ndarray, rows: int) -> list[int]:
+    """Return the smallest row of each row's component."""
+    names = list(range(rows))
+    for _ in range(rows):
+        for one, two in pairs.tolist():
+            names[one] = names[two] = min(names[one], names[two])
+    return names
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 99))
+def test_what_is_near_is_found_and_nothing_else(rows: int, more: int, seed: int) -> None:
+    both = np.unique(told(rows + more, seed), axis=0)
+    np.random.default_rng(seed).shuffle(both)
+    one, two = both[: len(both) // 2], both[len(both) // 2 :]
+    assert near_pairs(one, two).tolist() == np.argwhere(plainly(one, two)).tolist()
+
+
+@given(st.integers(0, 60), st.integers(0, 99))
+def test_near_ones_of_one_set_are_told_once(rows: int, seed: int) -> None:
+    values = np.unique(told(rows, seed), axis=0)
+    assert near_pairs(values).tolist() == np.argwhere(np.triu(plainly(values, values), 1)).tolist()
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 40), st.integers(0, 99))
+def test_equal_rows_hang_together_as_if_all_pairs_were_told(rows: int, seed: int) -> None:
+    values = told(rows, seed, spread=3)
+    every = np.argwhere(plainly(values, values))
+    assert components(near_pairs(values), rows) == components(every, rows)
+
+
+def test_equal_rows_are_as_many_pairs_as_rows() -> None:
+    values = np.concatenate([far(5), np.repeat(far(6)[5:], 5000, axis=0)])
+    assert len(near_pairs(values)) == 4999
+
+
+def test_equal_rows_of_two_sets_are_not_as_many_pairs_as_their_product() -> None:
+    equal = np.repeat(far(1), 4000, axis=0)
+    assert len(near_pairs(equal, equal)) == 7999
+
+
+def test_flat_images_are_paired_with_none() -> None:
+    nothing = np.full((50, 64), ZERO, np.uint8)
+    assert not len(near_pairs(nothing)) and not len(near_pairs(nothing, nothing))
+
+
+def test_what_is_a_little_too_far_is_not_paired() -> None:
+    values = np.repeat(far(1) // 2, 3, axis=0)
+    values[1, 0] += int(DISTANCE)
+    values[2, 1] += int(DISTANCE) + 1
+    assert near_pairs(values).tolist() == [[0, 1]]
+
+
+def test_a_crowd_costs_no_more_than_its_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leakage, "CROWDS", (4, 8))
+    crowd = np.unique(np.full((500, 64), 90) + np.random.default_rng(0).integers(-1, 2, (500, 64)), axis=0)
+    values = crowd.astype(np.uint8)
+    pairs = near_pairs(values)
+    assert len(pairs) <= 8 * len(values)
+    assert components(pairs, len(values)) == [0] * len(values)
+
+
+@pytest.mark.parametrize("slab", [1, 20, 150])
+def test_slabs_hide_no_pairs(monkeypatch: pytest.MonkeyPatch, slab: int) -> None:
+    values, others = told(300, 5), told(200, 5)
+    whole, between = near_pairs(values), near_pairs(values, others)
+    monkeypatch.setattr(leakage, "SLAB", slab)
+    assert near_pairs(values).tolist() == whole.tolist() and len(whole)
+    assert near_pairs(values, others).tolist() == between.tolist() and len(between)
+
+
+def test_no_more_slabs_than_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = told(300, 5)
+    whole = near_pairs(values).tolist()
+    asked: list[np.ndarray] = []
+
+    def near(along: Any, rows: np.ndarray, tree: Any) -> Iterator[np.ndarray]:
+        asked.append(rows)
+        return plain(along, rows, tree)
+
+    plain = leakage._near
+    monkeypatch.setattr(leakage, "_near", near)
+    monkeypatch.setattr(leakage, "SLAB", 1)
+    monkeypatch.setattr(leakage, "SLABS", 5)
+    assert (near_pairs(values).tolist(), len(asked)) == (whole, 5)
+
+
+def test_few_ask_as_many_would() -> None:
+    values = np.unique(told(600, 5), axis=0)
+    between = near_pairs(values, values)
+    assert near_pairs(values[:20], values).tolist() == between[between[:, 0] < 20].tolist()
+
+
+def test_what_only_adds_up_to_the_same_is_not_equal() -> None:
+    values = far(3)
+    values[1] = np.roll(values[0], 8)
+    values[2] = values[1]
+    assert near_pairs(values).tolist() == [[1, 2]]
+
+
+def peak(rows: int) -> int:
+    """Return the most bytes that linking so many rows has in arrays at a time."""
+    values, patients = far(rows), np.arange(rows) // 12
+    tracemalloc.start()
+    try:
+        linked(values, patients)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_linking_takes_no_copy_of_all_fingerprints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leakage, "SLAB", 512)
+    monkeypatch.setattr(leakage, "AT_ONCE", 2**12)
+    linked(far(100), np.arange(100))
+    assert peak(40_000) - peak(10_000) < 30_000 * 64 * 1.5
+
+
+def test_pairs_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = told(300, 5)
+    whole = near_pairs(values)
+    monkeypatch.setattr(leakage, "AT_ONCE", 7)
+    assert (near_pairs(values) == whole).all() and len(whole)
+
+
+def copied(*chains: tuple[int, ...], rows: int = 8) -> np.ndarray:
+    """Return fingerprints in which the rows of each chain show one image."""
+    values = far(rows)
+    for first, *rest in chains:
+        values[list(rest)] = values[first]
+    return values
+
+
+def members(groups: np.ndarray) -> list[list[int]]:
+    """Return the patients of each group."""
+    return sorted(np.flatnonzero(groups == group).tolist() for group in np.unique(groups))
+
+
+def test_patients_are_linked_through_others() -> None:
+    groups = linked(copied((0, 1), (2, 5)), np.array([3, 1, 1, 4, 5, 0, 2, 2]))
+    assert members(groups) == [[0, 1, 3], [2], [4], [5]]
+
+
+def test_a_patient_is_not_linked_with_himself() -> None:
+    assert len(members(linked(copied((0, 1)), np.array([0, 0, 1, 2, 3, 4, 5, 6])))) == 7
+
+
+def test_links_of_what_is_new_are_found_without_those_of_what_was() -> None:
+    groups = linked(copied((0, 7), (1, 6, 5), (2, 3)), np.arange(8), np.arange(8) >= 5)
+    assert members(groups) == [[0, 7], [1, 5, 6], [2], [3], [4]]
+
+
+def test_rows_of_nobody_link_none() -> None:
+    values = np.repeat(far(1) // 2, 3, axis=0)
+    values[1, 0] += 10
+    values[2, 0] += 20
+    assert members(linked(values, np.array([0, 1, 2]))) == [[0, 1, 2]]
+    assert members(linked(values, np.array([0, -1, 1]))) == [[0], [1]]
+    assert members(linked(values, np.array([0, -1, 1]), np.array([False, True]))) == [[0], [1]]
+
+
+def test_a_leak_names_rows_of_two_patients_on_two_sides() -> None:
+    sides = ["train", "test", "val", "train", "test", "test", "train", None]
+    found = leaks(copied((0, 1), (2, 3), (4, 5), (6, 7)), list("abccdeff"), sides)
+    # 2 and 3 are one patient's, and he is on two sides; 4 and 5 are on one side; 7 is on none.
+    assert found.to_pylist() == [
+        {"row": 0, "other": 1, "distance": 0.0},
+        {"row": 2, "other": 3, "distance": None},
+    ]
+    assert found.schema == LEAKS
+
+
+def test_a_patient_on_three_sides_is_named_for_each_further_one() -> None:
+    sides = ["train", "train", "test", "test", "val", "val"]
+    found = leaks(far(6), ["a", "b", "a", "a", "a", "c"], sides)
+    assert found.select(["row", "other"]).to_pylist() == [{"row": 0, "other": 2}, {"row": 0, "other": 4}]
+
+
+def test_every_row_with_a_leak_is_named() -> None:
+    sides = ["train"] * 4 + ["test"] * 4
+    found = leaks(copied((0, 1, 2, 3, 4, 5, 6, 7)), list("abcdefgh"), sides).to_pylist()
+    assert {row[name] for row in found for name in ("row", "other")} == set(range(8))
+
+
+def test_what_has_no_rows_leaks_nothing() -> None:
+    assert not len(leaks(np.empty((0, 64), np.uint8), [], []))
+    assert not len(linked(np.empty((0, 64), np.uint8), np.empty(0, np.int64)))
+
+
+def test_a_column_is_numbered_by_its_values() -> None:
+    assert numbers(["b", None, "a", "b"]).tolist() == [0, -1, 1, 0]
+
+
+class Said:
+    """What a table of the bench would print."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str]] = []
+
+    def row(self, what: str, found: str, asked: str, *, holds: bool = True) -> None:
+        assert holds, f"{what}: {found}, {asked}"
+        self.rows.append((what, found))
+
+
+@pytest.mark.parametrize(
+    "images", [lambda: ct_contrast(64), pneumonia], ids=["ct-contrast", "pneumoniamnist"]
+)
+@pytest.mark.slow
+def test_no_two_different_real_images_are_taken_for_one(images: "type[Images]", data_dir: Path) -> None:
+    others(Said(), images(), 0)  # type: ignore[arg-type, call-arg]
+
+
+def test_the_repeated_images_of_ct_contrast_are_found(data_dir: Path) -> None:
+    images = ct_contrast(64)
+    pairs = near_pairs(images.fingerprints(images.values))
+    equal = [(images.values[one] == images.values[two]).all() for one, two in pairs]
+    assert (len(pairs), all(equal)) == (6, True)
+
+
+def test_the_eight_images_of_pneumoniamnist_on_two_sides_are_found(data_dir: Path) -> None:
+    images = pneumonia()
+    sides = ["train"] * 4708 + ["val"] * 524 + ["test"] * 624
+    found = leaks(fingerprints(np.asarray(images.values)), images.patients.tolist(), sides)
+    assert len({row["other"] for row in found.to_pylist()}) == 8
+    assert set(found["distance"].to_pylist()) == {0.0}
+
+
+@given(st.lists(st.integers(-3, 3)))
+def test_numbers_are_told_once_in_order(values: list[int]) -> None:
+    assert once(np.array(values, np.int64)).tolist() == sorted(set(values))

@@ -1,0 +1,166 @@
+"""How outcomes are told: every number that matters, and nothing twice."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from imaging.refusal_reasons import IGNORED, REASONS
+from imaging.statistics.classification import Predictions
+from services.mlflow.registry import Registered
+from tasks.evaluation import Evaluation
+from tasks.ingest_outcome import IngestOutcome
+from tasks.promotion import Promotion
+from tasks.reevaluation import Reevaluation
+from tasks.report.outcomes import (
+    evaluation_words,
+    ingest_words,
+    measures_words,
+    nightly_words,
+    reevaluation_words,
+    table,
+    training_words,
+)
+from tasks.reporting import NightlyReport
+from tasks.training import TrainOutcome
+from tests.synthetic import measured, verdict
+
+MODEL = Registered(name="chest", version=7, run_id="r", tags={"network": "small_cnn"})
+INGESTED = IngestOutcome(
+    dataset="chest",
+    digest="0123456789abcdef",
+    changed=True,
+    files_listed=100,
+    files_read=12,
+    files_removed=3,
+    examples=94,
+    patients=54,
+    counts={"train": {"plain": {"examples": 40, "patients": 20}}},
+    quarantined={"truncated": 2},
+    ignored={"dicomdir": 1},
+    labels_without_image=4,
+    images_without_label=5,
+    images_in_conflict=6,
+    problems_file="/home/private/problems.csv",
+)
+TRAINED = TrainOutcome(
+    candidate=MODEL,
+    trained_now=True,
+    best_epoch=0,
+    history=({"epoch": 0, "train_loss": 0.7, "val_loss": 0.6, "val_auroc": 0.8125},),
+    timings_s={"Ray start": 4.5},
+)
+EVALUATED = Evaluation(
+    candidate=MODEL,
+    champion=None,
+    predictions=Predictions(
+        labels=np.array([0, 1]), probabilities=np.eye(2), patients=np.array(["a", "b"]), classes=("a", "b")
+    ),
+    champion_predictions=None,
+    measures={"auroc": measured(0.9)},
+    champion_measures={},
+    verdict=verdict(promote=True),
+    test_keys=np.array(["i", "j"]),
+)
+NIGHT = NightlyReport(
+    ingested=INGESTED,
+    trained=TRAINED,
+    evaluation=EVALUATED,
+    promotion=Promotion(promoted=True, champion=7, before=None),
+    timings_s={"ingest": 1.25, "train": 30.0},
+    report="/home/store/reports/night.html",
+)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "100 files listed, 12 read, 3 gone",
+        "94 images of 54 patients",
+        "`0123456789ab` (new version)",
+        "| train | plain | 40 | 20 |",
+        f"| truncated | 2 | {REASONS['truncated']} |",
+        f"| dicomdir | 1 | ignored: {IGNORED['dicomdir']} |",
+        "| labels that name no image | 4 |",
+        "| images with no label | 5 |",
+        "| images with two different labels | 6 |",
+        "/home/private/problems.csv",
+    ],
+)
+def test_an_ingest_tells(told: str) -> None:
+    assert told in ingest_words(INGESTED)
+
+
+def test_an_ingest_without_news_says_so() -> None:
+    assert "unchanged, nothing written" in ingest_words(replace(INGESTED, changed=False))
+
+
+def test_an_ingest_without_trouble_tells_of_none() -> None:
+    fine = replace(
+        INGESTED,
+        quarantined={},
+        ignored={},
+        labels_without_image=0,
+        images_without_label=0,
+        images_in_conflict=0,
+        problems_file=None,
+    )
+    told = ingest_words(fine)
+    assert not any(word in told for word in ("not taken in", "labels |", "Original names"))
+
+
+@pytest.mark.parametrize("told", ["version 7 of `chest`", "small_cnn", "trained for 1 epochs", "0.812"])
+def test_a_training_tells(told: str) -> None:
+    assert told in training_words(TRAINED)
+
+
+def test_a_training_of_an_earlier_night_has_no_epochs_to_show() -> None:
+    told = training_words(replace(TRAINED, trained_now=False, history=()))
+    assert "trained earlier on the same data" in told
+    assert "|" not in told
+
+
+def test_a_measure_is_told_with_its_interval_and_its_patients() -> None:
+    told = measures_words({"auroc": measured(0.9)}, {})
+    assert "40 images of 20 patients" in told
+    assert "| AUROC | 0.900 (0.850-0.950) |  |" in told
+
+
+def test_the_champion_stands_beside_the_candidate() -> None:
+    told = measures_words({"auroc": measured(0.9)}, {"auroc": measured(0.8)})
+    assert "| AUROC | 0.900 (0.850-0.950) | 0.800 (0.750-0.850) |" in told
+
+
+def test_an_evaluation_ends_with_its_verdict() -> None:
+    assert evaluation_words(EVALUATED).endswith("**Promoted: it was told so.**")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.9, "still reaches the floor of 0.700"), (0.6, "has fallen below the floor of 0.700")],
+)
+def test_a_reevaluation_tells_whether_the_champion_holds(value: float, told: str) -> None:
+    outcome = Reevaluation(
+        champion=MODEL,
+        dataset_digest="d",
+        measures={"auroc": measured(value)},
+        measure="auroc",
+        floor=0.7,
+    )
+    assert told in reevaluation_words(outcome)
+    assert outcome.holds == (value == 0.9)
+
+
+@pytest.mark.parametrize(
+    "told", ["**Ingest**", "**Training**", "**Promoted", "| ingest | 1.2 |", "4.5", "reports/night.html"]
+)
+def test_a_night_tells_all_of_its_parts(told: str) -> None:
+    assert told in nightly_words(NIGHT)
+
+
+def test_a_cell_cannot_break_its_table() -> None:
+    assert table(("a",), [("x|y",)]).splitlines()[2] == "| x/y |"
+
+
+def test_a_table_of_nothing_is_its_head() -> None:
+    assert table(("a", "b"), []) == "| a | b |\n|---|---|"

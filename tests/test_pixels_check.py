@@ -1,0 +1,186 @@
+"""Text in pixels keeps an object out, or is blanked; what cannot be looked at does not pass."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
+
+from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pixels.check import check_pixels
+from imaging.dicom.parse import parse
+from imaging.errors import DataFault
+from tests.dicom_objects import dataset, file_bytes, made, stored_frames
+
+BLANK = DeidentifyOptions(burned_in="blank")
+SIDE = 160
+
+
+def plain(kind: Any = np.int16) -> NDArray[Any]:
+    """Return noise without any text."""
+    noise = np.random.default_rng(0).normal(100, 8, (SIDE, SIDE))
+    return np.rint(noise).astype(kind)
+
+
+def written(frame: NDArray[Any], value: float = 250, text: str = "DOE JOHN 1948") -> NDArray[Any]:
+    """Return a copy with a text across its middle."""
+    alpha = np.zeros(frame.shape[:2], np.uint8)
+    cv2.putText(alpha, text, (8, 84), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1, cv2.LINE_AA)
+    share = (alpha / 255.0)[(...,) + (None,) * (frame.ndim - 2)]
+    return np.rint(frame * (1 - share) + value * share).astype(frame.dtype)
+
+
+def checked(data: bytes, options: DeidentifyOptions | None = None) -> Dataset:
+    return check_pixels(parse(data), data, options or DeidentifyOptions())
+
+
+def reason(data: bytes, options: DeidentifyOptions | None = None) -> str:
+    with pytest.raises(DataFault) as caught:
+        checked(data, options)
+    return caught.value.reason
+
+
+def again(found: Dataset) -> bytes:
+    """Return what became of a data set as a file."""
+    syntax = found.file_meta.TransferSyntaxUID
+    return file_bytes(found, syntax)
+
+
+def test_an_image_without_text_passes_as_it_is() -> None:
+    assert np.frombuffer(checked(made(plain())).PixelData, np.int16).tolist() == plain().ravel().tolist()
+
+
+def test_an_image_with_text_is_kept_out() -> None:
+    assert reason(made(written(plain()))) == "burned-in-text"
+
+
+def test_no_is_not_trusted() -> None:
+    assert reason(made(written(plain()), BurnedInAnnotation="NO")) == "burned-in-text"
+
+
+def test_yes_is_believed_without_a_look() -> None:
+    assert reason(made(plain(), BurnedInAnnotation="YES")) == "burned-in-text"
+
+
+def test_the_label_of_a_slide_is_kept_out() -> None:
+    assert reason(made(plain(), ImageType=["ORIGINAL", "PRIMARY", "LABEL"])) == "burned-in-text"
+
+
+def test_dark_text_in_an_inverted_image_is_found() -> None:
+    inverted = 300 - written(plain())
+    assert reason(made(inverted, PhotometricInterpretation="MONOCHROME1")) == "burned-in-text"
+
+
+def test_text_in_one_of_many_frames_is_found() -> None:
+    frames = np.stack([plain(), plain(), written(plain()), plain()])
+    assert reason(made(frames)) == "burned-in-text"
+
+
+def test_text_on_a_black_frame_is_found() -> None:
+    assert reason(made(written(np.zeros((SIDE, SIDE), np.uint8), 255))) == "burned-in-text"
+
+
+def test_text_in_colour_is_found() -> None:
+    frame = np.repeat(plain(np.uint8)[..., None], 3, 2)
+    assert reason(made(written(frame))) == "burned-in-text"
+
+
+def test_text_in_a_palette_is_seen_as_it_is_shown() -> None:
+    # Of the values that hold the text, 7 and 9, only the palette tells that one is bright.
+    indices = np.where(written(np.zeros((SIDE, SIDE), np.uint8), 255) > 127, 9, 7).astype(np.uint8)
+    palette = bytes(range(9)) + b"\xff" + bytes(246)
+    tables = {f"{name}PaletteColorLookupTableData": palette for name in ("Red", "Green", "Blue")}
+    said = {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 8] for name in ("Red", "Green", "Blue")}
+    assert (
+        reason(made(indices, PhotometricInterpretation="PALETTE COLOR", **tables, **said)) == "burned-in-text"
+    )
+
+
+def test_large_text_in_a_large_frame_is_found() -> None:
+    large = cv2.resize(written(plain(np.uint8)), (1600, 1600), interpolation=cv2.INTER_CUBIC)
+    assert reason(made(large)) == "burned-in-text"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (9, 9), (33, 70)])
+def test_tiny_frames_pass(shape: tuple[int, int]) -> None:
+    assert checked(made(np.zeros(shape, np.uint8))).Rows == shape[0]
+
+
+def test_an_object_without_pixels_passes() -> None:
+    assert "PixelData" not in checked(made(plain(), PixelData=None))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, JPEGLSLossless])
+def test_pixels_that_cannot_be_decoded_do_not_pass(syntax: str) -> None:
+    broken = dataset(plain(), PixelData=bytes(10))
+    if syntax == JPEGLSLossless:
+        broken = dataset(plain())
+        broken.file_meta = parse(made(plain())).file_meta
+        broken.compress(JPEGLSLossless, generate_instance_uid=False)
+        broken.PixelData = broken.PixelData[:60] + bytes(len(broken.PixelData) - 60)
+    assert reason(file_bytes(broken, syntax)) == "burned-in-doubt"
+
+
+def test_a_fault_tells_no_value_of_the_file() -> None:
+    with pytest.raises(DataFault) as caught:
+        checked(made(written(plain()), PatientID="SECRET77"))
+    assert "SECRET77" not in str(caught.value) and "DOE" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_blanked_text_is_gone_and_the_rest_stays(syntax: str) -> None:
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    before = written(plain()).astype(f"{order}i2")
+    (after,) = stored_frames(again(checked(made(before, syntax), BLANK)))
+    assert (
+        after.dtype.kind == "i" and (after[:60] == before[:60]).all() and (after[110:] == before[110:]).all()
+    )
+    assert after.max() < 200
+    assert reason(made(before, syntax)) == "burned-in-text"
+    checked(again(checked(made(before, syntax), BLANK)))
+
+
+def test_blanked_text_of_bytes_is_gone_in_big_endian_too() -> None:
+    data = made(written(plain(np.uint8)), ExplicitVRBigEndian)
+    (after,) = stored_frames(again(checked(data, BLANK)))
+    assert after.max() < 200
+
+
+def test_a_region_is_blanked_on_all_frames() -> None:
+    frames = np.stack([plain(), written(plain()), plain()])
+    first, second, _ = stored_frames(again(checked(made(frames), BLANK)))
+    assert second.max() < 200 and (first == first.min()).sum() > 500
+
+
+def test_black_is_the_greatest_value_where_small_values_are_bright() -> None:
+    inverted = 300 - written(plain())
+    data = made(inverted, PhotometricInterpretation="MONOCHROME1")
+    (after,) = stored_frames(again(checked(data, BLANK)))
+    assert (after == inverted.max()).sum() > 500
+
+
+def test_what_was_compressed_is_blanked_and_written_native() -> None:
+    compressed = parse(made(written(plain())))
+    compressed.compress(JPEGLSLossless, generate_instance_uid=False)
+    data = file_bytes(compressed, JPEGLSLossless)
+    found = checked(data, BLANK)
+    assert found.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    (after,) = stored_frames(again(found))
+    assert after.max() < 200
+
+
+def test_blanked_colour_is_rgb() -> None:
+    frame = written(np.repeat(plain(np.uint8)[..., None], 3, 2))
+    found = checked(made(frame, PhotometricInterpretation="RGB"), BLANK)
+    assert (found.PhotometricInterpretation, found.PlanarConfiguration) == ("RGB", 0)
+    (after,) = stored_frames(again(found))
+    assert after.max() < 200
+
+
+def test_yes_without_a_text_that_can_be_found_is_kept_out() -> None:
+    nothing = np.zeros((SIDE, SIDE), np.uint8)
+    assert reason(made(nothing, BurnedInAnnotation="YES"), BLANK) == "burned-in-text"

@@ -1,0 +1,183 @@
+"""What a worker makes of one parcel: images and drafts, or one fault and the study that it costs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom.data import get_testdata_file
+
+from imaging.dataset.ingest.prepare_files import COLUMNS, as_item, draft_parcels
+from imaging.dataset.split.fingerprint import fingerprints
+from imaging.errors import DataFault, EnvironmentFault
+from imaging.image.image import Image
+from imaging.image.instance import Instance
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.sources.protocol import Parcel
+from tests.synthetic import instance, write_dicom
+
+STUDY = "1.2.826.0.1.77"
+CT = PreprocessSpec(size_px=16)
+VOLUME = PreprocessSpec(kind="volume", size_px=16, slices=4)
+SOLID = instance(7, image=Image(stored=np.zeros((5, 16, 16), np.uint8)))
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """What a worker said of one parcel: rows by name with their images, or why there are none."""
+
+    made: tuple[tuple[dict[str, Any], NDArray[np.uint8]], ...]
+    fault: DataFault | None
+    study_uid: str
+
+
+def drafts(parcel: Parcel, spec: PreprocessSpec = CT, formats: Any = None) -> Drafts:
+    """Return what a worker says of a parcel."""
+    (found,) = drafts_of([parcel], spec, formats)
+    return found
+
+
+def drafts_of(parcels: Sequence[Parcel], spec: PreprocessSpec = CT, formats: Any = None) -> list[Drafts]:
+    item = as_item(parcels)
+    more = {"formats": formats} if formats else {}
+    # As JSON, which is how it travels.
+    sent = json.loads(json.dumps(dict(item.value)))
+    value, blobs = draft_parcels({"spec": spec.model_dump_json()}, sent, item.blobs, **more)
+    value = json.loads(json.dumps(value))
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in value["rows"]]
+    images = np.frombuffer(blobs[0], np.uint8).reshape(-1, *spec.shape) if blobs else []
+    faults = {number: (DataFault(reason, detail), study) for number, reason, detail, study in value["faults"]}
+    return [
+        Drafts(
+            tuple((row, one) for row, one in zip(rows, images, strict=True) if row["parcel"] == number),
+            *faults.get(number, (None, "")),
+        )
+        for number in range(len(parcels))
+    ]
+
+
+def of_file(content: Path | bytes, spec: PreprocessSpec = CT) -> Drafts:
+    return drafts(Parcel(format="dicom", name="x", contents=(content,)), spec)
+
+
+def of(*made: Instance, spec: PreprocessSpec) -> Drafts:
+    """Return the drafts of instances that are there already."""
+    parcel = Parcel(format="made", name="x", contents=(b"",))
+    return drafts(parcel, spec, {"made": lambda *_: iter(made)})
+
+
+def reason(found: Drafts) -> str:
+    assert found.fault is not None
+    return found.fault.reason
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write_dicom(tmp_path / "x", np.full((64, 64), 40), StudyInstanceUID=STUDY)
+
+
+def test_a_good_file_is_a_draft_with_its_image(path: Path) -> None:
+    ((draft, image),) = of_file(path).made
+    told = [draft[name] for name in ("study_uid", "frame", "rows", "modality")]
+    assert told == [STUDY, 0, 64, "CT"]
+    assert (image.shape, int(image[0, 0])) == ((16, 16), 128)
+
+
+def test_a_file_and_its_bytes_make_the_same(path: Path) -> None:
+    (first, second) = (of_file(path).made[0], of_file(path.read_bytes()).made[0])
+    assert first[0] == second[0]
+    np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_files_one_after_the_other_keep_their_images_apart(tmp_path: Path) -> None:
+    paths = [write_dicom(tmp_path / str(level), np.full((64, 64), level)) for level in (-500, 40, 500)]
+    found = [of_file(path) for path in paths]
+    assert [int(one.made[0][1].mean()) for one in found] == [0, 128, 255]
+
+
+@pytest.mark.parametrize("as_bytes", [False, True], ids=["path", "bytes"])
+def test_a_file_that_is_cut_is_one_fault_with_its_study(path: Path, as_bytes: bool) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+    found = of_file(path.read_bytes() if as_bytes else path)
+    assert (reason(found), found.study_uid, found.made) == ("truncated", STUDY, ())
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.parametrize("uid", ["1.2.x", "DOE^JANE", None])
+def test_a_study_that_is_no_uid_is_not_told(tmp_path: Path, uid: str | None) -> None:
+    found = of_file(write_dicom(tmp_path / "x", StudyInstanceUID=uid))
+    assert (reason(found), found.study_uid) == ("missing-identifier", "")
+
+
+def test_what_is_no_dicom_file_costs_no_study() -> None:
+    found = of_file(b"Dear colleague")
+    assert (reason(found), found.study_uid) == ("not-dicom", "")
+
+
+def test_each_frame_is_a_draft() -> None:
+    name = get_testdata_file("rtdose_rle.dcm", download=False)
+    assert isinstance(name, str)
+    found = of_file(Path(name), PreprocessSpec(modality="RTDOSE", size_px=16))
+    assert [draft["frame"] for draft, _ in found.made] == list(range(1, 16))
+    assert len({draft["pixel_blake3"] for draft, _ in found.made}) == 15
+
+
+def test_a_volume_among_slices_is_unsupported() -> None:
+    found = of(instance(1), SOLID, spec=CT)
+    assert reason(found) == "unsupported"
+    assert "the image is a volume, the configuration asks for kind 'slice'" in str(found.fault)
+
+
+def test_a_slice_among_volumes_is_unsupported() -> None:
+    found = of(instance(1), spec=VOLUME)
+    assert reason(found) == "unsupported"
+    assert "the image is a slice, the configuration asks for kind 'volume'" in str(found.fault)
+
+
+def test_a_volume_has_the_shape_of_the_spec() -> None:
+    ((draft, image),) = of(SOLID, spec=VOLUME).made
+    assert (image.shape, draft["rows"], draft["columns"]) == ((4, 16, 16), 16, 16)
+
+
+def test_parcels_of_one_item_keep_their_rows_and_faults_apart(tmp_path: Path) -> None:
+    paths = [
+        write_dicom(tmp_path / str(n), np.full((64, 64), level)) for n, level in enumerate((-500, 0, 500))
+    ]
+    paths[1].write_bytes(b"Dear colleague")
+    parcels = [Parcel(format="dicom", name="x", contents=(path,)) for path in paths]
+    first, bad, last = drafts_of(parcels)
+    assert (int(first.made[0][1].mean()), reason(bad), int(last.made[0][1].mean())) == (0, "not-dicom", 255)
+
+
+def test_a_parcel_of_several_files_takes_its_own_alone() -> None:
+    kinds = {"made": lambda parcel, _: iter([instance(len(parcel.contents))])}
+    parcels = [Parcel(format="made", name="x", contents=(b"",) * count) for count in (2, 0, 3)]
+    found = drafts_of(parcels, formats=kinds)
+    assert [one.made[0][0]["patient_id"] for one in found] == ["P2", "P0", "P3"]
+
+
+def test_what_a_source_told_reaches_the_reader() -> None:
+    kinds = {"made": lambda parcel, _: iter([instance(1, patient_id=dict(parcel.told)["patient"])])}
+    parcel = Parcel(format="made", name="x", contents=(), told=(("patient", "P-1"),))
+    assert drafts(parcel, formats=kinds).made[0][0]["patient_id"] == "P-1"
+
+
+def test_fingerprints_come_with_the_images() -> None:
+    busy = np.random.default_rng(3).integers(0, 256, (3, 64, 64), np.uint8)
+    kinds = {"made": lambda *_: iter(instance(n, image=Image(stored=one)) for n, one in enumerate(busy))}
+    item = as_item([Parcel(format="made", name="x", contents=())])
+    _, (images, prints) = draft_parcels({"spec": CT.model_dump_json()}, item.value, item.blobs, kinds)
+    wanted = fingerprints(np.frombuffer(images, np.uint8).reshape(3, 16, 16))
+    assert bytes(prints) == wanted.tobytes()
+
+
+def test_a_fault_of_the_environment_is_no_fault_of_the_file() -> None:
+    def fail(*_: object) -> Any:
+        raise EnvironmentFault("no decoder")
+
+    with pytest.raises(EnvironmentFault):
+        drafts(Parcel(format="made", name="x", contents=(b"",)), CT, {"made": fail})

@@ -1,0 +1,173 @@
+"""Runs in MLflow: one per training, with its parameters, its data and where it came from."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.errors import EnvironmentFault
+from imaging.store.folder import FolderStore
+from models.config import TrainConfig
+from services.mlflow import runs as tracking
+from services.mlflow.runs import (
+    end_run,
+    end_runs_tagged,
+    epoch_metrics,
+    flatten,
+    get_run,
+    log_dataset,
+    log_metrics,
+    open_experiment,
+    reachable,
+    start_run,
+    watched_run,
+)
+from services.settings import Settings
+from tests.synthetic import version_of
+
+NESTED = TrainConfig().model_dump(mode="json")
+
+
+@pytest.fixture
+def run_id(tracked: Settings) -> str:
+    return start_run(tracked, "tracking", "a name", NESTED, {"prefect.flow_run": "f1"})
+
+
+@pytest.fixture
+def run(tracked: Settings, run_id: str) -> Run:
+    return get_run(tracked, run_id)
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory) -> DatasetVersion:
+    return version_of(FolderStore(tmp_path_factory.mktemp("store")))
+
+
+def test_a_run_has_every_parameter_under_its_dotted_name(run: Run) -> None:
+    assert run.data.params == {name: str(value) for name, value in flatten(NESTED)}
+    assert run.data.params["optimizer.name"] == "adamw"
+
+
+def test_a_run_has_its_name_and_tags(run: Run) -> None:
+    assert run.info.run_name == "a name"
+    assert run.data.tags["prefect.flow_run"] == "f1"
+
+
+def test_a_run_names_the_commit_of_this_code(run: Run) -> None:
+    assert run.data.tags["git.commit"] == tracking.commit()
+
+
+def test_a_run_keeps_the_pinned_environment(tracked: Settings, run_id: str) -> None:
+    path = MlflowClient(tracked.tracking_uri).download_artifacts(run_id, "environment.txt")
+    lines = Path(path).read_text().splitlines()
+    assert any(line.startswith("torch==") for line in lines)
+
+
+def test_an_experiment_is_made_once(tracked: Settings) -> None:
+    assert open_experiment(tracked, "tracking-once") == open_experiment(tracked, "tracking-once")
+
+
+def test_files_of_the_embedded_default_stay_in_the_home(tracked: Settings, run: Run) -> None:
+    assert run.info.artifact_uri.startswith((tracked.folder / "mlartifacts").as_uri())
+
+
+def test_a_dataset_is_an_input_with_name_digest_and_counts(
+    tracked: Settings, run_id: str, version: DatasetVersion
+) -> None:
+    log_dataset(tracked, run_id, version, "training")
+    (given,) = get_run(tracked, run_id).inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("d", version.digest)
+    assert json.loads(given.dataset.profile) == {"examples": 30, "counts": version.counts()}
+    assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
+
+
+def test_metrics_of_a_run_are_one_batch(
+    tracked: Settings, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    log_batch = MlflowClient.log_batch
+
+    def counted(self: MlflowClient, *args: Any, metrics: Any = (), **rest: Any) -> Any:
+        batches.append(len(metrics))
+        return log_batch(self, *args, metrics=metrics, **rest)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
+    log_metrics(tracked, run_id, {"a": 1.0, "b": 2.0, "c": 3.0})
+    assert batches == [3]
+    assert get_run(tracked, run_id).data.metrics == {"a": 1.0, "b": 2.0, "c": 3.0}
+
+
+def test_an_epoch_is_a_step(tracked: Settings, run_id: str) -> None:
+    rows = [{"epoch": 0, "val_auroc": 0.5}, {"epoch": 1, "val_auroc": 0.75}]
+    client = MlflowClient(tracked.tracking_uri)
+    client.log_batch(run_id, metrics=epoch_metrics(rows))
+    told = client.get_metric_history(run_id, "val_auroc")
+    assert [(metric.step, metric.value) for metric in told] == [(0, 0.5), (1, 0.75)]
+
+
+def test_more_epochs_than_a_batch_may_hold_are_logged(tracked: Settings, run_id: str) -> None:
+    rows = [{"epoch": epoch, "a": 1.0, "b": 2.0} for epoch in range(600)]
+    client = MlflowClient(tracked.tracking_uri)
+    client.log_batch(run_id, metrics=epoch_metrics(rows))
+    assert len(client.get_metric_history(run_id, "b")) == 600
+
+
+def test_a_run_ends_as_it_is_told(tracked: Settings, run_id: str) -> None:
+    end_run(tracked, run_id, "FAILED")
+    assert get_run(tracked, run_id).info.status == "FAILED"
+
+
+def test_runs_of_a_flow_that_is_gone_are_ended_and_no_others(tracked: Settings) -> None:
+    flow, name = "prefect.flow_run", "tracking-gone"
+    mine, done, other = (start_run(tracked, name, "r", {}, {flow: which}) for which in ("x", "x", "y"))
+    end_run(tracked, done)
+    end_runs_tagged(tracked, flow, "x")
+    assert [get_run(tracked, run).info.status for run in (mine, done, other)] == [
+        "KILLED",
+        "FINISHED",
+        "RUNNING",
+    ]
+
+
+def test_a_watched_run_goes_on_and_has_the_machines_numbers(
+    tracked: Settings, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SYSTEM_METRICS_INTERVAL_S", 0.1)
+    with watched_run(tracked, run_id):
+        time.sleep(0.5)
+    told = get_run(tracked, run_id)
+    assert told.info.status == "RUNNING"
+    assert any(name.startswith("system/") for name in told.data.metrics)
+
+
+def test_a_watched_run_that_fails_is_failed(tracked: Settings, run_id: str) -> None:
+    with pytest.raises(KeyboardInterrupt), watched_run(tracked, run_id):
+        raise KeyboardInterrupt
+    assert get_run(tracked, run_id).info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "API request to http://h failed with exception HTTPConnectionPool: Max retries exceeded",
+        "API request to endpoint failed with error code 401 != 200",
+    ],
+)
+def test_a_server_that_does_not_serve_is_a_fault_of_the_environment(tracked: Settings, message: str) -> None:
+    with pytest.raises(EnvironmentFault, match="the MLflow server at "), reachable(tracked):
+        raise tracking.MlflowException(message)
+
+
+def test_other_errors_of_mlflow_are_not_dressed_up(tracked: Settings) -> None:
+    with pytest.raises(tracking.MlflowException, match="bad name"), reachable(tracked):
+        raise tracking.MlflowException("bad name")
+
+
+def test_a_commit_that_cannot_be_told_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert tracking.commit() == "unknown"
