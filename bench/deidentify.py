@@ -23,7 +23,7 @@ from bench.interleaved import interleave, ratio
 from bench.without_pixels import FUNCTION as WITHOUT_PIXELS
 from bench.without_pixels import without_pixels
 from imaging.buffer import write_file
-from imaging.deidentify import payload as parcel
+from imaging.deidentify import payload
 from imaging.deidentify.identity.text import _words
 from imaging.deidentify.objects.fast_path import memory_of
 from imaging.deidentify.options import DeidentifyOptions
@@ -88,7 +88,7 @@ def strangers(path: Path, number: int, count: int, folder: Path) -> None:
 
 def ours(function: Callable[..., Any], files: Sequence[Path], out: Path, at: int) -> None:
     """De-identify and write one file, in this process."""
-    answer, parts = function(SETUP, {"format": "dicom", "name": "", "told": []}, [files[at]])
+    answer, parts = function(SETUP, {"format": "dicom", "name": "", "metadata": []}, [files[at]])
     if parts:
         write_file(out / f"{at}.dcm", parts)
     elif not answer["fault"][0].startswith("burned-in"):
@@ -102,7 +102,7 @@ def theirs(rules: Mapping[Any, Any], files: Sequence[Path], out: Path, at: int) 
 
 def one_core(groups: Sequence[Sequence[Path]], what: str, *, looks: bool = False) -> bool:
     """Time file by file in one process, each in turn; tell whether what is asked for was reached."""
-    function = parcel.deidentify_parcel if looks else without_pixels
+    function = payload.deidentify_parcel if looks else without_pixels
     rules, took = initialize_actions("dicomfields_2026c"), dict[str, list[float]]()
     # What the row before has met shall be new again.
     memory_of.cache_clear()
@@ -138,7 +138,7 @@ def whole_way(source: Path, name: str, *, looks: bool = False) -> bool:
     """Time the whole of it on all cores, once all workers have begun; tell whether what is asked for was reached."""
     with tempfile.TemporaryDirectory() as folder:
         request = DeidentifyRequest(source=str(source), destination=f"{folder}/out", options=OPTIONS)
-        function = parcel.FUNCTION if looks else WITHOUT_PIXELS
+        function = payload.FUNCTION if looks else WITHOUT_PIXELS
         outcome = bring_up_to_date(request, Settings(home=Path(folder) / "home"), lambda line: None, function)
         told = [path.stat() for path in Path(folder, "out").rglob("*.dcm")]
     # Each file says when a worker wrote it, and when it became visible. The first third is for starting up.

@@ -21,7 +21,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.process import Answer
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 from imaging.sources.work import Outcome
 
 SPEC = PreprocessSpec(modality=MODALITY)
@@ -106,7 +106,7 @@ def examine(cases: Iterable[Case], pool: Pool) -> Tally:
     def items() -> Iterator[Item]:
         for case in cases:
             sent.append(case)
-            yield as_item([Parcel(format="dicom", name=str(case.number), contents=(case.damaged.data,))])
+            yield as_item([Payload(format="dicom", name=str(case.number), contents=(case.damaged.data,))])
 
     with pool:
         for outcome in pool.map(items()):

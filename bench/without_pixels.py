@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from imaging.deidentify import payload as parcel
+from imaging.deidentify import payload
 from imaging.dicom.elements import Buffer
 
 FUNCTION = "bench.without_pixels:without_pixels"
@@ -14,9 +14,9 @@ def without_pixels(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[Buffer]]:
     """Do what the sandbox's function does, but for the search for text."""
-    kept = parcel.check_pixels
-    parcel.check_pixels = lambda dataset, data, options: dataset
+    kept = payload.check_pixels
+    payload.check_pixels = lambda dataset, data, options: dataset
     try:
-        return parcel.deidentify_parcel(setup, value, blobs)
+        return payload.deidentify_parcel(setup, value, blobs)
     finally:
-        parcel.check_pixels = kept
+        payload.check_pixels = kept

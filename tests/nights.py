@@ -20,7 +20,7 @@ from imaging.store.folder import FolderStore
 
 MADE = Made(key_fingerprint="f" * 16, options={"dates": "shift"}, edition="2026c", profile_sha256="a" * 64)
 STEPS = (
-    *((FolderStore, name) for name in ("rename", "write", "settle", "sync")),
+    *((FolderStore, name) for name in ("rename", "write", "finalize", "sync")),
     (Path, "unlink"),
 )
 DIED = 9
@@ -49,7 +49,7 @@ def night(root: Path) -> None:
             with made.drafts() as drafts:
                 for one in new:
                     (drafts / "written").write_text(one.blake3)
-                    FolderStore(drafts).settle("written", draft_name(one.source_key))
+                    FolderStore(drafts).finalize("written", draft_name(one.source_key))
                 made.commit(drafts, new, Instances(()))
         rows, keys = latest(made.ledger.read()), {one.source_key for one in WANTED}
         gone = [row["source_key"] not in keys and row["reason"] != REMOVED for row in rows.to_pylist()]

@@ -28,7 +28,7 @@ from imaging.formats.table import FORMATS
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.protocol import Payload, Source, SourceFile
 from imaging.sources.work import Run
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import Verdict
@@ -134,16 +134,16 @@ class MemorySource:
         for name in self.files:
             yield SourceFile(name=name, size_bytes=1, mtime_ns=self.mtimes.get(name, 1))
 
-    def fetch(self, file: SourceFile) -> Parcel:
-        return Parcel(format=self.kind, name=file.name, contents=(b"",))
+    def fetch(self, file: SourceFile) -> Payload:
+        return Payload(format=self.kind, name=file.name, contents=(b"",))
 
     def run(self, spec: PreprocessSpec = GREY) -> Run:
         """Return what does the work of the sandbox on these files, here."""
         return in_process({"spec": spec.model_dump_json()}, {self.kind: self._read})
 
-    def _read(self, parcel: Parcel, modality: str) -> Iterator[Instance]:
-        self.read_names.append(parcel.name)
-        content = self.files[parcel.name]
+    def _read(self, payload: Payload, modality: str) -> Iterator[Instance]:
+        self.read_names.append(payload.name)
+        content = self.files[payload.name]
         if isinstance(content, DataFault):
             raise content
         yield from content
@@ -151,8 +151,8 @@ class MemorySource:
 
 def read_file(source: Source, file: SourceFile, modality: str = "CT") -> list[Instance]:
     """Fetch a file and read it here, without the sandbox."""
-    parcel = source.fetch(file)
-    return list(FORMATS[parcel.format](parcel, modality))
+    payload = source.fetch(file)
+    return list(FORMATS[payload.format](payload, modality))
 
 
 def recipe(**changes: Any) -> Recipe:

@@ -224,8 +224,8 @@ def test_gzip_is_fine_where_nifti_uses_it(tmp_path: Path) -> None:
     from imaging.sources.open import open_source
 
     source = open_source(tmp_path / "a.zip", tmp_path / "t.csv")
-    parcel = source.fetch(next(source.scan()))
-    assert (parcel.format, dict(parcel.told)["patient"]) == ("nifti", "P1")
+    payload = source.fetch(next(source.scan()))
+    assert (payload.format, dict(payload.metadata)["patient"]) == ("nifti", "P1")
 
 
 def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:

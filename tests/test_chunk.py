@@ -24,7 +24,7 @@ from imaging.pseudonyms import Pseudonyms
 from imaging.refusal_reasons import REASONS
 from imaging.sandbox.pool import Item, Pool
 from imaging.sources.folder import Folder
-from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.protocol import Payload, SourceFile
 from imaging.sources.work import Outcome, Run
 from imaging.store.folder import FolderStore
 from tests.synthetic import GREY, MemorySource, instance, plain_image, write_dicom
@@ -173,8 +173,8 @@ def test_a_bad_file_is_a_refusal_and_the_others_go_on(store: FolderStore) -> Non
 
 def test_a_file_is_all_examples_or_one_refusal(store: FolderStore) -> None:
     class Late(MemorySource):
-        def _read(self, parcel: Parcel, modality: str) -> Iterator[Instance]:
-            yield from super()._read(parcel, modality)
+        def _read(self, payload: Payload, modality: str) -> Iterator[Instance]:
+            yield from super()._read(payload, modality)
             raise DataFault("undecodable", "frame 3")
 
     source = Late({"a": [instance(7), instance(9)]})
@@ -184,7 +184,7 @@ def test_a_file_is_all_examples_or_one_refusal(store: FolderStore) -> None:
 
 def test_a_file_that_cannot_be_fetched_is_a_refusal(store: FolderStore) -> None:
     class Closed(MemorySource):
-        def fetch(self, file: SourceFile) -> Parcel:
+        def fetch(self, file: SourceFile) -> Payload:
             if file.name == "a":
                 raise DataFault("archive-link")
             return super().fetch(file)
@@ -201,7 +201,7 @@ def deadly(run: Run, *names: str) -> Run:
 
     def guarded(items: Iterable[Item]) -> Iterator[Outcome]:
         for item in items:
-            given = {name for _, name, _, _ in item.value["parcels"]}
+            given = {name for _, name, _, _ in item.value["payloads"]}
             if given & {*names}:
                 yield DataFault("decoder-crashed", "the worker ended with signal 11")
             else:
@@ -227,7 +227,7 @@ def test_files_go_to_a_worker_some_at_a_time(store: FolderStore, monkeypatch: py
 
     def run(items: Iterable[Item]) -> Iterator[Outcome]:
         for item in items:
-            given.append(len(item.value["parcels"]))
+            given.append(len(item.value["payloads"]))
             yield from source.run()([item])
 
     made = prepare_chunk(source, list(source.scan()), GREY, NAMES, store, run)
@@ -242,7 +242,7 @@ def test_large_files_go_alone(store: FolderStore, monkeypatch: pytest.MonkeyPatc
 
     def run(items: Iterable[Item]) -> Iterator[Outcome]:
         for item in items:
-            given.append(len(item.value["parcels"]))
+            given.append(len(item.value["payloads"]))
             yield from source.run()([item])
 
     prepare_chunk(source, list(source.scan()), GREY, NAMES, store, run)
@@ -256,8 +256,8 @@ def test_only_bad_files_make_no_shard(store: FolderStore) -> None:
 
 def test_a_fault_of_the_environment_stops_the_chunk_and_writes_nothing(store: FolderStore) -> None:
     class Failing(MemorySource):
-        def _read(self, parcel: Parcel, modality: str) -> Iterator[Instance]:
-            yield from super()._read(parcel, modality)
+        def _read(self, payload: Payload, modality: str) -> Iterator[Instance]:
+            yield from super()._read(payload, modality)
             raise EnvironmentFault("no decoder")
 
     source = Failing({"a": [instance(7)]})
@@ -310,7 +310,7 @@ def test_few_files_are_given_in_parts_of_which_all_workers_have_as_many(
 
     def run(some: Iterable[Item]) -> Iterator[Outcome]:
         told = list(some)
-        given.extend(len(item.value["parcels"]) for item in told)
+        given.extend(len(item.value["payloads"]) for item in told)
         return iter(source.run()(told))
 
     prepare_chunk(source, list(source.scan()), GREY, NAMES, store, run)

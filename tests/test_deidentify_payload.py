@@ -16,7 +16,7 @@ from tests.dicom_objects import file_bytes, ramp
 from tests.scrubbing import KEY, slice_of
 
 SETUP = {"options": DeidentifyOptions().model_dump_json(), "secret": KEY.secret.hex()}
-VALUE = {"format": "dicom", "name": "Doe/one.dcm", "told": []}
+VALUE = {"format": "dicom", "name": "Doe/one.dcm", "metadata": []}
 
 
 def answer(content: bytes | Path, **value: Any) -> tuple[Any, list[bytes]]:

@@ -110,8 +110,8 @@ def test_a_file_that_cannot_be_read_is_a_fault_of_the_environment(tmp_path: Path
 
 
 def test_a_file_is_handed_over_as_its_path(tmp_path: Path) -> None:
-    parcel = Folder(touched(tmp_path, "a/IM1")).fetch(listed("a/IM1"))
-    assert (parcel.format, parcel.name, parcel.contents) == ("dicom", "a/IM1", (tmp_path / "a" / "IM1",))
+    payload = Folder(touched(tmp_path, "a/IM1")).fetch(listed("a/IM1"))
+    assert (payload.format, payload.name, payload.contents) == ("dicom", "a/IM1", (tmp_path / "a" / "IM1",))
 
 
 @pytest.mark.parametrize("name", ["DICOMDIR", "a/dicomdir"])

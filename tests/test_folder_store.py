@@ -104,7 +104,7 @@ def test_a_draft_of_somebody_else_gets_its_name_only_when_it_is_on_the_disk(
 
     monkeypatch.setattr(os, "fsync", look)
     store.path("draft").write_bytes(b"bytes")
-    store.settle("draft", "a")
+    store.finalize("draft", "a")
     assert (seen, names(store), store.read("a")) == ([("draft", False)], ["a"], b"bytes")
 
 
@@ -114,7 +114,7 @@ def test_a_draft_that_the_disk_does_not_take_gets_no_name(
     fail(monkeypatch, errno.ENOSPC)
     store.path("draft").write_bytes(b"bytes")
     with pytest.raises(EnvironmentFault, match="make room"):
-        store.settle("draft", "a")
+        store.finalize("draft", "a")
     assert names(store) == ["draft"]
 
 

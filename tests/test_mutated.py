@@ -17,7 +17,7 @@ from bench.seeds import NAMES, Seed, seed
 from imaging.dataset.ingest.prepare_files import as_item, draft_parcels
 from imaging.errors import DataFault
 from imaging.sandbox.process import Answer
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 from imaging.sources.work import Outcome
 
 FILES = 400
@@ -30,7 +30,7 @@ def seeds() -> list[Seed]:
 
 
 def outcome(data: bytes) -> Answer:
-    item = as_item([Parcel(format="dicom", name="", contents=(data,))])
+    item = as_item([Payload(format="dicom", name="", contents=(data,))])
     value, blobs = draft_parcels({"spec": SPEC.model_dump_json()}, item.value, item.blobs)
     return Answer(value, tuple(memoryview(blob) for blob in blobs))
 

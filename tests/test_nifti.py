@@ -18,11 +18,11 @@ from imaging.formats import nifti
 from imaging.formats.nifti import read
 from imaging.image.image import Image
 from imaging.image.instance import Instance
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 
 Array = NDArray[Any]
 SHIPPED = sorted((Path(nibabel.__file__).parent / "tests" / "data").glob("*.nii*"))
-TOLD = (("patient", "P1"),)
+METADATA = (("patient", "P1"),)
 # Left, posterior, superior: as it is stored here, so nothing is turned.
 LPS = np.diag([-1.0, -2.0, 3.0, 1.0])
 VOXELS = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
@@ -41,8 +41,8 @@ def changed(data: bytes, layout: str, position: int, *values: float) -> bytes:
     return bytes(made)
 
 
-def volumes(content: bytes | Path, told: tuple[tuple[str, str], ...] = TOLD) -> list[Instance]:
-    return list(read(Parcel(format="nifti", name="d/a.nii", contents=(content,), told=told), "MR"))
+def volumes(content: bytes | Path, metadata: tuple[tuple[str, str], ...] = METADATA) -> list[Instance]:
+    return list(read(Payload(format="nifti", name="d/a.nii", contents=(content,), metadata=metadata), "MR"))
 
 
 def image(content: bytes | Path) -> Image:

@@ -126,8 +126,8 @@ def test_a_picture_in_a_folder_comes_with_its_patient(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,PatientID,label\nd/a.png,P1,x\n")
     source = open_source(tmp_path / "scans", tmp_path / "labels.csv")
     first, second = source.scan()
-    parcel = source.fetch(first)
-    assert (parcel.format, parcel.told) == ("picture", (("patient", "P1"),))
+    payload = source.fetch(first)
+    assert (payload.format, payload.metadata) == ("picture", (("patient", "P1"),))
     with pytest.raises(DataFault) as caught:
         source.fetch(second)
     assert caught.value.reason == "missing-identifier"

@@ -28,32 +28,34 @@ def listed(*names: str) -> Iterator[SourceFile]:
 
 def reason(patients: Patients, name: str) -> str:
     with pytest.raises(DataFault) as caught:
-        patients.told(name)
+        patients.metadata(name)
     return caught.value.reason
 
 
 def test_a_picture_has_the_patient_of_its_line(tmp_path: Path) -> None:
     patients = table(tmp_path, "file,PatientID,label\na/b.png,P1,cat\nc.nii.gz,P2,dog\n")
-    assert patients.told("a/b.png") == (("patient", "P1"),)
-    assert patients.told("c.nii.gz") == (("patient", "P2"),)
+    assert patients.metadata("a/b.png") == (("patient", "P1"),)
+    assert patients.metadata("c.nii.gz") == (("patient", "P2"),)
 
 
 def test_dicom_needs_no_line(tmp_path: Path) -> None:
-    assert table(tmp_path, "file,PatientID\n").told("IM1") == ()
+    assert table(tmp_path, "file,PatientID\n").metadata("IM1") == ()
 
 
 def test_columns_are_found_by_name_in_any_order(tmp_path: Path) -> None:
-    assert table(tmp_path, "label,Patient ID,FILE\nx,P1,a.png\n").told("a.png") == (("patient", "P1"),)
+    assert table(tmp_path, "label,Patient ID,FILE\nx,P1,a.png\n").metadata("a.png") == (("patient", "P1"),)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_names_may_be_in_any_script(tmp_path: Path, encoding: str) -> None:
-    assert table(tmp_path, "file,PatientID\nÄ/画.png,P1\n", encoding).told("Ä/画.png") == (("patient", "P1"),)
+    assert table(tmp_path, "file,PatientID\nÄ/画.png,P1\n", encoding).metadata("Ä/画.png") == (
+        ("patient", "P1"),
+    )
 
 
 @pytest.mark.parametrize("written", ["./a/b.png", "a\\b.png", " a/b.png "])
 def test_a_name_may_be_written_as_its_system_writes_it(tmp_path: Path, written: str) -> None:
-    assert table(tmp_path, f"file,PatientID\n{written},P1\n").told("a/b.png") == (("patient", "P1"),)
+    assert table(tmp_path, f"file,PatientID\n{written},P1\n").metadata("a/b.png") == (("patient", "P1"),)
 
 
 def test_a_picture_without_a_line_is_refused(tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_a_picture_of_two_patients_is_refused(tmp_path: Path) -> None:
 
 def test_a_line_may_be_repeated(tmp_path: Path) -> None:
     patients = table(tmp_path, "file,PatientID,label\na.png,P1,x\na.png,P1,y\n")
-    assert patients.told("a.png") == (("patient", "P1"),)
+    assert patients.metadata("a.png") == (("patient", "P1"),)
 
 
 def test_without_a_column_of_patients_the_remedy_is_told(tmp_path: Path) -> None:

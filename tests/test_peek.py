@@ -20,7 +20,7 @@ STORED = ramp((256, 256))
 
 
 def look(content: bytes | Path) -> Glance:
-    """Return what a worker says of a parcel, by the way that it takes out of the process."""
+    """Return what a worker says of a payload, by the way that it takes out of the process."""
     return looks(content)[0]
 
 

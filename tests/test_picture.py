@@ -22,22 +22,22 @@ from imaging.formats.tiff import LAYOUTS, count_pages
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.image.window import IDENTITY
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (20, 30), dtype=np.uint8)
 DEEP = RANDOM.integers(0, 65536, (20, 30), dtype=np.uint16)
 COLOUR = RANDOM.integers(0, 256, (20, 30, 3), dtype=np.uint8)
-TOLD = (("patient", "P1"),)
+METADATA = (("patient", "P1"),)
 Array = NDArray[Any]
 
 
-def parcel(content: bytes | Path, told: tuple[tuple[str, str], ...] = TOLD) -> Parcel:
-    return Parcel(format="picture", name="d/a.png", contents=(content,), told=told)
+def payload(content: bytes | Path, metadata: tuple[tuple[str, str], ...] = METADATA) -> Payload:
+    return Payload(format="picture", name="d/a.png", contents=(content,), metadata=metadata)
 
 
 def frames(content: bytes | Path) -> list[Instance]:
-    return list(read(parcel(content), "OT"))
+    return list(read(payload(content), "OT"))
 
 
 def image(content: bytes | Path) -> Image:
@@ -163,7 +163,7 @@ def test_a_picture_is_known_by_its_name_and_its_told_patient() -> None:
 
 def test_without_a_patient_a_picture_is_refused() -> None:
     with pytest.raises(DataFault) as caught:
-        list(read(parcel(saved(GREY), ()), "OT"))
+        list(read(payload(saved(GREY), ()), "OT"))
     assert caught.value.reason == "missing-identifier"
 
 

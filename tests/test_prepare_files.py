@@ -1,4 +1,4 @@
-"""What a worker makes of one parcel: images and drafts, or one fault and the study that it costs."""
+"""What a worker makes of one payload: images and drafts, or one fault and the study that it costs."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from imaging.errors import DataFault, EnvironmentFault
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 from tests.synthetic import instance, write_dicom
 
 STUDY = "1.2.826.0.1.77"
@@ -28,21 +28,21 @@ SOLID = instance(7, image=Image(stored=np.zeros((5, 16, 16), np.uint8)))
 
 @dataclass(frozen=True)
 class Drafts:
-    """What a worker said of one parcel: rows by name with their images, or why there are none."""
+    """What a worker said of one payload: rows by name with their images, or why there are none."""
 
     made: tuple[tuple[dict[str, Any], NDArray[np.uint8]], ...]
     fault: DataFault | None
     study_uid: str
 
 
-def drafts(parcel: Parcel, spec: PreprocessSpec = CT, formats: Any = None) -> Drafts:
-    """Return what a worker says of a parcel."""
-    (found,) = drafts_of([parcel], spec, formats)
+def drafts(payload: Payload, spec: PreprocessSpec = CT, formats: Any = None) -> Drafts:
+    """Return what a worker says of a payload."""
+    (found,) = drafts_of([payload], spec, formats)
     return found
 
 
-def drafts_of(parcels: Sequence[Parcel], spec: PreprocessSpec = CT, formats: Any = None) -> list[Drafts]:
-    item = as_item(parcels)
+def drafts_of(payloads: Sequence[Payload], spec: PreprocessSpec = CT, formats: Any = None) -> list[Drafts]:
+    item = as_item(payloads)
     more = {"formats": formats} if formats else {}
     # As JSON, which is how it travels.
     sent = json.loads(json.dumps(dict(item.value)))
@@ -53,21 +53,21 @@ def drafts_of(parcels: Sequence[Parcel], spec: PreprocessSpec = CT, formats: Any
     faults = {number: (DataFault(reason, detail), study) for number, reason, detail, study in value["faults"]}
     return [
         Drafts(
-            tuple((row, one) for row, one in zip(rows, images, strict=True) if row["parcel"] == number),
+            tuple((row, one) for row, one in zip(rows, images, strict=True) if row["payload"] == number),
             *faults.get(number, (None, "")),
         )
-        for number in range(len(parcels))
+        for number in range(len(payloads))
     ]
 
 
 def of_file(content: Path | bytes, spec: PreprocessSpec = CT) -> Drafts:
-    return drafts(Parcel(format="dicom", name="x", contents=(content,)), spec)
+    return drafts(Payload(format="dicom", name="x", contents=(content,)), spec)
 
 
 def of(*made: Instance, spec: PreprocessSpec) -> Drafts:
     """Return the drafts of instances that are there already."""
-    parcel = Parcel(format="made", name="x", contents=(b"",))
-    return drafts(parcel, spec, {"made": lambda *_: iter(made)})
+    payload = Payload(format="made", name="x", contents=(b"",))
+    return drafts(payload, spec, {"made": lambda *_: iter(made)})
 
 
 def reason(found: Drafts) -> str:
@@ -148,28 +148,28 @@ def test_parcels_of_one_item_keep_their_rows_and_faults_apart(tmp_path: Path) ->
         write_dicom(tmp_path / str(n), np.full((64, 64), level)) for n, level in enumerate((-500, 0, 500))
     ]
     paths[1].write_bytes(b"Dear colleague")
-    parcels = [Parcel(format="dicom", name="x", contents=(path,)) for path in paths]
-    first, bad, last = drafts_of(parcels)
+    payloads = [Payload(format="dicom", name="x", contents=(path,)) for path in paths]
+    first, bad, last = drafts_of(payloads)
     assert (int(first.made[0][1].mean()), reason(bad), int(last.made[0][1].mean())) == (0, "not-dicom", 255)
 
 
 def test_a_parcel_of_several_files_takes_its_own_alone() -> None:
-    kinds = {"made": lambda parcel, _: iter([instance(len(parcel.contents))])}
-    parcels = [Parcel(format="made", name="x", contents=(b"",) * count) for count in (2, 0, 3)]
-    found = drafts_of(parcels, formats=kinds)
+    kinds = {"made": lambda payload, _: iter([instance(len(payload.contents))])}
+    payloads = [Payload(format="made", name="x", contents=(b"",) * count) for count in (2, 0, 3)]
+    found = drafts_of(payloads, formats=kinds)
     assert [one.made[0][0]["patient_id"] for one in found] == ["P2", "P0", "P3"]
 
 
 def test_what_a_source_told_reaches_the_reader() -> None:
-    kinds = {"made": lambda parcel, _: iter([instance(1, patient_id=dict(parcel.told)["patient"])])}
-    parcel = Parcel(format="made", name="x", contents=(), told=(("patient", "P-1"),))
-    assert drafts(parcel, formats=kinds).made[0][0]["patient_id"] == "P-1"
+    kinds = {"made": lambda payload, _: iter([instance(1, patient_id=dict(payload.metadata)["patient"])])}
+    payload = Payload(format="made", name="x", contents=(), metadata=(("patient", "P-1"),))
+    assert drafts(payload, formats=kinds).made[0][0]["patient_id"] == "P-1"
 
 
 def test_fingerprints_come_with_the_images() -> None:
     busy = np.random.default_rng(3).integers(0, 256, (3, 64, 64), np.uint8)
     kinds = {"made": lambda *_: iter(instance(n, image=Image(stored=one)) for n, one in enumerate(busy))}
-    item = as_item([Parcel(format="made", name="x", contents=())])
+    item = as_item([Payload(format="made", name="x", contents=())])
     _, (images, prints) = draft_parcels({"spec": CT.model_dump_json()}, item.value, item.blobs, kinds)
     wanted = fingerprints(np.frombuffer(images, np.uint8).reshape(3, 16, 16))
     assert bytes(prints) == wanted.tobytes()
@@ -180,4 +180,4 @@ def test_a_fault_of_the_environment_is_no_fault_of_the_file() -> None:
         raise EnvironmentFault("no decoder")
 
     with pytest.raises(EnvironmentFault):
-        drafts(Parcel(format="made", name="x", contents=(b"",)), CT, {"made": fail})
+        drafts(Payload(format="made", name="x", contents=(b"",)), CT, {"made": fail})

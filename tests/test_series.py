@@ -23,7 +23,7 @@ from imaging.preprocess.volume import prepare_volume
 from imaging.sandbox.pool import Pool
 from imaging.sandbox.process import WorkerLimits
 from imaging.sources.folder import Folder
-from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.protocol import Payload, SourceFile
 from tests.dicom_objects import compressed, dataset, file_bytes, made
 
 AXIAL = [1, 0, 0, 0, 1, 0]
@@ -45,12 +45,12 @@ def piece(n: int, **changes: Any) -> bytes:
     return made(changes.pop("stored", level(n)), **{**told, **changes})
 
 
-def parcel(*contents: bytes | Path, policy: str = DROP_STUDY) -> Parcel:
-    return Parcel(format="series", name="s", contents=contents, told=(("bad-slice", policy),))
+def payload(*contents: bytes | Path, policy: str = DROP_STUDY) -> Payload:
+    return Payload(format="series", name="s", contents=contents, metadata=(("bad-slice", policy),))
 
 
 def volumes(*contents: bytes | Path, policy: str = DROP_STUDY) -> list[Instance]:
-    return list(read_series(parcel(*contents, policy=policy), "CT"))
+    return list(read_series(payload(*contents, policy=policy), "CT"))
 
 
 def volume(*contents: bytes | Path, policy: str = DROP_STUDY) -> Instance:

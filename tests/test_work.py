@@ -6,7 +6,7 @@ from pathlib import Path
 from imaging.errors import DataFault
 from imaging.sandbox.pool import Item
 from imaging.sandbox.process import Answer
-from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.protocol import Payload, SourceFile
 from imaging.sources.work import Outcome, as_item, work
 from tests.synthetic import MemorySource
 
@@ -14,7 +14,7 @@ from tests.synthetic import MemorySource
 class Fetched(MemorySource):
     """A source whose files that are faults cannot be fetched."""
 
-    def fetch(self, file: SourceFile) -> Parcel:
+    def fetch(self, file: SourceFile) -> Payload:
         self.read_names.append(file.name)
         content = self.files[file.name]
         if isinstance(content, DataFault):
@@ -107,7 +107,7 @@ def test_a_fault_of_a_worker_is_the_files_own() -> None:
 
 
 def test_a_parcel_goes_with_all_that_its_source_told() -> None:
-    parcel = Parcel(format="picture", name="a.png", contents=(b"x",), told=(("patient", "P1"),))
-    item = as_item(parcel)
-    assert item.value == {"format": "picture", "name": "a.png", "told": [["patient", "P1"]]}
+    payload = Payload(format="picture", name="a.png", contents=(b"x",), metadata=(("patient", "P1"),))
+    item = as_item(payload)
+    assert item.value == {"format": "picture", "name": "a.png", "metadata": [["patient", "P1"]]}
     assert item.blobs == (b"x",)

@@ -38,7 +38,7 @@ IDENTIFIERS = {
 def deidentify_parcel(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[Buffer]]:
-    """De-identify one parcel; a `Function` of the sandbox.
+    """De-identify one payload; a `Function` of the sandbox.
 
     `setup` has `options` (JSON) and `secret` (hex), `value` and `blobs` are those of `draft_parcel`. The answer has
     `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.otherwise`), `blake3`

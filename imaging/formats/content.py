@@ -1,4 +1,4 @@
-"""Owns what the readers of pictures and of NIfTI share: the bytes of a parcel, its patient, and one kind of failure."""
+"""Bytes, patient and failure that the readers of pictures and of NIfTI have in common."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,25 +10,25 @@ from imaging.digests import file_digest, pixel_digest
 from imaging.errors import DataFault, RadloopError
 from imaging.image.image import Image
 from imaging.image.instance import Instance
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 
 
-def content_of(parcel: Parcel) -> bytes | memoryview:
-    """Return the bytes of a parcel's one file; a large file of this machine is mapped, not read."""
-    (content,) = parcel.contents
+def content_of(payload: Payload) -> bytes | memoryview:
+    """Return the bytes of a payload's one file; a large file of this machine is mapped, not read."""
+    (content,) = payload.contents
     if isinstance(content, Path):
         return FileBuffer().load(content, LIMITS.file_bytes)
     return content
 
 
 def instances(
-    parcel: Parcel, data: bytes | memoryview, modality: str, images: Iterator[Image], count: int
+    payload: Payload, data: bytes | memoryview, modality: str, images: Iterator[Image], count: int
 ) -> Iterator[Instance]:
     """Yield `count` images as the frames of one file, which is its own series and study.
 
     Raises DataFault "missing-identifier" where the source told no patient.
     """
-    patient = dict(parcel.told).get("patient", "")
+    patient = dict(payload.metadata).get("patient", "")
     if not patient:
         raise DataFault("missing-identifier", "the table names no patient for this file")
     digest = file_digest(data).hex()
@@ -36,9 +36,9 @@ def instances(
         rows, columns = image.stored.shape[-2:]
         yield Instance(
             patient_id=patient,
-            study_uid=parcel.name,
-            series_uid=parcel.name,
-            sop_instance_uid=parcel.name,
+            study_uid=payload.name,
+            series_uid=payload.name,
+            sop_instance_uid=payload.name,
             image=image,
             content_blake3=digest,
             pixel_blake3=pixel_digest(image.stored).hex(),

@@ -7,7 +7,7 @@ from itertools import islice
 from imaging.errors import DataFault
 from imaging.formats.peek import Glance, as_glances
 from imaging.sandbox.pool import Item
-from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.protocol import Payload, Source, SourceFile
 from imaging.sources.work import Run
 
 BATCH_FILES = 32
@@ -27,10 +27,10 @@ def headers(
     def items() -> Iterator[Item]:
         listed = iter(files)
         while batch := list(islice(listed, batch_files)):
-            fetched = [(file, parcel) for file, parcel in _fetched(source, batch, refused)]
+            fetched = [(file, payload) for file, payload in _fetched(source, batch, refused)]
             if fetched:
                 sent.append([file for file, _ in fetched])
-                yield _item([parcel for _, parcel in fetched])
+                yield _item([payload for _, payload in fetched])
 
     for outcome in run(items()):
         group = sent.popleft()
@@ -47,7 +47,7 @@ def headers(
 
 def _fetched(
     source: Source, batch: Sequence[SourceFile], refused: list[tuple[SourceFile, Glance]]
-) -> Iterator[tuple[SourceFile, Parcel]]:
+) -> Iterator[tuple[SourceFile, Payload]]:
     for file in batch:
         try:
             yield file, source.fetch(file)
@@ -55,6 +55,6 @@ def _fetched(
             refused.append((file, Glance(format="dicom", reason=fault.reason)))
 
 
-def _item(parcels: Sequence[Parcel]) -> Item:
-    formats = [parcel.format for parcel in parcels]
-    return Item({"formats": formats}, tuple(parcel.contents[0] for parcel in parcels))
+def _item(payloads: Sequence[Payload]) -> Item:
+    formats = [payload.format for payload in payloads]
+    return Item({"formats": formats}, tuple(payload.contents[0] for payload in payloads))

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from imaging.image.instance import Instance
 from imaging.sources.medmnist import MedMnistFile
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 
 
-def read_rows(parcel: Parcel, modality: str) -> Iterator[Instance]:
+def read_rows(payload: Payload, modality: str) -> Iterator[Instance]:
     """Yield one instance a row; `modality` does not matter here."""
-    (content,) = parcel.contents
+    (content,) = payload.contents
     path = Path(str(content))
-    return _opened(path, path.stat().st_mtime_ns).instances(parcel.name)
+    return _opened(path, path.stat().st_mtime_ns).instances(payload.name)
 
 
 @lru_cache(maxsize=1)
 def _opened(path: Path, mtime_ns: int) -> MedMnistFile:
-    """Keep the last file open: its rows come in many parcels, and inflating it takes a second."""
+    """Keep the last file open: its rows come in many payloads, and inflating it takes a second."""
     return MedMnistFile(path)

@@ -29,7 +29,7 @@ from imaging.image.instance import Instance
 from imaging.image.window import Window
 from imaging.sources.members import is_bomb
 from imaging.sources.names import FETCHED_LIMIT_BYTES
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 
 GZIP = b"\x1f\x8b"
 HEADERS: Mapping[int, tuple[Any, bytes, slice]] = {
@@ -71,7 +71,7 @@ class Plan:
         return self.offset + self.volume_bytes * self.count
 
 
-def read(parcel: Parcel, modality: str) -> Iterator[Instance]:
+def read(payload: Payload, modality: str) -> Iterator[Instance]:
     """Yield the volume, or each one of a series in time; a file of two dimensions yields an image.
 
     A volume is (slices, rows, columns): slices go to the head, rows to the back, columns to the left (LPS).
@@ -80,14 +80,14 @@ def read(parcel: Parcel, modality: str) -> Iterator[Instance]:
     """
     # What it logs quotes the file.
     logging.getLogger("nibabel").setLevel(logging.CRITICAL + 1)
-    content = content_of(parcel)
+    content = content_of(payload)
     with decoding():
         packed = bytes(content[:2]) == GZIP
         plan, data = _inflate(content) if packed else (_plan(bytes(content[:540])), content)
     if len(data) < plan.end:
         raise DataFault("truncated", f"the file holds {len(data)} of {plan.end} bytes")
     images = (_image(plan, data, index) for index in range(plan.count))
-    yield from instances(parcel, content, modality, images, plan.count)
+    yield from instances(payload, content, modality, images, plan.count)
 
 
 def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:

@@ -43,13 +43,13 @@ class Glance:
 def glance(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[bytes]]:
-    """Look at some parcels, each with its format; a `Function` of the sandbox."""
+    """Look at some payloads, each with its format; a `Function` of the sandbox."""
     seen = [_glance(kind, content) for kind, content in zip(value["formats"], blobs, strict=True)]
     return [{name: getattr(one, name) for name in Glance.__slots__} for one in seen], ()
 
 
 def as_glances(answer: Answer) -> list[Glance]:
-    """Return what the sandbox said of some parcels."""
+    """Return what the sandbox said of some payloads."""
     return [Glance(**{**told, "attributes": _attributes(told["attributes"])}) for told in answer.value]
 
 

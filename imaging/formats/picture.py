@@ -15,7 +15,7 @@ from imaging.formats.tiff import LAYOUTS, read_tiff
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.image.window import IDENTITY
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 
 LAST_BYTES = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 """What stands at the end of a whole file: PNG's last chunk (12 bytes), JPEG's marker EOI."""
@@ -24,18 +24,18 @@ DEEP = ("I;16", "I;16L", "I;16B", "I")
 """Pillow's modes of grey with 16 bits."""
 
 
-def read(parcel: Parcel, modality: str) -> Iterator[Instance]:
+def read(payload: Payload, modality: str) -> Iterator[Instance]:
     """Yield the picture, or each page of a TIFF, as grey levels: 8 bits stay 0..255, more stay as they are.
 
     Colour becomes luma, what is transparent black. Raises DataFault "truncated", "too-large", "unsupported",
     "undecodable" or "missing-identifier".
     """
-    data = content_of(parcel)
+    data = content_of(payload)
     if bytes(data[:4]) in LAYOUTS:
         images, count = read_tiff(data)
     else:
         images, count = iter([_read(bytes(data))]), 1
-    yield from instances(parcel, data, modality, images, count)
+    yield from instances(payload, data, modality, images, count)
 
 
 def _read(data: bytes) -> Image:

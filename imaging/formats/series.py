@@ -21,7 +21,7 @@ from imaging.formats.dicom import allocated, has_pixels, transformed
 from imaging.formats.voxels import fill_gaps, padding_of, units
 from imaging.image.image import Image
 from imaging.image.instance import Instance
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 
 DROP_SLICE, DROP_STUDY = "drop-slice", "drop-study"
 """What a bad slice costs: itself, or the whole volume and its study."""
@@ -56,20 +56,20 @@ class Digests:
     slices: list[bytes] = field(default_factory=list)
 
 
-def read_series(parcel: Parcel, modality: str) -> Iterator[Instance]:
+def read_series(payload: Payload, modality: str) -> Iterator[Instance]:
     """Yield the volumes of a series, which may be several: localizers, echoes and time points are kept apart.
 
     With the policy "drop-study" one bad slice raises DataFault "bad-slice"; with "drop-slice" it is left out, and
     what it leaves open is drawn from its neighbours.
     """
-    strict = is_strict(parcel)
+    strict = is_strict(payload)
     buffer = FileBuffer()
-    slices, header, faults = _headers(parcel, modality, buffer)
+    slices, header, faults = _headers(payload, modality, buffer)
     if header is None:
         raise faults[0]
     if faults and strict:
         raise DataFault(
-            "bad-slice", f"{len(faults)} of {len(parcel.contents)} files, the first: {faults[0].reason}"
+            "bad-slice", f"{len(faults)} of {len(payload.contents)} files, the first: {faults[0].reason}"
         )
     found = stack([piece.attributes for piece in slices])
     if strict:
@@ -79,7 +79,7 @@ def read_series(parcel: Parcel, modality: str) -> Iterator[Instance]:
     # What is left out has no row of its own: the volumes of the series say so.
     dropped = ("slices-dropped",) if faults or found.left else ()
     for number, one in enumerate(found.stacks, start=1):
-        volume = _volume(parcel, header, [slices[n] for n in one.order], one, buffer)
+        volume = _volume(payload, header, [slices[n] for n in one.order], one, buffer)
         suffix = f"/{number}" if len(found.stacks) > 1 else ""
         yield replace(
             volume,
@@ -88,9 +88,9 @@ def read_series(parcel: Parcel, modality: str) -> Iterator[Instance]:
         )
 
 
-def is_strict(parcel: Parcel) -> bool:
+def is_strict(payload: Payload) -> bool:
     """Say whether one bad slice costs its volume."""
-    return dict(parcel.told).get("bad-slice", DROP_STUDY) == DROP_STUDY
+    return dict(payload.metadata).get("bad-slice", DROP_STUDY) == DROP_STUDY
 
 
 def _bytes(content: Path | bytes, buffer: FileBuffer) -> Buffer:
@@ -98,12 +98,12 @@ def _bytes(content: Path | bytes, buffer: FileBuffer) -> Buffer:
 
 
 def _headers(
-    parcel: Parcel, modality: str, buffer: FileBuffer
+    payload: Payload, modality: str, buffer: FileBuffer
 ) -> tuple[list[Slice], Header | None, list[DataFault]]:
     slices: list[Slice] = []
     faults: list[DataFault] = []
     header, strangers = None, 0
-    for number, content in enumerate(parcel.contents):
+    for number, content in enumerate(payload.contents):
         try:
             opened = open_object(_bytes(content, buffer))
             told = read_header(opened.attributes, modality, has_pixels=has_pixels(opened))
@@ -113,7 +113,7 @@ def _headers(
             header = header or told
             strangers += (told.patient_id, told.study_uid) != (header.patient_id, header.study_uid)
         except DataFault as fault:
-            if fault.reason not in NOT_A_SLICE or len(parcel.contents) == 1:
+            if fault.reason not in NOT_A_SLICE or len(payload.contents) == 1:
                 faults.append(fault)
     if strangers:
         # A volume of two patients would be worse than none, and nobody knows whose the series is.
@@ -132,7 +132,7 @@ def _refuse_flaws(left: Sequence[tuple[int, str]], stacks: Sequence[Stack]) -> N
 
 
 def _volume(
-    parcel: Parcel,
+    payload: Payload,
     header: Header,
     slices: list[Slice],
     one: Stack,
@@ -140,7 +140,7 @@ def _volume(
 ) -> Instance:
     digests = Digests()
     codes = dict.fromkeys(finding.code for finding in one.findings)
-    images = _images(parcel, slices, one.places, buffer, digests)
+    images = _images(payload, slices, one.places, buffer, digests)
     image, whole = _assemble(images, one, known=not UNKNOWN_MM & {*codes})
     return Instance(
         patient_id=header.patient_id,
@@ -157,20 +157,20 @@ def _volume(
 
 
 def _images(
-    parcel: Parcel, slices: list[Slice], places: Sequence[int], buffer: FileBuffer, digests: Digests
+    payload: Payload, slices: list[Slice], places: Sequence[int], buffer: FileBuffer, digests: Digests
 ) -> Iterator[tuple[int, Image | DataFault]]:
     """Yield the place of each slice and its image, or why it has none; an image is valid until the next one."""
     opened, at = None, -1
     for piece, place in zip(slices, places, strict=True):
         try:
             if opened is None or piece.content != at:
-                data, at = _bytes(parcel.contents[piece.content], buffer), piece.content
+                data, at = _bytes(payload.contents[piece.content], buffer), piece.content
                 opened = open_object(data)
                 digests.files[at] = file_digest(data)
             found: Image | DataFault = _frame(opened, piece.frame, digests)
         except DataFault as fault:
             found = DataFault("bad-slice", f"1 of {len(slices)} slices: {fault.reason}")
-            if is_strict(parcel):
+            if is_strict(payload):
                 raise found from None
         yield place, found
 

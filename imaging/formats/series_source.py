@@ -8,7 +8,7 @@ from blake3 import blake3
 from imaging.formats.headers import headers
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sandbox.pool import Pool
-from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.protocol import Payload, Source, SourceFile
 
 PREFIX = "series "
 
@@ -53,14 +53,14 @@ class SeriesSource:
                 tag=series_tag(files),
             )
 
-    def fetch(self, file: SourceFile) -> Parcel:
+    def fetch(self, file: SourceFile) -> Payload:
         """Hand over all files of a series."""
         files = self.members[file.name]
         if not file.name.startswith(PREFIX):
             return self.source.fetch(files[0])
         contents = tuple(content for one in files for content in self.source.fetch(one).contents)
-        return Parcel(
-            format="series", name=file.name, contents=contents, told=(("bad-slice", self.bad_slice),)
+        return Payload(
+            format="series", name=file.name, contents=contents, metadata=(("bad-slice", self.bad_slice),)
         )
 
     def _grouped(self) -> dict[str, tuple[SourceFile, ...]]:

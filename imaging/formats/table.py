@@ -1,4 +1,4 @@
-"""Owns the table of formats: what becomes of a parcel's bytes."""
+"""Owns the table of formats: what becomes of a payload's bytes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,14 +12,14 @@ from imaging.formats.nifti import read as read_nifti
 from imaging.formats.picture import read as read_picture
 from imaging.formats.series import read_series
 from imaging.image.instance import Instance
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 
-Reader = Callable[[Parcel, str], Iterator[Instance]]
-"""Takes a parcel and the modality that is expected; raises DataFault for a bad one."""
+Reader = Callable[[Payload, str], Iterator[Instance]]
+"""Takes a payload and the modality that is expected; raises DataFault for a bad one."""
 
 
-def _read_object(parcel: Parcel, modality: str) -> Iterator[Instance]:
-    (content,) = parcel.contents
+def _read_object(payload: Payload, modality: str) -> Iterator[Instance]:
+    (content,) = payload.contents
     data = FileBuffer().load(content, LIMITS.file_bytes) if isinstance(content, Path) else content
     return read_dicom(data, modality)
 

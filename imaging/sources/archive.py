@@ -11,7 +11,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.members import Member, Members
 from imaging.sources.names import FETCHED_LIMIT_BYTES, once
 from imaging.sources.patients import Patients
-from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.protocol import Payload, SourceFile
 from imaging.sources.tar_members import TarMembers
 from imaging.sources.zip_members import ZipMembers
 
@@ -68,7 +68,7 @@ class Archive:
         """
         return self.patients.check(self._list())
 
-    def fetch(self, file: SourceFile) -> Parcel:
+    def fetch(self, file: SourceFile) -> Payload:
         """Read one member; in the order of the listing a compressed archive is inflated once."""
         return self.patients.pack(file, lambda: self._read(file.name))
 

@@ -19,7 +19,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.multipart import only_part
 from imaging.sources.names import FETCHED_LIMIT_BYTES
 from imaging.sources.patients import Patients
-from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.protocol import Payload, SourceFile
 
 SCHEME = "dicomweb+"
 PAGE = 1000
@@ -79,7 +79,7 @@ class DicomWeb:
         for number, (uid, count) in enumerate(self._pages(search, (), told, STUDY, COUNT_OF_SERIES)):
             yield from self._series(uid or f"(study {number})", count)
 
-    def fetch(self, file: SourceFile) -> Parcel:
+    def fetch(self, file: SourceFile) -> Payload:
         """Get one instance in the transfer syntax in which it is stored, byte by byte as the server has it."""
         uids = file.name.split("/")
         if len(uids) != 3 or not all(map(UID.fullmatch, uids)):

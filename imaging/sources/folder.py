@@ -8,7 +8,7 @@ from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import EnvironmentFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.patients import Patients
-from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.protocol import Payload, SourceFile
 
 
 class Folder:
@@ -35,7 +35,7 @@ class Folder:
             # The message of an OSError quotes a path, and the path may name a patient.
             raise EnvironmentFault(_cannot("list a folder of", error)) from None
 
-    def fetch(self, file: SourceFile) -> Parcel:
+    def fetch(self, file: SourceFile) -> Payload:
         """Hand over the path of a file."""
         return self.patients.pack(file, lambda: self._checked(file.name))
 

@@ -16,7 +16,7 @@ from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.image.window import IDENTITY
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.protocol import Payload, SourceFile
 
 LAYOUTS: tuple[Mapping[str, tuple[str, str]], ...] = (
     {part: (f"{part}_images", f"{part}_labels") for part in ("train", "val", "test")},
@@ -66,9 +66,9 @@ class MedMnistFile:
                 name = f"{part}[{start}:{start + len(rows)}]"
                 yield SourceFile(name=name, size_bytes=rows.nbytes, mtime_ns=mtime_ns)
 
-    def fetch(self, file: SourceFile) -> Parcel:
+    def fetch(self, file: SourceFile) -> Payload:
         """Hand over a range of rows: the whole file, and which of its rows."""
-        return Parcel(format=self.kind, name=file.name, contents=(self.path,))
+        return Payload(format=self.kind, name=file.name, contents=(self.path,))
 
     def instances(self, name: str) -> Iterator[Instance]:
         """Yield the instances of a range of rows that `scan` listed."""

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from imaging.errors import DataFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.names import format_of
-from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.protocol import Payload, SourceFile
 
 FILE, PATIENT = "file", "patientid"
 REMEDY = (
@@ -43,8 +43,8 @@ class Patients:
         named = Counter(map(format_of, self.by_file or ())).most_common(1)
         return SPECS.get(named[0][0], PreprocessSpec()) if named else PreprocessSpec()
 
-    def told(self, name: str) -> tuple[tuple[str, str], ...]:
-        """Return what `Parcel.told` says of a file; raise DataFault where it needs a patient and has none."""
+    def metadata(self, name: str) -> tuple[tuple[str, str], ...]:
+        """Return what `Payload.metadata` says of a file; raise DataFault where it needs a patient and has none."""
         if format_of(name) == "dicom":
             return ()
         patient = (self.by_file or {}).get(name, "")
@@ -53,12 +53,12 @@ class Patients:
         why = "names two patients" if patient is None else "names no patient"
         raise DataFault("missing-identifier", f"the table {why} for this file")
 
-    def pack(self, file: SourceFile, load: Callable[[], Path | bytes]) -> Parcel:
-        """Return the parcel of a file; `load` is not called for one that is refused by its name."""
+    def pack(self, file: SourceFile, load: Callable[[], Path | bytes]) -> Payload:
+        """Return the payload of a file; `load` is not called for one that is refused by its name."""
         if file.name.rpartition("/")[2].upper() == "DICOMDIR":
             raise DataFault("dicomdir")
-        told = self.told(file.name)
-        return Parcel(format=format_of(file.name), name=file.name, contents=(load(),), told=told)
+        metadata = self.metadata(file.name)
+        return Payload(format=format_of(file.name), name=file.name, contents=(load(),), metadata=metadata)
 
     def check(self, files: Iterator[SourceFile]) -> Iterator[SourceFile]:
         """Pass a listing on; raise UserFault after it where most of it needs a table and there is none.

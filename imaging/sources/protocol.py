@@ -22,18 +22,18 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
+class Payload:
     """The bytes of one listed file on their way to a reader, and what its source knows beside them.
 
     `format` is a key of `imaging.formats.table.FORMATS`. Each of `contents` is a file of this machine or the
     bytes themselves; there are several where many files make one volume. What a file cannot say of itself
-    (a picture knows no patient) stands in `told`: "patient", "label", "rows".
+    (a picture knows no patient) stands in `metadata`: "patient", "label", "rows".
     """
 
     format: str
     name: str
     contents: tuple[Path | bytes, ...]
-    told: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class Source(Protocol):
@@ -52,6 +52,6 @@ class Source(Protocol):
         """List the files, in a stable order, without reading them."""
         ...
 
-    def fetch(self, file: SourceFile) -> Parcel:
+    def fetch(self, file: SourceFile) -> Payload:
         """Hand over one file; raise DataFault for a bad one, EnvironmentFault where it cannot be reached."""
         ...

@@ -6,7 +6,7 @@ from imaging.errors import DataFault, EnvironmentFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.names import FETCHED_LIMIT_BYTES
 from imaging.sources.patients import Patients
-from imaging.sources.protocol import Parcel, SourceFile
+from imaging.sources.protocol import Payload, SourceFile
 from imaging.store.s3_client import Bucket, nanoseconds
 
 
@@ -27,7 +27,7 @@ class S3Prefix:
         """List the objects in the order of their keys, a thousand a request; names are relative to the prefix."""
         return self.patients.check(self._list())
 
-    def fetch(self, file: SourceFile) -> Parcel:
+    def fetch(self, file: SourceFile) -> Payload:
         """Get one object, whole or not at all."""
         return self.patients.pack(file, lambda: self._get(file.name))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from imaging.errors import DataFault
 from imaging.sandbox.pool import Item
 from imaging.sandbox.process import Answer
-from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.protocol import Payload, Source, SourceFile
 
 Outcome = Answer | DataFault
 Run = Callable[[Iterable[Item]], Iterator[Outcome]]
@@ -42,7 +42,11 @@ def work(
     yield from refused
 
 
-def as_item(parcel: Parcel, into: Path | None = None) -> Item:
-    """Return a parcel as what the sandbox takes."""
-    value = {"format": parcel.format, "name": parcel.name, "told": [list(pair) for pair in parcel.told]}
-    return Item(value, parcel.contents, into)
+def as_item(payload: Payload, into: Path | None = None) -> Item:
+    """Return a payload as what the sandbox takes."""
+    value = {
+        "format": payload.format,
+        "name": payload.name,
+        "metadata": [list(pair) for pair in payload.metadata],
+    }
+    return Item(value, payload.contents, into)

@@ -86,11 +86,11 @@ class FolderStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.path(name).replace(target)
 
-    def settle(self, draft: str, name: str) -> None:
-        """Make a draft that somebody wrote last through a loss of power, and give it its name; `sync` that."""
+    def finalize(self, partial: str, name: str) -> None:
+        """Sync a file that somebody else wrote to the disk, then rename it; the new name lasts after `sync`."""
         with disk_faults(self.path(name)):
-            sync(self.path(draft))
-            self.path(draft).replace(self.path(name))
+            sync(self.path(partial))
+            self.path(partial).replace(self.path(name))
 
     def sync(self, names: Iterable[str]) -> None:
         """Make the names of objects, and those of all folders above them, last through a loss of power."""

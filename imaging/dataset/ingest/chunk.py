@@ -16,7 +16,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Level, Pseudonyms
 from imaging.sandbox.pool import Item
 from imaging.sandbox.process import Answer
-from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.protocol import Payload, Source, SourceFile
 from imaging.sources.work import Outcome, Run
 from imaging.store.protocol import Store
 
@@ -77,21 +77,21 @@ def work(
     refused: list[tuple[Sequence[SourceFile], DataFault]] = []
     sent: deque[Sequence[SourceFile]] = deque()
 
-    def pack(some: list[tuple[SourceFile, Parcel]]) -> Item:
+    def pack(some: list[tuple[SourceFile, Payload]]) -> Item:
         sent.append([file for file, _ in some])
-        return as_item([parcel for _, parcel in some])
+        return as_item([payload for _, payload in some])
 
     def items() -> Iterator[Item]:
-        some: list[tuple[SourceFile, Parcel]] = []
+        some: list[tuple[SourceFile, Payload]] = []
         size = 0
         for file in files:
             try:
-                parcel = source.fetch(file)
+                payload = source.fetch(file)
             except DataFault as fault:
                 refused.append(([file], fault))
                 continue
-            some.append((file, parcel))
-            size += max(file.size_bytes, sum(len(one) for one in parcel.contents if isinstance(one, bytes)))
+            some.append((file, payload))
+            size += max(file.size_bytes, sum(len(one) for one in payload.contents if isinstance(one, bytes)))
             if len(some) == at_once or size >= ITEM_BYTES:
                 yield pack(some)
                 some, size = [], 0
@@ -123,7 +123,7 @@ class Rows:
             return
         told = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         prints = bytes(answer.blobs[1])
-        new = self._keyed(told) | self._sources(files, told.pop("parcel"))
+        new = self._keyed(told) | self._sources(files, told.pop("payload"))
         new |= {name: told[name] for name in told.keys() & self._examples.keys()}
         new["row"] = list(range(first, first + len(rows)))
         new["fingerprint"] = [

@@ -1,4 +1,4 @@
-"""Owns what a worker makes of some parcels: their prepared images in one piece, and drafts of their rows.
+"""Owns what a worker makes of some payloads: their prepared images in one piece, and drafts of their rows.
 
 It runs in the sandbox. What it returns holds original identifiers and goes to ingest, which replaces them.
 """
@@ -25,24 +25,24 @@ from imaging.preprocess.volume import prepare_volume
 from imaging.sandbox.pool import Item
 from imaging.sandbox.process import Answer
 from imaging.sandbox.wire import Blob
-from imaging.sources.protocol import Parcel
+from imaging.sources.protocol import Payload
 from imaging.sources.work import Outcome, Run
 
 FUNCTION = "imaging.dataset.ingest.prepare_files:draft_parcels"
 
 COLUMNS = (
-    *("parcel", "patient_id", "study_uid", "series_uid", "sop_instance_uid", "institution"),
+    *("payload", "patient_id", "study_uid", "series_uid", "sop_instance_uid", "institution"),
     *("content_blake3", "pixel_blake3", "source_label", "source_split"),
     *("modality", "manufacturer", "model", "body_part"),
     *("frame", "rows", "columns", "spacing_mm", "kvp", "findings"),
 )
-"""What a draft of a row says, in this order; `parcel` counts from 0 among those of an item."""
+"""What a draft of a row says, in this order; `payload` counts from 0 among those of an item."""
 
 
-def as_item(parcels: Sequence[Parcel]) -> Item:
-    """Return parcels as what the sandbox takes."""
-    told = [[one.format, one.name, one.told, len(one.contents)] for one in parcels]
-    return Item({"parcels": told}, tuple(content for one in parcels for content in one.contents))
+def as_item(payloads: Sequence[Payload]) -> Item:
+    """Return payloads as what the sandbox takes."""
+    entries = [[one.format, one.name, one.metadata, len(one.contents)] for one in payloads]
+    return Item({"payloads": entries}, tuple(content for one in payloads for content in one.contents))
 
 
 def draft_parcels(
@@ -51,9 +51,9 @@ def draft_parcels(
     blobs: Sequence[bytes | Path],
     formats: Mapping[str, Reader] = FORMATS,
 ) -> tuple[Any, Sequence[Blob]]:
-    """Read and prepare some parcels; a `Function` of the sandbox.
+    """Read and prepare some payloads; a `Function` of the sandbox.
 
-    The answer has `rows`, each with the values of COLUMNS, and `faults`: parcel, reason, detail and the UID of the
+    The answer has `rows`, each with the values of COLUMNS, and `faults`: payload, reason, detail and the UID of the
     study that lost it, "" where it cannot be told. Its blobs are the images (n, ...) and their fingerprints.
     """
     keep_memory()
@@ -61,17 +61,17 @@ def draft_parcels(
     rows: list[list[Any]] = []
     images: list[NDArray[np.uint8]] = []
     faults = []
-    for number, (kind, name, told, count) in enumerate(value["parcels"]):
-        parcel = Parcel(
+    for number, (kind, name, metadata, count) in enumerate(value["payloads"]):
+        payload = Payload(
             format=kind,
             name=name,
             contents=tuple(islice(contents, count)),
-            told=tuple((key, text) for key, text in told),
+            metadata=tuple((key, text) for key, text in metadata),
         )
         try:
-            made = [(_row(number, one), _prepared(one, spec)) for one in _instances(parcel, spec, formats)]
+            made = [(_row(number, one), _prepared(one, spec)) for one in _instances(payload, spec, formats)]
         except DataFault as fault:
-            faults.append([number, fault.reason, fault.detail, _study(parcel)])
+            faults.append([number, fault.reason, fault.detail, _study(payload)])
             continue
         rows += [row for row, _ in made]
         images += [image for _, image in made]
@@ -113,10 +113,10 @@ def keep_memory() -> None:
     np.empty(31 * 2**20, np.uint8)
 
 
-def _instances(parcel: Parcel, spec: PreprocessSpec, formats: Mapping[str, Reader]) -> Iterator[Instance]:
-    if parcel.format == "dicom" and isinstance(parcel.contents[0], Path):
-        return read_dicom(_buffer().load(parcel.contents[0], LIMITS.file_bytes), spec.modality)
-    return formats[parcel.format](parcel, spec.modality)
+def _instances(payload: Payload, spec: PreprocessSpec, formats: Mapping[str, Reader]) -> Iterator[Instance]:
+    if payload.format == "dicom" and isinstance(payload.contents[0], Path):
+        return read_dicom(_buffer().load(payload.contents[0], LIMITS.file_bytes), spec.modality)
+    return formats[payload.format](payload, spec.modality)
 
 
 def _prepared(instance: Instance, spec: PreprocessSpec) -> NDArray[np.uint8]:
@@ -129,18 +129,18 @@ def _prepared(instance: Instance, spec: PreprocessSpec) -> NDArray[np.uint8]:
     raise DataFault("unsupported", f"the image is {found}, the configuration asks for kind {spec.kind!r}")
 
 
-def _study(parcel: Parcel) -> str:
-    if parcel.format not in ("dicom", "series"):
+def _study(payload: Payload) -> str:
+    if payload.format not in ("dicom", "series"):
         return ""
-    content = parcel.contents[0]
+    content = payload.contents[0]
     head = _buffer().head(content, HEAD_BYTES)[0] if isinstance(content, Path) else content
     return str(identifiers_of(head).get("StudyInstanceUID", ""))
 
 
-def _row(parcel: int, one: Instance) -> list[Any]:
+def _row(payload: int, one: Instance) -> list[Any]:
     told = one.attributes.get
     return [
-        *(parcel, one.patient_id, one.study_uid, one.series_uid, one.sop_instance_uid, one.institution),
+        *(payload, one.patient_id, one.study_uid, one.series_uid, one.sop_instance_uid, one.institution),
         *(one.content_blake3, one.pixel_blake3, one.label, one.split),
         *(told("modality", ""), told("manufacturer", ""), told("model", ""), told("body_part", "")),
         *(one.frame, *one.image.stored.shape[-2:], told("spacing_mm"), told("kvp")),

@@ -13,7 +13,7 @@ from imaging.errors import DataFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.names import format_of
-from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.protocol import Payload, Source, SourceFile
 from imaging.sources.work import Outcome, Run, work
 from imaging.store.folder import SYNCS, FolderStore
 
@@ -39,7 +39,7 @@ class DicomOnly:
         """Return the spec of the source."""
         return self._source.default_spec()
 
-    def fetch(self, file: SourceFile) -> Parcel:
+    def fetch(self, file: SourceFile) -> Payload:
         """Hand over one DICOM object; others are refused by their names, unread."""
         if format_of(file.name) != "dicom":
             raise DataFault("not-dicom")
@@ -63,7 +63,7 @@ def deidentify_chunk(
             entry = entries[file.name] = _entry(file, keys[file.name], outcome)
             if entry.output:
                 settling.append(
-                    syncing.submit(store.settle, written[file.name], draft_name(entry.source_key))
+                    syncing.submit(store.finalize, written[file.name], draft_name(entry.source_key))
                 )
         for settled in settling:
             settled.result()

@@ -14,7 +14,7 @@ from imaging.errors import DataFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.process import Answer
-from imaging.sources.protocol import Parcel, Source, SourceFile
+from imaging.sources.protocol import Payload, Source, SourceFile
 
 SAMPLE = 50
 LISTED = 100_000
@@ -76,13 +76,15 @@ def sample_identifiers(source: Source, seed: str, count: int = SAMPLE) -> tuple[
     """
     found: dict[Identifier, None] = {}
     objects: list[Path | bytes] = []
-    for file, parcel in _fetched(source, draw(source.scan(), seed, count)):
-        if parcel.format == ROWS:
+    for file, payload in _fetched(source, draw(source.scan(), seed, count)):
+        if payload.format == ROWS:
             continue
         found |= dict.fromkeys(of_name(file.name))
-        found |= {Identifier("id", text, PATIENT_ID): None for name, text in parcel.told if name == "patient"}
-        if parcel.format == "dicom":
-            objects.append(parcel.contents[0])
+        found |= {
+            Identifier("id", text, PATIENT_ID): None for name, text in payload.metadata if name == "patient"
+        }
+        if payload.format == "dicom":
+            objects.append(payload.contents[0])
     found |= dict.fromkeys(_of_objects(objects))
     return tuple(found)
 
@@ -110,7 +112,7 @@ def draw(files: Iterator[SourceFile], seed: str, count: int) -> list[SourceFile]
     return kept
 
 
-def _fetched(source: Source, files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, Parcel]]:
+def _fetched(source: Source, files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, Payload]]:
     for file in files:
         try:
             yield file, source.fetch(file)

@@ -148,14 +148,14 @@ def _batches(
     size = 0
     for file in source.scan():
         try:
-            parcel = source.fetch(file)
+            payload = source.fetch(file)
         except DataFault:
             continue
         output = register.output_of(pseudonyms.key("file", file.name))
-        if parcel.format != "dicom":
+        if payload.format != "dicom":
             continue
         there = output if (destination / output).is_file() else ""
-        batch.append(Pair(parcel.contents[0], there))
+        batch.append(Pair(payload.contents[0], there))
         size += 2 * file.size_bytes
         if len(batch) >= OBJECTS_AT_A_TIME or size >= BYTES_AT_A_TIME:
             yield tuple(batch)
