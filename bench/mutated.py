@@ -20,7 +20,7 @@ from imaging.errors import DataFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from imaging.sources.protocol import Payload
 from imaging.sources.work import Outcome
 

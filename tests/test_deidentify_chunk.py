@@ -14,7 +14,7 @@ from imaging.deidentify.folder.ledger import Entry
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from imaging.sources.folder import Folder
 from imaging.sources.work import Outcome, Run
 from tests.twins import twin, write_object

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from tests.dicom_objects import file_bytes
 from tests.graph import FRAME_OF_REFERENCE, REPORT, SEGMENTS, SLICES, STRUCTURES, STUDY, study
 from tests.scrubbing import KEY

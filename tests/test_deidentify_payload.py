@@ -11,7 +11,7 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.payload import FUNCTION, deidentify_parcel
 from imaging.dicom.parse import parse
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from tests.dicom_objects import file_bytes, ramp
 from tests.scrubbing import KEY, slice_of
 

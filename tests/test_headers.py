@@ -9,7 +9,7 @@ from imaging.errors import DataFault
 from imaging.formats.headers import BATCH_FILES, headers
 from imaging.formats.peek import FUNCTION, glance
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from imaging.sources.folder import Folder
 from imaging.sources.work import Outcome
 from tests.synthetic import write_dicom

@@ -17,7 +17,7 @@ from tasks.ingest import Read, open_job, read_new
 from tasks.ingest_worker import Works
 from tasks.pending_files import IngestJob, what_is_new
 from tasks.requests import IngestRequest
-from tests.pools import workers_of
+from tests.sandbox_pools import workers_of
 from tests.synthetic import write_archive
 
 FILES = 300

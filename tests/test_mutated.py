@@ -16,7 +16,7 @@ from bench.mutations import MUTATIONS, Damaged
 from bench.seeds import NAMES, Seed, seed
 from imaging.dataset.ingest.prepare_files import as_item, draft_parcels
 from imaging.errors import DataFault
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from imaging.sources.protocol import Payload
 from imaging.sources.work import Outcome
 

@@ -13,7 +13,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from imaging.formats import peek as module
 from imaging.formats.peek import Glance, as_glances, glance
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from tests.dicom_objects import compressed, made, ramp
 
 STORED = ramp((256, 256))

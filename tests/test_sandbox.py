@@ -1,4 +1,4 @@
-"""The sandbox: whatever a file does to a worker costs that file alone, and outcomes keep their order and bounds."""
+"""Sandbox pool: a file that harms its worker costs that file alone; outcomes keep their order and limits."""
 
 import math
 import os
@@ -12,8 +12,8 @@ import pytest
 
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.sandbox.pool import AHEAD, DEPTH, Item
-from imaging.sandbox.process import Answer, WorkerLimits
-from tests.pools import MakePool, act, numbers, outcomes, pools, told, workers_of
+from imaging.sandbox.worker_process import Answer, WorkerLimits
+from tests.sandbox_pools import MakePool, act, numbers, outcomes, pools, shortened, workers_of
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ def make() -> Iterator[MakePool]:
 
 
 def test_the_function_gets_the_setup_of_the_pool(make: MakePool) -> None:
-    assert outcomes(make(), act("told")) == [{"colour": "blue"}]
+    assert outcomes(make(), act("setup_of_pool")) == [{"colour": "blue"}]
 
 
 def test_workers_that_were_started_ahead_do_the_work(make: MakePool) -> None:
@@ -41,7 +41,7 @@ def test_a_pool_that_was_ended_starts_others(make: MakePool) -> None:
     pool.start()
     pool.end()
     assert not workers_of(os.getpid())
-    assert outcomes(pool, act("told")) == [{"colour": "blue"}]
+    assert outcomes(pool, act("setup_of_pool")) == [{"colour": "blue"}]
 
 
 def test_pydicom_loads_no_client_of_the_web(make: MakePool) -> None:
@@ -76,7 +76,9 @@ def test_a_file_of_another_try_is_written_anew(make: MakePool, tmp_path: Path) -
 
 def test_where_nothing_is_made_there_is_no_file(make: MakePool, tmp_path: Path) -> None:
     outcomes(
-        make(), Item({"act": "told"}, (), tmp_path / "made"), Item({"act": "refuse"}, (), tmp_path / "made")
+        make(),
+        Item({"act": "setup_of_pool"}, (), tmp_path / "made"),
+        Item({"act": "refuse"}, (), tmp_path / "made"),
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -129,13 +131,15 @@ def test_no_more_bytes_are_taken_than_allowed(make: MakePool) -> None:
     answers.close()
 
 
-def test_no_more_answers_are_held_than_allowed(make: MakePool) -> None:
+def test_no_more_answers_are_kept_than_allowed(make: MakePool) -> None:
     """While the first item is slow, the other worker's answers wait where they are."""
     pool = make(workers=2, bytes_ahead=8 << 20)
     outcomes(pool, *numbers(2 * DEPTH))
     tracemalloc.start()
     try:
-        next(answers := pool.map([Item({"wait_s": 0.7}), *(act("blow", mib=8) for _ in range(8))]))
+        next(
+            answers := pool.map([Item({"wait_s": 0.7}), *(act("answer_with_much", mib=8) for _ in range(8))])
+        )
         assert tracemalloc.get_traced_memory()[1] < 18 << 20
         assert len(list(answers)) == 8
     finally:
@@ -179,7 +183,7 @@ def test_a_pool_refuses_two_calls_at_a_time(make: MakePool) -> None:
         (act("answer_no_json"), ("unreadable", "TypeError")),
         (act("refuse"), ("no-pixels", "7 frames")),
         (act("answer_with_a_path"), ("decoder-crashed", "the worker sent what is no message")),
-        (act("speak_out_of_turn"), ("decoder-crashed", "the worker sent what is no message")),
+        (act("send_no_message"), ("decoder-crashed", "the worker sent what is no message")),
         (
             Item({}, (bytes(1 << 18),) * 1024 + (b"1",)),
             ("too-large", f"a message of {(256 << 20) + 1} bytes, at most {256 << 20} are allowed"),
@@ -224,19 +228,19 @@ def test_an_answer_that_was_given_before_the_end_is_kept(make: MakePool) -> None
     pool = make()
     outcomes(pool, Item({}))
     crash = ("decoder-crashed", "the worker ended with signal 11")
-    assert list(map(told, pool.map(items()))) == [{"number": 0}, {"number": 1}, crash, {"number": 2}]
+    assert list(map(shortened, pool.map(items()))) == [{"number": 0}, {"number": 1}, crash, {"number": 2}]
 
 
 def test_time_that_the_caller_takes_is_not_the_files(make: MakePool) -> None:
     """An answer that is too big to be buffered waits for the caller, while its worker's time must not run."""
     seen = []
     for outcome in make(limits=WorkerLimits(timeout_s=0.5)).map([Item({}, (bytes(8 << 20),))] * 3):
-        seen.append(told(outcome))
+        seen.append(shortened(outcome))
         time.sleep(0.8)
     assert seen == [{}, {}, {}]
 
 
-def test_the_overhead_of_an_item_is_told(
+def test_the_overhead_of_an_item_is_printed(
     make: MakePool, record_property: Callable[[str, float], None]
 ) -> None:
     pool, count = make(), 5000

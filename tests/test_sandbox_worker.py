@@ -1,4 +1,4 @@
-"""Workers of the sandbox: what they are given, how they start, and that none is left behind."""
+"""Sandbox workers: their environment, their start, and that none stays when its parent is gone."""
 
 import math
 import os
@@ -14,18 +14,18 @@ import pytest
 
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.process import ONE_THREAD, WorkerLimits
 from imaging.sandbox.worker import resolve
-from tests.pools import MakePool, act, numbers, outcomes, pools, told, workers_of
-from tests.sandboxed import echo
+from imaging.sandbox.worker_process import ONE_THREAD, WorkerLimits
+from tests.sandbox_functions import echo
+from tests.sandbox_pools import MakePool, act, numbers, outcomes, pools, shortened, workers_of
 
 pytestmark = pytest.mark.slow
 
 PARENT = """
 import sys, time
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.process import WorkerLimits
-with Pool("tests.sandboxed:act", {}, workers=1, limits=WorkerLimits(timeout_s=1)) as pool:
+from imaging.sandbox.worker_process import WorkerLimits
+with Pool("tests.sandbox_functions:act", {}, workers=1, limits=WorkerLimits(timeout_s=1)) as pool:
     answers = pool.map([Item({}), Item({"act": sys.argv[1]})])
     next(answers)
     print(pool._workers[0].process.pid, flush=True)
@@ -54,15 +54,15 @@ def test_nothing_of_a_decoder_reaches_the_terminal(make: MakePool, capfd: pytest
 
 
 @pytest.mark.parametrize(
-    ("function", "words"),
+    ("function", "cause"),
     [
         ("tests.no_such_module:act", "ModuleNotFoundError: No module named 'tests.no_such_module'"),
-        ("tests.sandboxed:no_such_act", "AttributeError: .*no_such_act"),
+        ("tests.sandbox_functions:no_such_act", "AttributeError: .*no_such_act"),
     ],
 )
-def test_a_worker_that_cannot_start_is_a_fault_of_the_environment(function: str, words: str) -> None:
+def test_a_worker_that_cannot_start_is_a_fault_of_the_environment(function: str, cause: str) -> None:
     with (
-        pytest.raises(EnvironmentFault, match=f"cannot start: {words}"),
+        pytest.raises(EnvironmentFault, match=f"cannot start: {cause}"),
         Pool(function, {}, workers=1) as pool,
     ):
         list(pool.map(numbers(3)))
@@ -74,7 +74,7 @@ def test_a_worker_that_is_not_ready_in_time_is_a_fault_of_the_environment(
     (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(1000)")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("START_LIMIT_S", "EXIT_LIMIT_S"):
-        monkeypatch.setattr(f"imaging.sandbox.process.{name}", 0.5)
+        monkeypatch.setattr(f"imaging.sandbox.worker_process.{name}", 0.5)
     with (
         pytest.raises(EnvironmentFault, match=r"not ready within 0\.5 s"),
         Pool("slow_to_import:act", {}) as pool,
@@ -114,7 +114,7 @@ def test_limits_that_limit_nothing_are_refused(value: dict[str, Any]) -> None:
 
 
 def test_a_pool_that_is_left_has_no_workers() -> None:
-    with Pool("tests.sandboxed:act", {}, workers=2) as pool:
+    with Pool("tests.sandbox_functions:act", {}, workers=2) as pool:
         list(pool.map(numbers(20)))
         assert len(workers_of(os.getpid())) == 2
     assert not workers_of(os.getpid())
@@ -178,8 +178,8 @@ def test_a_worker_leaves_interrupts_to_its_parent(make: MakePool, name: signal.S
     before = outcomes(pool, act("leak", mib=0))
     next(answers := pool.map([Item({}), Item({"wait_s": 0.3}), act("leak", mib=0)]))
     pool._workers[0].process.send_signal(name)
-    assert [told(answer) for answer in answers][1:] == before
+    assert [shortened(answer) for answer in answers][1:] == before
 
 
 def test_a_function_is_found_by_its_name() -> None:
-    assert resolve("tests.sandboxed:echo") is echo
+    assert resolve("tests.sandbox_functions:echo") is echo

@@ -21,7 +21,7 @@ from imaging.image.instance import Instance
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.preprocess.volume import prepare_volume
 from imaging.sandbox.pool import Pool
-from imaging.sandbox.process import WorkerLimits
+from imaging.sandbox.worker_process import WorkerLimits
 from imaging.sources.folder import Folder
 from imaging.sources.protocol import Payload, SourceFile
 from tests.dicom_objects import compressed, dataset, file_bytes, made

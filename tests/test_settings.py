@@ -103,7 +103,7 @@ def test_a_home_that_cannot_be_made_is_a_fault_of_the_environment(environment: N
 def test_no_other_module_reads_the_environment() -> None:
     # activate's own setting of RADLOOP_HOME from --home is the command line's only touch; the sandbox reads none, it
     # hands two variables of the system to its workers and keeps all others back.
-    allowed = {"services/settings.py", "cli/main.py", "imaging/sandbox/process.py"}
+    allowed = {"services/settings.py", "cli/main.py", "imaging/sandbox/worker_process.py"}
     modules = [
         path
         for root in ("cli", "flows", "tasks", "services", "models", "imaging")

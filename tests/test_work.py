@@ -5,7 +5,7 @@ from pathlib import Path
 
 from imaging.errors import DataFault
 from imaging.sandbox.pool import Item
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from imaging.sources.protocol import Payload, SourceFile
 from imaging.sources.work import Outcome, as_item, work
 from tests.synthetic import MemorySource

@@ -16,7 +16,7 @@ from imaging.dicom.walk import walk
 from imaging.errors import DataFault
 from imaging.formats.dicom import HEAD_BYTES as REMAINS_BYTES
 from imaging.formats.dicom import has_pixels, identifiers_of
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 
 FUNCTION = "imaging.formats.peek:glance"
 HEAD_BYTES = 2**15

@@ -1,6 +1,6 @@
-"""Owns the process that reads files which nobody trusts: it calls one function again and again, within limits.
+"""Main loop of a sandbox worker: calls one function on untrusted files, within limits of memory and time.
 
-Started as `python -m imaging.sandbox.worker DESCRIPTOR`, with a connection to its parent under that number. It ends
+Started as `python -m imaging.sandbox.worker DESCRIPTOR`, with the connection to its parent under that number. It ends
 when the connection does.
 """
 
@@ -17,27 +17,27 @@ from typing import Any, NoReturn
 
 from imaging.buffer import write_file
 from imaging.errors import DataFault, EnvironmentFault
-from imaging.sandbox.wire import Blob, Message, read_message, write_message
+from imaging.sandbox.messages import Blob, Message, read_message, write_message
 
 Function = Callable[
     [Mapping[str, Any], Mapping[str, Any], Sequence[bytes | Path]], tuple[Any, Sequence[Blob]]
 ]
-"""What a worker calls: (setup, value, blobs) -> (value, blobs); values are what JSON knows."""
+"""Function that a worker calls: (setup, value, blobs) -> (value, blobs); values are JSON values."""
 
 OUT_OF_MEMORY = 12
-"""The exit status of a worker that could not even hold the item it was given."""
+"""Exit status of a worker whose memory does not suffice for receiving an item."""
 MIB = 1 << 20
 ITEM_INTO = "item into"
-"""The kind of an item whose first blob is the path of a file that the blobs of its answer are written to."""
+"""Kind of an item whose first blob is the path of the file that the blobs of its answer are written to."""
 
 
 def serve(connection: socket.socket) -> NoReturn:
     """Answer items until the parent closes the connection, which raises EOFError."""
     order = read_message(connection).value
-    # pydicom would load it, to fetch examples by: a tenth of the time in which a worker starts.
+    # pydicom would load it to download examples: a tenth of the time in which a worker starts.
     sys.modules.setdefault("requests", None)  # type: ignore[arg-type]
     function = resolve(order["function"])
-    # What was imported stays: a search for garbage in all of it would hold up a file for a tenth of a second.
+    # Imported modules stay: a search for garbage in all of them would delay a file by a tenth of a second.
     gc.collect()
     gc.freeze()
     budget = order["memory_mib"] * MIB
@@ -46,7 +46,7 @@ def serve(connection: socket.socket) -> NoReturn:
     write_message(connection, Message("ready", None), budget)
     while True:
         item = read_message(connection)
-        # The kernel keeps this time whatever a decoder does, and also when the parent is gone.
+        # The kernel's timer runs whatever a decoder does, and also when the parent is gone.
         signal.setitimer(signal.ITIMER_REAL, order["timeout_s"])
         answer = _answer(function, order["setup"], item)
         del item
@@ -63,7 +63,7 @@ def resolve(name: str) -> Function:
 
 
 def size_bytes() -> int:
-    """Return the size of this process's address space; 0 where the system does not tell."""
+    """Return the size of this process's address space; 0 where the system does not have it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:
@@ -74,7 +74,7 @@ def limit_size(limit_bytes: int) -> None:
     """Make each request for memory beyond the limit fail.
 
     The address space is limited, because Linux does not enforce a limit on resident memory (RLIMIT_RSS), and because
-    so the request fails, which Python tells as MemoryError, before a page of it is touched.
+    so the request fails, as MemoryError, before a page of it is touched.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     least = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
@@ -94,11 +94,11 @@ def _answer(function: Function, setup: Mapping[str, Any], item: Message) -> Mess
 
 
 def _write(path: Path, blobs: Sequence[Blob]) -> None:
-    """Write a file; whoever asked for it makes it last."""
+    """Write a file without syncing it; the parent does that."""
     try:
         write_file(path, blobs)
     except OSError as error:
-        # No file that is read is to blame for it. The message of an OSError quotes a path.
+        # The file that is read is not the cause. The message of an OSError quotes a path.
         raise EnvironmentFault(
             f"a worker cannot write ({error.strerror}): make room or give write access, and run again"
         ) from None
@@ -124,22 +124,22 @@ def _fault(error: Exception) -> Message:
             return Message("fault", ["out-of-memory", "reading needs more memory than a worker may use"])
         case RecursionError():
             return Message("fault", ["too-deep", "the structure is nested too deeply"])
-    # Its class alone: the message may quote the file.
+    # Only its class: the message may quote the file.
     return Message("fault", ["unreadable", type(error).__name__])
 
 
 def _silence() -> None:
-    """Let nothing that a decoder prints reach a terminal or a log: it may quote the file."""
+    """Discard what a decoder prints: it may quote the file."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     os.close(nowhere)
 
 
-def _settle() -> None:
-    """Leave no trace of a crash, be the first to go when memory is short, and leave signals to the parent."""
+def _prepare_process() -> None:
+    """Write no core dump, be the first process that the kernel ends when memory is short, and ignore interrupts."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Whoever stops the run stops the parent, and this process follows; if it went first, a file would be blamed.
+    # An interrupt ends the parent, and this process follows; if it ended first, its file would count as bad.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # (Not PR_SET_PDEATHSIG: that follows the parent's thread, not the parent.)
@@ -150,8 +150,8 @@ def _settle() -> None:
 
 
 def main(descriptor: int) -> None:
-    """Serve, then end at once: what a decoder left for the end of the process is not run."""
-    _settle()
+    """Serve, then end at once, without the exit handlers that a decoder may have registered."""
+    _prepare_process()
     status = 0
     try:
         with socket.socket(fileno=descriptor) as connection:

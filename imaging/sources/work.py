@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imaging.errors import DataFault
 from imaging.sandbox.pool import Item
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from imaging.sources.protocol import Payload, Source, SourceFile
 
 Outcome = Answer | DataFault

@@ -15,7 +15,7 @@ from imaging.errors import DataFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Level, Pseudonyms
 from imaging.sandbox.pool import Item
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from imaging.sources.protocol import Payload, Source, SourceFile
 from imaging.sources.work import Outcome, Run
 from imaging.store.protocol import Store

@@ -22,9 +22,9 @@ from imaging.image.instance import Instance
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.preprocess.volume import prepare_volume
+from imaging.sandbox.messages import Blob
 from imaging.sandbox.pool import Item
-from imaging.sandbox.process import Answer
-from imaging.sandbox.wire import Blob
+from imaging.sandbox.worker_process import Answer
 from imaging.sources.protocol import Payload
 from imaging.sources.work import Outcome, Run
 

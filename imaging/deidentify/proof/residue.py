@@ -13,7 +13,7 @@ from imaging.deidentify.proof.outside import Pile
 from imaging.errors import DataFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.process import Answer
+from imaging.sandbox.worker_process import Answer
 from imaging.sources.protocol import Payload, Source, SourceFile
 
 SAMPLE = 50

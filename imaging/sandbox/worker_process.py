@@ -1,4 +1,4 @@
-"""Owns one worker process as its parent sees it: how it starts, what it owes, and why it ended."""
+"""Worker process of the sandbox as its parent sees it: its start, its unanswered jobs, and the reason of its end."""
 
 import os
 import signal
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from imaging.errors import DataFault, EnvironmentFault, UserFault
-from imaging.sandbox.wire import Inbox, Message, pack, send_some
+from imaging.sandbox.messages import Inbox, Message, pack, send_some
 from imaging.sandbox.worker import MIB, OUT_OF_MEMORY
 
 START_LIMIT_S = 120.0
 GRACE_S = 5.0
 """A worker ends itself in time; this much later the parent does it, in case a decoder switched that off."""
 EXIT_LIMIT_S = 5.0
-KEPT = ("LD_LIBRARY_PATH", "TMPDIR")
-"""All that a worker gets of the parent's environment: the rest holds passwords of stores and servers."""
+INHERITED = ("LD_LIBRARY_PATH", "TMPDIR")
+"""All that a worker gets of the parent's environment: the rest contains passwords of stores and servers."""
 ONE_THREAD = {
     # Each thread reserves address space, which is limited; and as many workers run as there are cores.
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), "1"),
@@ -33,9 +33,9 @@ ONE_THREAD = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLimits:
-    """What one file may cost: memory beyond what the worker has after its imports, and seconds of real time."""
+    """Limits for one file: memory beyond what the worker has after its imports, and seconds of real time."""
 
-    # With what a worker is after its imports, 1 GiB in all.
+    # Together with the worker after its imports, 1 GiB in all.
     memory_mib: int = 768
     timeout_s: float = 60
 
@@ -46,13 +46,13 @@ class WorkerLimits:
 
     @property
     def message_bytes(self) -> int:
-        """The limit of a message's blobs: no more than a worker may hold."""
+        """The limit of a message's blobs: no more than the memory of a worker."""
         return self.memory_mib * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the function returned for an item."""
+    """Result of the function for an item."""
 
     value: Any
     blobs: tuple[memoryview, ...] = ()
@@ -60,23 +60,23 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An item on its way: packed as long as it may have to be sent again, then with its outcome."""
+    """An item in work: packed as long as it may have to be sent again, then with its outcome."""
 
     packed: list[memoryview]
-    held_bytes: int
+    size_bytes: int
     outcome: Answer | DataFault | None = None
 
 
-class Worker:
-    """One process. Its jobs are answered in the order in which they were given."""
+class WorkerProcess:
+    """One process and the connection to it. It answers its jobs in the order in which they were assigned."""
 
     def __init__(self, order: dict[str, Any], limits: WorkerLimits) -> None:
-        """Start it; `order` is what it is told first."""
+        """Start the process; `order` is the value of its first message."""
         self.limits = limits
         self.jobs: deque[Job] = deque()
         self.answered = 0
         self.ready = False
-        self.since = time.monotonic()
+        self._last_activity = time.monotonic()
         self.connection, theirs = socket.socketpair()
         with theirs:
             self.process = _start(theirs)
@@ -85,44 +85,44 @@ class Worker:
         self.outbox = deque(pack(Message("order", order), limits.message_bytes))
         self.send()
 
-    def give(self, job: Job) -> None:
-        """Add to what it owes."""
+    def assign(self, job: Job) -> None:
+        """Add a job, and send as much of it as the connection takes."""
         if not self.jobs and self.ready:
-            self.since = time.monotonic()
+            self._last_activity = time.monotonic()
         self.jobs.append(job)
         self.outbox.extend(job.packed)
         self.send()
 
     def send(self) -> None:
-        """Send what it takes without waiting."""
+        """Send what the connection takes without waiting."""
         try:
             if self.outbox and send_some(self.connection, self.outbox):
-                self.since = time.monotonic()
+                self._last_activity = time.monotonic()
         except BlockingIOError:
             return
         except ConnectionError:
-            # It is dead. What it said before is still to be read, and then its end.
+            # The process is dead. Its earlier answers are still to be read, and then its end.
             self.outbox.clear()
 
     def receive(self) -> Message | None:
-        """Take what it said; see `Inbox.receive`."""
-        self.since = time.monotonic()
+        """Receive what has arrived; see `Inbox.receive`."""
+        self._last_activity = time.monotonic()
         return self._inbox.receive(self.connection)
 
     def deadline(self) -> float:
-        """Return when it must have said something, on the clock of `time.monotonic`."""
+        """Return the time by which the next message must arrive, on the clock of `time.monotonic`."""
         if not self.ready:
-            return self.since + START_LIMIT_S
-        return self.since + self.limits.timeout_s + GRACE_S if self.jobs else inf
+            return self._last_activity + START_LIMIT_S
+        return self._last_activity + self.limits.timeout_s + GRACE_S if self.jobs else inf
 
-    def started(self) -> None:
-        """Note that it is ready for items; from here on it says nothing but messages."""
+    def mark_ready(self) -> None:
+        """Note that the worker is ready for items; from here on it writes nothing to its standard error."""
         self.ready = True
         if self.process.stderr:
             self.process.stderr.close()
 
     def end(self, patience_s: float = 0.0) -> int | None:
-        """End it, now or once it had time to end itself; return its own status, None if it had to be killed."""
+        """End the process after at most `patience_s`; return its exit status, None where it had to be killed."""
         status = self._stop(patience_s)
         if self.process.stderr:
             self.process.stderr.close()
@@ -136,24 +136,27 @@ class Worker:
         self.process.wait()
         return None
 
-    def not_started(self) -> EnvironmentFault:
-        """End it and say why it could not begin: nothing of a file has been read yet, so its words may be told."""
+    def start_failure(self) -> EnvironmentFault:
+        """End a process that did not become ready, and return the fault with the last line of its standard error.
+
+        No file has been read yet, so that line quotes no patient.
+        """
         late = time.monotonic() > self.deadline()
         status = self._stop(EXIT_LIMIT_S)
-        said = self.process.stderr.read().decode(errors="replace").strip() if self.process.stderr else ""
+        errors = self.process.stderr.read().decode(errors="replace").strip() if self.process.stderr else ""
         self.end()
-        words = said.splitlines()[-1] if said else f"it ended with status {status}"
+        cause = errors.splitlines()[-1] if errors else f"it ended with status {status}"
         if late:
-            words = f"it was not ready within {START_LIMIT_S:g} s"
-        return EnvironmentFault(f"a worker that decodes files cannot start: {words}; mend the installation")
+            cause = f"it was not ready within {START_LIMIT_S:g} s"
+        return EnvironmentFault(f"a worker that decodes files cannot start: {cause}; mend the installation")
 
-    def cause_of_death(self) -> DataFault:
-        """End it, and say what its end tells of the file that it was reading."""
+    def exit_fault(self) -> DataFault:
+        """End the process, and return the fault of the file that it was reading, by its exit status."""
         status = self.end(EXIT_LIMIT_S)
         if status is None:
             return DataFault("decoder-crashed", "the worker stopped talking")
         if status == -signal.SIGALRM:
-            return self.hung()
+            return self.timeout_fault()
         if status == OUT_OF_MEMORY:
             return DataFault("out-of-memory", f"more than a worker's {self.limits.memory_mib} MiB")
         if status == -signal.SIGKILL:
@@ -162,8 +165,8 @@ class Worker:
         how = f"signal {-status}" if status < 0 else f"status {status}"
         return DataFault("decoder-crashed", f"the worker ended with {how}")
 
-    def hung(self) -> DataFault:
-        """Say that there was no answer in time."""
+    def timeout_fault(self) -> DataFault:
+        """Return the fault of a file without an answer in time."""
         return DataFault("decoder-hung", f"no result within {self.limits.timeout_s:g} s")
 
 
@@ -171,11 +174,11 @@ def _start(connection: socket.socket) -> subprocess.Popen[bytes]:
     # -P: a file json.py in the folder where the run was started must not become the library of that name.
     command = [sys.executable, "-P", "-W", "ignore", "-m", "imaging.sandbox.worker", str(connection.fileno())]
     paths = [entry or str(Path.cwd()) for entry in sys.path]
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     try:
         return subprocess.Popen(
             command,
-            env={**kept, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths), "LC_ALL": "C.UTF-8"},
+            env={**inherited, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(paths), "LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Pools of the sandbox for the tests, and short ways to fill them and to read what comes out."""
+"""Sandbox pools for tests, and helpers that make their items and shorten their outcomes."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import psutil
 
 from imaging.errors import DataFault
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.process import Answer, WorkerLimits
+from imaging.sandbox.worker_process import Answer, WorkerLimits
 
 QUICK = WorkerLimits(memory_mib=256, timeout_s=1)
 MakePool = Callable[..., Pool]
@@ -17,12 +17,16 @@ MakePool = Callable[..., Pool]
 
 @contextmanager
 def pools() -> Iterator[MakePool]:
-    """Give what makes pools of the tests' function; afterwards none of their workers may run."""
+    """Yield a maker of pools that call `tests.sandbox_functions:act`; at the end none of their workers may run."""
     made: list[Pool] = []
 
-    def make(**told: Any) -> Pool:
+    def make(**options: Any) -> Pool:
         made.append(
-            Pool("tests.sandboxed:act", {"colour": "blue"}, **{"workers": 1, "limits": QUICK, **told})
+            Pool(
+                "tests.sandbox_functions:act",
+                {"colour": "blue"},
+                **{"workers": 1, "limits": QUICK, **options},
+            )
         )
         return made[-1]
 
@@ -40,13 +44,13 @@ def act(name: str, **value: Any) -> Item:
     return Item({"act": name, **value})
 
 
-def told(outcome: Answer | DataFault) -> Any:
-    """Say an outcome in short: the value, or reason and detail."""
+def shortened(outcome: Answer | DataFault) -> Any:
+    """Return the value of an answer, or reason and detail of a fault."""
     return outcome.value if isinstance(outcome, Answer) else (outcome.reason, outcome.detail)
 
 
 def outcomes(pool: Pool, *items: Item) -> list[Any]:
-    return [told(outcome) for outcome in pool.map(items)]
+    return [shortened(outcome) for outcome in pool.map(items)]
 
 
 def numbers(count: int) -> list[Item]:

@@ -1,4 +1,4 @@
-"""Owns the messages between the two sides of the sandbox: a JSON head and raw bytes, never a pickle."""
+"""Messages between a sandbox worker and its parent: a JSON head and raw bytes, never a pickle."""
 
 import json
 import os
@@ -18,20 +18,20 @@ Blob = bytes | bytearray | memoryview
 PREFIX = struct.Struct(">IQ")
 """In front of a message: how many bytes its head has, and how many its blobs have together."""
 HEAD_LIMIT = 8 << 20
-"""Bytes. A head holds attributes, and parsing one takes many times its size; pixels travel as blobs."""
+"""Bytes. A head consists of attributes, and parsing one takes many times its size; pixels travel as blobs."""
 BUFFERS_A_CALL = 64
 
 
 class BadMessage(Exception):
-    """What arrived is no message; whoever sent it is not to be listened to any more."""
+    """Received bytes that are no message; nothing more is read from that sender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one side tells the other: a word, a JSON value, and blobs.
+    """One message: its kind, a JSON value, and blobs.
 
     Numbers come out as they went in, NaN and infinities too, and so do names of files that are not UTF-8.
-    A path stays a path: whoever gets it opens the file.
+    A path stays a path: the receiver opens the file.
     """
 
     kind: str
@@ -55,7 +55,7 @@ def pack(message: Message, limit_bytes: int) -> list[memoryview]:
 
 
 def oversize(head_bytes: int, blobs_bytes: int, limit_bytes: int) -> str:
-    """Say which limit a message of this size passes; an empty text if none."""
+    """Return which limit a message of this size exceeds; an empty text if none."""
     if blobs_bytes > limit_bytes:
         return f"a message of {blobs_bytes} bytes, at most {limit_bytes} are allowed"
     if head_bytes > HEAD_LIMIT:
@@ -64,7 +64,7 @@ def oversize(head_bytes: int, blobs_bytes: int, limit_bytes: int) -> str:
 
 
 def unpack_head(head: bytes) -> tuple[str, Any, list[int | str]]:
-    """Return the word, the value, and the place of each blob: its size here, or the path of a file."""
+    """Return the kind, the value, and for each blob its size in bytes or the path of its file."""
     try:
         kind, value, places = json.loads(str(head, "ascii"))
     except (ValueError, TypeError, RecursionError):
@@ -76,7 +76,7 @@ def unpack_head(head: bytes) -> tuple[str, Any, list[int | str]]:
 
 
 def send_some(connection: socket.socket, outbox: deque[memoryview]) -> int:
-    """Send what the connection takes, take it off `outbox`, and return how many bytes that was."""
+    """Send what the connection takes, remove it from `outbox`, and return the number of bytes."""
     sent = left = connection.sendmsg(list(islice(outbox, BUFFERS_A_CALL)))
     while left:
         first = outbox.popleft()
@@ -95,7 +95,7 @@ def write_message(connection: socket.socket, message: Message, limit_bytes: int)
 
 
 def read_message(connection: socket.socket) -> Message:
-    """Wait for a message from a side that is trusted; EOFError where there will be none."""
+    """Return the next message from a trusted sender, waiting for it; raise EOFError where there will be none."""
     head_bytes, _ = PREFIX.unpack(_exactly(connection, PREFIX.size))
     kind, value, places = unpack_head(_exactly(connection, head_bytes))
     blobs = [
@@ -113,9 +113,9 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 
 
 class Inbox:
-    """Collects messages of a side that is not trusted from a connection that does not block.
+    """Receiver of messages from an untrusted sender, over a connection that does not block.
 
-    A size is believed only up to its limit, and then its bytes are received straight to where they stay.
+    A declared size is accepted only up to its limit; then its bytes are received straight into their buffer.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -126,7 +126,7 @@ class Inbox:
         self._buffer, self._filled, self._head_bytes = bytearray(size), 0, head_bytes
 
     def receive(self, connection: socket.socket) -> Message | None:
-        """Take what has arrived: a whole message or None. EOFError at the end, BadMessage for anything else."""
+        """Return a whole message, None where it has not arrived yet; raise EOFError at the end, or BadMessage."""
         while True:
             try:
                 count = connection.recv_into(memoryview(self._buffer)[self._filled :])
@@ -153,7 +153,7 @@ class Inbox:
         kind, value, places = unpack_head(bytes(body[: self._head_bytes]))
         blobs, start = [], self._head_bytes
         for place in places:
-            # A path would make this side open a file of the other side's choice.
+            # A path would make the parent open a file of the worker's choice.
             if isinstance(place, str):
                 raise BadMessage
             blobs.append(body[start : start + place])

@@ -1,4 +1,4 @@
-"""What workers of the sandbox are told to call in the tests, each named for what it does to its process."""
+"""Functions that sandbox workers call in tests, each named by its effect on the worker process."""
 
 import ctypes
 import os
@@ -20,7 +20,7 @@ KEPT: list[bytes] = []
 
 
 def act(setup: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
-    """Do what the item asks for by name."""
+    """Call the function of ACTS that the item names."""
     return ACTS[value.get("act", "echo")](setup, value, blobs)
 
 
@@ -30,7 +30,7 @@ def echo(_: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
     return value, [blob for blob in blobs if isinstance(blob, bytes)]
 
 
-def told(setup: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
+def setup_of_pool(setup: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
     return dict(setup), []
 
 
@@ -109,7 +109,7 @@ def leak(_: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
     return os.getpid(), []
 
 
-def blow(_: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
+def answer_with_much(_: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
     return None, [bytes(value["mib"] << 20)]
 
 
@@ -144,8 +144,8 @@ def answer_with_a_path(*_: Any) -> Result:
     return None, [Path("/etc/hostname")]
 
 
-def speak_out_of_turn(*_: Any) -> Result:
-    """Write to the parent's connection what is no message, as a decoder that was taken over could."""
+def send_no_message(*_: Any) -> Result:
+    """Write bytes that are no message to the parent's connection, as a hijacked decoder could."""
     os.write(int(sys.argv[1]), b"\xff" * 64)
     time.sleep(1000)
     raise AssertionError
@@ -156,8 +156,8 @@ ACTS: dict[str, Callable[..., Result]] = {
     for function in (
         answer_no_json,
         answer_with_a_path,
+        answer_with_much,
         allocate,
-        blow,
         crash,
         crash_if_not_first,
         echo,
@@ -173,10 +173,10 @@ ACTS: dict[str, Callable[..., Result]] = {
         read_paths,
         recurse,
         refuse,
-        speak_out_of_turn,
+        send_no_message,
+        setup_of_pool,
         spoil,
         stop,
-        told,
         types,
     )
 }

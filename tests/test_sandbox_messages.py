@@ -1,4 +1,4 @@
-"""Messages of the sandbox: what goes in comes out, and what is no message is refused before it costs memory."""
+"""Messages of the sandbox: each arrives unchanged, and what is no message is refused before it costs memory."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from imaging.errors import DataFault
-from imaging.sandbox.wire import (
+from imaging.sandbox.messages import (
     HEAD_LIMIT,
     PREFIX,
     BadMessage,
