@@ -16,7 +16,8 @@ from imaging.annotations.label_table import join, read_labels
 from imaging.dataset.ingest.chunk import prepare_chunk
 from imaging.dataset.ingest.prepare_files import FUNCTION
 from imaging.dataset.split.assignment import assign
-from imaging.dataset.tables.row_operations import merge
+from imaging.dataset.tables.lazy_rows import LazyRows
+from imaging.dataset.tables.row_operations import refuse_repeats
 from imaging.dataset.tables.shard import map_shard
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
@@ -82,7 +83,9 @@ def load(size_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         spec = PreprocessSpec(size_px=size_px)
         with Pool(FUNCTION, {"spec": spec.model_dump_json()}) as workers:
             result = prepare_chunk(source, list(source.scan()), spec, secret, store, workers.map)
-        examples, _ = merge(result.examples, drop_equal_pixels=True)
+        every = LazyRows.of(result.examples)
+        kept, _ = refuse_repeats(every, np.arange(every.num_rows), drop_equal_pixels=True)
+        examples = kept.select(kept.schema.names)
         rows = zip(examples["shard"].to_pylist(), examples["row"].to_pylist(), strict=True)
         images = np.stack([map_shard(store, shard)[row] for shard, row in rows])
     named = join(table, examples).labels.to_pylist()

@@ -15,7 +15,7 @@ from random import Random
 
 from bench.mutations import MUTATIONS, Damaged
 from bench.seeds import MODALITY, NAMES, Seed, seed, seeds_of_all
-from imaging.dataset.ingest.prepare_files import FUNCTION, as_item
+from imaging.dataset.ingest.prepare_files import FUNCTION, item_of
 from imaging.errors import DataFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.refusal_reasons import IGNORED, REASONS
@@ -106,7 +106,7 @@ def examine(cases: Iterable[Case], pool: Pool) -> Tally:
     def items() -> Iterator[Item]:
         for case in cases:
             sent.append(case)
-            yield as_item([Payload(format="dicom", name=str(case.number), contents=(case.damaged.data,))])
+            yield item_of([Payload(format="dicom", name=str(case.number), contents=(case.damaged.data,))])
 
     with pool:
         for outcome in pool.map(items()):

@@ -89,7 +89,7 @@ def make(home: Path, rows: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from imaging.dataset.tables.lazy_rows import Blocks
+    from imaging.dataset.tables.lazy_rows import LazyRows
     from imaging.dataset.tables.schemas import REFUSALS, TABLES
     from imaging.dataset.version.publish import build_version, publish
     from imaging.store.folder import FolderStore
@@ -106,9 +106,9 @@ def make(home: Path, rows: int) -> None:
     labels = every.schema.get_field_index("source_label")
     before = every.set_column(labels, every.schema.field(labels), pa.array(late, pa.string()))
     gone = every.filter(pa.array(numbers % 100 == 3)).select(TABLES["tombstones"].names)
-    first = build_version(store, recipe(), Blocks.of(before[:rows]), refusals, None)
+    first = build_version(store, recipe(), LazyRows.of(before[:rows]), refusals, None)
     stays = every.filter(pa.array(numbers % 100 != 3))
-    second = build_version(store, recipe(), Blocks.of(stays), refusals, first.table("splits"), gone)
+    second = build_version(store, recipe(), LazyRows.of(stays), refusals, first.table("splits"), gone)
     if not publish(first, None) or not publish(second, first.digest):
         raise SystemExit("somebody else published meanwhile")
     (home / "digests").write_text(f"{first.digest} {second.digest}")

@@ -1,4 +1,4 @@
-"""Owns the keyed pseudonyms that stand for identifiers everywhere beyond ingest."""
+"""Keyed pseudonyms, which replace identifiers everywhere beyond ingest, and the key that they are made with."""
 
 import hmac
 import os
@@ -28,7 +28,7 @@ PATIENT_DIGITS = 16
 NEAREST_DAYS, FARTHEST_DAYS = 31, 3653
 """By how many days dates go back: more than a month, less than ten years."""
 STANDARD_UID = re.compile(r"1\.2\.840\.10008(?:\.[0-9]{1,4}){1,9}")
-"""The shape of the UIDs that the standard itself registers (PS3.6 annex A): they tell of no patient."""
+"""The form of the UIDs that the standard itself registers (PS3.6 annex A): no patient is identified by them."""
 LEADING_ZEROS = re.compile(r"^0+(?=[^\W_])")
 AT_THE_ENDS = re.compile(r"^[\s\0.,;:_/\\#^-]+|[\s\0.,;:_/\\#^-]+$")
 
@@ -58,13 +58,13 @@ class Pseudonyms:
         digest = _keyed(self.secret, level)
         return [digest(plain(identifier)).hex()[:DIGITS] for identifier in identifiers]
 
-    def otherwise(self, patient_id: str) -> str:
-        """Return a patient's pseudonym under the other policy about variants: equal ones here may be one patient."""
+    def variant_key(self, patient_id: str) -> str:
+        """Return a patient's pseudonym under the other policy about variants: patients who share it may be one."""
         other: VariantPolicy = "report" if self.patient_variants == "join" else "join"
         return replace(self, patient_variants=other).key("patient", patient_id)
 
     def uid(self, uid: str) -> str:
-        """Return the UID that stands for another, made from a UUID (PS3.5 B.2); the standard's own stay as they are.
+        """Return the UID that replaces another, made from a UUID (PS3.5 B.2); the standard's own UIDs stay as they are.
 
         >>> Pseudonyms(b"k").uid("1.2.840.10008.1.2")
         '1.2.840.10008.1.2'
@@ -77,7 +77,7 @@ class Pseudonyms:
         return f"2.25.{UUID(bytes=_keyed(self.secret, 'uid')(plain)[:16], version=4).int}"
 
     def patient_id(self, patient_id: str) -> str:
-        """Return what stands in PatientID and PatientName: the beginning of the patient's pseudonym."""
+        """Return the new PatientID and PatientName: the first digits of the patient's pseudonym."""
         return self.key("patient", patient_id)[:PATIENT_DIGITS]
 
     def shift_days(self, patient_id: str) -> int:
@@ -90,13 +90,13 @@ class Pseudonyms:
 
     @property
     def fingerprint(self) -> str:
-        """Names the key without giving it away, so that a dataset knows which key it was made with."""
+        """Fingerprint of the key, which does not reveal it: a dataset names by it the key that it was made with."""
         return self.key("file", "fingerprint of the key")[:16]
 
 
 @lru_cache(maxsize=64)
 def _keyed(secret: bytes, purpose: str) -> Callable[[str], bytes]:
-    """Return HMAC-SHA-256 of a purpose and a text; what all texts begin with is made once, which halves the cost."""
+    """Return HMAC-SHA-256 of a purpose and a text as a function; the common beginning is hashed once: half the cost."""
     begun = hmac.new(secret, f"{purpose}\0".encode(), "sha256")
 
     def digest(text: str) -> bytes:
@@ -109,7 +109,7 @@ def _keyed(secret: bytes, purpose: str) -> Callable[[str], bytes]:
 
 
 def is_standard_uid(uid: str) -> bool:
-    """Tell whether the standard registers UIDs of this shape, such as SOP classes and transfer syntaxes."""
+    """Return whether the standard registers UIDs of this form, such as SOP classes and transfer syntaxes."""
     return STANDARD_UID.fullmatch(uid) is not None
 
 
@@ -126,30 +126,30 @@ def canonical_patient_id(text: str) -> str:
 
 
 def load_pseudonyms(path: Path, secret: str | None = None) -> Pseudonyms:
-    """Take the key from a secret of 64 hex digits, else read the key file, or make it once.
+    """Return the pseudonyms under the key of a secret (64 hex digits), else of the key file, which is made if missing.
 
-    To rotate the key is to begin anew: nothing made with the old one can be continued, and what was made names its
-    key by the fingerprint. Raises EnvironmentFault for a key of another length, and for a file that others can read.
+    A new key is a new beginning: no dataset that was made with the old one can be continued (it names its key by the
+    fingerprint). Raises EnvironmentFault for a key of another length, and for a file that others can read.
     """
     if secret is not None:
-        return Pseudonyms(_of_digits(secret))
+        return Pseudonyms(_key_of_digits(secret))
     if not path.exists():
-        _create(path)
+        _create_key(path)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise EnvironmentFault(
             f"{path} has mode {mode:04o} and may be read by others; the limit is 0600: chmod 600 {path}"
         )
-    held = path.read_bytes()
-    if len(held) != KEY_BYTES:
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
         raise EnvironmentFault(
-            f"{path} holds {len(held)} bytes and must hold {KEY_BYTES}: restore it from your backup; "
+            f"{path} holds {len(key)} bytes and must hold {KEY_BYTES}: restore it from your backup; "
             "a new key would turn every known patient into a new one"
         )
-    return Pseudonyms(held)
+    return Pseudonyms(key)
 
 
-def _of_digits(secret: str) -> bytes:
+def _key_of_digits(secret: str) -> bytes:
     plain = secret.strip()
     if re.fullmatch(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}", plain) is None:
         raise EnvironmentFault(
@@ -159,18 +159,18 @@ def _of_digits(secret: str) -> bytes:
     return bytes.fromhex(plain)
 
 
-def _create(path: Path) -> None:
+def _create_key(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Readable by its owner alone from the first moment.
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".draft-")
     with os.fdopen(descriptor, "wb") as file:
         file.write(secrets.token_bytes(KEY_BYTES))
         file.flush()
         os.fsync(file.fileno())
     # A link, unlike a rename, never replaces the key that another process made meanwhile.
     try:
-        os.link(draft, path)
+        os.link(partial, path)
     except FileExistsError:
         pass
     finally:
-        Path(draft).unlink()
+        Path(partial).unlink()

@@ -1,12 +1,19 @@
-"""Owns the reasons for which a source file does not become an example."""
+"""Reason codes of refused files: why a file gives no example, or no de-identified object, and what each code means."""
 
-IGNORED: dict[str, str] = {
+from collections.abc import Mapping
+
+CONFLICTING_INSTANCE = "conflicting-instance"
+"""Of a dataset: the SOPInstanceUID is there with other pixels."""
+CONFLICTING_OBJECT = "conflict"
+"""Of a de-identified folder: the SOPInstanceUID is there with other content."""
+
+IGNORED: Mapping[str, str] = {
     "not-dicom": "not a DICOM Part 10 file",
     "dicomdir": "a DICOMDIR, which is an index and not an image",
 }
 """Files that were never meant to be images: counted, not held against the archive."""
 
-REASONS: dict[str, str] = {
+REASONS: Mapping[str, str] = {
     # What the file is.
     "wrong-modality": "the modality is not the one that the preprocessing expects",
     "no-pixels": "the object has no pixel data",
@@ -26,7 +33,7 @@ REASONS: dict[str, str] = {
     "decoder-crashed": "the process that read the file ended",
     "decoder-hung": "reading the file took longer than the limit",
     "out-of-memory": "reading the file needed more memory than the limit",
-    # What was found on its way out of an archive: see imaging.sources.archive.
+    # What happened on its way out of an archive: see imaging.sources.archive.
     "archive-escape": "the name of the member leads out of the archive",
     "archive-link": "the member is a link or a device, not a file",
     "archive-bomb": "the member becomes far larger than it says or than such data do",
@@ -39,7 +46,7 @@ REASONS: dict[str, str] = {
     # What was there before.
     "duplicate-instance": "the same SOPInstanceUID with the same pixels was already taken in",
     "duplicate-pixels": "the same pixels were already taken in under another SOPInstanceUID",
-    "conflicting-instance": "the same SOPInstanceUID was already taken in with other pixels",
+    CONFLICTING_INSTANCE: "the same SOPInstanceUID was already taken in with other pixels",
 }
 """Files that should have been images and are not usable; each is listed in the report."""
 
@@ -49,8 +56,20 @@ NO_LOSS = frozenset(
         "no-pixels",
         "duplicate-instance",
         "duplicate-pixels",
-        "conflicting-instance",
+        CONFLICTING_INSTANCE,
         "bad-study",
     }
 )
 """Reasons that cost a study none of its slices, so that the policy drop-study leaves it alone."""
+
+DEIDENTIFICATION_REASONS: Mapping[str, str] = {
+    "burned-in-text": "there is text in the pixels, or the object says so",
+    "burned-in-doubt": "the pixels could not be searched for text",
+    "face": "the images may show a face: a volume of the head, or features that the object calls recognizable",
+    "document": "a structured report, a PDF or another document, whose text cannot be vouched for",
+    CONFLICTING_OBJECT: "the same SOPInstanceUID stands with other content",
+}
+"""Objects that are not passed on de-identified, beside those that cannot be read (`REASONS`)."""
+
+MEANINGS: Mapping[str, str] = {**IGNORED, **REASONS, **DEIDENTIFICATION_REASONS}
+"""What each reason in the ledger of a de-identified folder means."""

@@ -12,10 +12,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.annotations.label_table import LabelTable, read_labels
-from imaging.dataset.ingest.diff import ScanPlan
+from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing, list_files
-from imaging.dataset.ingest.resolve_conflicts import settle
+from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
 from imaging.dataset.upkeep.compaction import pack
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.dataset.version.publish import Recipe, build_version, publish
@@ -187,12 +187,12 @@ def publish_version(job: IngestJob, read: Read, settings: Settings) -> IngestOut
 
 
 def _build(
-    job: IngestJob, previous: DatasetVersion | None, scan: ScanPlan
-) -> tuple[DatasetVersion, ScanPlan]:
+    job: IngestJob, previous: DatasetVersion | None, scan: IngestPlan
+) -> tuple[DatasetVersion, IngestPlan]:
     fixed_splits = pc.any(pc.is_valid(scan.examples.select(["source_split"])["source_split"])).as_py()
-    settled = settle(scan, drop_equal_pixels=not fixed_splits, drops_studies=job.drops_studies)
-    if not settled.examples.num_rows:
-        raise UserFault(_no_examples(job.request.source, settled))
+    resolved = resolve_conflicts(scan, drop_equal_pixels=not fixed_splits, drops_studies=job.drops_studies)
+    if not resolved.examples.num_rows:
+        raise UserFault(_no_examples(job.request.source, resolved))
     recipe = Recipe(
         dataset=job.request.dataset,
         spec=job.spec,
@@ -204,12 +204,14 @@ def _build(
     )
     splits = previous.table("splits") if previous else None
     store = job.journal.store
-    examples = settled.examples.having(pack(store, settled.examples.select(["shard", "row"]), job.spec.shape))
-    version = build_version(store, recipe, examples, settled.refusals, splits, settled.tombstones)
+    examples = resolved.examples.with_columns(
+        pack(store, resolved.examples.select(["shard", "row"]), job.spec.shape)
+    )
+    version = build_version(store, recipe, examples, resolved.refusals, splits, resolved.tombstones)
     if not is_shadow(job.request.dataset):
         # Before the pointer moves: splits drawn over a wrong label column would stay for ever.
         check_trainable(version)
-    return version, settled
+    return version, resolved
 
 
 def _labels(request: IngestRequest, pseudonyms: Pseudonyms) -> LabelTable | None:
@@ -218,7 +220,7 @@ def _labels(request: IngestRequest, pseudonyms: Pseudonyms) -> LabelTable | None
     return read_labels(Path(request.labels).expanduser(), pseudonyms, request.label_column)
 
 
-def _no_examples(source: str, scan: ScanPlan) -> str:
+def _no_examples(source: str, scan: IngestPlan) -> str:
     counts = Counter(scan.refusals["reason"].to_pylist())
     listed = ", ".join(f"{count} x {reason}" for reason, count in counts.most_common())
     return (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.dataset.ingest.diff import ScanPlan
+from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.version.dataset_version import DatasetVersion, reasons
 from imaging.dataset.version.patient_variants import own_and_shared, patient_variants
@@ -47,7 +47,7 @@ class IngestOutcome:
 
 
 def outcome_of(
-    version: DatasetVersion, scan: ScanPlan, files_read: int, problems: Path | None, *, changed: bool
+    version: DatasetVersion, scan: IngestPlan, files_read: int, problems: Path | None, *, changed: bool
 ) -> IngestOutcome:
     """Return what an ingest did."""
     counted = reasons(version)
@@ -57,9 +57,9 @@ def outcome_of(
         dataset=version.head.dataset,
         digest=version.digest,
         changed=changed,
-        files_listed=scan.listed,
+        files_listed=scan.listed_files,
         files_read=files_read,
-        files_removed=scan.removed,
+        files_removed=scan.removed_files,
         examples=told.num_rows,
         patients=len(pc.unique(told["patient_key"])),
         counts=version.counts(),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imaging.annotations.label_table import LabelTable
-from imaging.dataset.ingest.diff import ScanPlan, plan, with_finished
+from imaging.dataset.ingest.diff import IngestPlan, plan_ingest, with_finished_chunks
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
@@ -43,9 +43,9 @@ class IngestJob:
         """Whether a bad slice costs its study."""
         return self.bad_slice == DROP_STUDY
 
-    def plan(self, previous: DatasetVersion | None) -> ScanPlan:
+    def plan(self, previous: DatasetVersion | None) -> IngestPlan:
         """Return what must be read beside a version."""
-        return plan(
+        return plan_ingest(
             self.listing,
             previous,
             self.spec.digest,
@@ -60,9 +60,9 @@ class News:
     """What is new beside a version: what stands of it alone, the finished chunks, and what stands with them."""
 
     previous: DatasetVersion | None
-    beside: ScanPlan
+    beside: IngestPlan
     chunks: Sequence[str]
-    scan: ScanPlan
+    scan: IngestPlan
 
 
 def what_is_new(job: IngestJob, before: News | None = None) -> News:
@@ -88,7 +88,7 @@ def _news(
     if same and same.chunks == chunks:
         return same
     beside = same.beside if same else job.plan(previous)
-    scan = with_finished(beside, job.journal.read(chunks), job.spec.digest)
+    scan = with_finished_chunks(beside, job.journal.read(chunks), job.spec.digest)
     return News(previous=previous, beside=beside, chunks=chunks, scan=scan)
 
 

@@ -17,7 +17,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from imaging.dataset.ingest.prepare_files import in_process
 from imaging.dataset.split.fingerprint import ZERO
-from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import EXAMPLES, FINGERPRINT_BYTES, REFUSALS, TABLES
 from imaging.dataset.tables.shard import write_shard
 from imaging.dataset.version.dataset_version import DatasetVersion
@@ -169,7 +169,7 @@ def built(
 ) -> DatasetVersion:
     """Write a version of some rows, which nobody sees before it is published."""
     known = pa.table([list(splits), list(splits.values())], schema=TABLES["splits"])
-    return build_version(store, told or recipe(), Blocks.of(examples(*rows)), refusals(*bad), known)
+    return build_version(store, told or recipe(), LazyRows.of(examples(*rows)), refusals(*bad), known)
 
 
 def version_of(

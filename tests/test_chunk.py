@@ -78,7 +78,7 @@ def test_what_must_be_there_is_there(store: FolderStore) -> None:
 def test_rows_carry_pseudonyms_of_every_level(store: FolderStore) -> None:
     (row,) = examples(store, {"a": [instance(7, institution="Harbour Hospital")]})
     assert row["patient_key"] == NAMES.key("patient", "P7")
-    assert row["patient_variant"] == NAMES.otherwise("P7")
+    assert row["patient_variant"] == NAMES.variant_key("P7")
     assert row["study_key"] == NAMES.key("study", "1.7")
     assert row["series_key"] == NAMES.key("series", "2.7")
     assert row["instance_key"] == row["object_key"] == NAMES.key("instance", "3.7")

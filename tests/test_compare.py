@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imaging.dataset.tables import table_files as parts
-from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.version.compare import Difference, compare
 from imaging.dataset.version.publish import build_version
 from imaging.errors import UserFault
@@ -53,7 +53,7 @@ def test_what_went_for_good_has_a_tombstone(tmp_path: Path) -> None:
     store, went = FolderStore(tmp_path), examples(numbered(0))
     stones = went.select(["instance_key", "patient_key", "source_key"])
     old = built(store, [numbered(0), numbered(1), numbered(2)])
-    new = build_version(store, recipe(), Blocks.of(examples(numbered(2))), refusals(), None, stones)
+    new = build_version(store, recipe(), LazyRows.of(examples(numbered(2))), refusals(), None, stones)
     found = compare(old, new, 10)
     assert (found.removed.count, found.removed_for_good) == (2, 1)
 

@@ -18,8 +18,8 @@ from cli.main import app, main
 from cli.options import ask
 from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.deidentify.proof.originals import Hit
-from imaging.deidentify.reasons import MEANINGS, OURS
 from imaging.errors import UserFault
+from imaging.refusal_reasons import DEIDENTIFICATION_REASONS, MEANINGS
 from tasks.deidentification import DeidentifyOutcome
 from tasks.deidentify_request import DeidentifyRequest
 from tasks.report.deidentification import deidentify_words
@@ -99,7 +99,7 @@ def test_every_code_that_an_object_may_get_is_in_the_page() -> None:
     assert [code for code, _ in codes if code not in PAGE] == ["113100"]
 
 
-@pytest.mark.parametrize(("reason", "meaning"), OURS.items())
+@pytest.mark.parametrize(("reason", "meaning"), DEIDENTIFICATION_REASONS.items())
 def test_every_reason_is_in_the_page(reason: str, meaning: str) -> None:
     assert f"| {reason} | {meaning} |\n" in PAGE
 

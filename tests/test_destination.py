@@ -12,7 +12,6 @@ import pytest
 
 from imaging.deidentify.folder.destination import Destination, check_apart, draft_name
 from imaging.deidentify.folder.ledger import (
-    CONFLICT,
     REMOVED,
     SCHEMA,
     Entry,
@@ -22,6 +21,7 @@ from imaging.deidentify.folder.ledger import (
     to_table,
 )
 from imaging.errors import EnvironmentFault, UserFault
+from imaging.refusal_reasons import CONFLICTING_OBJECT
 from tests.nights import BEFORE, MADE, entry
 
 REPOSITORY = Path(__file__).parent.parent
@@ -136,13 +136,13 @@ def test_the_same_object_twice_is_one_output_of_two_rows(made: Destination) -> N
 
 def test_of_other_content_under_one_instance_the_first_stands(made: Destination) -> None:
     decided = commit(made, entry("a", "1", "5"), entry("b", "1", "6"))
-    assert (outputs(made.root), [one.reason for one in decided]) == ({"1": "5"}, ["", CONFLICT])
+    assert (outputs(made.root), [one.reason for one in decided]) == ({"1": "5"}, ["", CONFLICTING_OBJECT])
 
 
 def test_a_conflict_is_seen_across_chunks(made: Destination) -> None:
     instances = Instances(())
     commit(made, entry("a", "1", "5"), instances=instances)
-    assert commit(made, entry("b", "1", "6"), instances=instances)[0].reason == CONFLICT
+    assert commit(made, entry("b", "1", "6"), instances=instances)[0].reason == CONFLICTING_OBJECT
 
 
 def test_no_draft_is_left(made: Destination) -> None:

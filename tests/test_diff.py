@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from imaging.dataset.ingest.chunk import prepare_chunk
-from imaging.dataset.ingest.diff import Known, ScanPlan, plan, with_finished
+from imaging.dataset.ingest.diff import IngestPlan, KnownRows, plan_ingest, with_finished_chunks
 from imaging.dataset.ingest.listing import list_files
-from imaging.dataset.ingest.resolve_conflicts import settle
-from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
+from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.publish import build_version
 from imaging.errors import DataFault, UserFault
@@ -39,19 +39,21 @@ def planned(
     spec: PreprocessSpec = GREY,
     names: Pseudonyms = NAMES,
     *,
-    finished: Known | None = None,
+    finished: KnownRows | None = None,
     drops_studies: bool = False,
-) -> ScanPlan:
+) -> IngestPlan:
     listing = list_files(source.scan(), names)
-    scan = plan(listing, previous, spec.digest, names, base=previous, drops_studies=drops_studies)
-    return with_finished(scan, finished, spec.digest) if finished else scan
+    scan = plan_ingest(listing, previous, spec.digest, names, base=previous, drops_studies=drops_studies)
+    return with_finished_chunks(scan, finished, spec.digest) if finished else scan
 
 
-def read(store: FolderStore, source: MemorySource, scan: ScanPlan, spec: PreprocessSpec = GREY) -> Known:
+def read(
+    store: FolderStore, source: MemorySource, scan: IngestPlan, spec: PreprocessSpec = GREY
+) -> KnownRows:
     """Read what a plan asks for; `source.read_names` tells what was read for it."""
     source.read_names.clear()
     made = prepare_chunk(source, list(scan.to_read), spec, NAMES, store, source.run(spec))
-    return Known(examples=Blocks.of(made.examples), refusals=made.refusals)
+    return KnownRows(examples=LazyRows.of(made.examples), refusals=made.refusals)
 
 
 def night(
@@ -67,10 +69,10 @@ def night(
     finished = read(store, source, first, spec)
     scan = planned(source, previous, spec, finished=finished, drops_studies=drops_studies)
     assert not scan.to_read
-    settled = settle(scan, drop_equal_pixels=True, drops_studies=drops_studies)
+    resolved = resolve_conflicts(scan, drop_equal_pixels=True, drops_studies=drops_studies)
     made = recipe(spec=spec, key_fingerprint=NAMES.fingerprint)
     splits = previous.table("splits") if previous else None
-    return build_version(store, made, settled.examples, settled.refusals, splits, settled.tombstones)
+    return build_version(store, made, resolved.examples, resolved.refusals, splits, resolved.tombstones)
 
 
 def reasons(version: DatasetVersion) -> list[str]:
@@ -117,7 +119,7 @@ def test_a_changed_file_is_read_again(store: FolderStore, source: MemorySource) 
 def test_a_file_of_another_size_is_read_again(store: FolderStore, source: MemorySource) -> None:
     first = night(store, source)
     grown = [SourceFile(name=name, size_bytes=2, mtime_ns=1) for name in source.files]
-    scan = plan(list_files(grown, NAMES), first, GREY.digest, NAMES, base=first)
+    scan = plan_ingest(list_files(grown, NAMES), first, GREY.digest, NAMES, base=first)
     assert len(scan.to_read) == len(source.files)
 
 
@@ -131,7 +133,7 @@ def test_a_mended_file_is_taken_in(store: FolderStore, source: MemorySource) -> 
 def test_a_removed_file_takes_its_example_along(store: FolderStore, source: MemorySource) -> None:
     first = night(store, source)
     del source.files["f3"]
-    assert planned(source, first).removed == 1
+    assert planned(source, first).removed_files == 1
     assert night(store, source, first).manifest.num_rows == 5
     assert source.read_names == []
 
@@ -139,7 +141,7 @@ def test_a_removed_file_takes_its_example_along(store: FolderStore, source: Memo
 def test_a_removed_bad_file_is_counted_too(store: FolderStore, source: MemorySource) -> None:
     first = night(store, source)
     del source.files["broken"]
-    assert planned(source, first).removed == 1
+    assert planned(source, first).removed_files == 1
     assert reasons(night(store, source, first)) == []
 
 
@@ -188,10 +190,12 @@ def lost_study(store: FolderStore, source: MemorySource) -> DatasetVersion:
     key = NAMES.key("file", "bad")
     bad = refusals(refusal(0, source_key=key, study_key=NAMES.key("study", "1.4")))
     source.files["bad"] = DataFault("truncated")
-    whole = planned(source, None, finished=Known(examples=known.examples, refusals=bad), drops_studies=True)
-    settled = settle(whole, drop_equal_pixels=True, drops_studies=True)
+    whole = planned(
+        source, None, finished=KnownRows(examples=known.examples, refusals=bad), drops_studies=True
+    )
+    resolved = resolve_conflicts(whole, drop_equal_pixels=True, drops_studies=True)
     made = recipe(key_fingerprint=NAMES.fingerprint)
-    return build_version(store, made, settled.examples, settled.refusals, None, settled.tombstones)
+    return build_version(store, made, resolved.examples, resolved.refusals, None, resolved.tombstones)
 
 
 def test_a_bad_slice_costs_its_study(store: FolderStore, source: MemorySource) -> None:
@@ -302,7 +306,7 @@ def test_a_tombstone_stays_until_the_image_comes_back(store: FolderStore, source
 def test_what_a_crash_left_finished_is_not_read_again(store: FolderStore, source: MemorySource) -> None:
     scan = planned(source, None)
     made = prepare_chunk(source, list(scan.to_read)[:4], GREY, NAMES, store, source.run())
-    finished = Known(examples=Blocks.of(made.examples), refusals=made.refusals)
+    finished = KnownRows(examples=LazyRows.of(made.examples), refusals=made.refusals)
     assert [file.name for file in planned(source, None, finished=finished).to_read] == ["f4", "f5", "broken"]
 
 
@@ -313,8 +317,8 @@ def test_what_another_run_took_in_since_the_listing_is_not_gone(
     listed = list_files(source.scan(), NAMES)
     source.files["f9"] = [instance(9)]
     theirs = night(store, source, first)
-    scan = plan(listed, theirs, GREY.digest, NAMES, base=first)
-    assert (scan.removed, scan.examples.num_rows, len(scan.to_read)) == (0, 7, 0)
+    scan = plan_ingest(listed, theirs, GREY.digest, NAMES, base=first)
+    assert (scan.removed_files, scan.examples.num_rows, len(scan.to_read)) == (0, 7, 0)
 
 
 def test_what_another_run_read_anew_since_the_listing_is_not_read_back(
@@ -324,6 +328,6 @@ def test_what_another_run_read_anew_since_the_listing_is_not_read_back(
     listed = list_files(source.scan(), NAMES)
     source.files["f3"], source.mtimes["f3"] = [instance(33)], 2
     theirs = night(store, source, first)
-    scan = plan(listed, theirs, GREY.digest, NAMES, base=first)
+    scan = plan_ingest(listed, theirs, GREY.digest, NAMES, base=first)
     assert not scan.to_read
     assert NAMES.key("instance", "3.33") in scan.examples.select(["instance_key"])["instance_key"].to_pylist()

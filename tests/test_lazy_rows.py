@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.dataset.tables.lazy_rows import Block, Blocks
+from imaging.dataset.tables.lazy_rows import Block, LazyRows
 from imaging.dataset.tables.table_files import write_parts
 from imaging.store.folder import FolderStore
 from imaging.store.protocol import Damaged, Missing
@@ -21,11 +21,11 @@ def table(numbers: Sequence[int]) -> pa.Table:
     return pa.table([list(numbers), [f"{number:02x}" for number in numbers]], schema=SCHEMA)
 
 
-def blocks(*tables: Sequence[int]) -> Blocks:
-    return Blocks(SCHEMA, [block for numbers in tables for block in Blocks.of(table(numbers)).blocks])
+def blocks(*tables: Sequence[int]) -> LazyRows:
+    return LazyRows(SCHEMA, [block for numbers in tables for block in LazyRows.of(table(numbers)).blocks])
 
 
-def said(rows: Blocks, *columns: str) -> list[Any]:
+def said(rows: LazyRows, *columns: str) -> list[Any]:
     return [tuple(row.values()) for row in rows.select(list(columns or ["n"])).to_pylist()]
 
 
@@ -42,30 +42,30 @@ def test_masks_on_masks_leave_what_they_leave_of_a_table(parts: list[list[int]],
     rows, whole = blocks(*parts), [number for part in parts for number in part]
     for _ in range(3):
         mask = data.draw(st.lists(st.booleans(), min_size=len(whole), max_size=len(whole)))
-        rows = rows.only(pa.array(mask, pa.bool_()))
+        rows = rows.filter(pa.array(mask, pa.bool_()))
         whole = [number for number, stays in zip(whole, mask, strict=True) if stays]
         assert (rows.num_rows, said(rows, "n")) == (len(whole), [(number,) for number in whole])
 
 
 def test_parts_of_a_store_are_one_table(stored: tuple[FolderStore, list[str]]) -> None:
-    assert said(Blocks.stored(*stored, SCHEMA), "k", "n") == [(f"{n:02x}", n) for n in range(5)]
+    assert said(LazyRows.stored(*stored, SCHEMA), "k", "n") == [(f"{n:02x}", n) for n in range(5)]
 
 
 def test_columns_beside_rows_take_the_place_of_their_own_and_go_with_them() -> None:
-    rows = blocks([0, 1], [2, 3]).having(pa.table({"n": [10, 11, 12, 13], "new": list("abcd")}))
-    kept = rows.only(pa.array([False, True, True, False]))
+    rows = blocks([0, 1], [2, 3]).with_columns(pa.table({"n": [10, 11, 12, 13], "new": list("abcd")}))
+    kept = rows.filter(pa.array([False, True, True, False]))
     assert said(kept, "new", "n", "k") == [("b", 11, "01"), ("c", 12, "02")]
 
 
 def test_columns_beside_rows_stay_when_others_come() -> None:
-    rows = blocks([0, 1]).having(pa.table({"a": [1, 2]})).having(pa.table({"b": [3, 4]}))
+    rows = blocks([0, 1]).with_columns(pa.table({"a": [1, 2]})).with_columns(pa.table({"b": [3, 4]}))
     assert said(rows, "a", "b") == [(1, 3), (2, 4)]
     assert rows.schema.names == ["n", "k", "a", "b"]
 
 
 def test_columns_come_in_the_types_of_the_rows() -> None:
     coded = pa.array(["x", "x"]).dictionary_encode()
-    assert blocks([0, 1]).having(pa.table({"k": coded})).select(["k"]).schema == pa.schema(
+    assert blocks([0, 1]).with_columns(pa.table({"k": coded})).select(["k"]).schema == pa.schema(
         [SCHEMA.field("k")]
     )
 
@@ -74,18 +74,20 @@ def test_rows_that_are_not_asked_for_are_not_read() -> None:
     def read(columns: Sequence[str]) -> pa.Table:
         raise AssertionError(columns)
 
-    rows = Blocks(SCHEMA, [Block(read, 2), Block(read, 3)])
-    assert rows.having(pa.table({"n": range(5)})).only(pa.array([True] * 5)).select(["n"]).num_rows == 5
-    assert rows.only(pa.array([False] * 5)).select(["n", "k"]).num_rows == 0
+    rows = LazyRows(SCHEMA, [Block(read, 2), Block(read, 3)])
+    assert (
+        rows.with_columns(pa.table({"n": range(5)})).filter(pa.array([True] * 5)).select(["n"]).num_rows == 5
+    )
+    assert rows.filter(pa.array([False] * 5)).select(["n", "k"]).num_rows == 0
 
 
 def test_no_rows_have_their_columns() -> None:
-    assert Blocks(SCHEMA).select(["k"]).schema == pa.schema([SCHEMA.field("k")])
+    assert LazyRows(SCHEMA).select(["k"]).schema == pa.schema([SCHEMA.field("k")])
 
 
 def test_rows_that_are_gone_are_missing(stored: tuple[FolderStore, list[str]]) -> None:
     store, names = stored
-    rows = Blocks.stored(store, names, SCHEMA)
+    rows = LazyRows.stored(store, names, SCHEMA)
     store.remove(names[1])
     with pytest.raises(Missing):
         rows.select(["n"])

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from imaging.deidentify.folder.ledger import (
-    CONFLICT,
     REMOVED,
     Entry,
     Instances,
@@ -20,6 +19,7 @@ from imaging.deidentify.folder.ledger import (
 )
 from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
+from imaging.refusal_reasons import CONFLICTING_OBJECT
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
 
@@ -113,12 +113,12 @@ def test_a_refused_file_is_not_read_again() -> None:
 
 
 def test_what_was_in_conflict_is_read_again_once_an_output_is_lost() -> None:
-    conflict = row(FILES[1], output="", reason=CONFLICT)
+    conflict = row(FILES[1], output="", reason=CONFLICTING_OBJECT)
     assert planned(FILES[1:2], row(FILES[0]), conflict).to_read == FILES[1:2]
 
 
 def test_what_was_in_conflict_is_left_alone_while_all_outputs_stand() -> None:
-    conflict = row(FILES[1], output="", reason=CONFLICT)
+    conflict = row(FILES[1], output="", reason=CONFLICTING_OBJECT)
     assert planned(FILES[:2], row(FILES[0]), conflict).to_read == []
 
 

@@ -14,7 +14,7 @@ import pytest
 from bench.mutated import SPEC, Case, Tally, make
 from bench.mutations import MUTATIONS, Damaged
 from bench.seeds import NAMES, Seed, seed
-from imaging.dataset.ingest.prepare_files import as_item, draft_parcels
+from imaging.dataset.ingest.prepare_files import item_of, prepare_payloads
 from imaging.errors import DataFault
 from imaging.sandbox.worker_process import Answer
 from imaging.sources.protocol import Payload
@@ -30,8 +30,8 @@ def seeds() -> list[Seed]:
 
 
 def outcome(data: bytes) -> Answer:
-    item = as_item([Payload(format="dicom", name="", contents=(data,))])
-    value, blobs = draft_parcels({"spec": SPEC.model_dump_json()}, item.value, item.blobs)
+    item = item_of([Payload(format="dicom", name="", contents=(data,))])
+    value, blobs = prepare_payloads({"spec": SPEC.model_dump_json()}, item.value, item.blobs)
     return Answer(value, tuple(memoryview(blob) for blob in blobs))
 
 

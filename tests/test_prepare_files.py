@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 
-from imaging.dataset.ingest.prepare_files import COLUMNS, as_item, draft_parcels
+from imaging.dataset.ingest.prepare_files import COLUMNS, item_of, prepare_payloads
 from imaging.dataset.split.fingerprint import fingerprints
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.image.image import Image
@@ -42,11 +42,11 @@ def drafts(payload: Payload, spec: PreprocessSpec = CT, formats: Any = None) -> 
 
 
 def drafts_of(payloads: Sequence[Payload], spec: PreprocessSpec = CT, formats: Any = None) -> list[Drafts]:
-    item = as_item(payloads)
+    item = item_of(payloads)
     more = {"formats": formats} if formats else {}
     # As JSON, which is how it travels.
     sent = json.loads(json.dumps(dict(item.value)))
-    value, blobs = draft_parcels({"spec": spec.model_dump_json()}, sent, item.blobs, **more)
+    value, blobs = prepare_payloads({"spec": spec.model_dump_json()}, sent, item.blobs, **more)
     value = json.loads(json.dumps(value))
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in value["rows"]]
     images = np.frombuffer(blobs[0], np.uint8).reshape(-1, *spec.shape) if blobs else []
@@ -169,8 +169,8 @@ def test_what_a_source_told_reaches_the_reader() -> None:
 def test_fingerprints_come_with_the_images() -> None:
     busy = np.random.default_rng(3).integers(0, 256, (3, 64, 64), np.uint8)
     kinds = {"made": lambda *_: iter(instance(n, image=Image(stored=one)) for n, one in enumerate(busy))}
-    item = as_item([Payload(format="made", name="x", contents=())])
-    _, (images, prints) = draft_parcels({"spec": CT.model_dump_json()}, item.value, item.blobs, kinds)
+    item = item_of([Payload(format="made", name="x", contents=())])
+    _, (images, prints) = prepare_payloads({"spec": CT.model_dump_json()}, item.value, item.blobs, kinds)
     wanted = fingerprints(np.frombuffer(images, np.uint8).reshape(3, 16, 16))
     assert bytes(prints) == wanted.tobytes()
 

@@ -210,8 +210,8 @@ def test_joined_variants_are_one_patient_everywhere() -> None:
 
 def test_variants_that_are_not_joined_are_told_by_what_they_would_be() -> None:
     assert NAMES.key("patient", "00123") != NAMES.key("patient", "123")
-    assert NAMES.otherwise("00123") == NAMES.otherwise("123") == JOINED.key("patient", "123")
-    assert JOINED.otherwise("00123") == NAMES.key("patient", "00123")
+    assert NAMES.variant_key("00123") == NAMES.variant_key("123") == JOINED.key("patient", "123")
+    assert JOINED.variant_key("00123") == NAMES.key("patient", "00123")
 
 
 def test_the_policy_joins_no_studies() -> None:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from imaging.dataset.tables.lazy_rows import Blocks
-from imaging.dataset.tables.row_operations import concat, merge, studies_lost, those
+from imaging.dataset.tables.lazy_rows import LazyRows
+from imaging.dataset.tables.row_operations import concat, filter_batches, refuse_lost_studies, refuse_repeats
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.refusal_reasons import IGNORED, NO_LOSS, REASONS
 from tests.synthetic import example, examples, refusal, refusals
@@ -22,13 +22,15 @@ def merged(
 ) -> tuple[list[str], list[tuple[str, str, str]]]:
     """Return the files of the examples that stand, and file, reason and detail of the others."""
     turns = np.arange(len(rows)) if turns is None else np.array(turns)
-    standing, refused = merge(Blocks.of(examples(*rows)), turns, drop_equal_pixels=drop_equal_pixels)
+    standing, refused = refuse_repeats(
+        LazyRows.of(examples(*rows)), turns, drop_equal_pixels=drop_equal_pixels
+    )
     told = [refused[name].to_pylist() for name in ("source_key", "reason", "detail")]
     return standing.select(["source_key"])["source_key"].to_pylist(), list(zip(*told, strict=True))
 
 
 def dropped(rows: list[Row], *bad: Row) -> tuple[list[str], list[tuple[str, str, str]]]:
-    gone, lost = studies_lost(Blocks.of(examples(*rows)), refusals(*bad))
+    gone, lost = refuse_lost_studies(LazyRows.of(examples(*rows)), refusals(*bad))
     told = [lost[name].to_pylist() for name in ("source_key", "study_key", "reason")]
     kept = examples(*rows).filter(pc.invert(gone))
     return kept["source_key"].to_pylist(), list(zip(*told, strict=True))
@@ -68,7 +70,7 @@ def test_two_frames_of_one_object_are_no_repetition() -> None:
 
 def test_a_refusal_keeps_what_the_listing_says_of_its_file() -> None:
     rows = examples(example(0), example(0, source_size=7, source_mtime_ns=8, source_tag="t"))
-    _, refused = merge(Blocks.of(rows), np.arange(2), drop_equal_pixels=True)
+    _, refused = refuse_repeats(LazyRows.of(rows), np.arange(2), drop_equal_pixels=True)
     assert refused.select(["source_size", "source_mtime_ns", "source_tag"]).to_pylist() == [
         {"source_size": 7, "source_mtime_ns": 8, "source_tag": "t"}
     ]
@@ -116,12 +118,12 @@ def in_batches(*batches: Sequence[int]) -> pa.Table:
 @pytest.mark.parametrize("mask", [[True] * 4, [False] * 4, [True, False, True, True]])
 def test_the_rows_of_a_mask_stay(mask: list[bool]) -> None:
     table = in_batches([0, 1], [], [2, 3])
-    assert those(table, pa.array(mask))["n"].to_pylist() == [n for n in range(4) if mask[n]]
+    assert filter_batches(table, pa.array(mask))["n"].to_pylist() == [n for n in range(4) if mask[n]]
 
 
 def test_batches_of_which_all_stay_are_not_copied() -> None:
     table = in_batches([0, 1], [2, 3])
-    kept = those(table, pa.array([True, True, False, True]))["n"].chunks
+    kept = filter_batches(table, pa.array([True, True, False, True]))["n"].chunks
     assert kept[0].buffers()[1].address == table["n"].chunks[0].buffers()[1].address
 
 

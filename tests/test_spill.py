@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging.dataset.tables import spill as spreading
-from imaging.dataset.tables.lazy_rows import Blocks
-from imaging.dataset.tables.spill import spread
+from imaging.dataset.tables.lazy_rows import LazyRows
+from imaging.dataset.tables.spill import grouped_by_prefix
 from tests.test_lazy_rows import SCHEMA, blocks
 
 Keys = list[list[str]]
 
 
-def groups(rows: Blocks, digits: int) -> Keys:
+def groups(rows: LazyRows, digits: int) -> Keys:
     """Return the keys of each group, sorted."""
-    with spread(rows, "k", digits) as found:
+    with grouped_by_prefix(rows, "k", digits) as found:
         return [sorted(group.select(["k"])["k"].to_pylist()) for group in found]
 
 
@@ -50,15 +50,15 @@ def test_what_lies_in_one_group_stays_where_it_is(monkeypatch: pytest.MonkeyPatc
 
 
 def test_columns_beside_rows_come_along() -> None:
-    rows = blocks([0x10, 0x20], [0x11]).having(pa.table({"n": [7, 8, 9]}))
-    with spread(rows, "k", 1) as found:
+    rows = blocks([0x10, 0x20], [0x11]).with_columns(pa.table({"n": [7, 8, 9]}))
+    with grouped_by_prefix(rows, "k", 1) as found:
         told = [sorted(zip(*group.select(["k", "n"]).to_pydict().values(), strict=True)) for group in found]
     assert told == [[("10", 7), ("11", 9)], [("20", 8)]]
 
 
 def test_no_file_stays() -> None:
     before = folders()
-    with spread(blocks([0x10, 0x20]), "k", 1) as found:
+    with grouped_by_prefix(blocks([0x10, 0x20]), "k", 1) as found:
         assert len(folders() - before) == 1
         assert found[0].select(SCHEMA.names).num_rows == 1
     assert folders() == before

@@ -10,9 +10,9 @@ import pytest
 from imaging.dataset.tables import table_files as parts
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.tables.table_files import (
-    cut,
-    digits_of,
+    cut_by_prefix,
     parquet_bytes,
+    prefix_digits,
     read_parts,
     rows_digest,
     write_parts,
@@ -31,7 +31,9 @@ def keyed(*keys: str) -> pa.Table:
 
 def written(store: FolderStore, table: pa.Table, key: str = "k") -> list[str]:
     """Write a table; return the names of its parts."""
-    return [part.name for part in write_parts(store, [table], table.schema, key, digits_of(table.num_rows))]
+    return [
+        part.name for part in write_parts(store, [table], table.schema, key, prefix_digits(table.num_rows))
+    ]
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_an_empty_table_has_no_parts_and_keeps_its_columns(store: FolderStore) -
 def test_a_large_table_is_cut_by_the_first_digits_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PART_ROWS", 2)
     table = keyed("0a", "0b", "1a", "fa", "fb")
-    cuts = cut(table, "k", digits_of(table.num_rows))
+    cuts = cut_by_prefix(table, "k", prefix_digits(table.num_rows))
     assert [part["k"].to_pylist() for part in cuts] == [["0a", "0b"], ["1a"], ["fa", "fb"]]
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from imaging.dataset.ingest.chunk import prepare_chunk
-from imaging.dataset.ingest.diff import plan
+from imaging.dataset.ingest.diff import plan_ingest
 from imaging.dataset.ingest.listing import list_files
-from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.patient_variants import patient_variants
@@ -40,7 +40,7 @@ def taken_in(root: Path, policy: VariantPolicy) -> DatasetVersion:
     source = MemorySource({f"f{at}": [instance(at, patient_id=one)] for at, one in enumerate(WRITTEN)})
     made = prepare_chunk(source, list(source.scan()), GREY, names, store, source.run())
     told = recipe(key_fingerprint=names.fingerprint, patient_variants=policy)
-    return build_version(store, told, Blocks.of(made.examples), made.refusals, None)
+    return build_version(store, told, LazyRows.of(made.examples), made.refusals, None)
 
 
 def test_variants_are_patients_of_their_own_where_they_are_reported(tmp_path: Path) -> None:
@@ -70,14 +70,14 @@ def test_another_policy_is_refused_with_the_remedy(
 ) -> None:
     version, names = taken_in(tmp_path, made), replace(NAMES, patient_variants=asked)
     with pytest.raises(UserFault, match=rf"made with patient_variants '{made}'.* another --name"):
-        plan(list_files([], names), version, GREY.digest, names)
+        plan_ingest(list_files([], names), version, GREY.digest, names)
 
 
 def test_a_new_variant_of_a_known_patient_is_told(tmp_path: Path) -> None:
     version = taken_in(tmp_path, "report")
     rows = version.table("examples", EXAMPLES.names).to_pylist()
     plain = [row for row in rows if row["patient_key"] == NAMES.key("patient", "9")]
-    told = {"patient_key": NAMES.key("patient", "09"), "patient_variant": NAMES.otherwise("09")}
+    told = {"patient_key": NAMES.key("patient", "09"), "patient_variant": NAMES.variant_key("09")}
     second = built(version.store, [*plain, plain[0] | {"instance_key": "n"} | told])
     assert set(patient_variants(second)) == {NAMES.key("patient", "9"), NAMES.key("patient", "09")}
 

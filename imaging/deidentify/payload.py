@@ -41,7 +41,7 @@ def deidentify_parcel(
     """De-identify one payload; a `Function` of the sandbox.
 
     `setup` has `options` (JSON) and `secret` (hex), `value` and `blobs` are those of `draft_parcel`. The answer has
-    `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.otherwise`), `blake3`
+    `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.variant_key`), `blake3`
     and `findings` beside the parts of the new file, good until the next call; or `fault`, a reason and a detail.
     """
     try:
@@ -66,9 +66,9 @@ def deidentify_parcel(
 def _variant(dataset: Dataset, pseudonyms: Pseudonyms) -> str:
     raw = raw_bytes(dataset.get_item(PATIENT_ID)) if PATIENT_ID in dataset else b""
     if PLAIN.fullmatch(raw):
-        return pseudonyms.otherwise(raw.decode().rstrip(" \0"))
+        return pseudonyms.variant_key(raw.decode().rstrip(" \0"))
     with reading("unreadable"):
-        return pseudonyms.otherwise(str(dataset.get("PatientID") or ""))
+        return pseudonyms.variant_key(str(dataset.get("PatientID") or ""))
 
 
 def deidentified(

@@ -1,6 +1,6 @@
 """Owns how a de-identification and its proof are told: Markdown for Prefect's artifact and the terminal alike."""
 
-from imaging.deidentify.reasons import MEANINGS
+from imaging.refusal_reasons import MEANINGS
 from tasks.deidentification import DeidentifyOutcome
 from tasks.report.outcomes import table
 

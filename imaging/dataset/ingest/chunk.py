@@ -1,4 +1,4 @@
-"""Owns one chunk of ingest: some source files in, one shard and their rows out again and again."""
+"""Preparation of one chunk of source files: its images become one shard, and each image a row."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from imaging.dataset.ingest.prepare_files import COLUMNS, as_item, keep_memory
+from imaging.dataset.ingest.prepare_files import COLUMNS, item_of, keep_memory
 from imaging.dataset.tables.schemas import EXAMPLES, FINGERPRINT_BYTES, REFUSALS
 from imaging.dataset.tables.shard import ShardWriter
 from imaging.errors import DataFault
@@ -21,16 +21,16 @@ from imaging.sources.work import Outcome, Run
 from imaging.store.protocol import Store
 
 ITEM_FILES, ITEM_BYTES = 32, 32 * 2**20
-"""What a worker is given at a time. A message and a turn of two processes cost a fifth of what a slice does."""
+"""Most files and bytes that a worker gets at a time: a message between processes costs a fifth of what a slice does."""
 PARTS = 8
-"""Few files are given in so many parts, that all workers have as many."""
+"""Few files are given in so many items, that all workers get equally many."""
 
 Columns = dict[str, list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """What became of the files of one chunk, in the columns of `imaging.dataset.tables.schemas`."""
+    """Rows of the files of one chunk, in the columns of `imaging.dataset.tables.schemas`."""
 
     examples: pa.Table
     refusals: pa.Table
@@ -46,15 +46,15 @@ def prepare_chunk(
 ) -> ChunkResult:
     """Fetch some files, have them read and prepared by `run`, and write their images as one shard.
 
-    A few dozen files are held at a time. What ends a worker is found by giving it each file of an item alone, so that
-    it costs one file.
+    A few dozen files are in memory at a time. Where an item ends a worker, each of its files is given again alone, so
+    that only the one that is at fault is refused.
     """
     keep_memory()
-    rows, alone = Rows(pseudonyms), list[SourceFile]()
+    rows, alone = RowCollector(pseudonyms), list[SourceFile]()
     with ShardWriter(store, spec.shape) as shard:
 
-        def take(given: Sequence[SourceFile], at_once: int) -> None:
-            for some, outcome in work(source, given, run, at_once):
+        def prepare(given: Sequence[SourceFile], at_once: int) -> None:
+            for some, outcome in prepared(source, given, run, at_once):
                 if isinstance(outcome, Answer):
                     rows.add(some, outcome, shard.rows)
                     if outcome.blobs:
@@ -64,22 +64,22 @@ def prepare_chunk(
                 else:
                     alone.extend(some)
 
-        take(files, min(ITEM_FILES, -(-len(files) // PARTS)))
-        take(alone, 1)
+        prepare(files, min(ITEM_FILES, -(-len(files) // PARTS)))
+        prepare(alone, 1)
         name = shard.finish() if shard.rows else ""
     return rows.result(spec.digest, name)
 
 
-def work(
+def prepared(
     source: Source, files: Sequence[SourceFile], run: Run, at_once: int
 ) -> Iterator[tuple[Sequence[SourceFile], Outcome]]:
-    """Yield what became of the files, some at a time in their order; those that cannot be fetched come last."""
+    """Yield files with their outcome, some at a time in their order; those that cannot be fetched come last."""
     refused: list[tuple[Sequence[SourceFile], DataFault]] = []
     sent: deque[Sequence[SourceFile]] = deque()
 
     def pack(some: list[tuple[SourceFile, Payload]]) -> Item:
         sent.append([file for file, _ in some])
-        return as_item([payload for _, payload in some])
+        return item_of([payload for _, payload in some])
 
     def items() -> Iterator[Item]:
         some: list[tuple[SourceFile, Payload]] = []
@@ -103,8 +103,8 @@ def work(
     yield from refused
 
 
-class Rows:
-    """Collects the rows of a chunk as columns, original identifiers replaced."""
+class RowCollector:
+    """Collector of the rows of a chunk as columns, with pseudonyms in place of the original identifiers."""
 
     def __init__(self, pseudonyms: Pseudonyms) -> None:
         self._examples: Columns = {name: [] for name in EXAMPLES.names}
@@ -112,19 +112,19 @@ class Rows:
         self._once = pseudonyms.key
         # Files of a chunk are of few patients.
         self._key = cache(pseudonyms.key)
-        self._otherwise = cache(pseudonyms.otherwise)
+        self._variant = cache(pseudonyms.variant_key)
 
     def add(self, files: Sequence[SourceFile], answer: Answer, first: int) -> None:
-        """Add what the sandbox said of some files, whose images are in the shard from row `first` on."""
+        """Add the sandbox's answer on some files, whose images are in the shard from row `first` on."""
         for number, reason, detail, study in answer.value["faults"]:
             self.refuse(files[number], reason, detail, study)
         rows = answer.value["rows"]
         if not rows:
             return
-        told = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+        columns = dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
         prints = bytes(answer.blobs[1])
-        new = self._keyed(told) | self._sources(files, told.pop("payload"))
-        new |= {name: told[name] for name in told.keys() & self._examples.keys()}
+        new = self._keyed(columns) | self._sources(files, columns.pop("payload"))
+        new |= {name: columns[name] for name in columns.keys() & self._examples.keys()}
         new["row"] = list(range(first, first + len(rows)))
         new["fingerprint"] = [
             prints[at : at + FINGERPRINT_BYTES] for at in range(0, len(prints), FINGERPRINT_BYTES)
@@ -133,7 +133,7 @@ class Rows:
             self._examples[name] += values
 
     def refuse(self, file: SourceFile, reason: str, detail: str, study_uid: str) -> None:
-        """Add a file that gave no example, and the UID of its study, "" where that cannot be told."""
+        """Add a file that gave no example, and the UID of its study, "" where that is not known."""
         study = self._key("study", study_uid) if study_uid else ""
         new = self._sources([file], [0]) | {"study_key": [study], "reason": [reason], "detail": [detail]}
         for name, values in new.items():
@@ -149,8 +149,8 @@ class Rows:
             refusals=pa.Table.from_pydict(self._refusals, REFUSALS),
         )
 
-    def _keyed(self, told: Mapping[str, list[Any]]) -> Columns:
-        uids, frames = told["sop_instance_uid"], told["frame"]
+    def _keyed(self, columns: Mapping[str, list[Any]]) -> Columns:
+        uids, frames = columns["sop_instance_uid"], columns["frame"]
         # A frame is an example of its own, and labels name the object that it is of.
         instances = [
             self._once("instance", f"{uid}/{frame}" if frame else uid)
@@ -161,18 +161,18 @@ class Rows:
             "object_key": [
                 self._object(uid, series, instance if not frame else None)
                 for uid, series, frame, instance in zip(
-                    uids, told["series_uid"], frames, instances, strict=True
+                    uids, columns["series_uid"], frames, instances, strict=True
                 )
             ],
-            "series_key": self._keys("series", told["series_uid"]),
-            "study_key": self._keys("study", told["study_uid"]),
-            "patient_key": self._keys("patient", told["patient_id"]),
-            "patient_variant": [self._otherwise(patient) for patient in told["patient_id"]],
-            "site_key": [self._key("site", name) if name else "" for name in told["institution"]],
+            "series_key": self._keys("series", columns["series_uid"]),
+            "study_key": self._keys("study", columns["study_uid"]),
+            "patient_key": self._keys("patient", columns["patient_id"]),
+            "patient_variant": [self._variant(patient) for patient in columns["patient_id"]],
+            "site_key": [self._key("site", name) if name else "" for name in columns["institution"]],
         }
 
     def _object(self, uid: str, series_uid: str, instance_key: str | None) -> str:
-        """Return the key of an object; what is named by its series alone, a volume or a picture, is the series."""
+        """Return the key of an object; a volume or a picture, which is named by its series alone, has its key."""
         if uid == series_uid:
             return self._key("series", uid)
         return instance_key or self._key("instance", uid)

@@ -1,4 +1,4 @@
-"""Owns what is new: the listing of a source held against what was taken in before."""
+"""What an ingest must read: the listing of a source compared with the rows that were taken in before."""
 
 from dataclasses import dataclass, replace
 
@@ -7,59 +7,59 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from imaging.dataset.ingest.listing import Listing, hold
-from imaging.dataset.tables.lazy_rows import Blocks
-from imaging.dataset.tables.row_operations import concat, instance_words, together
+from imaging.dataset.ingest.listing import Listing, compare_with_listing
+from imaging.dataset.tables.lazy_rows import LazyRows
+from imaging.dataset.tables.row_operations import concat, concat_columns, instance_details
 from imaging.dataset.tables.schemas import EXAMPLES, REFUSALS, SOURCE, TABLES
-from imaging.dataset.tables.table_files import Rows
+from imaging.dataset.tables.table_files import ColumnSource
 from imaging.dataset.version.dataset_version import DatasetVersion, VersionHead
 from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms
-from imaging.refusal_reasons import IGNORED, NO_LOSS
+from imaging.refusal_reasons import CONFLICTING_INSTANCE, IGNORED, NO_LOSS
 
-REPEATS = ("duplicate-instance", "duplicate-pixels", "conflicting-instance")
-HELD = [*(field.name for field in SOURCE), "spec"]
-"""Columns that are held against a listing."""
-CONFLICT, LOST_WITH_STUDY = "conflicting-instance", "bad-study"
+REPEATS = ("duplicate-instance", "duplicate-pixels", CONFLICTING_INSTANCE)
+COMPARED = [*(field.name for field in SOURCE), "spec"]
+"""Columns that are compared with a listing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class KnownRows:
     """Rows that were taken in before: those of a version, or of chunks that were finished after it."""
 
-    examples: Blocks
+    examples: LazyRows
     refusals: pa.Table
 
     @classmethod
-    def of(cls, version: DatasetVersion | None) -> "Known":
-        """Return what a version knows; before the first night it is nothing."""
+    def of(cls, version: DatasetVersion | None) -> "KnownRows":
+        """Return the rows of a version; before the first night there are none."""
         if version is None:
-            return cls(examples=Blocks(EXAMPLES), refusals=REFUSALS.empty_table())
-        examples = Blocks.stored(version.store, version.head.parts["examples"], EXAMPLES)
+            return cls(examples=LazyRows(EXAMPLES), refusals=REFUSALS.empty_table())
+        examples = LazyRows.stored(version.store, version.head.parts["examples"], EXAMPLES)
         return cls(examples=examples, refusals=version.table("quarantine"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScanPlan:
-    """What must be read, and what stands.
+class IngestPlan:
+    """Which files must be read, and which rows are kept.
 
-    `turns` of examples are low for those that came first. `superseded` are such whose file was changed: they stay
-    where it holds their instance with other pixels now. `gone` are those whose file is no longer listed, and
-    `tombstones` of such as went before. Files are counted that are `listed`, and that were `removed`.
+    `ranks` has a number for each of the `examples`, lower where it was taken in earlier. `superseded` are examples
+    whose file was changed: they are kept where the file now has their instance with other pixels. `removed` are
+    examples whose file is no longer listed, and `tombstones` name the ones that were removed earlier. `listed_files`
+    and `removed_files` are counts.
     """
 
     to_read: Listing
-    examples: Blocks
-    turns: NDArray[np.int64]
-    superseded: Blocks
-    gone: Blocks
+    examples: LazyRows
+    ranks: NDArray[np.int64]
+    superseded: LazyRows
+    removed: LazyRows
     refusals: pa.Table
     tombstones: pa.Table
-    listed: int
-    removed: int
+    listed_files: int
+    removed_files: int
 
 
-def plan(
+def plan_ingest(
     listing: Listing,
     previous: DatasetVersion | None,
     spec: str,
@@ -67,111 +67,110 @@ def plan(
     *,
     base: DatasetVersion | None = None,
     drops_studies: bool = False,
-) -> ScanPlan:
-    """Decide by name, size, modification time, ETag and spec (its digest) which files must be read beside a version.
+) -> IngestPlan:
+    """Return which files must be read beside a version, by name, size, modification time, ETag and spec (its digest).
 
-    `base` is the version that was there when the files were listed: what another run has changed since then stands.
+    `base` is the version that was there when the files were listed: what another run has changed since then is kept.
     Raises UserFault where the version was made with another key, or another policy about variants of a PatientID.
     """
     if previous is not None:
         _check_patients(previous.head, pseudonyms)
     moved = previous is not None and (base is None or base.digest != previous.digest)
-    old = _sift(Known.of(previous), listing, spec, Known.of(base) if moved else None)
-    # As long as a changed file is refused for its other pixels, the first ones stand.
-    disputed = old.refusals.filter(pc.equal(old.refusals["reason"], CONFLICT))["source_key"]
+    old = _compare(KnownRows.of(previous), listing, spec, KnownRows.of(base) if moved else None)
+    # As long as a changed file is refused for its other pixels, the first ones are kept.
+    disputed = old.refusals.filter(pc.equal(old.refusals["reason"], CONFLICTING_INSTANCE))["source_key"]
     stays = pc.is_in(old.changed.select(["source_key"])["source_key"], value_set=disputed)
-    standing = old.changed.only(stays) + old.standing
-    firm = _firm(old.refusals, standing, drops_studies=drops_studies)
-    return ScanPlan(
-        to_read=_but(listing, standing, firm),
-        examples=standing,
-        turns=np.zeros(standing.num_rows, np.int64),
-        superseded=old.changed.only(pc.invert(stays)),
-        gone=old.gone,
-        refusals=firm,
+    kept = old.changed.filter(stays) + old.current
+    refusals = _lasting(old.refusals, kept, drops_studies=drops_studies)
+    return IngestPlan(
+        to_read=_without_files_of(listing, kept, refusals),
+        examples=kept,
+        ranks=np.zeros(kept.num_rows, np.int64),
+        superseded=old.changed.filter(pc.invert(stays)),
+        removed=old.removed,
+        refusals=refusals,
         tombstones=previous.table("tombstones") if previous else TABLES["tombstones"].empty_table(),
-        listed=len(listing),
-        removed=len(pc.unique(_files_of(old.gone, old.refusals_gone))),
+        listed_files=len(listing),
+        removed_files=len(pc.unique(_files_of(old.removed, old.removed_refusals))),
     )
 
 
-def with_finished(scan: ScanPlan, finished: Known, spec: str) -> ScanPlan:
-    """Add the rows of chunks that are finished and that no version holds yet."""
+def with_finished_chunks(plan: IngestPlan, finished: KnownRows, spec: str) -> IngestPlan:
+    """Return a plan with the rows of chunks that are finished and that are in no version yet."""
     # Of files that are still to be read: another run may have finished the same ones, and published them.
-    new = _sift(finished, scan.to_read, spec)
-    # As they are listed, whatever chunk they were in: of a repeated instance the first one stands.
-    files = new.standing.select(["source_key"])["source_key"]
-    at = pc.index_in(files, value_set=scan.to_read.table["source_key"]).to_numpy().astype(np.int64)
+    new = _compare(finished, plan.to_read, spec)
+    # Ranked as they are listed, whatever chunk they were in: of a repeated instance the first one is kept.
+    files = new.current.select(["source_key"])["source_key"]
+    at = pc.index_in(files, value_set=plan.to_read.table["source_key"]).to_numpy().astype(np.int64)
     return replace(
-        scan,
-        to_read=_but(scan.to_read, new.standing, new.refusals),
-        examples=scan.examples + new.standing,
-        turns=np.concatenate([scan.turns, 1 + at]),
-        refusals=concat([scan.refusals, new.refusals], REFUSALS),
+        plan,
+        to_read=_without_files_of(plan.to_read, new.current, new.refusals),
+        examples=plan.examples + new.current,
+        ranks=np.concatenate([plan.ranks, 1 + at]),
+        refusals=concat([plan.refusals, new.refusals], REFUSALS),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sifted:
-    """Examples that stand, whose file was changed, and whose file is gone; refusals that stand, and that are gone."""
+class _ComparedRows:
+    """Examples and refusals whose file is as it was, changed, or removed; refusals of changed files are left out."""
 
-    standing: Blocks
-    changed: Blocks
-    gone: Blocks
+    current: LazyRows
+    changed: LazyRows
+    removed: LazyRows
     refusals: pa.Table
-    refusals_gone: pa.Table
+    removed_refusals: pa.Table
 
 
-def _sift(known: Known, listing: Listing, spec: str, before: Known | None = None) -> _Sifted:
-    held, refused = (
-        hold(rows.select(HELD), listing.table, spec, earlier and earlier.select(HELD))
+def _compare(known: KnownRows, listing: Listing, spec: str, before: KnownRows | None = None) -> _ComparedRows:
+    examples, refusals = (
+        compare_with_listing(rows.select(COMPARED), listing.table, spec, earlier and earlier.select(COMPARED))
         for rows, earlier in (
             (known.examples, before and before.examples),
             (known.refusals, before and before.refusals),
         )
     )
-    return _Sifted(
-        standing=known.examples.only(held.stands),
-        changed=known.examples.only(held.changed),
-        gone=known.examples.only(held.gone),
-        refusals=known.refusals.filter(refused.stands),
-        refusals_gone=known.refusals.filter(refused.gone),
+    return _ComparedRows(
+        current=known.examples.filter(examples.current),
+        changed=known.examples.filter(examples.changed),
+        removed=known.examples.filter(examples.removed),
+        refusals=known.refusals.filter(refusals.current),
+        removed_refusals=known.refusals.filter(refusals.removed),
     )
 
 
-def _firm(firm: pa.Table, standing: Blocks, *, drops_studies: bool) -> pa.Table:
-    """Return refusals but for those whose cause may be gone.
+def _lasting(refusals: pa.Table, examples: LazyRows, *, drops_studies: bool) -> pa.Table:
+    """Return refusals without those whose cause may be gone.
 
-    That is what a repeated one repeats, and what its study was lost for.
+    The cause of a repetition is the instance that it repeats, and of a lost study its bad slice.
     """
-    repeats = pc.is_in(firm["reason"], value_set=pa.array(REPEATS))
-    repeated = firm["detail"].filter(repeats)
-    # Most archives have few of them, and the words of a million instances take a second.
-    first = instance_words(standing.select(["instance_key"])["instance_key"]) if len(repeated) else repeated
+    repeats = pc.is_in(refusals["reason"], value_set=pa.array(REPEATS))
+    repeated = refusals["detail"].filter(repeats)
+    # Most archives have few of them, and the details of a million instances take a second.
+    first = instance_details(examples.select(["instance_key"])["instance_key"]) if len(repeated) else repeated
     there = first.filter(pc.is_in(first, value_set=repeated))
-    again = pc.and_(repeats, pc.invert(pc.is_in(firm["detail"], value_set=there)))
-    with_study = pc.equal(firm["reason"], LOST_WITH_STUDY)
+    undone = pc.and_(repeats, pc.invert(pc.is_in(refusals["detail"], value_set=there)))
+    with_study = pc.equal(refusals["reason"], "bad-study")
     if drops_studies:
         harmless = pa.array([*IGNORED, *NO_LOSS])
-        causes = firm.filter(pc.invert(pc.is_in(firm["reason"], value_set=harmless)))
+        causes = refusals.filter(pc.invert(pc.is_in(refusals["reason"], value_set=harmless)))
         with_study = pc.and_(
-            with_study, pc.invert(pc.is_in(firm["study_key"], value_set=causes["study_key"]))
+            with_study, pc.invert(pc.is_in(refusals["study_key"], value_set=causes["study_key"]))
         )
-    return firm.filter(pc.invert(pc.or_(again, with_study)))
+    return refusals.filter(pc.invert(pc.or_(undone, with_study)))
 
 
-def _but(files: Listing, *tables: Rows) -> Listing:
-    """Return the files that no row is of."""
+def _without_files_of(files: Listing, *tables: ColumnSource) -> Listing:
     done = pc.is_in(files.table["source_key"], value_set=_files_of(*tables))
-    return files.only(pc.invert(done))
+    return files.filter(pc.invert(done))
 
 
-def _files_of(*tables: Rows) -> pa.ChunkedArray:
-    return together(table.select(["source_key"])["source_key"] for table in tables)
+def _files_of(*tables: ColumnSource) -> pa.ChunkedArray:
+    return concat_columns(table.select(["source_key"])["source_key"] for table in tables)
 
 
 def _check_patients(head: VersionHead, pseudonyms: Pseudonyms) -> None:
-    """Refuse what would make other patients of those that are there: they could change sides of the split."""
+    """Refuse what would make other patients of known ones: they could change sides of the split."""
     if head.key_fingerprint != pseudonyms.fingerprint:
         raise UserFault(
             f"dataset {head.dataset!r} was made with the key {head.key_fingerprint} "

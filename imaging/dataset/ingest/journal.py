@@ -1,4 +1,4 @@
-"""Owns the chunks that are finished and stand in no version yet: whoever comes next need not do them again."""
+"""Journal of finished chunks that are in no version yet, so that the next run need not do them again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from hashlib import blake2b
 import numpy as np
 import pyarrow as pa
 
-from imaging.dataset.ingest.diff import Known
-from imaging.dataset.tables.lazy_rows import Blocks
-from imaging.dataset.tables.row_operations import codes, concat, together
+from imaging.dataset.ingest.diff import KnownRows
+from imaging.dataset.tables.lazy_rows import LazyRows
+from imaging.dataset.tables.row_operations import codes, concat, concat_columns
 from imaging.dataset.tables.schemas import EXAMPLES, REFUSALS
 from imaging.dataset.tables.table_files import parquet_bytes, read_each
 from imaging.store.protocol import Store
@@ -19,7 +19,7 @@ PLAN_DIGITS = 32
 
 @dataclass(frozen=True)
 class Journal:
-    """Finished chunks of a dataset, of one key, policy and spec (`made_with`); another would be no part of it."""
+    """Finished chunks of a dataset, all of one key, policy and spec, which `made_with` names."""
 
     store: Store
     dataset: str
@@ -38,28 +38,30 @@ class Journal:
             name.removesuffix(".examples.parquet") for name in names if name.endswith(".examples.parquet")
         )
 
-    def read(self, chunks: Sequence[str]) -> Known:
+    def read(self, chunks: Sequence[str]) -> KnownRows:
         """Return the rows of chunks; of a file that is in several, those of the first. Raises Missing, see `drop`."""
-        examples = Blocks.stored(self.store, [f"{chunk}.examples.parquet" for chunk in chunks], EXAMPLES)
+        examples = LazyRows.stored(self.store, [f"{chunk}.examples.parquet" for chunk in chunks], EXAMPLES)
         tables = read_each(self.store, [f"{chunk}.refusals.parquet" for chunk in chunks], REFUSALS)
         refusals = concat(tables, REFUSALS)
         chunk_of = np.concatenate(
             [
-                np.arange(len(chunks)).repeat([rows.num_rows for rows in of])
-                for of in (examples.blocks, tables)
+                np.arange(len(chunks)).repeat([rows.num_rows for rows in kind])
+                for kind in (examples.blocks, tables)
             ]
         )
-        files = codes(together(rows.select(["source_key"])["source_key"] for rows in (examples, refusals)))
+        files = codes(
+            concat_columns(rows.select(["source_key"])["source_key"] for rows in (examples, refusals))
+        )
         first = np.full(files.max(initial=-1) + 1, len(chunks))
         np.minimum.at(first, files, chunk_of)
         kept = pa.array(first[files] == chunk_of)
-        return Known(
-            examples=examples.only(kept[: examples.num_rows]),
+        return KnownRows(
+            examples=examples.filter(kept[: examples.num_rows]),
             refusals=refusals.filter(kept[examples.num_rows :]),
         )
 
     def drop(self, chunks: Sequence[str]) -> None:
-        """Remove chunks that a version holds now."""
+        """Remove chunks whose rows are in a version now."""
         for chunk in chunks:
             # Examples first: what is half removed is not finished.
             self.store.remove(f"{chunk}.examples.parquet")

@@ -1,4 +1,4 @@
-"""Owns the listing of a source as columns, and what it says of rows that were made from it before."""
+"""Listing of a source as columns, and its comparison with rows that were made from the source before."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ from operator import attrgetter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.dataset.tables.row_operations import those
+from imaging.dataset.tables.row_operations import filter_batches
 from imaging.dataset.tables.schemas import SOURCE
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
 
 LISTED = pa.schema([pa.field("name", pa.binary(), nullable=False), *SOURCE])
 """A file under its name, which need not be UTF-8, and under its keyed one."""
-TOLD = attrgetter("name", "size_bytes", "mtime_ns", "tag")
+ATTRIBUTES = attrgetter("name", "size_bytes", "mtime_ns", "tag")
 AT_ONCE = 2**12
+"""Files that become one batch of columns."""
 
 
 class Listing:
@@ -39,58 +40,62 @@ class Listing:
     def __getitem__(self, some: slice) -> "Listing":
         return Listing(self.table[some])
 
-    def only(self, these: pa.ChunkedArray) -> "Listing":
-        """Return the files that a mask names."""
-        return Listing(those(self.table, these))
+    def filter(self, mask: pa.ChunkedArray) -> "Listing":
+        """Return the files that a mask selects."""
+        return Listing(filter_batches(self.table, mask))
 
     def named(self, keys: pa.Array) -> dict[str, str]:
-        """Return the names of files by their keyed ones, of those that are listed."""
-        told = self.table.filter(pc.is_in(self.table["source_key"], value_set=keys))
-        return dict(zip(told["source_key"].to_pylist(), map(_text, told["name"].to_pylist()), strict=True))
+        """Return the names of files by their keyed ones; keys that are not listed are left out."""
+        rows = self.table.filter(pc.is_in(self.table["source_key"], value_set=keys))
+        return dict(zip(rows["source_key"].to_pylist(), map(_text, rows["name"].to_pylist()), strict=True))
 
 
 def list_files(files: Iterable[SourceFile], pseudonyms: Pseudonyms) -> Listing:
-    """Take down files as they come."""
+    """Return the listing of files, each as it comes."""
     coming, batches = iter(files), []
     # Tuples and not the files: plain values are nothing that the garbage collector looks through again and again.
-    while some := list(map(TOLD, islice(coming, AT_ONCE))):
-        names, *told = ([one[place] for one in some] for place in range(4))
+    while some := list(map(ATTRIBUTES, islice(coming, AT_ONCE))):
+        names, *others = ([one[place] for one in some] for place in range(4))
         plain = [name.encode(errors="surrogateescape") for name in names]
-        columns = (plain, pseudonyms.keys("file", names), *told)
+        columns = (plain, pseudonyms.keys("file", names), *others)
         batches.append(pa.record_batch(list(map(pa.array, columns, LISTED.types)), schema=LISTED))
     return Listing(pa.Table.from_batches(batches, LISTED))
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Of each row whether it stands, whether its file was changed, and whether its file is gone."""
+class Comparison:
+    """Masks of rows: whose file is as it was (`current`), was `changed`, and is no longer listed (`removed`)."""
 
-    stands: pa.ChunkedArray
+    current: pa.ChunkedArray
     changed: pa.ChunkedArray
-    gone: pa.ChunkedArray
+    removed: pa.ChunkedArray
 
 
-def hold(rows: pa.Table, listing: pa.Table, spec: str, before: pa.Table | None = None) -> Held:
-    """Hold rows against a listing: by size, modification time, ETag, and the spec that they were made by.
+def compare_with_listing(
+    rows: pa.Table, listing: pa.Table, spec: str, before: pa.Table | None = None
+) -> Comparison:
+    """Compare rows with a listing: by size, modification time, ETag, and the spec that they were made by.
 
-    `before` are the rows that were known when the files were listed: newer ones stand whatever the listing says.
+    `before` are the rows that were known when the files were listed: rows that came later are current, whatever the
+    listing says. Rows of another spec are in none of the masks as long as their file is listed.
     """
-    listed, same = _alike(rows, listing)
-    right = pc.equal(rows["spec"], spec)
-    later = pc.and_(right, False) if before is None else pc.and_(right, pc.invert(_alike(rows, before)[1]))
-    stands = pc.or_(pc.and_(same, right), later)
-    changed = pc.and_(pc.and_(listed, right), pc.invert(pc.or_(same, later)))
-    gone = pc.invert(pc.or_(listed, later))
-    return Held(stands=stands, changed=changed, gone=gone)
+    listed, same = _matches(rows, listing)
+    of_spec = pc.equal(rows["spec"], spec)
+    later = (
+        pc.and_(of_spec, False) if before is None else pc.and_(of_spec, pc.invert(_matches(rows, before)[1]))
+    )
+    current = pc.or_(pc.and_(same, of_spec), later)
+    changed = pc.and_(pc.and_(listed, of_spec), pc.invert(pc.or_(same, later)))
+    return Comparison(current=current, changed=changed, removed=pc.invert(pc.or_(listed, later)))
 
 
-def _alike(rows: pa.Table, others: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Tell of each row whether the others know its file, and whether they know it as it is."""
+def _matches(rows: pa.Table, others: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Return the mask of rows whose file is among the others, and of those whose file is there unchanged."""
     at = pc.index_in(rows["source_key"], value_set=others["source_key"])
-    alike = known = pc.is_valid(at)
+    same = known = pc.is_valid(at)
     for field in SOURCE[1:]:
-        alike = pc.and_(alike, pc.fill_null(pc.equal(rows[field.name], others[field.name].take(at)), False))
-    return known, alike
+        same = pc.and_(same, pc.fill_null(pc.equal(rows[field.name], others[field.name].take(at)), False))
+    return known, same
 
 
 def _text(name: bytes) -> str:

@@ -1,6 +1,6 @@
-"""Owns what a worker makes of some payloads: their prepared images in one piece, and drafts of their rows.
+"""Reading and preparation of source files in the sandbox: their prepared images in one block, and their rows.
 
-It runs in the sandbox. What it returns holds original identifiers and goes to ingest, which replaces them.
+The rows have original identifiers, which ingest replaces by pseudonyms.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from imaging.sandbox.worker_process import Answer
 from imaging.sources.protocol import Payload
 from imaging.sources.work import Outcome, Run
 
-FUNCTION = "imaging.dataset.ingest.prepare_files:draft_parcels"
+FUNCTION = "imaging.dataset.ingest.prepare_files:prepare_payloads"
 
 COLUMNS = (
     *("payload", "patient_id", "study_uid", "series_uid", "sop_instance_uid", "institution"),
@@ -36,16 +36,16 @@ COLUMNS = (
     *("modality", "manufacturer", "model", "body_part"),
     *("frame", "rows", "columns", "spacing_mm", "kvp", "findings"),
 )
-"""What a draft of a row says, in this order; `payload` counts from 0 among those of an item."""
+"""Values of a row, in this order; `payload` counts from 0 within an item."""
 
 
-def as_item(payloads: Sequence[Payload]) -> Item:
-    """Return payloads as what the sandbox takes."""
-    entries = [[one.format, one.name, one.metadata, len(one.contents)] for one in payloads]
-    return Item({"payloads": entries}, tuple(content for one in payloads for content in one.contents))
+def item_of(payloads: Sequence[Payload]) -> Item:
+    """Return payloads as one item for the sandbox."""
+    heads = [[one.format, one.name, one.metadata, len(one.contents)] for one in payloads]
+    return Item({"payloads": heads}, tuple(content for one in payloads for content in one.contents))
 
 
-def draft_parcels(
+def prepare_payloads(
     setup: Mapping[str, Any],
     value: Mapping[str, Any],
     blobs: Sequence[bytes | Path],
@@ -54,7 +54,7 @@ def draft_parcels(
     """Read and prepare some payloads; a `Function` of the sandbox.
 
     The answer has `rows`, each with the values of COLUMNS, and `faults`: payload, reason, detail and the UID of the
-    study that lost it, "" where it cannot be told. Its blobs are the images (n, ...) and their fingerprints.
+    study that lost it, "" where that is not known. Its blobs are the images (n, ...) and their fingerprints.
     """
     keep_memory()
     spec, contents = _spec(setup["spec"]), iter(blobs)
@@ -82,11 +82,11 @@ def draft_parcels(
 
 
 def in_process(setup: Mapping[str, Any], formats: Mapping[str, Reader] = FORMATS) -> Run:
-    """Return what does the sandbox's work here, without its protection: for tests and for measuring."""
+    """Return a `Run` that works in this process, without the protection of the sandbox: for tests and for measuring."""
 
     def run(items: Iterable[Item]) -> Iterator[Outcome]:
         for item in items:
-            value, blobs = draft_parcels(setup, item.value, item.blobs, formats)
+            value, blobs = prepare_payloads(setup, item.value, item.blobs, formats)
             yield Answer(value, tuple(memoryview(blob).cast("B") for blob in blobs))
 
     return run
@@ -125,8 +125,8 @@ def _prepared(instance: Instance, spec: PreprocessSpec) -> NDArray[np.uint8]:
         return prepare(image, spec)
     if image.stored.ndim == 3 and spec.kind == "volume":
         return prepare_volume(image, spec)
-    found = "a volume" if image.stored.ndim == 3 else "a slice"
-    raise DataFault("unsupported", f"the image is {found}, the configuration asks for kind {spec.kind!r}")
+    kind = "a volume" if image.stored.ndim == 3 else "a slice"
+    raise DataFault("unsupported", f"the image is {kind}, the configuration asks for kind {spec.kind!r}")
 
 
 def _study(payload: Payload) -> str:
@@ -138,11 +138,16 @@ def _study(payload: Payload) -> str:
 
 
 def _row(payload: int, one: Instance) -> list[Any]:
-    told = one.attributes.get
+    attribute = one.attributes.get
     return [
         *(payload, one.patient_id, one.study_uid, one.series_uid, one.sop_instance_uid, one.institution),
         *(one.content_blake3, one.pixel_blake3, one.label, one.split),
-        *(told("modality", ""), told("manufacturer", ""), told("model", ""), told("body_part", "")),
-        *(one.frame, *one.image.stored.shape[-2:], told("spacing_mm"), told("kvp")),
+        *(
+            attribute("modality", ""),
+            attribute("manufacturer", ""),
+            attribute("model", ""),
+            attribute("body_part", ""),
+        ),
+        *(one.frame, *one.image.stored.shape[-2:], attribute("spacing_mm"), attribute("kvp")),
         " ".join(one.findings),
     ]

@@ -1,6 +1,6 @@
-"""Owns which rows of a dataset stand, and which are refused beside the others.
+"""Operations on whole tables of rows: repeated instances and lost studies are refused, masks applied, tables joined.
 
-Nothing here makes an object of a row: a dataset may have ten million.
+Nothing here makes an object for each row, since a dataset may have ten million.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,77 +10,78 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import REFUSALS
-from imaging.refusal_reasons import IGNORED, NO_LOSS
+from imaging.refusal_reasons import CONFLICTING_INSTANCE, IGNORED, NO_LOSS
 
-CODES = NDArray[np.int64]
+Codes = NDArray[np.int64]
 
 
-def merge(examples: Blocks, turns: CODES, *, drop_equal_pixels: bool) -> tuple[Blocks, pa.Table]:
-    """Return the examples that stand, and a refusal for each repeated instance: whose turn is first is kept.
+def refuse_repeats(examples: LazyRows, ranks: Codes, *, drop_equal_pixels: bool) -> tuple[LazyRows, pa.Table]:
+    """Return the examples without repeated instances, and a refusal for each repetition.
 
-    The same pixels under two SOPInstanceUIDs could end on both sides of a split, so the later one is refused
-    where splits are drawn here (`drop_equal_pixels`), and kept where the source fixes them.
+    Of several examples of one instance the one of the lowest rank is kept, and of equal ranks the first. The same
+    pixels under two SOPInstanceUIDs could end on both sides of a split, so the later one is refused where splits are
+    drawn here (`drop_equal_pixels`), and kept where the source fixes them.
     """
-    told = examples.select(["instance_key", "pixel_blake3"])
-    order = np.argsort(turns, kind="stable")
-    instances, pixels = codes(told["instance_key"])[order], codes(told["pixel_blake3"])[order]
-    first = _first(instances)
+    columns = examples.select(["instance_key", "pixel_blake3"])
+    order = np.argsort(ranks, kind="stable")
+    instances, pixels = codes(columns["instance_key"])[order], codes(columns["pixel_blake3"])[order]
+    first = _first_equal(instances)
     repeated = first != np.arange(len(first))
     same = pixels[first] == pixels
-    reason = np.where(repeated, np.where(same, "duplicate-instance", "conflicting-instance"), "")
+    reason = np.where(repeated, np.where(same, "duplicate-instance", CONFLICTING_INSTANCE), "")
     if drop_equal_pixels:
-        # Of those alone that are no repetition: a refused copy does not hold its pixels.
+        # Among the kept ones alone: a refused copy does not count as the first with its pixels.
         at = np.flatnonzero(~repeated)
-        first[at] = at[_first(pixels[at])]
+        first[at] = at[_first_equal(pixels[at])]
         reason[at[first[at] != at]] = "duplicate-pixels"
     refused = np.empty(len(first), np.bool_)
     refused[order] = reason != ""
     at = np.flatnonzero(reason != "")
-    # As they lie, and not by their turns.
+    # In the order of the rows, not of their ranks.
     at = at[np.argsort(order[at])]
-    details = instance_words(told["instance_key"].take(pa.array(order[first[at]])))
-    repeats = refusals_of(examples.only(pa.array(refused)), reason[at], details)
-    return examples.only(pa.array(~refused)), repeats
+    details = instance_details(columns["instance_key"].take(pa.array(order[first[at]])))
+    repeats = refusals_of(examples.filter(pa.array(refused)), reason[at], details)
+    return examples.filter(pa.array(~refused)), repeats
 
 
-def those(table: pa.Table, which: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """Return the rows of a table that a mask names; batches of which all stay, which are most, are not copied."""
-    mask = which.combine_chunks() if isinstance(which, pa.ChunkedArray) else which
+def filter_batches(table: pa.Table, mask: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Return the rows of a table that a mask selects; batches of which all rows stay are not copied."""
+    whole = mask.combine_chunks() if isinstance(mask, pa.ChunkedArray) else mask
     kept, start = [], 0
     for batch in table.to_batches():
-        here = mask.slice(start, batch.num_rows)
+        here = whole.slice(start, batch.num_rows)
         start += batch.num_rows
         kept.append(batch if here.true_count == len(here) else batch.filter(here))
     return pa.Table.from_batches(kept, table.schema)
 
 
-def instance_words(keys: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return how a refusal names the instance that it repeats."""
+def instance_details(keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the details of refusals that repeat instances of these keys."""
     return pc.binary_join_element_wise("instance", pc.utf8_slice_codeunits(keys, 0, 12), " ")
 
 
-def studies_lost(examples: Blocks, refusals: pa.Table) -> tuple[pa.Array, pa.Table]:
-    """Refuse what is left of a study of which a slice is bad (the policy drop-study): tell which, and the refusals."""
+def refuse_lost_studies(examples: LazyRows, refusals: pa.Table) -> tuple[pa.Array, pa.Table]:
+    """Return the mask of examples whose study lost a slice (the policy drop-study), and a refusal for each file."""
     harmless = pa.array(["", *IGNORED, *NO_LOSS])
     costly = refusals.filter(pc.invert(pc.is_in(refusals["reason"], value_set=harmless)))
     lost = pc.unique(costly["study_key"]).filter(pc.not_equal(pc.unique(costly["study_key"]), ""))
     gone = pc.is_in(examples.select(["study_key"])["study_key"], value_set=lost)
-    refused = refusals_of(examples.only(gone), "bad-study")
+    refused = refusals_of(examples.filter(gone), "bad-study")
     # A file of several frames is refused once.
-    once = _first(codes(refused["source_key"])) == np.arange(refused.num_rows)
+    once = _first_equal(codes(refused["source_key"])) == np.arange(refused.num_rows)
     return gone, refused.filter(pa.array(once))
 
 
 def refusals_of(
-    examples: Blocks, reason: str | NDArray[np.str_], detail: str | pa.ChunkedArray = ""
+    examples: LazyRows, reason: str | NDArray[np.str_], detail: str | pa.ChunkedArray = ""
 ) -> pa.Table:
     """Return refusals of the files of examples."""
-    told = {"reason": reason, "detail": detail}
-    own = examples.select([name for name in REFUSALS.names if name not in told])
+    given = {"reason": reason, "detail": detail}
+    own = examples.select([name for name in REFUSALS.names if name not in given])
     columns = [
-        _column(told[name], examples.num_rows) if name in told else own[name] for name in REFUSALS.names
+        _column(given[name], examples.num_rows) if name in given else own[name] for name in REFUSALS.names
     ]
     return pa.table(columns, schema=REFUSALS)
 
@@ -92,21 +93,21 @@ def concat(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     )
 
 
-def together(columns: Iterable[pa.ChunkedArray]) -> pa.ChunkedArray:
+def concat_columns(columns: Iterable[pa.ChunkedArray]) -> pa.ChunkedArray:
     """Return columns of texts one behind the other."""
     return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
 
 
-def codes(column: pa.ChunkedArray) -> CODES:
-    """Return a number for each value, the same for equal ones, in the order in which they first come."""
+def codes(column: pa.ChunkedArray) -> Codes:
+    """Return a number for each value, the same for equal ones, in the order in which they first occur."""
     encoded = column.combine_chunks().dictionary_encode()
     return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _first(numbers: CODES) -> CODES:
-    """Return where each number stands first.
+def _first_equal(numbers: Codes) -> Codes:
+    """Return for each number the index of the first that is equal.
 
-    >>> _first(np.array([7, 3, 7, 3]))
+    >>> _first_equal(np.array([7, 3, 7, 3]))
     array([0, 1, 0, 1])
     """
     at = np.empty(numbers.max(initial=-1) + 1, np.int64)

@@ -1,12 +1,12 @@
-"""Owns what a row says: the columns of an example, of a refused file and of a tombstone.
+"""Columns of the tables of a version: examples, refused files (quarantine), splits and tombstones.
 
-Rows travel as tables of these columns from the workers to the manifest; nowhere is there an object for each.
+Rows travel as tables of these columns from the workers to the manifest; there is never an object for each row.
 """
 
 import pyarrow as pa
 
 FINGERPRINT_BYTES = 64
-"""Of what `imaging.dataset.split.fingerprint` makes of a prepared image."""
+"""Size of the fingerprint that `imaging.dataset.split.fingerprint` makes of a prepared image."""
 
 SOURCE = [
     pa.field("source_key", pa.string(), nullable=False),
@@ -14,7 +14,7 @@ SOURCE = [
     pa.field("source_mtime_ns", pa.int64(), nullable=False),
     pa.field("source_tag", pa.string(), nullable=False),
 ]
-"""The file that a row came from: its keyed name, and what a listing says of it (an ETag, "" where there is none)."""
+"""The file of a row: its keyed name, and its size, modification time and ETag ("" where there is none) when listed."""
 
 EXAMPLES = pa.schema(
     [
@@ -55,7 +55,7 @@ EXAMPLES = pa.schema(
 REFUSALS = pa.schema(
     [
         *SOURCE,
-        # "" where the study cannot be told.
+        # "" where the study is not known.
         pa.field("study_key", pa.string(), nullable=False),
         pa.field("spec", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),

@@ -1,4 +1,4 @@
-"""Owns shards: arrays of prepared images, named by their content and mapped into memory by readers."""
+"""Shards: arrays of prepared images in the store, named by their content and mapped into memory by readers."""
 
 import io
 import os
@@ -18,16 +18,16 @@ from imaging.store.folder import FolderStore
 from imaging.store.protocol import Store
 
 SYNC_BYTES = 8 * 2**20
-"""The disk is told to begin whenever so much is new, so that it works while images are still being made."""
+"""Bytes after which writing to the disk is begun, so that the disk works while images are still being prepared."""
 
 
 def shard_name(digest: str) -> str:
-    """Return where a shard of this digest lives in the store: 64 hex digits, BLAKE3 of the whole file."""
+    """Return the name in the store of a shard with this digest (64 hex digits, BLAKE3 of the whole file)."""
     return digest_name("shards", digest, ".npy")
 
 
 def map_shard(store: Store, digest: str) -> NDArray[np.uint8]:
-    """Map a shard into memory; the workers of a node share its pages, and it stays on this machine meanwhile."""
+    """Map a shard (n, ...) into memory; the workers of a node share its pages."""
     with store.open(shard_name(digest)) as file:
         read_magic(file)
         shape, _, kind = read_array_header_1_0(file)
@@ -42,9 +42,9 @@ def write_shard(store: Store, images: NDArray[np.uint8]) -> str:
 
 
 class ShardWriter:
-    """Writes one shard as its images come: none of them is held, and the disk is not waited for until the end.
+    """Writer of one shard: images are written as they come, and the disk is waited for only at the end.
 
-    `shape` is that of one image. Nothing is left of a shard that is not finished. Raises EnvironmentFault where the
+    `shape` is that of one image. An unfinished shard leaves nothing behind. Raises EnvironmentFault where the
     disk cannot be written.
     """
 
@@ -79,7 +79,7 @@ class ShardWriter:
                 self._syncing, self._unsynced = self._thread.submit(os.fdatasync, file.fileno()), 0
 
     def finish(self) -> str:
-        """Make it an object of the store, and return its digest."""
+        """Put the shard into the store, and return its digest."""
         with disk_faults(self._folder / "a shard"):
             file = self._file or self._begin()
             if self._syncing is not None:
@@ -87,7 +87,7 @@ class ShardWriter:
             file.seek(0)
             _write_all(file, memoryview(self._header()))
             digest = file_digest(self._path)
-        # Though it may be there: it is young again, and `gc` takes what is old.
+        # Though it may be there already: its time becomes new, and `gc` removes what is old.
         self._store.put(shard_name(digest), self._path)
         return digest
 

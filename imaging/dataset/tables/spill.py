@@ -1,7 +1,8 @@
-"""Owns the way of rows into groups by the first digits of their key, each small enough to be held whole.
+"""Grouping of rows by the first digits of their key, in files where they do not lie so already.
 
-What lies in one group already stays where it is. The rest goes through files: rows of chunks as they were read, or
-of a version that was cut into fewer groups.
+Each group is small enough for memory. A block whose rows are all of one group stays where it is. Of the other blocks
+(rows of chunks as they were read, or of a version that was cut into fewer groups) each row is written to the temporary
+file of its group.
 """
 
 import tempfile
@@ -14,67 +15,67 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.dataset.tables.lazy_rows import Block, Blocks
-from imaging.dataset.tables.table_files import READERS, cut
+from imaging.dataset.tables.lazy_rows import Block, LazyRows
+from imaging.dataset.tables.table_files import READERS, cut_by_prefix
 from imaging.store.disk import disk_faults
 
 MOST_DIGITS = 2
 """Digits of a key that rows are grouped by at most: each group has a file, and a process may open some hundreds."""
 WAITING_ROWS = 2**12
-"""Rows that are held before they are written to the files of their groups."""
+"""Rows that are collected before they are written to the files of their groups."""
 
 
 @contextmanager
-def spread(rows: Blocks, key: str, digits: int) -> Iterator[list[Blocks]]:
-    """Yield rows in groups, in the order of the first digits of a column of hex digits; the files go in the end."""
-    digits, groups, loose = min(digits, MOST_DIGITS), dict[str, list[Block]](), list[Block]()
+def grouped_by_prefix(rows: LazyRows, key: str, digits: int) -> Iterator[list[LazyRows]]:
+    """Yield the groups in the order of the first digits of a column of hex digits; then remove the files."""
+    digits, groups, mixed = min(digits, MOST_DIGITS), dict[str, list[Block]](), list[Block]()
     with ThreadPoolExecutor(READERS) as readers:
-        told = list(readers.map(lambda block: _firsts(block, key, digits), rows.blocks))
-    for block, firsts in zip(rows.blocks, told, strict=True):
-        (groups.setdefault(firsts[0], []) if len(firsts) == 1 else loose).append(block)
-    with ExitStack() as ending:
-        if loose:
-            folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="radloop-rows-")))
+        prefixes = list(readers.map(lambda block: _prefixes(block, key, digits), rows.blocks))
+    for block, of_block in zip(rows.blocks, prefixes, strict=True):
+        (groups.setdefault(of_block[0], []) if len(of_block) == 1 else mixed).append(block)
+    with ExitStack() as stack:
+        if mixed:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="radloop-rows-")))
             with disk_faults(folder):
-                written = _written(folder, _tables(Blocks(rows.schema, loose)), key, digits)
-            for first, count in written.items():
-                block = Block(partial(_read, folder / f"{first}.arrow", rows.schema), count)
-                groups.setdefault(first, []).append(block)
-        yield [Blocks(rows.schema, groups[first]) for first in sorted(groups)]
+                counts = _write_groups(folder, _tables(LazyRows(rows.schema, mixed)), key, digits)
+            for prefix, count in counts.items():
+                block = Block(partial(_read_columns, folder / f"{prefix}.arrow", rows.schema), count)
+                groups.setdefault(prefix, []).append(block)
+        yield [LazyRows(rows.schema, groups[prefix]) for prefix in sorted(groups)]
 
 
-def _firsts(block: Block, key: str, digits: int) -> list[str]:
+def _prefixes(block: Block, key: str, digits: int) -> list[str]:
     """Return the different first digits of a block's keys."""
-    firsts: list[str] = pc.unique(pc.utf8_slice_codeunits(block.select([key])[key], 0, digits)).to_pylist()
-    return firsts
+    prefixes: list[str] = pc.unique(pc.utf8_slice_codeunits(block.select([key])[key], 0, digits)).to_pylist()
+    return prefixes
 
 
-def _tables(rows: Blocks) -> Iterator[pa.Table]:
-    """Yield rows, those of some blocks at a time."""
+def _tables(rows: LazyRows) -> Iterator[pa.Table]:
+    """Yield the rows of as many blocks at a time as make WAITING_ROWS."""
     start, waiting = 0, 0
     for number, block in enumerate(rows.blocks, 1):
         waiting += block.num_rows
         if waiting >= WAITING_ROWS or number == len(rows.blocks):
-            yield Blocks(rows.schema, rows.blocks[start:number]).select(rows.schema.names).combine_chunks()
+            yield LazyRows(rows.schema, rows.blocks[start:number]).select(rows.schema.names).combine_chunks()
             start, waiting = number, 0
 
 
-def _written(folder: Path, tables: Iterable[pa.Table], key: str, digits: int) -> Mapping[str, int]:
-    """Write each group to a file of its own, as its rows come; return the first digits, and how many rows each has."""
+def _write_groups(folder: Path, tables: Iterable[pa.Table], key: str, digits: int) -> Mapping[str, int]:
+    """Append the rows of tables to the file of their group; return how many rows each group has, by first digits."""
     counts, files = dict[str, int](), dict[str, pa.RecordBatchFileWriter]()
-    with ExitStack() as ending:
+    with ExitStack() as stack:
         for table in tables:
-            for group in cut(table, key, digits):
-                first = group[key][0].as_py()[:digits]
-                if first not in files:
-                    sink = ending.enter_context(pa.OSFile(str(folder / f"{first}.arrow"), "wb"))
-                    files[first] = ending.enter_context(pa.ipc.new_file(sink, table.schema))
-                files[first].write_table(group)
-                counts[first] = counts.get(first, 0) + group.num_rows
+            for group in cut_by_prefix(table, key, digits):
+                prefix = group[key][0].as_py()[:digits]
+                if prefix not in files:
+                    sink = stack.enter_context(pa.OSFile(str(folder / f"{prefix}.arrow"), "wb"))
+                    files[prefix] = stack.enter_context(pa.ipc.new_file(sink, table.schema))
+                files[prefix].write_table(group)
+                counts[prefix] = counts.get(prefix, 0) + group.num_rows
     return counts
 
 
-def _read(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+def _read_columns(path: Path, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     numbers = [schema.get_field_index(name) for name in columns]
     with pa.OSFile(str(path)) as file:
         options = pa.ipc.IpcReadOptions(included_fields=numbers)

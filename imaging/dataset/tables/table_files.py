@@ -1,4 +1,4 @@
-"""Owns tables on their way into the store and out of it: parts of bounded size, named by their content."""
+"""Files of the tables of a version: Parquet parts of bounded size in the store, named by their content."""
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +18,13 @@ from imaging.store.digest import bytes_digest, digest_name
 from imaging.store.protocol import Damaged, Store
 
 PART_ROWS = 65_536
-"""Rows of a part at most, in the mean: parts are cut by the first digits of the key, so that most stay as they are."""
+"""Most rows of a part in the mean; parts are cut by the first digits of the key, so that most stay as they are."""
 READERS, WRITERS = 4, 2
 DIGEST_ROWS = 8192
 
 
-class Rows(Protocol):
-    """A table, or rows of which columns are read when they are asked for."""
+class ColumnSource(Protocol):
+    """A table in memory, or rows whose columns are read when they are asked for."""
 
     def select(self, columns: list[str], /) -> pa.Table:
         """Return some columns."""
@@ -39,10 +39,10 @@ class Part:
     content: str
 
 
-def digits_of(rows: int) -> int:
-    """Return how many first digits of the key so many rows are cut by.
+def prefix_digits(rows: int) -> int:
+    """Return by how many first digits of the key a table of so many rows is cut into parts.
 
-    >>> digits_of(PART_ROWS), digits_of(PART_ROWS + 1)
+    >>> prefix_digits(PART_ROWS), prefix_digits(PART_ROWS + 1)
     (0, 1)
     """
     digits = 0
@@ -51,36 +51,37 @@ def digits_of(rows: int) -> int:
     return digits
 
 
-def cut(table: pa.Table, key: str, digits: int) -> Iterator[pa.Table]:
-    """Yield a table in parts, by the first digits of its key and in the key's order.
+def cut_by_prefix(table: pa.Table, key: str, digits: int) -> Iterator[pa.Table]:
+    """Yield a table in parts, one for each value of the key's first digits, in the order of the key.
 
-    >>> [part["k"].to_pylist() for part in cut(pa.table({"k": ["1b", "0b", "0a"]}), "k", 1)]
+    >>> [part["k"].to_pylist() for part in cut_by_prefix(pa.table({"k": ["1b", "0b", "0a"]}), "k", 1)]
     [['0a', '0b'], ['1b']]
     """
     ordered = table.take(pc.sort_indices(table[key]))
-    firsts = pc.utf8_slice_codeunits(ordered[key], 0, digits).combine_chunks().dictionary_encode()
+    prefixes = pc.utf8_slice_codeunits(ordered[key], 0, digits).combine_chunks().dictionary_encode()
     start = 0
-    for count in np.bincount(firsts.indices.to_numpy(zero_copy_only=False)).tolist():
+    for count in np.bincount(prefixes.indices.to_numpy(zero_copy_only=False)).tolist():
         yield ordered.slice(start, count)
         start += count
 
 
 def write_parts(
     store: Store,
-    groups: Sequence[Rows],
+    groups: Sequence[ColumnSource],
     schema: pa.Schema,
     key: str,
     digits: int,
     known: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Part, ...]:
-    """Write a table, whose groups come in the order of the key, and return its parts; few groups are held at a time.
+    """Write a table, whose groups come in the order of the key, and return its parts.
 
-    `known` are names of parts that are there by their content: these are not written.
+    Two groups at a time are in memory. `known` gives the names of stored parts by the digests of their rows: these are
+    not written again.
     """
 
-    def write(group: Rows) -> list[Part]:
+    def write(group: ColumnSource) -> list[Part]:
         table = group.select(schema.names).cast(schema)
-        parts = ((rows_digest(rows), rows) for rows in cut(table, key, digits))
+        parts = ((rows_digest(rows), rows) for rows in cut_by_prefix(table, key, digits))
         return [Part(known.get(content) or _write(store, rows), content) for content, rows in parts]
 
     with ThreadPoolExecutor(WRITERS) as writers:
@@ -91,8 +92,8 @@ def read_parts(
     store: Store, names: Sequence[str], schema: pa.Schema, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """Return some columns of all parts, in their order; raise Missing or Damaged."""
-    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-    return pa.concat_tables([wanted.empty_table(), *read_each(store, names, wanted)])
+    chosen = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+    return pa.concat_tables([chosen.empty_table(), *read_each(store, names, chosen)])
 
 
 def read_each(store: Store, names: Sequence[str], schema: pa.Schema) -> list[pa.Table]:
@@ -103,21 +104,22 @@ def read_each(store: Store, names: Sequence[str], schema: pa.Schema) -> list[pa.
 
 def read_part(store: Store, name: str, schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
     """Return some columns of a part, of the types of a schema; raise Missing or Damaged."""
-    wanted = pa.schema([schema.field(column) for column in columns])
-    with _opened(store, name) as file:
-        return file.read(columns=wanted.names).select(wanted.names).cast(wanted)
+    chosen = pa.schema([schema.field(column) for column in columns])
+    with _open_part(store, name) as file:
+        return file.read(columns=chosen.names).select(chosen.names).cast(chosen)
 
 
 def count_part(store: Store, name: str) -> int:
     """Return how many rows a part has; raise Missing or Damaged."""
-    with _opened(store, name) as file:
+    with _open_part(store, name) as file:
         return int(file.metadata.num_rows)
 
 
 def rows_digest(table: pa.Table) -> str:
-    """Return the digest of a table by its content, not by how a Parquet writer or memory lays it out.
+    """Return the digest of a table's content, which does not depend on its layout in a file or in memory.
 
-    Of each column and DIGEST_ROWS rows: which are null where some may be, lengths of texts as 32 bits, values.
+    It covers of each column, DIGEST_ROWS rows at a time: which are null where some may be, lengths of texts as 32 bits,
+    values.
     """
     digest = blake3(f"{table.num_rows} {[(field.name, str(field.type)) for field in table.schema]}".encode())
     for start in range(0, table.num_rows, DIGEST_ROWS):
@@ -158,7 +160,7 @@ def _write(store: Store, table: pa.Table) -> str:
 
 
 @contextmanager
-def _opened(store: Store, name: str) -> Iterator[pq.ParquetFile]:
+def _open_part(store: Store, name: str) -> Iterator[pq.ParquetFile]:
     try:
         # Alone: a folder called "a=b" above it would become a column.
         with pq.ParquetFile(store.local(name), memory_map=True) as file:

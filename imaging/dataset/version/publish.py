@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 
 from imaging.annotations.label_table import KEY_OF, LabelTable, join, order_classes
 from imaging.dataset.split.sides import draw_sides
-from imaging.dataset.tables.lazy_rows import Blocks
+from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import TABLES
-from imaging.dataset.tables.spill import spread
-from imaging.dataset.tables.table_files import digits_of, write_parts
+from imaging.dataset.tables.spill import grouped_by_prefix
+from imaging.dataset.tables.table_files import prefix_digits, write_parts
 from imaging.dataset.version.counts import COUNTED, count_rows
 from imaging.dataset.version.dataset_version import (
     DatasetVersion,
@@ -51,7 +51,7 @@ class Recipe:
 def build_version(
     store: Store,
     recipe: Recipe,
-    examples: Blocks,
+    examples: LazyRows,
     refusals: pa.Table,
     previous_splits: pa.Table | None,
     tombstones: pa.Table | None = None,
@@ -60,10 +60,10 @@ def build_version(
     joined = join(
         recipe.labels, examples.select([KEY_OF[recipe.labels.level] if recipe.labels else "source_label"])
     )
-    labelled = examples.having(pa.table({"label": joined.labels, "label_fault": joined.faults}))
+    labelled = examples.with_columns(pa.table({"label": joined.labels, "label_fault": joined.faults}))
     known = TABLES["splits"].empty_table() if previous_splits is None else previous_splits
     sides = draw_sides(labelled.select(DRAWN), known, recipe.shares)
-    whole = labelled.having(
+    whole = labelled.with_columns(
         pa.table({"split": _splits(labelled.select(["patient_key", "source_split"]), sides)})
     )
     head = VersionHead(
@@ -98,16 +98,18 @@ def _splits(examples: pa.Table, sides: pa.Table) -> pa.ChunkedArray:
 
 
 def _write(
-    store: Store, head: VersionHead, examples: Blocks, tables: Mapping[str, pa.Table]
+    store: Store, head: VersionHead, examples: LazyRows, tables: Mapping[str, pa.Table]
 ) -> DatasetVersion:
     newest = newest_version(store, head.dataset)
     # What another version alone has is written again, so that it is as young as this one: `gc` takes what is old.
     known = newest.head.by_content() if newest else {}
-    digits = digits_of(examples.num_rows)
-    with spread(examples, KEYS["examples"], digits) as groups:
+    digits = prefix_digits(examples.num_rows)
+    with grouped_by_prefix(examples, KEYS["examples"], digits) as groups:
         parts = {"examples": write_parts(store, groups, TABLES["examples"], KEYS["examples"], digits, known)}
     for name, table in tables.items():
-        parts[name] = write_parts(store, [table], TABLES[name], KEYS[name], digits_of(table.num_rows), known)
+        parts[name] = write_parts(
+            store, [table], TABLES[name], KEYS[name], prefix_digits(table.num_rows), known
+        )
     head = replace(
         head,
         parts={name: tuple(part.name for part in some) for name, some in parts.items()},

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from imaging.dataset.ingest.diff import CONFLICT
 from imaging.dataset.split.test_lock import count_reads
 from imaging.dataset.tables.shard import shard_name
 from imaging.dataset.version.dataset_version import DatasetVersion, reasons
+from imaging.refusal_reasons import CONFLICTING_INSTANCE
 
 COUNTED = ("label", "split", "modality", "site_key")
 VALUES = ("manufacturer", "model", "body_part")
@@ -87,7 +87,7 @@ def summarize(version: DatasetVersion) -> Summary:
         },
         unlabelled={name: number for name, number in faults.items() if name},
         refusals=refused,
-        conflicts=refused.get(CONFLICT, 0),
+        conflicts=refused.get(CONFLICTING_INSTANCE, 0),
         tombstones=version.table("tombstones", ["instance_key"]).num_rows,
         test_reads=count_reads(version.store, head.dataset),
         shards=len(shards),

@@ -13,7 +13,6 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from imaging.deidentify.folder.ledger import (
-    CONFLICT,
     MANY_PARTS,
     REMOVED,
     Entry,
@@ -25,6 +24,7 @@ from imaging.deidentify.folder.ledger import (
     to_table,
 )
 from imaging.errors import EnvironmentFault, UserFault
+from imaging.refusal_reasons import CONFLICTING_OBJECT
 from imaging.store.folder import FolderStore
 
 IMAGES = "images"
@@ -177,7 +177,7 @@ def _decided(entry: Entry, instances: Instances) -> Entry:
     if not entry.output or instances.claim(entry.output, entry.blake3):
         return entry
     detail = "the same SOPInstanceUID stands with other content"
-    return replace(entry, output="", blake3="", reason=CONFLICT, detail=detail)
+    return replace(entry, output="", blake3="", reason=CONFLICTING_OBJECT, detail=detail)
 
 
 def _tombstone(row: dict[str, Any]) -> Entry:

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
+from imaging.refusal_reasons import CONFLICTING_OBJECT
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
 
 REMOVED = "removed"
 """The reason of a tombstone: the source file is gone, and so is its output."""
-CONFLICT = "conflict"
-"""The reason of an object whose SOPInstanceUID stands with other content."""
 MANY_PARTS = 16
 KEY_TYPE = "S32"
 
@@ -142,7 +141,7 @@ def plan(files: Sequence[SourceFile], rows: pa.Table, pseudonyms: Pseudonyms) ->
     has_output = pa.compute.not_equal(live["output"], "").to_numpy(zero_copy_only=False)
     if (has_output & ~stands).any():
         # What an object was in conflict with may be gone: those are looked at again.
-        stands &= pa.compute.not_equal(live["reason"], CONFLICT).to_numpy(zero_copy_only=False)
+        stands &= pa.compute.not_equal(live["reason"], CONFLICTING_OBJECT).to_numpy(zero_copy_only=False)
         same[known] &= stands[at[known]]
     return Plan(
         files=files,
