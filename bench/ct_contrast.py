@@ -27,7 +27,7 @@ from imaging.statistics.classification import Predictions
 from imaging.statistics.intervals import measure_all
 from imaging.store.folder import FolderStore
 from models.config import AugmentConfig, OptimizerConfig, TrainConfig
-from models.training.batches import ArrayRows, normalise
+from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import best_network
 from models.training.launch import launch
 from models.training.worker import TrainData
@@ -57,8 +57,8 @@ def main() -> None:
         test, val = folds == fold, folds == FOLDS[(number + 1) % 5]
         train = ~test & ~val
         data = TrainData(
-            train=ArrayRows(images[train], labels[train]),
-            val=ArrayRows(images[val], labels[val]),
+            train=ArrayExamples(images[train], labels[train]),
+            val=ArrayExamples(images[val], labels[val]),
             classes=CLASSES,
         )
         probabilities[test] = predicted(config, data, images[test])

@@ -16,7 +16,7 @@ from imaging.statistics.classification import MEASURES, Predictions
 from models.config import TrainConfig
 from models.portable.export import export_onnx, verify_export
 from models.portable.predictor import Predictor
-from models.training.batches import ArrayRows
+from models.training.batches import ArrayExamples
 from models.training.checkpoint import best_network
 from models.training.launch import launch
 from models.training.worker import TrainData
@@ -33,17 +33,17 @@ class Result:
     train_s: float
 
 
-def read(path: Path) -> dict[str, ArrayRows]:
+def read(path: Path) -> dict[str, ArrayExamples]:
     """Return the parts of an NPZ in MedMNIST's layout."""
     with np.load(path, allow_pickle=False) as stored:
         parts = {name.removesuffix("_images") for name in stored if name.endswith("_images")}
         return {
-            part: ArrayRows(stored[f"{part}_images"], stored[f"{part}_labels"].ravel().astype(np.int64))
+            part: ArrayExamples(stored[f"{part}_images"], stored[f"{part}_labels"].ravel().astype(np.int64))
             for part in parts
         }
 
 
-def run(config: TrainConfig, data: TrainData, test: ArrayRows, folder: Path) -> Result:
+def run(config: TrainConfig, data: TrainData, test: ArrayExamples, folder: Path) -> Result:
     """Train, export, and read the test part once, through the portable model."""
     begun = time.perf_counter()
     checkpoint = launch(config, data, folder)
@@ -65,7 +65,7 @@ def run(config: TrainConfig, data: TrainData, test: ArrayRows, folder: Path) -> 
     return Result(seed=config.seed, measures=measures, train_s=train_s)
 
 
-def table(preset: TrainConfig, data: TrainData, test: ArrayRows, title: str) -> None:
+def table(preset: TrainConfig, data: TrainData, test: ArrayExamples, title: str) -> None:
     """Run the seeds that the command line names, and print a line for each and their mean."""
     options = argparse.ArgumentParser(description=title)
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from models.config import TrainConfig
-from models.training.batches import ArrayRows
-from models.training.history import read_history
-from models.training.launch import launch
-from models.training.loop import fit_in_ray, report_to_ray
+from models.training.batches import ArrayExamples
+from models.training.launch import fit_in_ray, launch, report_to_ray
+from models.training.progress import read_history
 from models.training.worker import TrainData
 
 BATCH_SIZE = 64
@@ -38,8 +37,10 @@ def ordered(epochs: int) -> TrainConfig:
 
 def synthetic(count: int = 2048, size_px: int = 28) -> TrainData:
     draw = np.random.default_rng(0)
-    rows = ArrayRows(draw.integers(0, 256, (count, size_px, size_px), dtype=np.uint8), np.arange(count) % 2)
-    few = ArrayRows(rows.images[:64], rows.labels[:64])
+    rows = ArrayExamples(
+        draw.integers(0, 256, (count, size_px, size_px), dtype=np.uint8), np.arange(count) % 2
+    )
+    few = ArrayExamples(rows.images[:64], rows.labels[:64])
     return TrainData(train=rows, val=few, classes=("plain", "lesion"))
 
 

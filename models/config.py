@@ -1,4 +1,4 @@
-"""Owns what a person may choose about training; bounds and descriptions become the form and the help."""
+"""Training options that a person may choose; bounds and descriptions become the form and the help."""
 
 import hashlib
 from typing import Literal, Self
@@ -9,7 +9,7 @@ NetworkName = Literal["small_cnn", "residual_small", "resnet18", "mobilenet_v3_s
 
 
 class AugmentConfig(BaseModel):
-    """How training images are varied; every bound is the largest deviation, drawn evenly on both sides."""
+    """Variation of training images; every bound is the largest deviation, drawn evenly on both sides."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Augmentation")
 
@@ -35,7 +35,7 @@ class AugmentConfig(BaseModel):
 
 
 class OptimizerConfig(BaseModel):
-    """How the weights are moved."""
+    """Optimizer and learning rate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Optimizer")
 

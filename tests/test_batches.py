@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.training.batches import (
-    ArrayRows,
+    ArrayExamples,
     class_weights,
     epoch_batches,
     generator,
@@ -84,5 +84,5 @@ def test_without_class_weights_every_row_counts_one() -> None:
 
 
 def test_rows_in_memory_gather_by_index() -> None:
-    rows = ArrayRows(np.arange(4, dtype=np.uint8).reshape(4, 1, 1), np.zeros(4, np.int64))
+    rows = ArrayExamples(np.arange(4, dtype=np.uint8).reshape(4, 1, 1), np.zeros(4, np.int64))
     assert rows.gather(np.array([3, 1])).ravel().tolist() == [3, 1]

@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 from imaging.errors import EnvironmentFault
 from models.config import OptimizerConfig, TrainConfig
 from models.networks.catalog import build
-from models.training.batches import ArrayRows
-from models.training.checkpoint import Progress, best_network, restore, save
-from models.training.history import read_history
+from models.training.batches import ArrayExamples
+from models.training.checkpoint import best_network, restore, save
 from models.training.launch import keep_last
 from models.training.loop import fit
 from models.training.optimization import WeightAverage, make_optimizer
+from models.training.progress import Progress, read_history
 from models.training.ranks import Ranks
 from models.training.worker import TrainData
 
@@ -28,7 +28,7 @@ class PowerCutError(Exception):
 
 def tiny() -> TrainData:
     draw = np.random.default_rng(0)
-    rows = ArrayRows(draw.integers(0, 256, (24, 16, 16), dtype=np.uint8), np.arange(24) % 2)
+    rows = ArrayExamples(draw.integers(0, 256, (24, 16, 16), dtype=np.uint8), np.arange(24) % 2)
     return TrainData(train=rows, val=rows, classes=("plain", "contrast"))
 
 
@@ -124,24 +124,3 @@ def test_progress_survives_json(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "checkpoint" / "progress.json").read_text())
     assert stored["epochs"] == 2
     assert len(stored["best"]) == 2
-
-
-def test_a_better_epoch_becomes_the_best() -> None:
-    progress = Progress().after((0.5,)).after((0.7,)).after((0.6,))
-    assert (progress.epochs, progress.best_epoch, progress.best) == (3, 1, (0.7,))
-
-
-def test_a_tie_keeps_the_earlier_epoch() -> None:
-    assert Progress().after((0.5,)).after((0.5,)).best_epoch == 0
-
-
-@pytest.mark.parametrize(("worse", "over"), [(2, False), (3, True)])
-def test_patience_counts_epochs_without_a_better_one(worse: int, over: bool) -> None:
-    progress = Progress().after((0.9,))
-    for _ in range(worse):
-        progress = progress.after((0.1,))
-    assert progress.is_over(TrainConfig(epochs=100, patience=3)) is over
-
-
-def test_a_run_is_over_after_its_last_epoch() -> None:
-    assert Progress(epochs=5, best_epoch=4, best=(1.0,)).is_over(TrainConfig(epochs=5))

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from imaging.errors import EnvironmentFault, UserFault
 from models.config import TrainConfig
-from models.training.history import record
+from models.training.progress import record
 from services.mlflow import runs as tracking
 from services.mlflow.runs import get_run, start_run
 from services.ray import fitting

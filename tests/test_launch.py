@@ -8,18 +8,18 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from imaging.cores import available_cores
 from models.config import TrainConfig
-from models.training.batches import ArrayRows
-from models.training.cores import available_cores
-from models.training.history import read_history
+from models.training.batches import ArrayExamples
 from models.training.launch import launch
+from models.training.progress import read_history
 from models.training.ranks import Ranks
 from models.training.worker import TrainData
 
 
 def tiny(count: int = 16) -> TrainData:
     draw = np.random.default_rng(0)
-    rows = ArrayRows(draw.integers(0, 256, (count, 16, 16), dtype=np.uint8), np.arange(count) % 2)
+    rows = ArrayExamples(draw.integers(0, 256, (count, 16, 16), dtype=np.uint8), np.arange(count) % 2)
     return TrainData(train=rows, val=rows, classes=("plain", "lesion"))
 
 

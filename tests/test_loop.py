@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from imaging.errors import UserFault
 from models.config import AugmentConfig, OptimizerConfig, TrainConfig
-from models.training.batches import ArrayRows
+from models.training.batches import ArrayExamples
 from models.training.checkpoint import best_network
-from models.training.history import read_history
 from models.training.launch import launch
 from models.training.loop import fit, train_step
+from models.training.progress import read_history
 from models.training.ranks import Ranks
 from models.training.worker import TrainData, Worker
 
@@ -24,13 +24,13 @@ STILL = AugmentConfig(shift_fraction=0, rotate_deg=0, scale=0, contrast=0, brigh
 QUICK = TrainConfig(network="small_cnn", epochs=2, batch_size=16, workers=1)
 
 
-def spots(count: int, seed: int, size: int = 16) -> ArrayRows:
+def spots(count: int, seed: int, size: int = 16) -> ArrayExamples:
     """Return noise, with a bright square in every third image, which is of class 1."""
     draw = np.random.default_rng(seed)
     images = draw.integers(40, 120, (count, size, size), dtype=np.uint8)
     labels = (np.arange(count) % 3 == 0).astype(np.int64)
     images[labels == 1, 4:9, 5:10] += 90
-    return ArrayRows(images, labels)
+    return ArrayExamples(images, labels)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_reported_checkpoint_leaves_nothing_behind(data: TrainData, tmp_path: 
 def test_training_stops_after_patience(data: TrainData, tmp_path: Path) -> None:
     # Images of one level carry nothing, so no epoch has a better AUROC than the first, and SGD stands still.
     blank = TrainData(
-        train=data.train, val=ArrayRows(data.val.images * 0, data.val.labels), classes=data.classes
+        train=data.train, val=ArrayExamples(data.val.images * 0, data.val.labels), classes=data.classes
     )
     still = OptimizerConfig(name="sgd", learning_rate=1e-30, schedule="constant")
     config = QUICK.model_copy(update={"epochs": 50, "patience": 2, "optimizer": still})

@@ -18,7 +18,7 @@ from models.networks.catalog import build
 from models.portable import predictor as predict
 from models.portable.export import Portable, export_onnx
 from models.portable.predictor import Predictor, predict_rows
-from models.training.batches import ArrayRows
+from models.training.batches import ArrayExamples
 
 SPEC = PreprocessSpec(window=Window(center=40, width=400), size_px=16)
 
@@ -84,7 +84,7 @@ def test_stored_rows_give_what_their_levels_give(
     predictor = Predictor.load(portable[1])
     at_once = predictor.predict_levels(levels)
     monkeypatch.setattr(predict, "BATCH_BYTES", 3 * 16 * 16 * 4)
-    rows = ArrayRows(levels, np.zeros(len(levels), np.int64))
+    rows = ArrayExamples(levels, np.zeros(len(levels), np.int64))
     assert np.allclose(predict_rows(predictor, rows), at_once, atol=1e-6)
 
 

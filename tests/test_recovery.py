@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from imaging.store.folder import FolderStore
 from models.config import TrainConfig
-from models.training.history import read_history
+from models.training.progress import read_history
 from services.mlflow.runs import start_run
 from services.ray.cluster import local_ray
 from services.ray.fitting import FitOutcome, TrainingJob, fit

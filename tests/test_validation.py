@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from models.config import TrainConfig
 from models.training import validation
-from models.training.batches import ArrayRows
+from models.training.batches import ArrayExamples
 from models.training.ranks import Ranks
 from models.training.validation import MERITS, predict, validate
 from models.training.worker import TrainData, Worker
@@ -18,7 +18,7 @@ from models.training.worker import TrainData, Worker
 @pytest.fixture
 def worker() -> Worker:
     draw = np.random.default_rng(0)
-    rows = ArrayRows(
+    rows = ArrayExamples(
         draw.integers(0, 256, (21, 16, 16), dtype=np.uint8), (np.arange(21) % 3 == 0).astype(np.int64)
     )
     data = TrainData(train=rows, val=rows, classes=("plain", "lesion"))

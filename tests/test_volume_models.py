@@ -12,10 +12,10 @@ from models.config import AugmentConfig, TrainConfig
 from models.networks.catalog import NETWORKS, build
 from models.portable.export import export_onnx, verify_export
 from models.portable.predictor import Predictor, predict_rows
-from models.training.batches import ArrayRows, normalise
+from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import best_network
-from models.training.history import read_history
 from models.training.launch import launch
+from models.training.progress import read_history
 from models.training.worker import TrainData
 
 pytestmark = pytest.mark.slow
@@ -24,13 +24,13 @@ SPEC = PreprocessSpec(kind="volume", slices=6, size_px=16)
 CLASSES = ("plain", "lesion")
 
 
-def lesions(count: int, seed: int) -> ArrayRows:
+def lesions(count: int, seed: int) -> ArrayExamples:
     """Return noise (count, 6, 16, 16) with a bright ball in every third volume, which is of class 1."""
     draw = np.random.default_rng(seed)
     images = draw.integers(40, 120, (count, *SPEC.shape), dtype=np.uint8)
     labels = (np.arange(count) % 3 == 0).astype(np.int64)
     images[labels == 1, 2:5, 5:10, 5:10] += 90
-    return ArrayRows(images, labels)
+    return ArrayExamples(images, labels)
 
 
 @pytest.fixture(scope="module")

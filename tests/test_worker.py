@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.config import AugmentConfig, TrainConfig
-from models.training.batches import ArrayRows, normalise
+from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import BEST, save
 from models.training.ranks import Ranks
 from models.training.worker import TrainData, Worker
@@ -20,7 +20,7 @@ STILL = AugmentConfig(shift_fraction=0, rotate_deg=0, scale=0, contrast=0, brigh
 def data() -> TrainData:
     draw = np.random.default_rng(0)
     labels = (np.arange(30) % 3 == 0).astype(np.int64)
-    rows = ArrayRows(draw.integers(0, 256, (30, 16, 16), dtype=np.uint8), labels)
+    rows = ArrayExamples(draw.integers(0, 256, (30, 16, 16), dtype=np.uint8), labels)
     return TrainData(train=rows, val=rows, classes=("plain", "lesion"))
 
 

@@ -1,4 +1,4 @@
-"""Owns calibration: whether what is given a probability of 0.8 comes true in 8 of 10 cases."""
+"""Calibration: whether what is given a probability of 0.8 comes true in 8 of 10 cases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

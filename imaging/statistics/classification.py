@@ -1,4 +1,4 @@
-"""Owns the measures of a classifier: each maps example weights (draws, n) to values (draws,).
+"""Measures of a classifier: each maps example weights (draws, n) to values (draws,).
 
 Weights of one give the plain value; a bootstrap hands in how often each example was drawn.
 A value that a draw does not define (no positive case in it, nothing called positive) is NaN.

@@ -1,4 +1,4 @@
-"""Owns the curves of a classifier's trade-offs, as corners that straight lines join."""
+"""Curves of a classifier's trade-offs (ROC, precision and recall), as corners that straight lines join."""
 
 from collections.abc import Callable, Sequence
 

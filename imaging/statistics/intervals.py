@@ -1,4 +1,4 @@
-"""Owns the uncertainty of a measure: a bootstrap over patients, for their images are not independent.
+"""Confidence intervals of measures: a bootstrap over patients, for the images of one are not independent.
 
 Patients are drawn with replacement and bring all of their examples along (the cluster bootstrap, Davison and
 Hinkley 1997, section 3.8). Equal patients and seed give equal draws: that is what pairs two models.

@@ -1,4 +1,4 @@
-"""Owns the gate's rule: when a candidate may take the champion's place.
+"""Rule of the gate: when a candidate may take the champion's place.
 
 It must reach a floor and, where there is a champion, be not worse by more than a margin: the lower limit of
 the 95 % interval of candidate - champion, by a paired patient bootstrap, lies above -margin (non-inferiority,

@@ -1,4 +1,4 @@
-"""Owns the table of networks: the one place where a name becomes a network."""
+"""The table of networks, by the names that a person may choose."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Owns MobileNetV3-small for small images of any number of channels."""
+"""MobileNetV3-small for small images of any number of channels."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Owns the small residual network: the default, made for small images and processors without a GPU."""
+"""The small residual network, which is the default: made for small images and processors without a GPU."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Owns ResNet-18 for small images of any number of channels."""
+"""ResNet-18 for small images of any number of channels."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Owns the smallest network: two convolutions and two linear layers."""
+"""The smallest network: two convolutions and two linear layers."""
 
 from torch import nn
 

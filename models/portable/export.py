@@ -1,4 +1,4 @@
-"""Owns the portable model: one ONNX file that takes modality units of any size and gives class probabilities."""
+"""Export of the portable model: one ONNX file that takes modality units of any size and gives class probabilities."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Owns prediction: it runs the portable model that consumers get, so both see the same numbers; torch is not needed."""
+"""Prediction with the portable model that consumers get, so that both see the same numbers; torch is not needed."""
 
 import json
 import math
@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from imaging.cores import available_cores
 from imaging.errors import UserFault
 from imaging.image.window import Window
 from imaging.preprocess.slice import planes, to_modality_units
 from imaging.preprocess.spec import PreprocessSpec
-from models.training.cores import available_cores
 
 BATCH_BYTES = 4 * 2**20
 """The most that the input of one call may take; what the network makes of it takes many times as much."""

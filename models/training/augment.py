@@ -1,4 +1,4 @@
-"""Owns the variation of training images: first every parameter is drawn, then it is applied purely."""
+"""Random variation of training images: first every parameter is drawn, then it is applied purely."""
 
 import math
 from dataclasses import dataclass, fields

@@ -1,4 +1,4 @@
-"""Owns which images a worker sees at which step, and how grey levels become a network's input."""
+"""Batches: the images that a worker sees at each step, and the scaling of grey levels for a network."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ MIDDLE = 127.5
 """Grey levels 0..255 are mapped to -1..1."""
 
 
-class Rows(Protocol):
-    """One part of a dataset: labels at hand, pixels by index."""
+class TrainingExamples(Protocol):
+    """Examples of one split: labels at hand, pixels by index."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -31,8 +31,8 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ArrayRows:
-    """Rows held in memory: images (n, size_px, size_px) and labels (n,)."""
+class ArrayExamples:
+    """Examples in memory: images (n, size_px, size_px) and labels (n,)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]

@@ -1,13 +1,11 @@
-"""Owns what a training run needs to go on as if it had never stopped: safetensors and JSON, never pickle.
+"""Checkpoints, from which a training run goes on as if it had never stopped: safetensors and JSON, never pickle.
 
 A checkpoint is a folder: the network's weights, their moving average, the best average so far, the optimizer's
 state, and `progress.json`. The learning rate and every random draw follow from the seed and the number of
 epochs done, and running statistics are made anew each epoch, so nothing else is state.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,34 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from imaging.errors import EnvironmentFault
-from models.config import TrainConfig
 from models.networks.catalog import build
+from models.training.progress import PROGRESS, Progress
 
 NETWORK, AVERAGE, BEST, OPTIMIZER = (
     f"{part}.safetensors" for part in ("network", "average", "best", "optimizer")
 )
-PROGRESS = "progress.json"
 
 Weights = dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """How far a run is, and which epoch was the best; `best` sorts higher for better epochs."""
-
-    epochs: int = 0
-    best_epoch: int = -1
-    best: tuple[float, ...] = ()
-
-    def after(self, merit: tuple[float, ...]) -> "Progress":
-        """Return the progress after one more epoch of this merit."""
-        if merit > self.best:
-            return Progress(epochs=self.epochs + 1, best_epoch=self.epochs, best=merit)
-        return Progress(epochs=self.epochs + 1, best_epoch=self.best_epoch, best=self.best)
-
-    def is_over(self, config: TrainConfig) -> bool:
-        """Whether all epochs are done, or too many have passed without a better one."""
-        return self.epochs >= config.epochs or self.epochs - 1 - self.best_epoch >= config.patience
 
 
 def save(
@@ -58,7 +36,7 @@ def save(
     _write(folder / AVERAGE, average.state_dict())
     _write(folder / BEST, best)
     _write(folder / OPTIMIZER, _optimizer_tensors(optimizer))
-    (folder / PROGRESS).write_text(json.dumps(asdict(progress)))
+    progress.write(folder)
 
 
 def restore(
@@ -73,13 +51,7 @@ def restore(
     network.load_state_dict(load_file(folder / NETWORK))
     average.load_state_dict(load_file(folder / AVERAGE))
     _load_optimizer(optimizer, load_file(folder / OPTIMIZER))
-    return read_progress(folder), load_file(folder / BEST)
-
-
-def read_progress(folder: Path) -> Progress:
-    """Return how far the run was whose checkpoint this is."""
-    stored = json.loads((folder / PROGRESS).read_text())
-    return Progress(epochs=stored["epochs"], best_epoch=stored["best_epoch"], best=tuple(stored["best"]))
+    return Progress.read(folder), load_file(folder / BEST)
 
 
 def best_network(folder: Path, name: str, classes: int, channels: int = 1) -> nn.Module:

@@ -1,16 +1,15 @@
-"""Owns the training loop that every worker runs, from top to bottom; Ray appears in `fit_in_ray` and its report alone.
+"""Training loop of one worker, from top to bottom.
 
-`fit` is the loop. Whoever calls it hands in the rows, this process's place among the ranks and where to report
-to, so the same code runs under Ray, under plain processes and in a test.
+The caller of `fit` hands in the examples, this process's place among the ranks and where to report to, so the
+same code runs under Ray, in plain processes and in a test.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from imaging.dataset.version.dataset_version import open_version
-from imaging.store.open import open_store
 from models.config import TrainConfig
 from models.training.batches import seed_of
 from models.training.checkpoint import save
-from models.training.history import record
 from models.training.optimization import l1_norm, recalibrate, set_learning_rate
+from models.training.progress import record
 from models.training.ranks import Ranks
 from models.training.validation import MERITS, validate
 from models.training.worker import TrainData, Worker
@@ -34,43 +31,6 @@ RECALIBRATION_STEPS = 16
 
 Report = Callable[[Mapping[str, float], Path | None], None]
 """Takes an epoch's metrics and, on the first rank, the folder of a checkpoint that is gone afterwards."""
-
-
-def train_loop(config: dict[str, Any]) -> None:
-    """Train as one worker of Ray Train; `config` is plain JSON.
-
-    Its keys: `store`, `cache` (a folder of this node) and its `cache_bytes`, `dataset` and `digest` (the version),
-    `train` (a TrainConfig), `run_folder`.
-    """
-    store = open_store(config["store"], Path(config["cache"]), config["cache_bytes"])
-    version = open_version(store, config["dataset"], config["digest"])
-    data = TrainData(train=version.rows("train"), val=version.rows("val"), classes=version.classes)
-    fit_in_ray(TrainConfig.model_validate(config["train"]), data, Path(config["run_folder"]))
-
-
-def report_to_ray(metrics: Mapping[str, float], folder: Path | None) -> None:
-    """Report an epoch to Ray Train; the checkpoint is copied to the run's storage before this returns."""
-    from ray import train
-
-    train.report(dict(metrics), checkpoint=train.Checkpoint.from_directory(folder) if folder else None)
-
-
-def fit_in_ray(
-    config: TrainConfig, data: TrainData, run_folder: Path, report: Report = report_to_ray
-) -> None:
-    """Fit as the worker that Ray Train says this process is, from Ray's checkpoint where there is one."""
-    from ray import train
-    from ray.train.torch import get_device
-
-    context, checkpoint = train.get_context(), train.get_checkpoint()
-    ranks = Ranks(
-        rank=context.get_world_rank(),
-        size=context.get_world_size(),
-        local_size=context.get_local_world_size(),
-        device=get_device(),
-    )
-    with checkpoint.as_directory() if checkpoint else nullcontext() as folder:
-        fit(config, data, ranks, run_folder, report, Path(folder) if folder else None)
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Owns how weights move: the optimizer, the learning rate at each step, and the moving average of weights."""
+"""Optimizers, learning rate schedules, the moving average of weights, and statistics of batch normalisation."""
 
 import copy
 import math

@@ -1,11 +1,11 @@
-"""Owns a process's place among those that train together, and what they add up."""
+"""Ranks: the place of a process among those that train together, and the sums over all of them."""
 
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, distributed, nn
 
-from models.training.cores import available_cores
+from imaging.cores import available_cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

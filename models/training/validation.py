@@ -1,4 +1,4 @@
-"""Owns how the averaged network is judged after each epoch, on the validation rows of all ranks together."""
+"""Validation of the averaged network after each epoch, on the validation examples of all ranks together."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from imaging.statistics.classification import MEASURES, Predictions
-from models.training.batches import Rows, normalise
+from models.training.batches import TrainingExamples, normalise
 from models.training.worker import Worker
 
 BATCH = 256
@@ -36,7 +36,7 @@ def validate(worker: Worker) -> dict[str, float]:
 
 
 @torch.no_grad()
-def predict(worker: Worker, rows: Rows) -> NDArray[np.float32]:
+def predict(worker: Worker, rows: TrainingExamples) -> NDArray[np.float32]:
     """Return probabilities (n, classes): each rank fills in its stripe, and the sum is the whole."""
     mine = np.arange(worker.ranks.rank, len(rows), worker.ranks.size)
     whole = torch.zeros(len(rows), len(worker.data.classes), device=worker.ranks.device)

@@ -1,4 +1,4 @@
-"""Owns one process's part of a training run: what it holds, and how it gets its images."""
+"""One process's part of a training run: its network, optimizer and progress, and how it loads a batch."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -17,7 +17,7 @@ from models.config import TrainConfig
 from models.networks.catalog import build
 from models.training.augment import apply, draw
 from models.training.batches import (
-    Rows,
+    TrainingExamples,
     class_weights,
     epoch_batches,
     generator,
@@ -25,8 +25,9 @@ from models.training.batches import (
     share,
     steps_per_epoch,
 )
-from models.training.checkpoint import Progress, Weights, restore
+from models.training.checkpoint import Weights, restore
 from models.training.optimization import WeightAverage, learning_rate_at, make_optimizer
+from models.training.progress import Progress
 from models.training.ranks import Ranks
 
 
@@ -34,8 +35,8 @@ from models.training.ranks import Ranks
 class TrainData:
     """The rows that training may see; the test split is not among them."""
 
-    train: Rows
-    val: Rows
+    train: TrainingExamples
+    val: TrainingExamples
     classes: tuple[str, ...]
 
 
@@ -112,7 +113,7 @@ class Worker:
         mine = share(len(batch), self.ranks.rank, self.ranks.size)
         return normalise(self.levels(self.data.train, batch[mine]))
 
-    def levels(self, rows: Rows, index: NDArray[np.int64]) -> Tensor:
+    def levels(self, rows: TrainingExamples, index: NDArray[np.int64]) -> Tensor:
         """Return grey levels (k, channels, size, size) as float32; they travel to the device as bytes."""
         return torch.from_numpy(planes(rows.gather(index))).to(self.ranks.device).float()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from imaging.errors import EnvironmentFault
 from models.config import TrainConfig
-from models.training.history import read_history
+from models.training.progress import Progress, read_history
 from services.settings import Settings
 
 POLL_S = 0.5
@@ -58,7 +58,6 @@ class FitOutcome:
 
 def fit(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> FitOutcome:
     """Train where this process can start or reach Ray; the run's metrics arrive while it goes on."""
-    from models.training.checkpoint import read_progress
     from services.mlflow.runs import watched_run
 
     started = time.monotonic()
@@ -78,7 +77,7 @@ def fit(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> Fit
     folder = Path(result.checkpoint.path)
     return FitOutcome(
         checkpoint=str(folder),
-        best_epoch=read_progress(folder).best_epoch,
+        best_epoch=Progress.read(folder).best_epoch,
         history=tuple(history),
         timings_s=timings,
     )
@@ -165,7 +164,7 @@ def _trainer(job: TrainingJob, config: TrainConfig) -> Any:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from models.training.loop import train_loop
+    from models.training.launch import train_loop
 
     return TorchTrainer(
         train_loop,

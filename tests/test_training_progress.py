@@ -1,8 +1,11 @@
-"""The history of a run has one line an epoch, whatever happened in between."""
+"""Progress of a run: one line of history an epoch, whatever happened in between, and the best epoch."""
 
 from pathlib import Path
 
-from models.training.history import HISTORY, read_history, record
+import pytest
+
+from models.config import TrainConfig
+from models.training.progress import HISTORY, Progress, read_history, record
 
 
 def test_epochs_come_back_in_order(tmp_path: Path) -> None:
@@ -30,3 +33,24 @@ def test_a_run_without_an_epoch_has_an_empty_history(tmp_path: Path) -> None:
 def test_no_half_written_file_is_left(tmp_path: Path) -> None:
     record(tmp_path, {"epoch": 0})
     assert [path.name for path in tmp_path.iterdir()] == [HISTORY]
+
+
+def test_a_better_epoch_becomes_the_best() -> None:
+    progress = Progress().after((0.5,)).after((0.7,)).after((0.6,))
+    assert (progress.epochs, progress.best_epoch, progress.best) == (3, 1, (0.7,))
+
+
+def test_a_tie_keeps_the_earlier_epoch() -> None:
+    assert Progress().after((0.5,)).after((0.5,)).best_epoch == 0
+
+
+@pytest.mark.parametrize(("worse", "over"), [(2, False), (3, True)])
+def test_patience_counts_epochs_without_a_better_one(worse: int, over: bool) -> None:
+    progress = Progress().after((0.9,))
+    for _ in range(worse):
+        progress = progress.after((0.1,))
+    assert progress.is_over(TrainConfig(epochs=100, patience=3)) is over
+
+
+def test_a_run_is_over_after_its_last_epoch() -> None:
+    assert Progress(epochs=5, best_epoch=4, best=(1.0,)).is_over(TrainConfig(epochs=5))

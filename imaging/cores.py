@@ -1,4 +1,4 @@
-"""Owns how many cores this process may use."""
+"""Number of processor cores that this process may use."""
 
 import os
 
