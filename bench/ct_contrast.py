@@ -22,7 +22,7 @@ from imaging.dataset.tables.shard import map_shard
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
-from imaging.sources.open import open_source
+from imaging.sources.open_source import open_source
 from imaging.statistics.classification import Predictions
 from imaging.statistics.intervals import measure_all
 from imaging.store.folder import FolderStore

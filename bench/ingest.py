@@ -36,7 +36,7 @@ from imaging.dataset.tables.shard import map_shard, shard_name, write_shard
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
-from imaging.sources.folder import Folder
+from imaging.sources.folder_source import FolderSource
 from imaging.store.folder import FolderStore
 
 LOWER, UPPER = PreprocessSpec().portable_window.bounds
@@ -52,8 +52,8 @@ Candidate = Callable[[Path, Path], None]
 
 def ours(pool: Pool, spec: PreprocessSpec, source: Path, out: Path) -> None:
     """Prepare a folder as one chunk."""
-    files = list(Folder(source).scan())
-    made = prepare_chunk(Folder(source), files, spec, Pseudonyms(b"k" * 32), FolderStore(out), pool.map)
+    files = list(FolderSource(source).scan())
+    made = prepare_chunk(FolderSource(source), files, spec, Pseudonyms(b"k" * 32), FolderStore(out), pool.map)
     assert made.examples.num_rows == len(files), made.refusals.to_pylist()[:3]
 
 

@@ -23,7 +23,7 @@ import psutil
 from bench.deidentify import ARCHIVE, raw_slices, series
 from bench.interleaved import ratio
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.folder import Folder
+from imaging.sources.folder_source import FolderSource
 from services.ray.chunk_pool import run_chunks, running_ray
 from services.settings import Settings
 from tasks.ingest_worker import FACTORY, Work
@@ -70,7 +70,7 @@ def serve(parent: Connection, cores: Sequence[int], source: Path, home: Path) ->
     os.sched_setaffinity(0, cores)
     os.environ["RADLOOP_KEY"] = KEY
     settings = Settings(home=home)
-    files = [Work(file) for file in Folder(source).scan()]
+    files = [Work(file) for file in FolderSource(source).scan()]
     with running_ray():
         while (size := _next(parent)) is not None:
             started, before = time.perf_counter(), worked()

@@ -21,8 +21,8 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
+from imaging.sources.dispatch import Outcome
 from imaging.sources.protocol import Payload
-from imaging.sources.work import Outcome
 
 SPEC = PreprocessSpec(modality=MODALITY)
 DEADLY = ("decoder-crashed", "decoder-hung", "out-of-memory")

@@ -22,7 +22,7 @@ import psutil
 
 from imaging.phantom.archive import write_phantom
 from imaging.phantom.plan import PhantomSpec
-from imaging.sources.folder import Folder
+from imaging.sources.folder_source import FolderSource
 from services.ray.chunk_pool import cores
 from services.settings import Settings
 from tasks.ingest import RAY_FROM
@@ -119,7 +119,7 @@ def spec(files: int, size_px: int) -> PhantomSpec:
 def passed(plan: Plan) -> Passed:
     """Pass a night; see what it needs."""
     started = time.perf_counter()
-    listed = sum(1 for _ in Folder(plan.source).scan())
+    listed = sum(1 for _ in FolderSource(plan.source).scan())
     listing_s = time.perf_counter() - started
     night = Night(plan)
     with watched(night.pid) as peaks:

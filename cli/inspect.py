@@ -19,7 +19,7 @@ from imaging.formats.peek import FUNCTION
 from imaging.overview import Overview, Tally
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Pool
-from imaging.sources.open import open_source
+from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source, SourceFile
 
 TOP = 12

@@ -27,7 +27,7 @@ from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.refusal_reasons import IGNORED
-from imaging.sources.open import open_source
+from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
 from services.ray.chunk_pool import one_behind, run_chunks
 from services.settings import Settings

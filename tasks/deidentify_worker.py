@@ -12,7 +12,7 @@ from imaging.deidentify.folder.chunk import DicomOnly, deidentify_chunk
 from imaging.deidentify.folder.ledger import Entry
 from imaging.errors import EnvironmentFault
 from imaging.sandbox.pool import Pool
-from imaging.sources.open import open_source
+from imaging.sources.open_source import open_source
 from imaging.sources.protocol import SourceFile
 from services.settings import Settings
 

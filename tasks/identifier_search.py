@@ -18,7 +18,7 @@ from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.proof.originals import Hit
 from imaging.deidentify.proof.residue import FILE_NAME, Residue, sample_identifiers, search_residue
 from imaging.errors import EnvironmentFault
-from imaging.sources.open import open_source
+from imaging.sources.open_source import open_source
 from services.settings import Settings
 from tasks.identifier_search_remote import fetch, fetch_written, has_servers
 from tasks.requests import IngestRequest

@@ -20,7 +20,7 @@ from imaging.formats.series_source import SeriesSource
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
-from imaging.sources.open import open_source
+from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source, SourceFile
 from services.settings import Settings
 

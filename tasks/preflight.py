@@ -9,7 +9,7 @@ import httpx
 from imaging.annotations.label_table import find_columns
 from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
-from imaging.sources.open import open_source
+from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
 from services.settings import Settings
 from tasks.requests import IngestRequest

@@ -28,8 +28,8 @@ from imaging.formats.table import FORMATS
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.sources.dispatch import Run
 from imaging.sources.protocol import Payload, Source, SourceFile
-from imaging.sources.work import Run
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import Verdict
 from imaging.store.protocol import Store

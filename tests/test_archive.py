@@ -19,10 +19,9 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from imaging.errors import DataFault, UserFault
-from imaging.sources import inflating, members
+from imaging.sources import archive_member, tar_members
 from imaging.sources.archive import Archive, is_archive
-from imaging.sources.names import FETCHED_LIMIT_BYTES
-from imaging.sources.protocol import SourceFile
+from imaging.sources.protocol import FETCHED_LIMIT_BYTES, SourceFile
 from imaging.sources.tar_members import END, TarMembers
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -36,8 +35,8 @@ NOISE = os.urandom(100_000)
 PATIENT = "MUSTERMANN"
 
 
-def zip_of(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes], **told: Any) -> Archive:
-    with zipfile.ZipFile(path, "w", **told) as archive, warnings.catch_warnings():
+def zip_of(path: Path, *entries: tuple[str | zipfile.ZipInfo, bytes], **options: Any) -> Archive:
+    with zipfile.ZipFile(path, "w", **options) as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of names that are there already
         for name, content in entries:
             archive.writestr(name, content)
@@ -60,10 +59,10 @@ def tar_of(path: Path, *entries: tuple[str | tarfile.TarInfo, bytes]) -> Archive
     return Archive("tar", path)
 
 
-def tar_info(name: str, kind: bytes = tarfile.REGTYPE, **told: Any) -> tarfile.TarInfo:
+def tar_info(name: str, kind: bytes = tarfile.REGTYPE, **options: Any) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type = kind
-    for key, value in told.items():
+    for key, value in options.items():
         setattr(info, key, value)
     return info
 
@@ -221,7 +220,7 @@ def test_a_dicom_file_may_begin_like_an_archive() -> None:
 def test_gzip_is_fine_where_nifti_uses_it(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,PatientID\na.nii.gz,P1\n")
     zip_of(tmp_path / "a.zip", ("a.nii.gz", gzip.compress(b"x")))
-    from imaging.sources.open import open_source
+    from imaging.sources.open_source import open_source
 
     source = open_source(tmp_path / "a.zip", tmp_path / "t.csv")
     payload = source.fetch(next(source.scan()))
@@ -438,8 +437,8 @@ def test_a_sparse_member_is_unsupported(tmp_path: Path) -> None:
 def test_a_compressed_tar_stops_where_it_grows_too_far(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = type(members.LIMITS)(inflated_bytes=2**20)
-    monkeypatch.setattr(members, "LIMITS", small)
+    small = type(archive_member.LIMITS)(inflated_bytes=2**20)
+    monkeypatch.setattr(archive_member, "LIMITS", small)
     source = tar_of(tmp_path / f"a{suffix}", ("a", b"x"), ("b", bytes(2**24)), ("c", b"y"))
     found = outcomes(source)
     assert (found["a"], found[END]) == ("read", "archive-bomb")
@@ -448,7 +447,7 @@ def test_a_compressed_tar_stops_where_it_grows_too_far(
 
 def test_a_header_may_not_claim_the_memory(tmp_path: Path) -> None:
     info = tar_info("x", tarfile.XHDTYPE)
-    info.size = inflating.HEADER_LIMIT_BYTES + 1
+    info.size = tar_members.HEADER_LIMIT_BYTES + 1
     (tmp_path / "a.tar").write_bytes(tar_bytes(("a", b"x"))[:1024] + info.tobuf() + bytes(4096))
     assert outcomes(Archive("tar", tmp_path / "a.tar")) == {"a": "read", END: "archive-bomb"}
 

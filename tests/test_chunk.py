@@ -23,9 +23,9 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.refusal_reasons import REASONS
 from imaging.sandbox.pool import Item, Pool
-from imaging.sources.folder import Folder
+from imaging.sources.dispatch import Outcome, Run
+from imaging.sources.folder_source import FolderSource
 from imaging.sources.protocol import Payload, SourceFile
-from imaging.sources.work import Outcome, Run
 from imaging.store.folder import FolderStore
 from tests.synthetic import GREY, MemorySource, instance, plain_image, write_dicom
 
@@ -326,7 +326,7 @@ def test_real_files_go_through_real_workers(store: FolderStore, tmp_path: Path) 
         write_dicom(files / f"IM{number:02}", level, PatientID=f"P{number}", SOPInstanceUID=f"1.2.{number}")
     (files / "IM07").write_bytes((files / "IM07").read_bytes()[:-100])
     (files / "IM08").write_bytes(b"no image")
-    spec, source = PreprocessSpec(size_px=16), Folder(files)
+    spec, source = PreprocessSpec(size_px=16), FolderSource(files)
     with Pool(FUNCTION, {"spec": spec.model_dump_json()}, workers=2) as pool:
         made = prepare_chunk(source, list(source.scan()), spec, NAMES, store, pool.map)
     assert [reason for reason, _ in refusals(made)] == ["truncated", "not-dicom"]

@@ -15,8 +15,8 @@ from imaging.errors import DataFault, EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
-from imaging.sources.folder import Folder
-from imaging.sources.work import Outcome, Run
+from imaging.sources.dispatch import Outcome, Run
+from imaging.sources.folder_source import FolderSource
 from tests.twins import twin, write_object
 
 KEY = Pseudonyms(b"k" * 32)
@@ -63,7 +63,7 @@ def drafts(tmp_path: Path) -> Path:
 
 
 def done(archive: Path, drafts: Path, run: Run = sandbox) -> tuple[Entry, ...]:
-    source = Folder(archive)
+    source = FolderSource(archive)
     return deidentify_chunk(source, tuple(source.scan()), KEY, drafts, run)
 
 

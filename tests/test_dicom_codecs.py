@@ -33,7 +33,7 @@ from pydicom.uid import (
 from imaging.dicom.codecs import find_decoder
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.image.instance import Instance
-from imaging.sources.folder import Folder
+from imaging.sources.folder_source import FolderSource
 from tests.synthetic import read_file, write_dicom
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
@@ -121,7 +121,7 @@ EXACT = {
 
 
 def read(folder: Path, modality: str = "CT") -> Instance:
-    source = Folder(folder)
+    source = FolderSource(folder)
     (file,) = source.scan()
     (found,) = read_file(source, file, modality)
     return found

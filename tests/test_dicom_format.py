@@ -19,7 +19,7 @@ from imaging.errors import DataFault
 from imaging.image.instance import Instance
 from imaging.image.window import Window
 from imaging.refusal_reasons import IGNORED, REASONS
-from imaging.sources.folder import Folder
+from imaging.sources.folder_source import FolderSource
 from imaging.sources.protocol import SourceFile
 from tests.synthetic import read_file, write_dicom
 
@@ -37,7 +37,7 @@ PLANTED: dict[str, Any] = {
 def read(path: Path) -> Instance:
     status = path.stat()
     file = SourceFile(name=path.name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-    (found,) = read_file(Folder(path.parent), file)
+    (found,) = read_file(FolderSource(path.parent), file)
     return found
 
 
@@ -154,7 +154,7 @@ def test_a_real_file_cut_in_its_pixels_is_truncated(
 
 
 def test_every_real_slice_is_read(real: Path) -> None:
-    source = Folder(real)
+    source = FolderSource(real)
     outcomes = Counter[str]()
     for file in source.scan():
         try:

@@ -12,8 +12,7 @@ from requests.auth import HTTPBasicAuth
 
 from imaging.errors import DataFault, EnvironmentFault, UserFault
 from imaging.sources import dicomweb
-from imaging.sources.dicomweb import INSTANCE, SERIES, STUDY, DicomWeb
-from imaging.sources.multipart import only_part
+from imaging.sources.dicomweb import INSTANCE, SERIES, STUDY, DicomWeb, only_part
 from imaging.sources.protocol import SourceFile
 from tests.servers import Server, dicomweb_server, odd_server
 

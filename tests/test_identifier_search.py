@@ -17,8 +17,8 @@ from bench.objects import SYNTAXES, leaked, lost, planted
 from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.proof.residue import Residue, draw, of_name, sample_identifiers, search_residue
 from imaging.errors import EnvironmentFault
-from imaging.sources.folder import Folder
-from imaging.sources.medmnist import MedMnistFile
+from imaging.sources.folder_source import FolderSource
+from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.protocol import SourceFile
 from services.settings import Settings
 from tasks.identifier_search import left_since, search_leaks
@@ -137,7 +137,7 @@ def test_a_store_elsewhere_is_searched_too(
 
 @pytest.mark.slow
 def test_the_sample_holds_what_identifies_and_file_names(archive: Path) -> None:
-    found = {(one.kind, one.value) for one in sample_identifiers(Folder(archive), "seed")}
+    found = {(one.kind, one.value) for one in sample_identifiers(FolderSource(archive), "seed")}
     assert {("name", NAME), ("id", f"{PATIENT}-0"), ("id", WARD)} <= found
 
 

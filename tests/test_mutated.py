@@ -17,8 +17,8 @@ from bench.seeds import NAMES, Seed, seed
 from imaging.dataset.ingest.prepare_files import item_of, prepare_payloads
 from imaging.errors import DataFault
 from imaging.sandbox.worker_process import Answer
+from imaging.sources.dispatch import Outcome
 from imaging.sources.protocol import Payload
-from imaging.sources.work import Outcome
 
 FILES = 400
 REPOSITORY = Path(__file__).parent.parent

@@ -10,11 +10,11 @@ import pytest
 from imaging.errors import DataFault, UserFault
 from imaging.formats.table import FORMATS
 from imaging.sources.archive import Archive
-from imaging.sources.folder import Folder
-from imaging.sources.medmnist import MedMnistFile
-from imaging.sources.names import SUFFIXES, format_of
-from imaging.sources.open import KINDS, open_source
+from imaging.sources.folder_source import FolderSource
+from imaging.sources.medmnist_file import MedMnistFile
+from imaging.sources.open_source import KINDS, open_source
 from imaging.sources.patients import Patients
+from imaging.sources.protocol import SUFFIXES, format_of
 
 PLACES = {
     "folder": "scans",
@@ -43,7 +43,7 @@ def address(places: Path, name: str) -> str:
 
 
 def test_a_folder_is_a_folder(tmp_path: Path) -> None:
-    assert isinstance(open_source(tmp_path), Folder)
+    assert isinstance(open_source(tmp_path), FolderSource)
 
 
 @pytest.mark.parametrize("name", ["some.npz", "SOME.NPZ"])
@@ -63,7 +63,7 @@ def test_a_tar_may_be_compressed(places: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["some.npz", "some.zip", "some.tar"])
 def test_a_folder_called_like_a_file_is_a_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    assert isinstance(open_source(tmp_path / name), Folder)
+    assert isinstance(open_source(tmp_path / name), FolderSource)
 
 
 @pytest.mark.parametrize("kind", KINDS)

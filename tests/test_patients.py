@@ -80,13 +80,13 @@ def test_a_line_may_be_repeated(tmp_path: Path) -> None:
 def test_without_a_column_of_patients_the_remedy_is_told(tmp_path: Path) -> None:
     patients = table(tmp_path, "file,label\nMUSTERMANN.png,x\n")
     with pytest.raises(UserFault, match="add a column PatientID") as caught:
-        list(patients.check(listed("MUSTERMANN.png")))
+        list(patients.checked(listed("MUSTERMANN.png")))
     assert "MUSTERMANN" not in str(caught.value)
 
 
 def test_without_a_column_of_patients_dicom_is_fine(tmp_path: Path) -> None:
     patients = table(tmp_path, "file,SOPInstanceUID,label\nIM1,1.2,x\n")
-    assert len(list(patients.check(listed("IM1")))) == 1
+    assert len(list(patients.checked(listed("IM1")))) == 1
 
 
 def test_a_table_about_dicom_is_none_of_pictures(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_broken_quote_is_told(tmp_path: Path) -> None:
 
 
 def test_pictures_without_a_table_are_told_which_one_to_write() -> None:
-    listing = Patients().check(listed("a.png", "b.nii", "README"))
+    listing = Patients().checked(listed("a.png", "b.nii", "README"))
     assert next(listing).name == "a.png"
     with pytest.raises(UserFault, match=r"2 of 3 files .* first line is 'file,PatientID,label'"):
         list(listing)
@@ -118,7 +118,7 @@ def test_pictures_without_a_table_are_told_which_one_to_write() -> None:
 
 def test_a_few_pictures_among_dicom_stop_nothing() -> None:
     names = ("IM1", "IM2", "logo.png")
-    assert [file.name for file in Patients().check(listed(*names))] == list(names)
+    assert [file.name for file in Patients().checked(listed(*names))] == list(names)
     assert reason(Patients(), "logo.png") == "missing-identifier"
 
 
@@ -128,7 +128,7 @@ def test_a_file_that_is_refused_by_its_name_is_not_loaded() -> None:
 
     for name in ("a.png", "d/DICOMDIR"):
         with pytest.raises(DataFault):
-            Patients().pack(SourceFile(name=name, size_bytes=1, mtime_ns=1), load)
+            Patients().payload(SourceFile(name=name, size_bytes=1, mtime_ns=1), load)
 
 
 @pytest.mark.parametrize(

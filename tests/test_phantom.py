@@ -16,7 +16,7 @@ from imaging.phantom.plan import PhantomSpec, studies
 from imaging.phantom.writer import ENCODINGS, VENDORS, WINDOW
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.folder import Folder
+from imaging.sources.folder_source import FolderSource
 from tests.synthetic import read_file
 
 SMALL = PhantomSpec(patients=24, new_patients=4, returning=2, slices=2, size_px=64)
@@ -37,7 +37,7 @@ def content(folder: Path) -> dict[str, str]:
 
 def read_all(folder: Path) -> tuple[list[Instance], Counter[str]]:
     """Return the readable images below a folder, and why others are refused."""
-    source, instances, refused = Folder(folder / "dicom"), [], Counter[str]()
+    source, instances, refused = FolderSource(folder / "dicom"), [], Counter[str]()
     for file in source.scan():
         try:
             instances += read_file(source, file)

@@ -22,7 +22,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.preprocess.volume import prepare_volume
 from imaging.sandbox.pool import Pool
 from imaging.sandbox.worker_process import WorkerLimits
-from imaging.sources.folder import Folder
+from imaging.sources.folder_source import FolderSource
 from imaging.sources.protocol import Payload, SourceFile
 from tests.dicom_objects import compressed, dataset, file_bytes, made
 
@@ -254,7 +254,7 @@ def grouped(tmp_path: Path) -> Iterator[SeriesSource]:
         (tmp_path / f"b{n}").write_bytes(piece(n, SeriesInstanceUID="1.2.9"))
     (tmp_path / "letter.txt").write_bytes(b"Dear colleague")
     with Pool(FUNCTION, {}, workers=1, limits=WorkerLimits()) as workers:
-        yield SeriesSource(Folder(tmp_path), workers, DROP_SLICE)
+        yield SeriesSource(FolderSource(tmp_path), workers, DROP_SLICE)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from imaging.deidentify.proof.verify import Verification, verify
 from imaging.dicom.parse import parse
 from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms
-from imaging.sources.folder import Folder
+from imaging.sources.folder_source import FolderSource
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def write_original(path: Path, number: int, syntax: str = "explicit", **changes:
 def deidentify(archive: Path, target: Path, options: DeidentifyOptions) -> Path:
     """Write outputs and a ledger as the command does."""
     entries = []
-    for number, file in enumerate(Folder(archive).scan()):
+    for number, file in enumerate(FolderSource(archive).scan()):
         dataset = parse((archive / file.name).read_bytes())
         data = write_object(scrub(dataset, options, KEY))
         output = f"images/{number}.dcm"
@@ -107,7 +107,7 @@ def clean(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def proven(archive: Path, clean: Path) -> Verification:
-    return verify(clean, Folder(archive), KEY, workers=1)
+    return verify(clean, FolderSource(archive), KEY, workers=1)
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_leak_is_found_in_each_encoding(
 ) -> None:
     for number in range(len(SYNTAXES)):
         leak(target, number, keyword, value)
-    found = verify(target, Folder(archive), KEY, workers=1)
+    found = verify(target, FolderSource(archive), KEY, workers=1)
     wanted = {(f"images/{number}.dcm", kind) for number in range(len(SYNTAXES))}
     assert {(hit.output, hit.kind) for hit in found.hits} == wanted
     assert not found.clean
@@ -162,27 +162,27 @@ def test_a_leak_is_found_in_each_encoding(
 def test_a_value_of_another_object_is_no_leak_where_many_may_have_it(archive: Path, target: Path) -> None:
     write_original(archive / "ward" / "IM9", 9, PatientName="Nativ^Anna", StudyDate="19990101")
     try:
-        assert verify(target, Folder(archive), KEY, workers=1).hits == ()
+        assert verify(target, FolderSource(archive), KEY, workers=1).hits == ()
     finally:
         (archive / "ward" / "IM9").unlink()
 
 
 def test_an_identifier_in_a_file_beside_the_outputs_is_a_leak(archive: Path, target: Path) -> None:
     (target / "images" / "note.txt").write_text("HOSP-4815162342")
-    found = verify(target, Folder(archive), KEY, workers=1)
+    found = verify(target, FolderSource(archive), KEY, workers=1)
     assert {hit.output for hit in found.hits} == {"images/note.txt"}
 
 
 def test_a_name_of_a_file_is_a_leak_too(archive: Path, target: Path) -> None:
     (target / "images" / "Mustermann_Erika.txt").touch()
-    assert {hit.where for hit in verify(target, Folder(archive), KEY, workers=1).hits} == {"name"}
+    assert {hit.where for hit in verify(target, FolderSource(archive), KEY, workers=1).hits} == {"name"}
 
 
 def test_an_output_whose_original_is_gone_is_not_proven(archive: Path, target: Path) -> None:
     moved = archive / "ward" / "IM0"
     moved.rename(archive.parent / "elsewhere")
     try:
-        found = verify(target, Folder(archive), KEY, workers=1)
+        found = verify(target, FolderSource(archive), KEY, workers=1)
     finally:
         (archive.parent / "elsewhere").rename(moved)
     assert found.unproven == ("images/0.dcm: it or its original is gone",)
@@ -194,14 +194,14 @@ def test_an_output_whose_original_can_no_longer_be_read_is_not_proven(archive: P
     whole = damaged.read_bytes()
     damaged.write_bytes(b"damaged")
     try:
-        assert verify(target, Folder(archive), KEY, workers=1).unproven == ("images/2.dcm: not-dicom",)
+        assert verify(target, FolderSource(archive), KEY, workers=1).unproven == ("images/2.dcm: not-dicom",)
     finally:
         damaged.write_bytes(whole)
 
 
 def test_an_output_that_was_changed_is_not_proven(archive: Path, target: Path) -> None:
     leak(target, 1, "ImageComments", "nothing in particular")
-    found = verify(target, Folder(archive), KEY, workers=1)
+    found = verify(target, FolderSource(archive), KEY, workers=1)
     assert found.hits == ()
     assert [text.partition(":")[0] for text in found.unproven] == ["images/1.dcm"]
 
@@ -209,7 +209,7 @@ def test_an_output_that_was_changed_is_not_proven(archive: Path, target: Path) -
 def test_what_an_option_keeps_is_no_leak(archive: Path, tmp_path: Path) -> None:
     options = DeidentifyOptions(uids=True, device_identity=True, patient_characteristics=True)
     target = deidentify(archive, tmp_path / "kept", options)
-    assert verify(target, Folder(archive), KEY, workers=1).hits == ()
+    assert verify(target, FolderSource(archive), KEY, workers=1).hits == ()
 
 
 def test_what_was_kept_without_the_option_is_a_leak(archive: Path, tmp_path: Path) -> None:
@@ -217,25 +217,25 @@ def test_what_was_kept_without_the_option_is_a_leak(archive: Path, tmp_path: Pat
     head = json.loads((target / ".radloop" / "dataset.json").read_text())
     head["options"]["uids"] = False
     (target / ".radloop" / "dataset.json").write_text(json.dumps(head))
-    assert {hit.kind for hit in verify(target, Folder(archive), KEY, workers=1).hits} == {"uid"}
+    assert {hit.kind for hit in verify(target, FolderSource(archive), KEY, workers=1).hits} == {"uid"}
 
 
 def test_a_folder_without_a_record_is_searched_for_what_identifies_any_patient(
     archive: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(archive, tmp_path / "copied")
-    found = verify(tmp_path / "copied", Folder(archive), KEY, workers=1)
+    found = verify(tmp_path / "copied", FolderSource(archive), KEY, workers=1)
     assert {"id", "name", "uid"} <= {hit.kind for hit in found.hits}
 
 
 def test_a_folder_made_with_another_key_is_refused(archive: Path, target: Path) -> None:
     with pytest.raises(UserFault, match="was made with the key"):
-        verify(target, Folder(archive), Pseudonyms(b"another"), workers=1)
+        verify(target, FolderSource(archive), Pseudonyms(b"another"), workers=1)
 
 
 def test_an_empty_folder_is_refused(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(UserFault, match="holds nothing"):
-        verify(tmp_path, Folder(archive), KEY, workers=1)
+        verify(tmp_path, FolderSource(archive), KEY, workers=1)
 
 
 def test_the_signature_holds_for_what_was_signed_alone(proven: Verification) -> None:
@@ -246,11 +246,11 @@ def test_the_signature_holds_for_what_was_signed_alone(proven: Verification) -> 
 
 def test_the_table_tells_no_value(archive: Path, target: Path) -> None:
     leak(target, 0, "ImageComments", "Erika Mustermann, HOSP-4815162342")
-    found = verify(target, Folder(archive), KEY, workers=1)
+    found = verify(target, FolderSource(archive), KEY, workers=1)
     told = repr((found, lines(found))).casefold()
     assert found.hits
     assert not any(value.casefold() in told for value in PATIENT.values())
 
 
 def test_the_same_outputs_have_the_same_digest(archive: Path, clean: Path, proven: Verification) -> None:
-    assert verify(clean, Folder(archive), KEY, workers=1).outputs_sha256 == proven.outputs_sha256
+    assert verify(clean, FolderSource(archive), KEY, workers=1).outputs_sha256 == proven.outputs_sha256

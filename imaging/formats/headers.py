@@ -7,8 +7,8 @@ from itertools import islice
 from imaging.errors import DataFault
 from imaging.formats.peek import Glance, as_glances
 from imaging.sandbox.pool import Item
+from imaging.sources.dispatch import Run
 from imaging.sources.protocol import Payload, Source, SourceFile
-from imaging.sources.work import Run
 
 BATCH_FILES = 32
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from imaging.image.instance import Instance
-from imaging.sources.medmnist import MedMnistFile
+from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.protocol import Payload
 
 

@@ -27,9 +27,8 @@ from imaging.formats.content import content_of, decoding, instances
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.image.window import Window
-from imaging.sources.members import is_bomb
-from imaging.sources.names import FETCHED_LIMIT_BYTES
-from imaging.sources.protocol import Payload
+from imaging.sources.archive_member import bomb_fault
+from imaging.sources.protocol import FETCHED_LIMIT_BYTES, Payload
 
 GZIP = b"\x1f\x8b"
 HEADERS: Mapping[int, tuple[Any, bytes, slice]] = {
@@ -96,7 +95,7 @@ def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:
         with gzip.GzipFile(fileobj=BytesIO(content)) as file:
             head = file.read(540)
             plan = _plan(head)
-            if is_bomb(plan.end, len(content)):
+            if bomb_fault(plan.end, len(content)):
                 raise DataFault("inflate-bomb", f"{len(content)} bytes claim to inflate to {plan.end}")
             data = head + file.read(max(0, plan.end - len(head)))
             if len(file.read(TRAILING_BYTES)) == TRAILING_BYTES:

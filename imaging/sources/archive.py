@@ -1,6 +1,7 @@
-"""Owns an archive of files as a source, read where it lies: nothing is ever extracted to the disk."""
+"""Zip or tar archive of files as a source, read in place: nothing is ever extracted to the disk."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -8,17 +9,16 @@ from types import MappingProxyType
 
 from imaging.errors import DataFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.members import Member, Members
-from imaging.sources.names import FETCHED_LIMIT_BYTES, once
+from imaging.sources.archive_member import Member, Members
 from imaging.sources.patients import Patients
-from imaging.sources.protocol import Payload, SourceFile
+from imaging.sources.protocol import FETCHED_LIMIT_BYTES, Payload, SourceFile
 from imaging.sources.tar_members import TarMembers
 from imaging.sources.zip_members import ZipMembers
 
 KINDS: Mapping[str, Callable[[Path], Members]] = MappingProxyType({"zip": ZipMembers, "tar": TarMembers})
 
 OUTSIDE = re.compile(r"(^|/)\.\.(/|$)|^/|\\|^[A-Za-z]:|\0|^$")
-"""Names that lead out of the root on some system: parent, absolute, Windows' separators and drives; and no name."""
+"""Names that lead out of the root on some system: parent, absolute, Windows' separators and drives; or empty."""
 
 NESTED = (
     ".zip",
@@ -48,7 +48,7 @@ ZSTANDARD, USTAR = b"\x28\xb5\x2f\xfd", slice(257, 262)
 
 
 class Archive:
-    """The members of a zip or tar file, each of which is read into memory alone."""
+    """Members of a zip or tar file, each of which is read into memory alone."""
 
     def __init__(self, kind: str, path: str | Path, patients: Patients = Patients()) -> None:  # noqa: B008 (frozen)
         self.kind = kind
@@ -61,20 +61,20 @@ class Archive:
         return self.patients.default_spec()
 
     def scan(self) -> Iterator[SourceFile]:
-        """List the members as they lie in the archive, also those that will be refused.
+        """List the members in the order of the archive, also those that will be refused.
 
         Of equal names the second is listed with "#2". Where an archive ends too early or its listing is broken,
         the last entry stands for all that is missing.
         """
-        return self.patients.check(self._list())
+        return self.patients.checked(self._list())
 
     def fetch(self, file: SourceFile) -> Payload:
         """Read one member; in the order of the listing a compressed archive is inflated once."""
-        return self.patients.pack(file, lambda: self._read(file.name))
+        return self.patients.payload(file, lambda: self._read(file.name))
 
     @cached_property
     def members(self) -> Members:
-        """The archive itself, open."""
+        """Members of the open archive."""
         return KINDS[self.kind](self.path)
 
     def _read(self, name: str) -> bytes:
@@ -88,11 +88,11 @@ class Archive:
         return data
 
     def _list(self) -> Iterator[SourceFile]:
-        name, index = once(), {}
+        counts, index = Counter[str](), dict[str, Member]()
         for member in self.members.list():
-            told = name(member.name)
-            index[told] = member
-            yield SourceFile(name=told, size_bytes=member.size_bytes, mtime_ns=member.mtime_ns)
+            name = unused_name(member.name, counts)
+            index[name] = member
+            yield SourceFile(name=name, size_bytes=member.size_bytes, mtime_ns=member.mtime_ns)
         # Kept, since listing a compressed tar inflates it.
         self._known = index
 
@@ -103,8 +103,23 @@ class Archive:
         return self._known or {}
 
 
+def unused_name(wanted: str, counts: Counter[str]) -> str:
+    """Return a name that is not among `counts`, and count it.
+
+    >>> counts = Counter()
+    >>> [unused_name(wanted, counts) for wanted in ("a", "b", "a", "a")]
+    ['a', 'b', 'a#2', 'a#3']
+    """
+    name = wanted
+    while counts[name]:
+        counts[wanted] += 1
+        name = f"{wanted}#{counts[wanted]}"
+    counts[name] += 1
+    return name
+
+
 def check_member(member: Member) -> None:
-    """Raise DataFault for a member that is refused by what the archive declares of it, before it is read."""
+    """Raise DataFault for a member that is refused by its description in the archive, before it is read."""
     if OUTSIDE.search(member.name):
         raise DataFault("archive-escape", "the member's name leads out of the archive")
     if member.fault:
@@ -118,7 +133,7 @@ def check_member(member: Member) -> None:
 
 
 def is_archive(name: str, data: bytes) -> bool:
-    """Say whether the first bytes are those of an archive; what they are in DICOM nobody may care (PS3.10 7.1).
+    """Return whether the first bytes are those of an archive; those of a DICOM file mean nothing (PS3.10 7.1).
 
     >>> is_archive("a", b"PK\\x03\\x04..."), is_archive("a", b"PK\\x03\\x04".ljust(128) + b"DICM")
     (True, False)

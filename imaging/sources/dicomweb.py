@@ -1,9 +1,10 @@
-"""Owns a DICOMweb server as a source: QIDO-RS lists it (PS3.18 10.6), WADO-RS hands over an instance (10.4)."""
+"""DICOMweb server as a source: QIDO-RS lists it (PS3.18 10.6), WADO-RS hands over an instance (10.4)."""
 
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from email.message import Message
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -16,19 +17,17 @@ from requests.auth import AuthBase
 
 from imaging.errors import DataFault, EnvironmentFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.multipart import only_part
-from imaging.sources.names import FETCHED_LIMIT_BYTES
 from imaging.sources.patients import Patients
-from imaging.sources.protocol import Payload, SourceFile
+from imaging.sources.protocol import FETCHED_LIMIT_BYTES, Payload, SourceFile
 
 SCHEME = "dicomweb+"
 PAGE = 1000
 STEP_BYTES = 2**20
 TIMEOUT_S = (10.0, 60.0)
-"""To connect, and to wait for the next bytes."""
+"""Limits of connecting, and of waiting for the next bytes."""
 
 UID = re.compile(r"(?!\.{1,2}$)[0-9.]{1,64}")
-"""A UID (PS3.5 9.1), and never a step in a path."""
+"""Form of a UID (PS3.5 9.1); never the step of a path `.` or `..`."""
 
 STUDY, SERIES, INSTANCE = "0020000D", "0020000E", "00080018"
 COUNT_OF_SERIES, COUNT_OF_INSTANCES = "00201206", "00201209"
@@ -39,17 +38,20 @@ OF_SERIES = frozenset(
 """Filters of a search for series (PS3.18 table 10.6.1-5); all others are the study's."""
 
 ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
-"""As it was stored: a server that transcodes hides what the file was."""
+"""The file as it is stored: after transcoding its original syntax is not known."""
 
-Found = Mapping[str, Mapping[str, Any]]
+LINE, BLANK = b"\r\n", b"\r\n\r\n"
+
+Match = Mapping[str, Mapping[str, Any]]
+"""One match of a search, in DICOM's JSON model: attributes by tag (PS3.18 F.2)."""
 
 
 class DicomWeb:
     """Instances of a server, named by the UIDs of study, series and instance.
 
     The address may carry filters: `dicomweb+https://host/dicom-web?Modality=CT&StudyDate=20260101-`. Credentials
-    come with `auth` or `headers`, or from a .netrc file. QIDO-RS tells neither size nor time, so an instance
-    counts as unchanged as long as its UIDs are there.
+    come with `auth` or `headers`, or from a .netrc file. QIDO-RS has neither size nor time, so an instance counts
+    as unchanged as long as its UIDs are listed.
     """
 
     kind = "dicomweb"
@@ -74,9 +76,9 @@ class DicomWeb:
     def scan(self) -> Iterator[SourceFile]:
         """List the instances in the server's order, a thousand a request."""
         # Modality is not turned into ModalitiesInStudy: with it, Orthanc 1.10 has no second page.
-        told = {key: value for key, value in self.filters.items() if key not in OF_SERIES}
+        filters = {key: value for key, value in self.filters.items() if key not in OF_SERIES}
         search = self._client.search_for_studies
-        for number, (uid, count) in enumerate(self._pages(search, (), told, STUDY, COUNT_OF_SERIES)):
+        for number, (uid, count) in enumerate(self._pages(search, (), filters, STUDY, COUNT_OF_SERIES)):
             yield from self._series(uid or f"(study {number})", count)
 
     def fetch(self, file: SourceFile) -> Payload:
@@ -84,16 +86,16 @@ class DicomWeb:
         uids = file.name.split("/")
         if len(uids) != 3 or not all(map(UID.fullmatch, uids)):
             raise DataFault("missing-identifier", "the server lists it without a valid UID")
-        return Patients().pack(file, lambda: self._get(uids))
+        return Patients().payload(file, lambda: self._get(uids))
 
     def _series(self, study: str, expected: int | None) -> Iterator[SourceFile]:
         if not UID.fullmatch(study):
             yield _listed(study)
             return
-        told = {key: value for key, value in self.filters.items() if key in OF_SERIES}
+        filters = {key: value for key, value in self.filters.items() if key in OF_SERIES}
         search = self._client.search_for_series
-        found = self._pages(search, (study,), told, SERIES, COUNT_OF_INSTANCES, expected)
-        for number, (uid, count) in enumerate(found):
+        matches = self._pages(search, (study,), filters, SERIES, COUNT_OF_INSTANCES, expected)
+        for number, (uid, count) in enumerate(matches):
             yield from self._instances(study, uid or f"(series {number})", count)
 
     def _instances(self, study: str, series: str, expected: int | None) -> Iterator[SourceFile]:
@@ -101,22 +103,22 @@ class DicomWeb:
             yield _listed(study, series)
             return
         search = self._client.search_for_instances
-        found = self._pages(search, (study, series), {}, INSTANCE, INSTANCE, expected)
-        for number, (uid, _) in enumerate(found):
+        matches = self._pages(search, (study, series), {}, INSTANCE, INSTANCE, expected)
+        for number, (uid, _) in enumerate(matches):
             yield _listed(study, series, uid or f"(instance {number})")
 
     def _pages(
         self,
-        search: Callable[..., Sequence[Found]],
+        search: Callable[..., Sequence[Match]],
         within: Sequence[str],
         filters: Mapping[str, str],
         tag: str,
         count_tag: str,
         expected: int | None = None,
     ) -> Iterator[tuple[str | None, int | None]]:
-        """Yield the UID of each match, None for one that is not valid, and how much the server counts below it.
+        """Yield the UID of each match, None for one that is not valid, and the server's count of what is below it.
 
-        A UID that two patients share is listed for each of them, and holds what both have: it comes once.
+        A UID that two patients share is listed for each of them, and has what is below both: it comes once.
         """
         offset, last, seen = 0, None, set[str | None]()
         while expected is None or offset < expected:
@@ -124,11 +126,11 @@ class DicomWeb:
                 page = search(
                     *within, limit=PAGE, offset=offset, fields=[count_tag], search_filters=dict(filters)
                 )
-                found = [(_uid(match, tag), _count(match, count_tag)) for match in page]
+                matches = [(_uid(match, tag), _count(match, count_tag)) for match in page]
             # A server that knows no offset would send the same page for ever.
             if not page or page[0] == last:
                 return
-            for uid, count in found:
+            for uid, count in matches:
                 if uid is None or uid not in seen:
                     yield uid, count
                 seen.add(uid)
@@ -204,16 +206,45 @@ def _listed(*names: str) -> SourceFile:
     return SourceFile(name="/".join(names), size_bytes=0, mtime_ns=0)
 
 
-def _uid(found: Found, tag: str) -> str | None:
-    value = _first(found, tag)
+def _uid(match: Match, tag: str) -> str | None:
+    value = _first(match, tag)
     return value if isinstance(value, str) and UID.fullmatch(value) else None
 
 
-def _count(found: Found, tag: str) -> int | None:
-    value = _first(found, tag)
+def _count(match: Match, tag: str) -> int | None:
+    value = _first(match, tag)
     return value if isinstance(value, int) and value > 0 else None
 
 
-def _first(found: Found, tag: str) -> object:
-    values = found.get(tag, {}).get("Value") or [None]
+def _first(match: Match, tag: str) -> object:
+    values = match.get(tag, {}).get("Value") or [None]
     return values[0]
+
+
+def only_part(body: bytes, content_type: str) -> bytes:
+    r"""Return the one part of a multipart/related body (RFC 2387); raise EnvironmentFault for anything else.
+
+    dicomweb-client's decoder also takes a body that ends early, and returns what there is.
+
+    >>> only_part(b"--x\r\nContent-Type: a/b\r\n\r\nDICM\r\n--x--", 'multipart/related; boundary="x"')
+    b'DICM'
+    """
+    header = Message()
+    header["Content-Type"] = content_type
+    if header.get_content_type() == "application/dicom":
+        return body
+    boundary = header.get_boundary()
+    if header.get_content_type() != "multipart/related" or not boundary:
+        raise EnvironmentFault(
+            f"the server sent {header.get_content_type()} where DICOM is asked for: check the address"
+        )
+    mark = b"--" + boundary.encode("ascii", "replace")
+    begin, end = body.find(mark + LINE), body.rfind(LINE + mark + b"--")
+    content = body.find(BLANK, begin)
+    if begin < 0 or content < 0 or end < content + len(BLANK):
+        raise EnvironmentFault(
+            f"the server sent {len(body)} bytes without a whole part in them: run it again"
+        )
+    if body.find(LINE + mark + LINE, content, end) >= 0:
+        raise EnvironmentFault("the server sent several parts where one is asked for: run it again")
+    return body[content + len(BLANK) : end]

@@ -1,4 +1,4 @@
-"""Owns the table that says which patient a picture or volume shows, where its format does not say so itself."""
+"""Table of the patient of each file, for formats that name no patient: pictures and NIfTI."""
 
 import csv
 from collections import Counter
@@ -9,8 +9,7 @@ from types import MappingProxyType
 
 from imaging.errors import DataFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.names import format_of
-from imaging.sources.protocol import Payload, SourceFile
+from imaging.sources.protocol import Payload, SourceFile, format_of
 
 FILE, PATIENT = "file", "patientid"
 REMEDY = (
@@ -30,21 +29,21 @@ SPECS: Mapping[str, PreprocessSpec] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Patients:
-    """The patient of each file by its name, as far as a table is there; None where the table names two."""
+    """The patient of each file by its name, where there is a table; None where the table names two."""
 
     by_file: Mapping[str, str | None] | None = None
     remedy: str = REMEDY
 
     def default_spec(self) -> PreprocessSpec:
-        """Return how images are prepared where nobody says otherwise, by what the table mostly names.
+        """Return the preparation of images where none is configured, by the format of most files in the table.
 
-        Pictures are shown as they are; all else is taken for CT in a soft-tissue window, NIfTI as whole volumes.
+        Pictures keep their grey levels; all else is taken for CT in a soft-tissue window, NIfTI as whole volumes.
         """
         named = Counter(map(format_of, self.by_file or ())).most_common(1)
         return SPECS.get(named[0][0], PreprocessSpec()) if named else PreprocessSpec()
 
     def metadata(self, name: str) -> tuple[tuple[str, str], ...]:
-        """Return what `Payload.metadata` says of a file; raise DataFault where it needs a patient and has none."""
+        """Return the `Payload.metadata` of a file; raise DataFault where it needs a patient and has none."""
         if format_of(name) == "dicom":
             return ()
         patient = (self.by_file or {}).get(name, "")
@@ -53,17 +52,17 @@ class Patients:
         why = "names two patients" if patient is None else "names no patient"
         raise DataFault("missing-identifier", f"the table {why} for this file")
 
-    def pack(self, file: SourceFile, load: Callable[[], Path | bytes]) -> Payload:
+    def payload(self, file: SourceFile, load: Callable[[], Path | bytes]) -> Payload:
         """Return the payload of a file; `load` is not called for one that is refused by its name."""
         if file.name.rpartition("/")[2].upper() == "DICOMDIR":
             raise DataFault("dicomdir")
         metadata = self.metadata(file.name)
         return Payload(format=format_of(file.name), name=file.name, contents=(load(),), metadata=metadata)
 
-    def check(self, files: Iterator[SourceFile]) -> Iterator[SourceFile]:
-        """Pass a listing on; raise UserFault after it where most of it needs a table and there is none.
+    def checked(self, files: Iterator[SourceFile]) -> Iterator[SourceFile]:
+        """Yield the files; raise UserFault after them where most need a table and there is none.
 
-        Most and not one: an archive of DICOM may hold a few pictures that nobody wants.
+        Most and not one: an archive of DICOM may have a few pictures that nobody wants.
         """
         listed = pictures = 0
         for file in files:
@@ -77,7 +76,7 @@ class Patients:
 
 
 def read_patients(table: Path | None) -> Patients:
-    """Read the columns `file` and `PatientID` of a CSV; without a column `file` it is about DICOM alone."""
+    """Read the columns `file` and `PatientID` of a CSV; one without a column `file` is about DICOM alone."""
     if table is None:
         return Patients()
     if not table.is_file():
@@ -89,9 +88,9 @@ def read_patients(table: Path | None) -> Patients:
             if FILE not in columns:
                 return Patients()
             if PATIENT not in columns:
-                # Of DICOM it may be right: the listing will tell.
+                # For DICOM it may be right: that is known after the listing.
                 return Patients(remedy=f"{table.name} {NO_PATIENT}")
-            return Patients(_collect((row[columns[FILE]], row[columns[PATIENT]]) for row in reader))
+            return Patients(_patient_by_file((row[columns[FILE]], row[columns[PATIENT]]) for row in reader))
     except (UnicodeDecodeError, csv.Error) as error:
         # The error quotes the bytes around it, and they may name a patient.
         raise UserFault(
@@ -99,13 +98,13 @@ def read_patients(table: Path | None) -> Patients:
         ) from None
 
 
-def _collect(rows: Iterator[tuple[str | None, str | None]]) -> Mapping[str, str | None]:
-    found: dict[str, str | None] = {}
+def _patient_by_file(rows: Iterator[tuple[str | None, str | None]]) -> Mapping[str, str | None]:
+    patients: dict[str, str | None] = {}
     for file, patient in rows:
         name, value = (file or "").strip().replace("\\", "/").removeprefix("./"), (patient or "").strip()
-        if value and found.setdefault(name, value) != value:
-            found[name] = None
-    return found
+        if value and patients.setdefault(name, value) != value:
+            patients[name] = None
+    return patients
 
 
 def _plain(name: str) -> str:

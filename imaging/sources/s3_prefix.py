@@ -1,17 +1,16 @@
-"""Owns the objects below a prefix of an S3 bucket as a source."""
+"""Objects below a prefix of an S3 bucket as a source."""
 
 from collections.abc import Iterator
 
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.names import FETCHED_LIMIT_BYTES
 from imaging.sources.patients import Patients
-from imaging.sources.protocol import Payload, SourceFile
+from imaging.sources.protocol import FETCHED_LIMIT_BYTES, Payload, SourceFile
 from imaging.store.s3_client import Bucket, nanoseconds
 
 
 class S3Prefix:
-    """Objects whose keys begin with a prefix, as if the prefix was a folder; `Bucket` says how it is reached."""
+    """Objects whose keys begin with a prefix, as if the prefix was a folder; see `Bucket` for its credentials."""
 
     kind = "s3"
 
@@ -25,19 +24,19 @@ class S3Prefix:
 
     def scan(self) -> Iterator[SourceFile]:
         """List the objects in the order of their keys, a thousand a request; names are relative to the prefix."""
-        return self.patients.check(self._list())
+        return self.patients.checked(self._list())
 
     def fetch(self, file: SourceFile) -> Payload:
         """Get one object, whole or not at all."""
-        return self.patients.pack(file, lambda: self._get(file.name))
+        return self.patients.payload(file, lambda: self._get(file.name))
 
     def _list(self) -> Iterator[SourceFile]:
-        for name, found in self.bucket.listed():
+        for name, entry in self.bucket.listed():
             yield SourceFile(
                 name=name,
-                size_bytes=found["Size"],
-                mtime_ns=nanoseconds(found["LastModified"]),
-                tag=found.get("ETag", "").strip('"'),
+                size_bytes=entry["Size"],
+                mtime_ns=nanoseconds(entry["LastModified"]),
+                tag=entry.get("ETag", "").strip('"'),
             )
 
     def _get(self, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Owns the members of a zip file."""
+"""Members of a zip file."""
 
 import calendar
 import copy
@@ -13,22 +13,22 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-from imaging.errors import DataFault, EnvironmentFault, UserFault
-from imaging.sources.members import STEP_BYTES, Member, bomb, is_bomb, nanoseconds
+from imaging.errors import DataFault, UserFault
+from imaging.sources.archive_member import STEP_BYTES, Member, bomb_fault, nanoseconds, unreadable
 
 ENCRYPTED = 0x1
 """Bit of the general purpose flags, APPNOTE 4.4.4."""
 
 LOCAL_HEADER_BYTES = 30
-"""The fixed part of what lies before each member's data, APPNOTE 4.3.7."""
+"""Fixed part of the header before each member's data, APPNOTE 4.3.7."""
 
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError)
 DAMAGE = (None, errno.EINVAL)
-"""What an OSError says that is no fault of the disk: bz2 found wrong data, a member lies before the file."""
+"""errno of an OSError that is no fault of the disk: bz2 met wrong data, a member begins before the file."""
 
 
 class ZipMembers:
-    """What a zip's central directory lists; zip64 included."""
+    """Members that a zip's central directory lists; zip64 included."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class ZipMembers:
     def list(self) -> Iterator[Member]:
         """Yield the members in the order of the central directory."""
         overlapping = self._overlapping
-        for place, info in enumerate(self._zip.infolist()):
+        for position, info in enumerate(self._zip.infolist()):
             if info.is_dir():
                 continue
             # Not `filename`, which was cut at the first NUL.
@@ -44,14 +44,14 @@ class ZipMembers:
                 name=info.orig_filename,
                 size_bytes=info.file_size,
                 mtime_ns=_mtime_ns(info),
-                place=place,
-                fault=_fault(info, place in overlapping),
+                position=position,
+                fault=_fault(info, position in overlapping),
             )
 
     def read(self, member: Member) -> bytes:
-        """Inflate a member, at most one byte further than it declares; its checksum is checked."""
-        info = copy.copy(self._zip.infolist()[member.place])
-        # zipfile stops where the declaration does, and never says that there is more.
+        """Return a member's bytes, inflated at most one byte beyond its declared size; its checksum is checked."""
+        info = copy.copy(self._zip.infolist()[member.position])
+        # zipfile stops at the declared size, and does not report that there is more.
         info.file_size += 2 * STEP_BYTES
         try:
             data = self._inflate(info, member.size_bytes + 1)
@@ -64,7 +64,7 @@ class ZipMembers:
         except OSError as error:
             if error.errno in DAMAGE:
                 raise DataFault("unreadable", "its data or place in the archive is wrong") from None
-            raise EnvironmentFault(_cannot(self.path, error)) from None
+            raise unreadable(self.path, error) from None
         if len(data) > member.size_bytes:
             raise DataFault("archive-bomb", f"it declares {member.size_bytes} bytes and inflates to more")
         if len(data) < member.size_bytes:
@@ -86,21 +86,21 @@ class ZipMembers:
             return zipfile.ZipFile(self.path)
         except (*BROKEN, EOFError, NotImplementedError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in DAMAGE:
-                raise EnvironmentFault(_cannot(self.path, error)) from None
+                raise unreadable(self.path, error) from None
             raise UserFault(
                 f"{self.path.name} is no zip file, or its end with the list of members is missing: copy it again"
             ) from None
 
     @cached_property
     def _overlapping(self) -> frozenset[int]:
-        """Which members share bytes with the next: data that is told once and inflated many times."""
+        """Positions of members that share bytes with the next one: data stored once and inflated many times."""
         infos = self._zip.infolist()
-        order = sorted(range(len(infos)), key=lambda place: infos[place].header_offset)
+        order = sorted(range(len(infos)), key=lambda position: infos[position].header_offset)
         return frozenset(
-            place
-            for place, after in pairwise(order)
-            if infos[place].header_offset + LOCAL_HEADER_BYTES + infos[place].compress_size
-            > infos[after].header_offset
+            position
+            for position, following in pairwise(order)
+            if infos[position].header_offset + LOCAL_HEADER_BYTES + infos[position].compress_size
+            > infos[following].header_offset
         )
 
 
@@ -112,8 +112,7 @@ def _fault(info: zipfile.ZipInfo, overlaps: bool) -> tuple[str, str] | None:
         return "archive-encrypted", "the member is encrypted"
     if overlaps:
         return "archive-bomb", "the member shares its bytes with another"
-    if is_bomb(info.file_size, info.compress_size):
-        fault = bomb(info.file_size, info.compress_size)
+    if fault := bomb_fault(info.file_size, info.compress_size):
         return fault.reason, fault.detail
     return None
 
@@ -124,7 +123,3 @@ def _mtime_ns(info: zipfile.ZipInfo) -> int:
         return nanoseconds(calendar.timegm((*info.date_time, 0, 0, 0)))
     except ValueError:
         return 0
-
-
-def _cannot(path: Path, error: OSError) -> str:
-    return f"cannot read {path.name} ({error.strerror}): check its permissions and that it is still mounted"

@@ -16,8 +16,8 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Level, Pseudonyms
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
+from imaging.sources.dispatch import Outcome, Run
 from imaging.sources.protocol import Payload, Source, SourceFile
-from imaging.sources.work import Outcome, Run
 from imaging.store.protocol import Store
 
 ITEM_FILES, ITEM_BYTES = 32, 32 * 2**20

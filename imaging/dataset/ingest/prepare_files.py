@@ -25,8 +25,8 @@ from imaging.preprocess.volume import prepare_volume
 from imaging.sandbox.messages import Blob
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
+from imaging.sources.dispatch import Outcome, Run
 from imaging.sources.protocol import Payload
-from imaging.sources.work import Outcome, Run
 
 FUNCTION = "imaging.dataset.ingest.prepare_files:prepare_payloads"
 

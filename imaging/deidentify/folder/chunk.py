@@ -12,9 +12,8 @@ from imaging.deidentify.folder.ledger import Entry
 from imaging.errors import DataFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
-from imaging.sources.names import format_of
-from imaging.sources.protocol import Payload, Source, SourceFile
-from imaging.sources.work import Outcome, Run, work
+from imaging.sources.dispatch import Outcome, Run, dispatch
+from imaging.sources.protocol import Payload, Source, SourceFile, format_of
 from imaging.store.folder import SYNCS, FolderStore
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -59,7 +58,7 @@ def deidentify_chunk(
     written = {name: f"{key}.{token_hex(8)}" for name, key in keys.items()}
     # Each waits for the disk, and meanwhile the sandbox shall not wait for us.
     with ThreadPoolExecutor(SYNCS) as syncing:
-        for file, outcome in work(source, files, run, lambda file: drafts / written[file.name]):
+        for file, outcome in dispatch(source, files, run, lambda file: drafts / written[file.name]):
             entry = entries[file.name] = _entry(file, keys[file.name], outcome)
             if entry.output:
                 settling.append(

@@ -27,8 +27,8 @@ from imaging.deidentify.proof.signed import Verification, outputs_digest, sign
 from imaging.errors import DataFault, UserFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item, Pool
+from imaging.sources.dispatch import Outcome
 from imaging.sources.protocol import Source
-from imaging.sources.work import Outcome
 
 __all__ = ["Hit", "Verification", "verify"]
 

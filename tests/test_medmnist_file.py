@@ -12,7 +12,7 @@ from imaging.digests import pixel_digest
 from imaging.errors import UserFault
 from imaging.image.instance import Instance
 from imaging.preprocess.slice import prepare
-from imaging.sources.medmnist import ROWS_A_FILE, MedMnistFile
+from imaging.sources.medmnist_file import ROWS_A_FILE, MedMnistFile
 from imaging.sources.protocol import SourceFile
 from tests.synthetic import read_file
 

@@ -1,4 +1,4 @@
-"""Owns a folder tree of files as a source."""
+"""Folder tree of files as a source."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from imaging.sources.patients import Patients
 from imaging.sources.protocol import Payload, SourceFile
 
 
-class Folder:
+class FolderSource:
     """Files below a folder, whatever their names; they are handed over as paths, not read."""
 
     kind = "folder"
@@ -30,19 +30,19 @@ class Folder:
         A link is listed only if it leads to a file below the root; linked folders are not entered.
         """
         try:
-            yield from self.patients.check(self._below("", str(self.root)))
+            yield from self.patients.checked(self._below("", str(self.root)))
         except OSError as error:
             # The message of an OSError quotes a path, and the path may name a patient.
             raise EnvironmentFault(_cannot("list a folder of", error)) from None
 
     def fetch(self, file: SourceFile) -> Payload:
         """Hand over the path of a file."""
-        return self.patients.pack(file, lambda: self._checked(file.name))
+        return self.patients.payload(file, lambda: self._checked(file.name))
 
     def _checked(self, name: str) -> Path:
         path = self.root / name
         try:
-            # Readers run in other processes, and there a file that cannot be opened would count as a bad one.
+            # Readers run in other processes, where a file that cannot be opened would count as a bad one.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             size = os.fstat(descriptor).st_size
             os.close(descriptor)

@@ -7,13 +7,13 @@ import pytest
 
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources import folder
-from imaging.sources.folder import Folder
+from imaging.sources import folder_source
+from imaging.sources.folder_source import FolderSource
 from imaging.sources.protocol import SourceFile
 
 
 def names(root: Path) -> list[str]:
-    return [file.name for file in Folder(root).scan()]
+    return [file.name for file in FolderSource(root).scan()]
 
 
 def listed(name: str) -> SourceFile:
@@ -53,11 +53,11 @@ def test_an_empty_folder_lists_nothing(tmp_path: Path) -> None:
 def test_a_file_is_listed_with_size_and_time(tmp_path: Path) -> None:
     (tmp_path / "IM1").write_bytes(b"12345")
     os.utime(tmp_path / "IM1", ns=(7, 7))
-    assert list(Folder(tmp_path).scan()) == [SourceFile(name="IM1", size_bytes=5, mtime_ns=7)]
+    assert list(FolderSource(tmp_path).scan()) == [SourceFile(name="IM1", size_bytes=5, mtime_ns=7)]
 
 
 def test_the_listing_begins_before_it_is_whole(tmp_path: Path) -> None:
-    listing = Folder(touched(tmp_path, "a/1", "b/2")).scan()
+    listing = FolderSource(touched(tmp_path, "a/1", "b/2")).scan()
     next(listing)
     touched(tmp_path, "b/3")
     assert [file.name for file in listing] == ["b/2", "b/3"]
@@ -105,29 +105,29 @@ def test_a_folder_that_is_gone_is_a_fault_of_the_environment(tmp_path: Path) -> 
 
 def test_a_file_that_cannot_be_read_is_a_fault_of_the_environment(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFault) as caught:
-        Folder(tmp_path).fetch(listed("ERIKA/IM1"))
+        FolderSource(tmp_path).fetch(listed("ERIKA/IM1"))
     assert "ERIKA" not in str(caught.value)
 
 
 def test_a_file_is_handed_over_as_its_path(tmp_path: Path) -> None:
-    payload = Folder(touched(tmp_path, "a/IM1")).fetch(listed("a/IM1"))
+    payload = FolderSource(touched(tmp_path, "a/IM1")).fetch(listed("a/IM1"))
     assert (payload.format, payload.name, payload.contents) == ("dicom", "a/IM1", (tmp_path / "a" / "IM1",))
 
 
 @pytest.mark.parametrize("name", ["DICOMDIR", "a/dicomdir"])
 def test_a_directory_of_dicom_is_told_by_its_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataFault) as caught:
-        Folder(touched(tmp_path, name)).fetch(listed(name))
+        FolderSource(touched(tmp_path, name)).fetch(listed(name))
     assert caught.value.reason == "dicomdir"
 
 
 def test_a_file_over_the_limit_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "IM1").open("wb") as file:
-        file.truncate(folder.LIMITS.file_bytes + 1)  # a hole: it takes no room
+        file.truncate(folder_source.LIMITS.file_bytes + 1)  # a hole: it takes no room
     with pytest.raises(DataFault) as caught:
-        Folder(tmp_path).fetch(listed("IM1"))
+        FolderSource(tmp_path).fetch(listed("IM1"))
     assert caught.value.reason == "too-large"
 
 
 def test_ct_is_what_a_folder_is_taken_for() -> None:
-    assert Folder("anywhere").default_spec() == PreprocessSpec()
+    assert FolderSource("anywhere").default_spec() == PreprocessSpec()

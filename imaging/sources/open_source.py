@@ -1,4 +1,4 @@
-"""Owns the table of the kinds of source, and which kind an address is."""
+"""Table of the kinds of source, and the opening of a source by its address."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from types import MappingProxyType
 from imaging.errors import UserFault
 from imaging.sources.archive import Archive
 from imaging.sources.dicomweb import SCHEME, DicomWeb
-from imaging.sources.folder import Folder
-from imaging.sources.medmnist import MedMnistFile
+from imaging.sources.folder_source import FolderSource
+from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.patients import Patients, read_patients
 from imaging.sources.protocol import Source
 from imaging.sources.s3_prefix import S3Prefix
@@ -17,7 +17,7 @@ from imaging.sources.s3_prefix import S3Prefix
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """One kind of source: what a person calls it, which addresses are of it, how to open it."""
+    """One kind of source: its description for a person, a test for its addresses, and how to open one."""
 
     title: str
     accepts: Callable[[str], bool]
@@ -33,7 +33,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "folder": Kind(
             title="a folder of DICOM, NIfTI or picture files",
             accepts=lambda address: Path(address).is_dir(),
-            open=Folder,
+            open=FolderSource,
         ),
         "zip": Kind(
             title="a .zip file of them",
@@ -67,7 +67,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 def open_source(address: str | Path, table: Path | None = None) -> Source:
     """Return the source at an address; raise UserFault where there is none that can be read.
 
-    `table` is the CSV with labels: its columns `file` and `PatientID` say whose pictures and NIfTI files are.
+    `table` is the CSV with labels: its columns `file` and `PatientID` name the patients of pictures and NIfTI files.
     """
     place = str(address)
     if "://" not in place:

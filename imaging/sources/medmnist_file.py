@@ -1,4 +1,4 @@
-"""Owns an NPZ file in MedMNIST's layout as a source: small grey images with labels and fixed parts."""
+"""NPZ file in MedMNIST's layout as a source: small grey images with labels and fixed parts."""
 
 import re
 import zipfile
@@ -26,12 +26,12 @@ LAYOUTS: tuple[Mapping[str, tuple[str, str]], ...] = (
 
 ROWS_A_FILE = 512
 SIZES_PX = (16, 1024)
-"""What `PreprocessSpec.size_px` allows."""
+"""Bounds of `PreprocessSpec.size_px`."""
 
 VAL_SHARE = 12
 VAL_SEED = 0
 BROKEN = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
-"""What numpy raises for a file that is no NPZ, is cut short, or holds pickled objects."""
+"""Errors of numpy for a file that is no NPZ, is cut short, or contains pickled objects."""
 
 RANGE = re.compile(r"(?P<part>train|val|test)\[(?P<start>\d+):(?P<stop>\d+)\]")
 
@@ -112,7 +112,7 @@ class MedMnistFile:
 
     @cached_property
     def _val_rows(self) -> frozenset[int]:
-        """Which rows of train stand in for a missing val part."""
+        """Rows of train that replace a missing val part."""
         if "val" in self.images:
             return frozenset()
         rows = len(self.images["train"])

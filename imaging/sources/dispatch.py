@@ -1,4 +1,4 @@
-"""Owns the way of listed files through workers: fetched here, read there, back in order."""
+"""Dispatch of listed files to sandbox workers: each file is fetched here, read there, and outcomes keep the order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,18 +11,18 @@ from imaging.sources.protocol import Payload, Source, SourceFile
 
 Outcome = Answer | DataFault
 Run = Callable[[Iterable[Item]], Iterator[Outcome]]
-"""What works on items and yields an outcome for each, in their order: a pool's `map`."""
+"""Function that works on items and yields an outcome for each, in their order: a pool's `map`."""
 
 
-def work(
+def dispatch(
     source: Source,
     files: Iterable[SourceFile],
     run: Run,
     into: Callable[[SourceFile], Path | None] = lambda _: None,
 ) -> Iterator[tuple[SourceFile, Outcome]]:
-    """Yield what became of each file, in their order; those that cannot even be fetched come last.
+    """Yield the outcome of each file, in their order; those that cannot be fetched come last.
 
-    `into` says where the worker writes what it makes of a file, if not into its answer; see `Item`.
+    `into` returns the file that the worker writes its blobs to, None where they come with the answer; see `Item`.
     """
     refused: list[tuple[SourceFile, DataFault]] = []
     sent: deque[SourceFile] = deque()
@@ -43,7 +43,7 @@ def work(
 
 
 def as_item(payload: Payload, into: Path | None = None) -> Item:
-    """Return a payload as what the sandbox takes."""
+    """Return the item of the sandbox for a payload."""
     value = {
         "format": payload.format,
         "name": payload.name,
