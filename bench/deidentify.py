@@ -33,7 +33,7 @@ from imaging.dicom.limits import LIMITS
 from services.ray.chunk_pool import cores
 from services.settings import Settings
 from tasks.deidentification import bring_up_to_date
-from tasks.deidentify_request import DeidentifyRequest
+from tasks.requests import DeidentifyRequest
 
 ARCHIVE = Path(os.environ.get("RADLOOP_DATA", Path(__file__).parents[2] / "shared" / "data")) / "ct-contrast"
 SECRET = "5e" * 32

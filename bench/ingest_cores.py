@@ -24,9 +24,10 @@ from bench.deidentify import ARCHIVE, raw_slices, series
 from bench.interleaved import ratio
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.folder_source import FolderSource
-from services.ray.chunk_pool import run_chunks, running_ray
+from services.ray.chunk_pool import STORE_BYTES, run_chunks
+from services.ray.cluster import local_ray
+from services.ray.ingest_worker import FACTORY, FileItem
 from services.settings import Settings
-from tasks.ingest_worker import FACTORY, Work
 
 SIZES = (256, 224)
 LEAST = 1.7
@@ -70,8 +71,8 @@ def serve(parent: Connection, cores: Sequence[int], source: Path, home: Path) ->
     os.sched_setaffinity(0, cores)
     os.environ["RADLOOP_KEY"] = KEY
     settings = Settings(home=home)
-    files = [Work(file) for file in FolderSource(source).scan()]
-    with running_ray():
+    files = [FileItem(file) for file in FolderSource(source).scan()]
+    with local_ray(len(cores), STORE_BYTES):
         while (size := _next(parent)) is not None:
             started, before = time.perf_counter(), worked()
             chunks = run_chunks(FACTORY, order_of(settings, source, size), files)

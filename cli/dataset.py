@@ -1,14 +1,15 @@
-"""Owns the commands `radloop dataset ...`: what versions there are, what is in them, and whether they are sound."""
+"""Commands `radloop dataset ...`: look into versions, check, verify, tidy and export them."""
 
+import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.answers import AsJson, answer, bar, waiting
-from cli.dataset_upkeep import Name, export_, gc
+from cli.terminal import AsJson, print_result, progress_bar, waiting
 from imaging.errors import UserFault
-from services.settings import activate
+from services.settings import Settings, activate
 
 if TYPE_CHECKING:
     # What reads tables takes most of a second to load, which other commands need not wait for.
@@ -19,6 +20,12 @@ UNSOUND = 1
 FIRST = 10
 """Keys of each kind that are named, unless more are asked for."""
 
+KEEP = 30
+GRACE_HOURS = 24.0
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the dataset; NAME@DIGEST is one version of it.")
+]
 Digest = Annotated[
     str,
     typer.Argument(
@@ -53,31 +60,31 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List datasets and their versions, the newest first."""
-    from cli.render import dataset as words
+    from cli.render import dataset as render
     from imaging.dataset.version.history import count, named_version, versions
 
     store = activate().dataset_store
     found = versions(store, name)
     if name and not found:
         named_version(store, name)
-    with bar("counting", "versions") as told:
+    with progress_bar("counting", "versions") as told:
         counted = []
         for past in found:
             counted.append(count(store, past))
             told(len(counted), len(found))
     rows = [{**past.told(), **asdict(one)} for past, one in zip(found, counted, strict=True)]
-    answer(rows, words.history(rows), as_json)
+    print_result(rows, render.history(rows), as_json)
 
 
 def show(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
     """Tell what is in a version: counts, refusals, histograms."""
-    from cli.render import dataset as words
+    from cli.render import dataset as render
     from imaging.dataset.version.history import named_version
     from imaging.dataset.version.summary import summarize
 
     version = named_version(activate().dataset_store, name, digest)
     summary = summarize(version)
-    answer(asdict(summary), words.summary(summary), as_json)
+    print_result(asdict(summary), render.summary(summary), as_json)
 
 
 def diff(
@@ -90,13 +97,13 @@ def diff(
 
     The exit code is 1 where something changed that never may: the split or the patient of an instance, or its pixels.
     """
-    from cli.render import dataset as words
+    from cli.render import dataset as render
     from imaging.dataset.version.compare import compare
     from imaging.dataset.version.history import find_version
 
     store = activate().dataset_store
     difference = compare(find_version(store, old), find_version(store, new), first)
-    answer(asdict(difference), words.difference(difference), as_json)
+    print_result(asdict(difference), render.difference(difference), as_json)
     if difference.alarms:
         raise typer.Exit(UNSOUND)
 
@@ -107,7 +114,7 @@ def check(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
     A leak is a patient on two sides of the split, or an image that another patient has on another side. The exit code
     is 1 where there is one, or where nothing can be trained.
     """
-    from cli.render import dataset as words
+    from cli.render import dataset as render
     from imaging.dataset.split.check import find_leaks
     from imaging.dataset.version.history import named_version
 
@@ -122,7 +129,7 @@ def check(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
         "leaks": leaks,
         "not_trainable": _not_trainable(version),
     }
-    answer(told, words.leaks(told), as_json)
+    print_result(told, render.leaks(told), as_json)
     if leaks or told["not_trainable"]:
         raise typer.Exit(UNSOUND)
 
@@ -132,14 +139,14 @@ def verify(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
 
     The exit code is 1 where something is gone, not what its name says, or too short for the rows that point into it.
     """
-    from cli.render import dataset as words
+    from cli.render import dataset as render
     from imaging.dataset.upkeep.integrity import find_flaws
     from imaging.dataset.version.history import named_version
 
     version = named_version(activate().dataset_store, name, digest)
     read = [0, 0]
 
-    with bar("reading", "objects") as told:
+    with progress_bar("reading", "objects") as told:
 
         def one_more(done: int, total: int, size_bytes: int) -> None:
             read[0], read[1] = done, read[1] + size_bytes
@@ -153,9 +160,112 @@ def verify(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
         "size_bytes": read[1],
         "flaws": [asdict(flaw) for flaw in flaws],
     }
-    answer(found, words.flaws(found), as_json)
+    print_result(found, render.flaws(found), as_json)
     if flaws:
         raise typer.Exit(UNSOUND)
+
+
+def gc(
+    keep: Annotated[int, typer.Option(min=1, help="Newest versions of each dataset that stay.")] = KEEP,
+    pin: Annotated[
+        list[str] | None, typer.Option(help="First digits of a version that stays; may be repeated.")
+    ] = None,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, help="What is younger stays: a night may be running.")
+    ] = GRACE_HOURS,
+    yes: Annotated[
+        bool, typer.Option("--yes/--dry-run", help="Remove it, or say what would be removed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what no version needs that is new, current, pinned or named.
+
+    Named are the versions that MLflow's models and runs were made from or measured on; the current one of a dataset,
+    and the one before a young one, stay too. Only versions, their tables and images, and what nights left half done
+    are looked at. Images that stand in what a night has left are kept once more, and go the next time.
+    """
+    from cli.render import dataset as render
+    from imaging.dataset.upkeep import garbage as collect
+
+    settings = activate()
+    store, now_s = settings.dataset_store, time.time()
+    named = named_by_mlflow(settings)
+    wish = collect.Wish(
+        oldest_ns=int((now_s - grace_hours * 3600) * 1e9), keep=keep, pins=tuple(pin or ()), named=named
+    )
+    with progress_bar("reading", "tables") as told:
+        rubbish = collect.find_rubbish(store, wish, told)
+    drafts = 0
+    if yes:
+        with progress_bar("removing", "objects") as told:
+            collect.remove(store, rubbish, told)
+        drafts = store.sweep(grace_hours * 3600)
+    found = {
+        "removed": yes,
+        "kept": [past.told() for past in rubbish.kept],
+        "versions": [past.told() for past in rubbish.heads],
+        "journals": [one.name for one in rubbish.journals],
+        "objects": [one.name for one in rubbish.objects],
+        "drafts": drafts,
+        "size_bytes": rubbish.size_bytes,
+        "named_in_mlflow": len(named),
+    }
+    print_result(found, render.rubbish(found), as_json)
+
+
+def export_(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder, for you alone.")],
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="May be repeated. [default: train and val]", show_default=False),
+    ] = None,
+    with_test: Annotated[
+        bool,
+        typer.Option("--with-test", help="The locked test patients too; it is written down and counted."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write labelled images and rows as numpy and Parquet files.
+
+    SPLIT.npy has the images and SPLIT.parquet their rows, in one order; dataset.json has the classes and how the
+    images were prepared.
+    """
+    from cli.render import dataset as render
+    from imaging.dataset.split.assignment import SPLITS
+    from imaging.dataset.split.test_lock import LOCKED
+    from imaging.dataset.version.export import export
+    from imaging.dataset.version.history import named_version
+
+    asked = split or [one for one in SPLITS if one != LOCKED or with_test]
+    if unknown := set(asked).difference(SPLITS):
+        raise UserFault(f"there is no split {', '.join(sorted(unknown))}: name some of {', '.join(SPLITS)}")
+    if LOCKED in asked and not with_test:
+        raise UserFault(
+            f"the patients of split {LOCKED!r} are locked away for the verdict: add --with-test, which is counted, or "
+            "name other splits"
+        )
+    version = named_version(activate().dataset_store, name)
+    with progress_bar("writing", "images") as told:
+        counts = export(version, folder.expanduser().resolve(), asked, "export", told)
+    found = {
+        "dataset": version.head.dataset,
+        "digest": version.digest,
+        "folder": str(folder),
+        "examples": counts,
+    }
+    print_result(found, render.exported(found), as_json)
+
+
+def named_by_mlflow(settings: Settings) -> frozenset[str]:
+    """Return the digests of versions that MLflow's models and runs name."""
+    if not settings.has_registry:
+        return frozenset()
+    # Loaded here: MLflow takes seconds.
+    from services.mlflow.registry import named_datasets
+
+    with waiting("asking MLflow which versions it names"):
+        return named_datasets(settings)
 
 
 def _not_trainable(version: "DatasetVersion") -> str:

@@ -1,35 +1,32 @@
-"""Owns the command `radloop deidentify`: write a source de-identified, or prove that it was."""
+"""Command `radloop deidentify`: write a source de-identified, or prove that a folder is."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.markdown import Markdown
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.flow_run import run_flow
 from cli.options import ask, read_config, whole
+from cli.terminal import console, progress_bar
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import UserFault
 from services.settings import activate
+from tasks.requests import DeidentifyRequest
 
 if TYPE_CHECKING:
     from imaging.deidentify.proof.originals import Hit
 
-console = Console()
-
 NOT_CLEAN = 1
 """The exit code where the proof found something; 2 is for what a person can mend."""
-TOLD = 200
+LISTED = 200
 """Lines of hits that are printed: the table counts them all, and a person reads the first."""
 
 
 def _help(field: str) -> Any:
-    told = DeidentifyOptions.model_fields[field]
-    default = "off" if told.default is False else told.default
-    return typer.Option(help=f"{told.description} [default: {default}]", show_default=False)
+    option = DeidentifyOptions.model_fields[field]
+    default = "off" if option.default is False else option.default
+    return typer.Option(help=f"{option.description} [default: {default}]", show_default=False)
 
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="What --source takes: a folder, s3://..., ...")]
@@ -41,8 +38,8 @@ Verify = Annotated[
 Against = Annotated[str, typer.Option(metavar="SRC", help="The source whose identifiers are searched for.")]
 
 
-def register(app: typer.Typer, with_flow: Callable[..., Any]) -> None:
-    """Add the command; `with_flow` runs a flow in this process and tells its outcome."""
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
 
     @app.command()
     def deidentify(
@@ -77,8 +74,8 @@ def register(app: typer.Typer, with_flow: Callable[..., Any]) -> None:
                 )
             prove(verify, against)
             return
+        # Loaded here: it takes Prefect and the readers.
         from tasks.deidentification import open_places
-        from tasks.deidentify_request import DeidentifyRequest
 
         part = read_config(config, DeidentifyRequest) if config else {}
         places = {name: given[name] or part.get(name) for name in ("source", "destination")}
@@ -88,23 +85,15 @@ def register(app: typer.Typer, with_flow: Callable[..., Any]) -> None:
         asked = {name: whole(str(place)) for name, place in places.items()}
         request = ask(DeidentifyRequest, config, asked | {"options": options})
         open_places(request)
-        with_flow("deidentify", request, tell)
-
-
-def tell(console: Console, name: str, outcome: Any, imports_s: float, flow_s: float) -> None:
-    """Print what was done, and where the time went."""
-    from tasks.report.deidentification import deidentify_words
-
-    console.print(Markdown(deidentify_words(outcome)))
-    console.print(f"took {imports_s:.1f} s to load and {flow_s:.1f} s to run", highlight=False)
-    settings = activate()
-    if settings.key is None:
-        console.print(
-            f"Keep a copy of {settings.private / 'pseudonym.key'} in a safe place, and never beside the data: only "
-            "with this key can the folder be continued or proven",
-            highlight=False,
-            soft_wrap=True,
-        )
+        run_flow("deidentify", request)
+        settings = activate()
+        if settings.key is None:
+            console.print(
+                f"Keep a copy of {settings.private / 'pseudonym.key'} in a safe place, and never beside the data: "
+                "only with this key can the folder be continued or proven",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def prove(destination: Path | None, against: str) -> None:
@@ -114,35 +103,26 @@ def prove(destination: Path | None, against: str) -> None:
 
     if destination is None or not against:
         raise UserFault("a proof needs both: give --verify DST --against SRC")
-    columns = (
-        TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("searching", total=None)
-        done = prove(
-            destination, against, activate(), lambda at, of: progress.update(bar, completed=at, total=of)
-        )
+    with progress_bar("searching", "files") as on_progress:
+        done = prove(destination, against, activate(), on_progress)
     table = Table(box=None, show_header=False)
     table.add_column()
     # A digest that is cut off proves nothing.
     table.add_column(overflow="fold")
-    for line in lines(done):
-        table.add_row(*line)
+    for row in lines(done):
+        table.add_row(*row)
     console.print(table, soft_wrap=True, highlight=False)
-    told = [f"found: {place(hit)}" for hit in done.hits] + [f"not proven: {why}" for why in done.unproven]
-    for one in told[:TOLD]:
-        console.print(one, highlight=False, markup=False, soft_wrap=True)
-    if len(told) > TOLD:
-        console.print(f"and {len(told) - TOLD} more", highlight=False)
+    results = [f"found: {place(hit)}" for hit in done.hits] + [f"not proven: {why}" for why in done.unproven]
+    for line in results[:LISTED]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if len(results) > LISTED:
+        console.print(f"and {len(results) - LISTED} more", highlight=False)
     if not done.clean:
         raise typer.Exit(NOT_CLEAN)
 
 
 def place(hit: "Hit") -> str:
-    """Say where an original value was found, and of which kind it is; never the value itself.
+    """Return where an original value was found, and of which kind it is; never the value itself.
 
     >>> from imaging.deidentify.proof.originals import Hit
     >>> place(Hit(output="images/1.dcm", kind="id", tag=0x00100020, encoding="UTF-8", where="texts", offset=41))
@@ -150,6 +130,6 @@ def place(hit: "Hit") -> str:
     """
     article = "an" if hit.kind[0] in "aeio" else "a"
     if hit.where == "name":
-        # It would be told with the name.
+        # The name of the file would show the value.
         return f"a file beside the images, {article} {hit.kind} in its name"
     return f"{hit.output}, {article} {hit.kind} as {hit.encoding}, at byte {hit.offset} of its {hit.where}"

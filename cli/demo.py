@@ -1,21 +1,19 @@
-"""Owns the demonstration: a made-up hospital, and two nights that pass over it."""
+"""Demonstration: a made-up hospital, and two nights over it."""
 
 import shutil
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-
+from cli.flow_run import next_commands, run_flow
 from cli.stack import remember
+from cli.terminal import console
 from imaging.errors import UserFault
 from imaging.image.window import Window
 from imaging.phantom.archive import write_phantom
 from imaging.phantom.plan import PhantomSpec
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
-from services.ray.cluster import local_ray
+from services.ray.cluster import training_ray
 from services.settings import Settings, activate
 from services.stack_file import running_stack
 from tasks.requests import NightlyRequest
@@ -24,18 +22,18 @@ NAME = "phantom"
 LUNG = PreprocessSpec(window=Window(center=-300, width=1400), size_px=64)
 
 
-def two_nights(console: Console, with_flow: Callable[[str, Any], Any], closing: Callable[..., str]) -> None:
+def two_nights() -> None:
     """Write the archive of a first day and run a night; add a second day, and run another."""
     settings = activate(home=fresh_home())
     archive = settings.folder / "archive"
-    with nullcontext() if settings.ray_address else local_ray(workers=2):
+    with nullcontext() if settings.ray_address else training_ray(workers=2):
         for day in (1, 2):
             console.rule(f"day {day}")
             written = write_phantom(archive, PhantomSpec(), day=day)
             console.print(f"The made-up hospital has made {written.files} files today", highlight=False)
-            with_flow("nightly", request_for(archive))
+            run_flow("nightly", request_for(archive))
     remember(settings, request_for(archive))
-    console.print(closing(settings, NAME), soft_wrap=True)
+    console.print(next_commands(settings, NAME), soft_wrap=True)
 
 
 def fresh_home() -> Path:

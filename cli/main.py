@@ -1,23 +1,22 @@
-"""Owns the command line: `radloop run`, `ingest`, `train`, `inspect`, `up` and the others that --help lists."""
+"""Command line: `radloop run`, `ingest`, `train`, `inspect`, `up` and the other commands that --help lists."""
 
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
 from cli import dataset as dataset_commands
 from cli import deidentify as deidentify_command
 from cli import stack as stack_commands
-from cli.options import ask
+from cli.flow_run import checked_request, next_commands, run_flow
+from cli.terminal import console
 from imaging.errors import RadloopError
-from services.settings import Settings, activate
+from services.settings import activate
 
 app = typer.Typer(
     add_completion=False,
@@ -27,7 +26,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Close the loop between an image archive and a model in use.",
 )
-console = Console()
 
 # Each parameter of a command is called as the request calls it: see `asked`.
 Source = Annotated[
@@ -80,16 +78,11 @@ def run(
     again: Again = None,
 ) -> None:
     """Take in what is new, train, and promote what proves itself."""
-    given = asked(locals())
-    from tasks.preflight import check_input
-    from tasks.requests import NightlyRequest
-
-    request = ask(NightlyRequest, config, given)
-    check_input(request)
-    with_flow("nightly", request)
+    request = checked_request("nightly", config, asked(locals()))
+    run_flow("nightly", request)
     settings = activate()
     stack_commands.remember(settings, request)
-    console.print(closing_words(settings, request.dataset), soft_wrap=True)
+    console.print(next_commands(settings, request.dataset), soft_wrap=True)
 
 
 @app.command()
@@ -103,13 +96,7 @@ def ingest(
     patient_variants: Variants = None,
 ) -> None:
     """Take in what is new in a source."""
-    given = asked(locals())
-    from tasks.preflight import check_input
-    from tasks.requests import IngestRequest
-
-    request = ask(IngestRequest, config, given)
-    check_input(request)
-    with_flow("ingest", request)
+    run_flow("ingest", checked_request("ingest", config, asked(locals())))
 
 
 @app.command()
@@ -122,19 +109,13 @@ def train(
     again: Again = None,
 ) -> None:
     """Train a candidate on the newest version of a dataset."""
-    given = asked(locals())
-    from tasks.requests import TrainRequest
-
-    with_flow("train", ask(TrainRequest, config, given))
+    run_flow("train", checked_request("train", config, asked(locals())))
 
 
 @app.command()
 def evaluate(dataset: Name = None, version: Version = None, config: Config = None) -> None:
     """Compare candidate and champion; nothing is promoted."""
-    given = asked(locals())
-    from tasks.requests import EvaluateRequest
-
-    with_flow("evaluate", ask(EvaluateRequest, config, given))
+    run_flow("evaluate", checked_request("evaluate", config, asked(locals())))
 
 
 @app.command()
@@ -142,14 +123,7 @@ def reevaluate(
     source: Source = "", labels: Labels = None, dataset: Name = None, config: Config = None
 ) -> None:
     """Measure the champion on the newest labelled data."""
-    given = asked(locals())
-    from tasks.preflight import check_input
-    from tasks.requests import ReevaluateRequest
-
-    request = ask(ReevaluateRequest, config, given)
-    if request.source:
-        check_input(request)
-    with_flow("reevaluate", request)
+    run_flow("reevaluate", checked_request("reevaluate", config, asked(locals())))
 
 
 @app.command()
@@ -167,6 +141,7 @@ def inspect(
 
 
 stack_commands.register(app)
+deidentify_command.register(app)
 dataset_commands.register(app)
 
 
@@ -175,11 +150,11 @@ def demo() -> None:
     """Build a made-up hospital, and let two nights pass over it."""
     from cli.demo import two_nights
 
-    two_nights(console, with_flow, closing_words)
+    two_nights()
 
 
 def asked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a command as a request has them.
+    """Return the options of a command as its request names them.
 
     >>> asked({"dataset": "d", "epochs": 3, "config": None})
     {'dataset': 'd', 'training': {'epochs': 3}}
@@ -187,46 +162,6 @@ def asked(given: Mapping[str, Any]) -> dict[str, Any]:
     training = {name: given[name] for name in TRAINING if name in given}
     rest = {name: value for name, value in given.items() if name not in (*TRAINING, "config")}
     return rest | ({"training": training} if training else {})
-
-
-def with_flow(name: str, request: BaseModel, tell: Callable[..., None] | None = None) -> Any:
-    """Run a flow in this process, tell its outcome (in its own way where it has one), and return it."""
-    from tasks.preflight import check_servers
-
-    started = time.monotonic()
-    check_servers(activate())
-    from cli import terminal
-
-    console.print(f"[bold]radloop {name}[/bold]: loading", highlight=False)
-    flow = load_flow(name)
-    terminal.quiet()
-    loaded = time.monotonic()
-    outcome = flow(request)
-    (tell or terminal.tell)(
-        console, name, outcome, imports_s=loaded - started, flow_s=time.monotonic() - loaded
-    )
-    return outcome
-
-
-def load_flow(name: str) -> Callable[[Any], Any]:
-    """Return a flow by its name; loading one loads Prefect, which takes seconds."""
-    from importlib import import_module
-
-    return getattr(import_module(f"flows.{name}"), name)
-
-
-def closing_words(settings: Settings, name: str) -> str:
-    """Return where everything can be opened, and the commands that come next."""
-    radloop = f"{sys.argv[0]} --home {settings.home}" if settings.home != Path(".radloop") else sys.argv[0]
-    return (
-        f"\n[bold]MLflow and Prefect[/bold]  {radloop} up   (prints their addresses; runs this every night at 02:00)"
-        f"\n[bold]Load the champion[/bold]   mlflow.pyfunc.load_model('models:/{name}@champion')"
-        f" with MLFLOW_TRACKING_URI={settings.tracking_uri}"
-        f"\n[bold]Your own images[/bold]     {sys.argv[0]} run --source FOLDER --labels LABELS.csv --name NAME"
-    )
-
-
-deidentify_command.register(app, with_flow)
 
 
 def main() -> None:

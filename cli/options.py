@@ -1,4 +1,4 @@
-"""Owns how options and a configuration file become a request."""
+"""Requests from options and a configuration file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from imaging.errors import UserFault
+from tasks.requests import DeidentifyRequest, NightlyRequest
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
@@ -54,8 +55,6 @@ def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
 
 def read_config(path: Path, kind: type[BaseModel]) -> dict[str, Any]:
     """Return what a configuration file has for a request; YAML reads JSON too."""
-    from tasks.deidentify_request import DeidentifyRequest
-    from tasks.requests import NightlyRequest
 
     if not path.is_file():
         raise UserFault(f"no configuration file at {path}: give --config the path of a YAML or JSON file")

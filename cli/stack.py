@@ -1,18 +1,19 @@
-"""Owns the commands `radloop up`, `status` and `down`: the one-machine stack, as a person sees it."""
+"""Commands `radloop up`, `status` and `down`: the one-machine stack."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
-from pydantic import BaseModel, ValidationError
-from rich.console import Console
+from pydantic import ValidationError
 from rich.table import Table
 
-from cli.options import ask, whole
+from cli.flow_run import checked_request
+from cli.options import whole
+from cli.terminal import console
 from imaging.errors import EnvironmentFault, UserFault
 from infra import stack
 from infra.deployments import TEMPLATE, deployed_time_zone, fill
@@ -20,12 +21,8 @@ from infra.processes import StackError
 from infra.record import Stack, read_stack
 from infra.runs import Run, latest_runs, next_runs
 from services.settings import Settings, activate
+from tasks.requests import REQUESTS, NightlyRequest
 
-if TYPE_CHECKING:
-    # Loading it loads the registry's client, which takes seconds.
-    from tasks.requests import NightlyRequest
-
-console = Console()
 REMEMBERED = "nightly.json"
 """What the night is asked for: written by `radloop run` when it succeeds, and here."""
 
@@ -47,7 +44,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def remember(settings: Settings, request: "NightlyRequest") -> None:
+def remember(settings: Settings, request: NightlyRequest) -> None:
     """Keep a night that went well for the schedule, whose runs start in another folder."""
     places = {name: whole(place) for name in ("source", "labels") if (place := getattr(request, name))}
     (settings.folder / REMEMBERED).write_text(request.model_copy(update=places).model_dump_json(indent=1))
@@ -116,13 +113,9 @@ def down() -> None:
 
 def nightly_request(settings: Settings, config: Path | None, options: Mapping[str, str]) -> dict[str, Any]:
     """Return what the night is asked for: options over the last successful run's; empty where nothing is known."""
-    from tasks.preflight import check_input
-    from tasks.requests import NightlyRequest
-
     remembered = settings.folder / REMEMBERED
     if config or options:
-        request = ask(NightlyRequest, config, dict(options))
-        check_input(request)
+        request = checked_request("nightly", config, options)
     elif remembered.exists():
         try:
             request = NightlyRequest.model_validate_json(remembered.read_text())
@@ -139,8 +132,6 @@ def nightly_request(settings: Settings, config: Path | None, options: Mapping[st
 
 def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:
     """Return prefect.yaml, filled in for a nightly request; schedules are on only where there is one."""
-    from tasks import requests
-
     if time_zone:
         try:
             ZoneInfo(time_zone)
@@ -148,19 +139,14 @@ def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:
             raise UserFault(
                 f"--time-zone {time_zone!r} is unknown: give a name such as Europe/Berlin"
             ) from error
-    kinds: dict[str, type[BaseModel]] = {
-        "ingest": requests.IngestRequest,
-        "train": requests.TrainRequest,
-        "evaluate": requests.EvaluateRequest,
-        "nightly": requests.NightlyRequest,
-        "reevaluate": requests.ReevaluateRequest,
+    parameters = {
+        name: kind(**{key: value for key, value in nightly.items() if key in kind.model_fields}).model_dump(
+            mode="json"
+        )
+        for name, kind in REQUESTS.items()
+        if name != "deidentify"  # Its form asks for everything.
     }
-    filled = {
-        name: kind(**{key: value for key, value in nightly.items() if key in kind.model_fields})
-        for name, kind in kinds.items()
-    }
-    asked = {name: request.model_dump(mode="json") for name, request in filled.items()}
-    return fill(TEMPLATE.read_text(), asked, scheduled=bool(nightly), time_zone=time_zone)
+    return fill(TEMPLATE.read_text(), parameters, scheduled=bool(nightly), time_zone=time_zone)
 
 
 def addresses(running: Stack) -> str:
@@ -197,7 +183,10 @@ def _begun(run: Run) -> Sequence[str]:
 
 
 def _champions(settings: Settings) -> Iterable[Sequence[str]]:
-    from services.mlflow.champions import champions
+    if not settings.has_registry:
+        return []
+    # Loaded here: MLflow takes seconds.
+    from services.mlflow.registry import champions
 
     return [
         (item.name, f"version {item.version}" if item.version else "none yet") for item in champions(settings)

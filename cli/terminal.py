@@ -1,15 +1,23 @@
-"""Owns what a person sees in the terminal: progress without the orchestrator's noise, then the outcome."""
+"""Output of commands: results for a person or a program, progress, and logs without the libraries' noise."""
 
+import json
 import logging
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
-from rich.console import Console
-from rich.markdown import Markdown
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from imaging.errors import RadloopError
-from tasks.report import outcomes as words
+
+console = Console()
+FILE_WIDTH = 200
+"""Characters of a line where no terminal bounds it."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NOISE = (
     "Beginning flow run",
@@ -30,42 +38,57 @@ LIBRARIES = {
 }
 
 
-class Calm(logging.Filter):
-    """Drops what says nothing to a user, and the traces of errors that have a message of their own."""
+def print_result(content: Any, rendered: RenderableType, as_json: bool) -> None:
+    """Print the result of a command, as JSON or rendered, and nothing else on standard output."""
+    if as_json:
+        print(json.dumps(content, indent=1))
+    else:
+        wide = console if console.is_terminal else Console(width=FILE_WIDTH)
+        wide.print(rendered, soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def progress_bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
+    """Show how far the work is, its rate and its expected end; yields `on_progress(done, total, size_bytes=0)`."""
+    started = time.monotonic()
+    rate = TextColumn("{task.fields[rate]}")
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("", total=None, rate="")
+
+        def on_progress(done: int, total: int, size_bytes: int = 0) -> None:
+            seconds = max(time.monotonic() - started, 1e-9)
+            megabytes = f", {size_bytes / seconds / 1e6:,.0f} MB/s" if size_bytes else ""
+            progress.update(
+                task, completed=done, total=total, rate=f"{done / seconds:,.0f} {unit}/s{megabytes}"
+            )
+
+        yield on_progress
+
+
+@contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """Show what is waited for."""
+    with Console(stderr=True).status(title):
+        yield
+
+
+class NoiseFilter(logging.Filter):
+    """Filter of log lines that mean nothing to a user, and of traces of errors that have a message of their own."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a record is shown."""
+        """Return whether a record is shown."""
         text = record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
-        told_by_us = isinstance(error, RadloopError) or "Finished in state Failed" in text
-        return not told_by_us and not text.startswith(NOISE)
+        has_message = isinstance(error, RadloopError) or "Finished in state Failed" in text
+        return not has_message and not text.startswith(NOISE)
 
 
-def quiet() -> None:
+def quiet_logs() -> None:
     """Let the console show progress lines alone; the log that Prefect keeps stays complete."""
     for handler in logging.getLogger().handlers:
-        handler.addFilter(Calm())
+        handler.addFilter(NoiseFilter())
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     for name, level in LIBRARIES.items():
         logging.getLogger(name).setLevel(level)
-
-
-TELLERS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
-    {
-        "ingest": words.ingest_words,
-        "train": words.training_words,
-        "evaluate": words.evaluation_words,
-        "reevaluate": words.reevaluation_words,
-    }
-)
-
-
-def tell(console: Console, name: str, outcome: Any, imports_s: float, flow_s: float) -> None:
-    """Print an outcome and where the time went: loading, and the flow with what Prefect adds to it."""
-    if name == "nightly":
-        around = flow_s - sum(outcome.timings_s.values())
-        outside = {"imports": imports_s, "Prefect's start and end": around}
-        console.print(Markdown(words.nightly_words(outcome, outside)))
-    else:
-        console.print(Markdown(TELLERS[name](outcome)))
-        console.print(f"took {imports_s:.1f} s to load and {flow_s:.1f} s to run", highlight=False)

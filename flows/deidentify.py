@@ -5,16 +5,16 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from services.ray.running_jobs import stop
+from services.ray.jobs import stop_job_of
 from services.settings import activate
 from tasks.deidentification import DeidentifyOutcome, deidentify_source
-from tasks.deidentify_request import DeidentifyRequest
-from tasks.report.deidentification import deidentify_words
+from tasks.report.outcomes import deidentification_markdown
+from tasks.requests import DeidentifyRequest
 
 
 def stop_deidentifying(flow: Any, flow_run: Any, state: Any) -> None:
     """Stop the Ray job of a flow run that was cancelled or has crashed."""
-    stop(str(flow_run.id), activate())
+    stop_job_of(str(flow_run.id), activate())
 
 
 @flow(
@@ -27,5 +27,7 @@ def deidentify(request: DeidentifyRequest) -> DeidentifyOutcome:
     """Write the DICOM objects of a source, de-identified, into a folder."""
     settings = activate()
     outcome = deidentify_source(request, settings, str(runtime.flow_run.id))
-    create_markdown_artifact(deidentify_words(outcome), key="deidentify", description="De-identification")
+    create_markdown_artifact(
+        deidentification_markdown(outcome), key="deidentify", description="De-identification"
+    )
     return outcome

@@ -4,10 +4,9 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from services.settings import activate
-from tasks.comparison import compare, contenders, versions_for
-from tasks.evaluation import Evaluation
+from tasks.evaluation import Evaluation, compare, contenders, versions_for
 from tasks.preflight import check_servers
-from tasks.report.outcomes import evaluation_words
+from tasks.report.outcomes import evaluation_markdown
 from tasks.requests import EvaluateRequest
 
 
@@ -20,6 +19,6 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     evaluation = compare(pair, versions_for(pair, settings), request.gate, settings)
     print(evaluation.verdict.headline)
     create_markdown_artifact(
-        evaluation_words(evaluation), key="evaluation", description=evaluation.verdict.headline
+        evaluation_markdown(evaluation), key="evaluation", description=evaluation.verdict.headline
     )
     return evaluation

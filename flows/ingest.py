@@ -5,18 +5,18 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
+from imaging.dataset.ingest.outcome import IngestOutcome
 from services.prefect.progress import progress
-from services.ray.running_jobs import stop
+from services.ray.jobs import stop_job_of
 from services.settings import activate
 from tasks.ingest import open_job, publish_version, read_new
-from tasks.ingest_outcome import IngestOutcome
-from tasks.report.outcomes import ingest_words
+from tasks.report.outcomes import ingest_markdown
 from tasks.requests import IngestRequest
 
 
 def stop_reading(flow: Any, flow_run: Any, state: Any) -> None:
     """Stop the Ray job of a flow run that was cancelled or has crashed."""
-    stop(str(flow_run.id), activate())
+    stop_job_of(str(flow_run.id), activate())
 
 
 @flow(
@@ -35,5 +35,7 @@ def ingest(request: IngestRequest) -> IngestOutcome:
     run_id = str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id)
     read = read_new(job, settings, run_id, progress("files", "ingest-progress"))
     outcome = publish_version(job, read, settings)
-    create_markdown_artifact(ingest_words(outcome), key="ingest", description=f"Ingest of {request.dataset}")
+    create_markdown_artifact(
+        ingest_markdown(outcome), key="ingest", description=f"Ingest of {request.dataset}"
+    )
     return outcome

@@ -9,11 +9,11 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.train import stop_training, train
 from services.settings import activate
-from tasks.comparison import champion_of_other_spec
+from tasks.evaluation import champion_of_other_spec
 from tasks.identifier_search import search_leaks
 from tasks.preflight import check_servers
 from tasks.promotion import promote_candidate
-from tasks.report.outcomes import nightly_words
+from tasks.report.outcomes import nightly_markdown
 from tasks.reporting import Night, NightlyReport, publish_report
 from tasks.requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
 from tasks.split_check import check_sides
@@ -57,7 +57,7 @@ def nightly(request: NightlyRequest) -> NightlyReport:
     search_leaks(request, settings, took_s=sum(clock.laps.values()), seed=path)
     clock.lap("search for leaks")
     report = NightlyReport(**vars(night), report=path)
-    create_markdown_artifact(nightly_words(report), key="nightly", description=evaluation.verdict.headline)
+    create_markdown_artifact(nightly_markdown(report), key="nightly", description=evaluation.verdict.headline)
     return report
 
 

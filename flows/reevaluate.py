@@ -5,10 +5,10 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.ingest import ingest
 from services.settings import activate
-from tasks.comparison import champion_of_other_spec
+from tasks.evaluation import champion_of_other_spec
 from tasks.preflight import check_servers
 from tasks.reevaluation import Reevaluation, remeasure
-from tasks.report.outcomes import reevaluation_words
+from tasks.report.outcomes import reevaluation_markdown
 from tasks.requests import ReevaluateRequest, ingest_part
 
 
@@ -24,5 +24,5 @@ def reevaluate(request: ReevaluateRequest) -> Reevaluation:
             ingest(ingest_part(request, like=other))
     outcome = remeasure(request.dataset, request.gate, settings)
     print(outcome.headline)
-    create_markdown_artifact(reevaluation_words(outcome), key="reevaluation", description=outcome.headline)
+    create_markdown_artifact(reevaluation_markdown(outcome), key="reevaluation", description=outcome.headline)
     return outcome

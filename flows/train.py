@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from services.settings import activate
 from tasks.preflight import check_servers
-from tasks.report.outcomes import training_words
+from tasks.report.outcomes import training_markdown
 from tasks.requests import TrainRequest
 from tasks.training import TrainOutcome, begin, finish, fit_model, known_candidate, stop
 
@@ -33,6 +33,6 @@ def train(request: TrainRequest) -> TrainOutcome:
         job = begin(request, settings, str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id))
         outcome = finish(job, fit_model(job, settings), settings)
     create_markdown_artifact(
-        training_words(outcome), key="training", description=f"Training of {request.dataset}"
+        training_markdown(outcome), key="training", description=f"Training of {request.dataset}"
     )
     return outcome

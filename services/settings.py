@@ -97,6 +97,12 @@ class Settings(BaseSettings):
         return self.mlflow_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
 
     @property
+    def has_registry(self) -> bool:
+        """Whether there is a registry to look into: MLflow's own database is made by its first run."""
+        database = self.tracking_uri.removeprefix("sqlite:///")
+        return database == self.tracking_uri or self.folder.joinpath(database).exists()
+
+    @property
     def artifact_location(self) -> str | None:
         """Where a new experiment keeps its files; None leaves it to the MLflow server."""
         if self.artifacts:

@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -30,9 +29,10 @@ from imaging.refusal_reasons import IGNORED
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
 from services.ray.chunk_pool import one_behind, run_chunks
+from services.ray.deidentify_worker import FACTORY
+from services.ray.jobs import job_of_step, run_job
 from services.settings import Settings
-from tasks.deidentify_request import DeidentifyRequest
-from tasks.deidentify_worker import FACTORY
+from tasks.requests import DeidentifyRequest
 from tasks.retry import INPUT_OUTPUT
 
 
@@ -60,40 +60,31 @@ class DeidentifyOutcome:
 def deidentify_source(request: DeidentifyRequest, settings: Settings, flow_run_id: str) -> DeidentifyOutcome:
     """Bring a destination up to date with its source; done again it reads only what is new."""
     if settings.ray_address:
-        return bring_up_to_date_on_cluster(request, settings, f"prefect-{flow_run_id}", print)
+        return bring_up_to_date_on_cluster(request, settings, flow_run_id, print)
     return bring_up_to_date(request, settings, print)
 
 
 def bring_up_to_date_on_cluster(
-    request: DeidentifyRequest, settings: Settings, submission_id: str, say: Callable[[str], None]
+    request: DeidentifyRequest, settings: Settings, flow_run_id: str, log: Callable[[str], None]
 ) -> DeidentifyOutcome:
     """Do it as a job of the cluster at RADLOOP_RAY_ADDRESS, whose nodes see the home, source and destination."""
-    from services.ray.cluster import JobOrder, run_job
-
-    # Here first: what a person can mend is told without a job.
+    # Here first: what a person can mend is raised without a job.
     _, destination = open_places(request)
     destination.check(_made(request, existing_key(settings, destination)))
     # Private, since the name of the source may tell of a patient.
-    folder = settings.private / "deidentify" / submission_id
+    folder = settings.private / "deidentify" / flow_run_id
     folder.mkdir(parents=True, exist_ok=True)
     places = {"source": _place(request.source), "destination": str(destination.root)}
     (folder / "job.json").write_text(request.model_copy(update=places).model_dump_json())
-    order = JobOrder(
-        address=str(settings.ray_address),
-        submission_id=submission_id,
-        entrypoint=f"{sys.executable} -m tasks.deidentify_job {folder}",
-        environment=settings.defaults(),
-        lease=folder / "lease",
-    )
     try:
-        run_job(order, say)
+        run_job(job_of_step("deidentify", folder, flow_run_id, settings), log)
         return DeidentifyOutcome(**json.loads((folder / "outcome.json").read_text()))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def bring_up_to_date(
-    request: DeidentifyRequest, settings: Settings, say: Callable[[str], None], function: str = FUNCTION
+    request: DeidentifyRequest, settings: Settings, log: Callable[[str], None], function: str = FUNCTION
 ) -> DeidentifyOutcome:
     """Read what is new, write its twins, remove those whose source is gone; `function` is the sandbox's."""
     source, destination = open_places(request)
@@ -102,7 +93,7 @@ def bring_up_to_date(
         files = tuple(source.scan())
         work = plan(files, latest(destination.ledger.read()), pseudonyms)
         _check_same_source(work, destination)
-        say(f"{len(files)} files listed, {len(work.to_read)} to read")
+        log(f"{len(files)} files listed, {len(work.to_read)} to read")
         if work.to_read:
             order = {
                 "source": _place(request.source),
@@ -111,7 +102,7 @@ def bring_up_to_date(
                 "key_fingerprint": pseudonyms.fingerprint,
                 "function": function,
             }
-            _read(work, order, destination, say)
+            _read(work, order, destination, log)
         destination.sweep(work.removed)
         return _outcome(destination, work, settings)
 
@@ -181,7 +172,7 @@ def _check_same_source(work: Plan, destination: Destination) -> None:
         )
 
 
-def _read(work: Plan, order: Mapping[str, Any], destination: Destination, say: Callable[[str], None]) -> None:
+def _read(work: Plan, order: Mapping[str, Any], destination: Destination, log: Callable[[str], None]) -> None:
     total, done, started = len(work.to_read), 0, time.monotonic()
     instances = Instances(pairs(work.standing))
     with destination.drafts() as drafts:
@@ -190,7 +181,7 @@ def _read(work: Plan, order: Mapping[str, Any], destination: Destination, say: C
         for decided in one_behind(lambda chunk: destination.commit(drafts, chunk[1], instances), chunks):
             done += len(decided)
             rate = done / (time.monotonic() - started)
-            say(f"{done}/{total} files, {rate:.0f} files/s, {(total - done) / rate:.0f} s left")
+            log(f"{done}/{total} files, {rate:.0f} files/s, {(total - done) / rate:.0f} s left")
 
 
 def _outcome(destination: Destination, work: Plan, settings: Settings) -> DeidentifyOutcome:

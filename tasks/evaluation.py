@@ -1,27 +1,55 @@
-"""Owns the comparison of two registered models on the same locked test patients."""
+"""Comparison of two registered models on the same locked test patients, and the steps around it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.dataset.version.example_set import Rows
 from imaging.errors import UserFault
 from imaging.statistics.classification import MEASURES, Predictions
 from imaging.statistics.intervals import Measure, measure_all
 from imaging.statistics.verdict import GateConfig, Verdict, decide
 from models.portable.predictor import Predictor, predict_rows
-from services.mlflow.registry import Registered, model_file
+from services.mlflow.registry import Registered, by_alias, by_version, model_file, newest
+from services.mlflow.runs import log_metrics
 from services.settings import Settings
+from tasks.requests import shadow_name
+from tasks.retry import INPUT_OUTPUT
+from tasks.training import newest_dataset
 
-SHOWN = ("auroc", "auprc", "accuracy", "accuracy_argmax", "precision", "recall", "specificity", "f1", "brier")
+REPORTED = (
+    "auroc",
+    "auprc",
+    "accuracy",
+    "accuracy_argmax",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "brier",
+)
+"""Measures of a report, in its order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The newest candidate, and the champion where there is one."""
+
+    candidate: Registered
+    champion: Registered | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a candidate, and the champion where there is one, said about the test patients."""
+    """What a candidate, and the champion where there is one, predicted for the test patients, and the verdict.
+
+    `already_champion`: the candidate is the champion, so that there is nothing to decide.
+    """
 
     candidate: Registered
     champion: Registered | None
@@ -31,8 +59,55 @@ class Evaluation:
     champion_measures: Mapping[str, Measure]
     verdict: Verdict
     test_keys: NDArray[np.str_]
-    settled: bool = False
-    """Whether the candidate is the champion already, so that there is nothing to decide."""
+    already_champion: bool = False
+
+
+@task(name="find contenders", cache_policy=NO_CACHE, **INPUT_OUTPUT)
+def contenders(name: str, version: int | None, settings: Settings) -> Pair:
+    """Return the champion and the candidate: the version that is asked for, the challenger, or the newest."""
+    if version is not None:
+        candidate = by_version(settings, name, version)
+    else:
+        candidate = by_alias(settings, name, "challenger") or newest(settings, name)
+    if candidate is None:
+        raise UserFault(
+            f"the registry at {settings.tracking_uri} has no model {name!r}: run `radloop train` first"
+        )
+    return Pair(candidate=candidate, champion=by_alias(settings, name, "champion"))
+
+
+def versions_for(pair: Pair, settings: Settings) -> dict[str, DatasetVersion]:
+    """Return a dataset version for each preprocessing that the pair expects, by the digest of its spec."""
+    name = pair.candidate.name
+    newest_one = newest_dataset(settings, name)
+    versions = {newest_one.spec.digest: newest_one}
+    for model in (pair.candidate, pair.champion):
+        if model is not None and model.tags["spec.digest"] not in versions:
+            shadow = newest_version(settings.dataset_store, shadow_name(name, model))
+            if shadow is None:
+                raise UserFault(
+                    f"version {model.version} of {name!r} expects images of preprocessing {model.tags['spec.digest']} "
+                    f"and the dataset holds {newest_one.spec.digest}: `radloop run` prepares both"
+                )
+            versions[model.tags["spec.digest"]] = shadow
+    return versions
+
+
+def champion_of_other_spec(name: str, settings: Settings) -> Registered | None:
+    """Return the champion, where it expects images that are prepared otherwise than the newest version's."""
+    champion = by_alias(settings, name, "champion")
+    same = champion is None or champion.tags["spec.digest"] == newest_dataset(settings, name).spec.digest
+    return None if same else champion
+
+
+@task(name="compare", cache_policy=NO_CACHE, **INPUT_OUTPUT)
+def compare(
+    pair: Pair, versions: Mapping[str, DatasetVersion], gate: GateConfig, settings: Settings
+) -> Evaluation:
+    """Let both predict the same test patients, decide, and log the candidate's measures under its run."""
+    evaluation = evaluate_pair(settings, pair.candidate, pair.champion, versions, gate)
+    log_metrics(settings, pair.candidate.run_id, metrics_of(evaluation.measures))
+    return evaluation
 
 
 def evaluate_pair(
@@ -46,37 +121,33 @@ def evaluate_pair(
 
     `versions` holds the dataset version for each preprocessing digest: the champion may expect another one.
     """
-    test = versions[candidate.tags["spec.digest"]].locked_rows(
-        f"evaluate {candidate.name} {candidate.version}"
-    )
-    settled = champion is not None and champion.version == candidate.version
-    if settled:
+    version = versions[candidate.tags["spec.digest"]]
+    test = version.locked_rows(f"evaluate {candidate.name} {candidate.version}")
+    already_champion = champion is not None and champion.version == candidate.version
+    if already_champion:
         champion = None
-    mine = predict(settings, candidate, versions[candidate.tags["spec.digest"]], test)
-    theirs = None
+    predictions, champion_predictions = predict(settings, candidate, version, test), None
     if champion is not None:
-        theirs = predict(settings, champion, versions[champion.tags["spec.digest"]], test)
-    verdict = decide(mine, theirs, gate)
+        champion_predictions = predict(settings, champion, versions[champion.tags["spec.digest"]], test)
+    verdict = decide(predictions, champion_predictions, gate)
+    if already_champion:
+        reason = f"version {candidate.version} is the champion already, and nothing newer was trained."
+        verdict = replace(verdict, promote=False, reason=reason)
     return Evaluation(
         candidate=candidate,
         champion=champion,
-        predictions=mine,
-        champion_predictions=theirs,
-        measures=measured(mine, gate),
-        champion_measures=measured(theirs, gate) if theirs else {},
-        verdict=_settle(verdict, candidate) if settled else verdict,
+        predictions=predictions,
+        champion_predictions=champion_predictions,
+        measures=reported_measures(predictions, gate),
+        champion_measures=reported_measures(champion_predictions, gate) if champion_predictions else {},
+        verdict=verdict,
         test_keys=test.instance_keys,
-        settled=settled,
+        already_champion=already_champion,
     )
 
 
-def _settle(verdict: Verdict, candidate: Registered) -> Verdict:
-    reason = f"version {candidate.version} is the champion already, and nothing newer was trained."
-    return replace(verdict, promote=False, reason=reason)
-
-
 def predict(settings: Settings, model: Registered, version: DatasetVersion, test: Rows) -> Predictions:
-    """Return what the registered file itself says about the test rows, prepared as it expects them."""
+    """Return what the registered file itself predicts for the test rows, prepared as it expects them."""
     if set(model.classes) != set(version.classes):
         raise UserFault(
             f"version {model.version} of {model.name!r} knows the classes {list(model.classes)} and the dataset has "
@@ -95,9 +166,9 @@ def predict(settings: Settings, model: Registered, version: DatasetVersion, test
     )
 
 
-def measured(predictions: Predictions, gate: GateConfig) -> dict[str, Measure]:
-    """Return the measures that a report shows, each with its patient-bootstrap interval."""
-    names = [name for name in SHOWN if name in MEASURES]
+def reported_measures(predictions: Predictions, gate: GateConfig) -> dict[str, Measure]:
+    """Return the measures of a report, each with its patient-bootstrap interval."""
+    names = [name for name in REPORTED if name in MEASURES]
     return measure_all(predictions, names, draws=gate.draws, seed=gate.seed)
 
 
@@ -113,7 +184,7 @@ def metrics_of(measures: Mapping[str, Measure], prefix: str = "test") -> dict[st
 
 
 def surest(predictions: Predictions, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return positions of the surest right calls and of the surest wrong ones, surest first."""
+    """Return positions of the calls with the highest probability, right ones and wrong ones apart, highest first."""
     called = predictions.predicted
     sureness = predictions.probabilities[np.arange(len(called)), called]
     order = np.argsort(-sureness, kind="stable")

@@ -1,7 +1,6 @@
-"""Owns the steps of ingest: list a source, read what is new, and publish a version of it."""
+"""Steps of an ingest: list a source, read what is new, and publish a version of it."""
 
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,13 +14,15 @@ from imaging.annotations.label_table import LabelTable, read_labels
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing, list_files
+from imaging.dataset.ingest.outcome import IngestOutcome, outcome_of, write_problems
+from imaging.dataset.ingest.pending_files import ATTEMPTS, ListedSource, PendingFiles, digest_of, find_pending
 from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
 from imaging.dataset.upkeep.compaction import pack
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.dataset.version.publish import Recipe, build_version, publish
 from imaging.dataset.version.trainable import check_trainable
 from imaging.errors import EnvironmentFault, UserFault
-from imaging.formats.peek import FUNCTION as GLANCE
+from imaging.formats.peek import FUNCTION as PEEK
 from imaging.formats.series import DROP_SLICE, DROP_STUDY
 from imaging.formats.series_source import SeriesSource
 from imaging.preprocess.spec import PreprocessSpec
@@ -30,25 +31,37 @@ from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
 from services.ray.chunk_pool import cores, run_chunks
+from services.ray.ingest_worker import FACTORY, FileItems, open_sandbox
+from services.ray.jobs import job_of_step, run_job
 from services.settings import Settings
-from tasks.ingest_outcome import IngestOutcome, outcome_of, write_problems
-from tasks.ingest_worker import FACTORY, Works, sandbox
-from tasks.pending_files import ATTEMPTS, IngestJob, News, digest_of, what_is_new
 from tasks.preflight import check_input
 from tasks.requests import IngestRequest, is_shadow
 from tasks.retry import INPUT_OUTPUT
 
-Told = Callable[[int, int], object]
+OnProgress = Callable[[int, int], object]
+"""Gets how many files of how many are done."""
 RAY_FROM = 4096
 """Fewer files are done here sooner than Ray has started."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
-    """How many files were read, and what was known before."""
+class IngestJob(ListedSource):
+    """An ingest with everything opened that its steps need.
+
+    The processes of the `sandbox` are started before the listing; `read_new` ends them.
+    """
+
+    request: IngestRequest
+    labels: LabelTable | None
+    sandbox: Pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadResult:
+    """How many files were read, and what was pending before."""
 
     files: int
-    news: News
+    pending: PendingFiles
 
 
 @task(name="list source", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -56,24 +69,24 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
     """Open the source and the label table, and list the files."""
     source = check_input(request)
     spec = request.preprocess or source.default_spec()
-    workers = sandbox(spec, cores())
+    sandbox = open_sandbox(spec, cores())
     # They load what they need while the files are listed.
-    workers.start()
+    sandbox.start()
     try:
-        return _listed(request, settings, source, spec, workers)
+        return _listed(request, settings, source, spec, sandbox)
     except BaseException:
-        workers.end()
+        sandbox.end()
         raise
 
 
 def _listed(
-    request: IngestRequest, settings: Settings, source: Source, spec: PreprocessSpec, workers: Pool
+    request: IngestRequest, settings: Settings, source: Source, spec: PreprocessSpec, sandbox: Pool
 ) -> IngestJob:
     pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
     labels = _labels(request, pseudonyms)
     bad_slice = request.bad_slice or (DROP_STUDY if spec.kind == "volume" else DROP_SLICE)
     if spec.kind == "volume":
-        source = SeriesSource(source, Pool(GLANCE, {}), bad_slice)
+        source = SeriesSource(source, Pool(PEEK, {}), bad_slice)
     store = settings.dataset_store
     # Before the listing: what is in a newer version and not listed has come since, and is not gone.
     base = newest_version(store, request.dataset)
@@ -86,7 +99,7 @@ def _listed(
         pseudonyms=pseudonyms,
         labels=labels,
         journal=Journal(store, request.dataset, made_with),
-        sandbox=workers,
+        sandbox=sandbox,
         base=base,
         listing=listing,
         bad_slice=bad_slice,
@@ -94,46 +107,37 @@ def _listed(
 
 
 @task(name="read what is new", cache_policy=NO_CACHE, **INPUT_OUTPUT)
-def read_new(job: IngestJob, settings: Settings, flow_run_id: str, told: Told) -> Read:
+def read_new(job: IngestJob, settings: Settings, flow_run_id: str, on_progress: OnProgress) -> ReadResult:
     """Prepare the files that are new, chunk by chunk into the journal; done again it goes on where it stopped.
 
-    `told` gets how many files of how many are done. On a cluster it is a job there, which tells that itself.
+    On a cluster it is done by a job there, whose lines say how far it is.
     """
     with job.sandbox:
-        news = what_is_new(job)
-        files = news.scan.to_read
+        pending = find_pending(job)
+        files = pending.scan.to_read
         if settings.ray_address and len(files) > RAY_FROM:
             job.sandbox.end()
-            _read_on_cluster(job.request, settings, f"prefect-{flow_run_id}")
+            _read_on_cluster(job.request, settings, flow_run_id)
         else:
-            read_here(job, files, settings, told)
-    return Read(files=len(files), news=news)
+            read_here(job, files, settings, on_progress)
+    return ReadResult(files=len(files), pending=pending)
 
 
-def read_here(job: IngestJob, files: Listing, settings: Settings, told: Told) -> None:
+def read_here(job: IngestJob, files: Listing, settings: Settings, on_progress: OnProgress) -> None:
     """Prepare files on this machine, or on the cluster that this process belongs to."""
-    told(0, len(files))
+    on_progress(0, len(files))
     for done in _chunks(job, files, settings):
-        told(done, len(files))
+        on_progress(done, len(files))
 
 
-def _read_on_cluster(request: IngestRequest, settings: Settings, submission_id: str) -> None:
+def _read_on_cluster(request: IngestRequest, settings: Settings, flow_run_id: str) -> None:
     """Do it as a job of the cluster at RADLOOP_RAY_ADDRESS, whose nodes see the home, the source and the store."""
-    from services.ray.cluster import JobOrder, run_job
-
     # Private, since the name of the source may tell of a patient.
-    folder = settings.private / "ingest" / submission_id
+    folder = settings.private / "ingest" / flow_run_id
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(request.model_dump_json())
-    order = JobOrder(
-        address=str(settings.ray_address),
-        submission_id=submission_id,
-        entrypoint=f"{sys.executable} -m tasks.ingest_job {folder}",
-        environment=settings.defaults(),
-        lease=folder / "lease",
-    )
     try:
-        run_job(order, print)
+        run_job(job_of_step("ingest", folder, flow_run_id, settings), print)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -152,33 +156,33 @@ def _chunks(job: IngestJob, files: Listing, settings: Settings) -> Iterator[int]
         # Each worker of Ray has its own.
         job.sandbox.end()
     done, here = 0, {"sandbox": job.sandbox}
-    for chunk, _ in run_chunks(FACTORY, order, Works(files, job.source), ray_from=RAY_FROM, here=here):
+    for chunk, _ in run_chunks(FACTORY, order, FileItems(files, job.source), ray_from=RAY_FROM, here=here):
         done += len(chunk)
         yield done
 
 
 @task(name="publish version", cache_policy=NO_CACHE)
-def publish_version(job: IngestJob, read: Read, settings: Settings) -> IngestOutcome:
+def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> IngestOutcome:
     """Make what stands and what is new into one version, and move the dataset's pointer to it."""
-    news = read.news
+    pending = read.pending
     for _ in range(ATTEMPTS):
-        news = what_is_new(job, news)
-        for _ in _chunks(job, news.scan.to_read, settings):
+        pending = find_pending(job, pending)
+        for _ in _chunks(job, pending.scan.to_read, settings):
             pass
-        if news.scan.to_read:
+        if pending.scan.to_read:
             continue
         try:
-            version, scan = _build(job, news.previous, news.scan)
+            version, scan = _build(job, pending.previous, pending.scan)
         except (Missing, Damaged):
             # Another run may have put what was finished into a version, and dropped it while it was being read.
-            if what_is_new(job, news) is news:
+            if find_pending(job, pending) is pending:
                 raise
             continue
         # Before the pointer moves: where there is no room for it, nothing has been published.
         problems = write_problems(job.listing, version, settings.private)
-        expected = digest_of(news.previous)
+        expected = digest_of(pending.previous)
         if publish(version, expected):
-            job.journal.drop(news.chunks)
+            job.journal.drop(pending.chunks)
             return outcome_of(version, scan, read.files, problems, changed=expected != version.digest)
     raise EnvironmentFault(
         f"dataset {job.request.dataset!r} was changed by other runs {ATTEMPTS} times meanwhile: what was read is kept, "

@@ -11,6 +11,7 @@ from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
+from services.ray.jobs import connect
 from services.settings import Settings
 from tasks.requests import IngestRequest
 
@@ -54,9 +55,6 @@ def check_servers(settings: Settings) -> None:
     for server in _servers(settings):
         _check_answers(server)
     if settings.ray_address:
-        # Loaded here: most runs start Ray themselves, and much later.
-        from services.ray.cluster import connect
-
         connect(settings.ray_address)
 
 

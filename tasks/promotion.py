@@ -30,7 +30,7 @@ class Promotion:
 def promote_candidate(evaluation: Evaluation, settings: Settings) -> Promotion:
     """Let the verdict take effect; a champion that met itself stays, without an entry in the ledger."""
     candidate = evaluation.candidate
-    if evaluation.settled:
+    if evaluation.already_champion:
         return Promotion(promoted=False, champion=candidate.version, before=candidate.version)
     return promote(settings, candidate, evaluation.champion, evaluation.verdict)
 

@@ -12,8 +12,7 @@ from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import GateConfig
 from services.mlflow.registry import Registered, by_alias, set_tags
 from services.settings import Settings
-from tasks.comparison import Pair, versions_for
-from tasks.evaluation import measured, metrics_of, predict
+from tasks.evaluation import Pair, metrics_of, predict, reported_measures, versions_for
 from tasks.retry import INPUT_OUTPUT
 
 BELOW_FLOOR = "radloop.champion.below-floor"
@@ -57,7 +56,7 @@ def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
         )
     versions = versions_for(Pair(candidate=champion, champion=None), settings)
     version = versions[champion.tags["spec.digest"]]
-    measures = measured(
+    measures = reported_measures(
         predict(settings, champion, version, version.locked_rows(f"reevaluate {champion.name}")), gate
     )
     outcome = Reevaluation(

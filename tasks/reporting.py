@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from imaging.dataset.ingest.outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.dataset.version.summary import count_by
 from imaging.refusal_reasons import IGNORED, REASONS
 from services.mlflow.runs import commit, reachable
 from services.settings import Settings
 from tasks.evaluation import Evaluation, surest
-from tasks.ingest_outcome import IngestOutcome
 from tasks.promotion import Promotion
 from tasks.report.page import LabelTrouble, ReasonCount, ReportData, SplitCount, Thumbnail, render
 from tasks.training import TrainOutcome
@@ -38,6 +38,12 @@ class Night:
     evaluation: Evaluation
     promotion: Promotion
     timings_s: dict[str, float]
+
+    @property
+    def all_timings(self) -> dict[str, float]:
+        """The seconds of each stage, those of the training's own stages after them."""
+        inner = {f"train: {stage}": seconds for stage, seconds in self.trained.timings_s.items()}
+        return {**self.timings_s, **inner}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +65,6 @@ def publish_report(night: Night, settings: Settings) -> str:
     with reachable(settings) as client:
         client.log_artifact(candidate.run_id, str(path), "report")
     return str(path)
-
-
-def all_timings(night: Night) -> dict[str, float]:
-    """Return the stages of a night, those of the training among them under its name, in seconds."""
-    inner = {f"train: {stage}": seconds for stage, seconds in night.trained.timings_s.items()}
-    return {**night.timings_s, **inner}
 
 
 def report_data(night: Night, settings: Settings) -> ReportData:
@@ -91,7 +91,7 @@ def report_data(night: Night, settings: Settings) -> ReportData:
         ignored=_reasons(ingested.ignored, IGNORED),
         label_troubles=_troubles(version),
         thumbnails=_thumbnails(evaluation, version),
-        timings=all_timings(night),
+        timings=night.all_timings,
         provenance=_provenance(night, version),
     )
 

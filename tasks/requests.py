@@ -1,10 +1,13 @@
-"""Owns what a person asks for: the parameters of the flows, as forms, configuration files and options."""
+"""Requests: the parameters of the flows, as a person gives them in forms, configuration files and options."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from imaging.dataset.split.assignment import SplitConfig
+from imaging.deidentify.options import DeidentifyOptions
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import VariantPolicy
 from imaging.statistics.verdict import GateConfig
@@ -104,6 +107,38 @@ class ReevaluateRequest(IngestRequest):
     )
 
 
+class DeidentifyRequest(Request):
+    """Write the DICOM objects of a source, de-identified, into a folder."""
+
+    source: str = Field(
+        title="Source",
+        pattern=r"^[/~]|://",
+        description="Whole path of a folder, .zip or .tar of DICOM files, as in /archive/ct; "
+        "or s3://BUCKET/PREFIX or dicomweb+https://HOST/PATH.",
+    )
+    # A worker of Prefect runs in a folder that is removed after the run, and what a part of a path leads to with it.
+    destination: str = Field(
+        title="Destination",
+        pattern=r"^[/~]",
+        description="Whole path of a folder, as in /released/ct: new, or made before from this source with the same "
+        "options. Hand out the folder images in it alone.",
+    )
+    options: DeidentifyOptions = Field(DeidentifyOptions(), title="Options of PS3.15")
+
+
+REQUESTS: Mapping[str, type[Request]] = MappingProxyType(
+    {
+        "ingest": IngestRequest,
+        "train": TrainRequest,
+        "evaluate": EvaluateRequest,
+        "nightly": NightlyRequest,
+        "reevaluate": ReevaluateRequest,
+        "deidentify": DeidentifyRequest,
+    }
+)
+"""By the name of the flow."""
+
+
 def ingest_part(request: IngestRequest, like: "Registered | None" = None) -> IngestRequest:
     """Return what ingest needs of a larger request; `like` prepares a second dataset as that model expects it."""
     part = IngestRequest.model_validate(request.model_dump(include=set(IngestRequest.model_fields)))
@@ -118,5 +153,5 @@ def shadow_name(dataset: str, model: "Registered") -> str:
 
 
 def is_shadow(dataset: str) -> bool:
-    """Say whether a dataset serves another model alone: its rows are looked up, never split."""
+    """Return whether a dataset serves another model alone: its rows are looked up, never split."""
     return "--" in dataset

@@ -1,4 +1,4 @@
-"""Owns the steps of a training flow: begin a run, fit, register the candidate, and stop what was abandoned."""
+"""Steps of a training: begin a run, fit, register the best epoch as the candidate, and stop what was abandoned."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,16 @@ from prefect.cache_policies import NO_CACHE
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
 from imaging.dataset.version.trainable import check_trainable
 from imaging.errors import UserFault
+from imaging.statistics.classification import best_threshold
 from imaging.store.open import open_store
-from services.mlflow.registry import Registered
-from services.ray import running_jobs
+from models.config import TrainConfig
+from models.portable.predictor import Predictor, predict_rows
+from services.mlflow.registry import Registered, model_tags, newest, register, set_alias
+from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
+from services.ray.cluster import training_ray
 from services.ray.fitting import FitOutcome, TrainingJob, fit, fit_on_cluster
+from services.ray.jobs import stop_job_of
 from services.settings import Settings
-from tasks.candidate import find_trained, make_candidate
 from tasks.requests import TrainRequest
 from tasks.retry import INPUT_OUTPUT
 
@@ -62,8 +66,6 @@ def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome |
 @task(name="begin run", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> TrainingJob:
     """Open the MLflow run of a training, and write down what it needs."""
-    from services.mlflow.runs import log_dataset, start_run
-
     version = newest_dataset(settings, request.dataset)
     config = request.training
     parameters = config.model_dump(mode="json") | {
@@ -89,23 +91,19 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
 @task(name="fit", cache_policy=NO_CACHE)
 def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
     """Fit on Ray, here or on the cluster; Ray retries lost workers, so Prefect does not retry this."""
-    from services.ray.cluster import local_ray
-
     with failing(job, settings):
         if settings.ray_address:
-            return fit_on_cluster(job, settings, f"prefect-{job.flow_run_id}", say=print)
+            return fit_on_cluster(job, settings, log=print)
         started = time.monotonic()
-        with local_ray(int(job.train["workers"])):
+        with training_ray(int(job.train["workers"])):
             ray_start_s = time.monotonic() - started
-            outcome = fit(job, settings, say=print)
+            outcome = fit(job, settings, log=print)
         return replace(outcome, timings_s={"Ray start": ray_start_s, **outcome.timings_s})
 
 
 @task(name="register candidate", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOutcome:
     """Export the best epoch, register it as the challenger, and close the run."""
-    from services.mlflow.runs import end_run
-
     started = time.monotonic()
     version = open_version(open_store(job.store, Path(job.cache), job.cache_bytes), job.dataset, job.digest)
     with failing(job, settings):
@@ -121,19 +119,57 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
     )
 
 
+def training_key(version: DatasetVersion, config: TrainConfig) -> str:
+    """Name a training by its content: the same data and the same configuration make the same model."""
+    return f"{version.digest[:16]}-{config.digest}"
+
+
+def find_trained(settings: Settings, version: DatasetVersion, config: TrainConfig) -> Registered | None:
+    """Return the model that this very training made before, or None."""
+    return newest(settings, version.head.dataset, **{"training.key": training_key(version, config)})
+
+
+def make_candidate(
+    settings: Settings, job: TrainingJob, outcome: FitOutcome, version: DatasetVersion
+) -> Registered:
+    """Export the best epoch, prove it equal to torch, choose the threshold on validation rows, and register it."""
+    # Loaded here: torch and the exporter take seconds, and most processes never export.
+    from models.portable.export import export_onnx, set_threshold, verify_export
+    from models.training.checkpoint import best_network
+
+    config = TrainConfig.model_validate(job.train)
+    network = best_network(
+        Path(outcome.checkpoint), config.network, len(version.classes), version.spec.channels
+    )
+    model = export_onnx(network, version.spec, version.classes)
+    verify_export(model, network, version.spec)
+    threshold = None
+    if len(version.classes) == 2:
+        rows = version.rows("val")
+        scores = predict_rows(Predictor.load(model.SerializeToString()), rows)
+        threshold = best_threshold(rows.labels, scores[:, 1])
+        set_threshold(model, threshold)
+    tags = model_tags(version.spec, config, version.classes) | {
+        "dataset": version.head.dataset,
+        "dataset.digest": version.digest,
+        "training.key": training_key(version, config),
+        "threshold": "" if threshold is None else repr(threshold),
+        "git.commit": commit(),
+    }
+    candidate = register(settings, version.head.dataset, job.run_id, model, tags)
+    set_alias(settings, candidate, "challenger")
+    return candidate
+
+
 def stop(flow_run_id: str, settings: Settings) -> None:
     """End what a flow run left behind: its Ray job, and its MLflow runs that look as if they still went on."""
-    from services.mlflow.runs import end_runs_tagged
-
-    running_jobs.stop(flow_run_id, settings)
+    stop_job_of(flow_run_id, settings)
     end_runs_tagged(settings, FLOW_RUN_TAG, flow_run_id)
 
 
 @contextmanager
 def failing(job: TrainingJob, settings: Settings) -> Iterator[None]:
     """Close the MLflow run as failed when the block fails, whoever was logging to it."""
-    from services.mlflow.runs import end_run
-
     try:
         yield
     except BaseException:

@@ -107,7 +107,7 @@ def plain_flows(monkeypatch: pytest.MonkeyPatch, environment: None) -> list[dict
     monkeypatch.setattr(
         "services.prefect.progress.update_progress_artifact", lambda *_, **told: left.append(told)
     )
-    monkeypatch.setattr("cli.terminal.quiet", lambda: None)
+    monkeypatch.setattr("cli.flow_run.quiet_logs", lambda: None)
     return left
 
 

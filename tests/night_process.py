@@ -26,7 +26,7 @@ from imaging.dataset.ingest import prepare_files as draft
 from imaging.errors import RadloopError
 from infra.processes import end
 from services.ray import chunk_pool as chunks
-from tasks import ingest_worker
+from services.ray import ingest_worker
 
 LOADED = ["pytest", "flows.ingest", "tests.night_process"]
 FACTORY = "tests.night_process:open_worker"
@@ -43,7 +43,7 @@ class Plan:
     """How a night is passed.
 
     `in_process`: files are read without the sandbox, whose start takes most of a short night. `full_at`: the disk is
-    full from this write on. `hold`: a function as tasks.ingest or tasks.pending_files names it, and at
+    full from this write on. `hold`: a function as tasks.ingest or imaging.dataset.ingest.pending_files names it, and at
     which call of it to wait for `go`.
     """
 
@@ -155,8 +155,8 @@ def _count(mark: tuple[str, str]) -> int:
 
 
 def _pass(plan: Plan, parent: Connection) -> None:
+    from imaging.dataset.ingest import pending_files
     from tasks import ingest
-    from tasks import pending_files as ingest_news
 
     os.setsid()
     (plan.home / "tmp").mkdir(exist_ok=True, parents=True)
@@ -171,7 +171,7 @@ def _pass(plan: Plan, parent: Connection) -> None:
         ingest_worker.Pool = _NoSandbox  # type: ignore[misc, assignment]
     _watch(plan, parent)
     if plan.hold:
-        _hold([ingest, ingest_news], *plan.hold, parent)
+        _hold([ingest, pending_files], *plan.hold, parent)
     started = time.monotonic()
     try:
         answer = take_in(plan)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imaging.dataset.ingest.outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import newest_version
 from services.settings import Settings
-from tasks.ingest_outcome import IngestOutcome
 from tasks.requests import IngestRequest
 from tests.synthetic import write_dicom, write_labels
 

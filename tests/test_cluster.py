@@ -15,9 +15,9 @@ from imaging.errors import EnvironmentFault, UserFault
 from infra.runs import cancel_running, declare_lost
 from infra.servers import ask
 from services.mlflow.runs import reachable
-from services.ray.cluster import stop_job
+from services.ray.jobs import stop_job
 from services.settings import Settings
-from tasks.train_job import check_room
+from tasks.jobs import check_room
 from tests.conftest import Running, until
 
 ENDED = ("STOPPED", "FAILED", "SUCCEEDED")
@@ -25,7 +25,7 @@ JOBS = """
 import json, sys
 from pathlib import Path
 from imaging.errors import EnvironmentFault
-from services.ray.cluster import JobOrder, run_job, stop_job
+from services.ray.jobs import JobOrder, run_job, stop_job
 
 address, folder = sys.argv[1], Path(sys.argv[2])
 
@@ -47,7 +47,7 @@ print(json.dumps(told))
 """
 SILENT = """
 from pathlib import Path
-from services.ray.cluster import watch_lease
+from services.ray.jobs import watch_lease
 import sys, time
 watch_lease(Path(sys.argv[1]), last_act=lambda: print("last act", flush=True), limit_s=0.5)
 time.sleep(60)
@@ -159,7 +159,7 @@ def test_stopping_what_has_ended_does_nothing(jobs: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_a_wrong_token_is_told_with_the_remedy(stack: Running, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("0" * 64)
-    code = "import sys; from services.ray.cluster import connect; connect(sys.argv[1])"
+    code = "import sys; from services.ray.jobs import connect; connect(sys.argv[1])"
     address = stack.record.addresses["ray"]
     done = in_its_own_process(stack, code, address, RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
     assert f"the Ray cluster at {address} refuses the token: set RAY_AUTH_MODE=token" in done.stderr
@@ -201,12 +201,12 @@ import sys
 from services.settings import activate
 settings = activate()
 import tasks.ingest as steps
-from tasks.pending_files import what_is_new
+from imaging.dataset.ingest.pending_files import find_pending
 from tasks.requests import IngestRequest
 steps.RAY_FROM = 0
 job = steps.open_job.fn(IngestRequest(source=sys.argv[1], labels=sys.argv[2], dataset="on-cluster"), settings)
 read = steps.read_new.fn(job, settings, "reading-of-a-test", lambda done, total: print("here", done))
-print("finished", read.files, len(what_is_new(job).scan.to_read))
+print("finished", read.files, len(find_pending(job).scan.to_read))
 """
 
 

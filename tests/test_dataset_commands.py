@@ -312,7 +312,7 @@ def test_a_version_that_mlflow_names_is_not_collected(
     radloop: Radloop, store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, _ = two_versions(store)
-    monkeypatch.setattr("services.mlflow.named_versions.named_versions", lambda _: frozenset([old.digest]))
+    monkeypatch.setattr("cli.dataset.named_by_mlflow", lambda _: frozenset([old.digest]))
     assert radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes", "--json").told["versions"] == []
     assert radloop("verify", f"ct@{old.digest}").code == 0
 

@@ -21,8 +21,8 @@ from imaging.deidentify.proof.originals import Hit
 from imaging.errors import UserFault
 from imaging.refusal_reasons import DEIDENTIFICATION_REASONS, MEANINGS
 from tasks.deidentification import DeidentifyOutcome
-from tasks.deidentify_request import DeidentifyRequest
-from tasks.report.deidentification import deidentify_words
+from tasks.report.outcomes import deidentification_markdown
+from tasks.requests import DeidentifyRequest
 from tests.synthetic import write_dicom
 
 PAGE = (Path(__file__).parent.parent / "docs" / "privacy.md").read_text()
@@ -49,7 +49,7 @@ def radloop(
         if isinstance(value, Flow | Task):
             monkeypatch.setattr(flows.deidentify, name, value.fn)
     monkeypatch.setattr(flows.deidentify, "create_markdown_artifact", lambda *_, **told: None)
-    monkeypatch.setattr("cli.terminal.quiet", lambda: None)
+    monkeypatch.setattr("cli.flow_run.quiet_logs", lambda: None)
 
     def run(*arguments: str | Path) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["radloop", "--home", str(tmp_path / "home"), *map(str, arguments)])
@@ -67,8 +67,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[DeidentifyRequest]:
     """Collect what the command asks the flow for, instead of running it."""
     requests: list[DeidentifyRequest] = []
     monkeypatch.setattr("tasks.deidentification.open_places", requests.append)
-    command = typer.Typer()
-    deidentify_command.register(command, lambda name, request, tell: None)
+    monkeypatch.setattr(deidentify_command, "run_flow", lambda name, request: None)
     return requests
 
 
@@ -79,7 +78,7 @@ def options_of(command: str) -> dict[str, Any]:
 
 def invoke(*words: str) -> None:
     command = typer.Typer()
-    deidentify_command.register(command, lambda name, request, tell: None)
+    deidentify_command.register(command)
     command(list(words), standalone_mode=False)
 
 
@@ -182,19 +181,19 @@ def test_a_hit_in_the_name_of_a_file_is_told_without_it() -> None:
 
 
 def test_words_tell_what_to_hand_out_and_how_to_prove_it() -> None:
-    said = deidentify_words(OUTCOME)
+    said = deidentification_markdown(OUTCOME)
     assert "Hand out `out/images` alone" in said
     assert "radloop deidentify --verify out --against SRC" in said
 
 
 def test_words_tell_each_reason_and_its_meaning() -> None:
-    said = deidentify_words(OUTCOME)
+    said = deidentification_markdown(OUTCOME)
     assert f"| burned-in-text | 2 | {MEANINGS['burned-in-text']} |" in said
     assert f"| not-dicom | 3 | ignored: {MEANINGS['not-dicom']} |" in said
 
 
 def test_words_tell_of_patients_that_may_be_one() -> None:
-    said = deidentify_words(DeidentifyOutcome(**{**vars(OUTCOME), "patient_variants": 4}))
+    said = deidentification_markdown(DeidentifyOutcome(**{**vars(OUTCOME), "patient_variants": 4}))
     assert "4 patients" in said
     assert "--patient-variants join" in said
 

@@ -22,7 +22,7 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault, UserFault
 from services.settings import Settings
 from tasks.deidentification import DeidentifyOutcome, bring_up_to_date
-from tasks.deidentify_request import DeidentifyRequest
+from tasks.requests import DeidentifyRequest
 from tests import twins
 from tests.twins import write_object
 
@@ -30,7 +30,7 @@ RUN = """
 import sys
 from pathlib import Path
 from tasks.deidentification import bring_up_to_date
-from tasks.deidentify_request import DeidentifyRequest
+from tasks.requests import DeidentifyRequest
 from services.settings import activate
 
 source, destination = sys.argv[1:]

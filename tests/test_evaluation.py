@@ -15,8 +15,19 @@ from imaging.store.folder import FolderStore
 from services.mlflow.registry import Registered, set_alias
 from services.mlflow.runs import get_run
 from services.settings import Settings
-from tasks.comparison import Pair, champion_of_other_spec, compare, contenders, versions_for
-from tasks.evaluation import SHOWN, Evaluation, evaluate_pair, metrics_of, predict, surest
+from tasks.evaluation import (
+    REPORTED,
+    Evaluation,
+    Pair,
+    champion_of_other_spec,
+    compare,
+    contenders,
+    evaluate_pair,
+    metrics_of,
+    predict,
+    surest,
+    versions_for,
+)
 from tasks.requests import shadow_name
 from tests.synthetic import GREY, measured, register_bright, version_of
 
@@ -82,15 +93,15 @@ def test_only_the_test_patients_are_looked_at(
     outcome = meet(tracked, good, bad, version)
     wanted = version.locked_rows("test").patient_keys
     assert outcome.champion_predictions is not None
-    for told in (outcome.predictions, outcome.champion_predictions):
-        assert np.array_equal(told.patients, wanted)
+    for predictions in (outcome.predictions, outcome.champion_predictions):
+        assert np.array_equal(predictions.patients, wanted)
 
 
-def test_a_champion_that_meets_itself_is_settled(
+def test_a_champion_that_meets_itself_stays(
     tracked: Settings, good: Registered, version: DatasetVersion
 ) -> None:
     outcome = meet(tracked, good, good, version)
-    assert (outcome.settled, outcome.verdict.promote, outcome.champion) == (True, False, None)
+    assert (outcome.already_champion, outcome.verdict.promote, outcome.champion) == (True, False, None)
     assert "is the champion already" in outcome.verdict.headline
 
 
@@ -106,7 +117,7 @@ def test_every_measure_that_is_shown_has_its_interval(
     tracked: Settings, good: Registered, version: DatasetVersion
 ) -> None:
     measures = meet(tracked, good, None, version).measures
-    assert tuple(measures) == SHOWN
+    assert tuple(measures) == REPORTED
     assert all(measure.lower <= measure.value <= measure.upper for measure in measures.values())
 
 

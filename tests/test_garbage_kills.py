@@ -64,11 +64,10 @@ def made(home: Path) -> tuple[str, str]:
 
 def collect(home: Path, named: str, last: int | None = None) -> None:
     """Do `radloop dataset gc --yes`; die before a removal."""
-    from cli import dataset_upkeep as dataset_keeping
-    from services.mlflow import named_versions
+    from cli import dataset as dataset_commands
 
     os.environ["RADLOOP_HOME"] = str(home)
-    named_versions.named_versions = lambda _: frozenset([named])
+    dataset_commands.named_by_mlflow = lambda _: frozenset([named])
     numbers, unlink = count(), os.unlink
 
     def dying(*given: Any, **more: Any) -> None:
@@ -78,7 +77,7 @@ def collect(home: Path, named: str, last: int | None = None) -> None:
 
     os.unlink = dying  # type: ignore[assignment]
     with redirect_stdout(None):
-        dataset_keeping.gc(keep=1, pin=None, grace_hours=1.0, yes=True, as_json=True)
+        dataset_commands.gc(keep=1, pin=None, grace_hours=1.0, yes=True, as_json=True)
 
 
 def collected(home: Path, named: str, last: int | None = None) -> int | None:
@@ -151,7 +150,7 @@ def tidy(plan: Plan) -> int:
     return len(found.heads) + len(found.journals) + len(found.objects)
 
 
-PLACES = [("what_is_new", 1), ("what_is_new", 2), ("build_version", 1), ("publish", 1), ("Journal.drop", 1)]
+PLACES = [("find_pending", 1), ("find_pending", 2), ("build_version", 1), ("publish", 1), ("Journal.drop", 1)]
 
 
 @pytest.mark.parametrize("place", PLACES)

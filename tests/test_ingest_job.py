@@ -8,14 +8,14 @@ import pytest
 from prefect.utilities.collections import visit_collection
 
 from imaging.dataset.ingest.listing import list_files
+from imaging.dataset.ingest.pending_files import find_pending
 from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
 from services.ray.chunk_pool import cores
+from services.ray.ingest_worker import FileItems
 from services.settings import Settings
-from tasks.ingest import Read, open_job, read_new
-from tasks.ingest_worker import Works
-from tasks.pending_files import IngestJob, what_is_new
+from tasks.ingest import IngestJob, ReadResult, open_job, read_new
 from tasks.requests import IngestRequest
 from tests.sandbox_pools import workers_of
 from tests.synthetic import write_archive
@@ -49,12 +49,12 @@ def test_a_job_is_not_looked_into_file_by_file(job: IngestJob) -> None:
 
 
 def test_what_was_read_is_not_looked_into_row_by_row(job: IngestJob) -> None:
-    assert looked_at(Read(files=FILES, news=what_is_new(job))) < MOST
+    assert looked_at(ReadResult(files=FILES, pending=find_pending(job))) < MOST
 
 
 def test_nothing_new_is_not_planned_twice(job: IngestJob) -> None:
-    once = what_is_new(job)
-    assert what_is_new(job, once) is once
+    once = find_pending(job)
+    assert find_pending(job, once) is once
 
 
 def test_the_workers_that_started_with_the_listing_read_and_are_gone(
@@ -87,7 +87,7 @@ def test_a_source_that_cannot_be_listed_leaves_no_worker(
 
 
 def test_a_worker_gets_the_files_as_they_were_listed(job: IngestJob) -> None:
-    works = Works(job.listing, job.source)
+    works = FileItems(job.listing, job.source)
     assert [work.file for work in works[10:13]] == list(job.source.scan())[10:13]
     assert (len(works), works[7].file) == (FILES, next(iter(works[7:8])).file)
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imaging.dataset.ingest.outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import newest_version
 from services.settings import Settings
-from tasks.ingest_outcome import IngestOutcome
 from tasks.requests import IngestRequest
 from tests.servers import dicomweb_server, s3_server
 from tests.synthetic import write_archive, write_dicom, write_labels

@@ -14,7 +14,7 @@ from mlflow.entities import Run
 
 from imaging.dataset.version.dataset_version import newest_version, open_version
 from services.ledger import entries
-from services.ray.cluster import local_ray
+from services.ray.cluster import training_ray
 from services.settings import Settings, activate
 from tasks.promotion import ledger_path
 from tasks.reevaluation import Reevaluation
@@ -111,7 +111,7 @@ def nights(data_dir: Path, stack: Running, tmp_path_factory: pytest.TempPathFact
         first, quiet = nightly(ct_request(data_dir)), nightly(ct_request(data_dir))
         night = {"source": str(rows), "dataset": "pneumonia", "training": ALONE, "gate": GATE}
         # The first night starts Ray itself; one Ray for the other two saves its start, and one worker another's.
-        with local_ray(workers=2):
+        with training_ray(workers=2):
             larger = nightly(ct_request(data_dir, preprocess={"size_px": 96}, training=ALONE))
             pneumonia = nightly(NightlyRequest.model_validate(night))
         below = reevaluate(ReevaluateRequest.model_validate({"dataset": "ct", "gate": GATE | {"floor": 1}}))
@@ -223,7 +223,7 @@ def test_a_night_without_news_reads_nothing_and_trains_nothing(nights: Nights) -
     quiet = nights.quiet
     assert (quiet.ingested.files_read, quiet.ingested.changed, quiet.trained.trained_now) == (0, False, False)
     assert quiet.evaluation.candidate.version == 1
-    assert quiet.evaluation.settled
+    assert quiet.evaluation.already_champion
     assert (quiet.promotion.promoted, quiet.promotion.champion) == (False, 1)
 
 

@@ -5,21 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from imaging.dataset.ingest.outcome import IngestOutcome
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.statistics.classification import Predictions
 from services.mlflow.registry import Registered
 from tasks.evaluation import Evaluation
-from tasks.ingest_outcome import IngestOutcome
 from tasks.promotion import Promotion
 from tasks.reevaluation import Reevaluation
 from tasks.report.outcomes import (
-    evaluation_words,
-    ingest_words,
-    measures_words,
-    nightly_words,
-    reevaluation_words,
+    evaluation_markdown,
+    ingest_markdown,
+    measures_markdown,
+    nightly_markdown,
+    reevaluation_markdown,
     table,
-    training_words,
+    training_markdown,
 )
 from tasks.reporting import NightlyReport
 from tasks.training import TrainOutcome
@@ -88,11 +88,11 @@ NIGHT = NightlyReport(
     ],
 )
 def test_an_ingest_tells(told: str) -> None:
-    assert told in ingest_words(INGESTED)
+    assert told in ingest_markdown(INGESTED)
 
 
 def test_an_ingest_without_news_says_so() -> None:
-    assert "unchanged, nothing written" in ingest_words(replace(INGESTED, changed=False))
+    assert "unchanged, nothing written" in ingest_markdown(replace(INGESTED, changed=False))
 
 
 def test_an_ingest_without_trouble_tells_of_none() -> None:
@@ -105,34 +105,34 @@ def test_an_ingest_without_trouble_tells_of_none() -> None:
         images_in_conflict=0,
         problems_file=None,
     )
-    told = ingest_words(fine)
+    told = ingest_markdown(fine)
     assert not any(word in told for word in ("not taken in", "labels |", "Original names"))
 
 
 @pytest.mark.parametrize("told", ["version 7 of `chest`", "small_cnn", "trained for 1 epochs", "0.812"])
 def test_a_training_tells(told: str) -> None:
-    assert told in training_words(TRAINED)
+    assert told in training_markdown(TRAINED)
 
 
 def test_a_training_of_an_earlier_night_has_no_epochs_to_show() -> None:
-    told = training_words(replace(TRAINED, trained_now=False, history=()))
+    told = training_markdown(replace(TRAINED, trained_now=False, history=()))
     assert "trained earlier on the same data" in told
     assert "|" not in told
 
 
 def test_a_measure_is_told_with_its_interval_and_its_patients() -> None:
-    told = measures_words({"auroc": measured(0.9)}, {})
+    told = measures_markdown({"auroc": measured(0.9)}, {})
     assert "40 images of 20 patients" in told
     assert "| AUROC | 0.900 (0.850-0.950) |  |" in told
 
 
 def test_the_champion_stands_beside_the_candidate() -> None:
-    told = measures_words({"auroc": measured(0.9)}, {"auroc": measured(0.8)})
+    told = measures_markdown({"auroc": measured(0.9)}, {"auroc": measured(0.8)})
     assert "| AUROC | 0.900 (0.850-0.950) | 0.800 (0.750-0.850) |" in told
 
 
 def test_an_evaluation_ends_with_its_verdict() -> None:
-    assert evaluation_words(EVALUATED).endswith("**Promoted: it was told so.**")
+    assert evaluation_markdown(EVALUATED).endswith("**Promoted: it was told so.**")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_reevaluation_tells_whether_the_champion_holds(value: float, told: str
         measure="auroc",
         floor=0.7,
     )
-    assert told in reevaluation_words(outcome)
+    assert told in reevaluation_markdown(outcome)
     assert outcome.holds == (value == 0.9)
 
 
@@ -155,7 +155,7 @@ def test_a_reevaluation_tells_whether_the_champion_holds(value: float, told: str
     "told", ["**Ingest**", "**Training**", "**Promoted", "| ingest | 1.2 |", "4.5", "reports/night.html"]
 )
 def test_a_night_tells_all_of_its_parts(told: str) -> None:
-    assert told in nightly_words(NIGHT)
+    assert told in nightly_markdown(NIGHT)
 
 
 def test_a_cell_cannot_break_its_table() -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from imaging.dataset.ingest.outcome import IngestOutcome
 from imaging.errors import RadloopError
 from services.settings import Settings
-from tasks.ingest_outcome import IngestOutcome
-from tasks.report.outcomes import ingest_words
+from tasks.report.outcomes import ingest_markdown
 from tasks.requests import IngestRequest
 from tests.synthetic import write_dicom, write_labels
 
@@ -148,7 +148,7 @@ def test_no_name_of_a_file_holds_one(left: Left) -> None:
 
 def test_the_outcome_holds_none(left: Left) -> None:
     assert found_in(repr(left.outcome).encode()) == []
-    assert found_in(ingest_words(left.outcome).encode()) == []
+    assert found_in(ingest_markdown(left.outcome).encode()) == []
 
 
 def test_no_artifact_holds_one(left: Left) -> None:

@@ -13,7 +13,7 @@ def said(*steps: tuple[float, int], total: int = 1000) -> list[str]:
     """Return what is said when so many are done after so many seconds."""
     times: Iterator[float] = iter([0.0, *(seconds for seconds, _ in steps)])
     pace = Pace("files", lambda: next(times))
-    return [pace.words(done, total) for _, done in steps]
+    return [pace.line(done, total) for _, done in steps]
 
 
 def test_before_anything_is_done_it_says_how_much_there_is() -> None:

@@ -177,6 +177,6 @@ def test_an_evaluation_takes_effect(tracked: Settings, versions: list[Registered
 
 def test_a_champion_that_met_itself_leaves_no_trace(tracked: Settings, versions: list[Registered]) -> None:
     set_alias(tracked, versions[2], "champion")
-    done = promote_candidate.fn(evaluated(versions[2], settled=True), tracked)
+    done = promote_candidate.fn(evaluated(versions[2], already_champion=True), tracked)
     assert done == Promotion(promoted=False, champion=3, before=3)
     assert ledger(tracked, versions) == []

@@ -16,7 +16,7 @@ from imaging.store.folder import FolderStore
 from models.config import TrainConfig
 from models.training.progress import read_history
 from services.mlflow.runs import start_run
-from services.ray.cluster import local_ray
+from services.ray.cluster import training_ray
 from services.ray.fitting import FitOutcome, TrainingJob, fit
 from services.settings import Settings, activate
 from tests.conftest import fresh_environment, until
@@ -71,7 +71,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Survived:
         before: list[Mapping[str, float]] = []
         killer = threading.Thread(target=kill_a_worker, args=(job.folder, before))
         killer.start()
-        with local_ray(CONFIG.workers):
+        with training_ray(CONFIG.workers):
             outcome = fit(job, settings, say=lambda _: time.sleep(0))
         killer.join()
         return Survived(settings=settings, run_id=run_id, outcome=outcome, before=before)

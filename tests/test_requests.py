@@ -8,8 +8,8 @@ from pydantic import BaseModel, ValidationError
 
 from imaging.preprocess.spec import PreprocessSpec
 from services.mlflow.registry import Registered
-from tasks.deidentify_request import DeidentifyRequest
 from tasks.requests import (
+    DeidentifyRequest,
     EvaluateRequest,
     IngestRequest,
     NightlyRequest,

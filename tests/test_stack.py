@@ -22,7 +22,7 @@ from infra.processes import Owned, StackError, start
 from infra.record import FILE, Stack
 from infra.servers import Server, ask
 from infra.stack import Wish
-from services.mlflow.champions import champions
+from services.mlflow.registry import champions
 from services.settings import Settings, activate
 from services.stack_file import running_stack
 from tests.commands import FAILING, PORTS, SLEEP

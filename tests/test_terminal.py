@@ -9,9 +9,12 @@ from contextlib import contextmanager
 import pytest
 from rich.console import Console
 
-from cli.terminal import LIBRARIES, NOISE, TELLERS, Calm, quiet, tell
+from cli import flow_run
+from cli.terminal import LIBRARIES, NOISE, NoiseFilter, quiet_logs
 from imaging.errors import RadloopError, UserFault
 from services.mlflow.registry import Registered
+from tasks.report.outcomes import RENDERERS
+from tasks.requests import REQUESTS
 from tasks.training import TrainOutcome
 
 OUTCOME = TrainOutcome(
@@ -25,7 +28,7 @@ OUTCOME = TrainOutcome(
 
 def shown(text: str, error: Exception | None = None) -> bool:
     trace = None if error is None else (type(error), error, None)
-    return Calm().filter(logging.LogRecord("prefect", logging.INFO, "file", 1, text, (), trace))
+    return NoiseFilter().filter(logging.LogRecord("prefect", logging.INFO, "file", 1, text, (), trace))
 
 
 @contextmanager
@@ -62,7 +65,7 @@ def test_an_error_that_nobody_expected_is_shown() -> None:
 
 def test_a_quiet_console_lets_progress_pass() -> None:
     with root_console() as (logger, text):
-        quiet()
+        quiet_logs()
         logger.info("Beginning flow run 'x'")
         logger.info("epoch 1/2")
     assert text.getvalue().split("  ", 1)[1] == "epoch 1/2\n"
@@ -70,7 +73,7 @@ def test_a_quiet_console_lets_progress_pass() -> None:
 
 def test_a_quiet_console_shows_no_trace_of_a_told_error() -> None:
     with root_console() as (logger, text):
-        quiet()
+        quiet_logs()
         try:
             raise RadloopError("told")
         except RadloopError:
@@ -80,23 +83,24 @@ def test_a_quiet_console_shows_no_trace_of_a_told_error() -> None:
 
 def test_libraries_are_quiet_and_still_tell_of_trouble() -> None:
     with root_console():
-        quiet()
+        quiet_logs()
         assert not logging.getLogger("mlflow").isEnabledFor(logging.WARNING)
         assert logging.getLogger("mlflow").isEnabledFor(logging.ERROR)
 
 
-def test_an_outcome_is_told_with_its_time() -> None:
+def test_an_outcome_is_printed_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), width=200)
-    tell(console, "train", OUTCOME, 1.25, 30.0)
-    told = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "version 7 of chest" in told
-    assert "1.2 s to load and 30.0 s to run" in told
+    monkeypatch.setattr(flow_run, "console", console)
+    flow_run.print_outcome("train", OUTCOME, 1.25, 30.0)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "version 7 of chest" in printed
+    assert "1.2 s to load and 30.0 s to run" in printed
 
 
-def test_every_flow_but_the_night_has_its_teller() -> None:
-    assert set(TELLERS) == {"ingest", "train", "evaluate", "reevaluate"}
+def test_every_flow_but_the_night_has_its_renderer() -> None:
+    assert set(RENDERERS) == set(REQUESTS) - {"nightly"}
 
 
-def test_nothing_of_the_orchestrator_is_loaded_to_be_quiet() -> None:
+def test_nothing_of_the_orchestrator_is_loaded_to_be_quiet_logs() -> None:
     assert "rich" in sys.modules
-    assert not any("prefect" in name for name in vars(sys.modules["cli.terminal"]))
+    assert not any("prefect" in name for name in vars(sys.modules["cli.flow_run"]))

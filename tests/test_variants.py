@@ -12,6 +12,7 @@ import pytest
 from imaging.dataset.ingest.chunk import prepare_chunk
 from imaging.dataset.ingest.diff import plan_ingest
 from imaging.dataset.ingest.listing import list_files
+from imaging.dataset.ingest.outcome import IngestOutcome
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import DatasetVersion
@@ -24,8 +25,7 @@ from imaging.pseudonyms import Pseudonyms, VariantPolicy
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder import FolderStore
 from services.settings import Settings
-from tasks.ingest_outcome import IngestOutcome
-from tasks.report.outcomes import ingest_words
+from tasks.report.outcomes import ingest_markdown
 from tasks.requests import IngestRequest
 from tests.synthetic import GREY, MemorySource, built, instance, recipe, write_archive
 
@@ -114,7 +114,7 @@ def ingest(settings: Settings, plain_flows: list[Any], tmp_path: Path) -> Callab
 def test_an_ingest_reports_variants_and_lists_their_files(ingest: Callable[..., IngestOutcome]) -> None:
     outcome = ingest()
     assert (outcome.patients, outcome.patient_variants) == (24, 2)
-    assert "**Patients**: 2 PatientIDs differ" in ingest_words(outcome)
+    assert "**Patients**: 2 PatientIDs differ" in ingest_markdown(outcome)
     assert outcome.problems_file is not None
     with Path(outcome.problems_file).open(newline="") as file:
         listed = [row for row in csv.DictReader(file) if row["reason"] == "patient-variant"]
@@ -126,7 +126,7 @@ def test_an_ingest_reports_variants_and_lists_their_files(ingest: Callable[..., 
 def test_an_ingest_joins_variants_by_policy(ingest: Callable[..., IngestOutcome]) -> None:
     outcome = ingest(patient_variants="join")
     assert (outcome.patients, outcome.patient_variants) == (23, 2)
-    assert "were joined" in ingest_words(outcome)
+    assert "were joined" in ingest_markdown(outcome)
     with pytest.raises(UserFault, match="keep 'join'"):
         ingest(patient_variants="report")
 

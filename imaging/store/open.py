@@ -7,8 +7,6 @@ from imaging.errors import UserFault
 from imaging.store.cache import LIMIT_BYTES, Cache
 from imaging.store.folder import FolderStore
 from imaging.store.protocol import Store
-from imaging.store.s3 import S3Store
-from imaging.store.s3_client import Bucket
 
 # One slash: a Path makes one of two.
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
@@ -22,6 +20,10 @@ def open_store(place: str | Path, cache: Path, cache_bytes: int = LIMIT_BYTES) -
     """
     address = str(place)
     if address.startswith("s3://"):
+        # Loaded here: boto3 takes a fifth of a second, which commands over a folder need not wait for.
+        from imaging.store.s3 import S3Store
+        from imaging.store.s3_client import Bucket
+
         return S3Store(Bucket.at(address), Cache(cache, cache_bytes))
     if SCHEME.match(address):
         # An address with a scheme may carry credentials.

@@ -1,14 +1,16 @@
-"""Owns model versions in MLflow's registry: registering a candidate, and finding challenger and champion."""
+"""Model versions in MLflow's registry: register a candidate, find challenger and champion, list what MLflow names."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import mlflow
 import numpy as np
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -21,6 +23,11 @@ from services.settings import Settings
 
 Alias = Literal["challenger", "champion"]
 MODEL_FILE = "model.onnx"
+DIGEST_TAGS = ("dataset.digest", "reevaluated.dataset")
+"""Of a model version: the dataset that it was made from and the one that it was measured on."""
+DIGEST_PARAMETER = "dataset.digest"
+"""Of a run, of a training or a re-evaluation."""
+PAGE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,14 @@ class Registered:
         return float(self.tags["threshold"]) if self.tags["threshold"] else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """A model's champion; `version` is None where no version has proved itself yet."""
+
+    name: str
+    version: int | None
+
+
 def register(
     settings: Settings,
     name: str,
@@ -63,7 +78,7 @@ def register(
     """Log the portable model under its run and make it a version with these tags, once per run."""
     with reachable(settings) as client:
         for known in _versions(settings, f"name = '{name}' and run_id = '{run_id}'"):
-            return _registered(known)
+            return known
         mlflow.set_tracking_uri(settings.tracking_uri)
         channels = PreprocessSpec.model_validate_json(tags["spec"]).channels
         with mlflow.start_run(run_id=run_id):
@@ -112,15 +127,15 @@ def by_alias(settings: Settings, name: str, alias: Alias) -> Registered | None:
 
 def by_version(settings: Settings, name: str, version: int) -> Registered | None:
     """Return a version by its number, or None."""
-    found = (_registered(item) for item in _versions(settings, f"name = '{name}'"))
-    return next((item for item in found if item.version == version), None)
+    versions = _versions(settings, f"name = '{name}'")
+    return next((item for item in versions if item.version == version), None)
 
 
 def newest(settings: Settings, name: str, **tags: str) -> Registered | None:
     """Return the newest version that carries these tags, or None."""
-    wanted = "".join(f" and tags.`{key}` = '{value}'" for key, value in tags.items())
-    found = [_registered(item) for item in _versions(settings, f"name = '{name}'{wanted}")]
-    return max(found, key=lambda item: item.version, default=None)
+    with_tags = "".join(f" and tags.`{key}` = '{value}'" for key, value in tags.items())
+    versions = _versions(settings, f"name = '{name}'{with_tags}")
+    return max(versions, key=lambda item: item.version, default=None)
 
 
 def set_alias(settings: Settings, model: Registered, alias: Alias) -> None:
@@ -149,6 +164,36 @@ def model_file(settings: Settings, model: Registered) -> Path:
     return Path(folder) / MODEL_FILE
 
 
+def champions(settings: Settings) -> list[Champion]:
+    """Return the champion of each registered model; no registry is made where there is none."""
+    if not settings.has_registry:
+        return []
+    with reachable(settings) as client:
+        models = client.search_registered_models()
+    versions = {model.name: model.aliases.get("champion") for model in models}
+    return [Champion(name=name, version=int(at) if at else None) for name, at in versions.items()]
+
+
+def named_datasets(settings: Settings) -> frozenset[str]:
+    """Return the digests of dataset versions that model versions and runs name, also runs that are still going on.
+
+    No registry is made where there is none. Raises EnvironmentFault where the server does not answer.
+    """
+    if not settings.has_registry:
+        return frozenset()
+    with reachable(settings) as client:
+        models = _pages(lambda token: client.search_model_versions("", PAGE, page_token=token))
+        experiments = [
+            one.experiment_id for one in _pages(lambda token: client.search_experiments(page_token=token))
+        ]
+        runs = _pages(lambda token: client.search_runs(experiments, max_results=PAGE, page_token=token))
+        digests = chain(
+            (model.tags.get(tag) for model in models for tag in DIGEST_TAGS),
+            chain.from_iterable(map(_digests_of_run, runs)),
+        )
+        return frozenset(digest for digest in digests if digest)
+
+
 def model_tags(spec: PreprocessSpec, config: TrainConfig, classes: tuple[str, ...]) -> dict[str, str]:
     """Return the tags that say what a version expects and how it was made."""
     return {
@@ -161,9 +206,22 @@ def model_tags(spec: PreprocessSpec, config: TrainConfig, classes: tuple[str, ..
     }
 
 
-def _versions(settings: Settings, query: str) -> list[ModelVersion]:
+def _digests_of_run(run: Run) -> Iterator[str | None]:
+    yield run.data.params.get(DIGEST_PARAMETER)
+    yield from (given.dataset.digest for given in run.inputs.dataset_inputs)
+
+
+def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    page = search(None)
+    yield from page
+    while page.token:
+        page = search(page.token)
+        yield from page
+
+
+def _versions(settings: Settings, query: str) -> list[Registered]:
     with reachable(settings) as client:
-        return list(client.search_model_versions(query))
+        return [_registered(item) for item in client.search_model_versions(query)]
 
 
 def _registered(item: ModelVersion) -> Registered:

@@ -18,7 +18,7 @@ def progress(what: str, key: str) -> Callable[[int, int], None]:
     def told(done: int, total: int) -> None:
         nonlocal shown
         now = time.monotonic()
-        line = pace.words(done, total)
+        line = pace.line(done, total)
         print(line)
         # What is over at once needs no bar.
         if now - shown < EVERY_S and not (bar and done == total):
@@ -45,7 +45,7 @@ class Pace:
         self._started = clock()
         self._first: tuple[int, float] | None = None
 
-    def words(self, done: int, total: int) -> str:
+    def line(self, done: int, total: int) -> str:
         """Return it as "50/200 files, 5 files/s, 30 s left"."""
         what, now = self._what, self._clock()
         if not done:

@@ -1,13 +1,12 @@
 """Owns the way of many items through workers, hundreds at a time: on Ray, or in this process where they are few."""
 
 import json
-import logging
 import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -15,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from imaging.errors import EnvironmentFault, RadloopError
+from services.ray.cluster import local_ray
 
 CHUNK_ITEMS = 256
 PIECES = 8
@@ -100,7 +100,7 @@ def _on_ray(
     import ray
 
     text = json.dumps({**order, "cores": 1})
-    with running_ray():
+    with local_ray(cores(), STORE_BYTES):
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_do_chunk)
         workers = int(ray.cluster_resources().get("CPU", 1))
         begun: deque[tuple[Sequence[T], Any]] = deque()
@@ -155,25 +155,3 @@ def _open(factory: str, order: Mapping[str, Any]) -> AbstractContextManager[Do]:
     module, _, name = factory.partition(":")
     made: Factory = getattr(import_module(module), name)
     return made(order)
-
-
-@contextmanager
-def running_ray() -> Iterator[None]:
-    """Start Ray in this process for the time of the block; one that is there is used and left alone."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(
-        address="local",
-        num_cpus=cores(),
-        object_store_memory=STORE_BYTES,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -1,194 +1,52 @@
-"""Owns Ray: started here for one training, or a job submitted to a cluster and stopped with the flow run."""
+"""Ray in this process: started for the time of a block, or the cluster's that started the process as a job."""
 
-import asyncio
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
+from typing import Any
 
-import ray
-from aiohttp import ClientError
-from ray.exceptions import AuthenticationError
-from ray.job_submission import JobStatus, JobSubmissionClient
-
-from imaging.errors import EnvironmentFault
-
-LEASE_BEAT_S = 2.0
-LEASE_LIMIT_S = 20.0
+QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+"""The workers' own lines are in Ray's log files; what a person reads comes from the steps."""
 
 
 @contextmanager
-def local_ray(workers: int) -> Iterator[None]:
-    """Start Ray in this process for the time of the block; an existing Ray is used and left alone."""
+def local_ray(processors: int, object_store_bytes: int | None = None) -> Iterator[None]:
+    """Start Ray in this process for the time of the block; a Ray that is there is used and left alone."""
+    # Loaded here: whoever may need Ray imports this module.
+    import ray
+
     if ray.is_initialized():
         yield
         return
-    # The trainer's module takes seconds to load, and so do Ray's processes: both at once.
-    loading = threading.Thread(target=import_module, args=("ray.train.torch",))
-    loading.start()
     ray.init(
         address="local",
-        num_cpus=max(workers, os.cpu_count() or 1),
+        num_cpus=processors,
+        object_store_memory=object_store_bytes,
         include_dashboard=False,
-        logging_level=logging.ERROR,
-        # The epochs are told from the history; the workers' own lines are in Ray's log files.
-        log_to_driver=False,
+        **QUIET,
     )
-    loading.join()
     try:
         yield
     finally:
         ray.shutdown()
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobOrder:
-    """A command to run on a cluster, under an id that is the same whenever the same flow run asks."""
-
-    address: str
-    submission_id: str
-    entrypoint: str
-    environment: Mapping[str, str]
-    lease: Path
-
-
-def run_job(order: JobOrder, say: Callable[[str], None]) -> None:
-    """Submit a job, or join it where it runs already; pass its log lines on, and wait for its end.
-
-    While this waits it renews the job's lease: when this process dies the lease runs out and the job ends.
-    """
-    client = connect(order.address)
-    _submit(client, order)
-    try:
-        with _leased(order.lease):
-            asyncio.run(_follow(client, order.submission_id, say))
-            status = _final_status(client, order.submission_id)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"the Ray cluster at {order.address} has stopped answering: start it again, and train again"
-        ) from error
-    if status != JobStatus.SUCCEEDED:
-        details = client.get_job_info(order.submission_id).message or "no message"
-        raise EnvironmentFault(
-            f"Ray job {order.submission_id} ended as {status}: {details.strip()[-500:]}; its log is on {order.address}"
-        )
-
-
-def stop_job(address: str, submission_id: str) -> bool:
-    """Stop a job; False where it had ended, or never was."""
-    client = connect(address)
-    status = _status(client, submission_id)
-    return status is not None and not status.is_terminal() and bool(client.stop_job(submission_id))
-
-
-def connect(address: str) -> JobSubmissionClient:
-    """Return a client of a cluster's Jobs API, after it answered."""
-    # It would tell of its websocket in the middle of the flow's own lines.
-    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
-    try:
-        client = JobSubmissionClient(address)
-        client.get_version()
-    except AuthenticationError as error:
-        raise EnvironmentFault(
-            f"the Ray cluster at {address} refuses the token: set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN_PATH to the cluster's token file"
-        ) from error
-    except (OSError, RuntimeError) as error:
-        raise EnvironmentFault(
-            f"no Ray cluster answers at {address}: start it, or correct or unset RADLOOP_RAY_ADDRESS"
-        ) from error
-    return client
-
-
-def watch_lease(
-    lease: Path, last_act: Callable[[], None], limit_s: float = LEASE_LIMIT_S
-) -> threading.Thread:
-    """End this process, after `last_act`, when nobody has renewed the lease for `limit_s`: its flow run is gone."""
-
-    def watch() -> None:
-        last, seen_at = "", time.monotonic()
-        while True:
-            time.sleep(LEASE_BEAT_S)
-            # The content is compared, not the file's time: the machines' clocks may differ.
-            now = lease.read_text() if lease.exists() else ""
-            if now != last:
-                last, seen_at = now, time.monotonic()
-            elif time.monotonic() - seen_at > limit_s:
-                print(
-                    f"The flow run that asked for this job has been silent for {limit_s:.0f} s: stopping.",
-                    flush=True,
-                )
-                try:
-                    last_act()
-                finally:
-                    os._exit(3)
-
-    thread = threading.Thread(target=watch, daemon=True, name="lease")
-    thread.start()
-    return thread
-
-
 @contextmanager
-def _leased(lease: Path) -> Iterator[None]:
-    done = threading.Event()
-
-    def renew() -> None:
-        beat = 0
-        while not done.is_set():
-            lease.write_text(f"{os.getpid()} {beat}")
-            beat += 1
-            done.wait(LEASE_BEAT_S)
-
-    lease.parent.mkdir(parents=True, exist_ok=True)
-    thread = threading.Thread(target=renew, daemon=True, name="lease")
-    thread.start()
-    try:
+def training_ray(workers: int) -> Iterator[None]:
+    """Start Ray for a training by so many workers, as `local_ray` does."""
+    # The trainer's module takes seconds to load, and so do Ray's processes: both at once.
+    loading = threading.Thread(target=import_module, args=("ray.train.torch",))
+    loading.start()
+    with local_ray(max(workers, os.cpu_count() or 1)):
+        loading.join()
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
-def _submit(client: JobSubmissionClient, order: JobOrder) -> None:
-    status = _status(client, order.submission_id)
-    if status is not None and not status.is_terminal():
-        return
-    if status is not None:
-        # A flow run that is run again gets a fresh job under its id.
-        client.delete_job(order.submission_id)
-    client.submit_job(
-        entrypoint=order.entrypoint,
-        submission_id=order.submission_id,
-        runtime_env={"env_vars": dict(order.environment)},
-    )
+def join_cluster() -> None:
+    """Connect this process, which is a job's, to the cluster that started it."""
+    import ray
 
-
-async def _follow(client: JobSubmissionClient, submission_id: str, say: Callable[[str], None]) -> None:
-    rest = ""
-    try:
-        async for lines in client.tail_job_logs(submission_id):
-            *whole, rest = (rest + lines).split("\n")
-            for line in whole:
-                say(line)
-    except (RuntimeError, ClientError) as error:
-        say(f"The job's log lines have broken off ({error}); waiting for its end")
-    if rest:
-        say(rest)
-
-
-def _final_status(client: JobSubmissionClient, submission_id: str) -> JobStatus:
-    while not (status := client.get_job_status(submission_id)).is_terminal():
-        time.sleep(0.5)
-    return status
-
-
-def _status(client: JobSubmissionClient, submission_id: str) -> JobStatus | None:
-    try:
-        return client.get_job_status(submission_id)
-    except RuntimeError:
-        return None
+    ray.init(address="auto", **QUIET)

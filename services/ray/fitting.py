@@ -2,7 +2,6 @@
 
 import contextvars
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from imaging.errors import EnvironmentFault
 from models.config import TrainConfig
 from models.training.progress import Progress, read_history
+from services.ray.jobs import job_of_step, run_job
 from services.settings import Settings
 
 POLL_S = 0.5
@@ -38,13 +38,6 @@ class TrainingJob:
         """The folder of the run's history, checkpoints and outcome, shared by all nodes."""
         return Path(self.run_folder)
 
-    def write(self) -> Path:
-        """Write the job where a cluster's node can read it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "job.json"
-        path.write_text(json.dumps(asdict(self)))
-        return path
-
 
 @dataclass(frozen=True, kw_only=True)
 class FitOutcome:
@@ -56,13 +49,13 @@ class FitOutcome:
     timings_s: Mapping[str, float]
 
 
-def fit(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> FitOutcome:
+def fit(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> FitOutcome:
     """Train where this process can start or reach Ray; the run's metrics arrive while it goes on."""
     from services.mlflow.runs import watched_run
 
     started = time.monotonic()
     config = TrainConfig.model_validate(job.train)
-    with watched_run(settings, job.run_id), told(job, settings, say):
+    with watched_run(settings, job.run_id), epochs_reported(job, settings, log):
         result = _trainer(job, config).fit()
     # The newest checkpoint holds the best epoch's weights beside its own.
     if result.checkpoint is None:
@@ -83,39 +76,28 @@ def fit(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> Fit
     )
 
 
-def fit_on_cluster(
-    job: TrainingJob, settings: Settings, submission_id: str, say: Callable[[str], None]
-) -> FitOutcome:
+def fit_on_cluster(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> FitOutcome:
     """Train as a job of the cluster at RADLOOP_RAY_ADDRESS."""
-    from services.ray.cluster import JobOrder, run_job
-
-    assert settings.ray_address
-    job_file = job.write()
-    order = JobOrder(
-        address=settings.ray_address,
-        submission_id=submission_id,
-        entrypoint=f"{sys.executable} -m tasks.train_job {job_file}",
-        environment=settings.defaults(),
-        lease=job.folder / "lease",
-    )
-    run_job(order, say)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "job.json").write_text(json.dumps(asdict(job)))
+    run_job(job_of_step("train", job.folder, job.flow_run_id, settings), log)
     return FitOutcome(**json.loads((job.folder / "outcome.json").read_text()))
 
 
 @contextmanager
-def told(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> Iterator[None]:
-    """Log the metrics of each finished epoch and say a line, while the block lasts."""
-    teller, done = Teller(job, settings, say), threading.Event()
+def epochs_reported(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> Iterator[None]:
+    """Log the metrics of each finished epoch to MLflow and a line to `log`, while the block lasts."""
+    reporter, done = EpochReporter(job, settings, log), threading.Event()
 
     def follow() -> None:
         last_look = False
         while not last_look:
             last_look = done.wait(POLL_S)
-            # A tracking server may be away for a while: what it missed is told at the next look.
+            # A tracking server may be away for a while: what it missed is sent at the next look.
             with suppress(EnvironmentFault):
-                teller.tell()
+                reporter.report_new()
 
-    # In a copy of the context, so that what is said reaches the log of the flow run.
+    # In a copy of the context, so that the lines reach the log of the flow run.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(follow,), daemon=True)
     thread.start()
     try:
@@ -123,31 +105,31 @@ def told(job: TrainingJob, settings: Settings, say: Callable[[str], None]) -> It
     finally:
         done.set()
         thread.join()
-    # Nothing is left to tell, unless the server is still away: then the fit fails.
-    teller.tell()
+    # Nothing is left to report, unless the server is still away: then the fit fails.
+    reporter.report_new()
 
 
 @dataclass
-class Teller:
-    """Tells of a run's epochs, each once."""
+class EpochReporter:
+    """Report of a run's epochs, each once."""
 
     job: TrainingJob
     settings: Settings
-    say: Callable[[str], None]
-    told: int = 0
+    log: Callable[[str], None]
+    reported: int = 0
 
-    def tell(self) -> None:
-        """Log and say the epochs that were finished since the last time."""
+    def report_new(self) -> None:
+        """Report the epochs that were finished since the last time."""
         from services.mlflow.runs import epoch_metrics, reachable
 
-        fresh = read_history(self.job.folder)[self.told :]
+        fresh = read_history(self.job.folder)[self.reported :]
         if not fresh:
             return
         with reachable(self.settings) as client:
             client.log_batch(self.job.run_id, metrics=epoch_metrics(fresh))
-        self.told += len(fresh)
+        self.reported += len(fresh)
         for row in fresh:
-            self.say(_line(row, self.job.train["epochs"]))
+            self.log(_line(row, self.job.train["epochs"]))
 
 
 def _line(row: Mapping[str, float], epochs: int) -> str:

@@ -1,20 +1,25 @@
-"""Owns how outcomes are told: Markdown that serves as Prefect's artifact and in the terminal alike."""
+"""Outcomes of flows as Markdown, for Prefect's artifacts and the terminal alike."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from imaging.refusal_reasons import IGNORED, REASONS
+from imaging.refusal_reasons import IGNORED, MEANINGS, REASONS
 from imaging.statistics.classification import TITLES
-from imaging.statistics.intervals import Measure
-from tasks.evaluation import Evaluation
-from tasks.ingest_outcome import IngestOutcome
-from tasks.reevaluation import Reevaluation
-from tasks.reporting import NightlyReport, all_timings
-from tasks.training import TrainOutcome
+
+if TYPE_CHECKING:
+    # A flow loads its own outcome's module alone, and not those of all others.
+    from imaging.dataset.ingest.outcome import IngestOutcome
+    from imaging.statistics.intervals import Measure
+    from tasks.deidentification import DeidentifyOutcome
+    from tasks.evaluation import Evaluation
+    from tasks.reevaluation import Reevaluation
+    from tasks.reporting import NightlyReport
+    from tasks.training import TrainOutcome
 
 
-def ingest_words(outcome: IngestOutcome) -> str:
-    """Tell what was taken in, what was not, and why."""
+def ingest_markdown(outcome: "IngestOutcome") -> str:
+    """Return what was taken in, what was not, and why."""
     counts = [
         (split, label, numbers["examples"], numbers["patients"])
         for split, labels in sorted(outcome.counts.items())
@@ -38,8 +43,8 @@ def ingest_words(outcome: IngestOutcome) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def training_words(outcome: TrainOutcome) -> str:
-    """Tell what was trained."""
+def training_markdown(outcome: "TrainOutcome") -> str:
+    """Return what was trained, epoch by epoch."""
     candidate = outcome.candidate
     how = (
         f"trained for {len(outcome.history)} epochs"
@@ -62,17 +67,18 @@ def training_words(outcome: TrainOutcome) -> str:
     return f"{head}\n\n{history}".strip()
 
 
-def evaluation_words(evaluation: Evaluation) -> str:
-    """Tell how candidate and champion did on the test patients, and the verdict."""
-    return f"{measures_words(evaluation.measures, evaluation.champion_measures)}\n\n**{evaluation.verdict.headline}**"
+def evaluation_markdown(evaluation: "Evaluation") -> str:
+    """Return the measures of candidate and champion on the test patients, and the verdict."""
+    measures = measures_markdown(evaluation.measures, evaluation.champion_measures)
+    return f"{measures}\n\n**{evaluation.verdict.headline}**"
 
 
-def reevaluation_words(outcome: Reevaluation) -> str:
-    """Tell how the champion does on the newest data."""
-    return f"{measures_words(outcome.measures, {})}\n\n**{outcome.headline}**"
+def reevaluation_markdown(outcome: "Reevaluation") -> str:
+    """Return the measures of the champion on the newest data."""
+    return f"{measures_markdown(outcome.measures, {})}\n\n**{outcome.headline}**"
 
 
-def measures_words(measures: Mapping[str, Measure], champion: Mapping[str, Measure]) -> str:
+def measures_markdown(measures: Mapping[str, "Measure"], champion: Mapping[str, "Measure"]) -> str:
     """Return a table of measures with their 95 % patient-bootstrap intervals."""
     some = next(iter(measures.values()))
     rows = [(TITLES[name], measure, champion.get(name, "")) for name, measure in measures.items()]
@@ -80,19 +86,38 @@ def measures_words(measures: Mapping[str, Measure], champion: Mapping[str, Measu
     return table((head, "this model", "champion" if champion else ""), rows)
 
 
-def nightly_words(night: NightlyReport, outside_s: Mapping[str, float] = MappingProxyType({})) -> str:
-    """Tell a whole night; `outside_s` are seconds that passed before and around it."""
-    timings = {**outside_s, **all_timings(night)}
+def nightly_markdown(night: "NightlyReport", outside_s: Mapping[str, float] = MappingProxyType({})) -> str:
+    """Return a whole night; `outside_s` are seconds that passed before and around it."""
+    timings = {**outside_s, **night.all_timings}
     parts = [
-        ingest_words(night.ingested),
-        training_words(night.trained),
-        evaluation_words(night.evaluation),
+        ingest_markdown(night.ingested),
+        training_markdown(night.trained),
+        evaluation_markdown(night.evaluation),
         table(
             ("where the time went", "s"), [(stage, f"{seconds:.1f}") for stage, seconds in timings.items()]
         ),
         f"Report: `{night.report}`",
     ]
     return "\n\n".join(parts)
+
+
+def deidentification_markdown(outcome: "DeidentifyOutcome") -> str:
+    """Return what was written, what was kept back, and why."""
+    refused = [(reason, count, MEANINGS.get(reason, "")) for reason, count in outcome.quarantined.items()]
+    refused += [(reason, count, f"ignored: {MEANINGS[reason]}") for reason, count in outcome.ignored.items()]
+    parts = [
+        f"**De-identification** into `{outcome.destination}`: {outcome.files_listed} files listed, "
+        f"{outcome.files_read} read, {outcome.files_removed} gone since last time; {outcome.objects} objects of "
+        f"{outcome.patients} patients stand in it",
+        table(("not passed on", "files", "why"), refused) if refused else "",
+        _variants_apart(outcome),
+        f"Original names of all of these: `{outcome.problems_file}` (only its owner can read it)"
+        if outcome.problems_file
+        else "",
+        f"Hand out `{outcome.destination}/images` alone, after a proof: `radloop deidentify --verify "
+        f"{outcome.destination} --against SRC`",
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -109,7 +134,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
-def _label_troubles(outcome: IngestOutcome) -> str:
+RENDERERS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
+    {
+        "ingest": ingest_markdown,
+        "train": training_markdown,
+        "evaluate": evaluation_markdown,
+        "reevaluate": reevaluation_markdown,
+        "deidentify": deidentification_markdown,
+    }
+)
+"""By the name of the flow; a night comes with times of its own."""
+
+
+def _label_troubles(outcome: "IngestOutcome") -> str:
     rows = [
         ("labels that name no image", outcome.labels_without_image),
         ("images with no label", outcome.images_without_label),
@@ -118,8 +155,7 @@ def _label_troubles(outcome: IngestOutcome) -> str:
     return table(("labels", "count"), rows) if any(count for _, count in rows) else ""
 
 
-def _variants(outcome: IngestOutcome) -> str:
-    """Tell of PatientIDs such as 00123 and 123."""
+def _variants(outcome: "IngestOutcome") -> str:
     if not outcome.patient_variants:
         return ""
     count = f"**Patients**: {outcome.patient_variants} PatientIDs differ from another in zeros, case or blanks alone"
@@ -128,4 +164,14 @@ def _variants(outcome: IngestOutcome) -> str:
     return (
         f"{count}; they count as patients of their own. Where they are not, the same patient may be trained on and "
         "tested on: start a new dataset: another `--name`, with `--patient-variants join`."
+    )
+
+
+def _variants_apart(outcome: "DeidentifyOutcome") -> str:
+    if not outcome.patient_variants:
+        return ""
+    return (
+        f"{outcome.patient_variants} patients have a number that differs from another one's in zeros, blanks or case "
+        "alone, such as 00123 and 123; they stand as patients of their own. Where they are not: `--patient-variants "
+        "join`, into a new destination"
     )

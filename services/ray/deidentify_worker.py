@@ -1,6 +1,6 @@
-"""Owns what a worker of de-identification opens: the key, the source, and a sandbox of its own.
+"""Worker of de-identification: opens the key, the source and a sandbox of its own, and does chunks of files.
 
-It is loaded by each process of Ray, so that it names no orchestrator.
+Each process of Ray loads it, so that it imports no orchestrator.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from imaging.sources.open_source import open_source
 from imaging.sources.protocol import SourceFile
 from services.settings import Settings
 
-FACTORY = "tasks.deidentify_worker:open_worker"
+FACTORY = "services.ray.deidentify_worker:open_worker"
 
 
 @contextmanager

@@ -1,9 +1,8 @@
-"""Owns what is new in a source: an opened ingest, held against the newest version and the chunks that are finished."""
+"""Files of a source that no version and no finished chunk holds yet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imaging.annotations.label_table import LabelTable
 from imaging.dataset.ingest.diff import IngestPlan, plan_ingest, with_finished_chunks
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing
@@ -11,29 +10,21 @@ from imaging.dataset.version.dataset_version import DatasetVersion, newest_versi
 from imaging.formats.series import DROP_STUDY
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
-from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
-from tasks.requests import IngestRequest
 
 ATTEMPTS = 8
-"""How often what is new is looked for, or a version made, anew since another run has published one meanwhile."""
+"""How often pending files are looked for, or a version made, anew since another run has published one meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class IngestJob:
-    """An ingest with everything opened: what each step of it needs.
+class ListedSource:
+    """A source with its files, and how they are prepared; `base` is the dataset's version before the listing."""
 
-    `base` is the version before the listing. The workers of the `sandbox` started with it; `read_new` ends them.
-    """
-
-    request: IngestRequest
     source: Source
     spec: PreprocessSpec
     pseudonyms: Pseudonyms
-    labels: LabelTable | None
     journal: Journal
-    sandbox: Pool
     base: DatasetVersion | None
     listing: Listing
     bad_slice: str
@@ -56,8 +47,11 @@ class IngestJob:
 
 
 @dataclass(frozen=True, kw_only=True)
-class News:
-    """What is new beside a version: what stands of it alone, the finished chunks, and what stands with them."""
+class PendingFiles:
+    """What must be read beside a version and the finished chunks.
+
+    `beside` is the plan beside the version alone, `scan` the one beside version and chunks.
+    """
 
     previous: DatasetVersion | None
     beside: IngestPlan
@@ -65,14 +59,14 @@ class News:
     scan: IngestPlan
 
 
-def what_is_new(job: IngestJob, before: News | None = None) -> News:
-    """Return what must be read beside the newest version and the finished chunks; `before` is what was new then."""
+def find_pending(listed: ListedSource, before: PendingFiles | None = None) -> PendingFiles:
+    """Return what must be read beside the newest version and the finished chunks; `before` was pending earlier."""
     for attempt in range(1, ATTEMPTS + 1):
         # The chunks before the version: those that are gone meanwhile are in it.
-        chunks = job.journal.chunks()
-        previous = newest_version(job.journal.store, job.request.dataset)
+        chunks = listed.journal.chunks()
+        previous = newest_version(listed.journal.store, listed.journal.dataset)
         try:
-            return _news(job, previous, chunks, before)
+            return _pending(listed, previous, chunks, before)
         except (Missing, Damaged):
             # Another run may have put them into a version and dropped them while they were being read.
             if attempt == ATTEMPTS:
@@ -80,16 +74,19 @@ def what_is_new(job: IngestJob, before: News | None = None) -> News:
     raise AssertionError
 
 
-def _news(
-    job: IngestJob, previous: DatasetVersion | None, chunks: Sequence[str], before: News | None
-) -> News:
-    # Mostly nobody has published meanwhile, and what stands need not be found again.
+def _pending(
+    listed: ListedSource,
+    previous: DatasetVersion | None,
+    chunks: Sequence[str],
+    before: PendingFiles | None,
+) -> PendingFiles:
+    # Mostly nobody has published meanwhile, and the plan beside the version need not be made again.
     same = before if before and digest_of(before.previous) == digest_of(previous) else None
     if same and same.chunks == chunks:
         return same
-    beside = same.beside if same else job.plan(previous)
-    scan = with_finished_chunks(beside, job.journal.read(chunks), job.spec.digest)
-    return News(previous=previous, beside=beside, chunks=chunks, scan=scan)
+    beside = same.beside if same else listed.plan(previous)
+    scan = with_finished_chunks(beside, listed.journal.read(chunks), listed.spec.digest)
+    return PendingFiles(previous=previous, beside=beside, chunks=chunks, scan=scan)
 
 
 def digest_of(version: DatasetVersion | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Owns what an ingest tells a person: numbers without identifiers, and a private list of what did not fit."""
+"""Outcome of an ingest: numbers without identifiers, and a private list of the files and labels that did not fit."""
 
 import csv
 import io
@@ -51,8 +51,8 @@ def outcome_of(
 ) -> IngestOutcome:
     """Return what an ingest did."""
     counted = reasons(version)
-    told = version.table("examples", ["patient_key", "label_fault"])
-    faults = {item["values"]: item["counts"] for item in told["label_fault"].value_counts().to_pylist()}
+    labelled = version.table("examples", ["patient_key", "label_fault"])
+    faults = {item["values"]: item["counts"] for item in labelled["label_fault"].value_counts().to_pylist()}
     return IngestOutcome(
         dataset=version.head.dataset,
         digest=version.digest,
@@ -60,8 +60,8 @@ def outcome_of(
         files_listed=scan.listed_files,
         files_read=files_read,
         files_removed=scan.removed_files,
-        examples=told.num_rows,
-        patients=len(pc.unique(told["patient_key"])),
+        examples=labelled.num_rows,
+        patients=len(pc.unique(labelled["patient_key"])),
         counts=version.counts(),
         quarantined={reason: count for reason, count in counted.items() if reason not in IGNORED},
         ignored={reason: count for reason, count in counted.items() if reason in IGNORED},
@@ -107,10 +107,10 @@ def _rows(version: DatasetVersion) -> Iterator[Row]:
     """Yield what did not fit, each with the keyed name of its file."""
     refused = version.table("quarantine", ["source_key", "reason", "detail"])
     yield from (("file", *row) for row in zip(*_lists(refused), strict=True))
-    told = version.table("examples", ["source_key", "label_fault"])
+    labelled = version.table("examples", ["source_key", "label_fault"])
     yield from (
         ("image", *row, "")
-        for row in zip(*_lists(told.filter(pc.is_valid(told["label_fault"]))), strict=True)
+        for row in zip(*_lists(labelled.filter(pc.is_valid(labelled["label_fault"]))), strict=True)
     )
     yield from _variant_rows(version, patient_variants(version))
 
@@ -118,8 +118,10 @@ def _rows(version: DatasetVersion) -> Iterator[Row]:
 def _variant_rows(version: DatasetVersion, variants: Mapping[str, str]) -> Iterator[Row]:
     """Yield a file of each PatientID that has variants; the detail says which belong together."""
     unseen = dict(variants)
-    told = version.table("examples", ["source_key", "patient_key", "patient_variant"]) if unseen else None
-    for key, patient, variant in zip(*_lists(told), strict=True) if told else ():
+    if not unseen:
+        return
+    columns = version.table("examples", ["source_key", "patient_key", "patient_variant"])
+    for key, patient, variant in zip(*_lists(columns), strict=True):
         own, shared = own_and_shared(version, patient, variant)
         if unseen.pop(own, None):
             yield "patient", key, "patient-variant", f"patient {shared[:12]}"

@@ -8,9 +8,8 @@ import pytest
 
 from imaging.errors import EnvironmentFault
 from imaging.store.folder import FolderStore
-from services.mlflow import named_versions as module
-from services.mlflow.named_versions import named_versions
-from services.mlflow.registry import model_tags, register
+from services.mlflow import registry
+from services.mlflow.registry import model_tags, named_datasets, register
 from services.mlflow.runs import end_run, log_dataset, reachable, start_run
 from services.settings import Settings
 from tests.synthetic import GREY, bright_model, closed_port, version_of
@@ -26,13 +25,13 @@ def name() -> str:
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ask for one at a time, so that every page is turned."""
-    monkeypatch.setattr(module, "PAGE", 1)
+    monkeypatch.setattr(registry, "PAGE", 1)
     yield
 
 
 def test_a_run_that_goes_on_names_its_version(tracked: Settings, name: str) -> None:
     start_run(tracked, name, "run", {"dataset.digest": f"digest of {name}"}, {})
-    assert f"digest of {name}" in named_versions(tracked)
+    assert f"digest of {name}" in named_datasets(tracked)
 
 
 def test_all_runs_of_all_experiments_count(tracked: Settings, name: str) -> None:
@@ -41,14 +40,14 @@ def test_all_runs_of_all_experiments_count(tracked: Settings, name: str) -> None
             digest = f"{name} {experiment} {number}"
             run = start_run(tracked, f"{name}-{experiment}", "run", {"dataset.digest": digest}, {})
             end_run(tracked, run)
-    found = {digest for digest in named_versions(tracked) if digest.startswith(name)}
+    found = {digest for digest in named_datasets(tracked) if digest.startswith(name)}
     assert found == {f"{name} {which} {number}" for which in ("one", "two") for number in range(3)}
 
 
 def test_a_dataset_that_a_run_was_given_is_named(tracked: Settings, name: str, tmp_path: Path) -> None:
     version = version_of(FolderStore(tmp_path), name=name)
     log_dataset(tracked, start_run(tracked, name, "run", {}, {}), version, "training")
-    assert version.digest in named_versions(tracked)
+    assert version.digest in named_datasets(tracked)
 
 
 @pytest.mark.parametrize("tag", ["dataset.digest", "reevaluated.dataset"])
@@ -58,18 +57,18 @@ def test_a_model_names_what_it_was_made_from_and_measured_on(tracked: Settings, 
     tags = model_tags(GREY, TrainConfig(network="small_cnn"), ("dark", "bright"))
     run = start_run(tracked, name, "run", {}, {})
     register(tracked, name, run, bright_model(), tags | {"threshold": "0.5", tag: f"digest of {name}"})
-    assert f"digest of {name}" in named_versions(tracked)
+    assert f"digest of {name}" in named_datasets(tracked)
 
 
 def test_a_run_that_was_deleted_names_nothing(tracked: Settings, name: str) -> None:
     run = start_run(tracked, name, "run", {"dataset.digest": f"digest of {name}"}, {})
     with reachable(tracked) as client:
         client.delete_run(run)
-    assert f"digest of {name}" not in named_versions(tracked)
+    assert f"digest of {name}" not in named_datasets(tracked)
 
 
 def test_looking_makes_no_registry(settings: Settings) -> None:
-    assert (named_versions(settings), settings.folder.exists()) == (frozenset(), False)
+    assert (named_datasets(settings), settings.folder.exists()) == (frozenset(), False)
 
 
 def test_a_server_that_does_not_answer_stops_it(tracked: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,4 +76,4 @@ def test_a_server_that_does_not_answer_stops_it(tracked: Settings, monkeypatch: 
     address = f"http://127.0.0.1:{closed_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(EnvironmentFault, match=f"the MLflow server at {address} does not answer"):
-        named_versions(Settings())
+        named_datasets(Settings())

@@ -1,6 +1,6 @@
-"""Owns what a worker of ingest opens: the key, the source, the store, and a sandbox of its own.
+"""Worker of ingest: opens the key, the source, the store and a sandbox of its own, and prepares chunks of files.
 
-It is loaded by each process of Ray, so that it names no orchestrator.
+Each process of Ray loads it, so that it imports no orchestrator.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from blake3 import blake3
 from imaging.dataset.ingest.chunk import prepare_chunk
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing
-from imaging.dataset.ingest.prepare_files import FUNCTION as DRAFT
+from imaging.dataset.ingest.prepare_files import FUNCTION as PREPARE
 from imaging.errors import EnvironmentFault
 from imaging.formats.series_source import SeriesSource
 from imaging.preprocess.spec import PreprocessSpec
@@ -24,19 +24,19 @@ from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source, SourceFile
 from services.settings import Settings
 
-FACTORY = "tasks.ingest_worker:open_worker"
+FACTORY = "services.ray.ingest_worker:open_worker"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class FileItem:
     """A listed file, and the files that it is made of where it is a series."""
 
     file: SourceFile
     members: tuple[SourceFile, ...] = ()
 
 
-class Works(Sequence[Work]):
-    """Files as workers take them, each made when it is asked for."""
+class FileItems(Sequence[FileItem]):
+    """Listed files as workers take them, each made when it is asked for."""
 
     def __init__(self, files: Listing, source: Source) -> None:
         self._files = files
@@ -46,30 +46,30 @@ class Works(Sequence[Work]):
         return len(self._files)
 
     @overload
-    def __getitem__(self, at: int) -> Work: ...
+    def __getitem__(self, at: int) -> FileItem: ...
     @overload
-    def __getitem__(self, at: slice) -> Sequence[Work]: ...
-    def __getitem__(self, at: int | slice) -> Work | Sequence[Work]:
+    def __getitem__(self, at: slice) -> Sequence[FileItem]: ...
+    def __getitem__(self, at: int | slice) -> FileItem | Sequence[FileItem]:
         if isinstance(at, int):
             return self[at : at + 1][0]
-        return [Work(file, self._members.get(file.name, ())) for file in self._files[at]]
+        return [FileItem(file, self._members.get(file.name, ())) for file in self._files[at]]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """How much became of a chunk; its rows are in the journal."""
+class ChunkCounts:
+    """Numbers of examples and refused files of a chunk; its rows are in the journal."""
 
     examples: int
     refusals: int
 
 
-def sandbox(spec: PreprocessSpec, workers: int) -> Pool:
+def open_sandbox(spec: PreprocessSpec, workers: int) -> Pool:
     """Return the processes that read and prepare files."""
-    return Pool(DRAFT, {"spec": spec.model_dump_json()}, workers=workers)
+    return Pool(PREPARE, {"spec": spec.model_dump_json()}, workers=workers)
 
 
 @contextmanager
-def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Work]], Done]]:
+def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[FileItem]], ChunkCounts]]:
     """Open what a worker needs, and yield what prepares a chunk of files; see `services.ray.chunk_pool.Factory`."""
     settings = Settings(home=Path(order["home"]), store=order["store"])
     # Each worker reads the key itself: what Ray hands around may end in its logs.
@@ -83,20 +83,20 @@ def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[Work]],
     source = open_source(order["source"], Path(order["labels"]).expanduser() if order["labels"] else None)
     store = settings.dataset_store
     journal = Journal(store, order["dataset"], order["made_with"])
-    with order.get("sandbox") or sandbox(spec, order["cores"]) as pool:
+    with order.get("sandbox") or open_sandbox(spec, order["cores"]) as pool:
 
-        def prepare(chunk: Sequence[Work]) -> Done:
-            files = [work.file for work in chunk]
-            members = {work.file.name: work.members for work in chunk if work.members}
+        def prepare(chunk: Sequence[FileItem]) -> ChunkCounts:
+            files = [item.file for item in chunk]
+            members = {item.file.name: item.members for item in chunk if item.members}
             whole = SeriesSource(source, pool, order["bad_slice"], members) if members else source
             made = prepare_chunk(whole, files, spec, pseudonyms, store, pool.map)
             journal.add(chunk_name(files, pseudonyms), made.examples, made.refusals)
-            return Done(made.examples.num_rows, made.refusals.num_rows)
+            return ChunkCounts(made.examples.num_rows, made.refusals.num_rows)
 
         yield prepare
 
 
 def chunk_name(files: Sequence[SourceFile], pseudonyms: Pseudonyms) -> str:
-    """Return a name that says which files are in a chunk and how they were: the same chunk again has the same."""
-    told = [(pseudonyms.key("file", file.name), file.size_bytes, file.mtime_ns, file.tag) for file in files]
-    return blake3(repr(told).encode()).hexdigest(length=16)
+    """Return a digest of the files of a chunk, their sizes and times: the same chunk again has the same name."""
+    states = [(pseudonyms.key("file", file.name), file.size_bytes, file.mtime_ns, file.tag) for file in files]
+    return blake3(repr(states).encode()).hexdigest(length=16)

@@ -1,0 +1,72 @@
+"""Run of a flow in this process: its request from options and a file, its outcome, and the commands that come next."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.markdown import Markdown
+
+from cli.options import ask
+from cli.terminal import console, quiet_logs
+from services.settings import Settings, activate
+from tasks.requests import REQUESTS
+
+
+def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) -> Any:
+    """Return the request of a flow, after a look at its source where it has one; nothing is written."""
+    # Loaded here: it takes the codecs and readers, which --help does not need.
+    from tasks.preflight import check_input
+
+    request: Any = ask(REQUESTS[name], config, dict(given))
+    if name in ("nightly", "ingest") or getattr(request, "source", None):
+        check_input(request)
+    return request
+
+
+def run_flow(name: str, request: BaseModel) -> Any:
+    """Run a flow in this process, print its outcome, and return it."""
+    from tasks.preflight import check_servers
+
+    started = time.monotonic()
+    check_servers(activate())
+    console.print(f"[bold]radloop {name}[/bold]: loading", highlight=False)
+    flow = load_flow(name)
+    quiet_logs()
+    loaded = time.monotonic()
+    outcome = flow(request)
+    print_outcome(name, outcome, imports_s=loaded - started, flow_s=time.monotonic() - loaded)
+    return outcome
+
+
+def load_flow(name: str) -> Callable[[Any], Any]:
+    """Return a flow by its name; loading one loads Prefect, which takes seconds."""
+    return getattr(import_module(f"flows.{name}"), name)
+
+
+def print_outcome(name: str, outcome: Any, imports_s: float, flow_s: float) -> None:
+    """Print the outcome of a flow, and the seconds of loading and of the flow with what Prefect adds to it."""
+    # Loaded here: it costs nothing after a flow.
+    from tasks.report.outcomes import RENDERERS, nightly_markdown
+
+    if name == "nightly":
+        around_s = flow_s - sum(outcome.timings_s.values())
+        outside_s = {"imports": imports_s, "Prefect's start and end": around_s}
+        console.print(Markdown(nightly_markdown(outcome, outside_s)))
+    else:
+        console.print(Markdown(RENDERERS[name](outcome)))
+        console.print(f"took {imports_s:.1f} s to load and {flow_s:.1f} s to run", highlight=False)
+
+
+def next_commands(settings: Settings, name: str) -> str:
+    """Return where everything can be opened after a night, and the commands that come next."""
+    radloop = f"{sys.argv[0]} --home {settings.home}" if settings.home != Path(".radloop") else sys.argv[0]
+    return (
+        f"\n[bold]MLflow and Prefect[/bold]  {radloop} up   (prints their addresses; runs this every night at 02:00)"
+        f"\n[bold]Load the champion[/bold]   mlflow.pyfunc.load_model('models:/{name}@champion')"
+        f" with MLFLOW_TRACKING_URI={settings.tracking_uri}"
+        f"\n[bold]Your own images[/bold]     {sys.argv[0]} run --source FOLDER --labels LABELS.csv --name NAME"
+    )

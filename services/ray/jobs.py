@@ -1,0 +1,197 @@
+"""Jobs on a Ray cluster: submitted under the id of a flow run, followed until they end, and stopped with it."""
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from imaging.errors import EnvironmentFault
+from services.settings import Settings
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+PREFIX = "prefect-"
+"""Of the ids of jobs that flow runs ask for."""
+LEASE_BEAT_S = 2.0
+LEASE_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOrder:
+    """A command to run on a cluster, under an id that is the same whenever the same flow run asks."""
+
+    address: str
+    submission_id: str
+    entrypoint: str
+    environment: Mapping[str, str]
+    lease: Path
+
+
+def job_of_step(
+    step: Literal["train", "ingest", "deidentify"], folder: Path, flow_run_id: str, settings: Settings
+) -> JobOrder:
+    """Return the job that does a step of a flow run; the folder is seen by all nodes, see `tasks.jobs`."""
+    return JobOrder(
+        address=str(settings.ray_address),
+        submission_id=f"{PREFIX}{flow_run_id}",
+        entrypoint=f"{sys.executable} -m tasks.jobs {step} {folder}",
+        environment=settings.defaults(),
+        lease=folder / "lease",
+    )
+
+
+def run_job(order: JobOrder, log: Callable[[str], None]) -> None:
+    """Submit a job, or join it where it runs already; pass its log lines on, and wait for its end.
+
+    While this waits it renews the job's lease: when this process dies the lease runs out and the job ends.
+    """
+    client = connect(order.address)
+    _submit(client, order)
+    try:
+        with _leased(order.lease):
+            asyncio.run(_follow(client, order.submission_id, log))
+            status = _final_status(client, order.submission_id)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"the Ray cluster at {order.address} has stopped answering: start it again, and train again"
+        ) from error
+    if status != "SUCCEEDED":
+        details = client.get_job_info(order.submission_id).message or "no message"
+        raise EnvironmentFault(
+            f"Ray job {order.submission_id} ended as {status}: {details.strip()[-500:]}; its log is on {order.address}"
+        )
+
+
+def stop_job_of(flow_run_id: str, settings: Settings) -> None:
+    """Stop the job of a flow run that was cancelled or has crashed, where it is one on a cluster."""
+    if settings.ray_address:
+        stop_job(settings.ray_address, f"{PREFIX}{flow_run_id}")
+
+
+def stop_job(address: str, submission_id: str) -> bool:
+    """Stop a job; False where it had ended, or never was."""
+    client = connect(address)
+    status = _status(client, submission_id)
+    return status is not None and not status.is_terminal() and bool(client.stop_job(submission_id))
+
+
+def connect(address: str) -> "JobSubmissionClient":
+    """Return a client of a cluster's Jobs API, after it answered."""
+    # Loaded here: most runs start Ray themselves, if they need it, and have no cluster.
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    # It writes about its websocket in the middle of the flow's own lines.
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+    try:
+        client = JobSubmissionClient(address)
+        client.get_version()
+    except AuthenticationError as error:
+        raise EnvironmentFault(
+            f"the Ray cluster at {address} refuses the token: set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN_PATH to the cluster's token file"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise EnvironmentFault(
+            f"no Ray cluster answers at {address}: start it, or correct or unset RADLOOP_RAY_ADDRESS"
+        ) from error
+    return client
+
+
+def watch_lease(
+    lease: Path, last_act: Callable[[], None], limit_s: float = LEASE_LIMIT_S
+) -> threading.Thread:
+    """End this process, after `last_act`, when nobody has renewed the lease for `limit_s`: its flow run is gone."""
+
+    def watch() -> None:
+        last, seen_at = "", time.monotonic()
+        while True:
+            time.sleep(LEASE_BEAT_S)
+            # The content is compared, not the file's time: the machines' clocks may differ.
+            now = lease.read_text() if lease.exists() else ""
+            if now != last:
+                last, seen_at = now, time.monotonic()
+            elif time.monotonic() - seen_at > limit_s:
+                print(
+                    f"The flow run that asked for this job has been silent for {limit_s:.0f} s: stopping.",
+                    flush=True,
+                )
+                try:
+                    last_act()
+                finally:
+                    os._exit(3)
+
+    thread = threading.Thread(target=watch, daemon=True, name="lease")
+    thread.start()
+    return thread
+
+
+@contextmanager
+def _leased(lease: Path) -> Iterator[None]:
+    done = threading.Event()
+
+    def renew() -> None:
+        beat = 0
+        while not done.is_set():
+            lease.write_text(f"{os.getpid()} {beat}")
+            beat += 1
+            done.wait(LEASE_BEAT_S)
+
+    lease.parent.mkdir(parents=True, exist_ok=True)
+    thread = threading.Thread(target=renew, daemon=True, name="lease")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _submit(client: "JobSubmissionClient", order: JobOrder) -> None:
+    status = _status(client, order.submission_id)
+    if status is not None and not status.is_terminal():
+        return
+    if status is not None:
+        # A flow run that is run again gets a fresh job under its id.
+        client.delete_job(order.submission_id)
+    client.submit_job(
+        entrypoint=order.entrypoint,
+        submission_id=order.submission_id,
+        runtime_env={"env_vars": dict(order.environment)},
+    )
+
+
+async def _follow(client: "JobSubmissionClient", submission_id: str, log: Callable[[str], None]) -> None:
+    from aiohttp import ClientError
+
+    rest = ""
+    try:
+        async for lines in client.tail_job_logs(submission_id):
+            *whole, rest = (rest + lines).split("\n")
+            for line in whole:
+                log(line)
+    except (RuntimeError, ClientError) as error:
+        log(f"The job's log lines have broken off ({error}); waiting for its end")
+    if rest:
+        log(rest)
+
+
+def _final_status(client: "JobSubmissionClient", submission_id: str) -> "JobStatus":
+    while not (status := client.get_job_status(submission_id)).is_terminal():
+        time.sleep(0.5)
+    return status
+
+
+def _status(client: "JobSubmissionClient", submission_id: str) -> "JobStatus | None":
+    try:
+        return client.get_job_status(submission_id)
+    except RuntimeError:
+        return None

@@ -1,0 +1,91 @@
+"""Entry points of jobs on a Ray cluster: `python -m tasks.jobs train|ingest|deidentify FOLDER`.
+
+In FOLDER, which all nodes see, `job.json` says what to do, `lease` is renewed by the flow run that waits for the job,
+and `outcome.json` is what the job returns.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from imaging.errors import UserFault
+from services.mlflow.runs import end_run
+from services.prefect.progress import Pace
+from services.ray.cluster import join_cluster
+from services.ray.fitting import TrainingJob, fit
+from services.ray.jobs import watch_lease
+from services.settings import Settings, activate
+from tasks.requests import DeidentifyRequest, IngestRequest
+
+log = partial(print, flush=True)
+
+
+def train(folder: Path, settings: Settings) -> None:
+    """Train on the cluster that started this process."""
+    import ray
+
+    job = TrainingJob(**json.loads((folder / "job.json").read_text()))
+    watch_lease(folder / "lease", last_act=lambda: end_run(settings, job.run_id, "KILLED"))
+    join_cluster()
+    check_room(job.train["workers"], int(ray.cluster_resources().get("CPU", 0)))
+    _write_outcome(folder, fit(job, settings, log))
+
+
+def ingest(folder: Path, settings: Settings) -> None:
+    """Prepare what is new on the cluster that started this process; the rows end in the journal."""
+    from imaging.dataset.ingest.pending_files import find_pending
+    from tasks.ingest import open_job, read_here
+
+    values = json.loads((folder / "job.json").read_text())
+    # The name of a shadow is none that a person may give.
+    shadow = {"dataset": values.pop("dataset")}
+    request = IngestRequest.model_validate(values).model_copy(update=shadow)
+    # What is done is done: nothing is left to do at the end.
+    watch_lease(folder / "lease", last_act=lambda: None)
+    join_cluster()
+    job = open_job.fn(request, settings)
+    files, pace = find_pending(job).scan.to_read, Pace("files")
+    read_here(job, files, settings, lambda done, total: log(pace.line(done, total)))
+
+
+def deidentify(folder: Path, settings: Settings) -> None:
+    """De-identify on the cluster that started this process."""
+    from tasks.deidentification import bring_up_to_date
+
+    request = DeidentifyRequest.model_validate_json((folder / "job.json").read_text())
+    # What is done is done, and the next run removes temporary files: nothing is left to do at the end.
+    watch_lease(folder / "lease", last_act=lambda: None)
+    join_cluster()
+    _write_outcome(folder, bring_up_to_date(request, settings, log))
+
+
+STEPS: Mapping[str, Callable[[Path, Settings], None]] = MappingProxyType(
+    {"train": train, "ingest": ingest, "deidentify": deidentify}
+)
+
+
+def check_room(workers: int, processors: int) -> None:
+    """Refuse what the cluster has no room for; Ray would wait for room without an end.
+
+    >>> check_room(2, 2)
+    """
+    if workers > processors:
+        raise UserFault(
+            f"training asks for {workers} workers and the cluster has {processors} processors: "
+            f"set workers to {processors} or fewer, or add nodes"
+        )
+
+
+def _write_outcome(folder: Path, outcome: Any) -> None:
+    partial_file = folder / "outcome.json.draft"
+    partial_file.write_text(json.dumps(asdict(outcome)))
+    partial_file.rename(folder / "outcome.json")
+
+
+if __name__ == "__main__":
+    STEPS[sys.argv[1]](Path(sys.argv[2]), activate())
