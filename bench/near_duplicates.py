@@ -16,7 +16,7 @@ import numpy as np
 from bench.copies import AREA, RESIZED, SAME, SIDES, SKIPPED, Copy, Images, chests, ct_contrast, pneumonia
 from bench.interleaved import interleave, ratio
 from imaging.dataset.split.fingerprint import fingerprints, flat
-from imaging.dataset.split.near_duplicates import DISTANCE, leaks, linked, near_pairs, numbers
+from imaging.dataset.split.near_duplicates import DISTANCE, linked_groups, near_pairs, numbers, row_overlaps
 from imaging.image.image import Image
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
@@ -140,10 +140,10 @@ def at_scale(table: Table, rows: int) -> None:
     told, patients, sides = million(rows)
     numbered = numbers(patients.tolist())
     work: Mapping[str, Callable[[], Any]] = {
-        "leaks of a quarter that is for test, and of val": lambda: leaks(told, patients, sides),
-        "patients who belong together": lambda: together(linked(told, numbered)),
+        "leaks of a quarter that is for test, and of val": lambda: row_overlaps(told, patients, sides),
+        "patients who belong together": lambda: together(linked_groups(told, numbered)),
         "the same, a hundredth of the rows new": lambda: together(
-            linked(told, numbered, np.arange(rows) >= rows * 0.99)
+            linked_groups(told, numbered, np.arange(rows) >= rows * 0.99)
         ),
     }
     for what, call in work.items():

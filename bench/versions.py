@@ -118,8 +118,8 @@ def split(home: Path, *, alone: bool) -> None:
     """Draw the splits of all patients as the first night does, or as if each image was of a patient of its own."""
     import pyarrow as pa
 
-    from imaging.dataset.split.assignment import SplitConfig
-    from imaging.dataset.split.sides import draw_sides
+    from imaging.dataset.split.assignment import draw_splits
+    from imaging.dataset.split.shares import SplitConfig
     from imaging.dataset.tables.schemas import TABLES
     from imaging.dataset.version.dataset_version import newest_version
     from imaging.store.folder import FolderStore
@@ -131,7 +131,7 @@ def split(home: Path, *, alone: bool) -> None:
     rows = version.table("examples", [patient, "label", "site_key", "fingerprint"])
     rows = rows.rename_columns(["patient_key", *rows.column_names[1:]])
     rows = rows.append_column("source_split", pa.nulls(len(rows), pa.string()))
-    print(draw_sides(rows, TABLES["splits"].empty_table(), SplitConfig().shares).num_rows)
+    print(draw_splits(rows, TABLES["splits"].empty_table(), SplitConfig().shares).num_rows)
 
 
 def examples(rows: int) -> "pa.Table":
@@ -191,7 +191,7 @@ def spec() -> "PreprocessSpec":
 
 
 def recipe() -> "Recipe":
-    from imaging.dataset.split.assignment import SplitConfig
+    from imaging.dataset.split.shares import SplitConfig
     from imaging.dataset.version.publish import Recipe
 
     return Recipe(dataset=NAME, spec=spec(), key_fingerprint="bench", shares=SplitConfig().shares)

@@ -61,28 +61,28 @@ def list_(
 ) -> None:
     """List datasets and their versions, the newest first."""
     from cli.render import dataset as render
-    from imaging.dataset.version.history import count, named_version, versions
+    from imaging.dataset.version.history import list_versions, listed_counts, open_by_name
 
     store = activate().dataset_store
-    found = versions(store, name)
+    found = list_versions(store, name)
     if name and not found:
-        named_version(store, name)
+        open_by_name(store, name)
     with progress_bar("counting", "versions") as told:
         counted = []
         for past in found:
-            counted.append(count(store, past))
+            counted.append(listed_counts(store, past))
             told(len(counted), len(found))
-    rows = [{**past.told(), **asdict(one)} for past, one in zip(found, counted, strict=True)]
+    rows = [{**past.as_json(), **asdict(one)} for past, one in zip(found, counted, strict=True)]
     print_result(rows, render.history(rows), as_json)
 
 
 def show(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
     """Tell what is in a version: counts, refusals, histograms."""
     from cli.render import dataset as render
-    from imaging.dataset.version.history import named_version
+    from imaging.dataset.version.history import open_by_name
     from imaging.dataset.version.summary import summarize
 
-    version = named_version(activate().dataset_store, name, digest)
+    version = open_by_name(activate().dataset_store, name, digest)
     summary = summarize(version)
     print_result(asdict(summary), render.summary(summary), as_json)
 
@@ -99,10 +99,10 @@ def diff(
     """
     from cli.render import dataset as render
     from imaging.dataset.version.compare import compare
-    from imaging.dataset.version.history import find_version
+    from imaging.dataset.version.history import open_by_name_or_digest
 
     store = activate().dataset_store
-    difference = compare(find_version(store, old), find_version(store, new), first)
+    difference = compare(open_by_name_or_digest(store, old), open_by_name_or_digest(store, new), first)
     print_result(asdict(difference), render.difference(difference), as_json)
     if difference.alarms:
         raise typer.Exit(UNSOUND)
@@ -115,12 +115,12 @@ def check(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
     is 1 where there is one, or where nothing can be trained.
     """
     from cli.render import dataset as render
-    from imaging.dataset.split.check import find_leaks
-    from imaging.dataset.version.history import named_version
+    from imaging.dataset.split.check import find_overlaps
+    from imaging.dataset.version.history import open_by_name
 
-    version = named_version(activate().dataset_store, name, digest)
+    version = open_by_name(activate().dataset_store, name, digest)
     with waiting("searching for near duplicates"):
-        leaks = find_leaks(version).to_pylist()
+        leaks = find_overlaps(version).to_pylist()
     told = {
         "dataset": version.head.dataset,
         "digest": version.digest,
@@ -141,9 +141,9 @@ def verify(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
     """
     from cli.render import dataset as render
     from imaging.dataset.upkeep.integrity import find_flaws
-    from imaging.dataset.version.history import named_version
+    from imaging.dataset.version.history import open_by_name
 
-    version = named_version(activate().dataset_store, name, digest)
+    version = open_by_name(activate().dataset_store, name, digest)
     read = [0, 0]
 
     with progress_bar("reading", "objects") as told:
@@ -190,20 +190,20 @@ def gc(
     settings = activate()
     store, now_s = settings.dataset_store, time.time()
     named = named_by_mlflow(settings)
-    wish = collect.Wish(
+    wish = collect.Retention(
         oldest_ns=int((now_s - grace_hours * 3600) * 1e9), keep=keep, pins=tuple(pin or ()), named=named
     )
     with progress_bar("reading", "tables") as told:
-        rubbish = collect.find_rubbish(store, wish, told)
+        rubbish = collect.find_garbage(store, wish, told)
     drafts = 0
     if yes:
         with progress_bar("removing", "objects") as told:
-            collect.remove(store, rubbish, told)
+            collect.remove_garbage(store, rubbish, told)
         drafts = store.sweep(grace_hours * 3600)
     found = {
         "removed": yes,
-        "kept": [past.told() for past in rubbish.kept],
-        "versions": [past.told() for past in rubbish.heads],
+        "kept": [past.as_json() for past in rubbish.kept],
+        "versions": [past.as_json() for past in rubbish.heads],
         "journals": [one.name for one in rubbish.journals],
         "objects": [one.name for one in rubbish.objects],
         "drafts": drafts,
@@ -232,10 +232,10 @@ def export_(
     images were prepared.
     """
     from cli.render import dataset as render
-    from imaging.dataset.split.assignment import SPLITS
+    from imaging.dataset.split.shares import SPLITS
     from imaging.dataset.split.test_lock import LOCKED
     from imaging.dataset.version.export import export
-    from imaging.dataset.version.history import named_version
+    from imaging.dataset.version.history import open_by_name
 
     asked = split or [one for one in SPLITS if one != LOCKED or with_test]
     if unknown := set(asked).difference(SPLITS):
@@ -245,7 +245,7 @@ def export_(
             f"the patients of split {LOCKED!r} are locked away for the verdict: add --with-test, which is counted, or "
             "name other splits"
         )
-    version = named_version(activate().dataset_store, name)
+    version = open_by_name(activate().dataset_store, name)
     with progress_bar("writing", "images") as told:
         counts = export(version, folder.expanduser().resolve(), asked, "export", told)
     found = {
@@ -269,7 +269,7 @@ def named_by_mlflow(settings: Settings) -> frozenset[str]:
 
 
 def _not_trainable(version: "DatasetVersion") -> str:
-    from imaging.dataset.version.trainable import check_trainable
+    from imaging.dataset.version.dataset_version import check_trainable
 
     try:
         check_trainable(version)

@@ -9,7 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
-from imaging.dataset.version.example_set import Rows
+from imaging.dataset.version.example_set import ExampleSet
 from imaging.errors import UserFault
 from imaging.statistics.classification import MEASURES, Predictions
 from imaging.statistics.intervals import Measure, measure_all
@@ -122,7 +122,7 @@ def evaluate_pair(
     `versions` holds the dataset version for each preprocessing digest: the champion may expect another one.
     """
     version = versions[candidate.tags["spec.digest"]]
-    test = version.locked_rows(f"evaluate {candidate.name} {candidate.version}")
+    test = version.test_examples(f"evaluate {candidate.name} {candidate.version}")
     already_champion = champion is not None and champion.version == candidate.version
     if already_champion:
         champion = None
@@ -146,14 +146,14 @@ def evaluate_pair(
     )
 
 
-def predict(settings: Settings, model: Registered, version: DatasetVersion, test: Rows) -> Predictions:
+def predict(settings: Settings, model: Registered, version: DatasetVersion, test: ExampleSet) -> Predictions:
     """Return what the registered file itself predicts for the test rows, prepared as it expects them."""
     if set(model.classes) != set(version.classes):
         raise UserFault(
             f"version {model.version} of {model.name!r} knows the classes {list(model.classes)} and the dataset has "
             f"{list(version.classes)}: start another model with --name"
         )
-    rows = test if version.digest == test.version_digest else version.rows_of(test.instance_keys)
+    rows = test if version.digest == test.version_digest else version.examples_of(test.instance_keys)
     predictor = Predictor.load(model_file(settings, model))
     probabilities = predict_rows(predictor, rows)
     order = [model.classes.index(name) for name in version.classes]

@@ -17,10 +17,9 @@ from imaging.dataset.ingest.listing import Listing, list_files
 from imaging.dataset.ingest.outcome import IngestOutcome, outcome_of, write_problems
 from imaging.dataset.ingest.pending_files import ATTEMPTS, ListedSource, PendingFiles, digest_of, find_pending
 from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
-from imaging.dataset.upkeep.compaction import pack
-from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
+from imaging.dataset.upkeep.compaction import compact_shards
+from imaging.dataset.version.dataset_version import DatasetVersion, check_trainable, newest_version
 from imaging.dataset.version.publish import Recipe, build_version, publish
-from imaging.dataset.version.trainable import check_trainable
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.formats.peek import FUNCTION as PEEK
 from imaging.formats.series import DROP_SLICE, DROP_STUDY
@@ -209,7 +208,7 @@ def _build(
     splits = previous.table("splits") if previous else None
     store = job.journal.store
     examples = resolved.examples.with_columns(
-        pack(store, resolved.examples.select(["shard", "row"]), job.spec.shape)
+        compact_shards(store, resolved.examples.select(["shard", "row"]), job.spec.shape)
     )
     version = build_version(store, recipe, examples, resolved.refusals, splits, resolved.tombstones)
     if not is_shadow(job.request.dataset):

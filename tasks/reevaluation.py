@@ -57,7 +57,7 @@ def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
     versions = versions_for(Pair(candidate=champion, champion=None), settings)
     version = versions[champion.tags["spec.digest"]]
     measures = reported_measures(
-        predict(settings, champion, version, version.locked_rows(f"reevaluate {champion.name}")), gate
+        predict(settings, champion, version, version.test_examples(f"reevaluate {champion.name}")), gate
     )
     outcome = Reevaluation(
         champion=champion,

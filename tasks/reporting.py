@@ -126,7 +126,7 @@ def _unlabelled(version: DatasetVersion, fault: str) -> pa.ChunkedArray:
 def _thumbnails(evaluation: Evaluation, version: DatasetVersion) -> list[Thumbnail]:
     predictions = evaluation.predictions
     chosen = np.concatenate(surest(predictions, EXAMPLES))
-    images = version.rows_of(evaluation.test_keys[chosen]).gather(np.arange(len(chosen)))
+    images = version.examples_of(evaluation.test_keys[chosen]).gather(np.arange(len(chosen)))
     return [
         Thumbnail(
             image=middle_plane(image),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from imaging.dataset.split.assignment import SplitConfig
+from imaging.dataset.split.shares import SplitConfig
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import VariantPolicy

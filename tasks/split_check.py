@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.split.check import find_leaks
+from imaging.dataset.split.check import find_overlaps
 from imaging.dataset.split.test_lock import LOCKED
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import UserFault
@@ -17,7 +17,7 @@ from tasks.training import newest_dataset
 def check_sides(dataset: str, settings: Settings) -> int:
     """Return how many pairs of examples are on two sides and should not be; raise UserFault where that is grave."""
     version = newest_dataset(settings, dataset)
-    found = find_leaks(version)
+    found = find_overlaps(version)
     grave = _grave(version, found)
     if grave.num_rows:
         raise UserFault(

@@ -9,8 +9,12 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
-from imaging.dataset.version.trainable import check_trainable
+from imaging.dataset.version.dataset_version import (
+    DatasetVersion,
+    check_trainable,
+    newest_version,
+    open_version,
+)
 from imaging.errors import UserFault
 from imaging.statistics.classification import best_threshold
 from imaging.store.open import open_store
@@ -145,7 +149,7 @@ def make_candidate(
     verify_export(model, network, version.spec)
     threshold = None
     if len(version.classes) == 2:
-        rows = version.rows("val")
+        rows = version.examples("val")
         scores = predict_rows(Predictor.load(model.SerializeToString()), rows)
         threshold = best_threshold(rows.labels, scores[:, 1])
         set_threshold(model, threshold)

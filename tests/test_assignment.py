@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from imaging.dataset.split.assignment import SPLITS, SplitConfig
 from imaging.dataset.split.assignment import assign as assign_numbers
+from imaging.dataset.split.shares import SPLITS, SplitConfig
 
 SHARES = {"train": 0.6, "val": 0.15, "test": 0.25}
 names = st.text("0123456789abcdef", min_size=1, max_size=6)

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from imaging.dataset.tables.shard import map_shard, write_shard
-from imaging.dataset.upkeep import compaction as packing
-from imaging.dataset.upkeep.compaction import pack
+from imaging.dataset.upkeep import compaction
+from imaging.dataset.upkeep.compaction import compact_shards
 from imaging.store.folder import FolderStore
 from tests.synthetic import example, examples
 
@@ -18,8 +18,8 @@ SHAPE, ROW_BYTES = (4, 4), 16
 @pytest.fixture(autouse=True)
 def sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count fewer than four images as small, and make shards of eight."""
-    monkeypatch.setattr(packing, "SMALL_BYTES", 4 * ROW_BYTES)
-    monkeypatch.setattr(packing, "TARGET_BYTES", 8 * ROW_BYTES)
+    monkeypatch.setattr(compaction, "SMALL_BYTES", 4 * ROW_BYTES)
+    monkeypatch.setattr(compaction, "TARGET_BYTES", 8 * ROW_BYTES)
 
 
 @pytest.fixture
@@ -44,49 +44,49 @@ def levels(store: FolderStore, table: pa.Table) -> list[int]:
 
 def test_every_image_stays_what_it_was(store: FolderStore) -> None:
     table = taken_in(store, 2, 3, 1, 5, 3)
-    assert levels(store, pack(store, table, SHAPE)) == list(range(14))
+    assert levels(store, compact_shards(store, table, SHAPE)) == list(range(14))
 
 
 def test_small_shards_become_one(store: FolderStore) -> None:
-    packed = pack(store, taken_in(store, 2, 3, 2), SHAPE)
-    assert len(set(packed["shard"].to_pylist())) == 1
+    compacted = compact_shards(store, taken_in(store, 2, 3, 2), SHAPE)
+    assert len(set(compacted["shard"].to_pylist())) == 1
 
 
 def test_no_shard_is_larger_than_asked_for(store: FolderStore) -> None:
-    packed = pack(store, taken_in(store, *[2] * 12), SHAPE)
-    sizes = [packed["shard"].to_pylist().count(name) for name in set(packed["shard"].to_pylist())]
+    compacted = compact_shards(store, taken_in(store, *[2] * 12), SHAPE)
+    sizes = [compacted["shard"].to_pylist().count(name) for name in set(compacted["shard"].to_pylist())]
     assert sorted(sizes) == [8, 8, 8]
 
 
 def test_what_fills_no_shard_stays_as_it_is(store: FolderStore) -> None:
     table = taken_in(store, 2, 1)
-    assert pack(store, table, SHAPE).to_pylist() == table.select(["shard", "row"]).to_pylist()
+    assert compact_shards(store, table, SHAPE).to_pylist() == table.select(["shard", "row"]).to_pylist()
 
 
 def test_large_shards_stay_as_they_are(store: FolderStore) -> None:
     table = taken_in(store, 6, 5)
-    assert pack(store, table, SHAPE).to_pylist() == table.select(["shard", "row"]).to_pylist()
+    assert compact_shards(store, table, SHAPE).to_pylist() == table.select(["shard", "row"]).to_pylist()
 
 
 def test_images_that_are_gone_are_left_out(store: FolderStore) -> None:
     table = taken_in(store, 3, 3)
-    packed = pack(store, table.take([0, 2, 3, 5]), SHAPE)
-    (shard,) = set(packed["shard"].to_pylist())
-    assert (levels(store, packed), len(map_shard(store, shard))) == ([0, 2, 3, 5], 4)
+    compacted = compact_shards(store, table.take([0, 2, 3, 5]), SHAPE)
+    (shard,) = set(compacted["shard"].to_pylist())
+    assert (levels(store, compacted), len(map_shard(store, shard))) == ([0, 2, 3, 5], 4)
 
 
 def test_rows_may_come_in_any_order(store: FolderStore) -> None:
     table = taken_in(store, 2, 3, 2).take([6, 0, 3, 5, 1, 2, 4])
-    assert levels(store, pack(store, table, SHAPE)) == [6, 0, 3, 5, 1, 2, 4]
+    assert levels(store, compact_shards(store, table, SHAPE)) == [6, 0, 3, 5, 1, 2, 4]
 
 
 def test_the_same_again_makes_the_same_shards(store: FolderStore) -> None:
     table = taken_in(store, 2, 3, 2)
-    first = pack(store, table, SHAPE)
+    first = compact_shards(store, table, SHAPE)
     before = {stored.name for stored in store.names("")}
-    assert pack(store, table, SHAPE).equals(first)
+    assert compact_shards(store, table, SHAPE).equals(first)
     assert {stored.name for stored in store.names("")} == before
 
 
 def test_nothing_is_packed_to_nothing(store: FolderStore) -> None:
-    assert pack(store, examples(), SHAPE).num_rows == 0
+    assert compact_shards(store, examples(), SHAPE).num_rows == 0

@@ -17,7 +17,8 @@ from cli.main import app, main
 from imaging.dataset.split.fingerprint import fingerprints
 from imaging.dataset.split.test_lock import count_reads
 from imaging.dataset.tables.shard import shard_name, write_shard
-from imaging.dataset.version.dataset_version import DatasetVersion, head_name
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.head import head_name
 from imaging.dataset.version.publish import publish
 from imaging.store.folder import FolderStore
 from tests.synthetic import built, closed_port, example, recipe, refusal, version_of

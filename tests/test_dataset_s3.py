@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from imaging.dataset.tables.shard import shard_name, write_shard
-from imaging.dataset.upkeep.garbage import Wish, find_rubbish, remove
+from imaging.dataset.upkeep.garbage import Retention, find_garbage, remove_garbage
 from imaging.dataset.upkeep.integrity import find_flaws
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.export import export
-from imaging.dataset.version.history import count, named_version, versions
+from imaging.dataset.version.history import list_versions, listed_counts, open_by_name
 from imaging.dataset.version.publish import publish
 from imaging.dataset.version.summary import summarize
 from imaging.store import s3_client
@@ -56,9 +56,9 @@ def test_versions_are_listed_counted_and_exported(store: S3Store, tmp_path: Path
     # The server's times are of whole seconds.
     time.sleep(1.1)
     newest = night(store, 2)
-    past = versions(store)
-    assert ([one.current for one in past], count(store, past[0]).examples) == ([True, False], 2)
-    assert summarize(named_version(store, "ct")).shard_bytes == 2 * 16 * 16 + 128
+    past = list_versions(store)
+    assert ([one.current for one in past], listed_counts(store, past[0]).examples) == ([True, False], 2)
+    assert summarize(open_by_name(store, "ct")).shard_bytes == 2 * 16 * 16 + 128
     export(newest, tmp_path / "out", ["val"], "t")
     assert np.load(tmp_path / "out" / "val.npy")[:, 0, 0].tolist() == [2, 2]
 
@@ -79,8 +79,8 @@ def test_what_nobody_needs_goes(store: S3Store) -> None:
     gone = shard_name(night(store, 1).manifest["shard"][0].as_py())
     time.sleep(1.1)
     newest = night(store, 2)
-    rubbish = find_rubbish(store, Wish(oldest_ns=time.time_ns() + 10**12, keep=1))
-    remove(store, rubbish)
-    assert [one.digest for one in versions(store)] == [newest.digest]
+    garbage = find_garbage(store, Retention(oldest_ns=time.time_ns() + 10**12, keep=1))
+    remove_garbage(store, garbage)
+    assert [one.digest for one in list_versions(store)] == [newest.digest]
     assert not store.exists(gone)
     assert find_flaws(newest) == []

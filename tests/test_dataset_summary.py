@@ -60,7 +60,7 @@ def test_a_label_called_none_is_not_a_missing_one(tmp_path: Path) -> None:
 
 def test_tombstones_and_reads_of_the_test_patients_are_counted(tmp_path: Path) -> None:
     version = version_of(FolderStore(tmp_path))
-    version.locked_rows("somebody")
+    version.test_examples("somebody")
     told = summarize(version)
     assert (told.tombstones, told.test_reads) == (0, 1)
 

@@ -91,7 +91,7 @@ def test_only_the_test_patients_are_looked_at(
     tracked: Settings, good: Registered, bad: Registered, version: DatasetVersion
 ) -> None:
     outcome = meet(tracked, good, bad, version)
-    wanted = version.locked_rows("test").patient_keys
+    wanted = version.test_examples("test").patient_keys
     assert outcome.champion_predictions is not None
     for predictions in (outcome.predictions, outcome.champion_predictions):
         assert np.array_equal(predictions.patients, wanted)
@@ -109,7 +109,7 @@ def test_the_threshold_is_the_models_own(
     tracked: Settings, good: Registered, version: DatasetVersion
 ) -> None:
     picky = replace(good, tags={**good.tags, "threshold": "0.99"})
-    told = predict(tracked, picky, version, version.locked_rows("test"))
+    told = predict(tracked, picky, version, version.test_examples("test"))
     assert not told.predicted.any()
 
 
@@ -137,14 +137,14 @@ def test_a_model_of_other_classes_is_refused(
 ) -> None:
     other = replace(good, tags={**good.tags, "classes": '["cat", "dog"]'})
     with pytest.raises(UserFault, match=r"knows the classes \['cat', 'dog'\] and the dataset has"):
-        predict(tracked, other, version, version.locked_rows("test"))
+        predict(tracked, other, version, version.test_examples("test"))
 
 
 def test_classes_in_another_order_are_put_in_order(
     tracked: Settings, good: Registered, version: DatasetVersion
 ) -> None:
     turned = replace(good, tags={**good.tags, "classes": '["bright", "dark"]'})
-    rows = version.locked_rows("test")
+    rows = version.test_examples("test")
     mine, theirs = predict(tracked, good, version, rows), predict(tracked, turned, version, rows)
     assert np.array_equal(mine.probabilities[:, ::-1], theirs.probabilities)
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.tables.shard import shard_name, write_shard
-from imaging.dataset.upkeep.garbage import Rubbish, Wish, find_rubbish, remove
+from imaging.dataset.upkeep.garbage import Garbage, Retention, find_garbage, remove_garbage
 from imaging.dataset.upkeep.integrity import find_flaws
-from imaging.dataset.version.dataset_version import DatasetVersion, head_name, newest_version, open_version
-from imaging.dataset.version.history import versions
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
+from imaging.dataset.version.head import head_name
+from imaging.dataset.version.history import list_versions
 from imaging.dataset.version.publish import publish
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.folder import FolderStore
@@ -56,19 +57,19 @@ def night(store: FolderStore, number: int, name: str = "ct", levels: tuple[int, 
     return version
 
 
-def wish(**changes: Any) -> Wish:
-    return Wish(**{"keep": 1, "oldest_ns": NOW_S * 10**9} | changes)
+def retention(**changes: Any) -> Retention:
+    return Retention(**{"keep": 1, "oldest_ns": NOW_S * 10**9} | changes)
 
 
-def collected(store: FolderStore, **changes: Any) -> Rubbish:
-    found = find_rubbish(store, wish(**changes))
-    remove(store, found)
+def collected(store: FolderStore, **changes: Any) -> Garbage:
+    found = find_garbage(store, retention(**changes))
+    remove_garbage(store, found)
     return found
 
 
 def left(store: FolderStore) -> set[str]:
     """Return the digests of the versions that are left; each of them is whole."""
-    past = versions(store)
+    past = list_versions(store)
     for one in past:
         assert find_flaws(open_version(store, one.dataset, one.digest)) == []
     return {one.digest for one in past}
@@ -82,8 +83,8 @@ def test_looking_removes_nothing(store: FolderStore) -> None:
     for number in range(3):
         night(store, number)
     before = objects(store)
-    assert len(find_rubbish(store, wish()).heads) == 2
-    assert (objects(store), len(versions(store))) == (before, 3)
+    assert len(find_garbage(store, retention()).heads) == 2
+    assert (objects(store), len(list_versions(store))) == (before, 3)
 
 
 def test_the_newest_versions_stay_with_all_that_they_need(store: FolderStore) -> None:
@@ -169,7 +170,7 @@ def test_a_shard_that_no_version_names_goes(store: FolderStore) -> None:
 
 def test_what_is_no_part_of_datasets_stays(store: FolderStore) -> None:
     night(store, 0)
-    night(store, 1).locked_rows("somebody")
+    night(store, 1).test_examples("somebody")
     for name in ("training/run/checkpoint", "ledger/entry", "datasets/ct/notes.txt", "shards/notes.txt"):
         store.write(name, b"x")
     age(store, 0)
@@ -239,7 +240,7 @@ def test_a_night_that_publishes_meanwhile_is_whole(store: FolderStore) -> None:
         night(store, number)
     made = journal(store, "one", 50)
     age(store, 3)
-    listed = find_rubbish(store, wish(oldest_ns=10 * NIGHT_S * 10**9))
+    listed = find_garbage(store, retention(oldest_ns=10 * NIGHT_S * 10**9))
     old = newest_version(store, "ct")
     assert old is not None
     known = made.read(made.chunks())
@@ -248,7 +249,7 @@ def test_a_night_that_publishes_meanwhile_is_whole(store: FolderStore) -> None:
         *known.examples.select(EXAMPLES.names).to_pylist(),
     ]
     new = built(store, [*rows, example(60, shard=shard(store, 60), row=0)], told=recipe(dataset="ct"))
-    remove(store, listed)
+    remove_garbage(store, listed)
     assert publish(new, old.digest)
     assert find_flaws(new) == []
     collected(store, oldest_ns=10 * NIGHT_S * 10**9)
@@ -262,7 +263,7 @@ def test_a_chunk_that_leaves_the_journal_meanwhile_is_in_a_version_that_is_seen(
     made = journal(store, "one", 50)
     age(store, 1)
     # Published after the journal was listed, and before it was read.
-    read = find_rubbish.__globals__["_of_journals"]
+    read = find_garbage.__globals__["_of_journals"]
 
     def late(*arguments: Any) -> Any:
         rows = made.read(made.chunks()).examples.select(EXAMPLES.names).to_pylist()
@@ -271,7 +272,7 @@ def test_a_chunk_that_leaves_the_journal_meanwhile_is_in_a_version_that_is_seen(
         made.drop(made.chunks())
         return read(*arguments)
 
-    monkeypatch.setitem(find_rubbish.__globals__, "_of_journals", late)
+    monkeypatch.setitem(find_garbage.__globals__, "_of_journals", late)
     collected(store)
     newest = newest_version(store, "ct")
     assert newest is not None
@@ -329,15 +330,15 @@ def test_what_is_cut_short_goes_the_next_time(store: FolderStore, monkeypatch: p
         assert made[3] in left(store)
     collected(store)
     assert left(store) == {made[3]}
-    assert find_rubbish(store, wish()).objects == ()
+    assert find_garbage(store, retention()).objects == ()
 
 
 def test_it_tells_how_far_it_is(store: FolderStore) -> None:
     night(store, 0)
     night(store, 1)
     told: list[tuple[int, int]] = []
-    found = find_rubbish(store, wish(), lambda *one: told.append(one))
-    remove(store, found, lambda *one: told.append(one))
+    found = find_garbage(store, retention(), lambda *one: told.append(one))
+    remove_garbage(store, found, lambda *one: told.append(one))
     assert told[0] == (1, 1)
     assert told[-1] == (1 + len(found.objects), 1 + len(found.objects))
 

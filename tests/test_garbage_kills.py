@@ -16,10 +16,10 @@ import pytest
 
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.tables.shard import write_shard
-from imaging.dataset.upkeep.garbage import Wish, find_rubbish, remove
+from imaging.dataset.upkeep.garbage import Retention, find_garbage, remove_garbage
 from imaging.dataset.upkeep.integrity import find_flaws
 from imaging.dataset.version.dataset_version import newest_version, open_version
-from imaging.dataset.version.history import versions
+from imaging.dataset.version.history import list_versions
 from imaging.dataset.version.publish import publish
 from imaging.store.disk import DRAFT
 from imaging.store.folder import FolderStore
@@ -96,7 +96,7 @@ def files(home: Path) -> set[str]:
 def whole(home: Path) -> set[str]:
     """Return the versions that are listed; each of them is whole."""
     store = FolderStore(home / "store")
-    past = versions(store)
+    past = list_versions(store)
     for one in past:
         assert find_flaws(open_version(store, one.dataset, one.digest)) == []
     return {one.digest for one in past}
@@ -125,8 +125,8 @@ def test_a_gc_that_is_killed_before_any_removal_leaves_versions_whole_and_the_ne
 
 
 def kept_once_more(home: Path) -> str:
-    wish = Wish(oldest_ns=time.time_ns(), keep=4)
-    (one,) = find_rubbish(FolderStore(home / "store"), wish).objects
+    retention = Retention(oldest_ns=time.time_ns(), keep=4)
+    (one,) = find_garbage(FolderStore(home / "store"), retention).objects
     return one.name
 
 
@@ -145,8 +145,8 @@ def plan(tmp_path: Path) -> Plan:
 def tidy(plan: Plan) -> int:
     """Remove what is older than a day and not needed; return how much that was."""
     store = FolderStore(plan.home / "store")
-    found = find_rubbish(store, Wish(oldest_ns=time.time_ns() - DAY_S * 10**9, keep=1))
-    remove(store, found)
+    found = find_garbage(store, Retention(oldest_ns=time.time_ns() - DAY_S * 10**9, keep=1))
+    remove_garbage(store, found)
     return len(found.heads) + len(found.journals) + len(found.objects)
 
 

@@ -137,7 +137,7 @@ def test_a_night_into_s3_is_killed_and_goes_on(
             assert not begun_in(plan, again) & begun_in(plan, chunks, again - 1)
             assert content(seen(store)) == content(seen(store_of(whole)))
         version = newest_version(store, "d")
-        version.rows("train").gather(np.arange(4))
+        version.examples("train").gather(np.arange(4))
     # The server is gone.
-    rows = version.rows("train")
+    rows = version.examples("train")
     assert rows.gather(np.arange(len(rows))).shape == (len(rows), 64, 64)

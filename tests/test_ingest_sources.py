@@ -139,7 +139,7 @@ def test_a_series_is_one_volume_in_the_order_of_its_places(
     outcome = ingest(*series, preprocess=VOLUME)
     version = newest_version(settings.dataset_store, "d")
     assert version is not None
-    rows = version.rows("train")
+    rows = version.examples("train")
     assert (outcome.examples, rows.gather(np.zeros(1, np.int64)).shape) == (PATIENTS, (1, 8, 16, 16))
     for volume in rows.gather(np.arange(len(rows))):
         assert (np.diff(volume.mean(axis=(1, 2))) > 0).all()
@@ -192,7 +192,7 @@ def test_nifti_volumes_are_taken_in(ingest: Ingest, tmp_path: Path, settings: Se
     outcome = ingest(tmp_path / "nifti", table, preprocess={**VOLUME, "spacing_mm": [3, 1, 1]})
     version = newest_version(settings.dataset_store, "d")
     assert version is not None
-    assert (outcome.examples, version.rows("train").gather(np.zeros(1, np.int64)).shape[1:]) == (
+    assert (outcome.examples, version.examples("train").gather(np.zeros(1, np.int64)).shape[1:]) == (
         24,
         (8, 16, 16),
     )

@@ -8,7 +8,8 @@ import pytest
 
 from imaging.dataset.tables.shard import shard_name, write_shard
 from imaging.dataset.upkeep.integrity import find_flaws
-from imaging.dataset.version.dataset_version import DatasetVersion, head_name, newest_version
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
+from imaging.dataset.version.head import head_name
 from imaging.dataset.version.publish import publish
 from imaging.store.digest import bytes_digest
 from imaging.store.folder import FolderStore

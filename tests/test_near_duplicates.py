@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 
 from bench.copies import Images, ct_contrast, pneumonia
 from bench.near_duplicates import others
-from imaging.dataset.split import near_duplicates as leakage
+from imaging.dataset.split import near_duplicates
 from imaging.dataset.split.fingerprint import ZERO, fingerprints
-from imaging.dataset.split.near_duplicates import DISTANCE, LEAKS, leaks, linked, near_pairs, numbers, once
+from imaging.dataset.split.near_duplicates import (
+    DISTANCE,
+    ROW_OVERLAPS,
+    linked_groups,
+    near_pairs,
+    numbers,
+    row_overlaps,
+    unique_sorted,
+)
 
 
 def told(rows: int, seed: int, spread: int = 8) -> np.ndarray:
@@ -90,7 +98,7 @@ def test_what_is_a_little_too_far_is_not_paired() -> None:
 
 
 def test_a_crowd_costs_no_more_than_its_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leakage, "CROWDS", (4, 8))
+    monkeypatch.setattr(near_duplicates, "CROWDS", (4, 8))
     crowd = np.unique(np.full((500, 64), 90) + np.random.default_rng(0).integers(-1, 2, (500, 64)), axis=0)
     values = crowd.astype(np.uint8)
     pairs = near_pairs(values)
@@ -102,7 +110,7 @@ def test_a_crowd_costs_no_more_than_its_nearest(monkeypatch: pytest.MonkeyPatch)
 def test_slabs_hide_no_pairs(monkeypatch: pytest.MonkeyPatch, slab: int) -> None:
     values, others = told(300, 5), told(200, 5)
     whole, between = near_pairs(values), near_pairs(values, others)
-    monkeypatch.setattr(leakage, "SLAB", slab)
+    monkeypatch.setattr(near_duplicates, "SLAB", slab)
     assert near_pairs(values).tolist() == whole.tolist() and len(whole)
     assert near_pairs(values, others).tolist() == between.tolist() and len(between)
 
@@ -116,10 +124,10 @@ def test_no_more_slabs_than_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) 
         asked.append(rows)
         return plain(along, rows, tree)
 
-    plain = leakage._near
-    monkeypatch.setattr(leakage, "_near", near)
-    monkeypatch.setattr(leakage, "SLAB", 1)
-    monkeypatch.setattr(leakage, "SLABS", 5)
+    plain = near_duplicates._near
+    monkeypatch.setattr(near_duplicates, "_near", near)
+    monkeypatch.setattr(near_duplicates, "SLAB", 1)
+    monkeypatch.setattr(near_duplicates, "SLABS", 5)
     assert (near_pairs(values).tolist(), len(asked)) == (whole, 5)
 
 
@@ -141,23 +149,23 @@ def peak(rows: int) -> int:
     values, patients = far(rows), np.arange(rows) // 12
     tracemalloc.start()
     try:
-        linked(values, patients)
+        linked_groups(values, patients)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
 def test_linking_takes_no_copy_of_all_fingerprints(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leakage, "SLAB", 512)
-    monkeypatch.setattr(leakage, "AT_ONCE", 2**12)
-    linked(far(100), np.arange(100))
+    monkeypatch.setattr(near_duplicates, "SLAB", 512)
+    monkeypatch.setattr(near_duplicates, "AT_ONCE", 2**12)
+    linked_groups(far(100), np.arange(100))
     assert peak(40_000) - peak(10_000) < 30_000 * 64 * 1.5
 
 
 def test_pairs_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     values = told(300, 5)
     whole = near_pairs(values)
-    monkeypatch.setattr(leakage, "AT_ONCE", 7)
+    monkeypatch.setattr(near_duplicates, "AT_ONCE", 7)
     assert (near_pairs(values) == whole).all() and len(whole)
 
 
@@ -175,16 +183,16 @@ def members(groups: np.ndarray) -> list[list[int]]:
 
 
 def test_patients_are_linked_through_others() -> None:
-    groups = linked(copied((0, 1), (2, 5)), np.array([3, 1, 1, 4, 5, 0, 2, 2]))
+    groups = linked_groups(copied((0, 1), (2, 5)), np.array([3, 1, 1, 4, 5, 0, 2, 2]))
     assert members(groups) == [[0, 1, 3], [2], [4], [5]]
 
 
 def test_a_patient_is_not_linked_with_himself() -> None:
-    assert len(members(linked(copied((0, 1)), np.array([0, 0, 1, 2, 3, 4, 5, 6])))) == 7
+    assert len(members(linked_groups(copied((0, 1)), np.array([0, 0, 1, 2, 3, 4, 5, 6])))) == 7
 
 
 def test_links_of_what_is_new_are_found_without_those_of_what_was() -> None:
-    groups = linked(copied((0, 7), (1, 6, 5), (2, 3)), np.arange(8), np.arange(8) >= 5)
+    groups = linked_groups(copied((0, 7), (1, 6, 5), (2, 3)), np.arange(8), np.arange(8) >= 5)
     assert members(groups) == [[0, 7], [1, 5, 6], [2], [3], [4]]
 
 
@@ -192,37 +200,37 @@ def test_rows_of_nobody_link_none() -> None:
     values = np.repeat(far(1) // 2, 3, axis=0)
     values[1, 0] += 10
     values[2, 0] += 20
-    assert members(linked(values, np.array([0, 1, 2]))) == [[0, 1, 2]]
-    assert members(linked(values, np.array([0, -1, 1]))) == [[0], [1]]
-    assert members(linked(values, np.array([0, -1, 1]), np.array([False, True]))) == [[0], [1]]
+    assert members(linked_groups(values, np.array([0, 1, 2]))) == [[0, 1, 2]]
+    assert members(linked_groups(values, np.array([0, -1, 1]))) == [[0], [1]]
+    assert members(linked_groups(values, np.array([0, -1, 1]), np.array([False, True]))) == [[0], [1]]
 
 
 def test_a_leak_names_rows_of_two_patients_on_two_sides() -> None:
     sides = ["train", "test", "val", "train", "test", "test", "train", None]
-    found = leaks(copied((0, 1), (2, 3), (4, 5), (6, 7)), list("abccdeff"), sides)
+    found = row_overlaps(copied((0, 1), (2, 3), (4, 5), (6, 7)), list("abccdeff"), sides)
     # 2 and 3 are one patient's, and he is on two sides; 4 and 5 are on one side; 7 is on none.
     assert found.to_pylist() == [
         {"row": 0, "other": 1, "distance": 0.0},
         {"row": 2, "other": 3, "distance": None},
     ]
-    assert found.schema == LEAKS
+    assert found.schema == ROW_OVERLAPS
 
 
 def test_a_patient_on_three_sides_is_named_for_each_further_one() -> None:
     sides = ["train", "train", "test", "test", "val", "val"]
-    found = leaks(far(6), ["a", "b", "a", "a", "a", "c"], sides)
+    found = row_overlaps(far(6), ["a", "b", "a", "a", "a", "c"], sides)
     assert found.select(["row", "other"]).to_pylist() == [{"row": 0, "other": 2}, {"row": 0, "other": 4}]
 
 
 def test_every_row_with_a_leak_is_named() -> None:
     sides = ["train"] * 4 + ["test"] * 4
-    found = leaks(copied((0, 1, 2, 3, 4, 5, 6, 7)), list("abcdefgh"), sides).to_pylist()
+    found = row_overlaps(copied((0, 1, 2, 3, 4, 5, 6, 7)), list("abcdefgh"), sides).to_pylist()
     assert {row[name] for row in found for name in ("row", "other")} == set(range(8))
 
 
 def test_what_has_no_rows_leaks_nothing() -> None:
-    assert not len(leaks(np.empty((0, 64), np.uint8), [], []))
-    assert not len(linked(np.empty((0, 64), np.uint8), np.empty(0, np.int64)))
+    assert not len(row_overlaps(np.empty((0, 64), np.uint8), [], []))
+    assert not len(linked_groups(np.empty((0, 64), np.uint8), np.empty(0, np.int64)))
 
 
 def test_a_column_is_numbered_by_its_values() -> None:
@@ -258,11 +266,11 @@ def test_the_repeated_images_of_ct_contrast_are_found(data_dir: Path) -> None:
 def test_the_eight_images_of_pneumoniamnist_on_two_sides_are_found(data_dir: Path) -> None:
     images = pneumonia()
     sides = ["train"] * 4708 + ["val"] * 524 + ["test"] * 624
-    found = leaks(fingerprints(np.asarray(images.values)), images.patients.tolist(), sides)
+    found = row_overlaps(fingerprints(np.asarray(images.values)), images.patients.tolist(), sides)
     assert len({row["other"] for row in found.to_pylist()}) == 8
     assert set(found["distance"].to_pylist()) == {0.0}
 
 
 @given(st.lists(st.integers(-3, 3)))
 def test_numbers_are_told_once_in_order(values: list[int]) -> None:
-    assert once(np.array(values, np.int64)).tolist() == sorted(set(values))
+    assert unique_sorted(np.array(values, np.int64)).tolist() == sorted(set(values))

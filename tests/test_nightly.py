@@ -136,7 +136,7 @@ def test_the_label_of_the_refused_twin_is_reported(nights: Nights) -> None:
 @pytest.mark.slow
 def test_no_patient_is_on_two_sides(nights: Nights) -> None:
     version = open_version(nights.settings.dataset_store, "ct", nights.first.ingested.digest)
-    rows = (version.rows("train"), version.rows("val"), version.locked_rows("test_nightly"))
+    rows = (version.examples("train"), version.examples("val"), version.test_examples("test_nightly"))
     patients = [set(one.patient_keys) for one in rows]
     assert sum(map(len, patients)) == len(set().union(*patients)) == 54
 

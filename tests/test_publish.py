@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from imaging.annotations.label_table import KEY_OF, collect_labels
-from imaging.dataset.version.counts import Counts
-from imaging.dataset.version.dataset_version import DatasetVersion, head_name, newest_version, pointer_name
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
+from imaging.dataset.version.head import Counts, head_name, pointer_name
 from imaging.dataset.version.publish import publish
 from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms

@@ -82,7 +82,7 @@ def test_a_dataset_is_an_input_with_name_digest_and_counts(
     log_dataset(tracked, run_id, version, "training")
     (given,) = get_run(tracked, run_id).inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("d", version.digest)
-    assert json.loads(given.dataset.profile) == {"examples": 30, "counts": version.counts()}
+    assert json.loads(given.dataset.profile) == {"examples": 30, "counts": version.counts.labelled}
     assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
 
 

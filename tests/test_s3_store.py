@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from imaging.dataset.tables.shard import map_shard, write_shard
-from imaging.dataset.upkeep import compaction as packing
+from imaging.dataset.upkeep import compaction
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store import s3_client
 from imaging.store.digest import bytes_digest, digest_name
@@ -163,11 +163,11 @@ def test_what_was_sent_wrong_is_no_copy(store: Store) -> None:
 def test_small_shards_that_were_just_sent_are_packed_without_being_fetched(
     store: Store, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "SMALL_BYTES", 32)
+    monkeypatch.setattr(compaction, "SMALL_BYTES", 32)
     shards = [write_shard(store, np.full((1, 4, 4), level, np.uint8)) for level in (1, 2)]
     told = [example(at, shard=shard, row=0) for at, shard in enumerate(shards)]
-    (packed,) = set(packing.pack(store, examples(*told), (4, 4))["shard"].to_pylist())
-    assert map_shard(store, packed)[:, 0, 0].tolist() == [1, 2]
+    (compacted,) = set(compaction.compact_shards(store, examples(*told), (4, 4))["shard"].to_pylist())
+    assert map_shard(store, compacted)[:, 0, 0].tolist() == [1, 2]
     assert fetched(proxy, "shards/") == 0
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.dataset.split.assignment import SPLITS, SplitConfig
+from imaging.dataset.split.assignment import draw_splits
 from imaging.dataset.split.fingerprint import fingerprints
-from imaging.dataset.split.sides import draw_sides
+from imaging.dataset.split.shares import SPLITS, SplitConfig
 from imaging.dataset.tables.schemas import TABLES
 from imaging.dataset.version.publish import publish
 from imaging.errors import UserFault
@@ -137,7 +137,7 @@ def test_sides_are_drawn_as_patient_by_patient(
 ) -> None:
     previous = {f"p{patient}": split for patient, split in known.items()}
     before = pa.table([list(previous), list(previous.values())], schema=TABLES["splits"])
-    drawn = draw_sides(labelled(images), before, SplitConfig().shares)
+    drawn = draw_splits(labelled(images), before, SplitConfig().shares)
     told = dict(zip(drawn["patient_key"].to_pylist(), drawn["split"].to_pylist(), strict=True))
     assert told == drawn_plainly(images, previous)
     assert drawn.schema == TABLES["splits"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imaging.dataset.split.check import FOUND, find_leaks
+from imaging.dataset.split.check import OVERLAPS, find_overlaps
 from imaging.dataset.split.fingerprint import fingerprints
 from imaging.store.folder import FolderStore
 from tests.synthetic import built, example
@@ -23,8 +23,8 @@ def row(number: int, shows: int, split: str, **changes: Any) -> Mapping[str, Any
 
 
 def found(folder: Path, *rows: Mapping[str, Any]) -> list[dict[str, Any]]:
-    table = find_leaks(built(FolderStore(folder), rows))
-    assert table.schema == FOUND
+    table = find_overlaps(built(FolderStore(folder), rows))
+    assert table.schema == OVERLAPS
     return table.to_pylist()
 
 

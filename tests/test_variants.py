@@ -16,8 +16,8 @@ from imaging.dataset.ingest.outcome import IngestOutcome
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import DatasetVersion
-from imaging.dataset.version.patient_variants import patient_variants
 from imaging.dataset.version.publish import build_version
+from imaging.dataset.version.summary import patient_variants
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.formats.peek import Glance
 from imaging.overview import Tally

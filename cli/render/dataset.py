@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from imaging.dataset.split.assignment import SPLITS
+from imaging.dataset.split.shares import SPLITS
 from imaging.dataset.version.compare import Difference, Keys
 from imaging.dataset.version.history import SHOWN
 from imaging.dataset.version.summary import Count, Histogram, Summary

@@ -66,7 +66,7 @@ def train_loop(config: dict[str, Any]) -> None:
     """
     store = open_store(config["store"], Path(config["cache"]), config["cache_bytes"])
     version = open_version(store, config["dataset"], config["digest"])
-    data = TrainData(train=version.rows("train"), val=version.rows("val"), classes=version.classes)
+    data = TrainData(train=version.examples("train"), val=version.examples("val"), classes=version.classes)
     fit_in_ray(TrainConfig.model_validate(config["train"]), data, Path(config["run_folder"]))
 
 

@@ -70,7 +70,7 @@ def start_run(
 
 def log_dataset(settings: Settings, run_id: str, version: DatasetVersion, context: str) -> None:
     """Record a dataset version as an input of a run: its name, digest and counts."""
-    counts = version.counts()
+    counts = version.counts.labelled
     dataset = Dataset(
         name=version.head.dataset,
         digest=version.digest,

@@ -12,7 +12,8 @@ from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.row_operations import concat, concat_columns, instance_details
 from imaging.dataset.tables.schemas import EXAMPLES, REFUSALS, SOURCE, TABLES
 from imaging.dataset.tables.table_files import ColumnSource
-from imaging.dataset.version.dataset_version import DatasetVersion, VersionHead
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.head import VersionHead
 from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.refusal_reasons import CONFLICTING_INSTANCE, IGNORED, NO_LOSS

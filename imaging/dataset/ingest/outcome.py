@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.listing import Listing
-from imaging.dataset.version.dataset_version import DatasetVersion, reasons
-from imaging.dataset.version.patient_variants import own_and_shared, patient_variants
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.summary import own_and_shared, patient_variants
 from imaging.pseudonyms import VariantPolicy
 from imaging.refusal_reasons import IGNORED
 from imaging.store.disk import disk_faults
@@ -50,7 +50,7 @@ def outcome_of(
     version: DatasetVersion, scan: IngestPlan, files_read: int, problems: Path | None, *, changed: bool
 ) -> IngestOutcome:
     """Return what an ingest did."""
-    counted = reasons(version)
+    counted = version.refusals_by_reason()
     labelled = version.table("examples", ["patient_key", "label_fault"])
     faults = {item["values"]: item["counts"] for item in labelled["label_fault"].value_counts().to_pylist()}
     return IngestOutcome(
@@ -62,7 +62,7 @@ def outcome_of(
         files_removed=scan.removed_files,
         examples=labelled.num_rows,
         patients=len(pc.unique(labelled["patient_key"])),
-        counts=version.counts(),
+        counts=version.counts.labelled,
         quarantined={reason: count for reason, count in counted.items() if reason not in IGNORED},
         ignored={reason: count for reason, count in counted.items() if reason in IGNORED},
         labels_without_image=len(version.head.label_report.lines_without_image),

@@ -1,15 +1,19 @@
-"""Owns the check of a whole version for leaks: patients and images that are on two sides of its split."""
+"""Check of the split of a whole version: near duplicate images, and patients, that are in two splits."""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.dataset.split.fingerprint import from_column
-from imaging.dataset.split.near_duplicates import leaks
-from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.split.near_duplicates import row_overlaps
+
+if TYPE_CHECKING:
+    from imaging.dataset.version.dataset_version import DatasetVersion
 
 KEYS = ("instance_key", "patient_key", "split")
-FOUND = pa.schema(
+OVERLAPS = pa.schema(
     [
         *(
             pa.field(f"{which}{name}", pa.string(), nullable=False)
@@ -19,23 +23,23 @@ FOUND = pa.schema(
         pa.field("distance", pa.float64()),
     ]
 )
-"""Two examples on different sides that are near duplicates; or, without a distance, of one patient."""
+"""Two examples in different splits that are near duplicates; or, without a distance, of one patient."""
 
 
-def find_leaks(version: DatasetVersion) -> pa.Table:
-    """Return a table `FOUND` of what leaks from one side of a version to another: the nearest first.
+def find_overlaps(version: "DatasetVersion") -> pa.Table:
+    """Return a table `OVERLAPS` of what the splits of a version have in common, the nearest first.
 
-    What has no label is not looked at: nothing is trained on it, and nothing is judged by it.
+    Examples without a label are left out: nothing is trained on them, and nothing is judged by them.
     """
-    told = version.table("examples", ["patient_key", "split", "label"])
-    read = pc.and_(pc.is_valid(told["split"]), pc.is_valid(told["label"]))
+    rows = version.table("examples", ["patient_key", "split", "label"])
+    labelled = pc.and_(pc.is_valid(rows["split"]), pc.is_valid(rows["label"]))
     # (pyarrow's own indices_nonzero ends the process where there are no rows.)
-    rows = np.flatnonzero(read.to_numpy())
-    told = told.select(["patient_key", "split"]).take(rows)
-    fingerprints = from_column(version.table("examples", ["fingerprint"])["fingerprint"].take(rows))
-    found = leaks(fingerprints, told["patient_key"], told["split"]).sort_by("distance")
-    if not found.num_rows:
-        return FOUND.empty_table()
-    told = version.table("examples", KEYS).take(rows)
-    columns = [told[name].take(found[end]) for end in ("row", "other") for name in KEYS]
-    return pa.table([*columns, found["distance"]], schema=FOUND)
+    at = np.flatnonzero(labelled.to_numpy())
+    rows = rows.select(["patient_key", "split"]).take(at)
+    fingerprints = from_column(version.table("examples", ["fingerprint"])["fingerprint"].take(at))
+    overlaps = row_overlaps(fingerprints, rows["patient_key"], rows["split"]).sort_by("distance")
+    if not overlaps.num_rows:
+        return OVERLAPS.empty_table()
+    keys = version.table("examples", KEYS).take(at)
+    columns = [keys[name].take(overlaps[end]) for end in ("row", "other") for name in KEYS]
+    return pa.table([*columns, overlaps["distance"]], schema=OVERLAPS)

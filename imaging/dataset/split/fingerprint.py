@@ -1,8 +1,8 @@
-"""Owns the fingerprint of a prepared image: 64 bytes that differ between images, and hardly between copies of one.
+"""Fingerprint of a prepared image: 64 bytes that differ between images, and hardly between copies of one.
 
 Area means on a grid, their cosine transform, and of that sixteen waves from each of four rings of frequency. Each
 ring has the same weight, however little of the image's contrast is in it: outlines are alike from patient to patient,
-details are not. `bench.near_duplicates` holds the figures that the rings and the floor were chosen by.
+details are not. `bench.near_duplicates` has the figures that the rings and the floor were chosen by.
 """
 
 from functools import cache
@@ -20,12 +20,12 @@ RINGS = ((1, 16), (17, 58), (59, 123), (124, 212))
 WAVES = 16
 """Waves of a ring in the fingerprint, evenly from its first to its last."""
 LENGTH = 127
-"""Length of a ring's waves as a vector; the fingerprint holds them around ZERO."""
+"""Length of a ring's waves as a vector; the fingerprint has them around ZERO."""
 ZERO = 128
 
 FLOOR = 1024
 """A ring weaker than this, divided by the image's side, is not made longer: in a small image one grey level more or
-less in each pixel would turn it. An image with fewer than `CLEAR` rings above it shows too little to be told by."""
+less in each pixel would turn it. An image with fewer than `CLEAR` rings above it shows too little to be compared."""
 CLEAR = 2
 
 FINE = 64
@@ -56,7 +56,7 @@ def fingerprints(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def flat(fingerprints: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Say of each fingerprint (n, 64) whether it is that of an image which shows too little."""
+    """Return for each fingerprint (n, 64) whether its image shows too little to be compared."""
     return np.asarray((fingerprints == ZERO).all(axis=1))
 
 
@@ -71,8 +71,8 @@ def from_column(column: pa.ChunkedArray) -> NDArray[np.uint8]:
     parts = [
         np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, FINGERPRINT_BYTES) for chunk in column.chunks
     ]
-    told = [part[chunk.offset :][: len(chunk)] for part, chunk in zip(parts, column.chunks, strict=True)]
-    return np.concatenate([np.empty((0, FINGERPRINT_BYTES), np.uint8), *told])
+    rows = [part[chunk.offset :][: len(chunk)] for part, chunk in zip(parts, column.chunks, strict=True)]
+    return np.concatenate([np.empty((0, FINGERPRINT_BYTES), np.uint8), *rows])
 
 
 def _halves(means: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Owns what may leak from one side of a split to another: near duplicates among patients, found by fingerprint."""
+"""Near duplicates by the distance of fingerprints: pairs of images, groups of patients, and overlaps of splits."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from imaging.dataset.split.fingerprint import as_column, flat
 
 Fingerprints = NDArray[np.uint8]
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 Pairs = NDArray[np.int64]
 Points = NDArray[np.float64]
 Column: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray
@@ -31,10 +31,10 @@ AXES = 8
 SAMPLE = 5_000
 """Rows that the directions are chosen by."""
 CROWDS = (16, 128, 512)
-"""Neighbours asked for; rows with more are asked again. Where there are more than the last, the nearest are looked
-at: a scan of a thousand almost equal frames must not cost a million pairs."""
+"""Neighbours that are searched for; rows with more are searched again. Of more than the last number, only the nearest
+are taken: a scan of a thousand almost equal frames must not cost a million pairs."""
 AT_ONCE = 2**16
-"""Neighbours that are asked for at a time."""
+"""Neighbours that are searched for at a time."""
 MEASURED = 2**10
 """Fingerprints that are measured at a time, so few that they stay in a core's own cache."""
 SLAB = 2**13
@@ -42,14 +42,14 @@ SLAB = 2**13
 SLABS = 64
 """No more of them, however many the rows: each is looked for in what is a REACH beyond it too."""
 
-LEAKS = pa.schema(
+ROW_OVERLAPS = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
         pa.field("other", pa.int64(), nullable=False),
         pa.field("distance", pa.float64()),
     ]
 )
-"""Two rows on different sides: near duplicates of two patients, or, without a distance, one patient's."""
+"""Two rows in different splits: near duplicates of two patients, or, without a distance, rows of one patient."""
 
 
 def near_pairs(fingerprints: Fingerprints, others: Fingerprints | None = None) -> Pairs:
@@ -62,16 +62,16 @@ def near_pairs(fingerprints: Fingerprints, others: Fingerprints | None = None) -
     if others is not None:
         return _ordered(_all(_paired(mine, _Distinct(others, np.arange(len(others))))))
     pairs = _all(_paired(mine, mine))
-    return _once(pairs[pairs[:, 0] != pairs[:, 1]])
+    return _unordered(pairs[pairs[:, 0] != pairs[:, 1]])
 
 
-def linked(
-    fingerprints: Fingerprints, patients: Rows, new: NDArray[np.bool_] | None = None
+def linked_groups(
+    fingerprints: Fingerprints, patients: RowNumbers, new: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:
-    """Return the group of each patient: who share near duplicates are of one, and belong on one side.
+    """Return the number of each patient's group: those who share near duplicates are of one, and belong in one split.
 
-    `patients` gives the number of each row's patient, from 0 on; rows of -1 are looked at by none. Where `new` says
-    which patients are, links between two who are not are not looked for.
+    `patients` has the number of each row's patient, from 0 on; rows of -1 are left out. Where `new` marks the new
+    patients, links between two known ones are not searched.
     """
     groups = np.arange(int(patients.max(initial=-1)) + 1)
     news = patients >= 0 if new is None else (patients >= 0) & new[patients]
@@ -84,29 +84,29 @@ def linked(
     return np.asarray(groups, np.int64)
 
 
-def leaks(fingerprints: Fingerprints, patients: Column, sides: Column) -> pa.Table:
-    """Return a table `LEAKS` of near duplicates whose patients and sides differ, and of patients on two sides.
+def row_overlaps(fingerprints: Fingerprints, patients: Column, splits: Column) -> pa.Table:
+    """Return a table `ROW_OVERLAPS` of near duplicates whose patients and splits differ, and of patients in two splits.
 
-    Rows without a side are on none.
+    Rows without a split are left out.
     """
-    patient, side = numbers(patients), numbers(sides)
+    patient, split = numbers(patients), numbers(splits)
     near: list[Pairs] = []
-    # What is asked costs more than what it is looked for in: the smallest side asks all others.
-    smallest = np.argsort(np.bincount(side[side >= 0]), kind="stable")
+    # Rows that ask cost more than rows that are searched: the smallest split is searched for in all others.
+    smallest = np.argsort(np.bincount(split[split >= 0]), kind="stable")
     for number, name in enumerate(smallest):
-        here, rest = np.flatnonzero(side == name), np.flatnonzero(np.isin(side, smallest[number + 1 :]))
+        here, rest = np.flatnonzero(split == name), np.flatnonzero(np.isin(split, smallest[number + 1 :]))
         near.extend(_paired(_Distinct(fingerprints, here), _Distinct(fingerprints, rest)))
-    found = _once(_all(near))
-    found = found[patient[found[:, 0]] != patient[found[:, 1]]]
-    both = _on_two_sides(patient, side)
-    apart = np.sqrt(_squares(fingerprints, fingerprints, found), dtype=np.float64)
+    pairs = _unordered(_all(near))
+    pairs = pairs[patient[pairs[:, 0]] != patient[pairs[:, 1]]]
+    both = _in_two_splits(patient, split)
+    apart = np.sqrt(_squares(fingerprints, fingerprints, pairs), dtype=np.float64)
     distances = [*apart.tolist(), *[None] * len(both)]
-    rows = np.concatenate([found, both])
-    return pa.table({"row": rows[:, 0], "other": rows[:, 1], "distance": distances}, schema=LEAKS)
+    rows = np.concatenate([pairs, both])
+    return pa.table({"row": rows[:, 0], "other": rows[:, 1], "distance": distances}, schema=ROW_OVERLAPS)
 
 
-def once(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return each of these numbers once, in order; `np.unique` takes ten times as long."""
+def unique_sorted(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the different numbers in their order; `np.unique` takes ten times as long."""
     ordered = np.sort(values)
     return ordered[np.diff(ordered, prepend=ordered[:1] - 1) > 0]
 
@@ -115,60 +115,60 @@ def _all(parts: Iterable[Pairs]) -> Pairs:
     return np.concatenate([np.empty((0, 2), np.int64), *parts])
 
 
-def _once(pairs: Pairs) -> Pairs:
-    """Return pairs of one set of rows, each once, its first row first."""
+def _unordered(pairs: Pairs) -> Pairs:
+    """Return pairs of rows of one set, each once, with the lower row first."""
     return _ordered(np.sort(pairs, axis=1))
 
 
 def _ordered(pairs: Pairs) -> Pairs:
     """Return each pair once, in order: as one number, for sorting rows takes several times as long."""
     width = int(pairs.max(initial=0)) + 1
-    return np.stack(np.divmod(once(pairs[:, 0] * width + pairs[:, 1]), width), axis=1)
+    return np.stack(np.divmod(unique_sorted(pairs[:, 0] * width + pairs[:, 1]), width), axis=1)
 
 
-def _on_two_sides(patient: NDArray[np.int64], side: NDArray[np.int64]) -> Pairs:
-    """Return the first row of each patient, and the first of that patient's on each other side."""
-    placed = np.flatnonzero(side >= 0)
+def _in_two_splits(patient: NDArray[np.int64], split: NDArray[np.int64]) -> Pairs:
+    """Return pairs of the first row of a patient, and of the first in each other split of that patient."""
+    placed = np.flatnonzero(split >= 0)
     first = placed[np.unique(patient[placed], return_index=True)[1]]
-    on_side = patient[placed] * (side.max(initial=0) + 1) + side[placed]
-    each = placed[np.unique(on_side, return_index=True)[1]]
+    in_split = patient[placed] * (split.max(initial=0) + 1) + split[placed]
+    each = placed[np.unique(in_split, return_index=True)[1]]
     home = first[np.searchsorted(patient[first], patient[each])]
-    elsewhere = side[home] != side[each]
+    elsewhere = split[home] != split[each]
     return np.stack([home[elsewhere], each[elsewhere]], axis=1)
 
 
 def numbers(column: Column) -> NDArray[np.int64]:
-    """Return a number for each value of a column, the same where the value is, from 0 on; -1 where there is none."""
+    """Return a number from 0 on for each value of a column, equal for equal values; -1 where there is none."""
     whole = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
     return np.asarray(whole.combine_chunks().dictionary_encode().indices.fill_null(-1), np.int64)
 
 
 class _Distinct:
-    """Different ones of some rows that show something: the `first` row of each, and their `count`."""
+    """Different fingerprints of some rows, without flat ones: the `first` row of each, and the `count` of its rows."""
 
-    def __init__(self, fingerprints: Fingerprints, rows: Rows) -> None:
+    def __init__(self, fingerprints: Fingerprints, rows: RowNumbers) -> None:
         self.fingerprints = fingerprints
-        told = np.concatenate([rows[:0], *(some[~flat(fingerprints[some])] for some in _parts(rows))])
-        same = _first_equal(fingerprints, told)
+        used = np.concatenate([rows[:0], *(some[~flat(fingerprints[some])] for some in _parts(rows))])
+        same = _first_equal(fingerprints, used)
         firsts = np.flatnonzero(same == np.arange(len(same)))
-        self.first = told[firsts]
+        self.first = used[firsts]
         self.count = np.bincount(same)[firsts].astype(np.int64)
-        self._sorted: Rows = told[np.argsort(same, kind="stable")]
+        self._sorted: RowNumbers = used[np.argsort(same, kind="stable")]
         self._start = np.cumsum(self.count) - self.count
 
-    def rows(self, which: Rows) -> Rows:
-        """Return all rows of these, one after the other."""
+    def rows(self, which: RowNumbers) -> RowNumbers:
+        """Return all rows of these fingerprints, one after the other."""
         count = self.count[which]
         within = np.arange(count.sum()) - (np.cumsum(count) - count).repeat(count)
-        rows: Rows = self._sorted[self._start[which].repeat(count) + within]
+        rows: RowNumbers = self._sorted[self._start[which].repeat(count) + within]
         return rows
 
-    def along(self, axes: NDArray[np.float32], which: Rows) -> Points:
-        """Return (n, axes) coordinates of these."""
+    def along(self, axes: NDArray[np.float32], which: RowNumbers) -> Points:
+        """Return (n, axes) coordinates of these fingerprints."""
         points = np.empty((len(which), len(axes)))
-        for told, some in zip(_parts(points), _parts(self.first[which]), strict=True):
+        for part, some in zip(_parts(points), _parts(self.first[which]), strict=True):
             # Not by BLAS: its threads would wait busily for so little, on the cores where trees are searched.
-            told[:] = np.einsum("ij,kj->ik", self.fingerprints[some].astype(np.float32), axes)
+            part[:] = np.einsum("ij,kj->ik", self.fingerprints[some].astype(np.float32), axes)
         return points
 
 
@@ -177,28 +177,30 @@ def _parts(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (rows[start : start + MEASURED] for start in range(0, len(rows), MEASURED))
 
 
-def _first_equal(fingerprints: Fingerprints, rows: Rows) -> Rows:
-    """Return for each of these rows the place of the first that is equal."""
-    # Few rows have another's word, and only they are compared whole: a table of all takes several times their memory.
-    words = np.concatenate([np.empty(0, np.uint64), *(_words(fingerprints[some]) for some in _parts(rows))])
-    order = np.argsort(words)
-    again = np.flatnonzero(np.diff(words[order]) == 0)
-    shared = once(order[np.concatenate([again, again + 1])])
+def _first_equal(fingerprints: Fingerprints, rows: RowNumbers) -> RowNumbers:
+    """Return for each of these rows the index of the first that is equal."""
+    # Few rows share a checksum, and only they are compared whole: a table of all takes several times their memory.
+    sums = np.concatenate(
+        [np.empty(0, np.uint64), *(_checksums(fingerprints[some]) for some in _parts(rows))]
+    )
+    order = np.argsort(sums)
+    again = np.flatnonzero(np.diff(sums[order]) == 0)
+    shared = unique_sorted(order[np.concatenate([again, again + 1])])
     codes = as_column(fingerprints[rows[shared]]).dictionary_encode().indices.to_numpy()
     first = np.arange(len(rows))
     first[shared] = shared[np.unique(codes, return_index=True)[1][codes]]
     return first
 
 
-def _words(fingerprints: Fingerprints) -> NDArray[np.uint64]:
-    """Return a number for each fingerprint; equal ones have the same, others hardly ever."""
+def _checksums(fingerprints: Fingerprints) -> NDArray[np.uint64]:
+    """Return a number for each fingerprint: equal ones have the same, others hardly ever."""
     return np.asarray(np.bitwise_xor.reduce(fingerprints.view(np.uint64), axis=1))
 
 
 def _paired(mine: _Distinct, theirs: _Distinct) -> Iterator[Pairs]:
     """Yield the rows of near pairs, or of one set with itself, slab by slab."""
-    for found in _search(mine, theirs):
-        left, right = (_once(found) if mine is theirs else found).T
+    for pairs in _search(mine, theirs):
+        left, right = (_unordered(pairs) if mine is theirs else pairs).T
         to_all = np.stack([mine.first[left].repeat(theirs.count[right]), theirs.rows(right)], axis=1)
         left, right = left[mine.count[left] > 1], right[mine.count[left] > 1]
         of_all = np.stack([mine.rows(left), theirs.first[right].repeat(mine.count[left])], axis=1)
@@ -214,32 +216,32 @@ def _search(mine: _Distinct, theirs: _Distinct) -> Iterator[Pairs]:
     at = beside if among else mine.along(axes[-1:], np.arange(len(mine.first)))[:, 0]
     edges = np.quantile(at, np.linspace(0, 1, min(len(at) // SLAB + 1, SLABS) + 1))
 
-    def leaves(some: _Distinct, rows: Rows) -> Rows:
+    def leaves(some: _Distinct, rows: RowNumbers) -> RowNumbers:
         return np.asarray(rows[_tree(some.along(axes, rows)).indices])
 
     def within(low: float, high: float) -> Pairs:
-        # Of one set, none that lie before are looked at: they have asked themselves. That halves the search.
+        # Of one set, rows that lie before are left out: they were searched for themselves. That halves the search.
         reached = (beside >= (low if among else low - REACH)) & (beside <= high + REACH)
         rows, places = np.flatnonzero((at >= low) & (at < high)), np.flatnonzero(reached)
         # By leaves, what is near in space is near in memory too, whatever order the rows came in: a third of the
-        # time, unless few ask.
+        # time, unless few rows are searched for.
         if 8 * len(rows) > len(places):
             places = leaves(theirs, places)
             rows = places[at[places] < high] if among else leaves(mine, rows)
-        told: list[Pairs] = []
+        within_distance: list[Pairs] = []
         tree = _tree(theirs.along(axes, places))
         for near in _near(lambda some: mine.along(axes, some), rows, tree):
             pairs = np.stack([near[:, 0], places[near[:, 1]]], axis=1)
-            told.append(pairs[_apart(mine, theirs, pairs) <= DISTANCE**2])
-        return _all(told)
+            within_distance.append(pairs[_apart(mine, theirs, pairs) <= DISTANCE**2])
+        return _all(within_distance)
 
-    # While one is searched, another is measured: on all cores, and never more in memory than of two.
+    # While one slab is searched, another is measured: on all cores, and no more than two are in memory.
     with ThreadPoolExecutor(2) as pool:
         yield from pool.map(within, edges[:-1], [*edges[1:-1], np.inf])
 
 
-def _near(along: Callable[[Rows], Points], rows: Rows, tree: cKDTree) -> Iterator[Pairs]:
-    """Yield these rows with the points of a tree within REACH, in parts: of those in a crowd, the nearest."""
+def _near(along: Callable[[RowNumbers], Points], rows: RowNumbers, tree: cKDTree) -> Iterator[Pairs]:
+    """Yield these rows with the points of a tree within REACH, in parts; of too many points, the nearest."""
     for most in CROWDS:
         crowded = []
         for some in np.array_split(rows, len(rows) * most // AT_ONCE + 1):
@@ -264,7 +266,7 @@ def _axes(values: _Distinct) -> NDArray[np.float32]:
 
 
 def _apart(mine: _Distinct, theirs: _Distinct, pairs: Pairs) -> NDArray[np.float32]:
-    """Return the squared distance of each pair of these."""
+    """Return the squared distance of each pair of fingerprints."""
     rows = np.stack([mine.first[pairs[:, 0]], theirs.first[pairs[:, 1]]], axis=1)
     return _squares(mine.fingerprints, theirs.fingerprints, rows)
 

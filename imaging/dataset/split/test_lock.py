@@ -1,4 +1,4 @@
-"""Owns the lock on the test patients: who read their rows is written down, and can be counted."""
+"""Lock of the test patients: each reading of their rows is recorded in the store, and can be counted."""
 
 import json
 from datetime import UTC, datetime
@@ -10,12 +10,12 @@ LOCKED = "test"
 """The split whose patients nothing may be trained on."""
 
 
-def note_read(store: Store, dataset: str, digest: str, reader: str, rows: int) -> None:
-    """Write down that somebody read the test rows of a version."""
+def record_read(store: Store, dataset: str, digest: str, reader: str, rows: int) -> None:
+    """Record that `reader` read the test rows of a version."""
     now = datetime.now(UTC)
-    told = {"time": now.isoformat(timespec="seconds"), "version": digest, "reader": reader, "rows": rows}
+    record = {"time": now.isoformat(timespec="seconds"), "version": digest, "reader": reader, "rows": rows}
     # A name of its own for each: readers on many machines never wait for each other, and none is lost.
-    store.write(f"{_folder(dataset)}{now:%Y%m%dT%H%M%S%f}-{token_hex(4)}.json", json.dumps(told).encode())
+    store.write(f"{_folder(dataset)}{now:%Y%m%dT%H%M%S%f}-{token_hex(4)}.json", json.dumps(record).encode())
 
 
 def count_reads(store: Store, dataset: str) -> int:

@@ -1,4 +1,4 @@
-"""Owns the size of shards: the small ones that chunks and nights leave are made into large ones."""
+"""Compaction of shards: the small ones that chunks and nights leave are joined into large ones."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ from imaging.dataset.tables.shard import ShardWriter, map_shard
 from imaging.store.protocol import Store
 
 SMALL_BYTES, TARGET_BYTES = 64 * 2**20, 128 * 2**20
-"""A shard below the one is made part of a larger one, of the other; what does not fill a small one stays as it is."""
+"""Shards with fewer bytes than SMALL are joined into shards of TARGET; a rest of fewer than SMALL stays as it is."""
 
 
-def pack(store: Store, places: pa.Table, shape: tuple[int, ...]) -> pa.Table:
-    """Put the images of small shards into large ones; return `shard` and `row` of each, as `places` had them.
+def compact_shards(store: Store, places: pa.Table, shape: tuple[int, ...]) -> pa.Table:
+    """Copy the images of small shards into large ones; return the new `shard` and `row` of each row of `places`.
 
-    `shape` is that of one image. What counts of a shard are the images that have a place. The same images again are
-    the same shards.
+    `shape` is that of one image. The size of a shard is that of its images in `places`. The same images again are the
+    same shards.
 
     Shards are read and written one at a time. The small ones stay, as older versions point to them.
     """
@@ -40,7 +40,7 @@ def pack(store: Store, places: pa.Table, shape: tuple[int, ...]) -> pa.Table:
 
 
 def _groups(rows: NDArray[np.int64], row_bytes: int) -> Iterator[NDArray[np.int64]]:
-    """Yield rows for one shard each; those that are too few for one stay."""
+    """Yield rows for one shard each; too few rows for a shard are left out."""
     least, most = -(-SMALL_BYTES // row_bytes), max(TARGET_BYTES // row_bytes, 1)
     for start in range(0, len(rows), most):
         group = rows[start : start + most]

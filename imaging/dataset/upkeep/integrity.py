@@ -1,4 +1,4 @@
-"""Owns the proof that a version is whole: every object of it is there, and is what its name says."""
+"""Integrity of a version: every object of it is there, and has the content that its name says."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,13 +10,14 @@ from numpy.lib.format import read_array_header_1_0, read_magic
 from imaging.dataset.tables.schemas import TABLES
 from imaging.dataset.tables.shard import shard_name
 from imaging.dataset.tables.table_files import read_part, read_parts, rows_digest
-from imaging.dataset.version.dataset_version import DatasetVersion, head_name
+from imaging.dataset.version.dataset_version import DatasetVersion
+from imaging.dataset.version.head import head_name
 from imaging.store.protocol import Damaged, Missing
 
-Told = Callable[[int, int, int], object]
-"""Gets how many objects are done of how many that are known so far, and the bytes of the last one."""
+OnProgress = Callable[[int, int, int], object]
+"""Gets how many objects are checked, how many are known so far, and the bytes of the last one."""
 Check = Callable[[bytes], str]
-"""Says what is wrong with an object's content, "" where nothing is."""
+"""Returns what is wrong with an object's content, "" where nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,26 +28,28 @@ class Flaw:
     what: str
 
 
-def find_flaws(version: DatasetVersion, told: Told = lambda *_: None) -> list[Flaw]:
-    """Read every part and every shard of a version; return what is damaged, gone or too short for its rows.
+def find_flaws(version: DatasetVersion, on_progress: OnProgress = lambda *_: None) -> list[Flaw]:
+    """Return which parts and shards of a version are damaged, gone or too short for its rows, after reading all.
 
-    What is read comes from the store itself, never out of a cache, one object at a time.
+    They are read from the store itself, never from a cache, one object at a time.
     """
     head = version.head
     parts = dict.fromkeys((name for names in head.parts.values() for name in names), _nothing)
-    flaws = list(_check(version, parts, told, 0))
+    flaws = list(_check(version, parts, on_progress, 0))
     if not flaws and not _is_named(version):
         flaws.append(
             Flaw(name=head_name(head.dataset, head.digest), what="is not the version that its name says")
         )
     bad = {flaw.name for flaw in flaws}
     ends = _ends(version, [name for name in head.parts["examples"] if name not in bad])
-    shards = {shard_name(digest): _holds(version.spec.shape, rows) for digest, rows in ends.items()}
-    return [*flaws, *_check(version, shards, told, len(parts))]
+    shards = {shard_name(digest): _shard_check(version.spec.shape, rows) for digest, rows in ends.items()}
+    return [*flaws, *_check(version, shards, on_progress, len(parts))]
 
 
-def _check(version: DatasetVersion, checks: Mapping[str, Check], told: Told, before: int) -> Iterator[Flaw]:
-    told(before, before + len(checks), 0)
+def _check(
+    version: DatasetVersion, checks: Mapping[str, Check], on_progress: OnProgress, before: int
+) -> Iterator[Flaw]:
+    on_progress(before, before + len(checks), 0)
     for done, (name, check) in enumerate(checks.items(), before + 1):
         content = b""
         try:
@@ -60,11 +63,11 @@ def _check(version: DatasetVersion, checks: Mapping[str, Check], told: Told, bef
             what = f"cannot be read: {error.strerror}"
         if what:
             yield Flaw(name=name, what=what)
-        told(done, before + len(checks), len(content))
+        on_progress(done, before + len(checks), len(content))
 
 
 def _is_named(version: DatasetVersion) -> bool:
-    """Say whether the tables and the head give the digest that the version is named by, and the head counts right."""
+    """Return whether tables and head give the digest that names the version, and the head has the right counts."""
     head = version.head
     if head.counts not in (None, version.count()) or head.named().digest != head.digest:
         return False
@@ -78,31 +81,31 @@ def _is_named(version: DatasetVersion) -> bool:
 def _ends(version: DatasetVersion, parts: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return the lowest and the highest row of each shard that examples point at."""
     rows = read_parts(version.store, parts, TABLES["examples"], ["shard", "row"])
-    told = rows.group_by("shard").aggregate([("row", "min"), ("row", "max")]).sort_by("shard").to_pylist()
-    return {one["shard"]: (one["row_min"], one["row_max"]) for one in told}
+    ends = rows.group_by("shard").aggregate([("row", "min"), ("row", "max")]).sort_by("shard").to_pylist()
+    return {one["shard"]: (one["row_min"], one["row_max"]) for one in ends}
 
 
 def _nothing(_: bytes) -> str:
     return ""
 
 
-def _holds(shape: tuple[int, ...], rows: tuple[int, int]) -> Check:
-    """Return what checks a shard: an array of examples of a shape, which has the lowest and the highest row."""
+def _shard_check(shape: tuple[int, ...], rows: tuple[int, int]) -> Check:
+    """Return the check of a shard: an array of images of a shape, with all rows from the lowest to the highest."""
 
     def check(content: bytes) -> str:
         file = io.BytesIO(content)
         try:
             read_magic(file)
-            found, fortran, kind = read_array_header_1_0(file)
+            stored, fortran, kind = read_array_header_1_0(file)
         except ValueError:
             return "is no array"
-        if (found[1:], fortran, kind.str) != (shape, False, "|u1"):
-            return f"holds {kind.str} of shape {found[1:]}, and examples are |u1 of shape {shape}"
-        if len(content) - file.tell() != prod(found):
-            return f"has not the {prod(found)} bytes that its head says"
+        if (stored[1:], fortran, kind.str) != (shape, False, "|u1"):
+            return f"holds {kind.str} of shape {stored[1:]}, and examples are |u1 of shape {shape}"
+        if len(content) - file.tell() != prod(stored):
+            return f"has not the {prod(stored)} bytes that its head says"
         lowest, highest = rows
-        if lowest < 0 or highest >= found[0]:
-            return f"has {found[0]} rows, and examples point at rows {lowest} to {highest}"
+        if lowest < 0 or highest >= stored[0]:
+            return f"has {stored[0]} rows, and examples point at rows {lowest} to {highest}"
         return ""
 
     return check

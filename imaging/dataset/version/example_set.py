@@ -1,23 +1,25 @@
-"""Owns chosen examples as arrays: labels, keys, and images gathered out of mapped shards."""
+"""Sets of labelled examples as arrays: labels, keys, and images that are gathered from mapped shards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from imaging.dataset.tables.row_operations import codes
 from imaging.dataset.tables.shard import map_shard
 from imaging.store.protocol import Store
 
 COLUMNS = ("instance_key", "patient_key", "label", "shard", "row")
-"""What `rows_of` needs of a manifest."""
+"""Columns of a manifest that an `ExampleSet` needs."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Labelled examples, their images mapped into memory."""
+class ExampleSet:
+    """Labelled examples (n), whose images are mapped into memory.
+
+    `labels` are numbers of classes; the image of example i is row `row_of[i]` of `shards[shard_of[i]]`.
+    """
 
     labels: NDArray[np.int64]
     instance_keys: NDArray[np.str_]
@@ -26,6 +28,21 @@ class Rows:
     shard_of: NDArray[np.int64]
     row_of: NDArray[np.int64]
     version_digest: str
+
+    @classmethod
+    def of(cls, store: Store, table: pa.Table, classes: Sequence[str], version_digest: str) -> "ExampleSet":
+        """Return the examples of a table, in its order; it has `COLUMNS`."""
+        number_of = {name: number for number, name in enumerate(classes)}
+        shards = table["shard"].combine_chunks().dictionary_encode()
+        return cls(
+            labels=np.array([number_of[name] for name in table["label"].to_pylist()], np.int64),
+            instance_keys=np.asarray(table["instance_key"].to_pylist(), np.str_),
+            patient_keys=np.asarray(table["patient_key"].to_pylist(), np.str_),
+            shards=tuple(map_shard(store, digest) for digest in shards.dictionary.to_pylist()),
+            shard_of=shards.indices.to_numpy().astype(np.int64),
+            row_of=table["row"].to_numpy().astype(np.int64),
+            version_digest=version_digest,
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,19 +55,3 @@ class Rows:
             here = np.flatnonzero(shard == number)
             out[here] = self.shards[number][row[here]]
         return out
-
-
-def rows_of(store: Store, table: pa.Table, classes: Sequence[str], version_digest: str) -> Rows:
-    """Return the examples of a table, in its order; it has `COLUMNS`."""
-    number_of: Mapping[str, int] = {name: number for number, name in enumerate(classes)}
-    shard_of = codes(table["shard"])
-    digests = table["shard"].combine_chunks().dictionary_encode().dictionary.to_pylist()
-    return Rows(
-        labels=np.array([number_of[name] for name in table["label"].to_pylist()], np.int64),
-        instance_keys=np.asarray(table["instance_key"].to_pylist(), np.str_),
-        patient_keys=np.asarray(table["patient_key"].to_pylist(), np.str_),
-        shards=tuple(map_shard(store, digest) for digest in digests),
-        shard_of=shard_of,
-        row_of=table["row"].to_numpy().astype(np.int64),
-        version_digest=version_digest,
-    )

@@ -1,4 +1,4 @@
-"""Owns a version as a plain folder: an array of images and a table of rows for each split, for others' programs."""
+"""Export of a version as a plain folder: an array of images and a table of rows for each split, for other programs."""
 
 import json
 import shutil
@@ -15,71 +15,78 @@ import pyarrow.parquet as pq
 from imaging.dataset.split.test_lock import LOCKED
 from imaging.dataset.tables.schemas import TABLES
 from imaging.dataset.version.dataset_version import DatasetVersion
-from imaging.dataset.version.example_set import Rows
+from imaging.dataset.version.example_set import ExampleSet
 from imaging.errors import UserFault
 from imaging.store.disk import DRAFT, disk_faults, make_folder
 
 AT_ONCE = 1024
 """Images that are gathered at a time."""
-WHERE = ("shard", "row", "fingerprint")
-"""Columns that say something of the store alone."""
-Told = Callable[[int, int], object]
+STORE_COLUMNS = ("shard", "row", "fingerprint")
+"""Columns that have a meaning in the store alone."""
+OnProgress = Callable[[int, int], object]
 
 
 def export(
-    version: DatasetVersion, folder: Path, splits: Sequence[str], reader: str, told: Told = lambda *_: None
+    version: DatasetVersion,
+    folder: Path,
+    splits: Sequence[str],
+    reader: str,
+    on_progress: OnProgress = lambda *_: None,
 ) -> dict[str, int]:
     """Write SPLIT.npy and SPLIT.parquet for each split, in one order, and dataset.json; return how many rows each has.
 
-    The folder is seen once it is whole. The test patients' rows are counted as read by `reader`. `told` gets how many
-    images of how many are written. Raises UserFault where the folder is not new or empty.
+    The folder appears when it is whole. Reading the test patients is recorded under `reader`. `on_progress` gets how
+    many images of how many are written. Raises UserFault where the folder is not new or empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserFault(f"{folder} is not empty: give a new folder")
     chosen = {
-        split: version.locked_rows(reader) if split == LOCKED else version.rows(split) for split in splits
+        split: version.test_examples(reader) if split == LOCKED else version.examples(split)
+        for split in splits
     }
     total, done = sum(map(len, chosen.values())), 0
-    with disk_faults(folder), _whole(folder) as draft:
-        for split, rows in chosen.items():
-            pq.write_table(_table(version, rows), draft / f"{split}.parquet", compression="zstd")
-            for count in _images(draft / f"{split}.npy", rows, version.spec.shape):
+    with disk_faults(folder), _whole(folder) as partial:
+        for split, examples in chosen.items():
+            pq.write_table(_table(version, examples), partial / f"{split}.parquet", compression="zstd")
+            for count in _images(partial / f"{split}.npy", examples, version.spec.shape):
                 done += count
-                told(done, total)
-        (draft / "dataset.json").write_text(json.dumps(_head(version), indent=1))
-    return {split: len(rows) for split, rows in chosen.items()}
+                on_progress(done, total)
+        (partial / "dataset.json").write_text(json.dumps(_head(version), indent=1))
+    return {split: len(examples) for split, examples in chosen.items()}
 
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """Yield a folder that gets its name in the end; nothing is left of one that was not finished."""
+    """Yield a temporary folder that is renamed to `folder` in the end; one that is not finished is removed."""
     make_folder(folder.parent)
-    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=DRAFT))
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=DRAFT))
     try:
-        yield draft
-        draft.replace(folder)
+        yield partial
+        partial.replace(folder)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _images(path: Path, rows: Rows, shape: tuple[int, ...]) -> Iterator[int]:
-    """Write the images of rows, some at a time; yield how many."""
-    if not len(rows):
-        # Nothing cannot be mapped.
+def _images(path: Path, examples: ExampleSet, shape: tuple[int, ...]) -> Iterator[int]:
+    """Write the images of examples, some at a time; yield how many."""
+    if not len(examples):
+        # An empty file cannot be mapped.
         np.save(path, np.empty((0, *shape), np.uint8))
         return
-    out = np.lib.format.open_memmap(path, "w+", np.uint8, (len(rows), *shape))
-    for start in range(0, len(rows), AT_ONCE):
-        some = np.arange(start, min(start + AT_ONCE, len(rows)))
-        out[some] = rows.gather(some)
+    out = np.lib.format.open_memmap(path, "w+", np.uint8, (len(examples), *shape))
+    for start in range(0, len(examples), AT_ONCE):
+        some = np.arange(start, min(start + AT_ONCE, len(examples)))
+        out[some] = examples.gather(some)
         yield len(some)
     out.flush()
 
 
-def _table(version: DatasetVersion, rows: Rows) -> pa.Table:
-    names = [name for name in TABLES["examples"].names if name not in WHERE]
+def _table(version: DatasetVersion, examples: ExampleSet) -> pa.Table:
+    names = [name for name in TABLES["examples"].names if name not in STORE_COLUMNS]
     table = version.table("examples", names)
-    return table.take(pc.index_in(pa.array(rows.instance_keys, pa.string()), value_set=table["instance_key"]))
+    return table.take(
+        pc.index_in(pa.array(examples.instance_keys, pa.string()), value_set=table["instance_key"])
+    )
 
 
 def _head(version: DatasetVersion) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Owns the making of a version: examples, labels and splits become one manifest, seen whole or not at all."""
+"""Writing and publishing of a version: examples, labels and splits become one manifest, visible whole or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,19 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.annotations.label_table import KEY_OF, LabelTable, join, order_classes
-from imaging.dataset.split.sides import draw_sides
+from imaging.dataset.split.assignment import draw_splits
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import TABLES
 from imaging.dataset.tables.spill import grouped_by_prefix
 from imaging.dataset.tables.table_files import prefix_digits, write_parts
-from imaging.dataset.version.counts import COUNTED, count_rows
-from imaging.dataset.version.dataset_version import (
-    DatasetVersion,
-    VersionHead,
-    head_name,
-    newest_version,
-    pointer_name,
-)
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
+from imaging.dataset.version.head import COUNTED, VersionHead, count_rows, head_name, pointer_name
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import VariantPolicy
 from imaging.store.protocol import Store
@@ -30,14 +24,14 @@ KEYS = {
     "splits": "patient_key",
     "tombstones": "instance_key",
 }
-"""By what the rows of each table are ordered."""
-DRAWN = ("patient_key", "label", "site_key", "source_split", "fingerprint")
-"""What `draw_sides` looks at."""
+"""The column by which the rows of each table are ordered."""
+SPLIT_COLUMNS = ("patient_key", "label", "site_key", "source_split", "fingerprint")
+"""Columns that `draw_splits` needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a version is made by, beside its rows."""
+    """What a version is made by, beside its rows: specification, key, labels and shares of the splits."""
 
     dataset: str
     spec: PreprocessSpec
@@ -62,9 +56,9 @@ def build_version(
     )
     labelled = examples.with_columns(pa.table({"label": joined.labels, "label_fault": joined.faults}))
     known = TABLES["splits"].empty_table() if previous_splits is None else previous_splits
-    sides = draw_sides(labelled.select(DRAWN), known, recipe.shares)
+    splits = draw_splits(labelled.select(SPLIT_COLUMNS), known, recipe.shares)
     whole = labelled.with_columns(
-        pa.table({"split": _splits(labelled.select(["patient_key", "source_split"]), sides)})
+        pa.table({"split": _split_column(labelled.select(["patient_key", "source_split"]), splits)})
     )
     head = VersionHead(
         dataset=recipe.dataset,
@@ -78,7 +72,7 @@ def build_version(
     )
     tables = {
         "quarantine": refusals,
-        "splits": sides,
+        "splits": splits,
         "tombstones": TABLES["tombstones"].empty_table() if tombstones is None else tombstones,
     }
     return _write(store, head, whole, tables)
@@ -91,9 +85,9 @@ def publish(version: DatasetVersion, expected: str | None) -> bool:
     )
 
 
-def _splits(examples: pa.Table, sides: pa.Table) -> pa.ChunkedArray:
-    names, splits = (sides[name].combine_chunks() for name in ("patient_key", "split"))
-    drawn = splits.take(pc.index_in(examples["patient_key"], value_set=names))
+def _split_column(examples: pa.Table, splits: pa.Table) -> pa.ChunkedArray:
+    names, values = (splits[name].combine_chunks() for name in ("patient_key", "split"))
+    drawn = values.take(pc.index_in(examples["patient_key"], value_set=names))
     return pc.coalesce(examples["source_split"], drawn)
 
 
@@ -101,7 +95,7 @@ def _write(
     store: Store, head: VersionHead, examples: LazyRows, tables: Mapping[str, pa.Table]
 ) -> DatasetVersion:
     newest = newest_version(store, head.dataset)
-    # What another version alone has is written again, so that it is as young as this one: `gc` takes what is old.
+    # Parts that only older versions have are written again, since `gc` may be about to remove them as old.
     known = newest.head.by_content() if newest else {}
     digits = prefix_digits(examples.num_rows)
     with grouped_by_prefix(examples, KEYS["examples"], digits) as groups:

@@ -1,5 +1,6 @@
-"""Owns what a version says of itself: counts, refusals, and histograms of how its images were made."""
+"""Summary of a version: counts, refusals, histograms of how its images were made, and variants of patients."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,14 @@ from numpy.typing import NDArray
 
 from imaging.dataset.split.test_lock import count_reads
 from imaging.dataset.tables.shard import shard_name
-from imaging.dataset.version.dataset_version import DatasetVersion, reasons
+from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.refusal_reasons import CONFLICTING_INSTANCE
 
-COUNTED = ("label", "split", "modality", "site_key")
+COUNTED_BY = ("label", "split", "modality", "site_key")
 VALUES = ("manufacturer", "model", "body_part")
 NUMBERS = ("spacing_mm", "rows", "columns", "kvp")
 BINS = 12
-"""Of a histogram of numbers, unless there are no more different ones than this."""
+"""Bins of a histogram of numbers; up to so many different numbers are counted as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What `radloop dataset show` tells of a version; counts are by values, "" where there is none."""
+    """What `radloop dataset show` shows of a version; counts are by values, "" where there is none."""
 
     dataset: str
     digest: str
@@ -64,13 +65,13 @@ class Summary:
 
 
 def summarize(version: DatasetVersion) -> Summary:
-    """Count what a version holds; only the columns that are counted are read, one after the other."""
+    """Return the summary of a version; only the columns that are counted are read, one after the other."""
     head, patients = version.head, _coded(version, "patient_key")[1]
-    sides, side = _coded(version, "split")
+    splits, split = _coded(version, "split")
     labels, label = _coded(version, "label")
     faults = _values(version, "label_fault")
     shards = pc.unique(version.table("examples", ["shard"])["shard"]).to_pylist()
-    refused = reasons(version)
+    refused = version.refusals_by_reason()
     return Summary(
         dataset=head.dataset,
         digest=version.digest,
@@ -80,9 +81,9 @@ def summarize(version: DatasetVersion) -> Summary:
         spec_digest=version.spec.digest,
         examples=len(patients),
         patients=int(patients.max(initial=-1)) + 1,
-        counts=count_by(version, COUNTED),
+        counts=count_by(version, COUNTED_BY),
         label_by_split={
-            name: _counts(sides, side[label == number], patients[label == number])
+            name: _counts(splits, split[label == number], patients[label == number])
             for number, name in enumerate(labels)
         },
         unlabelled={name: number for name, number in faults.items() if name},
@@ -99,7 +100,7 @@ def summarize(version: DatasetVersion) -> Summary:
 
 
 def count_by(version: DatasetVersion, columns: Sequence[str]) -> dict[str, dict[str, Count]]:
-    """Count examples and patients by the values of columns; `site_key` is called site here."""
+    """Return the counts of examples and patients by the values of columns; `site_key` is called site here."""
     patients = _coded(version, "patient_key")[1]
     return {name.removesuffix("_key"): _counts(*_coded(version, name), patients) for name in columns}
 
@@ -136,20 +137,41 @@ def _histogram(column: pa.ChunkedArray) -> Histogram:
     >>> _histogram(pa.chunked_array([[0.5, 0.5, None]]))
     Histogram(bins=((0.5, 0.5, 2),), missing=1)
     """
-    told = column.drop_null().to_numpy().astype(np.float64)
-    told = told[np.isfinite(told)]
-    different, examples = np.unique(told, return_counts=True)
+    numbers = column.drop_null().to_numpy().astype(np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    different, examples = np.unique(numbers, return_counts=True)
     if len(different) > BINS:
-        inner = np.linspace(np.percentile(told, 1), np.percentile(told, 99), BINS + 1)[1:-1]
+        inner = np.linspace(np.percentile(numbers, 1), np.percentile(numbers, 99), BINS + 1)[1:-1]
         edges = np.unique([different[0], *inner, different[-1]])
-        examples = np.histogram(told, edges)[0]
+        examples = np.histogram(numbers, edges)[0]
         pairs = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     else:
         pairs = zip(different.tolist(), different.tolist(), strict=True)
     bins = tuple((low, high, int(many)) for (low, high), many in zip(pairs, examples, strict=True))
-    return Histogram(bins=bins, missing=len(column) - len(told))
+    return Histogram(bins=bins, missing=len(column) - len(numbers))
 
 
 def _bytes(version: DatasetVersion, folder: str, names: set[str]) -> int:
-    """Add up the sizes of objects; what is gone counts nothing here (`radloop dataset verify` tells)."""
+    """Return the total size of objects; missing ones count nothing here (`radloop dataset verify` finds them)."""
     return sum(one.size_bytes for one in version.store.names(folder) if one.name in names)
+
+
+def patient_variants(version: DatasetVersion) -> Mapping[str, str]:
+    """Return the shared pseudonym of patients who may be one, by the pseudonym of each; other patients are left out.
+
+    Their PatientIDs differ in zeros, case or blanks alone. Under the policy "report" each variant is a patient of the
+    version; under "join" the shared pseudonym is.
+    """
+    shared: dict[str, set[str]] = defaultdict(set)
+    columns = ["patient_key", "patient_variant"]
+    for pair in version.table("examples", columns).group_by(columns).aggregate([]).to_pylist():
+        one, other = own_and_shared(version, pair["patient_key"], pair["patient_variant"])
+        shared[other].add(one)
+    return {own: one for one, variants in shared.items() if len(variants) > 1 for own in variants}
+
+
+def own_and_shared(version: DatasetVersion, patient_key: str, patient_variant: str) -> tuple[str, str]:
+    """Return a row's pseudonym by its PatientID as it was written, and the one that its variants share."""
+    # A row older than the policy has only one: the right one of both where its PatientID was plain.
+    variant = patient_variant or patient_key
+    return (variant, patient_key) if version.head.patient_variants == "join" else (patient_key, variant)

@@ -9,14 +9,8 @@ import pytest
 
 from imaging.dataset.tables.shard import write_shard
 from imaging.dataset.upkeep.integrity import find_flaws
-from imaging.dataset.version.counts import Counts
-from imaging.dataset.version.dataset_version import (
-    DatasetVersion,
-    VersionHead,
-    head_name,
-    open_version,
-    reasons,
-)
+from imaging.dataset.version.dataset_version import DatasetVersion, open_version
+from imaging.dataset.version.head import Counts, VersionHead, head_name
 from imaging.store.folder import FolderStore
 from tests.synthetic import built, example, refusal
 
@@ -59,7 +53,7 @@ def test_a_head_keeps_its_counts(version: DatasetVersion) -> None:
 def test_a_head_from_before_has_none_and_the_tables_are_read(version: DatasetVersion) -> None:
     old = rewritten(version, None)
     assert "counts" not in json.loads(old.head.to_json())
-    assert (old.head.counts, old.counted) == (None, COUNTS)
+    assert (old.head.counts, old.counts) == (None, COUNTS)
 
 
 def test_counts_are_no_part_of_the_digest(version: DatasetVersion) -> None:
@@ -76,7 +70,10 @@ def test_with_counts_no_table_is_read(version: DatasetVersion) -> None:
     for names in told.head.parts.values():
         for name in names:
             told.store.remove(name)
-    assert (told.counts()["val"], list(reasons(told))) == (COUNTS.labelled["val"], ["truncated", "no-pixels"])
+    assert (told.counts.labelled["val"], list(told.refusals_by_reason())) == (
+        COUNTS.labelled["val"],
+        ["truncated", "no-pixels"],
+    )
 
 
 def test_a_head_that_cannot_count_is_refused(version: DatasetVersion) -> None:

@@ -10,13 +10,11 @@ from imaging.dataset.split.test_lock import count_reads
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import (
     DatasetVersion,
-    VersionHead,
-    head_name,
+    check_trainable,
     newest_version,
     open_version,
-    reasons,
 )
-from imaging.dataset.version.trainable import check_trainable
+from imaging.dataset.version.head import VersionHead, head_name
 from imaging.errors import UserFault
 from imaging.store.folder import FolderStore
 from tests.synthetic import built, example, examples, refusal, refusals, version_of
@@ -58,53 +56,53 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
 
 
 def test_the_splits_share_no_patient(version: DatasetVersion) -> None:
-    patients = [set(version.rows(split).patient_keys) for split in ("train", "val")] + [
-        set(version.locked_rows("t").patient_keys)
+    patients = [set(version.examples(split).patient_keys) for split in ("train", "val")] + [
+        set(version.test_examples("t").patient_keys)
     ]
     assert sum(map(len, patients)) == len(set().union(*patients)) == 30
 
 
 def test_labels_are_numbers_of_the_classes(version: DatasetVersion) -> None:
-    rows = version.rows("train")
+    rows = version.examples("train")
     levels = rows.gather(np.arange(len(rows)))[:, 0, 0]
     assert version.classes == ("dark", "bright")
     assert np.array_equal(rows.labels, (levels == 190).astype(int))
 
 
 def test_rows_are_gathered_in_the_order_that_is_asked_for(version: DatasetVersion) -> None:
-    rows = version.rows("train")
+    rows = version.examples("train")
     order = np.array([3, 0, 3])
     assert np.array_equal(rows.gather(order), rows.gather(np.arange(len(rows)))[order])
 
 
 def test_unlabelled_images_are_in_no_split(tmp_path: Path) -> None:
     assert len(labelled(tmp_path, ["a", None], source_split="test").manifest) == 2
-    assert labelled(tmp_path, ["a", None], source_split="test").counts() == {
+    assert labelled(tmp_path, ["a", None], source_split="test").counts.labelled == {
         "test": {"a": {"examples": 1, "patients": 1}}
     }
 
 
 def test_patients_are_counted_once(tmp_path: Path) -> None:
     made = labelled(tmp_path, ["a", "a", "b"], source_split="train", patient_key="p")
-    assert made.counts()["train"]["a"] == {"examples": 2, "patients": 1}
+    assert made.counts.labelled["train"]["a"] == {"examples": 2, "patients": 1}
 
 
 def test_instances_are_found_whatever_their_split(version: DatasetVersion) -> None:
     keys = np.concatenate(
-        [version.locked_rows("t").instance_keys[:2], version.rows("train").instance_keys[:2]]
+        [version.test_examples("t").instance_keys[:2], version.examples("train").instance_keys[:2]]
     )
-    assert np.array_equal(version.rows_of(keys[::-1]).instance_keys, keys[::-1])
+    assert np.array_equal(version.examples_of(keys[::-1]).instance_keys, keys[::-1])
 
 
 def test_instances_that_are_missing_are_counted(version: DatasetVersion) -> None:
     with pytest.raises(UserFault, match="1 of 2 test images cannot be prepared"):
-        version.rows_of(np.array([version.rows("val").instance_keys[0], "unknown"]))
+        version.examples_of(np.array([version.examples("val").instance_keys[0], "unknown"]))
 
 
 def test_reasons_are_counted_most_frequent_first(tmp_path: Path) -> None:
     refused = [refusal(1, "no-pixels"), refusal(2), refusal(3)]
     made = built(FolderStore(tmp_path), [example(0)], refused)
-    assert list(reasons(made).items()) == [("truncated", 2), ("no-pixels", 1)]
+    assert list(made.refusals_by_reason().items()) == [("truncated", 2), ("no-pixels", 1)]
 
 
 def test_a_dataset_of_two_classes_in_every_split_is_trainable(version: DatasetVersion) -> None:
@@ -128,19 +126,19 @@ def test_a_class_that_misses_a_split_is_not_trainable(tmp_path: Path) -> None:
 
 def test_the_test_patients_are_refused_to_whoever_trains(version: DatasetVersion) -> None:
     with pytest.raises(UserFault, match="the patients of split 'test' are locked away"):
-        version.rows("test")
+        version.examples("test")
 
 
 def test_every_read_of_the_test_patients_is_counted(tmp_path: Path) -> None:
     version = version_of(FolderStore(tmp_path))
     before = count_reads(version.store, "d")
-    rows = [version.locked_rows(f"reader {number}") for number in range(3)]
+    rows = [version.test_examples(f"reader {number}") for number in range(3)]
     assert (before, count_reads(version.store, "d"), len(rows[0])) == (0, 3, 6)
 
 
 def test_a_read_of_the_test_patients_says_who_of_which_version(tmp_path: Path) -> None:
     version = version_of(FolderStore(tmp_path))
-    version.locked_rows("evaluate d 3")
+    version.test_examples("evaluate d 3")
     (note,) = (tmp_path / "datasets" / "d" / "test-reads").iterdir()
     told = json.loads(note.read_text())
     assert (told["reader"], told["version"], told["rows"]) == ("evaluate d 3", version.digest, 6)
