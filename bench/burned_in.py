@@ -31,10 +31,10 @@ from pydicom.dataset import Dataset
 
 from bench.overlays import SEEN, UNSEEN, Hand, burn, patients_apart
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pixels import detector
+from imaging.deidentify.pixels import text_detector
 from imaging.deidentify.pixels.check import check_pixels
-from imaging.deidentify.pixels.pictures import as_grey, leveled
-from imaging.deidentify.pixels.places import screened
+from imaging.deidentify.pixels.renderings import as_grey, leveled
+from imaging.deidentify.pixels.text_candidates import cell_scores
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from imaging.phantom.anatomy import paint, sample_chest
@@ -151,8 +151,8 @@ def times_of(slices: list[bytes]) -> None:
     """Print what a raw slice costs: with the screen, and if all of it were looked at."""
     frames = [dcmread(BytesIO(data)).pixel_array for data in slices]
     ways = {
-        "screen alone": lambda frame: screened(leveled(as_grey(frame))),
-        "search with the screen": lambda frame: list(detector.find_text(frame)),
+        "screen alone": lambda frame: cell_scores(leveled(as_grey(frame))),
+        "search with the screen": lambda frame: list(text_detector.find_text(frame)),
     }
     for name, way in ways.items():
         took = [_milliseconds(way, frame) for frame in frames]
@@ -160,7 +160,8 @@ def times_of(slices: list[bytes]) -> None:
             f"{name}: {statistics.median(took):.1f} ms a slice (median), {statistics.mean(took):.1f} ms (mean)"
         )
     everywhere = [
-        _milliseconds(lambda frame: list(detector.find_text(frame, thorough=True)), f) for f in frames[:5]
+        _milliseconds(lambda frame: list(text_detector.find_text(frame, thorough=True)), f)
+        for f in frames[:5]
     ]
     print(f"thorough search, without a screen: {statistics.median(everywhere):.0f} ms a slice (median)")
 

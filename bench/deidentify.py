@@ -24,11 +24,11 @@ from bench.without_pixels import FUNCTION as WITHOUT_PIXELS
 from bench.without_pixels import without_pixels
 from imaging.buffer import write_file
 from imaging.deidentify import payload
-from imaging.deidentify.identity.text import _words
-from imaging.deidentify.objects.fast_path import memory_of
+from imaging.deidentify.identity.text_cleaner import _folded_spellings
+from imaging.deidentify.objects.fast_path import cache_for
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pixels.detector import is_read, look
-from imaging.deidentify.pixels.places import Place, places
+from imaging.deidentify.pixels.text_candidates import Candidate, find_candidates
+from imaging.deidentify.pixels.text_detector import read_candidate, reads_as_text
 from imaging.dicom.limits import LIMITS
 from services.ray.chunk_pool import cores
 from services.settings import Settings
@@ -102,11 +102,11 @@ def theirs(rules: Mapping[Any, Any], files: Sequence[Path], out: Path, at: int) 
 
 def one_core(groups: Sequence[Sequence[Path]], what: str, *, looks: bool = False) -> bool:
     """Time file by file in one process, each in turn; tell whether what is asked for was reached."""
-    function = payload.deidentify_parcel if looks else without_pixels
+    function = payload.deidentify_payload if looks else without_pixels
     rules, took = initialize_actions("dicomfields_2026c"), dict[str, list[float]]()
     # What the row before has met shall be new again.
-    memory_of.cache_clear()
-    _words.cache_clear()
+    cache_for.cache_clear()
+    _folded_spellings.cache_clear()
     for number, files in enumerate(groups):
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder)
@@ -130,8 +130,8 @@ def one_core(groups: Sequence[Sequence[Path]], what: str, *, looks: bool = False
 def load_networks() -> None:
     """Have the text detector's networks loaded, once for all files: a process of hours does it once, too."""
     nothing = np.zeros((512, 512), np.float32)
-    list(look(nothing, next(places(nothing, thorough=True), Place(256, 256, None))))
-    is_read(np.zeros((20, 90), np.uint8))
+    list(read_candidate(nothing, next(find_candidates(nothing, thorough=True), Candidate(256, 256, None))))
+    reads_as_text(np.zeros((20, 90), np.uint8))
 
 
 def whole_way(source: Path, name: str, *, looks: bool = False) -> bool:
@@ -140,10 +140,10 @@ def whole_way(source: Path, name: str, *, looks: bool = False) -> bool:
         request = DeidentifyRequest(source=str(source), destination=f"{folder}/out", options=OPTIONS)
         function = payload.FUNCTION if looks else WITHOUT_PIXELS
         outcome = bring_up_to_date(request, Settings(home=Path(folder) / "home"), lambda line: None, function)
-        told = [path.stat() for path in Path(folder, "out").rglob("*.dcm")]
+        paths = [path.stat() for path in Path(folder, "out").rglob("*.dcm")]
     # Each file says when a worker wrote it, and when it became visible. The first third is for starting up.
-    written = sorted(one.st_mtime for one in told)[len(told) // 3 :]
-    rate = (len(written) - 1) / (max(one.st_ctime for one in told) - written[0]) / cores()
+    written = sorted(one.st_mtime for one in paths)[len(paths) // 3 :]
+    rate = (len(written) - 1) / (max(one.st_ctime for one in paths) - written[0]) / cores()
     verdict = "" if rate >= OBJECTS_A_SECOND else "  MISSED"
     print(
         f"| the whole way, {name}, {cores()} cores | {outcome.files_read} files, {outcome.objects} objects | "

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 
 from bench.midi_objects import DATES, NEVER_EMPTY, TEXTS, UIDS, Exam, exam, get
 from bench.objects import RESEARCH
-from imaging.deidentify.objects.engine import scrub
 from imaging.deidentify.objects.file_writer import write_object
+from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from imaging.pseudonyms import Pseudonyms

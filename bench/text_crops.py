@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from bench.overlays import burn, patients_apart
-from imaging.deidentify.pixels.networks import screen_scores
-from imaging.deidentify.pixels.pictures import leveled
-from imaging.deidentify.pixels.places import CELL, SIDE, suspected
+from imaging.deidentify.pixels.renderings import leveled
+from imaging.deidentify.pixels.text_candidates import CELL, SIDE, suspected
+from imaging.deidentify.pixels.text_networks import screen_scores
 from imaging.phantom.anatomy import paint, sample_chest
 
 SCREEN_SIDE = 256
 SUSPECTED, DOUBTED = -3.5, -4.5
-"""The least score of the screen at which the glance is shown a place with text near it, and one without."""
+"""The least score of the screen at which the patch check sees a place with text near it, and one without."""
 PHANTOM, RADIOGRAPH = 0.12, 0.08
-"""Shares of the images that the glance learns from; all others are slices of ct-contrast."""
+"""Shares of the images that the patch check learns from; all others are slices of ct-contrast."""
 JITTER_PX = 6
 
 Crop = tuple[NDArray[np.float16], NDArray[np.bool_], NDArray[np.bool_]]
@@ -102,7 +102,7 @@ def screen_crops(random: np.random.Generator, images: Images) -> Iterator[Crop]:
         yield part(picture, nothing, np.s_[top : top + SCREEN_SIDE, left : left + SCREEN_SIDE])
 
 
-def glance_crops(random: np.random.Generator, images: Images) -> Iterator[Crop]:
+def patch_crops(random: np.random.Generator, images: Images) -> Iterator[Crop]:
     """Yield parts of 96 x 96 pixels of one image: mostly where the screen looks, with and without text."""
     image = varied(random, images.any(random))
     if min(image.shape) < 2 * SIDE:

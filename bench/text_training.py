@@ -1,12 +1,12 @@
-"""Train the networks that look for burned-in text: `python -m bench.text_training screen|glance OUT`.
+"""Train the networks that look for burned-in text: `python -m bench.text_training screen|patch_check OUT`.
 
-Synthetic text on one half of the patients of ct-contrast; the glance also on phantoms and on radiographs of
+Synthetic text on one half of the patients of ct-contrast; the patch check also on phantoms and on radiographs of
 PneumoniaMNIST, at the places that the screen suspects. Writes NAME.onnx and the weights, from which another run goes on
 (`--start`). Runs end by the clock, so no two give the same weights. `python -m bench.burned_in` measures them.
 
 What is in the tree came, on two cores, from wider networks whose channels were cut (`python -m bench.text_narrowing`):
 the screen, twice as wide in its first two layers, had learned for 60 minutes in four runs, and did for 18 more; the
-glance, with 16, 24, 32 and four times 48 channels, for 30 and 20 minutes, and for 24 more.
+patch check, with 16, 24, 32 and four times 48 channels, for 30 and 20 minutes, and for 24 more.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from bench.text_crops import SCREEN_SIDE, Crop, Images, glance_crops, screen_crops
-from imaging.deidentify.pixels.places import SIDE
+from bench.text_crops import SCREEN_SIDE, Crop, Images, patch_crops, screen_crops
+from imaging.deidentify.pixels.text_candidates import SIDE
 
 RATE, WARM_UP_STEPS, KEEP = 3e-3, 100, 0.998
 FOCUS = 1.2
@@ -48,7 +48,7 @@ def screen() -> nn.Sequential:
     )
 
 
-def glance() -> nn.Sequential:
+def patch_check() -> nn.Sequential:
     """Return a network from 96 x 96 pixels to one logit for each cell of 8 x 8, which sees every second pixel."""
 
     def layer(old: int, new: int, side: int = 3, stride: int = 1, by: int = 1) -> list[nn.Module]:
@@ -83,8 +83,8 @@ RECIPES = {
         shape=(2 * SCREEN_SIDE, 2 * SCREEN_SIDE),
         axes={2: "rows", 3: "columns"},
     ),
-    "glance": Recipe(
-        network=glance, crops=glance_crops, batch=48, bank=25000, shape=(SIDE, SIDE), axes={0: "places"}
+    "patch_check": Recipe(
+        network=patch_check, crops=patch_crops, batch=48, bank=25000, shape=(SIDE, SIDE), axes={0: "places"}
     ),
 }
 

@@ -17,6 +17,6 @@ def without_pixels(
     kept = payload.check_pixels
     payload.check_pixels = lambda dataset, data, options: dataset
     try:
-        return payload.deidentify_parcel(setup, value, blobs)
+        return payload.deidentify_payload(setup, value, blobs)
     finally:
         payload.check_pixels = kept

@@ -15,7 +15,7 @@ from services.settings import activate
 from tasks.requests import DeidentifyRequest
 
 if TYPE_CHECKING:
-    from imaging.deidentify.proof.originals import Hit
+    from imaging.deidentify.proof.output_search import Hit
 
 NOT_CLEAN = 1
 """The exit code where the proof found something; 2 is for what a person can mend."""
@@ -98,7 +98,7 @@ def register(app: typer.Typer) -> None:
 
 def prove(destination: Path | None, against: str) -> None:
     """Search a destination for what its source must not have given away; exit with 1 where anything is found."""
-    from imaging.deidentify.proof.signed import lines
+    from imaging.deidentify.proof.verification import table_rows
     from tasks.deidentification import prove
 
     if destination is None or not against:
@@ -109,7 +109,7 @@ def prove(destination: Path | None, against: str) -> None:
     table.add_column()
     # A digest that is cut off proves nothing.
     table.add_column(overflow="fold")
-    for row in lines(done):
+    for row in table_rows(done):
         table.add_row(*row)
     console.print(table, soft_wrap=True, highlight=False)
     results = [f"found: {place(hit)}" for hit in done.hits] + [f"not proven: {why}" for why in done.unproven]
@@ -124,7 +124,7 @@ def prove(destination: Path | None, against: str) -> None:
 def place(hit: "Hit") -> str:
     """Return where an original value was found, and of which kind it is; never the value itself.
 
-    >>> from imaging.deidentify.proof.originals import Hit
+    >>> from imaging.deidentify.proof.output_search import Hit
     >>> place(Hit(output="images/1.dcm", kind="id", tag=0x00100020, encoding="UTF-8", where="texts", offset=41))
     'images/1.dcm, an id as UTF-8, at byte 41 of its texts'
     """

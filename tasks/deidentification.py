@@ -15,12 +15,19 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.deidentify.folder.chunk import DicomOnly
-from imaging.deidentify.folder.destination import Destination, Made, check_apart
-from imaging.deidentify.folder.ledger import REMOVED, Instances, Plan, latest, pairs, plan
+from imaging.deidentify.folder.deidentify_chunk import DicomOnly
+from imaging.deidentify.folder.destination import Destination, DestinationRecord, check_apart
+from imaging.deidentify.folder.file_ledger import (
+    REMOVED,
+    InstanceContents,
+    ReadPlan,
+    latest,
+    output_digests,
+    plan_reading,
+)
 from imaging.deidentify.payload import FUNCTION
 from imaging.deidentify.profile.profile import load_profile
-from imaging.deidentify.proof.signed import Verification
+from imaging.deidentify.proof.verification import Verification
 from imaging.deidentify.proof.verify import verify
 from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
@@ -89,9 +96,9 @@ def bring_up_to_date(
     """Read what is new, write its twins, remove those whose source is gone; `function` is the sandbox's."""
     source, destination = open_places(request)
     pseudonyms = existing_key(settings, destination)
-    with destination.held(_made(request, pseudonyms)):
+    with destination.locked(_made(request, pseudonyms)):
         files = tuple(source.scan())
-        work = plan(files, latest(destination.ledger.read()), pseudonyms)
+        work = plan_reading(files, latest(destination.ledger.read()), pseudonyms)
         _check_same_source(work, destination)
         log(f"{len(files)} files listed, {len(work.to_read)} to read")
         if work.to_read:
@@ -134,14 +141,17 @@ def prove(
     outputs = len(latest(place.ledger.read()))
     source = DicomOnly(open_source(against))
     return verify(
-        place.root, source, existing_key(settings, place), told=lambda done: told(done, max(done, outputs))
+        place.root,
+        source,
+        existing_key(settings, place),
+        on_progress=lambda done: told(done, max(done, outputs)),
     )
 
 
 def existing_key(settings: Settings, destination: Destination) -> Pseudonyms:
     """Return the key; one is made only where nothing was made with another before."""
     path = settings.private / "pseudonym.key"
-    if destination.made() and settings.key is None and not path.exists():
+    if destination.exists() and settings.key is None and not path.exists():
         raise EnvironmentFault(
             f"{destination.root} was made with a key and there is none at {path}: restore it from your backup, set "
             "RADLOOP_KEY, or give a new destination"
@@ -154,9 +164,9 @@ def _place(source: str) -> str:
     return source if "://" in source else str(Path(source).expanduser().resolve())
 
 
-def _made(request: DeidentifyRequest, pseudonyms: Pseudonyms) -> Made:
+def _made(request: DeidentifyRequest, pseudonyms: Pseudonyms) -> DestinationRecord:
     profile = load_profile()
-    return Made(
+    return DestinationRecord(
         key_fingerprint=pseudonyms.fingerprint,
         options=request.options.model_dump(mode="json"),
         edition=profile.edition,
@@ -164,7 +174,7 @@ def _made(request: DeidentifyRequest, pseudonyms: Pseudonyms) -> Made:
     )
 
 
-def _check_same_source(work: Plan, destination: Destination) -> None:
+def _check_same_source(work: ReadPlan, destination: Destination) -> None:
     if work.removed.num_rows and work.removed.num_rows == work.known:
         raise UserFault(
             f"none of the {work.known} files that {destination.root} was made from is in the source, so that all of it "
@@ -172,19 +182,21 @@ def _check_same_source(work: Plan, destination: Destination) -> None:
         )
 
 
-def _read(work: Plan, order: Mapping[str, Any], destination: Destination, log: Callable[[str], None]) -> None:
+def _read(
+    work: ReadPlan, order: Mapping[str, Any], destination: Destination, log: Callable[[str], None]
+) -> None:
     total, done, started = len(work.to_read), 0, time.monotonic()
-    instances = Instances(pairs(work.standing))
-    with destination.drafts() as drafts:
-        chunks = run_chunks(FACTORY, {**order, "drafts": str(drafts)}, work.to_read)
+    instances = InstanceContents(output_digests(work.current))
+    with destination.partial_files() as partial:
+        chunks = run_chunks(FACTORY, {**order, "drafts": str(partial)}, work.to_read)
         # A commit waits for the disk, and meanwhile the workers shall not wait for it.
-        for decided in one_behind(lambda chunk: destination.commit(drafts, chunk[1], instances), chunks):
+        for decided in one_behind(lambda chunk: destination.commit(partial, chunk[1], instances), chunks):
             done += len(decided)
             rate = done / (time.monotonic() - started)
             log(f"{done}/{total} files, {rate:.0f} files/s, {(total - done) / rate:.0f} s left")
 
 
-def _outcome(destination: Destination, work: Plan, settings: Settings) -> DeidentifyOutcome:
+def _outcome(destination: Destination, work: ReadPlan, settings: Settings) -> DeidentifyOutcome:
     rows = latest(destination.ledger.read())
     rows = rows.filter(pa.compute.not_equal(rows["reason"], REMOVED))
     outputs = rows.filter(pa.compute.not_equal(rows["output"], ""))
@@ -216,7 +228,7 @@ def _patients(outputs: pa.Table) -> dict[str, str]:
     return found
 
 
-def _write_problems(rows: pa.Table, work: Plan, path: Path) -> Path | None:
+def _write_problems(rows: pa.Table, work: ReadPlan, path: Path) -> Path | None:
     """Write the original names of what was not passed on, for the eyes of those who may see them."""
     refused = rows.filter(pa.compute.not_equal(rows["reason"], "")).to_pylist()
     if not refused:

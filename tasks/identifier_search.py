@@ -15,8 +15,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.deidentify.identity.identifiers import Identifier
-from imaging.deidentify.proof.originals import Hit
-from imaging.deidentify.proof.residue import FILE_NAME, Residue, sample_identifiers, search_residue
+from imaging.deidentify.proof.leak_search import FILE_NAME, LeakReport, sample_identifiers, search_files
+from imaging.deidentify.proof.output_search import Hit
 from imaging.errors import EnvironmentFault
 from imaging.sources.open_source import open_source
 from services.settings import Settings
@@ -28,7 +28,7 @@ SLACK_S = 120
 
 
 @task(name="search for leaks", cache_policy=NO_CACHE)
-def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, seed: str) -> Residue:
+def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, seed: str) -> LeakReport:
     """Search what the last `took_s` seconds left for what identifies a sample of the source, drawn from a seed.
 
     Raises EnvironmentFault: in which file, of which kind, never the value.
@@ -36,7 +36,7 @@ def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, s
     source = open_source(request.source, Path(request.labels).expanduser() if request.labels else None)
     identifiers = sample_identifiers(source, seed)
     since_s = time.time() - took_s - SLACK_S
-    residue = search_residue(left_since(since_s, request, settings), identifiers, settings.folder, seed)
+    residue = search_files(left_since(since_s, request, settings), identifiers, settings.folder, seed)
     if identifiers:
         residue += _of_store(settings, identifiers, since_s, seed)
     if identifiers and has_servers(settings):
@@ -50,22 +50,22 @@ def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, s
     return residue
 
 
-def _of_store(settings: Settings, identifiers: Sequence[Identifier], since_s: float, seed: str) -> Residue:
+def _of_store(settings: Settings, identifiers: Sequence[Identifier], since_s: float, seed: str) -> LeakReport:
     paths, left_out = fetch_written(settings, since_s, seed)
-    residue = search_residue(paths, identifiers, settings.cache, seed)
+    residue = search_files(paths, identifiers, settings.cache, seed)
     # The copies are in a cache that others use too: what went meanwhile was not searched.
     return replace(residue, left_out=left_out + sum(not path.exists() for path in paths))
 
 
 def _of_servers(
     dataset: str, settings: Settings, identifiers: Sequence[Identifier], since_s: float, seed: str
-) -> Residue:
+) -> LeakReport:
     settings.private.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Private, since what is found there is no less a leak here.
     with TemporaryDirectory(dir=settings.private, prefix="servers-") as folder:
         whole = fetch(settings, dataset, since_s, Path(folder))
         paths = [path for path in Path(folder).rglob("*") if path.is_file()]
-        residue = search_residue(paths, identifiers, Path(folder), seed)
+        residue = search_files(paths, identifiers, Path(folder), seed)
     return residue if whole else replace(residue, left_out=residue.left_out + 1)
 
 
@@ -92,7 +92,7 @@ def _artifacts(settings: Settings) -> tuple[Path, ...]:
     return (Path(unquote(place.path)),) if place.scheme == "file" else ()
 
 
-def _words(residue: Residue) -> str:
+def _words(residue: LeakReport) -> str:
     first, more = residue.hits[0], len(residue.hits) - 1
     return (
         f"what identifies a patient was found {_place(first)}, and {more} times more in "

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 
-from imaging.deidentify.proof import residue
+from imaging.deidentify.proof import leak_search
 from imaging.errors import EnvironmentFault
 from imaging.store.folder import FolderStore
 from imaging.store.protocol import Missing
@@ -61,7 +61,7 @@ def fetch_written(settings: Settings, since_s: float, seed: str) -> tuple[list[P
     written = [one for one in store.names() if one.mtime_ns >= int(since_s) * 10**9]
     random.Random(seed).shuffle(written)
     ends = accumulate(one.size_bytes for one in written)
-    chosen = [one.name for one, end in zip(written, ends, strict=True) if end <= residue.BUDGET_BYTES]
+    chosen = [one.name for one, end in zip(written, ends, strict=True) if end <= leak_search.BUDGET_BYTES]
     paths = []
     for name in chosen:
         # What a night beside this one has put into a version meanwhile is gone.

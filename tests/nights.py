@@ -14,11 +14,13 @@ from typing import Any
 
 import pandas  # noqa: F401  # Arrow loads it with its first array: once here, and not in each child
 
-from imaging.deidentify.folder.destination import Destination, Made, draft_name
-from imaging.deidentify.folder.ledger import REMOVED, Entry, Instances, latest
+from imaging.deidentify.folder.destination import Destination, DestinationRecord, partial_name
+from imaging.deidentify.folder.file_ledger import REMOVED, InstanceContents, LedgerEntry, latest
 from imaging.store.folder import FolderStore
 
-MADE = Made(key_fingerprint="f" * 16, options={"dates": "shift"}, edition="2026c", profile_sha256="a" * 64)
+MADE = DestinationRecord(
+    key_fingerprint="f" * 16, options={"dates": "shift"}, edition="2026c", profile_sha256="a" * 64
+)
 STEPS = (
     *((FolderStore, name) for name in ("rename", "write", "finalize", "sync")),
     (Path, "unlink"),
@@ -26,9 +28,9 @@ STEPS = (
 DIED = 9
 
 
-def entry(key: str, output: str = "", content: str = "0", **others: str) -> Entry:
+def entry(key: str, output: str = "", content: str = "0", **others: str) -> LedgerEntry:
     name = f"images/p/s/t/{output}.dcm" if output else ""
-    return Entry(
+    return LedgerEntry(
         source_key=key * 32, source_size=1, source_mtime_ns=1, output=name, blake3=content * 64, **others
     )
 
@@ -41,16 +43,16 @@ WANTED = (entry("a", "1"), entry("b", "3", "2"), entry("d", "4", "3"))
 def night(root: Path) -> None:
     """Do what `tasks.deidentification` does with a destination."""
     made = Destination(root)
-    with made.held(MADE):
+    with made.locked(MADE):
         live = [row for row in latest(made.ledger.read()).to_pylist() if row["reason"] != REMOVED]
         known = {(row["source_key"], row["output"]) for row in live}
         new = [one for one in WANTED if (one.source_key, one.output) not in known]
         if new:
-            with made.drafts() as drafts:
+            with made.partial_files() as partial:
                 for one in new:
-                    (drafts / "written").write_text(one.blake3)
-                    FolderStore(drafts).finalize("written", draft_name(one.source_key))
-                made.commit(drafts, new, Instances(()))
+                    (partial / "written").write_text(one.blake3)
+                    FolderStore(partial).finalize("written", partial_name(one.source_key))
+                made.commit(partial, new, InstanceContents(()))
         rows, keys = latest(made.ledger.read()), {one.source_key for one in WANTED}
         gone = [row["source_key"] not in keys and row["reason"] != REMOVED for row in rows.to_pylist()]
         made.sweep(rows.filter(gone))

@@ -12,9 +12,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from imaging.deidentify.objects.engine import scrub
-from imaging.deidentify.objects.fast_path import begin_swiftly
+from imaging.deidentify.objects.fast_path import open_fast_path
 from imaging.deidentify.objects.file_writer import write_object
+from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
@@ -38,14 +38,14 @@ LOOSE = DeidentifyOptions(
 def clean(data: bytes, **options: Any) -> bytes:
     """Return what becomes of a file; the swift way, where it is one, ends the same."""
     chosen = DeidentifyOptions(**options)
-    swift = begin_swiftly(data, chosen, KEY)
-    twin = swift.twin() if swift else None
+    fast_path = open_fast_path(data, chosen, KEY)
+    output = fast_path.output() if fast_path else None
     try:
         slow = write_object(scrub(parse(data), chosen, KEY))
     except DataFault:
-        assert twin is None
+        assert output is None
         raise
-    assert twin is None or b"".join(twin[0]) == slow
+    assert output is None or b"".join(output[0]) == slow
     return slow
 
 

@@ -10,8 +10,8 @@ import pydicom
 import pytest
 from pydicom.uid import Comprehensive3DSRStorage, XRayRadiationDoseSRStorage
 
-from imaging.deidentify.objects.engine import scrub
 from imaging.deidentify.objects.file_writer import write_object
+from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.structured import load_content
 from imaging.dicom.parse import parse

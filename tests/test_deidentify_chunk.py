@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 
-from imaging.deidentify.folder.chunk import deidentify_chunk
-from imaging.deidentify.folder.destination import draft_name
-from imaging.deidentify.folder.ledger import Entry
+from imaging.deidentify.folder.deidentify_chunk import deidentify_chunk
+from imaging.deidentify.folder.destination import partial_name
+from imaging.deidentify.folder.file_ledger import LedgerEntry
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
 from imaging.sources.dispatch import Outcome, Run
 from imaging.sources.folder_source import FolderSource
-from tests.twins import twin, write_object
+from tests.json_objects import deidentify, write_object
 
 KEY = Pseudonyms(b"k" * 32)
 SETUP = {"secret": KEY.secret.hex()}
 
 
 def sandbox(items: Iterable[Item]) -> Iterator[Outcome]:
-    """Do here what workers of the sandbox do with objects of `tests.twins`."""
+    """Do here what workers of the sandbox do with objects of `tests.json_objects`."""
     for item in items:
-        value, blobs = twin(SETUP, item.value, item.blobs)
+        value, blobs = deidentify(SETUP, item.value, item.blobs)
         assert item.into is not None
         if blobs:
             item.into.write_bytes(b"".join(blobs))
@@ -34,7 +34,7 @@ def sandbox(items: Iterable[Item]) -> Iterator[Outcome]:
 
 
 def failing_at(name: str) -> Run:
-    """Return a sandbox in which a worker dies while it writes the twin of one file."""
+    """Return a sandbox in which a worker dies while it writes the output of one file."""
 
     def run(items: Iterable[Item]) -> Iterator[Outcome]:
         for item in items:
@@ -57,46 +57,46 @@ def archive(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def drafts(tmp_path: Path) -> Path:
+def partial(tmp_path: Path) -> Path:
     (tmp_path / "drafts").mkdir()
     return tmp_path / "drafts"
 
 
-def done(archive: Path, drafts: Path, run: Run = sandbox) -> tuple[Entry, ...]:
+def done(archive: Path, partial: Path, run: Run = sandbox) -> tuple[LedgerEntry, ...]:
     source = FolderSource(archive)
-    return deidentify_chunk(source, tuple(source.scan()), KEY, drafts, run)
+    return deidentify_chunk(source, tuple(source.scan()), KEY, partial, run)
 
 
-def bodies(drafts: Path) -> dict[str, str]:
+def bodies(partial: Path) -> dict[str, str]:
     """Return what each draft holds, by its name."""
     read: Callable[[Path], Any] = lambda path: json.loads(path.read_bytes()[: path.stat().st_size // 2000])  # noqa: E731
-    return {path.name: read(path)["body"] for path in drafts.glob("*.dcm")}
+    return {path.name: read(path)["body"] for path in partial.glob("*.dcm")}
 
 
-def test_each_object_has_a_draft_under_the_key_of_its_source(archive: Path, drafts: Path) -> None:
-    done(archive, drafts)
-    assert bodies(drafts) == {draft_name(KEY.key("file", str(number))): str(number) for number in range(3)}
+def test_each_object_has_a_draft_under_the_key_of_its_source(archive: Path, partial: Path) -> None:
+    done(archive, partial)
+    assert bodies(partial) == {partial_name(KEY.key("file", str(number))): str(number) for number in range(3)}
 
 
-def test_rows_come_in_the_order_of_the_source(archive: Path, drafts: Path) -> None:
-    rows = done(archive, drafts)
+def test_rows_come_in_the_order_of_the_source(archive: Path, partial: Path) -> None:
+    rows = done(archive, partial)
     assert [row.source_key for row in rows] == [KEY.key("file", str(number)) for number in range(4)]
     assert [row.reason for row in rows] == ["", "", "", "truncated"]
 
 
-def test_a_chunk_leaves_drafts_and_nothing_else(archive: Path, drafts: Path) -> None:
-    done(archive, drafts)
-    assert {path.suffix for path in drafts.iterdir()} == {".dcm"}
+def test_a_chunk_leaves_drafts_and_nothing_else(archive: Path, partial: Path) -> None:
+    done(archive, partial)
+    assert {path.suffix for path in partial.iterdir()} == {".dcm"}
 
 
-def test_half_a_twin_is_no_draft(archive: Path, drafts: Path) -> None:
-    rows = done(archive, drafts, failing_at("1"))
+def test_half_an_output_is_no_partial_file(archive: Path, partial: Path) -> None:
+    rows = done(archive, partial, failing_at("1"))
     assert [row.reason for row in rows] == ["", "decoder-crashed", "", "truncated"]
-    assert sorted(bodies(drafts).values()) == ["0", "2"]
+    assert sorted(bodies(partial).values()) == ["0", "2"]
 
 
 def test_a_draft_has_its_name_only_when_it_is_on_the_disk(
-    archive: Path, drafts: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, partial: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: set[int] = set()
     fsync = os.fsync
@@ -108,12 +108,12 @@ def test_a_draft_has_its_name_only_when_it_is_on_the_disk(
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", look)
-    done(archive, drafts)
-    assert len(bodies(drafts)) == 3
-    assert drafts.stat().st_ino in synced
+    done(archive, partial)
+    assert len(bodies(partial)) == 3
+    assert partial.stat().st_ino in synced
 
 
-def test_a_worker_that_was_left_behind_never_writes_into_a_draft(archive: Path, drafts: Path) -> None:
+def test_a_worker_that_was_left_behind_never_writes_into_a_draft(archive: Path, partial: Path) -> None:
     """What one try was told to write to is not what the next one writes to."""
     told: list[Path | None] = []
 
@@ -122,19 +122,19 @@ def test_a_worker_that_was_left_behind_never_writes_into_a_draft(archive: Path, 
             told.append(item.into)
             yield from sandbox([item])
 
-    done(archive, drafts, look)
-    done(archive, drafts, look)
+    done(archive, partial, look)
+    done(archive, partial, look)
     assert len(set(told)) == 8
-    assert not {path.name for path in told if path} & set(bodies(drafts))
+    assert not {path.name for path in told if path} & set(bodies(partial))
 
 
 def test_a_disk_that_is_full_stops_the_chunk(
-    archive: Path, drafts: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Path, partial: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(EnvironmentFault, match="make room"):
-        done(archive, drafts)
-    assert bodies(drafts) == {}
+        done(archive, partial)
+    assert bodies(partial) == {}

@@ -17,7 +17,7 @@ from cli import deidentify as deidentify_command
 from cli.main import app, main
 from cli.options import ask
 from imaging.deidentify.options import DeidentifyOptions, method_codes
-from imaging.deidentify.proof.originals import Hit
+from imaging.deidentify.proof.output_search import Hit
 from imaging.errors import UserFault
 from imaging.refusal_reasons import DEIDENTIFICATION_REASONS, MEANINGS
 from tasks.deidentification import DeidentifyOutcome

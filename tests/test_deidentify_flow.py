@@ -17,14 +17,14 @@ import pytest
 from blake3 import blake3
 
 from imaging.deidentify.folder.destination import Destination
-from imaging.deidentify.folder.ledger import latest
+from imaging.deidentify.folder.file_ledger import latest
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault, UserFault
 from services.settings import Settings
 from tasks.deidentification import DeidentifyOutcome, bring_up_to_date
 from tasks.requests import DeidentifyRequest
-from tests import twins
-from tests.twins import write_object
+from tests import json_objects
+from tests.json_objects import write_object
 
 RUN = """
 import sys
@@ -34,7 +34,8 @@ from tasks.requests import DeidentifyRequest
 from services.settings import activate
 
 source, destination = sys.argv[1:]
-bring_up_to_date(DeidentifyRequest(source=source, destination=destination), activate(), print, "tests.twins:slow_twin")
+request = DeidentifyRequest(source=source, destination=destination)
+bring_up_to_date(request, activate(), print, "tests.json_objects:deidentify_slowly")
 """
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def bring(
-    source: Path, out: Path, settings: Settings, function: str = twins.FUNCTION, **options: Any
+    source: Path, out: Path, settings: Settings, function: str = json_objects.FUNCTION, **options: Any
 ) -> DeidentifyOutcome:
     request = DeidentifyRequest(
         source=str(source), destination=str(out), options=DeidentifyOptions(**options)
@@ -86,7 +87,7 @@ def times(out: Path) -> dict[Path, int]:
     }
 
 
-def test_every_object_has_a_twin_under_its_new_names(archive: Path, out: Path, settings: Settings) -> None:
+def test_every_object_has_an_output_under_its_new_names(archive: Path, out: Path, settings: Settings) -> None:
     bring(archive, out, settings)
     found = images(out)
     assert len(found) == 4
@@ -137,7 +138,10 @@ def test_no_name_of_a_file_is_in_the_destination(archive: Path, out: Path, setti
 def test_progress_has_a_rate_and_an_end(archive: Path, out: Path, settings: Settings) -> None:
     said: list[str] = []
     bring_up_to_date(
-        DeidentifyRequest(source=str(archive), destination=str(out)), settings, said.append, twins.FUNCTION
+        DeidentifyRequest(source=str(archive), destination=str(out)),
+        settings,
+        said.append,
+        json_objects.FUNCTION,
     )
     assert said[0] == "6 files listed, 6 to read"
     assert said[-1].startswith("6/6 files, ")
@@ -291,7 +295,7 @@ def test_a_broken_installation_stops_the_run_and_shows_nothing(
     archive: Path, out: Path, settings: Settings
 ) -> None:
     with pytest.raises(EnvironmentFault, match="model of letters is missing"):
-        bring(archive, out, settings, twins.BROKEN)
+        bring(archive, out, settings, json_objects.BROKEN)
     assert images(out) == {}
     assert list((out / ".radloop").glob("drafts-*")) == []
 
@@ -299,7 +303,7 @@ def test_a_broken_installation_stops_the_run_and_shows_nothing(
 def test_an_answer_that_leads_out_of_the_destination_is_refused(
     archive: Path, out: Path, settings: Settings
 ) -> None:
-    found = bring(archive, out, settings, twins.ESCAPING)
+    found = bring(archive, out, settings, json_objects.ESCAPING)
     assert (found.objects, images(out)) == (0, {})
     assert found.quarantined["unreadable"] == 4
 

@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.payload import FUNCTION, deidentify_parcel
+from imaging.deidentify.payload import FUNCTION, deidentify_payload
 from imaging.dicom.parse import parse
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
@@ -20,7 +20,7 @@ VALUE = {"format": "dicom", "name": "Doe/one.dcm", "metadata": []}
 
 
 def answer(content: bytes | Path, **value: Any) -> tuple[Any, list[bytes]]:
-    told, parts = deidentify_parcel(SETUP, VALUE | value, (content,))
+    told, parts = deidentify_payload(SETUP, VALUE | value, (content,))
     return told, [b"".join(parts)] if parts else []
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from imaging.deidentify.folder.destination import Destination, check_apart, draft_name
-from imaging.deidentify.folder.ledger import (
+from imaging.deidentify.folder.destination import Destination, check_apart, partial_name
+from imaging.deidentify.folder.file_ledger import (
     REMOVED,
     SCHEMA,
-    Entry,
-    Instances,
+    InstanceContents,
+    LedgerEntry,
     latest,
     to_bytes,
     to_table,
@@ -31,15 +31,17 @@ NOTHING = SCHEMA.empty_table()
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Destination]:
     destination = Destination(tmp_path / "out")
-    with destination.held(MADE):
+    with destination.locked(MADE):
         yield destination
 
 
-def commit(made: Destination, *entries: Entry, instances: Instances | None = None) -> list[Entry]:
-    with made.drafts() as drafts:
+def commit(
+    made: Destination, *entries: LedgerEntry, instances: InstanceContents | None = None
+) -> list[LedgerEntry]:
+    with made.partial_files() as partial:
         for one in entries:
-            (drafts / draft_name(one.source_key)).write_text(one.blake3)
-        return list(made.commit(drafts, entries, instances or Instances(())))
+            (partial / partial_name(one.source_key)).write_text(one.blake3)
+        return list(made.commit(partial, entries, instances or InstanceContents(())))
 
 
 def outputs(root: Path) -> dict[str, str]:
@@ -47,7 +49,7 @@ def outputs(root: Path) -> dict[str, str]:
 
 
 def test_a_new_folder_is_made_and_remembers_how(tmp_path: Path) -> None:
-    with Destination(tmp_path / "out").held(MADE):
+    with Destination(tmp_path / "out").locked(MADE):
         pass
     Destination(tmp_path / "out").check(MADE)
 
@@ -68,7 +70,7 @@ def test_a_new_folder_is_made_and_remembers_how(tmp_path: Path) -> None:
 def test_another_making_is_refused_with_the_remedy(
     tmp_path: Path, field: str, value: object, told: str
 ) -> None:
-    with Destination(tmp_path / "out").held(MADE):
+    with Destination(tmp_path / "out").locked(MADE):
         pass
     with pytest.raises(UserFault, match=f"{told}.*give a new destination"):
         Destination(tmp_path / "out").check(replace(MADE, **{field: value}))
@@ -76,7 +78,7 @@ def test_another_making_is_refused_with_the_remedy(
 
 def test_a_folder_with_other_files_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UserFault, match="holds other files"), Destination(tmp_path).held(MADE):
+    with pytest.raises(UserFault, match="holds other files"), Destination(tmp_path).locked(MADE):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -84,22 +86,22 @@ def test_a_folder_with_other_files_is_refused_and_left_as_it_was(tmp_path: Path)
 def test_a_missing_parent_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(UserFault, match="is no folder: make it"),
-        Destination(tmp_path / "no" / "out").held(MADE),
+        Destination(tmp_path / "no" / "out").locked(MADE),
     ):
         pass
 
 
 def test_a_second_run_is_kept_out(tmp_path: Path) -> None:
     with (
-        Destination(tmp_path / "out").held(MADE),
+        Destination(tmp_path / "out").locked(MADE),
         pytest.raises(UserFault, match="another run is writing"),
-        Destination(tmp_path / "out").held(MADE),
+        Destination(tmp_path / "out").locked(MADE),
     ):
         pass
 
 
 def test_what_is_beside_the_images_is_for_its_owner_alone(tmp_path: Path) -> None:
-    with Destination(tmp_path / "out").held(MADE):
+    with Destination(tmp_path / "out").locked(MADE):
         pass
     assert (tmp_path / "out" / ".radloop").stat().st_mode & 0o777 == 0o700
 
@@ -140,46 +142,46 @@ def test_of_other_content_under_one_instance_the_first_stands(made: Destination)
 
 
 def test_a_conflict_is_seen_across_chunks(made: Destination) -> None:
-    instances = Instances(())
+    instances = InstanceContents(())
     commit(made, entry("a", "1", "5"), instances=instances)
     assert commit(made, entry("b", "1", "6"), instances=instances)[0].reason == CONFLICTING_OBJECT
 
 
 def test_no_draft_is_left(made: Destination) -> None:
     commit(made, entry("a", "1", "5"), entry("b", "1", "6"))
-    assert [path for path in made.root.rglob("*") if "draft" in path.name] == []
+    assert [path for path in made.root.rglob("*") if "rows" in path.name] == []
 
 
 @pytest.mark.parametrize("renamed", [0, 1, 2])
 def test_a_commit_that_died_is_finished_by_the_next_run(tmp_path: Path, renamed: int) -> None:
     made = Destination(tmp_path / "out")
-    with made.held(MADE):
+    with made.locked(MADE):
         pass
-    drafts = tmp_path / "out" / ".radloop" / "drafts-dead"
-    drafts.mkdir()
+    partial = tmp_path / "out" / ".radloop" / "drafts-dead"
+    partial.mkdir()
     entries = [entry("a", "1"), entry("b", "2", "1")]
     for number, one in enumerate(entries):
-        place = tmp_path / "out" / one.output if number < renamed else drafts / draft_name(one.source_key)
+        place = tmp_path / "out" / one.output if number < renamed else partial / partial_name(one.source_key)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(one.blake3)
-    (drafts / "pending.parquet").write_bytes(to_bytes(to_table(entries)))
-    with made.held(MADE):
+    (partial / "pending.parquet").write_bytes(to_bytes(to_table(entries)))
+    with made.locked(MADE):
         assert (outputs(tmp_path / "out" / "images"), made.ledger.read().num_rows) == (
             {"1": "0", "2": "1"},
             2,
         )
-    assert not drafts.exists()
+    assert not partial.exists()
 
 
 def test_drafts_without_rows_are_dropped_by_the_next_run(tmp_path: Path) -> None:
     made = Destination(tmp_path / "out")
-    with made.held(MADE):
+    with made.locked(MADE):
         pass
-    drafts = tmp_path / "out" / ".radloop" / "drafts-dead"
-    drafts.mkdir()
-    (drafts / draft_name("a" * 32)).write_text("half")
-    with made.held(MADE):
-        assert (outputs(tmp_path / "out"), drafts.exists()) == ({}, False)
+    partial = tmp_path / "out" / ".radloop" / "drafts-dead"
+    partial.mkdir()
+    (partial / partial_name("a" * 32)).write_text("half")
+    with made.locked(MADE):
+        assert (outputs(tmp_path / "out"), partial.exists()) == ({}, False)
 
 
 def test_sweeping_removes_what_has_no_source(made: Destination) -> None:
@@ -212,8 +214,8 @@ def test_a_sweep_that_died_after_its_tombstones_is_done_again(made: Destination,
     commit(made, entry("a", "1"))
     kept = tmp_path / "kept"
     shutil.copytree(made.root / "images", kept)
-    made.ledger.store.write("draft", to_bytes(to_table([entry("a", reason=REMOVED)])))
-    made.ledger.add("draft")
+    made.ledger.store.write("rows", to_bytes(to_table([entry("a", reason=REMOVED)])))
+    made.ledger.add("rows")
     made.sweep(NOTHING)
     assert outputs(made.root / "images") == {}
     assert outputs(kept) == {"1": "0"}
@@ -238,7 +240,7 @@ def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path) -> N
     (tmp_path / ".radloop").write_text("in the way")
     with (
         pytest.raises(EnvironmentFault, match="cannot make the destination"),
-        Destination(tmp_path).held(MADE),
+        Destination(tmp_path).locked(MADE),
     ):
         pass
 
@@ -246,7 +248,7 @@ def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_a_night_that_dies_before_any_step_is_finished_by_the_next_one(tmp_path: Path) -> None:
     start = tmp_path / "start"
-    with Destination(start).held(MADE):
+    with Destination(start).locked(MADE):
         commit(Destination(start), *BEFORE)
     seen = outputs(start)
     subprocess.run(

@@ -13,11 +13,11 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from bench.midi_objects import exam
 from bench.objects import planted as planted_everywhere
-from imaging.deidentify.objects.element_cache import ENTRY_BYTES, REMEMBERED_BYTES, Memory, memory_of
-from imaging.deidentify.objects.element_parser import Elements, dataset_of, split
-from imaging.deidentify.objects.engine import scrub
-from imaging.deidentify.objects.fast_path import begin_swiftly
+from imaging.deidentify.objects.element_cache import CACHE_BYTES, ENTRY_BYTES, ElementCache, cache_for
+from imaging.deidentify.objects.element_parser import Elements, dataset_of, parse_elements
+from imaging.deidentify.objects.fast_path import open_fast_path
 from imaging.deidentify.objects.file_writer import write_object
+from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
@@ -37,19 +37,19 @@ OPTIONS = (
 
 
 @pytest.fixture(autouse=True)
-def _without_memories() -> Iterator[None]:
-    memory_of.cache_clear()
+def _empty_caches() -> Iterator[None]:
+    cache_for.cache_clear()
     yield
-    memory_of.cache_clear()
+    cache_for.cache_clear()
 
 
-def swiftly(data: bytes, options: DeidentifyOptions) -> bytes | None:
-    swift = begin_swiftly(data, options, KEY)
-    twin = swift.twin() if swift else None
-    return b"".join(twin[0]) if twin else None
+def fast(data: bytes, options: DeidentifyOptions) -> bytes | None:
+    fast_path = open_fast_path(data, options, KEY)
+    output = fast_path.output() if fast_path else None
+    return b"".join(output[0]) if output else None
 
 
-def slowly(data: bytes, options: DeidentifyOptions) -> bytes | None:
+def slow(data: bytes, options: DeidentifyOptions) -> bytes | None:
     try:
         return write_object(scrub(parse(data), options, KEY))
     except DataFault:
@@ -63,10 +63,10 @@ def file_of(syntax: str = ExplicitVRLittleEndian, **changes: Any) -> bytes:
 def after(*files: bytes, **options: Any) -> Dataset:
     """Return what comes out of the last of some files, all of which went the swift way in their order."""
     chosen = DeidentifyOptions(**options)
-    twins = [swiftly(data, chosen) for data in files]
-    assert None not in twins
-    assert twins[-1] == slowly(files[-1], chosen)
-    return parse(twins[-1] or b"")
+    outputs = [fast(data, chosen) for data in files]
+    assert None not in outputs
+    assert outputs[-1] == slow(files[-1], chosen)
+    return parse(outputs[-1] or b"")
 
 
 @pytest.mark.slow
@@ -81,14 +81,14 @@ def test_real_and_generated_files_become_the_same(
     files += [
         file_of(syntax, PatientID=f"P{one % 7}", InstanceNumber=one) for one in range(20) for syntax in PLAIN
     ]
-    expected, went = [slowly(data, options) for data in files], 0
+    expected, went = [slow(data, options) for data in files], 0
     for turn in range(2):
         order = list(range(len(files)))
         random.Random(turn).shuffle(order)
         for at in order:
-            twin = swiftly(files[at], options)
-            assert twin is None or twin == expected[at], paths[at] if at < len(paths) else at
-            went += twin is not None
+            output = fast(files[at], options)
+            assert output is None or output == expected[at], paths[at] if at < len(paths) else at
+            went += output is not None
     assert went > 200
 
 
@@ -103,10 +103,10 @@ def test_no_row_of_the_table_leaks(depth: int, syntax: str, options: DeidentifyO
         for tag in [held.tag for held in extra if held.tag > 0x7FE00010]:
             del extra[tag]  # what comes behind the pixels goes the slow way
         data = whole(extra, syntax)
-        twins = [swiftly(data, options), swiftly(data, options)]
-        assert twins == [slowly(data, options)] * 2
-        assert twins[0] is not None
-        assert leaks(twins[0], secrets | {"Sen99999tinel", "Sen99998tinel", "Sen99997tinel"}) == set()
+        outputs = [fast(data, options), fast(data, options)]
+        assert outputs == [slow(data, options)] * 2
+        assert outputs[0] is not None
+        assert leaks(outputs[0], secrets | {"Sen99999tinel", "Sen99998tinel", "Sen99997tinel"}) == set()
 
 
 @pytest.mark.parametrize("syntax", PLAIN)
@@ -153,9 +153,9 @@ def test_a_sequence_without_dates_becomes_the_same_for_all_patients(monkeypatch:
     nested = Dataset()
     nested.CodeValue, nested.CodeMeaning = "T-D4000", "Abdomen"
     files = [file_of(PatientID=one, AnatomicRegionSequence=Sequence([nested])) for one in ("one", "other")]
-    swiftly(files[0], DeidentifyOptions())
-    monkeypatch.setattr(Memory, "parsed", lambda *_: pytest.fail("treated again"))
-    assert swiftly(files[1], DeidentifyOptions()) == slowly(files[1], DeidentifyOptions())
+    fast(files[0], DeidentifyOptions())
+    monkeypatch.setattr(ElementCache, "parsed", lambda *_: pytest.fail("treated again"))
+    assert fast(files[1], DeidentifyOptions()) == slow(files[1], DeidentifyOptions())
 
 
 def test_letters_beyond_ascii_are_declared_again() -> None:
@@ -167,42 +167,42 @@ def test_letters_beyond_ascii_are_declared_again() -> None:
 
 @pytest.mark.parametrize("options", [{"safe_private": True}, {"burned_in": "blank"}])
 def test_what_hangs_together_goes_the_slow_way(options: dict[str, Any]) -> None:
-    assert begin_swiftly(file_of(), DeidentifyOptions(**options), KEY) is None
+    assert open_fast_path(file_of(), DeidentifyOptions(**options), KEY) is None
 
 
 @pytest.mark.parametrize("syntax", ["big endian", "deflated"])
 def test_other_forms_go_the_slow_way(syntax: str) -> None:
-    assert split(planted_everywhere(syntax).data) is None
+    assert parse_elements(planted_everywhere(syntax).data) is None
 
 
 @pytest.mark.parametrize("cut", [1, 40])
 def test_a_file_that_was_cut_goes_the_slow_way(cut: int) -> None:
-    assert split(file_of()[:-cut]) is None
+    assert parse_elements(file_of()[:-cut]) is None
 
 
 def test_a_value_that_pydicom_would_write_otherwise_goes_the_slow_way() -> None:
     data = file_of(Modality="CT").replace(b"CS\x02\x00CT", b"CS\x04\x00CT  ")
-    swift = begin_swiftly(data, DeidentifyOptions(), KEY)
-    assert swift is not None
-    assert swift.twin() is not None
-    assert swift.dataset.Modality.strip() == "CT"
-    assert swift.twin() is None
+    fast_path = open_fast_path(data, DeidentifyOptions(), KEY)
+    assert fast_path is not None
+    assert fast_path.output() is not None
+    assert fast_path.dataset.Modality.strip() == "CT"
+    assert fast_path.output() is None
 
 
 def test_a_look_at_the_data_set_changes_nothing() -> None:
     data = file_of(Modality="CT", ImageType=["ORIGINAL", "PRIMARY"])
-    swift = begin_swiftly(data, DeidentifyOptions(), KEY)
-    assert swift is not None
-    assert swift.dataset.ImageType == ["ORIGINAL", "PRIMARY"]
-    twin = swift.twin()
-    assert twin is not None
-    assert b"".join(twin[0]) == slowly(data, DeidentifyOptions())
+    fast_path = open_fast_path(data, DeidentifyOptions(), KEY)
+    assert fast_path is not None
+    assert fast_path.dataset.ImageType == ["ORIGINAL", "PRIMARY"]
+    output = fast_path.output()
+    assert output is not None
+    assert b"".join(output[0]) == slow(data, DeidentifyOptions())
 
 
 @pytest.mark.parametrize("syntax", PLAIN)
 def test_the_data_set_is_the_one_that_is_parsed(syntax: str) -> None:
     data = whole(planted(3, count())[0], syntax)
-    found, parsed = split(data), parse(data)
+    found, parsed = parse_elements(data), parse(data)
     assert found is not None
     made = dataset_of(found, Elements(found))
     assert made == parsed
@@ -211,15 +211,15 @@ def test_the_data_set_is_the_one_that_is_parsed(syntax: str) -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     learned: list[int] = []
-    before = Memory._make_room
+    before = ElementCache._make_room
 
-    def make_room(self: Memory, size: int) -> None:
+    def make_room(self: ElementCache, size: int) -> None:
         before(self, size)
         learned.append(len(self._known) + len(self._personal))
 
-    monkeypatch.setattr("imaging.deidentify.objects.element_cache.REMEMBERED_BYTES", 20 * ENTRY_BYTES)
-    monkeypatch.setattr(Memory, "_make_room", make_room)
+    monkeypatch.setattr("imaging.deidentify.objects.element_cache.CACHE_BYTES", 20 * ENTRY_BYTES)
+    monkeypatch.setattr(ElementCache, "_make_room", make_room)
     for number in range(20):
-        assert swiftly(file_of(InstanceNumber=number, SOPInstanceUID=f"1.2.{number}"), STRICT)
+        assert fast(file_of(InstanceNumber=number, SOPInstanceUID=f"1.2.{number}"), STRICT)
     assert max(learned) <= 20 < len(learned)
-    assert REMEMBERED_BYTES <= 2**23
+    assert CACHE_BYTES <= 2**23

@@ -7,8 +7,8 @@ import pydicom
 import pytest
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGLSLossless
 
-from imaging.deidentify.objects.engine import scrub
 from imaging.deidentify.objects.file_writer import write_object
+from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from tests.codestreams import DEEP, LOSSLESS

@@ -15,7 +15,13 @@ import pytest
 from bench.leaks import ours
 from bench.objects import SYNTAXES, leaked, lost, planted
 from imaging.deidentify.identity.identifiers import Identifier
-from imaging.deidentify.proof.residue import Residue, draw, of_name, sample_identifiers, search_residue
+from imaging.deidentify.proof.leak_search import (
+    LeakReport,
+    draw_sample,
+    identifiers_of_name,
+    sample_identifiers,
+    search_files,
+)
 from imaging.errors import EnvironmentFault
 from imaging.sources.folder_source import FolderSource
 from imaging.sources.medmnist_file import MedMnistFile
@@ -39,7 +45,7 @@ def archive(tmp_path: Path) -> Path:
     return tmp_path / "dicom"
 
 
-def search(archive: Path, settings: Settings, took_s: float = 60) -> Residue:
+def search(archive: Path, settings: Settings, took_s: float = 60) -> LeakReport:
     return search_leaks.fn(IngestRequest(source=str(archive)), settings, took_s=took_s, seed="tonight")
 
 
@@ -143,10 +149,10 @@ def test_the_sample_holds_what_identifies_and_file_names(archive: Path) -> None:
 
 def test_the_sample_is_drawn_by_its_seed() -> None:
     files = [SourceFile(name=str(number), size_bytes=1, mtime_ns=1) for number in range(100)]
-    once, again, other = (draw(iter(files), seed, 5) for seed in ("a", "a", "b"))
+    once, again, other = (draw_sample(iter(files), seed, 5) for seed in ("a", "a", "b"))
     assert once == again != other
     assert len(set(once)) == 5
-    assert {file.name for seed in range(200) for file in draw(iter(files), str(seed), 5)} == {
+    assert {file.name for seed in range(200) for file in draw_sample(iter(files), str(seed), 5)} == {
         f.name for f in files
     }
 
@@ -165,13 +171,13 @@ def test_rows_of_a_benchmark_identify_nobody(data_dir: Path) -> None:
     ],
 )
 def test_of_a_file_name_counts_what_may_be_somebodys(name: str, parts: list[str]) -> None:
-    assert [one.value for one in of_name(name)] == parts
+    assert [one.value for one in identifiers_of_name(name)] == parts
 
 
 def test_a_date_alone_stops_no_night(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("made on 2026-01-31")
     day = Identifier("date", "20260131", 0x00080020)
-    assert search_residue([tmp_path / "report.html"], [day], tmp_path, "seed").hits == ()
+    assert search_files([tmp_path / "report.html"], [day], tmp_path, "seed").hits == ()
 
 
 @pytest.mark.parametrize(
@@ -191,27 +197,27 @@ def test_a_date_alone_stops_no_night(tmp_path: Path) -> None:
 def test_a_day_of_before_any_run_is_looked_for(tmp_path: Path, text: str, found: bool) -> None:
     (tmp_path / "flow.log").write_text(text)
     day = Identifier("date", BIRTH, 0x00100030)
-    assert bool(search_residue([tmp_path / "flow.log"], [day], tmp_path, "seed").hits) == found
+    assert bool(search_files([tmp_path / "flow.log"], [day], tmp_path, "seed").hits) == found
 
 
 def test_the_day_that_stands_for_an_unknown_one_stops_no_night(tmp_path: Path) -> None:
     (tmp_path / "flow.log").write_text("last seen 1970-01-01")
     day = Identifier("date", "19700101", 0x00100030)
-    assert search_residue([tmp_path / "flow.log"], [day], tmp_path, "seed").hits == ()
+    assert search_files([tmp_path / "flow.log"], [day], tmp_path, "seed").hits == ()
 
 
 def test_a_folder_named_after_a_patient_is_found(tmp_path: Path) -> None:
     (tmp_path / PATIENT).mkdir()
     (tmp_path / PATIENT / "a.json").write_text("{}")
-    found = search_residue([tmp_path / PATIENT / "a.json"], [Identifier("id", PATIENT, 1)], tmp_path, "seed")
+    found = search_files([tmp_path / PATIENT / "a.json"], [Identifier("id", PATIENT, 1)], tmp_path, "seed")
     assert {hit.where for hit in found.hits} == {"name"}
 
 
 def test_what_is_beyond_the_budget_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imaging.deidentify.proof.residue.BUDGET_BYTES", 25)
+    monkeypatch.setattr("imaging.deidentify.proof.leak_search.BUDGET_BYTES", 25)
     for number in range(5):
         (tmp_path / f"{number}.npy").write_bytes(b"\0" * 10)
-    found = search_residue(tmp_path.iterdir(), [Identifier("id", PATIENT, 1)], tmp_path, "seed")
+    found = search_files(tmp_path.iterdir(), [Identifier("id", PATIENT, 1)], tmp_path, "seed")
     assert (found.files, found.left_out) == (2, 3)
 
 

@@ -16,7 +16,7 @@ from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from imaging.dataset.tables.table_files import parquet_bytes
-from imaging.deidentify.proof.residue import Residue
+from imaging.deidentify.proof.leak_search import LeakReport
 from imaging.errors import EnvironmentFault
 from imaging.store.open import open_store
 from imaging.store.protocol import Store
@@ -46,7 +46,7 @@ def archive(tmp_path: Path, patient: str) -> str:
     return str(tmp_path / "dicom")
 
 
-def search(source: str, settings: Settings) -> Residue:
+def search(source: str, settings: Settings) -> LeakReport:
     return search_leaks.fn(IngestRequest(source=source, dataset=DATASET), settings, took_s=60, seed="tonight")
 
 
@@ -219,7 +219,7 @@ def test_of_a_store_on_s3_what_stood_before_the_night_is_not_fetched(tmp_path: P
 def test_of_a_store_on_s3_no_more_is_fetched_than_searched(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imaging.deidentify.proof.residue.BUDGET_BYTES", 25)
+    monkeypatch.setattr("imaging.deidentify.proof.leak_search.BUDGET_BYTES", 25)
     for number in range(5):
         store.write(f"datasets/left/{number}", b"\0" * 10)
     drawn = [remote_leaks.fetch_written(Settings(), 0, seed) for seed in "aabcdefgh"]

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
-from imaging.deidentify.identity.identifiers import Identifier, Kind, collect, spellings
+from imaging.deidentify.identity.identifiers import Identifier, Kind, collect_identifiers, spellings
 from imaging.deidentify.identity.kinds import STRINGS, kind_of
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import load_profile
@@ -38,7 +38,7 @@ DESCRIBED: dict[str, tuple[Any, Kind]] = {
 
 
 def collected(made: Dataset, syntax: str = NATIVE[0]) -> dict[str, Kind]:
-    return {one.value: one.kind for one in collect(parse(file_bytes(made, syntax)))}
+    return {one.value: one.kind for one in collect_identifiers(parse(file_bytes(made, syntax)))}
 
 
 def image(**changes: Any) -> Dataset:
@@ -92,7 +92,7 @@ def test_every_row_of_the_profile_that_holds_words_is_collected() -> None:
         holder = Dataset()
         holder.file_meta = Dataset()
         (holder.file_meta if inner[keyword].tag.group == 2 else holder).update(inner)
-        if value not in {one.value for one in collect(holder)}:
+        if value not in {one.value for one in collect_identifiers(holder)}:
             unfound.append(keyword)
     assert len(rows()) > 400
     assert unfound == []
@@ -124,14 +124,14 @@ def test_a_private_sequence_of_unknown_vr_is_opened(implicit: bool) -> None:
     inner = struct.pack("<HH", 0x0010, 0x0010) + vr + length + b"DOE^JOHN"
     made = parse(file_bytes(image(), NATIVE[0]))
     made[0x00091001] = element(0x00091001, "UN", struct.pack("<HHI", 0xFFFE, 0xE000, len(inner)) + inner)
-    assert Identifier("name", "DOE^JOHN", 0x00100010) in collect(made)
+    assert Identifier("name", "DOE^JOHN", 0x00100010) in collect_identifiers(made)
 
 
 @pytest.mark.parametrize("rest", [b"", b"\0", b"\xff" * 9, b"\x10\0\0\0DOE"])
 def test_private_bytes_that_only_begin_like_a_sequence_do_no_harm(rest: bytes) -> None:
     made = parse(file_bytes(image(PatientName="DOE^JOHN"), NATIVE[0]))
     made[0x00091001] = element(0x00091001, "UN", b"\xfe\xff\x00\xe0" + rest)
-    assert "DOE^JOHN" in {one.value for one in collect(made)}
+    assert "DOE^JOHN" in {one.value for one in collect_identifiers(made)}
 
 
 def test_an_unknown_element_is_text() -> None:
@@ -149,7 +149,7 @@ def test_a_known_element_written_as_unknown_has_its_own_kind() -> None:
 def test_file_meta_is_searched() -> None:
     made = parse(file_bytes(image(SOPInstanceUID="1.2.99.5"), NATIVE[0]))
     made.file_meta.SourceApplicationEntityTitle = "WARD-PACS"
-    found = {one.value: one for one in collect(made)}
+    found = {one.value: one for one in collect_identifiers(made)}
     assert found["1.2.99.5"].tag == 0x00020003
     assert found["WARD-PACS"].kind == "device"
 
@@ -178,7 +178,7 @@ def test_file_meta_is_searched() -> None:
 def test_a_name_is_decoded_by_its_character_set(charset: str, raw: bytes, name: str) -> None:
     made = parse(file_bytes(image(SpecificCharacterSet=charset.split("\\")), NATIVE[0]))
     made[0x00100010] = element(0x00100010, "PN", raw)
-    assert name in {one.value for one in collect(made) if one.kind == "name"}
+    assert name in {one.value for one in collect_identifiers(made) if one.kind == "name"}
 
 
 def test_an_item_may_declare_a_character_set_of_its_own() -> None:
@@ -217,13 +217,13 @@ def test_what_points_to_nobody_is_left_out(keyword: str, value: str) -> None:
 
 def test_each_value_is_told_once_with_its_first_place() -> None:
     made = image(ReferringPhysicianName="HOUSE^G", PhysiciansOfRecord="HOUSE^G\\WILSON^J")
-    names = [one for one in collect(parse(file_bytes(made, NATIVE[0]))) if one.kind == "name"]
+    names = [one for one in collect_identifiers(parse(file_bytes(made, NATIVE[0]))) if one.kind == "name"]
     assert names == [Identifier("name", "HOUSE^G", 0x00080090), Identifier("name", "WILSON^J", 0x00081048)]
 
 
 def test_pixels_are_not_touched() -> None:
     made = parse(file_bytes(image(), NATIVE[0]))
-    collect(made)
+    collect_identifiers(made)
     assert type(made.get_item("PixelData")).__name__ == "RawDataElement"
 
 
@@ -233,7 +233,7 @@ def test_what_was_collected_is_written_back_as_it_was() -> None:
     first = parse(file_bytes(made, NATIVE[0]))
     plain, looked_at = BytesIO(), BytesIO()
     pydicom.dcmwrite(plain, parse(file_bytes(made, NATIVE[0])))
-    collect(first)
+    collect_identifiers(first)
     pydicom.dcmwrite(looked_at, first)
     assert looked_at.getvalue() == plain.getvalue()
 
@@ -242,7 +242,7 @@ def test_a_sequence_that_cannot_be_read_is_a_fault_that_quotes_nothing() -> None
     made = parse(file_bytes(image(), NATIVE[0]))
     made[0x00081110] = element(0x00081110, "SQ", b"DOE")
     with pytest.raises(DataFault, match="unreadable") as caught:
-        collect(made)
+        collect_identifiers(made)
     assert "DOE" not in str(caught.value)
 
 

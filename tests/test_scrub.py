@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault

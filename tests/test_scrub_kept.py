@@ -9,8 +9,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from imaging.deidentify.objects.engine import scrub
 from imaging.deidentify.objects.file_writer import IMPLEMENTATION_CLASS, write_object
+from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.dicom.parse import parse
 from tests.dicom_objects import NATIVE, file_bytes

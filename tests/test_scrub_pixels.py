@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGLSLossless
 
 from imaging.deidentify.objects.codestream_text import without_text
-from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault

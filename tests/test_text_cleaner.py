@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imaging.deidentify.identity.identifiers import Identifier, Kind, spellings
-from imaging.deidentify.identity.text import TextCleaner
+from imaging.deidentify.identity.text_cleaner import TextCleaner
 
 
 def cleaner(*named: tuple[Kind, str]) -> TextCleaner:
@@ -176,8 +176,8 @@ def test_a_date_goes_in_each_usual_format(value: str, text: str) -> None:
 @given(st.dates(date(1800, 1, 1), date(2999, 12, 31)))
 def test_every_spelling_of_a_date_is_found(day: date) -> None:
     value = f"{day:%Y%m%d}"
-    found_in = cleaner(("date", value)).found_in
-    assert all(found_in(f"on {one} again") for one in spellings(Identifier("date", value, 0x00080020)))
+    matches = cleaner(("date", value)).matches
+    assert all(matches(f"on {one} again") for one in spellings(Identifier("date", value, 0x00080020)))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_numbers_that_are_no_date_stay(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["1.2.840.99.1.77", "uid 1.2.840.99.1.77.5", "1_2_840_99_1_77"])
 def test_a_uid_goes(text: str) -> None:
-    assert cleaner(("uid", "1.2.840.99.1.77")).found_in(text)
+    assert cleaner(("uid", "1.2.840.99.1.77")).matches(text)
 
 
 def test_an_address_goes_line_by_line() -> None:
@@ -198,7 +198,7 @@ def test_an_address_goes_line_by_line() -> None:
 
 
 def test_digits_of_a_list_are_no_number() -> None:
-    assert not cleaner(("id", "123456")).found_in("slices 1 ... 2 ... 3 ... 4 ... 5 ... 6")
+    assert not cleaner(("id", "123456")).matches("slices 1 ... 2 ... 3 ... 4 ... 5 ... 6")
 
 
 def test_letters_set_apart_are_a_name() -> None:
@@ -226,7 +226,7 @@ def test_what_comes_together_goes_too() -> None:
 
 
 def test_nothing_is_found_without_identifiers() -> None:
-    assert not TextCleaner(()).found_in("Doe")
+    assert not TextCleaner(()).matches("Doe")
 
 
 NAMES = st.text(st.characters(categories=("Lu", "Ll", "Lo")), min_size=3, max_size=12)
@@ -235,7 +235,7 @@ NAMES = st.text(st.characters(categories=("Lu", "Ll", "Lo")), min_size=3, max_si
 @given(NAMES, NAMES, st.text(max_size=20), st.text(max_size=20))
 def test_nothing_is_found_in_what_was_cleaned(family: str, given_name: str, before: str, after: str) -> None:
     names = cleaner(("name", f"{family}^{given_name}"))
-    assert not names.found_in(names.clean(f"{before} {given_name.upper()}, {family} {after}"))
+    assert not names.matches(names.clean(f"{before} {given_name.upper()}, {family} {after}"))
 
 
 @example("AAA", "AA\ufe70")
@@ -243,7 +243,7 @@ def test_nothing_is_found_in_what_was_cleaned(family: str, given_name: str, befo
 def test_every_spelling_of_a_name_is_found(family: str, given_name: str) -> None:
     name = Identifier("name", f"{family}^{given_name}", 0x00100010)
     names = TextCleaner([name])
-    assert all(names.found_in(spelling) for spelling in spellings(name))
+    assert all(names.matches(spelling) for spelling in spellings(name))
 
 
 @pytest.mark.parametrize(

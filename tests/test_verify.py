@@ -14,12 +14,12 @@ from pydicom import dcmread
 from pydicom.uid import UID
 
 from bench.objects import SYNTAXES, base, unchecked
-from imaging.deidentify.folder.ledger import Entry, to_table
-from imaging.deidentify.objects.engine import scrub
+from imaging.deidentify.folder.file_ledger import LedgerEntry, to_table
 from imaging.deidentify.objects.file_writer import write_object
+from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import load_profile
-from imaging.deidentify.proof.signed import is_signed, lines
+from imaging.deidentify.proof.verification import is_signed, table_rows
 from imaging.deidentify.proof.verify import Verification, verify
 from imaging.dicom.parse import parse
 from imaging.errors import UserFault
@@ -68,8 +68,8 @@ def deidentify(archive: Path, target: Path, options: DeidentifyOptions) -> Path:
     return target
 
 
-def ledger_entry(name: str, output: str, data: bytes) -> Entry:
-    return Entry(
+def ledger_entry(name: str, output: str, data: bytes) -> LedgerEntry:
+    return LedgerEntry(
         source_key=KEY.key("file", name),
         source_size=1,
         source_mtime_ns=1,
@@ -78,7 +78,7 @@ def ledger_entry(name: str, output: str, data: bytes) -> Entry:
     )
 
 
-def write_record(target: Path, options: DeidentifyOptions, entries: list[Entry]) -> None:
+def write_record(target: Path, options: DeidentifyOptions, entries: list[LedgerEntry]) -> None:
     head = {
         "key_fingerprint": KEY.fingerprint,
         "options": options.model_dump(),
@@ -247,7 +247,7 @@ def test_the_signature_holds_for_what_was_signed_alone(proven: Verification) -> 
 def test_the_table_tells_no_value(archive: Path, target: Path) -> None:
     leak(target, 0, "ImageComments", "Erika Mustermann, HOSP-4815162342")
     found = verify(target, FolderSource(archive), KEY, workers=1)
-    told = repr((found, lines(found))).casefold()
+    told = repr((found, table_rows(found))).casefold()
     assert found.hits
     assert not any(value.casefold() in told for value in PATIENT.values())
 

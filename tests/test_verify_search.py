@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from imaging.deidentify.identity.identifiers import Identifier, Kind
-from imaging.deidentify.proof import search
-from imaging.deidentify.proof.originals import find
-from imaging.deidentify.proof.outside import all_pieces
+from imaging.deidentify.proof import pattern_search
+from imaging.deidentify.proof.file_search import all_contents
+from imaging.deidentify.proof.output_search import find_hits
+from imaging.deidentify.proof.pattern_search import Searcher, SearchLevel
 from imaging.deidentify.proof.patterns import patterns, strength_of
-from imaging.deidentify.proof.search import Level, Searcher
 
 PATIENT = Identifier("id", "HOSP-4815162342", 0x00100020)
 NAME = Identifier("name", "Mustermann^Erika", 0x00100010)
@@ -41,7 +41,7 @@ def searcher(*identifiers: Identifier, owner: int | None = None) -> Searcher:
 
 
 def encodings(
-    data: bytes, *identifiers: Identifier, level: Level = "bytes", owner: int | None = None
+    data: bytes, *identifiers: Identifier, level: SearchLevel = "bytes", owner: int | None = None
 ) -> set[str]:
     found = searcher(*identifiers, owner=0).search(data, level, owner)
     return {one.pattern.encoding for one in found}
@@ -60,7 +60,7 @@ def test_where_it_is_not_it_is_not_found(how: str) -> None:
 
 
 def test_a_value_is_found_across_the_border_of_two_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "WINDOW_BYTES", 64)
+    monkeypatch.setattr(pattern_search, "WINDOW_BYTES", 64)
     for start in range(40, 70):
         data = b" " * start + VALUE.encode() + b" " * 200
         assert [found.offset for found in searcher(PATIENT).search(data, "bytes")] == [start]
@@ -161,13 +161,13 @@ def packed(folder: Path) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["t.parquet", "t.zip", "t.gz", "t.html", "t.db", "t.png"])
 def test_a_value_is_found_in_what_a_file_packs(tmp_path: Path, name: str) -> None:
     path = packed(tmp_path)[name]
-    assert [hit.tag for hit in find(name, all_pieces(path), searcher(PATIENT))][:1] == [PATIENT.tag]
+    assert [hit.tag for hit in find_hits(name, all_contents(path), searcher(PATIENT))][:1] == [PATIENT.tag]
 
 
 def test_values_of_a_database_are_searched_one_by_one(tmp_path: Path) -> None:
     path = packed(tmp_path)["t.db"]
     short = Identifier("id", "PH000012", 0x00100020)
-    assert {hit.where for hit in find("t.db", all_pieces(path), searcher(short))} == {"rows"}
+    assert {hit.where for hit in find_hits("t.db", all_contents(path), searcher(short))} == {"rows"}
 
 
 def test_the_log_that_a_database_writes_ahead_is_searched(tmp_path: Path) -> None:
@@ -178,20 +178,20 @@ def test_the_log_that_a_database_writes_ahead_is_searched(tmp_path: Path) -> Non
     database.commit()
     log = tmp_path / "t.db-wal"
     assert log.exists()
-    assert list(find("wal", all_pieces(log), searcher(PATIENT)))
+    assert list(find_hits("wal", all_contents(log), searcher(PATIENT)))
     database.close()
 
 
 def test_the_name_of_a_file_is_searched(tmp_path: Path) -> None:
     path = tmp_path / f"{VALUE}.txt"
     path.touch()
-    assert [hit.where for hit in find("it", all_pieces(path), searcher(PATIENT))] == ["name"]
+    assert [hit.where for hit in find_hits("it", all_contents(path), searcher(PATIENT))] == ["name"]
 
 
 def test_a_hit_never_tells_the_value(tmp_path: Path) -> None:
     path = tmp_path / "it.txt"
     path.write_text(VALUE)
-    assert VALUE not in repr(list(find("it.txt", all_pieces(path), searcher(PATIENT, NAME, STUDY))))
+    assert VALUE not in repr(list(find_hits("it.txt", all_contents(path), searcher(PATIENT, NAME, STUDY))))
 
 
 def test_a_short_number_proves_something_in_its_own_object_alone() -> None:

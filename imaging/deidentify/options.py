@@ -1,4 +1,4 @@
-"""Owns what a person may choose about de-identification: the options of PS3.15 E.3, and what to do in doubt."""
+"""Options of de-identification that a person may choose: those of PS3.15 E.3, and what happens in doubt."""
 
 import hashlib
 from typing import Literal
@@ -73,7 +73,7 @@ class DeidentifyOptions(BaseModel):
     )
 
     def digest(self) -> str:
-        """Name these options: 16 hex digits of their canonical JSON.
+        """Return the name of these options: 16 hex digits of a hash of their JSON.
 
         >>> DeidentifyOptions().digest() == DeidentifyOptions(dates="shift").digest()
         True
@@ -113,4 +113,4 @@ METHODS = {
     "113110": "Retain UIDs Option",
     "113111": "Retain Safe Private Option",
 }
-"""CID 7050, PS3.16: the methods this engine can apply."""
+"""Codes of CID 7050 (PS3.16) for the methods that can be applied here, with their meanings."""

@@ -1,4 +1,4 @@
-"""Owns what a worker of the sandbox makes of one file: the bytes of its de-identified twin, or the fault."""
+"""De-identification of one payload in a worker of the sandbox: the bytes of the output, or the fault."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from blake3 import blake3
 from pydicom.dataset import Dataset
 
 from imaging.buffer import FileBuffer
-from imaging.deidentify.objects.documents import check_class
-from imaging.deidentify.objects.engine import scrub
-from imaging.deidentify.objects.fast_path import Swift, begin_swiftly
+from imaging.deidentify.objects.fast_path import FastPath, open_fast_path
 from imaging.deidentify.objects.file_writer import write_object
-from imaging.deidentify.objects.raw import raw_bytes
+from imaging.deidentify.objects.raw_elements import raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID
+from imaging.deidentify.objects.scrub import scrub
+from imaging.deidentify.objects.sop_classes import check_sop_class
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixels.check import check_pixels
 from imaging.dicom.elements import Buffer
@@ -25,8 +25,8 @@ from imaging.errors import DataFault
 from imaging.pseudonyms import Pseudonyms
 
 PLAIN = re.compile(rb"[!-\[\]-~][ -\[\]-~]*\0?")
-"""One value in ASCII, for which pydicom need not be asked."""
-FUNCTION = "imaging.deidentify.payload:deidentify_parcel"
+"""One value in ASCII, which needs no decoding by pydicom."""
+FUNCTION = "imaging.deidentify.payload:deidentify_payload"
 IDENTIFIERS = {
     "patient": "PatientID",
     "study": "StudyInstanceUID",
@@ -35,14 +35,15 @@ IDENTIFIERS = {
 }
 
 
-def deidentify_parcel(
+def deidentify_payload(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[Buffer]]:
     """De-identify one payload; a `Function` of the sandbox.
 
-    `setup` has `options` (JSON) and `secret` (hex), `value` and `blobs` are those of `draft_parcel`. The answer has
-    `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.variant_key`), `blake3`
-    and `findings` beside the parts of the new file, good until the next call; or `fault`, a reason and a detail.
+    `setup` has `options` (JSON) and `secret` (hex); `value` and `blobs` are those of `sources.dispatch.as_item`. The
+    answer has `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.otherwise`),
+    `blake3` and `findings`, beside the parts of the new file, valid until the next call; or `fault`, a reason and a
+    detail.
     """
     try:
         if value["format"] != "dicom":
@@ -50,13 +51,13 @@ def deidentify_parcel(
         data = _buffer().load(blobs[0], LIMITS.file_bytes) if isinstance(blobs[0], Path) else blobs[0]
         options = _options(setup["options"])
         pseudonyms = Pseudonyms(bytes.fromhex(setup["secret"]), options.patient_variants)
-        swift = begin_swiftly(data, options, pseudonyms)
-        dataset = swift.dataset if swift else parse(data)
+        fast_path = open_fast_path(data, options, pseudonyms)
+        dataset = fast_path.dataset if fast_path else parse(data)
         variant = _variant(dataset, pseudonyms)
-        parts, told = deidentified(dataset, swift, data, options, pseudonyms)
+        parts, identifiers = deidentified(dataset, fast_path, data, options, pseudonyms)
     except DataFault as fault:
         return {"fault": [fault.reason, fault.detail]}, ()
-    new = {name: told[keyword] for name, keyword in IDENTIFIERS.items()}
+    new = {name: identifiers[keyword] for name, keyword in IDENTIFIERS.items()}
     digest = blake3()
     for part in parts:
         digest.update(part)
@@ -72,19 +73,22 @@ def _variant(dataset: Dataset, pseudonyms: Pseudonyms) -> str:
 
 
 def deidentified(
-    dataset: Dataset, swift: Swift | None, data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudonyms
+    dataset: Dataset,
+    fast_path: FastPath | None,
+    data: Buffer,
+    options: DeidentifyOptions,
+    pseudonyms: Pseudonyms,
 ) -> tuple[Sequence[Buffer], Mapping[str, str]]:
-    """Return a file as it may leave the house, in parts, and its identifiers by keyword.
-
-    Raises DataFault where it must not leave.
-    """
-    # Cheaper than to look at pixels of what does not pass anyway.
-    check_class(dataset, options)
-    looked_at = check_pixels(dataset, data, options)
-    if swift is not None and (found := swift.twin()) is not None:
-        return found
-    made = scrub(looked_at, options, pseudonyms)
-    return [write_object(made)], {keyword: str(made[keyword].value) for keyword in IDENTIFIERS.values()}
+    """Return a de-identified file in parts, and its new identifiers by keyword; raise DataFault where it is refused."""
+    # First, as it is cheaper than to search the pixels of an object that does not pass.
+    check_sop_class(dataset, options)
+    checked = check_pixels(dataset, data, options)
+    if fast_path is not None and (output := fast_path.output()) is not None:
+        return output
+    scrubbed = scrub(checked, options, pseudonyms)
+    return [write_object(scrubbed)], {
+        keyword: str(scrubbed[keyword].value) for keyword in IDENTIFIERS.values()
+    }
 
 
 @cache
@@ -94,5 +98,5 @@ def _options(json: str) -> DeidentifyOptions:
 
 @cache
 def _buffer() -> FileBuffer:
-    """Keep one buffer for the life of the worker."""
+    """Return the one buffer of this worker."""
     return FileBuffer()

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from imaging.deidentify.folder.chunk import DicomOnly, deidentify_chunk
-from imaging.deidentify.folder.ledger import Entry
+from imaging.deidentify.folder.deidentify_chunk import DicomOnly, deidentify_chunk
+from imaging.deidentify.folder.file_ledger import LedgerEntry
 from imaging.errors import EnvironmentFault
 from imaging.sandbox.pool import Pool
 from imaging.sources.open_source import open_source
@@ -20,7 +20,9 @@ FACTORY = "services.ray.deidentify_worker:open_worker"
 
 
 @contextmanager
-def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[SourceFile]], tuple[Entry, ...]]]:
+def open_worker(
+    order: Mapping[str, Any],
+) -> Iterator[Callable[[Sequence[SourceFile]], tuple[LedgerEntry, ...]]]:
     """Open what a worker needs, and yield what de-identifies a chunk of files; see `chunk_pool.Factory`."""
     settings = Settings(home=Path(order["home"]))
     # Each worker reads the key itself: what Ray hands around may end in its logs.

@@ -1,4 +1,4 @@
-"""Owns a destination of de-identified files: how it was made, drafts that become files, and what must go."""
+"""Destination of de-identified files: the record of how it was made, partial files that are committed, and removals."""
 
 import json
 import shutil
@@ -12,12 +12,12 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from imaging.deidentify.folder.ledger import (
+from imaging.deidentify.folder.file_ledger import (
     MANY_PARTS,
     REMOVED,
-    Entry,
-    Instances,
-    Ledger,
+    FileLedger,
+    InstanceContents,
+    LedgerEntry,
     latest,
     read_rows,
     to_bytes,
@@ -28,17 +28,17 @@ from imaging.refusal_reasons import CONFLICTING_OBJECT
 from imaging.store.folder import FolderStore
 
 IMAGES = "images"
-OURS = ".radloop"
-"""What is kept beside the images: not to be handed out, since it holds sizes and times of the originals."""
-HEAD = f"{OURS}/dataset.json"
-PARTS = f"{OURS}/parts"
-DRAFTS = f"{OURS}/drafts-"
+OWN_FOLDER = ".radloop"
+"""Folder beside the images: not to be handed out, since it has sizes and times of the originals."""
+HEAD = f"{OWN_FOLDER}/dataset.json"
+PARTS = f"{OWN_FOLDER}/parts"
+PARTIAL = f"{OWN_FOLDER}/drafts-"
 PENDING = "pending.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """What a destination was made with: another key, profile or choice would mix what must not be mixed."""
+class DestinationRecord:
+    """Key, options and profile that a destination was made with: others must not be mixed with them in one folder."""
 
     key_fingerprint: str
     options: dict[str, Any]
@@ -49,33 +49,33 @@ class Made:
 class Destination:
     """A folder of de-identified files and its ledger.
 
-    Drafts are written below a folder of the run's own. A chunk of them is committed in three steps: its rows are
-    written beside them, the drafts get their names, the rows become a part of the ledger. Whoever dies in between has
-    the last two steps finished by the next run.
+    Partial files are written below a folder of the run. A chunk of them is committed in three steps: its rows are
+    written beside them, the files are moved to their names, the rows become a part of the ledger. Where a run ends in
+    between, the next one finishes the last two steps.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.store = FolderStore(root)
-        self.ledger = Ledger(self.store, PARTS)
+        self.ledger = FileLedger(self.store, PARTS)
 
     @contextmanager
-    def held(self, made: Made) -> Iterator[None]:
-        """Keep other runs out, after a check that the folder is new or was made alike; mend what a run left.
+    def locked(self, record: DestinationRecord) -> Iterator[None]:
+        """Lock the folder against other runs, once `check` has passed, and finish what an interrupted run left.
 
         Raises UserFault before anything is written.
         """
-        self.check(made)
+        self.check(record)
         try:
-            self.store.path(OURS).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.store.path(OWN_FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentFault(
                 f"cannot make the destination {self.root} ({error.strerror}): give write access, or another one"
             ) from None
         try:
-            with FileLock(self.store.path(f"{OURS}/lock"), timeout=0):
+            with FileLock(self.store.path(f"{OWN_FOLDER}/lock"), timeout=0):
                 if not self.store.exists(HEAD):
-                    self.store.write(HEAD, json.dumps(asdict(made), indent=1, sort_keys=True).encode())
+                    self.store.write(HEAD, json.dumps(asdict(record), indent=1, sort_keys=True).encode())
                 self._recover()
                 yield
         except Timeout:
@@ -83,69 +83,71 @@ class Destination:
                 f"another run is writing to {self.root}: wait for its end, or give another destination"
             ) from None
 
-    def made(self) -> bool:
-        """Say whether a run has begun it."""
+    def exists(self) -> bool:
+        """Tell whether a run has begun it."""
         return self.store.exists(HEAD)
 
-    def check(self, made: Made) -> None:
-        """Raise UserFault where the folder holds something else, or was made with something else."""
+    def check(self, record: DestinationRecord) -> None:
+        """Raise UserFault where the folder has other files, or was made with another key, options or profile."""
         if not self.root.parent.is_dir():
             raise UserFault(f"{self.root.parent} is no folder: make it, and {self.root.name} is made in it")
-        if not self.made():
-            if self.root.exists() and (not self.root.is_dir() or set(_names(self.root)) - {OURS}):
+        if not self.exists():
+            if self.root.exists() and (not self.root.is_dir() or set(_names(self.root)) - {OWN_FOLDER}):
                 raise UserFault(f"{self.root} holds other files: give a new folder as the destination")
             return
         before = json.loads(self.store.read(HEAD))
-        for name, value in asdict(made).items():
+        for name, value in asdict(record).items():
             if before.get(name) != value:
                 raise UserFault(_differs(self.root, name, before.get(name), value))
 
     @contextmanager
-    def drafts(self) -> Iterator[Path]:
-        """Make a folder for the drafts of a run, and remove it after."""
-        folder = Path(mkdtemp(dir=self.store.path(OURS), prefix=DRAFTS.rpartition("/")[2]))
+    def partial_files(self) -> Iterator[Path]:
+        """Make a folder for the partial files of a run, and remove it afterwards."""
+        folder = Path(mkdtemp(dir=self.store.path(OWN_FOLDER), prefix=PARTIAL.rpartition("/")[2]))
         try:
             yield folder
         finally:
-            # A worker that was left behind may still be writing into it: then the next run removes it.
+            # A worker that was given up may still be writing into it: then the next run removes it.
             shutil.rmtree(folder, ignore_errors=True)
 
-    def commit(self, drafts: Path, entries: Sequence[Entry], instances: Instances) -> Sequence[Entry]:
-        """Make the drafts of one chunk files, or refuse those that are in conflict with what stands; return all."""
+    def commit(
+        self, partial: Path, entries: Sequence[LedgerEntry], instances: InstanceContents
+    ) -> Sequence[LedgerEntry]:
+        """Commit the partial files of one chunk but those in conflict with other outputs; return all entries."""
         decided = [_decided(entry, instances) for entry in entries]
-        self.store.write(f"{OURS}/{drafts.name}/{PENDING}", to_bytes(to_table(decided)))
-        self._finish(drafts, to_table(decided))
+        self.store.write(f"{OWN_FOLDER}/{partial.name}/{PENDING}", to_bytes(to_table(decided)))
+        self._finish(partial, to_table(decided))
         return decided
 
     def sweep(self, removed: pa.Table) -> None:
-        """Write tombstones for rows whose source is gone, and remove the outputs that no row names any more."""
+        """Write tombstones for rows whose source is gone, and remove outputs that no row names any more."""
         if removed.num_rows:
-            with self.drafts() as drafts:
-                self.commit(drafts, [_tombstone(row) for row in removed.to_pylist()], Instances(()))
+            with self.partial_files() as partial:
+                self.commit(partial, [_tombstone(row) for row in removed.to_pylist()], InstanceContents(()))
         rows = self.ledger.read()
         live = latest(rows)
         if live.num_rows == rows.num_rows and len(self.ledger.parts()) <= MANY_PARTS:
             return
-        for output in _given_up(rows["output"], live["output"]):
+        for output in _orphaned(rows["output"], live["output"]):
             self._remove(self.store.path(output))
-        with self.drafts() as drafts:
-            self.ledger.compact(f"{OURS}/{drafts.name}/{PENDING}")
+        with self.partial_files() as partial:
+            self.ledger.compact(f"{OWN_FOLDER}/{partial.name}/{PENDING}")
 
     def _recover(self) -> None:
-        for drafts in sorted(self.root.glob(f"{DRAFTS}*")):
-            if (drafts / PENDING).exists():
-                self._finish(drafts, read_rows(drafts / PENDING))
-            shutil.rmtree(drafts, ignore_errors=True)
+        for partial in sorted(self.root.glob(f"{PARTIAL}*")):
+            if (partial / PENDING).exists():
+                self._finish(partial, read_rows(partial / PENDING))
+            shutil.rmtree(partial, ignore_errors=True)
 
-    def _finish(self, drafts: Path, rows: pa.Table) -> None:
+    def _finish(self, partial: Path, rows: pa.Table) -> None:
         outputs = rows["output"].to_pylist()
         for key, output in zip(rows["source_key"].to_pylist(), outputs, strict=True):
-            draft = drafts / draft_name(key)
-            if output and draft.exists():
-                self.store.rename(f"{OURS}/{drafts.name}/{draft.name}", output)
-            draft.unlink(missing_ok=True)
+            path = partial / partial_name(key)
+            if output and path.exists():
+                self.store.rename(f"{OWN_FOLDER}/{partial.name}/{path.name}", output)
+            path.unlink(missing_ok=True)
         self.store.sync(output for output in outputs if output)
-        self.ledger.add(f"{OURS}/{drafts.name}/{PENDING}")
+        self.ledger.add(f"{OWN_FOLDER}/{partial.name}/{PENDING}")
 
     def _remove(self, output: Path) -> None:
         output.unlink(missing_ok=True)
@@ -155,8 +157,8 @@ class Destination:
                     (self.root / folder).rmdir()
 
 
-def draft_name(source_key: str) -> str:
-    """Return the name of a draft in its folder."""
+def partial_name(source_key: str) -> str:
+    """Return the name of a source file's output before it is committed."""
     return f"{source_key}.dcm"
 
 
@@ -173,18 +175,18 @@ def check_apart(source: Path, destination: Path) -> None:
         )
 
 
-def _decided(entry: Entry, instances: Instances) -> Entry:
+def _decided(entry: LedgerEntry, instances: InstanceContents) -> LedgerEntry:
     if not entry.output or instances.claim(entry.output, entry.blake3):
         return entry
     detail = "the same SOPInstanceUID stands with other content"
     return replace(entry, output="", blake3="", reason=CONFLICTING_OBJECT, detail=detail)
 
 
-def _tombstone(row: dict[str, Any]) -> Entry:
-    return replace(Entry(**row), output="", blake3="", reason=REMOVED, detail="", variant_key="")
+def _tombstone(row: dict[str, Any]) -> LedgerEntry:
+    return replace(LedgerEntry(**row), output="", blake3="", reason=REMOVED, detail="", variant_key="")
 
 
-def _given_up(before: pa.ChunkedArray, live: pa.ChunkedArray) -> set[str]:
+def _orphaned(before: pa.ChunkedArray, live: pa.ChunkedArray) -> set[str]:
     stands = pa.compute.is_in(before, value_set=live.combine_chunks())
     return set(before.filter(pa.compute.invert(stands)).to_pylist()) - {""}
 
@@ -194,7 +196,7 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _differs(root: Path, name: str, before: Any, now: Any) -> str:
-    words = {
+    names = {
         "key_fingerprint": "the key",
         "options": "the options",
         "edition": "the edition of the profile",
@@ -204,6 +206,6 @@ def _differs(root: Path, name: str, before: Any, now: Any) -> str:
         changed = [key for key in now if before.get(key) != now[key]]
         before, now = ({key: side.get(key) for key in changed} for side in (before, now))
     return (
-        f"{root} was made with {words[name]} {before} and this run has {now}: two of them in one folder would "
+        f"{root} was made with {names[name]} {before} and this run has {now}: two of them in one folder would "
         "tear patients apart; give a new destination, or what it was made with"
     )

@@ -1,4 +1,4 @@
-"""Owns how a DICOM date moves by days and an age is capped: pure, on the text of one value."""
+"""Shifted dates and capped ages: pure functions of the text of one DICOM value."""
 
 import re
 from datetime import date, timedelta
@@ -34,10 +34,10 @@ def shift_dt(text: str, days: int) -> str | None:
     >>> shift_dt("20240301101530.5+0100", -1), shift_dt("202403", -31), shift_dt("2024", -366)
     ('20240229101530.5+0100', '202402', '2023')
     """
-    found = DT.fullmatch(text.strip(PADDING))
-    if found is None:
+    parts = DT.fullmatch(text.strip(PADDING))
+    if parts is None:
         return None
-    year, month, day, time, zone = found.group("year", "month", "day", "time", "zone")
+    year, month, day, time, zone = parts.group("year", "month", "day", "time", "zone")
     moved = _shifted([year, month or "07", day or ("15" if month else "02")], days)
     precision = 8 if day else 6 if month else 4
     return f"{moved[:precision]}{time or ''}{zone or ''}" if moved else None

@@ -1,4 +1,4 @@
-"""Owns the form of text in which spellings are compared: small letters and digits alone, without accents."""
+"""Folded text, the form in which spellings are compared: small letters and digits alone, without accents."""
 
 import re
 import unicodedata
@@ -18,7 +18,7 @@ WRITTEN = {
     **dict.fromkeys(("ß",), ("ß", "ss")),
 }
 """How else people and machines write a letter that ASCII lacks, or the two letters that stand for it."""
-SPELT = re.compile(f"({'|'.join(WRITTEN)})", re.IGNORECASE)
+SPELLED = re.compile(f"({'|'.join(WRITTEN)})", re.IGNORECASE)
 MOST = 64
 """Of a name with more spellings than these, only the first four such letters are spelt in each way."""
 
@@ -28,7 +28,7 @@ LAST_ALPHABET = "\u2e7f"
 
 
 class _Folds(dict[int, str | None]):
-    """A table for `str.translate` that learns a character when it first comes; None for what goes, which is fast."""
+    """Table for `str.translate`, filled at the first use of a character; None for characters that are left out."""
 
     def __missing__(self, code: int) -> str | None:
         self[code] = folded = _fold_character(chr(code)) or None
@@ -47,35 +47,35 @@ def fold(text: str) -> str:
     return text.translate(_FOLDS)
 
 
-def places(text: str) -> list[int]:
+def folded_positions(text: str) -> list[int]:
     """Return where in the text each character of its folded form stood.
 
-    >>> places("Weiß, J")
+    >>> folded_positions("Weiß, J")
     [0, 1, 2, 3, 3, 6]
     """
     return [at for at, character in enumerate(text) for _ in _FOLDS[ord(character)] or ""]
 
 
-def accents(text: str) -> set[str]:
+def accent_variants(text: str) -> set[str]:
     """Return a text as it is, without accents, and in small letters with each umlaut written in each way.
 
-    >>> sorted(accents("MUELLER"))
+    >>> sorted(accent_variants("MUELLER"))
     ['MUELLER', 'mueller', 'muller', 'müller']
     """
-    parts = SPELT.split(unicodedata.normalize("NFC", text).lower())
+    parts = SPELLED.split(unicodedata.normalize("NFC", text).lower())
     written = [WRITTEN.get(part, (part,)) for part in parts]
     if len(written) == 1:
         return {text, unaccented(text)}
     if prod(map(len, written)) > MOST:
         written = [options[:1] if at > 8 else options for at, options in enumerate(written)]
-    spelt = {"".join(choice) for choice in product(*written)}
-    return {text, unaccented(text)} | spelt | {unaccented(one) for one in spelt}
+    spelled = {"".join(choice) for choice in product(*written)}
+    return {text, unaccented(text)} | spelled | {unaccented(one) for one in spelled}
 
 
-def telling(folded: str) -> bool:
-    """Tell whether a word is long enough to point to somebody: three letters, or two of a script without an alphabet.
+def is_distinctive(folded: str) -> bool:
+    """Tell whether a word is long enough to identify somebody: three letters, or two of a script without an alphabet.
 
-    >>> telling("li"), telling("lee"), telling("山田")
+    >>> is_distinctive("li"), is_distinctive("lee"), is_distinctive("山田")
     (False, True, True)
     """
     return len(folded) >= 3 or (len(folded) == 2 and max(folded) > LAST_ALPHABET)

@@ -1,4 +1,4 @@
-"""Owns which element of a data set identifies somebody, and how: by its VR, by the profile's rows and by its name."""
+"""Kinds of identifiers: which element of a data set identifies somebody, by its VR, the profile's rows and its name."""
 
 import re
 from functools import cache
@@ -12,9 +12,9 @@ from imaging.deidentify.profile.profile import load_profile
 Kind = Literal["name", "id", "uid", "date", "place", "device", "text"]
 
 BY_VR: dict[str, Kind] = {"PN": "name", "UI": "uid", "DA": "date", "DT": "date"}
-"""Of whatever attribute. Not TM: a shifted date keeps its time of day, and by itself that is nobody's."""
+"""Kinds by VR, whatever the attribute. Not TM: a shifted date keeps its time of day, which identifies nobody."""
 STRINGS = frozenset({"LO", "SH", "ST", "LT", "UC", "UT", "UR", "AE"})
-"""What may hold words. Not CS, AS and numbers: their values are those of many."""
+"""VRs of free strings. Not CS, AS and numbers: many patients share their values."""
 BY_KEYWORD: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("text", re.compile(r"Description$|Comments$|Label$|^Reason|^TreatmentSites?$")),
     (
@@ -39,7 +39,7 @@ BY_KEYWORD: tuple[tuple[Kind, re.Pattern[str]], ...] = (
         ),
     ),
 )
-"""Of attributes with a row in the profile; the first that fits."""
+"""Kinds by keyword, for attributes with a row in the profile; the first pattern that fits decides."""
 SHARED_UIDS = re.compile(
     r"SOPClass|TransferSyntax|CodingScheme|^Context|^MappingResource|^Implementation|CreatorUID$"
 )
@@ -67,7 +67,7 @@ def kind_of(tag: int, vr: str) -> Kind | None:
         return None if vr == "UI" and not listed and SHARED_UIDS.search(keyword) else BY_VR[vr]
     if _is_creator(tag):
         return None
-    if not known(tag):
+    if not in_dictionary(tag):
         return "text" if vr in STRINGS or vr in ("UN", "OB") else None
     if vr not in STRINGS or not listed:
         return META.get(tag)
@@ -81,10 +81,10 @@ def vr_of(tag: int) -> str:
     >>> vr_of(0x00100010), vr_of(0x00091001)
     ('PN', 'UN')
     """
-    return dictionary_VR(tag) if known(tag) else "UN"
+    return dictionary_VR(tag) if in_dictionary(tag) else "UN"
 
 
-def known(tag: int) -> bool:
+def in_dictionary(tag: int) -> bool:
     """Tell whether the standard's dictionary has the attribute."""
     return not tag >> 16 & 1 and dictionary_has_tag(tag)
 

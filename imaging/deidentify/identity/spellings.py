@@ -1,10 +1,10 @@
-"""Owns how people write names, numbers, dates and places: one value in, all its usual spellings out."""
+"""Spellings of names, numbers, dates and places: from one value all usual ways in which people write it."""
 
 import re
 from collections.abc import Iterator
 from datetime import date
 
-from imaging.deidentify.identity.folding import LAST_ALPHABET, accents, fold, telling
+from imaging.deidentify.identity.folding import LAST_ALPHABET, accent_variants, fold, is_distinctive
 
 JOINTS = ("^", " ", ", ", ",", "", "_", "-", ".")
 TITLES = frozenset(
@@ -13,11 +13,11 @@ TITLES = frozenset(
         *("von", "van", "der", "den", "del", "dos", "los", "las", "the", "and", "und"),
     }
 )
-"""Parts of names that many people share and many texts hold."""
+"""Parts of names that many people share and that occur in many texts."""
 BETWEEN_WORDS = re.compile(r"[\s,.\-_'’`/]+")
 BETWEEN_LINES = re.compile(r"[\r\n;,^]+")
 LINE_LETTERS = 5
-"""A shorter line of an address is no more than the number of a house."""
+"""Letters below which a line of an address is no more than the number of a house."""
 DATE_DIGITS = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
 NUMERIC = (
     *("{y}{m:02}{d:02}", "{y}-{m:02}-{d:02}", "{y}/{m:02}/{d:02}", "{y}.{m:02}.{d:02}", "{y} {m:02} {d:02}"),
@@ -42,7 +42,7 @@ NUMERIC = (
     *("{d}.{m}.{s}", "{d}/{m}/{s}", "{m}/{d}/{s}", "{s}-{m:02}-{d:02}"),
 )
 """Year, month, day, and the year's last two digits `s`: those only between separators, as any number has six digits."""
-IN_WORDS = (
+WITH_MONTH_NAME = (
     *(
         "{d} {n} {y}",
         "{d}. {n} {y}",
@@ -54,7 +54,7 @@ IN_WORDS = (
     ),
     *("{n} {d} {y}", "{n} {d}, {y}", "{n} {d:02} {y}", "{n} {d:02}, {y}", "{y} {n} {d}"),
 )
-FORMS = tuple(dict.fromkeys(re.sub(r"(?<=})[^{}]+(?={)", "-", form) for form in (*NUMERIC, *IN_WORDS)))
+FORMS = tuple(dict.fromkeys(re.sub(r"(?<=})[^{}]+(?={)", "-", form) for form in (*NUMERIC, *WITH_MONTH_NAME)))
 """One of all forms that differ only in what separates their parts."""
 MONTHS = (
     *(("Jan", "January", "Januar"), ("Feb", "February", "Februar"), ("Mar", "March", "März", "Mrz")),
@@ -64,34 +64,34 @@ MONTHS = (
 )
 
 
-def of_name(value: str) -> frozenset[str]:
+def name_spellings(value: str) -> frozenset[str]:
     """Return the spellings of a name (VR PN, PS3.5 6.2.1): orders, joints, initials, accents, and parts by themselves.
 
-    >>> {"Doe, John", "John Doe", "J. Doe", "john"} <= {*of_name("Doe^John^^Dr"), *of_name("doe^john")}
+    >>> {"Doe, John", "John Doe", "J. Doe", "john"} <= {*name_spellings("Doe^John^^Dr"), *name_spellings("doe^john")}
     True
-    >>> "Li" in of_name("Li^Wu"), "Wu Li" in of_name("Li^Wu")
+    >>> "Li" in name_spellings("Li^Wu"), "Wu Li" in name_spellings("Li^Wu")
     (False, True)
     """
-    found = {value}
+    names = {value}
     for group in value.split("="):
-        found.update(one for plain in _plain_names(group.strip(" ^")) for one in accents(plain))
-    return _telling(found)
+        names.update(one for plain in _plain_names(group.strip(" ^")) for one in accent_variants(plain))
+    return _distinctive(names)
 
 
-def of_number(value: str) -> frozenset[str]:
+def number_spellings(value: str) -> frozenset[str]:
     """Return the spellings of an identifier: with and without what separates its digits, and zeros before them.
 
-    >>> sorted(of_number("00-123"))
+    >>> sorted(number_spellings("00-123"))
     ['-123', '00-123', '00123', '123']
     """
     squeezed = "".join(one for one in value if one.isalnum())
-    return _telling({value, squeezed, value.lstrip("0"), squeezed.lstrip("0")})
+    return _distinctive({value, squeezed, value.lstrip("0"), squeezed.lstrip("0")})
 
 
-def of_date(value: str, forms: tuple[str, ...] = (*NUMERIC, *IN_WORDS)) -> frozenset[str]:
+def date_spellings(value: str, forms: tuple[str, ...] = (*NUMERIC, *WITH_MONTH_NAME)) -> frozenset[str]:
     """Return the spellings of a date (VR DA or DT) in English and German; of a partial one none but itself.
 
-    >>> {"31.01.2024", "01/31/2024", "Jan 31 2024", "31. Januar 2024"} <= of_date("20240131101530")
+    >>> {"31.01.2024", "01/31/2024", "Jan 31 2024", "31. Januar 2024"} <= date_spellings("20240131101530")
     True
     """
     parts = DATE_DIGITS.match(value)
@@ -99,27 +99,27 @@ def of_date(value: str, forms: tuple[str, ...] = (*NUMERIC, *IN_WORDS)) -> froze
         day = date(*map(int, parts.groups())) if parts else None
     except ValueError:
         day = None
-    return frozenset({value, *_dates(day, forms)}) if day else _telling({value})
+    return frozenset({value, *_dates(day, forms)}) if day else _distinctive({value})
 
 
-def of_place(value: str) -> frozenset[str]:
+def place_spellings(value: str) -> frozenset[str]:
     """Return the spellings of an institution or address: whole, and each of its lines.
 
-    >>> sorted(of_place("Waldklinik, Seestr. 5, 7"))
+    >>> sorted(place_spellings("Waldklinik, Seestr. 5, 7"))
     ['Seestr. 5', 'Waldklinik', 'Waldklinik, Seestr. 5, 7']
     """
     lines = {line.strip() for line in BETWEEN_LINES.split(value)}
     whole = {value, *(line for line in lines if len(fold(line)) >= LINE_LETTERS)}
-    return _telling({one for plain in whole for one in (plain, *accents(plain))})
+    return _distinctive({one for plain in whole for one in (plain, *accent_variants(plain))})
 
 
-def as_it_is(value: str) -> frozenset[str]:
-    """Return a value that nobody writes in another way."""
+def only_itself(value: str) -> frozenset[str]:
+    """Return the value alone: it is written in one way only."""
     return frozenset({value})
 
 
-def _telling(found: set[str]) -> frozenset[str]:
-    return frozenset(one for one in found if telling(fold(one)))
+def _distinctive(texts: set[str]) -> frozenset[str]:
+    return frozenset(text for text in texts if is_distinctive(fold(text)))
 
 
 def _plain_names(group: str) -> Iterator[str]:
@@ -134,13 +134,13 @@ def _plain_names(group: str) -> Iterator[str]:
     yield from (
         word
         for name in (family, given)
-        for word in (name.strip(), *_words(name))
+        for word in (name.strip(), *_distinctive_words(name))
         if word.lower() not in TITLES
     )
 
 
-def _words(name: str) -> list[str]:
-    return [word for word in BETWEEN_WORDS.split(name) if telling(fold(word))]
+def _distinctive_words(name: str) -> list[str]:
+    return [word for word in BETWEEN_WORDS.split(name) if is_distinctive(fold(word))]
 
 
 def _joined(family: str, given: str) -> Iterator[str]:

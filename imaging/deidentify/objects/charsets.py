@@ -1,4 +1,4 @@
-"""Owns the way from a text's bytes to its characters, strictly: what cannot be read for sure is not read at all."""
+"""Decoding of text from its bytes, strictly: a text that cannot be decoded for certain is not decoded at all."""
 
 import re
 import warnings
@@ -9,10 +9,10 @@ from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 
 ESCAPE = b"\x1b"
 CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
-"""Characters that text must not have (PS3.5 6.1.3), and what a decoder puts where it failed."""
+"""Characters that text must not have (PS3.5 6.1.3), and the one that a decoder writes where it fails."""
 PADDING = " \0"
 RESETS = {ord(letter) for letter in "\\^=\r\n\t\f"}
-"""What ends an escape sequence (PS3.5 6.1.2.5.3), of names and of text alike."""
+"""Characters that end the effect of an escape sequence (PS3.5 6.1.2.5.3), in names and in text alike."""
 
 Decode = Callable[[bytes], str | None]
 
@@ -33,7 +33,7 @@ def is_known(terms: tuple[str, ...]) -> bool:
 
 @lru_cache(256)
 def decoder(terms: tuple[str, ...]) -> Decode:
-    """Return what decodes a value without its padding; None where its bytes are none of that character set.
+    """Return the decoder of a value without its padding; it returns None for bytes outside the character set.
 
     >>> decoder(("ISO_IR 192",))("Müller ".encode()), decoder(())(b"M\\xfcller")
     ('Müller', None)
@@ -53,7 +53,7 @@ def _decoded(raw: bytes, encodings: list[str]) -> str | None:
     if not encodings:
         return None
     try:
-        # Where pydicom falls back to another character set it only warns.
+        # pydicom only warns where it falls back to another character set.
         with warnings.catch_warnings(action="error"):
             return decode_bytes(raw, encodings, RESETS)
     except (Warning, ValueError, LookupError):

@@ -1,4 +1,4 @@
-"""Owns the text inside compressed frames: comments and application data, which no decoder needs, are blanked."""
+"""Removal of text from compressed frames: comments and application data, which no decoder needs, are blanked."""
 
 import re
 import struct
@@ -12,9 +12,9 @@ END, SCAN, COMMENT = 0xD9, 0xDA, 0xFE
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 APPLICATION = range(0xE0, 0xF0)
 NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
-"""What ends the coded data of a scan; a coded byte of ones is followed by a byte below 0x80 (T.81 B.1.1.5, T.87 C)."""
+"""Marker after the coded data of a scan, where a byte of ones is followed by one below 0x80 (T.81 B.1.1.5, T.87 C)."""
 NEEDED = {0xE0: (b"JFIF\0", 14), 0xE8: (b"mrfx", 2**16), 0xEE: (b"Adobe", 12)}
-"""Application data that tell the colours, and how many bytes of them do."""
+"""Application data that define the colours, and how many of their bytes do."""
 J2K_COMMENT, J2K_TILE, J2K_DATA, J2K_END = 0xFF64, 0xFF90, 0xFF93, 0xFFD9
 
 
@@ -54,10 +54,10 @@ def _jpeg(data: bytearray) -> Iterator[tuple[int, int]]:
             kept = _needed(marker, data[start:at])
             yield start + kept, length - 2 - kept
         if marker == SCAN:
-            found = NEXT_MARKER.search(data, at)
-            if found is None:
+            match = NEXT_MARKER.search(data, at)
+            if match is None:
                 raise IndexError
-            at = found.start()
+            at = match.start()
 
 
 def _needed(marker: int, content: bytearray) -> int:

@@ -1,4 +1,4 @@
-"""Owns what the elements of one object share while they are treated, and what those of one item share."""
+"""Context of the elements of one object while they are treated, and scope of those of one item."""
 
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 from pydicom.dataset import Dataset
 
 from imaging.deidentify.objects.charsets import Decode, decoder, terms_of
-from imaging.deidentify.objects.raw import raw_bytes
+from imaging.deidentify.objects.raw_elements import raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID, RuleOf
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.pseudonyms import Pseudonyms, canonical_patient_id
@@ -30,26 +30,26 @@ STANDARD_SCHEMES = frozenset(
         "ICDO3",
     }
 )
-"""Coding schemes whose codes mean the same everywhere (PS3.16 8), so that they name nobody."""
+"""Coding schemes whose codes mean the same everywhere (PS3.16 8), so that they identify nobody."""
 
 
-class Traces:
-    """What was seen while elements were treated: whether UTF-8 is needed, and whether the outcome is the patient's."""
+class TreatmentNotes:
+    """Notes on treated elements: whether UTF-8 is needed, and whether the result depends on the patient."""
 
     def __init__(self) -> None:
-        self.beyond_ascii = False
-        self.personal = False
+        self.needs_utf8 = False
+        self.is_patient_specific = False
 
     def encode(self, text: str) -> bytes:
         """Return the bytes of a text."""
-        self.beyond_ascii = self.beyond_ascii or not text.isascii()
+        self.needs_utf8 = self.needs_utf8 or not text.isascii()
         return text.encode()
 
 
 class Cleaner(Protocol):
-    """What finds the identifiers of an object in text, as `TextCleaner` does."""
+    """Search and removal of the identifiers of an object in text; see `TextCleaner`."""
 
-    def found_in(self, text: str) -> bool:
+    def matches(self, text: str) -> bool:
         """Tell whether the text names somebody."""
 
     def clean(self, text: str) -> str:
@@ -57,8 +57,8 @@ class Cleaner(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One object on its way: the options, the keys, what to look for, and how the output is encoded."""
+class ObjectContext:
+    """Options, keys, cleaner and encoding, which all elements of one object share."""
 
     options: DeidentifyOptions
     pseudonyms: Pseudonyms
@@ -67,7 +67,7 @@ class Case:
     days: int
     implicit: bool
     little: bool
-    traces: Traces = field(default_factory=Traces)
+    notes: TreatmentNotes = field(default_factory=TreatmentNotes)
 
     def patient_id(self, original: str) -> str:
         """Return the new PatientID, the same one for all variants where they are to be joined."""
@@ -75,7 +75,7 @@ class Case:
 
 
 def canonical(original: str, options: DeidentifyOptions) -> str:
-    """Return the form of a PatientID that decides who is who."""
+    """Return the form of a PatientID by which patients are distinguished."""
     return canonical_patient_id(original) if options.patient_variants == "join" else original
 
 
@@ -84,10 +84,10 @@ Masked = Literal["", "all", "text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A data set or an item in which elements lie; `patient` is the new PatientID that holds there.
+class Scope:
+    """New PatientID, character set, depth and masking that apply to the elements of a data set or an item.
 
-    `masked`: free text becomes a dummy: all of it, or all but the codes of schemes that everybody uses.
+    `masked` tells which free text becomes a dummy: all, or all but the codes of standard schemes.
     """
 
     patient: str
@@ -96,17 +96,17 @@ class Place:
     depth: int = 0
     masked: Masked = ""
 
-    def inside(self, item: Dataset, case: Case, *, masks: bool) -> "Place":
-        """Return the place that an item of a sequence is."""
+    def inside(self, item: Dataset, context: ObjectContext, *, masks: bool) -> "Scope":
+        """Return the scope of an item of a sequence."""
         inner = replace(self.reading(item), depth=self.depth + 1)
         own = inner.text(item, PATIENT_ID)
         masked: Masked = "all" if masks else "text" if self.masked else ""
         if masked == "text" and inner.text(item, CODE_SCHEME) in STANDARD_SCHEMES:
             masked = ""
-        return replace(inner, patient=case.patient_id(own) if own else self.patient, masked=masked)
+        return replace(inner, patient=context.patient_id(own) if own else self.patient, masked=masked)
 
-    def reading(self, dataset: Dataset) -> "Place":
-        """Return this place with the character set that a data set names, if it does."""
+    def reading(self, dataset: Dataset) -> "Scope":
+        """Return this scope with the character set of a data set, where it names one."""
         raw = raw_bytes(dataset.get_item(CHARACTER_SET))
         if not raw:
             return self
@@ -114,7 +114,7 @@ class Place:
         return replace(self, terms=terms, decode=decoder(terms))
 
     def text(self, dataset: Dataset, tag: int) -> str:
-        """Return an element's text; bytes that cannot be decoded become surrogates, so that two texts differ still."""
+        """Return an element's text; bytes that cannot be decoded become surrogates, so that two texts still differ."""
         raw = raw_bytes(dataset.get_item(tag), self.terms)
-        found = self.decode(raw)
-        return (raw.decode(errors="surrogateescape").strip(" \0") if found is None else found).strip(" \0")
+        text = self.decode(raw)
+        return (raw.decode(errors="surrogateescape") if text is None else text).strip(" \0")

@@ -1,6 +1,6 @@
-"""Owns what is remembered of elements: what each tells by itself, and what became of it when nobody was found in it.
+"""Cache of elements by their bytes: the identifiers in each, and its treated form where the element names nobody.
 
-What depends on who the patient is, is remembered for that patient alone.
+Results that depend on the patient are kept for that patient alone.
 """
 
 from collections.abc import Iterable
@@ -12,9 +12,14 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
-from imaging.deidentify.identity.identifiers import ITEMS, Identifier, collect_from, collect_from_value
+from imaging.deidentify.identity.identifiers import (
+    ITEMS,
+    Identifier,
+    collect_from_datasets,
+    collect_from_value,
+)
 from imaging.deidentify.identity.kinds import vr_of
-from imaging.deidentify.objects.element_parser import META_GROUP, Piece
+from imaging.deidentify.objects.element_parser import META_GROUP, ElementBytes
 from imaging.deidentify.objects.rules import rules_for
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.elements import Doubt
@@ -22,16 +27,16 @@ from imaging.dicom.parse import reading
 from imaging.dicom.structure import check_structure
 from imaging.pseudonyms import Pseudonyms
 
-REMEMBERED_BYTES, PIECE_BYTES, ENTRY_BYTES = 2**22, 2**12, 512
+CACHE_BYTES, PIECE_BYTES, ENTRY_BYTES = 2**22, 2**12, 512
 """Of a memory, of the longest element in it, and what an entry takes beside its bytes."""
-MEMORIES = 8
+CACHES = 8
 BEGIN, BEGIN_TAG = bytes.fromhex("08000000"), BaseTag(0x00080000)
 """An element before the one that is parsed: pydicom tells the form of the rest by its first bytes."""
 END, END_TAG = bytes.fromhex("fcfffcff"), BaseTag(0xFFFCFFFC)
 """An element behind it: it is met there only if that one ends where it says."""
 
 
-class Made(NamedTuple):
+class TreatedBytes(NamedTuple):
     """What became of an element if nobody is found in the texts that are to be searched: all its bytes, or none.
 
     `value` is that of an element that holds no others.
@@ -40,56 +45,58 @@ class Made(NamedTuple):
     value: bytes
     written: bytes
     searched: str = ""
-    beyond_ascii: bool = False
+    needs_utf8: bool = False
 
 
-class Known(NamedTuple):
+class CachedElement(NamedTuple):
     """What an element tells by itself, and what became of it, if that is the same for every patient."""
 
     identifiers: tuple[Identifier, ...]
-    made: Made | None
+    made: TreatedBytes | None
 
 
-GONE = Made(b"", b"")
+GONE = TreatedBytes(b"", b"")
 
 
-class Memory:
+class ElementCache:
     """What was learned under the same key, options, character set and form of files; of bounded size."""
 
-    def __init__(self, options: DeidentifyOptions, implicit: bool, charset: Piece | None) -> None:
+    def __init__(self, options: DeidentifyOptions, implicit: bool, charset: ElementBytes | None) -> None:
         self._implicit, self._charset, self._rule_of = implicit, charset, rules_for(options)
         self._charset_value = charset.value() if charset else b""
-        self._known: dict[bytes, Known] = {}
-        self._personal: dict[tuple[bytes, bytes], Made] = {}
+        self._known: dict[bytes, CachedElement] = {}
+        self._personal: dict[tuple[bytes, bytes], TreatedBytes] = {}
         self._fresh: dict[bytes, Dataset] = {}
-        self._held_bytes = 0
+        self._kept_bytes = 0
         self.own: dict[bool, dict[int, bytes]] = {}
         """The bytes of what every object gets, with and without characters beyond ASCII."""
         if charset is not None:
             with reading("unreadable"):
                 self._read(b"")
 
-    def learn(self, pieces: Iterable[Piece]) -> list[Known]:
+    def learn(self, pieces: Iterable[ElementBytes]) -> list[CachedElement]:
         """Return what each element of a file tells by itself; raise Doubt where one cannot be followed."""
         self._fresh.clear()
         known = self._known.get
         return [known(piece.whole) or self._learned(piece) for piece in pieces]
 
-    def made(self, piece: Piece, known: Known, patient: bytes) -> Made | None:
+    def made(self, piece: ElementBytes, known: CachedElement, patient: bytes) -> TreatedBytes | None:
         """Return what became of an element, of this patient's where that matters; None where it was never met."""
         return known.made or self._personal.get((patient, piece.whole))
 
-    def keep(self, piece: Piece, known: Known, made: Made, patient: bytes | None) -> None:
+    def keep(
+        self, piece: ElementBytes, known: CachedElement, made: TreatedBytes, patient: bytes | None
+    ) -> None:
         """Remember what becomes of an element, of a patient's or of everybody's."""
         if len(piece.whole) > PIECE_BYTES:
             return
         self._make_room(len(piece.whole) + 2 * len(made.written) + len(made.searched))
         if patient is None:
-            self._known[piece.whole] = Known(known.identifiers, made)
+            self._known[piece.whole] = CachedElement(known.identifiers, made)
         else:
             self._personal[patient, piece.whole] = made
 
-    def parsed(self, piece: Piece) -> Dataset:
+    def parsed(self, piece: ElementBytes) -> Dataset:
         """Return the data set that holds an element with others in it; it must not be used again."""
         fresh = self._fresh.pop(piece.whole, None)
         if fresh is not None:
@@ -97,23 +104,23 @@ class Memory:
         with reading("unreadable"):
             return self._read(piece.whole)
 
-    def _learned(self, piece: Piece) -> Known:
-        gone = self._rule_of(piece.tag).how == "remove"
-        known = Known(self._told(piece), GONE if gone else None)
+    def _learned(self, piece: ElementBytes) -> CachedElement:
+        gone = self._rule_of(piece.tag).treatment == "remove"
+        known = CachedElement(self._identifiers(piece), GONE if gone else None)
         # What neither tells nor becomes anything yet is soon learned again.
         if any(known) and len(piece.whole) <= PIECE_BYTES:
             self._make_room(len(piece.whole))
             self._known[piece.whole] = known
         return known
 
-    def _told(self, piece: Piece) -> tuple[Identifier, ...]:
+    def _identifiers(self, piece: ElementBytes) -> tuple[Identifier, ...]:
         """Return what an element tells under its character set; in the file meta group there is none."""
-        if not holds_elements(piece):
+        if not contains_elements(piece):
             charset = b"" if piece.tag >> 16 == META_GROUP else self._charset_value
             return collect_from_value(piece.tag, piece.vr, piece.value(), charset)
         with reading("unreadable"):
             self._fresh[piece.whole] = dataset = self._read(piece.whole)
-            return tuple(one for one in collect_from(dataset) if one.kind != "text")
+            return tuple(one for one in collect_from_datasets(dataset) if one.kind != "text")
 
     def _read(self, whole: bytes) -> Dataset:
         """Return what pydicom reads of an element that ends where it says; raise Doubt where it does not."""
@@ -128,22 +135,22 @@ class Memory:
         return made
 
     def _make_room(self, count: int) -> None:
-        self._held_bytes += count + ENTRY_BYTES
-        if self._held_bytes > REMEMBERED_BYTES:
+        self._kept_bytes += count + ENTRY_BYTES
+        if self._kept_bytes > CACHE_BYTES:
             self._known.clear()
             self._personal.clear()
-            self._held_bytes = count + ENTRY_BYTES
+            self._kept_bytes = count + ENTRY_BYTES
 
 
-@lru_cache(MEMORIES)
-def memory_of(
-    options: DeidentifyOptions, pseudonyms: Pseudonyms, implicit: bool, charset: Piece | None
-) -> Memory:
+@lru_cache(CACHES)
+def cache_for(
+    options: DeidentifyOptions, pseudonyms: Pseudonyms, implicit: bool, charset: ElementBytes | None
+) -> ElementCache:
     """Return the memory of this process for files of a kind; other keys and options have others."""
-    return Memory(options, implicit, charset)
+    return ElementCache(options, implicit, charset)
 
 
-def holds_elements(piece: Piece) -> bool:
+def contains_elements(piece: ElementBytes) -> bool:
     """Tell whether a sequence is in an element, or might be."""
     if piece.is_open or piece.vr == "SQ":
         return True

@@ -1,4 +1,4 @@
-"""Owns the strict split of a plain little-endian file into the bytes of its elements, and the data set made of them.
+"""Element parser for plain little-endian files: the bytes of each element, and a data set made of them.
 
 On any doubt there is no split, and pydicom parses the file.
 """
@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
-from imaging.deidentify.objects.raw import Element
+from imaging.deidentify.objects.raw_elements import Element
 from imaging.dicom.elements import (
     EXPLICIT_HEADER,
     IMPLICIT_HEADER,
@@ -40,7 +40,7 @@ VRS = {vr: vr.decode() for vr in SHORT | LONG}
 SYNTAXES = {str(uid).encode(): uid for uid in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)}
 
 
-class Piece(NamedTuple):
+class ElementBytes(NamedTuple):
     """An element: all its bytes, and where its value lies in them; `vr` is None where the file says none."""
 
     tag: int
@@ -54,7 +54,7 @@ class Piece(NamedTuple):
         return self.whole[self.value_at : len(self.whole) - 8 * self.is_open]
 
 
-class Pixels(NamedTuple):
+class NativePixels(NamedTuple):
     """The value of native pixel data, which is not copied from the file."""
 
     vr: str | None
@@ -62,13 +62,13 @@ class Pixels(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Split:
+class ParsedFile:
     """The elements of the file meta group and of the data set, in the order of their tags; the pixel data apart."""
 
     syntax: UID
-    meta: list[Piece]
-    pieces: list[Piece]
-    pixels: Pixels | None
+    meta: list[ElementBytes]
+    pieces: list[ElementBytes]
+    pixels: NativePixels | None
 
     @property
     def implicit(self) -> bool:
@@ -76,18 +76,18 @@ class Split:
         return bool(self.syntax == ImplicitVRLittleEndian)
 
 
-def split(data: Buffer, like: Split | None = None) -> Split | None:
+def parse_elements(data: Buffer, like: ParsedFile | None = None) -> ParsedFile | None:
     """Return the elements of a native file up to its end, or None where anything is unusual.
 
     `like` is the split of a file that may share elements with this one: those are taken from it, which is faster.
     """
     try:
-        return _split(data, bytes(data[:HEAD_BYTES]), like)
+        return _parse(data, bytes(data[:HEAD_BYTES]), like)
     except (Doubt, DataFault, struct.error):
         return None
 
 
-def _split(data: Buffer, head: bytes, like: Split | None) -> Split:
+def _parse(data: Buffer, head: bytes, like: ParsedFile | None) -> ParsedFile:
     if head[FIRST_AT - 4 : FIRST_AT] != MAGIC or len(data) > LIMITS.parsed_bytes:
         raise Doubt
     meta, at = _elements(
@@ -104,13 +104,15 @@ def _split(data: Buffer, head: bytes, like: Split | None) -> Split:
         raise Doubt  # pydicom takes it for explicit
     alike = like.pieces if like and like.syntax == syntax else []
     pieces, at = _elements(head, at, alike, implicit=implicit, first=FIRST, last=LAST)
-    return Split(syntax=syntax, meta=meta, pieces=pieces, pixels=_pixels(data, head, at, implicit=implicit))
+    return ParsedFile(
+        syntax=syntax, meta=meta, pieces=pieces, pixels=_pixels(data, head, at, implicit=implicit)
+    )
 
 
-def _syntax(meta: dict[int, Piece]) -> UID:
-    told, kind = meta.get(SYNTAX), meta.get(STORED_CLASS)
-    value = told.value().rstrip(b"\0") if told else b""
-    if told is None or told.vr != "UI" or value not in SYNTAXES:
+def _syntax(meta: dict[int, ElementBytes]) -> UID:
+    syntax, kind = meta.get(SYNTAX), meta.get(STORED_CLASS)
+    value = syntax.value().rstrip(b"\0") if syntax else b""
+    if syntax is None or syntax.vr != "UI" or value not in SYNTAXES:
         raise Doubt
     if kind and (kind.vr != "UI" or MediaStorageDirectoryStorage.encode() in kind.whole):
         raise Doubt
@@ -118,10 +120,10 @@ def _syntax(meta: dict[int, Piece]) -> UID:
 
 
 def _elements(
-    head: bytes, at: int, like: list[Piece], *, implicit: bool, first: int, last: int
-) -> tuple[list[Piece], int]:
+    head: bytes, at: int, like: list[ElementBytes], *, implicit: bool, first: int, last: int
+) -> tuple[list[ElementBytes], int]:
     """Return the elements of a range of tags, and where the next one begins."""
-    found: list[Piece] = []
+    found: list[ElementBytes] = []
     before, size, rest = first - 1, len(head), iter(like)
     other = next(rest, None)
     while at < size:
@@ -148,7 +150,7 @@ def _elements(
             vr, end = _open_vr(tag, vr, head[value : value + 4]), skip_sequence(head, value, size, implicit)
         if end > size:
             raise Doubt
-        found.append(Piece(tag, vr, head[at:end], value - at, is_open))
+        found.append(ElementBytes(tag, vr, head[at:end], value - at, is_open))
         at = end
         while other is not None and other.tag <= tag:
             other = next(rest, None)
@@ -171,7 +173,7 @@ def _known_vr(tag: int) -> str | None:
         return None
 
 
-def _pixels(data: Buffer, head: bytes, at: int, *, implicit: bool) -> Pixels | None:
+def _pixels(data: Buffer, head: bytes, at: int, *, implicit: bool) -> NativePixels | None:
     """Return native pixel data, which must be the last element."""
     if at == len(data):
         return None
@@ -186,10 +188,10 @@ def _pixels(data: Buffer, head: bytes, at: int, *, implicit: bool) -> Pixels | N
         raise Doubt
     if not length or length % 2:
         raise Doubt
-    return Pixels(vr, memoryview(data)[value:])
+    return NativePixels(vr, memoryview(data)[value:])
 
 
-def raw_of(piece: Piece, *, implicit: bool) -> RawDataElement:
+def raw_of(piece: ElementBytes, *, implicit: bool) -> RawDataElement:
     """Return an element as pydicom reads it; one of undefined length as if its length were told."""
     tag, vr, whole, at, is_open = piece
     value: bytes | None = whole[at : len(whole) - 8] if is_open else whole[at:]
@@ -205,8 +207,10 @@ def _raw(tag: int, vr: str | None, value: bytes | None, implicit: bool) -> RawDa
 class Elements(MutableMapping[BaseTag, Element]):
     """Elements of a split file, made when they are asked for: most of them nobody looks at."""
 
-    def __init__(self, found: Split) -> None:
-        self.pieces: dict[int, Piece | Pixels | None] = {piece.tag: piece for piece in found.pieces}
+    def __init__(self, found: ParsedFile) -> None:
+        self.pieces: dict[int, ElementBytes | NativePixels | None] = {
+            piece.tag: piece for piece in found.pieces
+        }
         self._implicit = found.implicit
         self.seen: dict[int, Element] = {}
         if found.pixels is not None:
@@ -217,7 +221,7 @@ class Elements(MutableMapping[BaseTag, Element]):
         if seen is None:
             piece = self.pieces[tag]
             assert piece is not None
-            if isinstance(piece, Pixels):
+            if isinstance(piece, NativePixels):
                 seen = _raw(tag, piece.vr, bytes(piece.value), self._implicit)
             else:
                 seen = raw_of(piece, implicit=self._implicit)
@@ -242,7 +246,7 @@ class Elements(MutableMapping[BaseTag, Element]):
         return len(self.pieces)
 
 
-def dataset_of(found: Split, elements: Elements) -> Dataset:
+def dataset_of(found: ParsedFile, elements: Elements) -> Dataset:
     """Return the data set that `parse` returns for the file."""
     made = Dataset(elements)
     meta = {_key(piece.tag): raw_of(piece, implicit=False) for piece in found.meta}

@@ -1,6 +1,6 @@
-"""Owns the bytes of a de-identified file: a preamble of zeros, a file meta group of our own, the data set.
+"""Writing of a de-identified file: a preamble of zeros, a file meta group of our own, the data set.
 
-What `scrub` leaves are bytes already. pydicom's writer gives the same file in four times the time.
+The values that `scrub` returns are bytes already. pydicom's writer gives the same file in four times the time.
 """
 
 import struct
@@ -15,12 +15,12 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from imaging.deidentify.objects.charsets import terms_of
-from imaging.deidentify.objects.raw import Element, make_raw, padded, raw_bytes
+from imaging.deidentify.objects.raw_elements import Element, make_raw, padded, raw_bytes
 from imaging.deidentify.objects.statement import VERSION_NAME
 from imaging.dicom.elements import ITEM, LONG, SEQUENCE_END, UNDEFINED, Buffer
 
 IMPLEMENTATION_CLASS = UID("2.25.292795442295406804666398100462442980605")
-"""Names this program in every file that it writes (PS3.10 7.1); made once from a UUID."""
+"""UID of this program in every file that it writes (PS3.10 7.1); made once from a UUID."""
 PREAMBLE = bytes(128) + b"DICM"
 CHARACTER_SET, SOP_CLASS, SOP_INSTANCE = 0x00080005, 0x00080016, 0x00080018
 
@@ -40,13 +40,13 @@ def write_object(dataset: Dataset) -> bytes:
 
 
 def in_file(syntax: str, sop_class: bytes, sop_instance: bytes, body: Iterable[Buffer]) -> bytes:
-    """Return a file of an encoded data set in parts, copied once."""
+    """Return the file of an encoded data set that comes in parts, which are copied once."""
     return b"".join([PREAMBLE, _file_meta(syntax, sop_class, sop_instance), *body])
 
 
 def _file_meta(syntax: str, sop_class: bytes, sop_instance: bytes) -> bytes:
     """Return the group in explicit little-endian form, its own length first (PS3.10 7.1)."""
-    told = {
+    elements = {
         0x00020001: ("OB", b"\0\1"),
         0x00020002: ("UI", sop_class),
         0x00020003: ("UI", sop_instance),
@@ -55,7 +55,7 @@ def _file_meta(syntax: str, sop_class: bytes, sop_instance: bytes) -> bytes:
         0x00020013: ("SH", VERSION_NAME.encode()),
     }
     group = b"".join(
-        with_header(tag, vr, value, implicit=False, little=True) for tag, (vr, value) in told.items()
+        with_header(tag, vr, value, implicit=False, little=True) for tag, (vr, value) in elements.items()
     )
     return with_header(0x00020000, "UL", struct.pack("<I", len(group)), implicit=False, little=True) + group
 
@@ -69,11 +69,11 @@ def _deflated(plain: bytes) -> bytes:
 
 def _encoded(dataset: Dataset, implicit: bool, little: bool) -> Iterator[bytes]:
     """Yield the bytes of a data set's elements in the order of their tags (PS3.5 7.1)."""
-    for _, element in sorted(dataset.items(), key=lambda held: int(held[0])):
+    for _, element in sorted(dataset.items(), key=lambda item: int(item[0])):
         if element.VR == "SQ" or isinstance(element, RawDataElement):
             yield from encoded(element, implicit, little)
         else:
-            # Somebody looked at it, and pydicom converted it.
+            # pydicom converted it when it was read.
             terms = terms_of(raw_bytes(dataset.get_item(CHARACTER_SET))) if CHARACTER_SET in dataset else ()
             value = raw_bytes(element, terms, little=little)
             raw = make_raw(element.tag, element.VR, value, implicit=implicit, little=little)
@@ -98,7 +98,7 @@ def _sequence(element: Element, implicit: bool, little: bool) -> Iterator[bytes]
 
 
 def _parts(element: RawDataElement, implicit: bool, little: bool) -> Iterator[bytes]:
-    """Yield the header of an element, its value, and the end of one whose length is not known."""
+    """Yield the header of an element, its value, and the delimiter of one of undefined length."""
     value, is_open = element.value or b"", element.length == UNDEFINED
     yield header(int(element.tag), str(element.VR), UNDEFINED if is_open else len(value), implicit, little)
     yield value
@@ -127,6 +127,6 @@ def header(tag: int, vr: str, length: int, implicit: bool, little: bool) -> byte
 
 @cache
 def _packer(little: bool) -> tuple[Callable[..., bytes], Callable[..., bytes]]:
-    """Return what packs a header with a VR and a short length, and one without and a long length."""
+    """Return the functions that pack a header with a VR and a short length, and one without a VR and a long length."""
     order = "<" if little else ">"
     return struct.Struct(f"{order}HH2sH").pack, struct.Struct(f"{order}HHI").pack

@@ -1,4 +1,4 @@
-"""Owns what is taken out of pixel data though no image shows it: high bits, bytes behind the frames, comments."""
+"""Cleaning of pixel data: high bits, bytes after the frames and comments, which no image shows, are removed."""
 
 import struct
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from pydicom.tag import BaseTag
 from pydicom.uid import RLELossless
 
 from imaging.deidentify.objects.codestream_text import without_text
-from imaging.deidentify.objects.context import Case
-from imaging.deidentify.objects.raw import Element, make_raw, raw_bytes
+from imaging.deidentify.objects.context import ObjectContext
+from imaging.deidentify.objects.raw_elements import Element, make_raw, raw_bytes
 from imaging.deidentify.objects.rules import PIXELS
 from imaging.dicom.attributes import Value, decode_numbers, decode_text
 from imaging.dicom.codecs import check_claim, decode_fast
@@ -41,46 +41,47 @@ LAYOUT = {
 }
 
 
-def clean_pixel_data(case: Case, dataset: Dataset, found: dict[BaseTag, Element]) -> None:
-    """Put clean pixel data in the place of those found; nothing is copied where nothing has to be changed.
+def clean_pixel_data(context: ObjectContext, dataset: Dataset, elements: dict[BaseTag, Element]) -> None:
+    """Replace the pixel data among the output's elements by clean ones; nothing is copied that has not to be changed.
 
-    Raises DataFault: "undecodable", "unsupported", or "burned-in-doubt" where something may lie in bits that nobody
-    sees.
+    Raises DataFault: "undecodable", "unsupported", or "burned-in-doubt" where bits that no viewer shows may hold
+    something.
     """
-    for tag in [tag for tag in found if tag in PIXELS]:
-        element, layout = (
-            found[tag],
-            layout_by(
-                lambda held: raw_bytes(found.get(BaseTag(held)), little=case.little), little=case.little
-            ),
-        )
+
+    def value_of(tag: int) -> bytes:
+        return raw_bytes(elements.get(BaseTag(tag)), little=context.little)
+
+    for tag in [tag for tag in elements if tag in PIXELS]:
+        element, layout = elements[tag], layout_by(value_of, little=context.little)
         encapsulated = _is_encapsulated(element)
         if encapsulated == (dataset.file_meta.TransferSyntaxUID in NATIVE):
             raise DataFault("undecodable", "the transfer syntax does not say how the pixel data are written")
         if encapsulated:
             try:
-                found[tag] = _encapsulated(case, dataset, element, layout)
+                elements[tag] = _encapsulated(context, dataset, element, layout)
             except (Doubt, struct.error):
                 raise DataFault("undecodable", "the fragments of pixel data are none") from None
-            found.pop(EXTENDED_OFFSETS, None), found.pop(EXTENDED_LENGTHS, None)
+            elements.pop(EXTENDED_OFFSETS, None), elements.pop(EXTENDED_LENGTHS, None)
         else:
             vr = str(element.VR) if element.VR in ("OB", "OW", "OF", "OD") else "OW"
-            value = clean_native(raw_bytes(element), layout, floating=tag != 0x7FE00010, little=case.little)
-            found[tag] = make_raw(tag, vr, bytes(value), implicit=case.implicit, little=case.little)
+            value = clean_native(
+                raw_bytes(element), layout, floating=tag != 0x7FE00010, little=context.little
+            )
+            elements[tag] = make_raw(tag, vr, bytes(value), implicit=context.implicit, little=context.little)
 
 
 def layout_by(value_of: Callable[[int], bytes], *, little: bool) -> Layout:
-    """Return how the pixels lie, from what the output will say: the bytes of values by their tags."""
+    """Return the layout of the pixels from the values that the output will have; `value_of` returns those of a tag."""
     return _layout("<" if little else ">", *(value_of(tag) for tag, _ in LAYOUT.values()))
 
 
 @lru_cache(64)
 def _layout(order: str, *raws: bytes) -> Layout:
-    said = dict[str, Value]()
+    attributes = dict[str, Value]()
     for raw, (keyword, (_, vr)) in zip(raws, LAYOUT.items(), strict=True):
         if raw:
-            said[keyword] = decode_text(raw) if vr == "CS" else decode_numbers(raw, vr, order)
-    return layout_of(said)
+            attributes[keyword] = decode_text(raw) if vr == "CS" else decode_numbers(raw, vr, order)
+    return layout_of(attributes)
 
 
 def _is_encapsulated(element: Element) -> bool:
@@ -90,9 +91,9 @@ def _is_encapsulated(element: Element) -> bool:
 
 
 def clean_native(value: Buffer, layout: Layout, *, floating: bool, little: bool) -> Buffer:
-    """Return native pixel data without what lies behind the last frame and outside BitsStored (PS3.5 8.1.1)."""
+    """Return native pixel data without bytes after the last frame and without bits outside BitsStored (PS3.5 8.1.1)."""
     size = (layout.frame_bits * layout.frames + 7) // 8
-    # Of words whose more significant byte comes first, the padding of an odd length is the last byte but one.
+    # In big-endian words the padding of an odd length is the last byte but one.
     size += size % 2
     value = value if len(value) <= size else value[:size]
     if floating or layout.bits_stored == layout.bits_allocated or layout.bits_allocated not in NATIVE_BITS:
@@ -104,9 +105,9 @@ def clean_native(value: Buffer, layout: Layout, *, floating: bool, little: bool)
 
 
 def _within_bits(values: NDArray[Any], layout: Layout) -> NDArray[Any] | None:
-    """Return unsigned words without bits that are no part of a value; None where there are none.
+    """Return unsigned words with the bits outside the value cleared; None where nothing has to be changed.
 
-    Of signed values the bits above may repeat the sign: those do it that had anything else there.
+    In signed values the bits above may repeat the sign; where they hold anything else, they are set to the sign.
     """
     lowest = layout.high_bit + 1 - layout.bits_stored
     meant = values.dtype.type(((1 << layout.bits_stored) - 1) << lowest)
@@ -121,12 +122,12 @@ def _within_bits(values: NDArray[Any], layout: Layout) -> NDArray[Any] | None:
     return None if np.array_equal(same, values) else same
 
 
-def _encapsulated(case: Case, dataset: Dataset, element: Element, layout: Layout) -> Element:
-    """Return compressed pixel data as one fragment a frame, each without text of its own."""
+def _encapsulated(context: ObjectContext, dataset: Dataset, element: Element, layout: Layout) -> Element:
+    """Return compressed pixel data as one fragment for each frame, without the text in its codestream."""
     value = (bytes(element.value) if element.value else b"") + END
     offsets = raw_bytes(dataset.get_item(EXTENDED_OFFSETS)) if EXTENDED_OFFSETS in dataset else b""
     view, syntax = memoryview(value), str(dataset.file_meta.TransferSyntaxUID)
-    if _declares_hidden_overlay(dataset, case.little):
+    if _declares_hidden_overlay(dataset, context.little):
         raise DataFault("burned-in-doubt", "an overlay lies in the high bits of compressed pixel data")
     frames = []
     for spans in frame_spans(value, fragments(value, 0), layout.frames, offsets):
@@ -134,21 +135,23 @@ def _encapsulated(case: Case, dataset: Dataset, element: Element, layout: Layout
         frames.append(frame if syntax == RLELossless else without_text(frame))
         _check_bits(frames[-1], syntax, layout)
     clean = encapsulate(frames)
-    return RawDataElement(BaseTag(element.tag), "OB", UNDEFINED, clean, 0, case.implicit, case.little)
+    return RawDataElement(BaseTag(element.tag), "OB", UNDEFINED, clean, 0, context.implicit, context.little)
 
 
 def _declares_hidden_overlay(dataset: Dataset, little: bool) -> bool:
-    """Tell whether an overlay is said to lie among the bits of the pixels (PS3.3 C.9.2, retired)."""
-    at = [tag for tag, _ in dataset.items() if tag.group >> 8 == 0x60 and tag.element == OVERLAY_BIT_POSITION]
+    """Tell whether the header declares an overlay in the high bits of the pixels (PS3.3 C.9.2, retired)."""
+    positions = [
+        tag for tag, _ in dataset.items() if tag.group >> 8 == 0x60 and tag.element == OVERLAY_BIT_POSITION
+    ]
     return any(
         any(raw_bytes(dataset.get_item(tag), little=little))
         and BaseTag(tag.group << 16 | OVERLAY_DATA) not in dataset
-        for tag in at
+        for tag in positions
     )
 
 
 def _check_bits(frame: bytes, syntax: str, layout: Layout) -> None:
-    """Raise DataFault where bits outside BitsStored hold something that a viewer of the values does not show."""
+    """Raise DataFault where bits outside BitsStored hold something, which no viewer shows."""
     shape = (layout.rows, layout.columns)
     size = check_claim(frame, syntax, shape, layout.samples, layout.bits_allocated)
     bits = size.bits if size is not None else layout.bits_allocated

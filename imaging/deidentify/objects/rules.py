@@ -1,6 +1,6 @@
-"""Owns what is done with each attribute: the profile's table first, then the data dictionary for what it does not list.
+"""Rules for attributes: the profile's table first, then the data dictionary for attributes that it does not list.
 
-Fail closed: what neither knows is removed.
+An attribute that neither knows is removed.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from pydicom.datadict import get_entry
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import Action, load_profile
 
-How = Literal[
+Treatment = Literal[
     "remove",
     "empty",
     "dummy",
@@ -26,16 +26,16 @@ How = Literal[
     "items",
     "masked items",
 ]
-"""What is done with a value. "clean": identifiers are cut out of text; "search": bytes go if one is in them;
-"items" and "masked items": what lies in a sequence is treated, in the latter free text becomes a dummy."""
+"""Treatment of a value. "clean": identifiers are cut out of text; "search": bytes that hold one are removed; "items",
+"masked items": the items of a sequence are treated, in the latter free text becomes a dummy."""
 
 TEXT = frozenset({"SH", "LO", "ST", "LT", "UC", "UT"})
 """VRs of text in the Specific Character Set without a form of its own (PS3.5 6.2)."""
-WORDS = frozenset({"CS", "AE", "DS", "IS"})
+CODES = frozenset({"CS", "AE", "DS", "IS"})
 DATES = frozenset({"DA", "DT"})
 TIMES = DATES | {"TM"}
 NEVER = frozenset({"PN", "UR", "AE", "UN", "NONE"})
-"""VRs of people, hosts and what nobody knows: without a row in the table they go."""
+"""VRs of people, hosts and unknown values: without a row in the table such attributes are removed."""
 BULK = frozenset({"OB", "OW", "OF", "OD", "OL", "OV"})
 CONCRETE = {
     "US or SS": ("US", "SS"),
@@ -43,10 +43,10 @@ CONCRETE = {
     "US or OW": ("OW", "US"),
     "US or SS or OW": ("OW", "US", "SS"),
 }
-"""What a file may say where the dictionary leaves the choice; what is written where it says nothing."""
+"""VRs that a file may have where the dictionary leaves the choice; the first is written where the file has none."""
 
 FIRST_GROUP = 0x0008
-"""Of a data set: what is below belongs to commands, the file meta group and directories."""
+"""First group of a data set: those below belong to commands, the file meta group and directories."""
 DRAWN = (0x50, 0x60)
 """Groups of curves and overlays: bitmaps cannot be cleaned, and the rest of such a group is of no use alone."""
 PATIENT_ID, PATIENT_NAME = 0x00100020, 0x00100010
@@ -68,18 +68,18 @@ NAMING = frozenset(
         *("RecordKey", "PriorRecordKey", "HPGLDocument", "ThreatROIBitmap"),
     }
 )
-"""Attributes without a row in the table that name people, places or things near them, or that nobody can read."""
+"""Attributes without a row in the table that name people, places or devices, or that cannot be read."""
 
 
 class Rule(NamedTuple):
-    """What is done with an attribute: `otherwise` where a value is not legal or nothing is left of it.
+    """Treatment of an attribute, and `otherwise` the one where a value is not legal or nothing is left of it.
 
-    `vrs` are those a file may give it, the first is written where a file says none; `most` values at most.
+    `vrs` are those that a file may have, the first is written where it has none; `most` is the limit on values.
     """
 
-    how: How
+    treatment: Treatment
     vrs: tuple[str, ...] = ()
-    otherwise: How = "remove"
+    otherwise: Treatment = "remove"
     most: int | None = None
 
 
@@ -89,9 +89,9 @@ RuleOf = Callable[[int], Rule]
 
 @cache
 def rules_for(options: DeidentifyOptions) -> RuleOf:
-    """Return what looks up the rule of a tag; the answers are kept for the life of the process.
+    """Return the function that looks up the rule of a tag; its answers are kept for the life of the process.
 
-    >>> rules_for(DeidentifyOptions())(0x00080000).how
+    >>> rules_for(DeidentifyOptions())(0x00080000).treatment
     'remove'
     """
     # Bounded, because files choose the tags.
@@ -113,12 +113,12 @@ def _rule(tag: int, options: DeidentifyOptions) -> Rule:
     if action is None and keyword in NAMING:
         return REMOVE
     if action is None:
-        how, otherwise = _unlisted(tag, vrs[0], bool(retired), options)
+        treatment, otherwise = _unlisted(tag, vrs[0], bool(retired), options)
     else:
-        how = _listed(action, vrs[0])
+        treatment = _listed(action, vrs[0])
         basic = load_profile().action(tag, DeidentifyOptions(dates="remove"))
         otherwise = "remove" if basic in (None, "K", "C") else _listed(basic, vrs[0])
-    return Rule(how, vrs, otherwise, _most(multiplicity))
+    return Rule(treatment, vrs, otherwise, _most(multiplicity))
 
 
 def _most(multiplicity: str) -> int | None:
@@ -131,8 +131,8 @@ def _most(multiplicity: str) -> int | None:
     return int(last) if last.isdigit() else None
 
 
-def _listed(action: Action, vr: str) -> How:
-    """Return how an action of the table is done to a VR."""
+def _listed(action: Action, vr: str) -> Treatment:
+    """Return the treatment of a VR by an action of the table."""
     match action:
         case "X":
             return "remove"
@@ -143,17 +143,17 @@ def _listed(action: Action, vr: str) -> How:
         case "U":
             return "items" if vr == "SQ" else "uid"
         case "K":
-            return "keep" if vr == "UI" else kept_by(vr)
+            return "keep" if vr == "UI" else keeping(vr)
         case "C":
             # Bitmaps of overlays cannot be cleaned.
             return (
-                "shift" if vr in DATES else "uid" if vr == "UI" else "remove" if vr in BULK else kept_by(vr)
+                "shift" if vr in DATES else "uid" if vr == "UI" else "remove" if vr in BULK else keeping(vr)
             )
 
 
-def kept_by(vr: str) -> How:
-    """Return how a value is kept that may stay: text only without identifiers."""
-    if vr in TEXT or vr in WORDS or vr in ("PN", "UR"):
+def keeping(vr: str) -> Treatment:
+    """Return the treatment of a value that may stay: text without identifiers."""
+    if vr in TEXT or vr in CODES or vr in ("PN", "UR"):
         return "clean"
     if vr == "SQ":
         return "items"
@@ -162,9 +162,9 @@ def kept_by(vr: str) -> How:
     return "search" if vr == "OB" else "keep"
 
 
-def _unlisted(tag: int, vr: str, retired: bool, options: DeidentifyOptions) -> tuple[How, How]:
-    """Return what is done with an attribute that the table does not list, and where its value is not legal."""
-    in_words: How = "dummy" if vr in TEXT or vr == "CS" else "empty"
+def _unlisted(tag: int, vr: str, retired: bool, options: DeidentifyOptions) -> tuple[Treatment, Treatment]:
+    """Return the treatments of an attribute that the table does not list: of a legal value, and of another."""
+    illegal: Treatment = "dummy" if vr in TEXT or vr == "CS" else "empty"
     if tag in PIXELS:
         return "keep", "remove"
     if vr in NEVER or (retired and (vr in TEXT or vr in TIMES or vr in BULK)):
@@ -173,4 +173,4 @@ def _unlisted(tag: int, vr: str, retired: bool, options: DeidentifyOptions) -> t
         return ("keep" if options.uids else "uid"), "empty"
     if vr in TIMES:
         return ("remove" if options.dates == "remove" else "keep" if vr == "TM" else "shift"), "remove"
-    return kept_by(vr), in_words
+    return keeping(vr), illegal

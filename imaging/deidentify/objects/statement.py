@@ -1,5 +1,6 @@
-"""Owns what an object says of its own de-identification (PS3.15 E.1.1, PS3.3 C.7.1.1 and C.12.1.1.4)."""
+"""Statement in an object about its own de-identification (PS3.15 E.1.1, PS3.3 C.7.1.1 and C.12.1.1.4)."""
 
+from collections.abc import Mapping
 from functools import cache
 
 from pydicom.dataelem import DataElement
@@ -7,8 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
-from imaging.deidentify.objects.context import Case
-from imaging.deidentify.objects.raw import Element, make_raw
+from imaging.deidentify.objects.raw_elements import Element, make_raw
 from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.deidentify.profile.profile import EDITION
 
@@ -18,40 +18,35 @@ TEMPORAL_INFORMATION = 0x00280303
 CODE_VALUE, SCHEME, MEANING = 0x00080100, 0x00080102, 0x00080104
 
 
-def state(case: Case, found: dict[BaseTag, Element]) -> None:
-    """Put the statement in the place of what an earlier de-identification said."""
-    found.update(_statement(case.options, case.implicit, case.little))
-
-
 @cache
-def _statement(options: DeidentifyOptions, implicit: bool, little: bool) -> dict[BaseTag, Element]:
-    """Return the elements that every object gets which is de-identified so; nobody changes them."""
+def statement(options: DeidentifyOptions, implicit: bool, little: bool) -> Mapping[BaseTag, Element]:
+    """Return the elements of the statement, the same for all objects; they replace those of an earlier one."""
     codes = [
         _coded(_texts(implicit, little, _code(value, meaning)), implicit, little)
         for value, meaning in method_codes(options)
     ]
-    words = {
+    texts = {
         IDENTITY_REMOVED: ("CS", "YES"),
         METHOD: ("LO", f"{VERSION_NAME} PS3.15 E {EDITION}"),
         TEMPORAL_INFORMATION: ("CS", "MODIFIED" if options.dates == "shift" else "REMOVED"),
     }
     sequence = DataElement(METHOD_CODES, "SQ", Sequence(codes))
-    return _texts(implicit, little, words) | {sequence.tag: sequence}
+    return _texts(implicit, little, texts) | {sequence.tag: sequence}
 
 
 def _code(value: str, meaning: str) -> dict[int, tuple[str, str]]:
     return {CODE_VALUE: ("SH", value), SCHEME: ("SH", "DCM"), MEANING: ("LO", meaning)}
 
 
-def _coded(found: dict[BaseTag, Element], implicit: bool, little: bool) -> Dataset:
-    made = Dataset(found)
-    made.set_original_encoding(implicit, little, "iso8859")
-    return made
+def _coded(elements: dict[BaseTag, Element], implicit: bool, little: bool) -> Dataset:
+    item = Dataset(elements)
+    item.set_original_encoding(implicit, little, "iso8859")
+    return item
 
 
-def _texts(implicit: bool, little: bool, words: dict[int, tuple[str, str]]) -> dict[BaseTag, Element]:
+def _texts(implicit: bool, little: bool, texts: dict[int, tuple[str, str]]) -> dict[BaseTag, Element]:
     raws = (
         make_raw(tag, vr, text.encode(), implicit=implicit, little=little)
-        for tag, (vr, text) in words.items()
+        for tag, (vr, text) in texts.items()
     )
     return {raw.tag: raw for raw in raws}

@@ -1,44 +1,109 @@
-"""Owns what becomes of one value: the bytes that are written in its place, or None where it is not legal."""
+"""Treatment of one value: the bytes that are written instead of it, or None where the element is removed."""
 
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from imaging.deidentify.identity.dates import cap_age, shift_da, shift_dt
-from imaging.deidentify.objects.closed import CLOSED
-from imaging.deidentify.objects.context import Case, Place
-from imaging.deidentify.objects.dummies import dummy
-from imaging.deidentify.objects.rules import BULK, How, Rule
+from imaging.deidentify.objects.context import CODE_SCHEME, ObjectContext, Scope
+from imaging.deidentify.objects.rules import BULK, Rule, Treatment
 from imaging.dicom.attributes import decode_numbers
 
 WIDTHS = {
     **{"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8},
     **{"OB": 1, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "OW": 2},
 }
-"""Bytes of one number (PS3.5 6.2): what is no whole count of them is no number."""
+"""Bytes of one number by VR (PS3.5 6.2); a value must be a whole number of them."""
 FORMS = {
     "TM": re.compile(rb"(\d\d(:?\d\d(:?\d\d(\.\d{1,6})?)?)?[ \0]*(\\|$))*"),
     "UI": re.compile(rb"[0-9.\\]*[ \0]*"),
 }
 TIME_ZONE, ZONE = 0x00080201, re.compile(rb"[+-]\d{4} ?")
 LONG_NUMBER = re.compile(rb"(?<![0-9.])[0-9]{6,}(?![0-9.])")
-"""Shorter numbers mean too many things to be somebody's."""
+"""Digits of a number that may identify somebody; shorter ones mean too many things."""
 SEARCHED_BYTES = 2**20
 SHORTEST_WORD, LONGEST_WORD = 8, 1024
-"""Bytes of binary numbers that are looked at as if they were text."""
-Treat = Callable[[Case, Place, int, str, bytes], bytes | None]
+"""Lengths between which binary numbers are searched as if they were text."""
+IMAGE_TYPES = frozenset(
+    {"ORIGINAL", "DERIVED", "MIXED", "PRIMARY", "SECONDARY", "AXIAL", "LOCALIZER", "VOLUME", "NONE"}
+)
+VALUE_TYPES = frozenset(
+    {"TEXT", "NUM", "CODE", "DATETIME", "DATE", "TIME", "UIDREF", "PNAME", "COMPOSITE", "IMAGE", "WAVEFORM"}
+    | {"SCOORD", "SCOORD3D", "TCOORD", "CONTAINER", "TABLE"}
+)
+RELATIONSHIPS = frozenset(
+    {"CONTAINS", "HAS PROPERTIES", "HAS OBS CONTEXT", "HAS ACQ CONTEXT", "INFERRED FROM", "SELECTED FROM"}
+    | {"HAS CONCEPT MOD"}
+)
+PHOTOMETRIC = frozenset(
+    {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+)
+POSITIONS = frozenset(
+    {"HFS", "HFP", "FFS", "FFP", "HFDR", "HFDL", "FFDR", "FFDL", "LFP", "LFS", "RFP", "RFS"}
+)
+SHAPES = frozenset(
+    {"POINT", "MULTIPOINT", "POLYLINE", "CIRCLE", "ELLIPSE", "POLYGON", "ELLIPSOID", "OPEN_PLANAR"}
+    | {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "OPEN_NONPLANAR"}
+)
+
+KEPT_TERMS = MappingProxyType(
+    {
+        0x00080008: IMAGE_TYPES,
+        0x00185100: POSITIONS,
+        0x00280004: PHOTOMETRIC,
+        0x00281056: frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"}),
+        0x0040A010: RELATIONSHIPS,
+        0x0040A040: VALUE_TYPES,
+        0x0040A050: frozenset({"SEPARATE", "CONTINUOUS"}),
+        0x00620001: frozenset({"BINARY", "FRACTIONAL", "LABELMAP"}),
+        0x00620008: frozenset({"AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"}),
+        0x00700023: SHAPES,
+        0x30060042: SHAPES,
+    }
+)
+"""Terms without which an object cannot be interpreted (PS3.3): they stay even where a patient has such a name."""
+
+DUMMIES = MappingProxyType(
+    {
+        **dict.fromkeys(("LO", "LT", "SH", "ST", "UC", "UT"), b"Anonymized"),
+        **dict.fromkeys(("AE", "CS"), b"ANONYMIZED"),
+        **dict.fromkeys(("DS", "IS"), b"0"),
+        **dict.fromkeys(("OB", "OW", "SS", "US"), bytes(2)),
+        **dict.fromkeys(("AT", "FL", "OF", "OL", "SL", "UL"), bytes(4)),
+        **dict.fromkeys(("FD", "OD", "OV", "SV", "UV"), bytes(8)),
+        **{"DA": b"19000101", "DT": b"19000101000000", "TM": b"000000"},
+        **{"AS": b"000Y", "PN": b"Anonymous", "UR": b"urn:anonymized"},
+    }
+)
+"""Legal values by VR for code D, where the original must not stay (PS3.15 E.1, PS3.5 6.2); UIDs are mapped instead."""
+
+DUMMY_SCHEMES = MappingProxyType({CODE_SCHEME: b"99RADLOOP"})
+"""Dummy of a coding scheme: private ones begin with 99 (PS3.16 8)."""
+
+TreatFunction = Callable[[ObjectContext, Scope, int, str, bytes], bytes | None]
 
 
-def treated(case: Case, place: Place, tag: int, vr: str, rule: Rule, raw: bytes | None) -> bytes | None:
-    """Return the bytes to write for a value, None where the element goes; `raw` is None where it is of a wrong VR."""
-    if raw == b"" and rule.how != "patient":
+def dummy(tag: int, vr: str) -> bytes | None:
+    """Return a legal value without information, or None where there is none (UN, UI).
+
+    >>> dummy(0x00080020, "DA")
+    b'19000101'
+    """
+    return DUMMY_SCHEMES.get(tag) or DUMMIES.get(vr)
+
+
+def treated(
+    context: ObjectContext, scope: Scope, tag: int, vr: str, rule: Rule, raw: bytes | None
+) -> bytes | None:
+    """Return the bytes to write for a value, None where the element is removed; `raw` is None where its VR is wrong."""
+    if raw == b"" and rule.treatment != "patient":
         return raw
-    found = (
-        None if raw is None or _too_many(vr, rule, raw) else TREATMENTS[rule.how](case, place, tag, vr, raw)
-    )
-    if found is not None:
-        return found
-    instead = TREATMENTS.get(rule.how if rule.how == "patient" else rule.otherwise)
-    return instead(case, place, tag, vr, raw or b"") if instead else None
+    if raw is not None and not _too_many(vr, rule, raw):
+        value = TREATMENTS[rule.treatment](context, scope, tag, vr, raw)
+        if value is not None:
+            return value
+    instead = TREATMENTS.get(rule.treatment if rule.treatment == "patient" else rule.otherwise)
+    return instead(context, scope, tag, vr, raw or b"") if instead else None
 
 
 def _too_many(vr: str, rule: Rule, raw: bytes) -> bool:
@@ -46,85 +111,82 @@ def _too_many(vr: str, rule: Rule, raw: bytes) -> bool:
     if width is None:
         return False
     count, rest = divmod(len(raw), width)
-    return rule.how == "keep" and (
+    return rule.treatment == "keep" and (
         rest > 0 or (vr not in BULK and rule.most is not None and count > rule.most)
     )
 
 
-def _keep(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | None:
+def _keep(context: ObjectContext, scope: Scope, tag: int, vr: str, raw: bytes) -> bytes | None:
     if vr in FORMS:
         return raw if FORMS[vr].fullmatch(raw) else None
-    # Long numbers might be letters; those of images are too many to mean something by chance.
+    # Long numbers may be letters; bulk data are too long to be searched, as they match by chance.
     is_word = vr not in BULK and SHORTEST_WORD < len(raw) <= LONGEST_WORD
-    return None if is_word and case.cleaner.found_in(raw.decode("latin-1")) else raw
+    return None if is_word and context.cleaner.matches(raw.decode("latin-1")) else raw
 
 
-def _clean(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | None:
+def _clean(context: ObjectContext, scope: Scope, tag: int, vr: str, raw: bytes) -> bytes | None:
     if vr in ("DS", "IS"):
-        return _number(case, raw)
-    if (place.masked and vr != "CS") or (tag == TIME_ZONE and not ZONE.fullmatch(raw)):
+        return _number(context, raw)
+    if (scope.masked and vr != "CS") or (tag == TIME_ZONE and not ZONE.fullmatch(raw)):
         return None
     # Only text is written in the Specific Character Set (PS3.5 6.1.2.3).
-    text = place.decode(raw) if vr not in ("CS", "AE") or raw.isascii() else None
-    return None if text is None else _without_identifiers(case, tag, raw, text)
+    text = scope.decode(raw) if vr not in ("CS", "AE") or raw.isascii() else None
+    return None if text is None else _without_identifiers(context, tag, raw, text)
 
 
-def _without_identifiers(case: Case, tag: int, raw: bytes, text: str) -> bytes | None:
-    if tag in CLOSED:
-        return _words(case, text.split("\\"), CLOSED[tag])
-    if case.cleaner.found_in(text):
-        return case.traces.encode(case.cleaner.clean(text).strip()) or None
-    return raw if raw.isascii() and b"\x1b" not in raw else case.traces.encode(text)
+def _without_identifiers(context: ObjectContext, tag: int, raw: bytes, text: str) -> bytes | None:
+    if tag in KEPT_TERMS:
+        # One by one, so that each term keeps its position.
+        terms = text.split("\\")
+        kept = (t if t.strip() in KEPT_TERMS[tag] else context.cleaner.clean(t).strip() for t in terms)
+        return context.notes.encode("\\".join(kept))
+    if context.cleaner.matches(text):
+        return context.notes.encode(context.cleaner.clean(text).strip()) or None
+    return raw if raw.isascii() and b"\x1b" not in raw else context.notes.encode(text)
 
 
-def _words(case: Case, words: list[str], closed: frozenset[str]) -> bytes:
-    """Keep the words that everybody uses, clean the others one by one so that their places stay."""
-    kept = (word if word.strip() in closed else case.cleaner.clean(word).strip() for word in words)
-    return case.traces.encode("\\".join(kept))
-
-
-def _number(case: Case, raw: bytes) -> bytes | None:
-    """Keep decimal numbers as they are, unless one is a number of the patient's."""
+def _number(context: ObjectContext, raw: bytes) -> bytes | None:
+    """Return decimal numbers as they are, unless one is a number of the patient's."""
     if not decode_numbers(raw, "DS"):
         return None
-    found = (match.group().decode() for match in LONG_NUMBER.finditer(raw))
-    return None if any(case.cleaner.found_in(number) for number in found) else raw
+    numbers = (match.group().decode() for match in LONG_NUMBER.finditer(raw))
+    return None if any(map(context.cleaner.matches, numbers)) else raw
 
 
-def _search(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | None:
-    if len(raw) > SEARCHED_BYTES or case.cleaner.found_in(raw.decode("latin-1")):
+def _search(context: ObjectContext, scope: Scope, tag: int, vr: str, raw: bytes) -> bytes | None:
+    if len(raw) > SEARCHED_BYTES or context.cleaner.matches(raw.decode("latin-1")):
         return None
     return raw
 
 
-def _shift(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | None:
+def _shift(context: ObjectContext, scope: Scope, tag: int, vr: str, raw: bytes) -> bytes | None:
     shift = shift_da if vr == "DA" else shift_dt
-    case.traces.personal = True
-    moved = [shift(part.strip(" \0"), case.days) if part.strip(" \0") else "" for part in _parts(raw)]
+    context.notes.is_patient_specific = True
+    moved = [shift(part.strip(" \0"), context.days) if part.strip(" \0") else "" for part in _parts(raw)]
     return "\\".join(part for part in moved if part is not None).encode() if None not in moved else None
 
 
-def _age(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes | None:
+def _age(context: ObjectContext, scope: Scope, tag: int, vr: str, raw: bytes) -> bytes | None:
     age = cap_age(raw.decode("latin-1").strip(" \0"))
     return None if age is None else age.encode()
 
 
-def _uid(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes:
-    return "\\".join(case.pseudonyms.uid(part) for part in _parts(raw)).encode()
+def _uid(context: ObjectContext, scope: Scope, tag: int, vr: str, raw: bytes) -> bytes:
+    return "\\".join(context.pseudonyms.uid(part) for part in _parts(raw)).encode()
 
 
-def _patient(case: Case, place: Place, tag: int, vr: str, raw: bytes) -> bytes:
-    case.traces.personal = True
-    return place.patient.encode()
+def _patient(context: ObjectContext, scope: Scope, tag: int, vr: str, raw: bytes) -> bytes:
+    context.notes.is_patient_specific = True
+    return scope.patient.encode()
 
 
 def _parts(raw: bytes) -> list[str]:
     return raw.decode("latin-1").split("\\")
 
 
-TREATMENTS: Mapping[How, Treat] = {
+TREATMENTS: Mapping[Treatment, TreatFunction] = {
     "empty": lambda *_: b"",
-    "dummy": lambda case, place, tag, vr, raw: dummy(tag, vr),
+    "dummy": lambda context, scope, tag, vr, raw: dummy(tag, vr),
     "patient": _patient,
     "uid": _uid,
     "shift": _shift,

@@ -1,4 +1,4 @@
-"""Owns how text is taken out of pixels: its regions become black on every frame, and the pixels are written anew."""
+"""Blanking of text in pixels: its regions become black on every frame, and the pixels are written anew."""
 
 from collections.abc import Collection
 from typing import Any, Literal
@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
-from imaging.deidentify.pixels.places import Region
+from imaging.deidentify.pixels.text_candidates import Region
 from imaging.dicom.opened import Opened
 from imaging.dicom.parse import reading
 from imaging.dicom.pixels import Layout, stored_frame
 
 MARGIN_PX = 3
-"""Letters reach a little beyond what a detector marks, and lossy coding smears them."""
+"""Margin around a region: letters reach beyond what a detector marks, and lossy coding smears them."""
 FLOATING = {32: ("FloatPixelData", "OF"), 64: ("DoubleFloatPixelData", "OD")}
 OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
-"""Where the fragments of encapsulated frames begin; of no use to native ones."""
+"""Attributes that say where the fragments of encapsulated frames begin; of no use to native ones."""
 
 
 def blank(dataset: Dataset, opened: Opened, layout: Layout, regions: Collection[Region]) -> Dataset:
@@ -52,7 +52,7 @@ def blanked(frame: NDArray[Any], layout: Layout, regions: Collection[Region]) ->
 
 
 def _describe(dataset: Dataset, layout: Layout, frame: NDArray[Any]) -> None:
-    """Put right what the header says of the pixels."""
+    """Adapt the attributes that describe the pixels."""
     if layout.samples > 1:
         dataset.PhotometricInterpretation = "RGB"
         dataset.PlanarConfiguration = 0

@@ -1,4 +1,4 @@
-"""Owns the decision whether the pixels of an object may pass: burned-in text and faces stop it, and so does doubt."""
+"""Check whether the pixels of an object may pass: burned-in text and faces stop it, and so does doubt."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pixels.attribute_values import attribute_texts
 from imaging.deidentify.pixels.blank import blank, blanked
-from imaging.deidentify.pixels.detector import find_text
 from imaging.deidentify.pixels.faces import check_face
-from imaging.deidentify.pixels.header_values import told
-from imaging.deidentify.pixels.places import Region
+from imaging.deidentify.pixels.text_candidates import Region
+from imaging.deidentify.pixels.text_detector import find_text
 from imaging.dicom.elements import Buffer
 from imaging.dicom.opened import Opened, open_object
 from imaging.dicom.parse import reading
@@ -24,33 +24,33 @@ from imaging.errors import DataFault
 USUAL_MODALITIES = frozenset(
     {"US", "IVUS", "BDUS", "ES", "XC", "OT", "SC", "DOC", "ECG", "HD", "EPS", "GM", "SM"}
 )
-"""Devices that write into their pictures, and pictures that may come from paper."""
+"""Modalities that write into their images, or whose images may come from paper."""
 USUAL_KINDS = frozenset(
     {"SECONDARY", "SCREEN SAVE", "SCREENSHOT", "SCREEN_CAPTURE", "DOSE_INFO", "REPORT", "LOCALIZER"}
 )
-"""Values of ImageType of pictures that were drawn, or have lines and numbers drawn into them."""
+"""Values of ImageType of images that were drawn, or have lines and numbers drawn into them."""
 CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary captures of all kinds (PS3.4 B.5)."""
 SLIDE_LABEL = "LABEL"
-"""In ImageType: the picture of a slide's paper label (PS3.3 C.8.12.4.1.1)."""
+"""Value of ImageType for the image of a slide's paper label (PS3.3 C.8.12.4.1.1)."""
 PASSES = 3
-"""How often regions are blanked before an object is given up."""
+"""Times that regions are blanked before an object is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pixels:
-    """The pixels of an object and how they are to be looked at."""
+class TextSearch:
+    """A search for text in the pixels of an object; thorough in some frames where text is usual."""
 
     dataset: Dataset
     opened: Opened
     layout: Layout
-    usual: bool
+    is_text_usual: bool
 
     def regions(self, known: Collection[Region] = ()) -> Iterator[tuple[int, Region]]:
-        """Yield the number of a frame and where text stands in it, with regions blanked that are known."""
-        # A device that writes into its pictures does so in all frames; the screen sees every frame anyway.
+        """Yield the number of a frame and a region of text in it, searched with the known regions blanked."""
+        # A device that writes into its images does so in all frames; the screen sees every frame anyway.
         frames = self.layout.frames
-        thorough = {0, frames // 2, frames - 1} if self.usual else set()
+        thorough = {0, frames // 2, frames - 1} if self.is_text_usual else set()
         for index in range(frames):
             frame = self._shown(blanked(self._frame(index), self.layout, known))
             for region in find_text(frame, thorough=index in thorough):
@@ -70,34 +70,35 @@ class Pixels:
 
 
 def check_pixels(dataset: Dataset, data: Buffer, options: DeidentifyOptions) -> Dataset:
-    """Return the data set that may go on to be scrubbed: the same, or one whose text is blanked where options say so.
+    """Return the data set to be scrubbed: the same, or one with its text blanked where the options ask for that.
 
-    `dataset` is what `parse` made of the file `data`, before anything of it was changed. BurnedInAnnotation NO is not
-    trusted. Raises DataFault "burned-in-text", "burned-in-doubt" (text could not be looked for) or "face".
+    `dataset` is what `parse` returned for the file `data`, unchanged. BurnedInAnnotation NO is not trusted.
+    Raises DataFault "burned-in-text", "burned-in-doubt" (text could not be looked for) or "face".
     """
     check_face(dataset, options)
-    said = "YES" in told(dataset, "BurnedInAnnotation") or SLIDE_LABEL in told(dataset, "ImageType")
-    if said and options.burned_in == "quarantine":
+    burned_in, kinds = (attribute_texts(dataset, name) for name in ("BurnedInAnnotation", "ImageType"))
+    declared = "YES" in burned_in or SLIDE_LABEL in kinds
+    if declared and options.burned_in == "quarantine":
         raise DataFault("burned-in-text", "BurnedInAnnotation is YES, or the picture is a slide's label")
-    pixels = _pixels_of(dataset, data, usual=said or is_usual(dataset))
-    if pixels is None:
+    search = _text_search(dataset, data, is_text_usual=declared or is_text_usual(dataset))
+    if search is None:
         return dataset
     if options.burned_in == "blank":
-        return _without_text(pixels, said)
-    for index, region in pixels.regions():
+        return _without_text(search, declared)
+    for index, region in search.regions():
         size = f"{region.right - region.left} x {region.bottom - region.top} pixels"
-        raise DataFault("burned-in-text", f"in frame {index} of {pixels.layout.frames}, {size}")
+        raise DataFault("burned-in-text", f"in frame {index} of {search.layout.frames}, {size}")
     return dataset
 
 
-def is_usual(dataset: Dataset) -> bool:
-    """Tell whether text is usual in the pictures of a device of this kind."""
-    modality, kinds = set(told(dataset, "Modality")), set(told(dataset, "ImageType"))
-    captured = any(uid.startswith(CAPTURES) for uid in told(dataset, "SOPClassUID"))
+def is_text_usual(dataset: Dataset) -> bool:
+    """Tell whether text is usual in the images of a device of this kind."""
+    modality, kinds = set(attribute_texts(dataset, "Modality")), set(attribute_texts(dataset, "ImageType"))
+    captured = any(uid.startswith(CAPTURES) for uid in attribute_texts(dataset, "SOPClassUID"))
     return captured or not modality or bool(modality & USUAL_MODALITIES) or bool(kinds & USUAL_KINDS)
 
 
-def _pixels_of(dataset: Dataset, data: Buffer, *, usual: bool) -> Pixels | None:
+def _text_search(dataset: Dataset, data: Buffer, *, is_text_usual: bool) -> TextSearch | None:
     try:
         opened = open_object(data)
         if not opened.pixels:
@@ -106,21 +107,21 @@ def _pixels_of(dataset: Dataset, data: Buffer, *, usual: bool) -> Pixels | None:
         check_present(opened, layout)
     except DataFault as fault:
         raise _doubt(fault) from None
-    return Pixels(dataset=dataset, opened=opened, layout=layout, usual=usual)
+    return TextSearch(dataset=dataset, opened=opened, layout=layout, is_text_usual=is_text_usual)
 
 
-def _without_text(pixels: Pixels, said: bool) -> Dataset:
+def _without_text(search: TextSearch, declared: bool) -> Dataset:
     known: set[Region] = set()
     for _ in range(PASSES):
-        new = {region for _, region in pixels.regions(known)}
+        new = {region for _, region in search.regions(known)}
         known |= new
         if new:
             continue
-        if said and not known:
+        if declared and not known:
             raise DataFault(
                 "burned-in-text", "the header says that there is text, and none was found to blank"
             )
-        return blank(pixels.dataset, pixels.opened, pixels.layout, known) if known else pixels.dataset
+        return blank(search.dataset, search.opened, search.layout, known) if known else search.dataset
     raise DataFault("burned-in-text", f"there is still text after its regions were blanked {PASSES} times")
 
 

@@ -1,17 +1,17 @@
-"""Owns the tables of what shows a face: volumes of the head can be turned into one, photographs may be one."""
+"""Check for faces: volumes of the head can be turned into one, and photographs may show one."""
 
 import re
 
 from pydicom.dataset import Dataset
 
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pixels.header_values import codes, told
+from imaging.deidentify.pixels.attribute_values import attribute_texts, code_values
 from imaging.errors import DataFault
 
 VOLUMES = frozenset({"CT", "MR", "PT", "NM"})
-"""Modalities whose slices make a volume that has the skin in it (PS3.15 E.3.2)."""
+"""Modalities whose slices make a volume that includes the skin (PS3.15 E.3.2)."""
 PHOTOGRAPHS = frozenset({"XC", "DMS"})
-"""Photographs of patients, and of their skin."""
+"""Modalities of photographs of patients, and of their skin."""
 PARTS = frozenset(
     {
         *(
@@ -43,7 +43,7 @@ PARTS = frozenset(
         *("WHOLEBODY", "HEADTOTHIGH", "SKULLBASETOTHIGH"),
     }
 )
-"""Values of BodyPartExamined, letters alone (PS3.16 annex L): what is scanned with the face, the whole body too."""
+"""Values of BodyPartExamined, letters alone (PS3.16 annex L): scanned with the face, or all of the body."""
 REGIONS = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
 CODES = {
     "head": ("69536005", "T-D1100"),
@@ -66,12 +66,12 @@ CODES = {
     "whole body": ("38266002", "T-D0010"),
 }
 """The same as codes of SNOMED CT and SNOMED RT (PS3.16 CID 4031)."""
-SAID = re.compile(
+HEAD_WORDS = re.compile(
     r"(?<![^\W_])(head|brain|skull|facial|face|neuro\w*|crani\w*|cerebr\w*|orbits?|sinus(es)?|whole ?body|mprage"
     r"|maxillo\w*|kopf\w*|sch(ä|ae|a)del\w*|gehirn|hirn\w*|t[eê]te|cerveau|cabeza|cr[aá]neo|testa|encefalo|dental)(?![^\W_])",
     re.IGNORECASE,
 )
-"""In descriptions, where no body part is given: many a scan of the brain says it nowhere else."""
+"""Words in descriptions, for objects without a body part: many scans of the brain are named as such only there."""
 DESCRIPTIONS = ("StudyDescription", "SeriesDescription", "ProtocolName")
 
 
@@ -82,12 +82,12 @@ def check_face(dataset: Dataset, options: DeidentifyOptions) -> None:
     """
     if options.faces == "keep":
         return
-    features = told(dataset, "RecognizableVisualFeatures")
+    features = attribute_texts(dataset, "RecognizableVisualFeatures")
     if "YES" in features:
         raise DataFault("face", "RecognizableVisualFeatures is YES")
     if "NO" in features:
         return
-    modality = set(told(dataset, "Modality"))
+    modality = set(attribute_texts(dataset, "Modality"))
     if modality & PHOTOGRAPHS:
         raise DataFault("face", "a photograph, and RecognizableVisualFeatures does not say NO")
     if modality & VOLUMES and _of_the_head(dataset):
@@ -95,9 +95,11 @@ def check_face(dataset: Dataset, options: DeidentifyOptions) -> None:
 
 
 def _of_the_head(dataset: Dataset) -> bool:
-    parts = {re.sub(r"[^A-Z]", "", part.upper()) for part in told(dataset, "BodyPartExamined")} - {""}
+    parts = {re.sub(r"[^A-Z]", "", part.upper()) for part in attribute_texts(dataset, "BodyPartExamined")} - {
+        ""
+    }
     known = {code for pair in CODES.values() for code in pair}
-    if parts & PARTS or known.intersection(codes(dataset, REGIONS)):
+    if parts & PARTS or known.intersection(code_values(dataset, REGIONS)):
         return True
-    described = (text for name in DESCRIPTIONS for text in told(dataset, name))
-    return not parts and any(SAID.search(text) for text in described)
+    described = (text for name in DESCRIPTIONS for text in attribute_texts(dataset, name))
+    return not parts and any(HEAD_WORDS.search(text) for text in described)

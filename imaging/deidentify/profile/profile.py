@@ -1,4 +1,4 @@
-"""Owns the table of PS3.15 Annex E: what is to be done with which attribute, under which options."""
+"""Table of PS3.15 Annex E: which action is taken on which attribute, under which options."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ FILE = Path(__file__).with_name("profile.json")
 
 DATES = "retain_longitudinal_modified_dates"
 PRIVATE = "private"
-"""How the row of all private elements is called, in place of a tag."""
+"""Name of the row of all private elements, in place of a tag."""
 
 RESOLVED: dict[str, Action] = {
     "D": "D", "Z": "Z", "X": "X", "K": "K", "C": "C", "U": "U",
@@ -57,21 +57,21 @@ class Profile:
     rows: tuple[Row, ...]
 
     def action(self, tag: int, options: DeidentifyOptions) -> Action | None:
-        """Return what is to be done with an attribute, or None where the table has no row for it.
+        """Return the action on an attribute, or None where the table has no row for it.
 
         >>> load_profile().action(0x00100010, DeidentifyOptions())
         'Z'
         """
         exact, patterns = _actions(self, options)
-        found = exact.get(tag)
-        if found is not None:
-            return found
+        action = exact.get(tag)
+        if action is not None:
+            return action
         return next((action for mask, value, action in patterns if tag & mask == value), None)
 
 
 @cache
 def load_profile() -> Profile:
-    """Read the table beside this module.
+    """Return the table of the file beside this module.
 
     Raises:
         EnvironmentFault: its edition is another, or its rows are not those that its hash was made of.
@@ -81,7 +81,7 @@ def load_profile() -> Profile:
 
 
 def read_table(file: Path, part: str, edition: str | None = None) -> dict[str, Any]:
-    """Read a table whose `sha256` is that of the canonical JSON of one part of it.
+    """Return a table from a file whose `sha256` is that of the canonical JSON of one part of it.
 
     Raises:
         EnvironmentFault: it cannot be read, was changed, or is of another edition than asked for.
@@ -108,7 +108,7 @@ def read_table(file: Path, part: str, edition: str | None = None) -> dict[str, A
 def _actions(
     profile: Profile, options: DeidentifyOptions
 ) -> tuple[dict[int, Action], list[tuple[int, int, Action]]]:
-    """Every exact tag and every pattern with its action, so that a look-up costs one dictionary."""
+    """Return each exact tag and each pattern with its action, so that a look-up costs one dictionary."""
     chosen = chosen_columns(options)
     exact: dict[int, Action] = {}
     patterns: list[tuple[int, int, Action]] = []

@@ -1,9 +1,9 @@
-"""Owns the list of private elements that are known to be safe, PS3.15 table E.3.10-1 in part.
+"""List of private elements that are known to be safe, PS3.15 table E.3.10-1 in part.
 
-No package was found to carry the table (479 elements in edition 2026a). safe_private.json has the 343 that at least
+No package is known to carry the table (479 elements in edition 2026a). safe_private.json has the 343 that at least
 two of three public lists agree on: those of PixelMed and GDCM, and one more. A UID (NQHeader 02) and bulk data of
 images (HOLOGIC 7E01, SIEMENS 7FD1) were left out, as nothing replaces the one and nothing looks into the other.
-What is not listed goes.
+An element that is not listed is removed.
 """
 
 from functools import cache
@@ -15,7 +15,7 @@ FILE = Path(__file__).with_name("safe_private.json")
 
 
 def is_safe(creator: str, tag: int) -> bool:
-    """Return whether a private element may stay; its block (the third byte of the tag) does not matter.
+    """Tell whether a private element may stay; its block (the third byte of the tag) does not matter.
 
     >>> is_safe("GEMS_ACQU_01", 0x00191023), is_safe("GEMS_ACQU_01", 0x00190010)
     (True, False)

@@ -1,4 +1,4 @@
-"""Owns the table of PS3.15 E.3.4: what is to be done with which content item, under which options."""
+"""Table of PS3.15 E.3.4: which action is taken on which content item, under which options."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ EDITION = "2026d"
 FILE = Path(__file__).with_name("structured.json")
 
 Concept = tuple[str, str]
-"""Code and scheme, as `concept` returns them."""
+"""Code and scheme, as returned by `concept`."""
 
 SNOMED = frozenset({"SRT", "SNM3", "99SDM"})
 """Retired names of one coding scheme (PS3.16 table 8-1), whose codes are to be known still."""
 WITHOUT_WORDS = frozenset(
     {"CONTAINER", "SCOORD", "SCOORD3D", "TCOORD", "TABLE", "IMAGE", "COMPOSITE", "WAVEFORM", "UIDREF"}
 )
-"""Value types of geometry, references and structure: what they hold is treated by its attribute."""
+"""Value types of geometry, references and structure: their values are treated by attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ContentTable:
     dcm: tuple[tuple[int, int], ...]
 
     def action(self, name: Concept, value_type: str, options: DeidentifyOptions) -> Action | None:
-        """Return what is to be done with a content item, or None where the table does not list its concept.
+        """Return the action on a content item, or None where the table does not list its concept.
 
         A concept that is listed with another value type only is no freer than it would be with that one.
 
@@ -64,11 +64,11 @@ class ContentTable:
         ]
         if value_type in WITHOUT_WORDS or not others:
             return None
-        found = {_resolved(row, options) for row in others}
-        return "X" if found & {"X", "K"} else "D" if "D" in found else "C"
+        actions = {_resolved(row, options) for row in others}
+        return "X" if actions & {"X", "K"} else "D" if "D" in actions else "C"
 
     def knows(self, name: Concept) -> bool:
-        """Tell whether the table or DICOM defines a concept: of others nobody knows what they hold.
+        """Tell whether the table or DICOM defines a concept; the content of others is unknown.
 
         >>> load_content().knows(("112039", "DCM")), load_content().knows(("112039", "99LOCAL"))
         (True, False)
@@ -80,7 +80,7 @@ class ContentTable:
 
 
 def concept(code: str, scheme: str) -> Concept:
-    """Return a concept as the table is asked for it.
+    """Return a concept in the form in which the table is looked up.
 
     >>> concept("G-C0E3 ", "99SDM"), concept("76", "NCDR [2.0b]")
     (('G-C0E3', 'SRT'), ('76', 'NCDR'))
@@ -91,7 +91,7 @@ def concept(code: str, scheme: str) -> Concept:
 
 @cache
 def load_content() -> ContentTable:
-    """Read the table beside this module.
+    """Return the table of the file beside this module.
 
     Raises:
         EnvironmentFault: its edition is another, or its content is not that which its hash was made of.
@@ -104,12 +104,12 @@ def load_content() -> ContentTable:
 
 @cache
 def _by_concept(table: ContentTable) -> dict[Concept, dict[str, ContentRow]]:
-    found: dict[Concept, dict[str, ContentRow]] = {}
+    by_concept: dict[Concept, dict[str, ContentRow]] = {}
     now = ((concept(row.code, row.scheme), row) for row in table.rows)
     before = ((concept(row.retired, "SRT"), row) for row in table.rows if row.retired)
     for name, row in chain(now, before):
-        found.setdefault(name, {})[row.value_type] = row
-    return found
+        by_concept.setdefault(name, {})[row.value_type] = row
+    return by_concept
 
 
 def _resolved(row: ContentRow, options: DeidentifyOptions) -> Action:

@@ -1,6 +1,6 @@
-"""Owns what an original value looks like wherever it may have got to: its spellings in each encoding.
+"""Patterns of an original value: its spellings in each encoding, as they may stand in any bytes.
 
-How much a spelling proves depends on how much it says, in bits against chance: 3.3 a digit, 4.7 a letter.
+How much a hit proves depends on the information in the spelling, in bits against chance: 3.3 a digit, 4.7 a letter.
 
     sure    46 bits or more: no chance even among the noise of a thousand frames; counts wherever its bytes stand
     plain   26 bits or more, and a digit or two words: counts between the borders of words, in values and texts
@@ -30,24 +30,24 @@ DIGIT_BITS, LETTER_BITS, IDEOGRAPH_BITS, MARK_BITS = 3.3, 4.7, 12.0, 0.5
 LEAST_CHARACTERS = 4
 WHOLE_TEXT = 12
 CODED_CHARACTERS = {"base64": 8, "hexadecimal": 12}
-"""Below so many characters a coded value is found by chance; 48 bits each."""
+"""Characters below which a coded value occurs by chance; 48 bits each."""
 IDEOGRAPHS_FROM = "\u2e80"
 NO_NAMES = frozenset({"anonymous", "anonymized", "anonymised", "unknown", "none", "null", "test", "patient"})
-"""What stands for a name where there is none, before and after."""
-OWN = frozenset({"date", "place", "device", "text"})
-"""What many patients share: it proves something in the outputs of the same object alone."""
-NOBODY = -1
-"""The owner of files that come from no object."""
+"""Texts that mean that there is no name, in originals and outputs."""
+SHARED_KINDS = frozenset({"date", "place", "device", "text"})
+"""Kinds whose values many patients share: a hit proves something in the outputs of the same object alone."""
+NO_OBJECT = -1
+"""Owner of files that come from no object."""
 WORD = re.compile(r"[^\W_]+")
 DAY = re.compile(r"\d{8}(\d{2,6}(\.\d{1,6})?)?([+-]\d{4})?|\d{4}([.-])\d{2}\4\d{2}")
 """A date (DA) or one with time (DT); a time of day alone identifies nobody."""
 FIRST_YEAR = "2016"
-"""Programs hold days of later years, of their runs and releases, which prove nothing where no object is."""
+"""Days from this year on prove nothing outside of objects: programs write the days of their runs and releases."""
 UNKNOWN_DAY = "0101"
-"""Stands for a day that is not known, and begins the time of computers (1970)."""
+"""Month and day written for an unknown day, and first day of the time of computers (1970)."""
 PLAIN_ENCODINGS = frozenset({"UTF-8", "UTF-16 LE", "UTF-16 BE"})
 ESCAPES = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
-"""They switch between character sets (ISO 2022) around a value."""
+"""Escape sequences that switch between character sets (ISO 2022) around a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +114,22 @@ ENCODINGS: Mapping[str, Callable[[str], Iterator[bytes]]] = {
     "reversed": lambda text: _utf8(text[::-1]),
     "URL": lambda text: iter((quote(text, safe="").encode(),)),
 }
-"""How a value may be written; the character sets of its object come to these."""
+"""Encodings in which a value may be written; the character sets of its object are added."""
 
 
 def patterns(
     identifier: Identifier, charsets: Iterable[str] = (), owner: int | None = None
 ) -> Iterator[Pattern]:
-    """Yield every way in which a value may stand in bytes; none for what identifies nobody.
+    """Yield every way in which a value may stand in bytes; none for a value that identifies nobody.
 
-    `owner` restricts to one object what proves nothing elsewhere; with NOBODY that is left out.
+    `owner` is the object to which patterns are restricted that prove nothing elsewhere; NO_OBJECT leaves them out.
     """
-    past = owner == NOBODY and long_past(identifier)
+    past = owner == NO_OBJECT and long_past(identifier)
     for text in _spellings(identifier):
         dated = past and identifier.value.strip()[:4] in text
         strength = "plain" if dated else strength_of(text, identifier.kind)
-        shared = not dated and (identifier.kind in OWN or strength == "weak" or not _distinct(text))
-        if shared and owner == NOBODY:
+        shared = not dated and (identifier.kind in SHARED_KINDS or strength == "weak" or not _distinct(text))
+        if shared and owner == NO_OBJECT:
             continue
         seen: set[bytes] = set()
         for encoding, encode in [*ENCODINGS.items(), *((name, _as(name)) for name in charsets)]:
@@ -157,7 +157,7 @@ def as_key(raw: bytes) -> str:
 
 
 def strength_of(text: str, kind: Kind) -> Strength:
-    """Say how much finding a text proves.
+    """Return how much a hit of a text proves.
 
     >>> [strength_of(text, "id") for text in ("1234", "PH000012", "1.2.826.0.1.3680043.8.498.1")]
     ['weak', 'plain', 'sure']
@@ -171,7 +171,7 @@ def strength_of(text: str, kind: Kind) -> Strength:
 
 
 def long_past(identifier: Identifier) -> bool:
-    """Tell whether a value is a day of which programs do not write.
+    """Tell whether a value is a day so long past that programs do not write it.
 
     >>> [long_past(Identifier("date", day, 0)) for day in ("19640812", "20260812", "19700101")]
     [True, False, False]
@@ -180,7 +180,7 @@ def long_past(identifier: Identifier) -> bool:
     return identifier.kind == "date" and digits[:4] < FIRST_YEAR and digits[4:8] not in ("", UNKNOWN_DAY)
 
 
-def counts(identifier: Identifier) -> bool:
+def is_identifying(identifier: Identifier) -> bool:
     """Tell whether a value identifies at all; a short one, a standard UID and a time of day do not."""
     value = identifier.value.strip()
     if len(value) < (2 if _ideographic(value) else LEAST_CHARACTERS) or value.casefold() in NO_NAMES:
@@ -196,15 +196,15 @@ def counts(identifier: Identifier) -> bool:
 
 
 def _spellings(identifier: Identifier) -> list[str]:
-    if not counts(identifier):
+    if not is_identifying(identifier):
         return []
     if identifier.kind == "text":
         return [identifier.value.strip()]
-    told = {text.strip() for text in (identifier.value, *spellings(identifier))}
+    texts = {text.strip() for text in (identifier.value, *spellings(identifier))}
     least = LEAST_CHARACTERS
     return sorted(
         text
-        for text in told
+        for text in texts
         if (len(text) >= least or (_ideographic(text) and len(text) > 1)) and text.casefold() not in NO_NAMES
     )
 
@@ -216,7 +216,7 @@ def _worth(encoding: str, raw: bytes, strength: Strength) -> bool:
 
 
 def _distinct(text: str) -> bool:
-    """Whether it is more than one word, or one with an initial, which may be anybody's."""
+    """Tell whether a text has a digit or two words: one word with an initial may be anybody's."""
     words = [word for word in WORD.findall(text) if len(word) > 1]
     return any(map(str.isdigit, text)) or len(words) > 1 or _ideographic(text)
 

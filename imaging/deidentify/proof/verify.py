@@ -1,7 +1,7 @@
-"""Owns the proof of a de-identified folder: every original identifying value is looked for in every byte of it.
+"""Proof of a de-identified folder: every original identifying value is searched for in every byte of it.
 
-An output is searched for all values of its own original and for what identifies patients in those that are read with
-it; what is in the folder beside the outputs, its ledger too, for what identifies any patient.
+An output is searched for all values of its own original, and for values that identify patients of the originals read
+with it; all other files of the folder, its ledger too, are searched for values that identify any patient.
 """
 
 import json
@@ -19,11 +19,11 @@ from blake3 import blake3
 from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import load_profile
-from imaging.deidentify.proof.originals import FUNCTION, Hit
-from imaging.deidentify.proof.outside import Pile
+from imaging.deidentify.proof.file_search import FileSearch
+from imaging.deidentify.proof.output_register import OutputRegister
+from imaging.deidentify.proof.output_search import FUNCTION, Hit
 from imaging.deidentify.proof.patterns import ENCODINGS
-from imaging.deidentify.proof.register import Register
-from imaging.deidentify.proof.signed import Verification, outputs_digest, sign
+from imaging.deidentify.proof.verification import Verification, outputs_digest, sign
 from imaging.errors import DataFault, UserFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item, Pool
@@ -36,20 +36,20 @@ HEAD, PARTS = ".radloop/dataset.json", ".radloop/parts"
 OBJECTS_AT_A_TIME = 16
 BYTES_AT_A_TIME = 32 << 20
 
-Batch = tuple["Pair", ...]
+Batch = tuple["ObjectPair", ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """An original as its source hands it over, and its output below the destination, "" where it has none."""
+class ObjectPair:
+    """An original as its source returns it, and its output below the destination, "" where it has none."""
 
     contents: Path | bytes
     output: str
 
 
 @dataclass(slots=True)
-class Tally:
-    """What is known so far, beside the register."""
+class RunningCounts:
+    """The counts and hits so far; what is known of each output is in the register."""
 
     originals: int = 0
     outputs: int = 0
@@ -62,44 +62,44 @@ def verify(
     source: Source,
     pseudonyms: Pseudonyms,
     workers: int | None = None,
-    told: Callable[[int], object] = lambda outputs: None,
+    on_progress: Callable[[int], object] = lambda outputs: None,
 ) -> Verification:
-    """Search what lies below `destination` for the identifiers of its originals in `source`.
+    """Search all files below `destination` for the identifiers of its originals in `source`.
 
-    `told` is called with the number of outputs that are done. Without a record of how it was made, the default options
-    are taken and each file is searched for what identifies any patient. Raises UserFault where there is nothing to
-    search, or where the record names another key.
+    `on_progress` is called with the number of outputs that are done. Without a record of how the folder was made, the
+    default options are assumed and each file is searched for values that identify any patient. Raises UserFault where
+    there is nothing to search, or where the record names another key.
     """
     began = time.monotonic()
     record = _record(destination, pseudonyms)
     options = DeidentifyOptions.model_validate(record.get("options", {}))
-    register = Register(sorted((destination / PARTS).glob("*.parquet")))
+    register = OutputRegister(sorted((destination / PARTS).glob("*.parquet")))
     others = sorted(_others(destination, register))
-    tally, outside = Tally(), Pile(others)
+    counts, others_search = RunningCounts(), FileSearch(others)
     setup = {"options": options.model_dump_json(), "secret": pseudonyms.secret.hex()}
     with Pool(FUNCTION, setup, workers) as pool:
-        failed: list[Pair] = []
+        failed: list[ObjectPair] = []
         for batch, outcome in _answers(
             pool, destination, _batches(source, destination, register, pseudonyms)
         ):
             if isinstance(outcome, DataFault):
-                # One of them ended the worker: each by itself, then.
+                # One of them ended the worker, so each is searched by itself.
                 failed += batch
             else:
-                _count(tally, register, batch, outcome, outside)
-                told(tally.outputs)
+                _count(counts, register, batch, outcome, others_search)
+                on_progress(counts.outputs)
         for batch, outcome in _answers(pool, destination, ((pair,) for pair in failed)):
-            _count(tally, register, batch, outcome, outside)
-    outside.flush()
-    tally.hits |= outside.hits
+            _count(counts, register, batch, outcome, others_search)
+    others_search.flush()
+    counts.hits |= others_search.hits
     profile = load_profile()
     return sign(
         Verification(
             outputs=register.searched() + len(others),
-            originals=tally.originals,
-            searched=dict(sorted(tally.searched.items())),
+            originals=counts.originals,
+            searched=dict(sorted(counts.searched.items())),
             encodings=(*ENCODINGS, "character sets of the object"),
-            hits=tuple(tally.hits),
+            hits=tuple(counts.hits),
             unproven=tuple(f"{output}: {why}" for output, why in register.unproven()),
             seconds=time.monotonic() - began,
             edition=str(record.get("edition", profile.edition)),
@@ -126,8 +126,8 @@ def _record(destination: Path, pseudonyms: Pseudonyms) -> Mapping[str, Any]:
     return record
 
 
-def _others(destination: Path, register: Register) -> Iterator[tuple[Path, str]]:
-    """Yield what lies beside the outputs, with its names."""
+def _others(destination: Path, register: OutputRegister) -> Iterator[tuple[Path, str]]:
+    """Yield the files that are no outputs, with their names."""
     # A folder at a time, where Path.rglob remembers all of them.
     for folder, _, names in os.walk(destination):
         for path in (Path(folder, name) for name in names):
@@ -141,10 +141,10 @@ def _digest(path: Path) -> str:
 
 
 def _batches(
-    source: Source, destination: Path, register: Register, pseudonyms: Pseudonyms
+    source: Source, destination: Path, register: OutputRegister, pseudonyms: Pseudonyms
 ) -> Iterator[Batch]:
-    """Fetch the originals of a source, some at a time; what cannot be fetched shows as an output unproven."""
-    batch: list[Pair] = []
+    """Yield the originals of a source, some at a time; one that cannot be fetched leaves its output unproven."""
+    batch: list[ObjectPair] = []
     size = 0
     for file in source.scan():
         try:
@@ -154,8 +154,8 @@ def _batches(
         output = register.output_of(pseudonyms.key("file", file.name))
         if payload.format != "dicom":
             continue
-        there = output if (destination / output).is_file() else ""
-        batch.append(Pair(payload.contents[0], there))
+        existing = output if (destination / output).is_file() else ""
+        batch.append(ObjectPair(payload.contents[0], existing))
         size += 2 * file.size_bytes
         if len(batch) >= OBJECTS_AT_A_TIME or size >= BYTES_AT_A_TIME:
             yield tuple(batch)
@@ -179,17 +179,19 @@ def _answers(pool: Pool, destination: Path, batches: Iterable[Batch]) -> Iterato
         yield sent.popleft(), outcome
 
 
-def _count(tally: Tally, register: Register, batch: Batch, outcome: Outcome, outside: Pile) -> None:
+def _count(
+    counts: RunningCounts, register: OutputRegister, batch: Batch, outcome: Outcome, others_search: FileSearch
+) -> None:
     if isinstance(outcome, DataFault):
         for one in batch:
-            register.doubt(one.output, outcome.reason)
+            register.record_unsearched(one.output, outcome.reason)
         return
     value = outcome.value
-    tally.originals += len(batch) - len(value["faults"])
-    tally.searched.update(kind for kind, _, _ in value["sought"])
-    tally.hits |= {Hit(**hit): None for hit in value["hits"]}
-    tally.outputs += len(value["digests"])
-    register.note(value["digests"])
+    counts.originals += len(batch) - len(value["faults"])
+    counts.searched.update(kind for kind, _, _ in value["identifiers"])
+    counts.hits |= {Hit(**hit): None for hit in value["hits"]}
+    counts.outputs += len(value["digests"])
+    register.record_searched(value["digests"])
     for number, reason in value["faults"].items():
-        register.doubt(batch[int(number)].output, reason)
-    outside.seek(Identifier(kind, text, tag) for kind, text, tag in value["sought"])
+        register.record_unsearched(batch[int(number)].output, reason)
+    others_search.add(Identifier(kind, text, tag) for kind, text, tag in value["identifiers"])

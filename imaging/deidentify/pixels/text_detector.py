@@ -1,7 +1,7 @@
-"""Owns the search for text in one frame: a closer look at each place where networks of ours suspect some.
+"""Search for text in one frame: networks of rapidocr read around each candidate that our own networks find.
 
-Most frames have no such place. A look lets rapidocr's network find lines of text in a part of the frame, and another
-read them: what reads as two characters or more is text, whatever it says.
+Most frames have no candidate. One network finds lines of text in a crop of the frame, another reads them: a line that
+reads as two characters or more is text, whatever it says.
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.deidentify.pixels.networks import read_line, text_map
-from imaging.deidentify.pixels.pictures import as_grey, embossed
-from imaging.deidentify.pixels.places import OVERLAP, Place, Region, places
+from imaging.deidentify.pixels.renderings import as_grey, embossed
+from imaging.deidentify.pixels.text_candidates import OVERLAP, Candidate, Region, find_candidates
+from imaging.deidentify.pixels.text_networks import read_line, text_map
 
 LARGE = 768
-"""Frames whose shorter side is longer are also seen at half size, where large letters look small."""
-LOOKS = ((96, 2.0, 9), (192, 1.0, 21))
-"""Of each look: pixels along its side, how much it is enlarged, and the surroundings that letters stand out from."""
+"""Shorter side above which a frame is searched at half size too, where large letters look small."""
+CROPS = ((96, 2.0, 9), (192, 1.0, 21))
+"""Of each crop around a candidate: its side in pixels, its enlargement, and the width of the background taken off."""
 LIKELY, LINE = 0.3, 0.5
 """The least likelihood of a pixel, and of all pixels of a line; rapidocr's own numbers."""
 HEIGHT_PX, LENGTH_PX = (3, 60), 7
@@ -27,55 +27,55 @@ CHARACTERS = 1.9
 
 
 def find_text(frame: NDArray[Any], *, thorough: bool = False) -> Iterator[Region]:
-    """Yield where text stands in a frame of stored values, (rows, columns) or (rows, columns, 3).
+    """Yield the regions of text in a frame of stored values, (rows, columns) or (rows, columns, 3).
 
-    A thorough search looks at all of the frame and takes for text what cannot be read, too. Whoever only asks whether
-    there is any takes the first: the search goes on only when the next one is asked for.
+    A thorough search covers all of the frame, and a line counts even where it cannot be read. To learn whether there is
+    any text, take the first region: the search goes on only when the next one is asked for.
     """
     grey, factor = as_grey(frame), 1
     while True:
-        for place in places(grey, thorough=thorough):
-            yield from (scaled(region, factor) for region in look(grey, place))
+        for candidate in find_candidates(grey, thorough=thorough):
+            yield from (scaled_region(region, factor) for region in read_candidate(grey, candidate))
         if thorough:
-            yield from (scaled(region, factor) for region in _lines_of_all(grey))
+            yield from (scaled_region(region, factor) for region in _lines_of_all(grey))
         if min(grey.shape) <= LARGE:
             return
         smaller = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
         grey, factor = np.asarray(smaller, np.float32), factor * 2
 
 
-def scaled(region: Region, factor: int) -> Region:
+def scaled_region(region: Region, factor: int) -> Region:
     """Return a region of a frame that is `factor` times as large.
 
-    >>> scaled(Region(1, 2, 3, 4), 2)
+    >>> scaled_region(Region(1, 2, 3, 4), 2)
     Region(top=2, left=4, bottom=6, right=8)
     """
     return Region(region.top * factor, region.left * factor, region.bottom * factor, region.right * factor)
 
 
-def look(grey: NDArray[np.float32], place: Place) -> Iterator[Region]:
-    """Yield the lines of text that can be read around a place of a grey frame, or what is text for sure."""
-    none = True
-    for side, enlarged, across in LOOKS:
-        top = max(min(place.row - side // 2, grey.shape[0] - side), 0)
-        left = max(min(place.column - side // 2, grey.shape[1] - side), 0)
+def read_candidate(grey: NDArray[np.float32], candidate: Candidate) -> Iterator[Region]:
+    """Yield the lines of text that can be read around a candidate of a grey frame, or its certain region."""
+    nothing_read = True
+    for side, enlarged, across in CROPS:
+        top = max(min(candidate.row - side // 2, grey.shape[0] - side), 0)
+        left = max(min(candidate.column - side // 2, grey.shape[1] - side), 0)
         picture = _enlarged(embossed(grey[top : top + side, left : left + side], across), enlarged)
-        for box in lines(picture, enlarged):
-            if is_read(_cut(picture, box)):
-                none = False
+        for box in text_lines(picture, enlarged):
+            if reads_as_text(_cut(picture, box)):
+                nothing_read = False
                 yield _region(cv2.boxPoints(box) / enlarged + (left, top), grey.shape)
-    if none and place.sure:
-        yield place.sure
+    if nothing_read and candidate.certain_region:
+        yield candidate.certain_region
 
 
 def _lines_of_all(grey: NDArray[np.float32]) -> Iterator[Region]:
-    """Yield whatever looks like a line of text, all over a grey frame."""
-    for side, enlarged, across in LOOKS:
+    """Yield all regions of a grey frame that look like a line of text."""
+    for side, enlarged, across in CROPS:
         tile = side * 4
         for top in range(0, max(grey.shape[0] - OVERLAP, 1), tile - OVERLAP):
             for left in range(0, max(grey.shape[1] - OVERLAP, 1), tile - OVERLAP):
                 picture = _enlarged(embossed(grey[top : top + tile, left : left + tile], across), enlarged)
-                for box in lines(picture, enlarged):
+                for box in text_lines(picture, enlarged):
                     yield _region(cv2.boxPoints(box) / enlarged + (left, top), grey.shape)
 
 
@@ -84,7 +84,7 @@ def _enlarged(picture: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
     return np.asarray(larger, np.uint8)
 
 
-def lines(picture: NDArray[np.uint8], enlarged: float = 1.0) -> Iterator[Any]:
+def text_lines(picture: NDArray[np.uint8], enlarged: float = 1.0) -> Iterator[Any]:
     """Yield rectangles as cv2 has them, ((x, y), (length, height), degrees), of what may be lines of text."""
     likely = text_map(picture)
     mask = (likely > LIKELY).astype(np.uint8)
@@ -94,11 +94,11 @@ def lines(picture: NDArray[np.uint8], enlarged: float = 1.0) -> Iterator[Any]:
             length, height, degrees = height, length, degrees + 90
         fits = HEIGHT_PX[0] <= height / enlarged <= HEIGHT_PX[1] and length / enlarged >= LENGTH_PX
         if fits and _mean_inside(likely, contour) >= LINE:
-            # The network marks the core of a line.
+            # The network marks only the core of a line.
             yield middle, (length + 0.9 * height, 1.9 * height), degrees
 
 
-def is_read(line: NDArray[np.uint8]) -> bool:
+def reads_as_text(line: NDArray[np.uint8]) -> bool:
     """Tell whether a picture of a line reads as text, either way up, bright or dark."""
     for picture in (line, 255 - line):
         for way in (picture, picture[::-1, ::-1]):

@@ -1,4 +1,4 @@
-"""Owns one chunk of de-identification: source files in, drafts of their twins and rows of the ledger out."""
+"""De-identification of one chunk: from source files to partial output files and rows of the ledger."""
 
 import re
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 
-from imaging.deidentify.folder.destination import IMAGES, draft_name
-from imaging.deidentify.folder.ledger import Entry
+from imaging.deidentify.folder.destination import IMAGES, partial_name
+from imaging.deidentify.folder.file_ledger import LedgerEntry
 from imaging.errors import DataFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
@@ -23,11 +23,11 @@ LEGAL = {
     "patient": re.compile(r"[0-9a-f]{8,64}"),
     "blake3": re.compile(r"[0-9a-f]{64}"),
 }
-"""How an answer looks: identifiers become names of folders, so that nothing else may stand in them."""
+"""Legal forms of an answer's values: identifiers become names of folders, so that nothing else may be in them."""
 
 
 class DicomOnly:
-    """A source of which DICOM objects alone are handed over; pictures and NIfTI are refused one by one."""
+    """A source that returns DICOM objects only; images of other formats are refused one by one."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -39,40 +39,39 @@ class DicomOnly:
         return self._source.default_spec()
 
     def fetch(self, file: SourceFile) -> Payload:
-        """Hand over one DICOM object; others are refused by their names, unread."""
+        """Return one DICOM object; others are refused by their names, unread."""
         if format_of(file.name) != "dicom":
             raise DataFault("not-dicom")
         return self._source.fetch(file)
 
 
 def deidentify_chunk(
-    source: Source, files: Sequence[SourceFile], pseudonyms: Pseudonyms, drafts: Path, run: Run
-) -> tuple[Entry, ...]:
-    """Fetch some files, have `run` write their de-identified twins, and make drafts of these that last.
+    source: Source, files: Sequence[SourceFile], pseudonyms: Pseudonyms, partial: Path, run: Run
+) -> tuple[LedgerEntry, ...]:
+    """Fetch some files, have `run` write their outputs, and store these durably as partial files.
 
-    No twin passes through this process. Doing it again makes the same drafts.
+    No output passes through this process. Doing it again makes the same files.
     """
-    store, entries, settling = FolderStore(drafts), {}, list[Future[None]]()
+    store, entries, syncs = FolderStore(partial), {}, list[Future[None]]()
     keys = {file.name: pseudonyms.key("file", file.name) for file in files}
-    # Whoever did this chunk before, and was given up, may still be writing: never to the same file.
-    written = {name: f"{key}.{token_hex(8)}" for name, key in keys.items()}
-    # Each waits for the disk, and meanwhile the sandbox shall not wait for us.
-    with ThreadPoolExecutor(SYNCS) as syncing:
-        for file, outcome in dispatch(source, files, run, lambda file: drafts / written[file.name]):
+    # A worker that was given this chunk before may still be writing: never to the same file.
+    temporary = {name: f"{key}.{token_hex(8)}" for name, key in keys.items()}
+    # Each sync waits for the disk, and the sandbox must not wait for it.
+    with ThreadPoolExecutor(SYNCS) as executor:
+        for file, outcome in dispatch(source, files, run, lambda file: partial / temporary[file.name]):
             entry = entries[file.name] = _entry(file, keys[file.name], outcome)
             if entry.output:
-                settling.append(
-                    syncing.submit(store.finalize, written[file.name], draft_name(entry.source_key))
-                )
-        for settled in settling:
-            settled.result()
-    store.sync([draft_name("any")])
-    # In the order of the source: of two objects in conflict the first one stands.
+                name = partial_name(entry.source_key)
+                syncs.append(executor.submit(store.finalize, temporary[file.name], name))
+        for sync in syncs:
+            sync.result()
+    store.sync([partial_name("any")])
+    # In the order of the source: of two objects in conflict the first one is kept.
     return tuple(entries[file.name] for file in files)
 
 
-def _entry(file: SourceFile, key: str, outcome: Outcome) -> Entry:
-    entry = Entry(source_key=key, source_size=file.size_bytes, source_mtime_ns=file.mtime_ns)
+def _entry(file: SourceFile, key: str, outcome: Outcome) -> LedgerEntry:
+    entry = LedgerEntry(source_key=key, source_size=file.size_bytes, source_mtime_ns=file.mtime_ns)
     if isinstance(outcome, DataFault):
         return replace(entry, reason=outcome.reason, detail=outcome.detail)
     value = outcome.value

@@ -1,4 +1,4 @@
-"""Owns the search of what a run has left behind for identifiers of a sample of the patients it has read."""
+"""Leak search: what a run has left behind is searched for identifiers of a sample of the patients it has read."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.proof.originals import FUNCTION, Hit
-from imaging.deidentify.proof.outside import Pile
+from imaging.deidentify.proof.file_search import FileSearch
+from imaging.deidentify.proof.output_search import FUNCTION, Hit
 from imaging.errors import DataFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item, Pool
@@ -18,28 +18,28 @@ from imaging.sources.protocol import Payload, Source, SourceFile
 
 SAMPLE = 50
 LISTED = 100_000
-"""Files from whose listing the sample is drawn: a second listing of a large archive would take minutes."""
+"""Files of the listing from which the sample is drawn: to list a large archive again would take minutes."""
 BUDGET_BYTES = 1 << 30
-"""What is searched at most: some 20 seconds. Which of more files, is drawn anew each time."""
+"""Bytes that are searched at most, in some 20 seconds; of more files a sample is drawn anew each time."""
 PATIENT_ID, FILE_NAME = 0x00100020, 0
 NAME_CHARACTERS = 12
 ROWS = "medmnist"
-"""A format whose files are ranges of rows, and a row's number identifies nobody."""
+"""Format whose files are ranges of rows: the number of a row identifies nobody."""
 OBJECTS_AT_A_TIME = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Residue:
-    """What was searched for how many identifiers, and what was found; `left_out` counts files beyond the budget."""
+class LeakReport:
+    """The counts of a search and its hits; `left_out` counts files beyond the budget."""
 
     files: int
     left_out: int
     identifiers: int
     hits: tuple[Hit, ...]
 
-    def __add__(self, other: "Residue") -> "Residue":
-        """Return what two searches for the same identifiers have come to."""
-        return Residue(
+    def __add__(self, other: "LeakReport") -> "LeakReport":
+        """Return the sum of two searches for the same identifiers."""
+        return LeakReport(
             files=self.files + other.files,
             left_out=self.left_out + other.left_out,
             identifiers=self.identifiers,
@@ -47,10 +47,10 @@ class Residue:
         )
 
 
-def search_residue(
+def search_files(
     paths: Iterable[Path], identifiers: Sequence[Identifier], root: Path, seed: str
-) -> Residue:
-    """Search files for identifiers; what many patients share, such as recent dates, proves nothing here."""
+) -> LeakReport:
+    """Search files for identifiers; values that many patients share, such as recent dates, prove nothing here."""
     drawn = sorted(paths)
     random.Random(seed).shuffle(drawn)
     chosen, size = [], 0
@@ -58,41 +58,41 @@ def search_residue(
         size += _size(path)
         if size <= BUDGET_BYTES:
             chosen.append(path)
-    pile = Pile([(path, _relative(path, root)) for path in chosen])
-    pile.seek(identifiers)
-    pile.flush()
-    return Residue(
+    search = FileSearch([(path, _relative(path, root)) for path in chosen])
+    search.add(identifiers)
+    search.flush()
+    return LeakReport(
         files=len(chosen),
         left_out=len(drawn) - len(chosen),
         identifiers=len(identifiers),
-        hits=tuple(pile.hits),
+        hits=tuple(search.hits),
     )
 
 
 def sample_identifiers(source: Source, seed: str, count: int = SAMPLE) -> tuple[Identifier, ...]:
-    """Return what identifies the patients of some files of a source, read in the sandbox.
+    """Return the identifiers of the patients of a sample of a source's files, read in the sandbox.
 
-    Of files that are no DICOM, their names and the PatientIDs that the source tells.
+    Of files that are no DICOM: their names, and the patients' numbers in their metadata.
     """
-    found: dict[Identifier, None] = {}
+    identifiers: dict[Identifier, None] = {}
     objects: list[Path | bytes] = []
-    for file, payload in _fetched(source, draw(source.scan(), seed, count)):
+    for file, payload in _fetched(source, draw_sample(source.scan(), seed, count)):
         if payload.format == ROWS:
             continue
-        found |= dict.fromkeys(of_name(file.name))
-        found |= {
+        identifiers |= dict.fromkeys(identifiers_of_name(file.name))
+        identifiers |= {
             Identifier("id", text, PATIENT_ID): None for name, text in payload.metadata if name == "patient"
         }
         if payload.format == "dicom":
             objects.append(payload.contents[0])
-    found |= dict.fromkeys(_of_objects(objects))
-    return tuple(found)
+    identifiers |= dict.fromkeys(_of_objects(objects))
+    return tuple(identifiers)
 
 
-def of_name(name: str) -> Iterator[Identifier]:
-    """Yield what the name of a file may tell of a patient: the whole, and its parts that are of somebody.
+def identifiers_of_name(name: str) -> Iterator[Identifier]:
+    """Yield the identifiers in the name of a file: the whole name, and its parts that may name somebody.
 
-    >>> [one.value for one in of_name("ROSSI_ANNA_19620412/20260101/IM00012")]
+    >>> [one.value for one in identifiers_of_name("ROSSI_ANNA_19620412/20260101/IM00012")]
     ['ROSSI_ANNA_19620412/20260101/IM00012', 'ROSSI_ANNA_19620412']
     """
     for part in dict.fromkeys((name, *PurePosixPath(name).parts)):
@@ -101,7 +101,7 @@ def of_name(name: str) -> Iterator[Identifier]:
             yield Identifier("id", part, FILE_NAME)
 
 
-def draw(files: Iterator[SourceFile], seed: str, count: int) -> list[SourceFile]:
+def draw_sample(files: Iterator[SourceFile], seed: str, count: int) -> list[SourceFile]:
     """Return some of the files, each with the same chance (Vitter 1985, algorithm R)."""
     chance, kept = random.Random(seed), []
     for number, file in enumerate(islice(files, LISTED)):
@@ -131,7 +131,7 @@ def _of_objects(objects: Sequence[Path | bytes]) -> Iterator[Identifier]:
     with Pool(FUNCTION, setup, workers=1) as pool:
         for outcome in pool.map(Item({"objects": [""] * len(part)}, tuple(part)) for part in parts):
             if isinstance(outcome, Answer):
-                for kind, value, tag in outcome.value["sought"]:
+                for kind, value, tag in outcome.value["identifiers"]:
                     yield Identifier(kind, value, tag)
 
 

@@ -1,4 +1,4 @@
-"""Owns what there is to search in one file: its bytes, and what they hold packed, inflated or in tables."""
+"""Contents of a file that are to be searched: its bytes, and what is packed, compressed or tabulated in them."""
 
 import base64
 import gzip
@@ -16,38 +16,38 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imaging.deidentify.proof.search import Level, Searched
+from imaging.deidentify.proof.pattern_search import Searchable, SearchLevel
 
 INFLATED_BYTES = 256 << 20
 ROWS_AT_A_TIME = 65536
 EMBEDDED = re.compile(rb"base64,([A-Za-z0-9+/=\s]{64,})")
-PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
+IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
 TEXTUAL = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 """Databases and their write-ahead logs: binary, but made of texts, also of rows that were deleted."""
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, sqlite3.Error, pa.ArrowException)
-"""What is raised for a file that is not what it seems; its bytes are searched as they are."""
+"""Exceptions for a file that is not of the type it seems to be; its bytes are searched as they are."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Some bytes of a file, and what may count in them: see `imaging.deidentify.proof.patterns`."""
+class Content:
+    """Some bytes of a file, and the level at which they are searched; see `imaging.deidentify.proof.patterns`."""
 
     where: str
-    level: Level
-    data: Searched
+    level: SearchLevel
+    data: Searchable
 
 
-def pieces(path: Path) -> Iterator[Piece]:
-    """Yield what there is to search in a file; its own bytes come first, mapped and not read."""
-    yield Piece("name", "values", path.name.encode("utf-8", "surrogateescape"))
+def file_contents(path: Path) -> Iterator[Content]:
+    """Yield the contents of a file that are to be searched; its own bytes come first, mapped and not read."""
+    yield Content("name", "values", path.name.encode("utf-8", "surrogateescape"))
     if not path.stat().st_size:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         magic = data[:16]
         opener = next((opens for begin, opens in OPENERS.items() if magic.startswith(begin)), None)
-        packed = opener is not None or magic.startswith(PICTURES) or b"\0" in data[:4096]
+        packed = opener is not None or magic.startswith(IMAGES) or b"\0" in data[:4096]
         binary = packed and not magic.startswith(TEXTUAL)
-        yield Piece("file", "bytes" if binary else "values", data)
+        yield Content("file", "bytes" if binary else "values", data)
         if not binary and b"base64," in data[: 1 << 16]:
             yield from _embedded(data)
     if opener is not None:
@@ -57,8 +57,8 @@ def pieces(path: Path) -> Iterator[Piece]:
             return
 
 
-def _database(path: Path) -> Iterator[Piece]:
-    """Yield the values of each table: in the file's pages they stand without a border between them."""
+def _database(path: Path) -> Iterator[Content]:
+    """Yield the values of each table: in the file's pages nothing separates them."""
     # A write-ahead log beside it is a file of its own, and read with the database here.
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
         database.text_factory = bytes
@@ -68,18 +68,18 @@ def _database(path: Path) -> Iterator[Piece]:
             rows = database.execute(f'SELECT * FROM "{quoted}"')
             while batch := rows.fetchmany(ROWS_AT_A_TIME // 16):
                 values = (value for row in batch for value in row if isinstance(value, bytes))
-                yield Piece("rows", "values", b"\0".join(values))
+                yield Content("rows", "values", b"\0".join(values))
 
 
-def _parquet(path: Path) -> Iterator[Piece]:
-    """Yield the texts of each column, decompressed; and what stands beside the columns."""
+def _parquet(path: Path) -> Iterator[Content]:
+    """Yield the texts of each column, decompressed, and the metadata of the table."""
     table = pq.ParquetFile(path)
     metadata = table.schema_arrow.metadata or {}
-    yield Piece("schema", "values", b"\0".join([*metadata, *metadata.values(), str(table.schema).encode()]))
+    yield Content("schema", "values", b"\0".join([*metadata, *metadata.values(), str(table.schema).encode()]))
     for batch in table.iter_batches(ROWS_AT_A_TIME):
         for column in batch.columns:
             if values := _texts(column):
-                yield Piece("column", "values", values)
+                yield Content("column", "values", values)
 
 
 def _texts(column: pa.Array) -> bytes:
@@ -92,48 +92,48 @@ def _texts(column: pa.Array) -> bytes:
     return "\0".join(text for text in column.to_pylist() if text).encode(errors="surrogateescape")
 
 
-def _zip(path: Path) -> Iterator[Piece]:
+def _zip(path: Path) -> Iterator[Content]:
     with zipfile.ZipFile(path) as archive:
         left = INFLATED_BYTES
         for member in archive.infolist():
-            yield Piece("member's name", "values", member.filename.encode(errors="surrogateescape"))
+            yield Content("member's name", "values", member.filename.encode(errors="surrogateescape"))
             if 0 < member.file_size <= left:
                 left -= member.file_size
                 with archive.open(member) as file:
                     content = file.read(member.file_size)
-                yield Piece("member", "bytes" if b"\0" in content[:4096] else "values", content)
+                yield Content("member", "bytes" if b"\0" in content[:4096] else "values", content)
 
 
-def _gzip(path: Path) -> Iterator[Piece]:
+def _gzip(path: Path) -> Iterator[Content]:
     with gzip.open(path) as file:
         while content := file.read(32 << 20):
-            yield Piece("inflated", "bytes" if b"\0" in content[:4096] else "values", content)
+            yield Content("inflated", "bytes" if b"\0" in content[:4096] else "values", content)
             if file.tell() > INFLATED_BYTES:
                 return
 
 
-def _embedded(page: Searched) -> Iterator[Piece]:
-    """Yield the pictures that a page carries."""
+def _embedded(page: Searchable) -> Iterator[Content]:
+    """Yield the images that are embedded in a page."""
     for match in EMBEDDED.finditer(page):
         try:
-            yield Piece("picture", "bytes", base64.b64decode(match[1], validate=False))
+            yield Content("picture", "bytes", base64.b64decode(match[1], validate=False))
         except ValueError:
             continue
 
 
-def _picture_texts(path: Path) -> Iterator[Piece]:
+def _picture_texts(path: Path) -> Iterator[Content]:
     """Yield the compressed texts of a PNG (zTXt, iTXt)."""
     from PIL import Image
 
     with Image.open(io.BytesIO(path.read_bytes())) as picture:
-        yield Piece("picture's texts", "values", "\0".join(map(str, picture.info.values())).encode())
+        yield Content("picture's texts", "values", "\0".join(map(str, picture.info.values())).encode())
 
 
-OPENERS: dict[bytes, Callable[[Path], Iterator[Piece]]] = {
+OPENERS: dict[bytes, Callable[[Path], Iterator[Content]]] = {
     b"SQLite format 3\0": _database,
     b"PAR1": _parquet,
     b"PK\x03\x04": _zip,
     b"\x1f\x8b": _gzip,
     b"\x89PNG": _picture_texts,
 }
-"""What opens a file, by how it begins."""
+"""Functions that open a file, by its first bytes."""

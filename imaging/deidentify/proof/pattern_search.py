@@ -1,4 +1,4 @@
-"""Owns the search of bytes for many patterns at once, in memory that grows with the patterns and not with the bytes."""
+"""Search of bytes for many patterns at once, in memory that grows with the patterns and not with the bytes."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,64 +10,64 @@ import ahocorasick  # type: ignore[import-not-found]
 from imaging.deidentify.proof.patterns import Pattern, Strength
 from imaging.dicom.elements import Buffer
 
-Level = Literal["bytes", "values", "text"]
-"""What is searched: any bytes; values and lines, whose words have borders; texts of one object."""
+SearchLevel = Literal["bytes", "values", "text"]
+"""Kind of bytes that are searched: any; values and lines, whose words have borders; texts of one object."""
 
-ADMITTED: dict[Level, frozenset[Strength]] = {
+ADMITTED: dict[SearchLevel, frozenset[Strength]] = {
     "bytes": frozenset({"sure"}),
     "values": frozenset({"sure", "plain"}),
     "text": frozenset({"sure", "plain", "weak"}),
 }
 HEXADECIMAL = tuple("0123456789abcdef")
 WINDOW_BYTES = 4 << 20
-Searched = Buffer | mmap
+Searchable = Buffer | mmap
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A pattern and where it begins."""
+class Match:
+    """A pattern that was found, and the offset at which it begins."""
 
     pattern: Pattern
     offset: int
 
 
 class Searcher:
-    """Finds patterns whatever the case of ASCII letters (Aho and Corasick 1975)."""
+    """Search for patterns whatever the case of ASCII letters (Aho and Corasick 1975)."""
 
     def __init__(self, patterns: Iterable[Pattern]) -> None:
         self._groups: list[list[Pattern]] = []
         self._automaton = ahocorasick.Automaton()
-        places: dict[str, int] = {}
+        group_numbers: dict[str, int] = {}
         for pattern in patterns:
-            place = places.setdefault(pattern.key, len(self._groups))
-            if place == len(self._groups):
+            number = group_numbers.setdefault(pattern.key, len(self._groups))
+            if number == len(self._groups):
                 self._groups.append([])
-                self._automaton.add_word(pattern.key, place)
-            self._groups[place].append(pattern)
-        self._longest = max(map(len, places), default=0)
-        if places:
+                self._automaton.add_word(pattern.key, number)
+            self._groups[number].append(pattern)
+        self._longest = max(map(len, group_numbers), default=0)
+        if group_numbers:
             self._automaton.make_automaton()
 
     def __len__(self) -> int:
         return len(self._groups)
 
-    def search(self, data: Searched, level: Level, owner: int | None = None) -> Iterator[Found]:
-        """Yield each pattern that stands in the data and proves something there."""
+    def search(self, data: Searchable, level: SearchLevel, owner: int | None = None) -> Iterator[Match]:
+        """Yield each pattern that is in the data and strong enough to prove something there."""
         if not self._groups:
             return
         for start in range(0, len(data), WINDOW_BYTES):
-            # What begins in this window may end, or have its neighbour, in the next.
+            # A pattern that begins in this window may end, or have its neighbour, in the next.
             begin = max(start - 2, 0)
             raw = bytes(data[begin : start + WINDOW_BYTES + self._longest + 2])
             yield from self._window(raw, begin, range(start, start + WINDOW_BYTES), level, owner)
 
     def _window(
-        self, raw: bytes, begin: int, starts: range, level: Level, owner: int | None
-    ) -> Iterator[Found]:
+        self, raw: bytes, begin: int, starts: range, level: SearchLevel, owner: int | None
+    ) -> Iterator[Match]:
         text = raw.lower().decode("latin-1")
         admitted = ADMITTED[level]
-        for end, place in self._automaton.iter(text):
-            group = self._groups[place]
+        for end, number in self._automaton.iter(text):
+            group = self._groups[number]
             at = end + 1 - len(group[0].key)
             if begin + at not in starts:
                 continue
@@ -77,7 +77,7 @@ class Searcher:
                 if pattern.exact and raw[at : end + 1] != pattern.exact:
                     continue
                 if pattern.strength == "sure" or _bordered(text, at, end + 1, pattern):
-                    yield Found(pattern, begin + at)
+                    yield Match(pattern, begin + at)
 
 
 def _bordered(text: str, start: int, stop: int, pattern: Pattern) -> bool:
@@ -86,7 +86,7 @@ def _bordered(text: str, start: int, stop: int, pattern: Pattern) -> bool:
     after = text[stop : stop + pattern.unit].strip("\0")
     key = pattern.key.strip("\0")
     if pattern.kind == "date" and pattern.strength == "plain" and key.isdigit():
-        # Else it may be of a hexadecimal number, or begin a UUID.
+        # Otherwise it may be part of a hexadecimal number, or begin a UUID.
         return not (before in HEXADECIMAL or after in (*HEXADECIMAL, "-"))
     return not (_continues(before, key[0], pattern) or _continues(after, key[-1], pattern))
 

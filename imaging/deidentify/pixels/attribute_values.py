@@ -1,4 +1,4 @@
-"""Owns how single header values are read for a decision: plain strings whatever the header holds, never an error."""
+"""Attribute values as plain strings, for decisions on pixels: a value that cannot be read counts as absent."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,12 +7,12 @@ from pydicom.dataset import Dataset
 FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
-def told(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+def attribute_texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """Return the values of an attribute as stripped strings; none where it is absent, empty or cannot be read.
 
     >>> made = Dataset()
     >>> made.ImageType = ["DERIVED", "SECONDARY "]
-    >>> told(made, "ImageType"), told(made, "Modality")
+    >>> attribute_texts(made, "ImageType"), attribute_texts(made, "Modality")
     (('DERIVED', 'SECONDARY'), ())
     """
     try:
@@ -25,20 +25,20 @@ def told(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     return tuple(text for part in parts if (text := str(part).strip(" \0")))
 
 
-def items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
+def sequence_items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
     """Return the items of a sequence; none where it cannot be read."""
     try:
-        found = dataset.get(keyword)
+        value = dataset.get(keyword)
     except Exception:  # as above
         return ()
-    return found if isinstance(found, Sequence) and not isinstance(found, str) else ()
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
-def codes(dataset: Dataset, keywords: Sequence[str]) -> Iterator[str]:
+def code_values(dataset: Dataset, keywords: Sequence[str]) -> Iterator[str]:
     """Yield the code values of sequences of codes, those of frames in their functional groups too (C.7.6.16.2.8)."""
-    groups = [group for name in FRAME_GROUPS for group in items(dataset, name)]
-    anatomies = [anatomy for group in groups for anatomy in items(group, "FrameAnatomySequence")]
-    for place in (dataset, *anatomies):
+    groups = [group for name in FRAME_GROUPS for group in sequence_items(dataset, name)]
+    anatomies = [anatomy for group in groups for anatomy in sequence_items(group, "FrameAnatomySequence")]
+    for holder in (dataset, *anatomies):
         for keyword in keywords:
-            for item in items(place, keyword):
-                yield from told(item, "CodeValue")
+            for item in sequence_items(holder, keyword):
+                yield from attribute_texts(item, "CodeValue")

@@ -1,4 +1,4 @@
-"""Owns the decision which kinds of objects may pass at all: documents only by policy, and no kind that nobody knows."""
+"""Check of the SOP class: documents pass only by policy, and unknown kinds of objects never."""
 
 from pydicom.dataset import Dataset
 
@@ -12,12 +12,14 @@ STORAGE = "1.2.840.10008.5.1.4.1.1."
 STRUCTURED = f"{STORAGE}88."
 """Structured reports and what is built like them (PS3.4 B.5)."""
 ENCAPSULATED = (f"{STORAGE}104.", f"{STORAGE}9.4.")
-"""Encapsulated PDF, CDA, STL, OBJ and MTL, and recorded voices: nothing here looks into them."""
+"""Encapsulated PDF, CDA, STL, OBJ and MTL, and recorded voices: their content cannot be cleaned here."""
 
 
-def check_class(dataset: Dataset, options: DeidentifyOptions) -> None:
-    """Raise DataFault "document" for one that must not pass, "unsupported" for a class that is not the standard's."""
-    uid = _class_of(dataset)
+def check_sop_class(dataset: Dataset, options: DeidentifyOptions) -> None:
+    """Raise DataFault "document" for a document that must not pass, "unsupported" for a class outside the standard."""
+    element = dataset.get_item(SOP_CLASS)
+    value = element.value if element is not None else None
+    uid = decode_text(value) if isinstance(value, bytes) else str(value or "")
     if not uid:
         raise DataFault("missing-identifier", "SOPClassUID is missing or empty")
     if not is_standard_uid(uid):
@@ -26,9 +28,3 @@ def check_class(dataset: Dataset, options: DeidentifyOptions) -> None:
         raise DataFault("document", "an encapsulated document or a recorded voice never passes")
     if uid.startswith(STRUCTURED) and options.documents == "quarantine":
         raise DataFault("document", "a structured report passes only where documents are to be cleaned")
-
-
-def _class_of(dataset: Dataset) -> str:
-    element = dataset.get_item(SOP_CLASS)
-    value = element.value if element is not None else None
-    return decode_text(value) if isinstance(value, bytes) else str(value or "")

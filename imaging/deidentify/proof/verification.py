@@ -1,4 +1,4 @@
-"""Owns what a proof says, line by line, and its signature by the key."""
+"""Verification of a de-identified folder: what was searched with what outcome, line by line, signed by the key."""
 
 import hashlib
 import hmac
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from imaging.deidentify.proof.originals import Hit
+from imaging.deidentify.proof.output_search import Hit
 from imaging.pseudonyms import Pseudonyms
 
 PURPOSE = b"signature of a verification\0"
@@ -15,10 +15,10 @@ PURPOSE = b"signature of a verification\0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was searched for what, with what outcome; `signature` is an HMAC of the rest by the key.
+    """The outcome of a search; `signature` is an HMAC of all other fields by the key.
 
-    `outputs` are all files of the destination, `originals` the objects that were read, `searched` counts the different
-    identifiers of each kind as they came together, `unproven` names outputs of which nothing is known, and why.
+    `outputs` are all files of the destination, `originals` the objects that were read. `searched` counts identifiers by
+    kind, those of objects searched together once; `unproven` names outputs of which nothing is known, and why.
     """
 
     outputs: int
@@ -37,36 +37,37 @@ class Verification:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was found, nothing was left out, and there was something to search."""
+        """Tell whether nothing was found, nothing was left out, and there was something to search."""
         return not self.hits and not self.unproven and self.originals > 0
 
 
 def outputs_digest(digests: Iterable[str]) -> str:
-    """Name a set of files by the digests of their bytes, which come in order, whatever the names."""
-    told = hashlib.sha256()
+    """Return the digest of a set of files from the sorted digests of their bytes, whatever their names."""
+    joined = hashlib.sha256()
     for number, digest in enumerate(digests):
-        told.update(f"\n{digest}".encode() if number else digest.encode())
-    return told.hexdigest()
+        joined.update(f"\n{digest}".encode() if number else digest.encode())
+    return joined.hexdigest()
 
 
 def sign(verification: Verification, pseudonyms: Pseudonyms) -> Verification:
-    """Return it with its signature: HMAC-SHA-256 of all other fields, so that who has the key can check it."""
-    told = json.dumps(asdict(replace(verification, signature="")), sort_keys=True)
-    digest = hmac.new(pseudonyms.secret, PURPOSE + told.encode(errors="surrogateescape"), hashlib.sha256)
+    """Return the verification with its signature: HMAC-SHA-256 of all other fields, which the key can check."""
+    content = json.dumps(asdict(replace(verification, signature="")), sort_keys=True)
+    digest = hmac.new(pseudonyms.secret, PURPOSE + content.encode(errors="surrogateescape"), hashlib.sha256)
     return replace(verification, signature=digest.hexdigest())
 
 
 def is_signed(verification: Verification, pseudonyms: Pseudonyms) -> bool:
-    """Tell whether it is as it was when this key signed it."""
+    """Tell whether a verification is unchanged since this key signed it."""
     return hmac.compare_digest(verification.signature, sign(verification, pseudonyms).signature)
 
 
-def lines(verification: Verification) -> list[tuple[str, str]]:
-    """Return the lines of the signed-off table: what, and what was found. No line holds an original value."""
+def table_rows(verification: Verification) -> list[tuple[str, str]]:
+    """Return the rows of the signed-off table: subject and finding. No row holds an original value."""
     one = verification
-    found = Counter(hit.kind for hit in one.hits)
+    hits_by_kind = Counter(hit.kind for hit in one.hits)
     searched = [
-        (f"{kind}s", f"{count:,} searched, {found[kind]} found") for kind, count in one.searched.items()
+        (f"{kind}s", f"{count:,} searched, {hits_by_kind[kind]} found")
+        for kind, count in one.searched.items()
     ]
     options = {
         name: {False: "off", True: "on"}.get(value, value) for name, value in json.loads(one.options).items()

@@ -1,7 +1,7 @@
-"""Owns where in a frame text may stand: a screen over all of it, and a glance at each place that the screen suspects.
+"""Candidates for text in a frame: a screen over all of it, then a check of the patch around each suspected point.
 
 Both are small networks of our own. The screen sees every frame, for a millisecond or two, and suspects too much; the
-glance, sharper and slower, sees the few places that are left and lets nearly all of them pass.
+patch check, sharper and slower, sees the few points that are left and clears nearly all of them.
 """
 
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.deidentify.pixels.networks import glance_scores, screen_scores
-from imaging.deidentify.pixels.pictures import leveled
+from imaging.deidentify.pixels.renderings import leveled
+from imaging.deidentify.pixels.text_networks import patch_scores, screen_scores
 
 CELL = 8
-"""Pixels along a side of what one score stands for."""
+"""Pixels along a side of the square that one score is for."""
 SUSPICIOUS, UNCLEAR, SURE = -2.5, 0.75, 1.75
-"""The least score of the screen that is glanced at; of the glance, what is looked at, and what is text whether it can
-be read or not. Set on the patients and the fonts that the networks were trained on."""
+"""Least score of the screen at which a patch is checked; least scores of the patch check at which the text is read, and
+at which it is text whether it can be read or not. Set on the patients and fonts that the networks were trained on."""
 CLEAR = 0.0
-"""What scores less at first sight is not glanced at from the other three sides."""
+"""Score of the patch as it is, below which it is not turned and checked again."""
 TILE, OVERLAP = 1024, 64
-"""Large frames are screened in parts, for memory."""
+"""Side and overlap of the parts in which large frames are screened, for memory."""
 SIDE = 96
-"""Pixels along the side of a glance; nothing inside it is glanced at again. Smaller frames are made larger."""
+"""Pixels along the side of a patch; no two patches are centred inside one another. Smaller frames are padded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,45 +38,45 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A place that may be text: its middle, and the part that is text for sure, if any."""
+class Candidate:
+    """A point that may be in text, and the region around it that is text for certain, if any."""
 
     row: int
     column: int
-    sure: Region | None
+    certain_region: Region | None
 
 
-def places(grey: NDArray[np.float32], *, thorough: bool = False) -> Iterator[Place]:
-    """Yield the places of a grey frame at which to look, the worst first; a thorough search trusts no glance."""
+def find_candidates(grey: NDArray[np.float32], *, thorough: bool = False) -> Iterator[Candidate]:
+    """Yield the points of a grey frame at which to read, the most suspicious first; thorough: no patch is cleared."""
     picture = _at_least(leveled(grey), SIDE)
-    for row, column in suspected(screened(picture), SUSPICIOUS):
+    for row, column in suspected(cell_scores(picture), SUSPICIOUS):
         top = max(min(row - SIDE // 2, picture.shape[0] - SIDE), 0)
         left = max(min(column - SIDE // 2, picture.shape[1] - SIDE), 0)
-        part = picture[top : top + SIDE, left : left + SIDE]
-        scores = glance_scores(part)
-        score = _from_all_sides(part, float(scores.max()))
+        patch = picture[top : top + SIDE, left : left + SIDE]
+        scores = patch_scores(patch)
+        score = _from_all_sides(patch, float(scores.max()))
         if thorough or score >= UNCLEAR:
-            sure = _region(scores, top, left, grey.shape) if score >= SURE else None
-            yield Place(row, column, sure)
+            certain_region = _region(scores, top, left, grey.shape) if score >= SURE else None
+            yield Candidate(row, column, certain_region)
 
 
-def screened(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+def cell_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the scores of all cells of a picture that `leveled` made, (rows / 8, columns / 8) rounded up."""
     rows, columns = picture.shape
     scores = np.full((-(-rows // CELL), -(-columns // CELL)), -np.inf, np.float32)
     step = TILE - OVERLAP
     for top in range(0, max(rows - OVERLAP, 1), step):
         for left in range(0, max(columns - OVERLAP, 1), step):
-            found = screen_scores(picture[top : top + TILE, left : left + TILE])
-            place = np.s_[
-                top // CELL : top // CELL + found.shape[0], left // CELL : left // CELL + found.shape[1]
+            tile = screen_scores(picture[top : top + TILE, left : left + TILE])
+            cells = np.s_[
+                top // CELL : top // CELL + tile.shape[0], left // CELL : left // CELL + tile.shape[1]
             ]
-            scores[place] = np.maximum(scores[place], found)
+            scores[cells] = np.maximum(scores[cells], tile)
     return scores
 
 
 def suspected(scores: NDArray[np.float32], least: float) -> Iterator[tuple[int, int]]:
-    """Yield (row, column), in pixels, of the greatest scores, no two in one glance; `scores` are used up."""
+    """Yield (row, column), in pixels, of the greatest scores, no two in one patch; `scores` are overwritten."""
     around = SIDE // CELL // 2
     while True:
         row, column = divmod(int(scores.argmax()), scores.shape[1])
@@ -87,12 +87,12 @@ def suspected(scores: NDArray[np.float32], least: float) -> Iterator[tuple[int, 
         scores[rows, max(column - around, 0) : column + around + 1] = -np.inf
 
 
-def _from_all_sides(part: NDArray[np.float32], first: float) -> float:
-    """Return the mean score of the four ways to turn a part: text stays text, other things seldom look it."""
+def _from_all_sides(patch: NDArray[np.float32], first: float) -> float:
+    """Return the mean score of a patch in its four quarter turns: text stays text, other things seldom do."""
     if first < CLEAR:
         return first
-    turned = [np.ascontiguousarray(np.rot90(part, turn)) for turn in (1, 2, 3)]
-    return float(np.mean([first, *(glance_scores(one).max() for one in turned)]))
+    turned = [np.ascontiguousarray(np.rot90(patch, turn)) for turn in (1, 2, 3)]
+    return float(np.mean([first, *(patch_scores(one).max() for one in turned)]))
 
 
 def _region(scores: NDArray[np.float32], top: int, left: int, shape: tuple[int, ...]) -> Region:

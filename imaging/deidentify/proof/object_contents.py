@@ -1,4 +1,4 @@
-"""Owns what there is to search in one DICOM object: its bytes, the value of each element, and its texts decoded."""
+"""Contents of a DICOM object that are to be searched: its bytes, the value of each element, and its texts decoded."""
 
 import zlib
 from collections.abc import Iterator
@@ -8,33 +8,33 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from imaging.deidentify.proof.pieces import Piece
+from imaging.deidentify.proof.file_contents import Content
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.parse import parse, reading
 
 TEXTS = frozenset({"AE", "DA", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
-"""VRs whose values are words of people; a code string (CS) is of a list, where a name may be an
-organ's too, and UIDs that an option keeps hold days of studies."""
+"""VRs whose values are written by people; a code string (CS) is from a list, where a name may be an organ's too, and
+UIDs that an option keeps contain days of studies."""
 META_AT = 144
-"""Where the elements behind the length of the file meta group begin."""
+"""Offset of the elements after the length of the file meta group."""
 VALUE_BYTES = 1 << 16
 """Longer values are pixels, tables and documents: searched as bytes of the file."""
 
 
-def object_pieces(data: Buffer) -> Iterator[Piece]:
-    """Yield what there is to search in the bytes of a DICOM file; raise DataFault where they cannot be parsed."""
-    yield Piece("file", "bytes", data)
+def object_contents(data: Buffer) -> Iterator[Content]:
+    """Yield the contents of a DICOM file that are to be searched; raise DataFault where it cannot be parsed."""
+    yield Content("file", "bytes", data)
     dataset = parse(data)
     if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
-        yield Piece("inflated", "bytes", _inflated(data))
+        yield Content("inflated", "bytes", _inflated(data))
     with reading("unreadable"):
         texts: list[str] = []
         values: list[bytes] = []
         for item in (dataset.file_meta, dataset):
             _gather(item, texts, values)
-    yield Piece("values", "values", b"\0".join(values))
-    yield Piece("texts", "text", "\0".join(texts).encode("utf-8", "surrogateescape"))
+    yield Content("values", "values", b"\0".join(values))
+    yield Content("texts", "text", "\0".join(texts).encode("utf-8", "surrogateescape"))
 
 
 def is_object(path: Path) -> bool:
@@ -44,7 +44,7 @@ def is_object(path: Path) -> bool:
 
 
 def _inflated(data: Buffer) -> bytes:
-    """Return the data set behind a file meta group whose length stands where it must (PS3.10 7.1); it was parsed."""
+    """Return the inflated data set after the file meta group, whose length is known to be right (PS3.10 7.1)."""
     start = META_AT + int.from_bytes(data[META_AT - 4 : META_AT], "little")
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(bytes(data[start:]), LIMITS.inflated_bytes)
 
@@ -58,14 +58,14 @@ def _gather(item: Dataset, texts: list[str], values: list[bytes]) -> None:
                 _gather(nested, texts, values)
         elif element.VR == "DT":
             # The day by itself: more digits follow it.
-            texts += [part for text in _words(element.value) for part in (text[:8], text[8:])]
+            texts += [part for text in _texts(element.value) for part in (text[:8], text[8:])]
         elif element.VR in TEXTS:
-            texts += _words(element.value)
+            texts += _texts(element.value)
         elif isinstance(raw, bytes) and len(raw) <= VALUE_BYTES:
             values.append(raw)
 
 
-def _words(value: object) -> list[str]:
+def _texts(value: object) -> list[str]:
     if isinstance(value, bytes):
         return [value.decode("latin-1")]
     return [str(one) for one in (value if isinstance(value, MultiValue) else (value,)) if one is not None]

@@ -1,4 +1,4 @@
-"""Owns the bytes of elements: those of the file where nobody converted them, else those that pydicom would write."""
+"""Raw elements: the bytes of an element's value, and elements made of bytes."""
 
 from typing import Any, cast
 
@@ -14,18 +14,16 @@ ZERO_PADDED = frozenset({"UI", "OB", "OW", "OF", "OD", "OL", "OV", "UN"})
 
 
 def raw_bytes(element: Element | None, terms: tuple[str, ...] = (), *, little: bool = True) -> bytes:
-    """Return an element's value in bytes, text in the character set that `terms` name; a sequence has none."""
+    """Return the bytes of an element's value: those of the file, or as pydicom writes a value that it converted.
+
+    Text is encoded in the character set that `terms` name; a sequence has no bytes.
+    """
     if element is None or element.value is None:
         return b""
     if isinstance(element.value, bytes):
         return element.value
-    if element.VR == "SQ":
-        return b""
-    return _written(cast(DataElement, element), terms, little)
-
-
-def _written(element: DataElement, terms: tuple[str, ...], little: bool) -> bytes:
-    if element.is_empty:
+    element = cast(DataElement, element)
+    if element.VR == "SQ" or element.is_empty:
         return b""
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = little, False

@@ -1,4 +1,4 @@
-"""Owns objects that tests de-identify where DICOM does not matter: a JSON line each, and a worker that knows them."""
+"""JSON objects that tests de-identify where DICOM does not matter, and functions of the sandbox that know them."""
 
 import json
 import time
@@ -11,10 +11,10 @@ from blake3 import blake3
 from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms, canonical_patient_id
 
-FUNCTION = "tests.twins:twin"
-SLOW = "tests.twins:slow_twin"
-BROKEN = "tests.twins:broken"
-ESCAPING = "tests.twins:escaping"
+FUNCTION = "tests.json_objects:deidentify"
+SLOW = "tests.json_objects:deidentify_slowly"
+BROKEN = "tests.json_objects:broken"
+ESCAPING = "tests.json_objects:escaping"
 
 
 def write_object(
@@ -27,29 +27,29 @@ def write_object(
     return path
 
 
-def twin(
+def deidentify(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[bytes]]:
-    """Return the twin of an object, as `imaging.deidentify.payload.deidentify_parcel` does."""
+    """Return the output of an object, as `imaging.deidentify.payload.deidentify_payload` does."""
     blob = blobs[0]
-    told = json.loads(blob.read_bytes() if isinstance(blob, Path) else blob)
-    if told["body"].startswith("!"):
-        return {"fault": [told["body"][1:], ""]}, ()
+    fields = json.loads(blob.read_bytes() if isinstance(blob, Path) else blob)
+    if fields["body"].startswith("!"):
+        return {"fault": [fields["body"][1:], ""]}, ()
     keys = Pseudonyms(bytes.fromhex(setup["secret"]))
-    uids = {"study": keys.uid("s" + told["patient"]), "series": keys.uid("t" + told["patient"])}
-    names = {"patient": keys.patient_id(told["patient"]), **uids, "instance": keys.uid(told["instance"])}
-    content = json.dumps(names | {"body": told["body"]}).encode() * 2000
+    uids = {"study": keys.uid("s" + fields["patient"]), "series": keys.uid("t" + fields["patient"])}
+    names = {"patient": keys.patient_id(fields["patient"]), **uids, "instance": keys.uid(fields["instance"])}
+    content = json.dumps(names | {"body": fields["body"]}).encode() * 2000
     answer = names | {"blake3": blake3(content).hexdigest(), "findings": []}
-    answer["patient_variant"] = keys.patient_id(canonical_patient_id(told["patient"]))
+    answer["patient_variant"] = keys.patient_id(canonical_patient_id(fields["patient"]))
     return answer, [content]
 
 
-def slow_twin(
+def deidentify_slowly(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[bytes]]:
-    """Take a moment for it, so that a run can be interrupted."""
+    """De-identify after a short wait, so that a run can be interrupted."""
     time.sleep(0.005)
-    return twin(setup, value, blobs)
+    return deidentify(setup, value, blobs)
 
 
 def broken(
@@ -63,5 +63,5 @@ def escaping(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[bytes]]:
     """Stand for a worker that a file has taken over: its answer leads out of the destination."""
-    answer, content = twin(setup, value, blobs)
+    answer, content = deidentify(setup, value, blobs)
     return {**answer, "series": ".."}, content

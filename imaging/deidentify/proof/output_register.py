@@ -1,4 +1,4 @@
-"""Owns what a destination is said to hold and what was found of it: a table on the disk, not in memory."""
+"""Register of the outputs that a ledger names, and what was found of each: a table on the disk, not in memory."""
 
 import heapq
 import sqlite3
@@ -17,7 +17,7 @@ GONE = "it or its original is gone"
 CHANGED = "its bytes are not those that were written"
 MAKE = """
     CREATE TABLE files (key TEXT PRIMARY KEY, output TEXT, blake3 TEXT) WITHOUT ROWID;
-    CREATE TABLE outputs (output TEXT PRIMARY KEY, blake3 TEXT, found TEXT, why TEXT) WITHOUT ROWID;
+    CREATE TABLE outputs (output TEXT PRIMARY KEY, blake3 TEXT, actual TEXT, why TEXT) WITHOUT ROWID;
 """
 # Of one source file the last row counts. Two source files may be the same object; never two different ones.
 FILL = """
@@ -26,13 +26,13 @@ FILL = """
     FROM files WHERE output != '' GROUP BY output
 """
 UNPROVEN = """
-    SELECT output, CASE WHEN found IS NULL THEN coalesce(why, ?) WHEN found != blake3 THEN ? ELSE why END AS told
-    FROM outputs WHERE told IS NOT NULL ORDER BY output
+    SELECT output, CASE WHEN actual IS NULL THEN coalesce(why, ?) WHEN actual != blake3 THEN ? ELSE why END AS reason
+    FROM outputs WHERE reason IS NOT NULL ORDER BY output
 """
 
 
-class Register:
-    """The outputs that the parts of a ledger name; raises EnvironmentFault for a part that is none of ours."""
+class OutputRegister:
+    """Outputs named by the parts of a ledger; raises EnvironmentFault for a part that cannot be read."""
 
     def __init__(self, parts: Iterable[Path]) -> None:
         # Without a name it is a temporary file, which is gone with the connection.
@@ -45,34 +45,34 @@ class Register:
 
     def output_of(self, key: str) -> str:
         """Return the output of a source file, "" where it has none."""
-        found = self._table.execute("SELECT output FROM files WHERE key = ?", [key]).fetchone()
-        return str(found[0]) if found else ""
+        row = self._table.execute("SELECT output FROM files WHERE key = ?", [key]).fetchone()
+        return str(row[0]) if row else ""
 
     def has(self, output: str) -> bool:
         """Tell whether the ledger names an output."""
         return self._table.execute("SELECT 1 FROM outputs WHERE output = ?", [output]).fetchone() is not None
 
-    def note(self, digests: Iterable[tuple[str, str]]) -> None:
-        """Note outputs that were searched, with the digests of their bytes."""
+    def record_searched(self, digests: Iterable[tuple[str, str]]) -> None:
+        """Record outputs that were searched, with the digests of their bytes."""
         self._table.executemany(
-            "UPDATE outputs SET found = ? WHERE output = ?", [(blake3, output) for output, blake3 in digests]
+            "UPDATE outputs SET actual = ? WHERE output = ?", [(blake3, output) for output, blake3 in digests]
         )
 
-    def doubt(self, output: str, why: str) -> None:
-        """Note why nothing is known of an output."""
+    def record_unsearched(self, output: str, why: str) -> None:
+        """Record why an output could not be searched."""
         self._table.execute("UPDATE outputs SET why = ? WHERE output = ?", [why, output])
 
     def searched(self) -> int:
         """Count the outputs that were searched."""
-        return int(self._table.execute("SELECT count(found) FROM outputs").fetchone()[0])
+        return int(self._table.execute("SELECT count(actual) FROM outputs").fetchone()[0])
 
     def unproven(self) -> Iterator[tuple[str, str]]:
-        """Yield the outputs that nobody has searched or that are no longer what was written, and why."""
+        """Yield the outputs that were not searched or whose bytes have changed, and why."""
         yield from self._table.execute(UNPROVEN, [GONE, CHANGED])
 
     def digests(self, others: Iterable[str]) -> Iterator[str]:
         """Yield the digests of all outputs that were searched, and of other files, in order."""
-        ours = self._table.execute("SELECT found FROM outputs WHERE found IS NOT NULL ORDER BY found")
+        ours = self._table.execute("SELECT actual FROM outputs WHERE actual IS NOT NULL ORDER BY actual")
         yield from heapq.merge((digest for (digest,) in ours), sorted(others))
 
 

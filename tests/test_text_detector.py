@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bench.burned_in import alarm, trials
-from imaging.deidentify.pixels.detector import LARGE, find_text, is_read
-from imaging.deidentify.pixels.pictures import as_grey, embossed, leveled
-from imaging.deidentify.pixels.places import TILE, screened
+from imaging.deidentify.pixels.renderings import as_grey, embossed, leveled
+from imaging.deidentify.pixels.text_candidates import TILE, cell_scores
+from imaging.deidentify.pixels.text_detector import LARGE, find_text, reads_as_text
 
 OVERLAYS, SLICES = 60, 40
 
@@ -46,13 +46,13 @@ def test_the_regions_cover_their_text_and_little_else() -> None:
 
 def test_the_screen_gives_a_score_to_every_cell_of_a_frame_in_parts() -> None:
     rows, columns = TILE + 100, TILE + 13
-    scores = screened(np.zeros((rows, columns), np.float32))
+    scores = cell_scores(np.zeros((rows, columns), np.float32))
     assert scores.shape == (-(-rows // 8), -(-columns // 8)) and np.isfinite(scores).all()
     assert min(rows, columns) > LARGE
 
 
 def test_a_picture_of_nothing_does_not_read() -> None:
-    assert not is_read(np.full((20, 90), 128, np.uint8))
+    assert not reads_as_text(np.full((20, 90), 128, np.uint8))
 
 
 def test_the_range_of_a_black_frame_is_that_of_its_few_letters() -> None:
@@ -83,7 +83,7 @@ def watch(event, arguments):
         touched.append(event)
 import numpy as np
 from imaging.deidentify.pixels import detector
-from imaging.deidentify.pixels.places import Place
+from imaging.deidentify.pixels.text_candidates import Place
 from imaging.sandbox.worker import limit_size, size_bytes
 sys.addaudithook(watch)
 limit_size(size_bytes() + (768 << 20))

@@ -1,4 +1,4 @@
-"""Owns the networks that look for text: two small ones of our own, and two of rapidocr's.
+"""Networks that look for text: two small ones of our own, and two of rapidocr's.
 
 All come with the installed packages: nothing is downloaded, and none writes a file. Each is loaded once in a process
 and computes in one thread, for as many workers run as there are cores.
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from imaging.errors import EnvironmentFault
 
-SCREEN, GLANCE = (Path(__file__).parent / f"{name}.onnx" for name in ("screen", "glance"))
+SCREEN, PATCH_CHECK = (Path(__file__).parent / f"{name}.onnx" for name in ("screen", "patch_check"))
 """Made by `python -m bench.text_training`: 10,000 and 36,000 weights, one score for each cell of 8 x 8 pixels."""
 DETECTION, RECOGNITION = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"
 """In the wheel of rapidocr; its own code would read configurations and may download models."""
 MULTIPLE = 32
-"""The detection network takes sides that are multiples of this."""
+"""Number of which the sides that the detection network takes are multiples."""
 LINE_HEIGHT, LONGEST_LINE, SHORTEST_LINE = 48, 640, 96
-"""What the recognition network takes, in pixels."""
+"""Size of a line that the recognition network takes, in pixels."""
 
 
 def screen_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -32,9 +32,9 @@ def screen_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(scores[0, 0], np.float32)
 
 
-def glance_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits of text, (12, 12), for a part (96, 96) of a picture that `leveled` made."""
-    (scores,) = _session(GLANCE).run(None, {"x": picture[None, None]})
+def patch_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits of text, (12, 12), for a patch (96, 96) of a picture that `leveled` made."""
+    (scores,) = _session(PATCH_CHECK).run(None, {"x": picture[None, None]})
     return np.asarray(scores[0, 0], np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Owns the cleaning of free text by value: whatever names somebody in the same object is taken out of it."""
+"""Cleaning of free text by value: whatever names somebody in the same object is taken out of it."""
 
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -8,28 +8,28 @@ from typing import NamedTuple
 
 from ahocorasick import Automaton  # type: ignore[import-not-found]  # a C module without types
 
-from imaging.deidentify.identity.folding import LAST_ALPHABET, fold, places
+from imaging.deidentify.identity.folding import LAST_ALPHABET, fold, folded_positions
 from imaging.deidentify.identity.identifiers import Identifier, spellings
-from imaging.deidentify.identity.spellings import FORMS, of_date
+from imaging.deidentify.identity.spellings import FORMS, date_spellings
 
 Span = tuple[int, int]
 Breaks = frozenset[tuple[int, ...]]
 
 SHORT_WORD, SHORT_NUMBER = 6, 8
-"""Shorter words and numbers are only found where a word or number begins and ends, as they may be a part of others."""
+"""Lengths below which a word or number counts only as a whole one, as it may be a part of others."""
 
 WIDEST_BREAK = 3
-"""Characters between two of a spelling, as in "Doe - John": what stands farther apart is something else."""
+"""Characters between two letters of a spelling, as in "Doe - John": with more between them it is something else."""
 
 
 SHAPES = {code: "0" if chr(code).isalnum() else " " for code in range(128)}
 """Texts of one shape have their breaks at the same places."""
 
 
-class _Word(NamedTuple):
-    """A spelling, folded. `breaks` are the places after which it may be interrupted; None: wherever.
+class _FoldedSpelling(NamedTuple):
+    """A spelling, folded. `breaks` are the positions after which it may be interrupted; None: anywhere.
 
-    At its `left` and `right` a word must begin or end: there stands an initial, or all of it is short.
+    `left` and `right` tell whether a word must begin or end there: at an initial, or where all of it is short.
     """
 
     folded: str
@@ -39,9 +39,9 @@ class _Word(NamedTuple):
 
 
 class TextCleaner:
-    """Finds any spelling of any of some identifiers in text, whatever the case, the accents and what separates it.
+    """Search of text for any spelling of some identifiers, whatever the case, the accents and the separators.
 
-    Identifiers of the kind "text" are passed over: a description is no secret by itself.
+    Identifiers of the kind "text" are left out: a description is no secret by itself.
     """
 
     __slots__ = ("_automaton",)
@@ -49,18 +49,18 @@ class TextCleaner:
     def __init__(self, identifiers: Iterable[Identifier]) -> None:
         self._automaton = Automaton()
         for identifier in identifiers:
-            for word in _words(identifier):
-                known = self._automaton.get(word.folded, None)
-                self._automaton.add_word(word.folded, _either(known, word) if known else word)
+            for spelling in _folded_spellings(identifier):
+                known = self._automaton.get(spelling.folded, None)
+                self._automaton.add_word(spelling.folded, _either(known, spelling) if known else spelling)
         self._automaton.make_automaton()
 
-    def found_in(self, text: str) -> bool:
+    def matches(self, text: str) -> bool:
         """Tell whether the text names somebody."""
         return next(self._spans(text), None) is not None
 
     def clean(self, text: str) -> str:
         """Return the text without what names somebody; the same text where nothing does."""
-        # Again, as what is left may come together to another name.
+        # Repeated, as what is left may join to another name.
         while spans := list(self._spans(text)):
             text = _without(text, spans)
         return text
@@ -70,31 +70,33 @@ class TextCleaner:
             return
         at: list[int] = []
         for last, word in self._automaton.iter(fold(text)):
-            at = at or places(text)
+            at = at or folded_positions(text)
             span = _span(text, at[last - len(word.folded) + 1 : last + 1], word)
             if span is not None:
                 yield span
 
 
 @lru_cache(maxsize=4096)
-def _words(identifier: Identifier) -> tuple[_Word, ...]:
+def _folded_spellings(identifier: Identifier) -> tuple[_FoldedSpelling, ...]:
     """Return the folded spellings of an identifier; objects of one patient share most of them."""
     if identifier.kind == "text":
         return ()
-    spelt: dict[str, set[tuple[int, ...]]] = {}
+    breaks_by_spelling: dict[str, set[tuple[int, ...]]] = {}
     is_date = identifier.kind == "date"
-    for spelling in of_date(identifier.value, FORMS) if is_date else spellings(identifier):
-        spelt.setdefault(fold(spelling), set()).add(_breaks_of(spelling))
+    for spelling in date_spellings(identifier.value, FORMS) if is_date else spellings(identifier):
+        breaks_by_spelling.setdefault(fold(spelling), set()).add(_breaks_of(spelling))
     return tuple(
-        _word(folded, frozenset(breaks), loose=not is_date) for folded, breaks in spelt.items() if folded
+        _folded_spelling(folded, frozenset(breaks), loose=not is_date)
+        for folded, breaks in breaks_by_spelling.items()
+        if folded
     )
 
 
-def _word(folded: str, breaks: Breaks, *, loose: bool) -> _Word:
+def _folded_spelling(folded: str, breaks: Breaks, *, loose: bool) -> _FoldedSpelling:
     whole = (
         len(folded) < (SHORT_NUMBER if folded.isdecimal() else SHORT_WORD) and min(folded) <= LAST_ALPHABET
     )
-    return _Word(
+    return _FoldedSpelling(
         folded,
         breaks=None if loose and len(folded) >= SHORT_WORD else breaks,
         left=whole or any(1 in one for one in breaks),
@@ -102,18 +104,20 @@ def _word(folded: str, breaks: Breaks, *, loose: bool) -> _Word:
     )
 
 
-def _either(one: _Word, other: _Word) -> _Word:
+def _either(one: _FoldedSpelling, other: _FoldedSpelling) -> _FoldedSpelling:
     breaks = None if one.breaks is None or other.breaks is None else one.breaks | other.breaks
-    return _Word(one.folded, breaks, one.left and other.left, one.right and other.right)
+    return _FoldedSpelling(one.folded, breaks, one.left and other.left, one.right and other.right)
 
 
 def _breaks_of(text: str) -> tuple[int, ...]:
-    return _breaks_of_shape(text.translate(SHAPES)) if text.isascii() else _breaks(text, places(text))
+    return (
+        _breaks_of_shape(text.translate(SHAPES)) if text.isascii() else _breaks(text, folded_positions(text))
+    )
 
 
 @lru_cache(1024)
 def _breaks_of_shape(shape: str) -> tuple[int, ...]:
-    return _breaks(shape, places(shape))
+    return _breaks(shape, folded_positions(shape))
 
 
 def _breaks(text: str, at: list[int]) -> tuple[int, ...]:
@@ -125,7 +129,7 @@ def _breaks(text: str, at: list[int]) -> tuple[int, ...]:
     )
 
 
-def _span(text: str, at: list[int], word: _Word) -> Span | None:
+def _span(text: str, at: list[int], word: _FoldedSpelling) -> Span | None:
     begin, end = at[0], at[-1] + 1
     if any(following - one > WIDEST_BREAK + 1 for one, following in pairwise(at)):
         return None

@@ -1,4 +1,4 @@
-"""Owns how a frame of stored values becomes pictures in which text, bright or faint, can be seen."""
+"""Renderings of a frame of stored values in which text, bright or faint, can be seen."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEP = 4
-"""Every fourth pixel of every fourth row tells the range of a frame well enough."""
+"""Step in rows and columns: every fourth pixel of every fourth row gives the range of a frame well enough."""
 
 
 def as_grey(frame: NDArray[Any]) -> NDArray[np.float32]:

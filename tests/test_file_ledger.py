@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from imaging.deidentify.folder.ledger import (
+from imaging.deidentify.folder.file_ledger import (
     REMOVED,
-    Entry,
-    Instances,
-    Ledger,
-    Plan,
+    FileLedger,
+    InstanceContents,
+    LedgerEntry,
+    ReadPlan,
     latest,
-    pairs,
-    plan,
+    output_digests,
+    plan_reading,
     read_rows,
     to_bytes,
     to_table,
@@ -27,9 +27,9 @@ KEY = Pseudonyms(b"k" * 32)
 FILES = [SourceFile(name=f"f{number}", size_bytes=number, mtime_ns=10 * number) for number in range(4)]
 
 
-def row(file: SourceFile, **others: str) -> Entry:
+def row(file: SourceFile, **others: str) -> LedgerEntry:
     told = {"output": f"images/p/s/t/{file.name}.dcm", "blake3": "0" * 64} | others
-    return Entry(
+    return LedgerEntry(
         source_key=KEY.key("file", file.name),
         source_size=file.size_bytes,
         source_mtime_ns=file.mtime_ns,
@@ -37,21 +37,21 @@ def row(file: SourceFile, **others: str) -> Entry:
     )
 
 
-def planned(files: list[SourceFile], *rows: Entry) -> Plan:
-    return plan(files, latest(to_table(rows)), KEY)
+def planned(files: list[SourceFile], *rows: LedgerEntry) -> ReadPlan:
+    return plan_reading(files, latest(to_table(rows)), KEY)
 
 
-def ledger(root: Path, *parts: list[Entry]) -> Ledger:
-    made = Ledger(FolderStore(root), "parts")
+def ledger(root: Path, *parts: list[LedgerEntry]) -> FileLedger:
+    made = FileLedger(FolderStore(root), "parts")
     for entries in parts:
-        made.store.write("draft", to_bytes(to_table(entries)))
-        made.add("draft")
+        made.store.write("rows", to_bytes(to_table(entries)))
+        made.add("rows")
     return made
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     rows = [row(file) for file in FILES]
-    assert [Entry(**one) for one in ledger(tmp_path, rows[:1], rows[1:]).read().to_pylist()] == rows
+    assert [LedgerEntry(**one) for one in ledger(tmp_path, rows[:1], rows[1:]).read().to_pylist()] == rows
 
 
 def test_parts_beyond_ten_keep_their_order(tmp_path: Path) -> None:
@@ -62,15 +62,15 @@ def test_parts_beyond_ten_keep_their_order(tmp_path: Path) -> None:
 def test_compacting_keeps_the_rows_that_count(tmp_path: Path) -> None:
     made = ledger(tmp_path, [row(FILES[0]), row(FILES[1])], [row(FILES[0], output="", reason=REMOVED)])
     before = latest(made.read())
-    made.compact("draft")
+    made.compact("rows")
     assert (made.read(), len(made.parts())) == (before, 1)
 
 
 def test_a_part_after_compacting_wins_over_it(tmp_path: Path) -> None:
     made = ledger(tmp_path, [row(FILES[0])], [row(FILES[0], detail="second")])
-    made.compact("draft")
-    made.store.write("draft", to_bytes(to_table([row(FILES[0], detail="third")])))
-    made.add("draft")
+    made.compact("rows")
+    made.store.write("rows", to_bytes(to_table([row(FILES[0], detail="third")])))
+    made.add("rows")
     assert latest(made.read())["detail"].to_pylist() == ["third"]
 
 
@@ -92,7 +92,7 @@ def test_no_file_is_read_again() -> None:
 def test_a_changed_file_is_read_again_and_does_not_stand(changed: dict[str, int]) -> None:
     other = SourceFile(**{"name": "f2", "size_bytes": 2, "mtime_ns": 20} | changed)
     found = planned([*FILES[:2], other, FILES[3]], *map(row, FILES))
-    assert (found.to_read, found.standing.num_rows, found.removed.num_rows) == ([other], 3, 0)
+    assert (found.to_read, found.current.num_rows, found.removed.num_rows) == ([other], 3, 0)
 
 
 def test_a_file_that_is_gone_is_removed() -> None:
@@ -123,10 +123,10 @@ def test_what_was_in_conflict_is_left_alone_while_all_outputs_stand() -> None:
 
 
 def test_an_instance_is_claimed_once_for_each_content() -> None:
-    instances = Instances(pairs(to_table([row(FILES[0])])))
+    instances = InstanceContents(output_digests(to_table([row(FILES[0])])))
     name, other = "images/p/s/t/f0.dcm", "images/q/s/t/f0.dcm"
     assert [instances.claim(name, "0" * 64), instances.claim(other, "1" * 64)] == [True, False]
 
 
 def test_a_new_instance_may_stand() -> None:
-    assert Instances(()).claim("images/p/s/t/f0.dcm", "1" * 64)
+    assert InstanceContents(()).claim("images/p/s/t/f0.dcm", "1" * 64)
