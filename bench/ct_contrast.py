@@ -25,7 +25,7 @@ from imaging.sandbox.pool import Pool
 from imaging.sources.open_source import open_source
 from imaging.statistics.classification import Predictions
 from imaging.statistics.intervals import measure_all
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from models.config import AugmentConfig, OptimizerConfig, TrainConfig
 from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import best_network

@@ -37,7 +37,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from imaging.sources.folder_source import FolderSource
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 
 LOWER, UPPER = PreprocessSpec().portable_window.bounds
 BESIDE = {256: {"naive": 7.0, "MONAI": 8.0}, 224: {"naive": 3.5, "MONAI": 8.0}}

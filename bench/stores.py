@@ -19,10 +19,10 @@ from blake3 import blake3
 
 from bench.interleaved import interleave, row
 from imaging.buffer import write_file
-from imaging.store.digest import digest_name
-from imaging.store.open import open_store
+from imaging.store.content_digest import digest_name
+from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
-from imaging.store.s3 import S3Store
+from imaging.store.s3_store import S3Store
 from tests.servers import make_bucket, s3_server
 
 BUCKET = "bench"

@@ -92,7 +92,7 @@ def make(home: Path, rows: int) -> None:
     from imaging.dataset.tables.lazy_rows import LazyRows
     from imaging.dataset.tables.schemas import REFUSALS, TABLES
     from imaging.dataset.version.publish import build_version, publish
-    from imaging.store.folder import FolderStore
+    from imaging.store.folder_store import FolderStore
 
     store = FolderStore(home / "store")
     every = examples(rows + rows // 100)
@@ -122,7 +122,7 @@ def split(home: Path, *, alone: bool) -> None:
     from imaging.dataset.split.shares import SplitConfig
     from imaging.dataset.tables.schemas import TABLES
     from imaging.dataset.version.dataset_version import newest_version
-    from imaging.store.folder import FolderStore
+    from imaging.store.folder_store import FolderStore
 
     version = newest_version(FolderStore(home / "store"), NAME)
     if version is None:

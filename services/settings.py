@@ -11,8 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms, load_pseudonyms
 from imaging.store.cache import LIMIT_BYTES
-from imaging.store.folder import FolderStore
-from imaging.store.open import open_store
+from imaging.store.folder_store import FolderStore
+from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
 from services.stack_file import running_stack
 

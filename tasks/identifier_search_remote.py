@@ -18,7 +18,7 @@ import httpx
 
 from imaging.deidentify.proof import leak_search
 from imaging.errors import EnvironmentFault
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from imaging.store.protocol import Missing
 from services.settings import Settings
 

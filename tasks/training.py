@@ -17,7 +17,7 @@ from imaging.dataset.version.dataset_version import (
 )
 from imaging.errors import UserFault
 from imaging.statistics.classification import best_threshold
-from imaging.store.open import open_store
+from imaging.store.open_store import open_store
 from models.config import TrainConfig
 from models.portable.predictor import Predictor, predict_rows
 from services.mlflow.registry import Registered, model_tags, newest, register, set_alias

@@ -16,7 +16,7 @@ import pandas  # noqa: F401  # Arrow loads it with its first array: once here, a
 
 from imaging.deidentify.folder.destination import Destination, DestinationRecord, partial_name
 from imaging.deidentify.folder.file_ledger import REMOVED, InstanceContents, LedgerEntry, latest
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 
 MADE = DestinationRecord(
     key_fingerprint="f" * 16, options={"dates": "shift"}, edition="2026c", profile_sha256="a" * 64

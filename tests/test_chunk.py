@@ -26,7 +26,7 @@ from imaging.sandbox.pool import Item, Pool
 from imaging.sources.dispatch import Outcome, Run
 from imaging.sources.folder_source import FolderSource
 from imaging.sources.protocol import Payload, SourceFile
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import GREY, MemorySource, instance, plain_image, write_dicom
 
 NAMES = Pseudonyms(b"k" * 32)

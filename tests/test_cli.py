@@ -12,7 +12,7 @@ import pytest
 
 from cli.main import main
 from imaging.dataset.version.dataset_version import newest_version
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.conftest import Running
 from tests.synthetic import closed_port, version_of, write_archive, write_labels
 

@@ -9,7 +9,7 @@ import pytest
 from imaging.dataset.tables.shard import map_shard, write_shard
 from imaging.dataset.upkeep import compaction
 from imaging.dataset.upkeep.compaction import compact_shards
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import example, examples
 
 SHAPE, ROW_BYTES = (4, 4), 16

@@ -14,7 +14,7 @@ from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.version.compare import Difference, compare
 from imaging.dataset.version.publish import build_version
 from imaging.errors import UserFault
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import GREY, built, example, examples, recipe, refusal, refusals
 
 KEY = "0123456789abcdef"

@@ -20,7 +20,7 @@ from imaging.dataset.tables.shard import shard_name, write_shard
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.head import head_name
 from imaging.dataset.version.publish import publish
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import built, closed_port, example, recipe, refusal, version_of
 
 COMMANDS = ("list", "show", "diff", "check", "verify", "gc", "export")

@@ -13,7 +13,7 @@ from imaging.dataset.version import export as module
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.export import export
 from imaging.errors import EnvironmentFault, UserFault
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import built, example, recipe
 
 ROWS = 40

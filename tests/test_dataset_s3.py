@@ -17,8 +17,8 @@ from imaging.dataset.version.history import list_versions, listed_counts, open_b
 from imaging.dataset.version.publish import publish
 from imaging.dataset.version.summary import summarize
 from imaging.store import s3_client
-from imaging.store.open import open_store
-from imaging.store.s3 import S3Store
+from imaging.store.open_store import open_store
+from imaging.store.s3_store import S3Store
 from tests.servers import Server, begin_at, make_bucket, s3_server
 from tests.synthetic import built, example, recipe
 

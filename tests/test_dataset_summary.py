@@ -9,7 +9,7 @@ import pytest
 from imaging.dataset.tables.shard import write_shard
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.summary import BINS, Count, Histogram, _histogram, summarize
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import GREY, built, example, refusal, version_of
 
 ROWS = [

@@ -16,7 +16,7 @@ from imaging.dataset.version.dataset_version import (
 )
 from imaging.dataset.version.head import VersionHead, head_name
 from imaging.errors import UserFault
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import built, example, examples, refusal, refusals, version_of
 
 

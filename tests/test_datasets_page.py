@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from imaging.dataset.tables.schemas import TABLES
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import version_of
 
 PAGE = (Path(__file__).parent.parent / "docs" / "datasets.md").read_text()

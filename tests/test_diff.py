@@ -15,7 +15,7 @@ from imaging.errors import DataFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import GREY, MemorySource, instance, plain_image, recipe, refusal, refusals
 
 NAMES = Pseudonyms(b"k" * 32)

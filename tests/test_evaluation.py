@@ -11,7 +11,7 @@ from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.classification import Predictions
 from imaging.statistics.verdict import GateConfig
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from services.mlflow.registry import Registered, set_alias
 from services.mlflow.runs import get_run
 from services.settings import Settings

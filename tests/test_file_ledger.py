@@ -21,7 +21,7 @@ from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.refusal_reasons import CONFLICTING_OBJECT
 from imaging.sources.protocol import SourceFile
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 
 KEY = Pseudonyms(b"k" * 32)
 FILES = [SourceFile(name=f"f{number}", size_bytes=number, mtime_ns=10 * number) for number in range(4)]

@@ -11,8 +11,8 @@ import pytest
 from filelock import FileLock
 
 from imaging.errors import EnvironmentFault
-from imaging.store import folder
-from imaging.store.folder import FolderStore
+from imaging.store import folder_store
+from imaging.store.folder_store import FolderStore
 from tests.small_disks import small_disk
 
 
@@ -144,10 +144,10 @@ def test_of_many_that_swap_at_once_one_wins(store: FolderStore) -> None:
 
 
 def test_a_lock_that_somebody_keeps_is_told(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folder, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(folder_store, "LOCK_TIMEOUT_S", 0.1)
     with (
         FileLock(store.path(".p.lock")),
-        pytest.raises(EnvironmentFault, match="another process has held the lock of p"),
+        pytest.raises(EnvironmentFault, match="another process has kept the lock of p"),
     ):
         store.swap("p", None, "one")
     assert store.swap("p", None, "one")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.growing import content, files_of, grow, labels, seen
 from tests.night_process import Night, Plan, begun, passed
 from tests.small_disks import small_disk

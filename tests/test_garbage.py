@@ -22,7 +22,7 @@ from imaging.dataset.version.head import head_name
 from imaging.dataset.version.history import list_versions
 from imaging.dataset.version.publish import publish
 from imaging.errors import EnvironmentFault, UserFault
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import built, example, examples, recipe, refusal, refusals
 
 NIGHT_S = 86400

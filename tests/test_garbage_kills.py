@@ -21,8 +21,8 @@ from imaging.dataset.upkeep.integrity import find_flaws
 from imaging.dataset.version.dataset_version import newest_version, open_version
 from imaging.dataset.version.history import list_versions
 from imaging.dataset.version.publish import publish
-from imaging.store.disk import DRAFT
-from imaging.store.folder import FolderStore
+from imaging.store.durable_file import TEMPORARY
+from imaging.store.folder_store import FolderStore
 from tests.growing import content, grow, labels, seen
 from tests.night_process import LOADED, Night, Plan, passed
 from tests.synthetic import built, example, examples, recipe, refusal, refusals
@@ -57,7 +57,7 @@ def made(home: Path) -> tuple[str, str]:
     shard = write_shard(store, np.full((2, 16, 16), 99, np.uint8))
     rows = examples(example(99, shard=shard, row=0)), refusals(refusal(99))
     Journal(store, "ct", "of another key").add("one", *rows)
-    (store.root / "shards" / f"{DRAFT}dead").write_bytes(b"half")
+    (store.root / "shards" / f"{TEMPORARY}dead").write_bytes(b"half")
     age(store.root, LONG_AGO_S + 3 * DAY_S)
     return digests[1], digests[3]
 

@@ -11,7 +11,7 @@ from imaging.dataset.tables.shard import write_shard
 from imaging.dataset.upkeep.integrity import find_flaws
 from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.dataset.version.head import Counts, VersionHead, head_name
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import built, example, refusal
 
 COUNTS = Counts(

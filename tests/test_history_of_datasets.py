@@ -11,7 +11,7 @@ from imaging.dataset.version.head import head_name
 from imaging.dataset.version.history import list_versions, listed_counts, open_by_name, open_by_name_or_digest
 from imaging.dataset.version.publish import publish
 from imaging.errors import UserFault
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import built, example, recipe
 
 

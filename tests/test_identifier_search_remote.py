@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from imaging.dataset.tables.table_files import parquet_bytes
 from imaging.deidentify.proof.leak_search import LeakReport
 from imaging.errors import EnvironmentFault
-from imaging.store.open import open_store
+from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
 from services.settings import Settings
 from tasks import identifier_search_remote as remote_leaks

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from imaging.dataset.version.dataset_version import newest_version
-from imaging.store.folder import FolderStore
-from imaging.store.open import open_store
+from imaging.store.folder_store import FolderStore
+from imaging.store.open_store import open_store
 from tests.conftest import until
 from tests.growing import content, files_of, grow, labels, seen
 from tests.night_process import Night, Plan, begun, passed

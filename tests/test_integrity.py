@@ -11,8 +11,8 @@ from imaging.dataset.upkeep.integrity import find_flaws
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.dataset.version.head import head_name
 from imaging.dataset.version.publish import publish
-from imaging.store.digest import bytes_digest
-from imaging.store.folder import FolderStore
+from imaging.store.content_digest import bytes_digest
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import built, example, refusal, version_of
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.tables.schemas import EXAMPLES
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from imaging.store.protocol import Missing
 from tests.synthetic import example, examples, refusal, refusals
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imaging.dataset.tables.lazy_rows import Block, LazyRows
 from imaging.dataset.tables.table_files import write_parts
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from imaging.store.protocol import Damaged, Missing
 
 SCHEMA = pa.schema([pa.field("n", pa.int64()), pa.field("k", pa.string())])

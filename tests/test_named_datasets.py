@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from imaging.errors import EnvironmentFault
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from services.mlflow import registry
 from services.mlflow.registry import model_tags, named_datasets, register
 from services.mlflow.runs import end_run, log_dataset, reachable, start_run

@@ -11,7 +11,7 @@ from imaging.dataset.version.head import Counts, head_name, pointer_name
 from imaging.dataset.version.publish import publish
 from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import GREY, built, example, recipe, refusal
 
 ROWS = [example(number, source_label="ab"[number % 2]) for number in range(20)]

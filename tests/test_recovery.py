@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from models.config import TrainConfig
 from models.training.progress import read_history
 from services.mlflow.runs import start_run

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import EnvironmentFault
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from models.config import TrainConfig
 from services.mlflow import runs as tracking
 from services.mlflow.runs import (

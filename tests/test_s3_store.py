@@ -18,8 +18,8 @@ from imaging.dataset.tables.shard import map_shard, write_shard
 from imaging.dataset.upkeep import compaction
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store import s3_client
-from imaging.store.digest import bytes_digest, digest_name
-from imaging.store.open import open_store
+from imaging.store.content_digest import bytes_digest, digest_name
+from imaging.store.open_store import open_store
 from imaging.store.protocol import Damaged, Store
 from tests.fault_proxy import (
     Fault,

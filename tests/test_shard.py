@@ -12,7 +12,7 @@ from blake3 import blake3
 from imaging.dataset.tables import shard as module
 from imaging.dataset.tables.shard import ShardWriter, map_shard, shard_name, write_shard
 from imaging.errors import EnvironmentFault
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 
 IMAGES = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4)
 

@@ -9,7 +9,7 @@ import pytest
 
 from imaging.dataset.split.check import OVERLAPS, find_overlaps
 from imaging.dataset.split.fingerprint import fingerprints
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.synthetic import built, example
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 64, 64), np.uint8)

@@ -52,7 +52,7 @@ def test_what_was_used_least_recently_goes_first(cache: Cache) -> None:
 
 def test_what_is_asked_for_is_used(cache: Cache) -> None:
     three(cache)
-    assert cache.asked(cache.folder / "c/oldest")
+    assert cache.has(cache.folder / "c/oldest")
     assert cache.make_room(3 * MB)
     assert names(cache) == {"a/old", "c/oldest"}
 
@@ -65,7 +65,7 @@ def test_where_there_is_room_nothing_goes(cache: Cache) -> None:
 
 def test_what_is_open_stays(cache: Cache) -> None:
     three(cache)
-    opened = cache.opened(cache.folder / "c/oldest")
+    opened = cache.open(cache.folder / "c/oldest")
     assert opened
     os.utime(cache.folder / "c/oldest", (0, 0))
     with opened:
@@ -75,7 +75,7 @@ def test_what_is_open_stays(cache: Cache) -> None:
 
 def test_what_is_mapped_stays_until_nothing_of_it_is(cache: Cache) -> None:
     three(cache)
-    with cache.opened(cache.folder / "c/oldest") as file:  # type: ignore[union-attr]
+    with cache.open(cache.folder / "c/oldest") as file:  # type: ignore[union-attr]
         part = np.memmap(file, np.uint8, "r")[5:10]
     os.utime(cache.folder / "c/oldest", (0, 0))
     assert not cache.make_room(8 * MB)
@@ -99,7 +99,7 @@ def test_a_copy_that_went_while_it_was_opened_is_none(cache: Cache, monkeypatch:
         flock(file, operation)
 
     monkeypatch.setattr(caching, "flock", late)
-    assert cache.opened(kept) is None
+    assert cache.open(kept) is None
 
 
 def test_what_is_being_fetched_stays_and_is_counted(cache: Cache) -> None:
@@ -119,22 +119,22 @@ def test_what_a_dead_process_was_fetching_goes(cache: Cache) -> None:
 
 def test_no_more_is_kept_than_fits(cache: Cache, tmp_path: Path) -> None:
     (tmp_path / "sent").write_bytes(bytes(11 * MB))
-    cache.take(cache.folder / "a", tmp_path / "sent")
-    cache.write(cache.folder / "b", bytes(11 * MB))
+    cache.add_file(cache.folder / "a", tmp_path / "sent")
+    cache.add_bytes(cache.folder / "b", bytes(11 * MB))
     assert (names(cache), (tmp_path / "sent").exists()) == (set(), False)
 
 
 def test_what_was_sent_becomes_a_copy_without_being_copied(cache: Cache, tmp_path: Path) -> None:
     (tmp_path / "sent").write_bytes(b"x")
     number = (tmp_path / "sent").stat().st_ino
-    cache.take(cache.folder / "a/b", tmp_path / "sent")
+    cache.add_file(cache.folder / "a/b", tmp_path / "sent")
     assert (cache.folder / "a/b").stat().st_ino == number
 
 
 def test_a_copy_of_a_file_on_another_disk_is_made(cache: Cache, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk:
         (disk / "sent").write_bytes(b"x")
-        cache.take(cache.folder / "a", disk / "sent")
+        cache.add_file(cache.folder / "a", disk / "sent")
         assert not (disk / "sent").exists()
     assert (cache.folder / "a").read_bytes() == b"x"
 
@@ -151,8 +151,8 @@ def test_on_a_full_disk_what_was_sent_is_gone(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk:
         cache = Cache(disk / "cache")
         (tmp_path / "sent").write_bytes(bytes(MB))
-        cache.take(cache.folder / "a", tmp_path / "sent")
-        cache.write(cache.folder / "b", bytes(MB))
+        cache.add_file(cache.folder / "a", tmp_path / "sent")
+        cache.add_bytes(cache.folder / "b", bytes(MB))
         assert (names(cache), (tmp_path / "sent").exists()) == (set(), False)
 
 
@@ -167,7 +167,7 @@ def test_a_full_disk_is_told_with_what_bounds_the_cache(tmp_path: Path) -> None:
 def map_and_ask(folder: Path, met: Barrier, mine: str) -> bool:
     """Map a copy, and let all make room for more than there is."""
     cache = Cache(folder, 10 * MB)
-    with cache.opened(folder / mine) as file:  # type: ignore[union-attr]
+    with cache.open(folder / mine) as file:  # type: ignore[union-attr]
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     os.utime(folder / mine, (0, 0))
     met.wait(60)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from imaging.errors import EnvironmentFault
-from imaging.store.digest import bytes_digest, digest_name
-from imaging.store.open import open_store
+from imaging.store.content_digest import bytes_digest, digest_name
+from imaging.store.open_store import open_store
 from imaging.store.protocol import Damaged, Missing, Store
 from tests.servers import Server, begin_at, make_bucket, s3_server
 

@@ -17,8 +17,8 @@ from imaging.dataset.tables.table_files import (
     rows_digest,
     write_parts,
 )
-from imaging.store.digest import digest_of
-from imaging.store.folder import FolderStore
+from imaging.store.content_digest import digest_of
+from imaging.store.folder_store import FolderStore
 from imaging.store.protocol import Damaged, Missing
 from tests.synthetic import example, examples
 

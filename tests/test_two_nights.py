@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imaging.dataset.version.dataset_version import DatasetVersion, open_version
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from tests.growing import content, files_of, grow, images, labels, seen
 from tests.night_process import Night, Plan, passed
 

@@ -23,7 +23,7 @@ from imaging.formats.peek import Glance
 from imaging.overview import Tally
 from imaging.pseudonyms import Pseudonyms, VariantPolicy
 from imaging.sources.protocol import SourceFile
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 from services.settings import Settings
 from tasks.report.outcomes import ingest_markdown
 from tasks.requests import IngestRequest

@@ -1,7 +1,7 @@
-"""Owns what of a store on S3 is kept on this machine: no more than a limit, what was used least recently goes first.
+"""Cache of a store on S3 on this machine: local copies up to a limit, the least recently used are removed first.
 
-What is mapped or being fetched stays, whichever process does it: the kernel holds a shared lock on an open file, and on
-a mapping of it, which ends with them. Only what can be locked alone is removed.
+A copy that is open, mapped or being fetched stays, whichever process does it: each takes a shared lock on the open
+file, which the kernel releases with the last mapping. Only a file that can be locked exclusively is removed.
 """
 
 import os
@@ -16,27 +16,27 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from imaging.store.disk import disk_faults, move, sweep_drafts, write_whole
+from imaging.store.durable_file import disk_faults, move, sweep_temporary, write_whole
 
 LIMIT_BYTES = 50 * 10**9
 SMALL_BYTES = 2**20
-"""What is smaller comes in without a look at the whole folder, and is counted when something larger comes."""
+"""A smaller file is added without listing the folder, and is counted when a larger one comes."""
 YOUNG_S = 60.0
-"""What was asked for so recently may be about to be opened by its path."""
+"""A copy that was used so recently may be about to be opened by its path."""
 LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A folder of copies, which processes share. It grows beyond the limit only by what is in use."""
+    """A folder of copies that several processes share. It exceeds the limit only by files in use."""
 
     folder: Path
     limit_bytes: int = LIMIT_BYTES
 
-    def opened(self, kept: Path) -> BinaryIO | None:
-        """Open a copy, which stays while the file or a mapping of it is open; None where there is none."""
+    def open(self, copy: Path) -> BinaryIO | None:
+        """Open a copy, which stays while the file or a mapping of it is open; return None where there is none."""
         try:
-            file = kept.open("rb")
+            file = copy.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
         flock(file, LOCK_SH)
@@ -46,33 +46,32 @@ class Cache:
         file.close()  # removed while it was being opened
         return None
 
-    def asked(self, kept: Path) -> bool:
-        """Say whether a copy is there; it stays long enough to be opened."""
-        file = self.opened(kept)
+    def has(self, copy: Path) -> bool:
+        """Return whether a copy is there, and mark it as used: it stays long enough to be opened."""
+        file = self.open(copy)
         if file:
             file.close()
         return file is not None
 
-    def fetching(self, kept: Path) -> AbstractContextManager[object]:
-        """Let one at a time fetch into a folder: of several that want the same, the others wait and find it."""
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        # One for all of a folder, as a lock of its own for each object would stay when that goes.
-        return FileLock(kept.with_name(LOCK))
+    def fetch_lock(self, copy: Path) -> AbstractContextManager[object]:
+        """Return the lock under which one process at a time fetches into a folder; the others then find the copy."""
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        # One for all of a folder: the lock file of a single object would stay when its copy is removed.
+        return FileLock(copy.with_name(LOCK))
 
-    def faults(self, kept: Path) -> AbstractContextManager[None]:
-        """Tell what to do where nothing can be written."""
+    def faults(self, copy: Path) -> AbstractContextManager[None]:
+        """Turn the errors of a full or read-only disk into EnvironmentFault with the remedy."""
         limit = f"{self.limit_bytes / 1e9:g} GB"
-        return disk_faults(kept, f"make room (RADLOOP_CACHE_GB, here {limit}, bounds this cache)")
+        return disk_faults(copy, f"make room (RADLOOP_CACHE_GB, here {limit}, bounds this cache)")
 
     def make_room(self, size_bytes: int) -> bool:
-        """Remove copies until so much fits into the limit and on the disk; say whether it does."""
+        """Remove copies until so much fits into the limit and on the disk; return whether it does."""
         if size_bytes < SMALL_BYTES:
             return True
         copies = sorted(_files(self.folder))
-        there = sum(size for _, size, _ in copies)
-        lacking = max(
-            there + size_bytes - self.limit_bytes, size_bytes - shutil.disk_usage(_there(self.folder)).free
-        )
+        used = sum(size for _, size, _ in copies)
+        free = shutil.disk_usage(_existing(self.folder)).free
+        lacking = max(used + size_bytes - self.limit_bytes, size_bytes - free)
         oldest_s = time.time() - YOUNG_S
         for used_s, size, path in copies:
             if lacking <= 0 or used_s > oldest_s:
@@ -80,41 +79,41 @@ class Cache:
             lacking -= size if _removed(path, oldest_s) else 0
         return lacking <= 0
 
-    def take(self, kept: Path, path: Path) -> None:
-        """Make a file that was sent a copy, renamed where it can be; without room it is gone."""
+    def add_file(self, copy: Path, path: Path) -> None:
+        """Move an uploaded file into the cache; without room it is removed."""
         # The object is stored: nothing that happens here is a fault.
         with suppress(OSError):
             if self.make_room(path.stat().st_size):
-                kept.parent.mkdir(parents=True, exist_ok=True)
+                copy.parent.mkdir(parents=True, exist_ok=True)
                 os.utime(path)
-                move(path, kept)
+                move(path, copy)
         path.unlink(missing_ok=True)
 
-    def write(self, kept: Path, content: bytes) -> None:
-        """Keep what was sent, where there is room."""
+    def add_bytes(self, copy: Path, content: bytes) -> None:
+        """Write uploaded bytes into the cache, where there is room."""
         with suppress(OSError):
             if self.make_room(len(content)):
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(kept, content)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(copy, content)
 
     def sweep(self, age_s: float) -> int:
-        """Remove what was half fetched by those that died so long ago; return how many there were."""
-        return sweep_drafts(self.folder, age_s)
+        """Remove files that processes were fetching when they died longer than `age_s` ago; return their number."""
+        return sweep_temporary(self.folder, age_s)
 
 
 def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yield when each file was last used, its size and its path; drafts too, which others may be writing."""
+    """Yield time of last use, size and path of each file; temporary ones too, which others may be writing."""
     for place, _, names in os.walk(folder):
         for name in names:
             path = Path(place, name)
             with suppress(FileNotFoundError):
-                found = path.stat()
+                status = path.stat()
                 if name != LOCK:
-                    yield found.st_mtime, found.st_size, path
+                    yield status.st_mtime, status.st_size, path
 
 
 def _removed(path: Path, oldest_s: float) -> bool:
-    """Remove a file unless somebody has it open, or has just asked for it."""
+    """Remove a file unless a process has it open or has just used it; return whether it was removed."""
     with suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
         flock(file, LOCK_EX | LOCK_NB)
         if os.fstat(file.fileno()).st_mtime <= oldest_s:
@@ -123,5 +122,5 @@ def _removed(path: Path, oldest_s: float) -> bool:
     return False
 
 
-def _there(folder: Path) -> Path:
-    return folder if folder.is_dir() else _there(folder.parent)
+def _existing(folder: Path) -> Path:
+    return folder if folder.is_dir() else _existing(folder.parent)

@@ -1,4 +1,4 @@
-"""Owns what a store is: bytes by name, each object whole or absent, and pointers that move by compare-and-swap."""
+"""Protocol of a store: bytes by name, each object whole or absent, and pointers that move by compare-and-swap."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from imaging.errors import EnvironmentFault
 
 
 class Missing(EnvironmentFault):
-    """A store has no object of a name that something points at."""
+    """No object of this name in the store, though something points at it."""
 
 
 class Damaged(EnvironmentFault):
-    """Bytes are not those that were stored."""
+    """Bytes that are not those that were stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One object in a listing; the time is that of its last writing, since 1970."""
+    """One object in a listing; `mtime_ns` is the time of its last writing, since 1970."""
 
     name: str
     size_bytes: int
@@ -29,12 +29,12 @@ class Store(Protocol):
     """Objects by name; a name is a relative posix path whose last part does not begin with a dot.
 
     A store can be pickled. All methods raise EnvironmentFault where disk, server or credentials are not as they must
-    be, and UserFault where a bucket does not exist. Names that say their content's digest (`imaging.store.digest`)
-    are checked against it.
+    be, and UserFault where a bucket does not exist. Bytes are checked against the digest in their name, where it has
+    one (`imaging.store.content_digest`).
     """
 
     def exists(self, name: str) -> bool:
-        """Say whether a whole object of this name is there."""
+        """Return whether a whole object of this name is there."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -42,23 +42,23 @@ class Store(Protocol):
         ...
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Write an object whole, or leave what was visible before; it lasts once this returns."""
+        """Write an object whole, or leave what was visible before; it is synced to the disk when this returns."""
         ...
 
     def put(self, name: str, path: Path) -> None:
-        """Make a file of this machine an object, as `write` does; the file is gone after, and stays on an error."""
+        """Move a file of this machine into the store, as `write` does; on an error the file stays."""
         ...
 
     def local(self, name: str) -> Path:
         """Return a file of this machine with an object's bytes, to be mapped and never written; raise as `read`.
 
-        A folder's own files are not read through: that is for whoever checks a version. What was fetched may go when
-        nobody has asked for it for a minute and others need the room: `open` holds it.
+        The digest of a folder's own file is not checked: the integrity check of a version does that. A fetched copy
+        may be removed after a minute without use, where others need the room: `open` keeps it.
         """
         ...
 
     def open(self, name: str) -> BinaryIO:
-        """Open what `local` returns, which stays while the file, or a mapping of it, is open; raise as `read`."""
+        """Open the file that `local` returns; it stays while it, or a mapping of it, is open. Raise as `read`."""
         ...
 
     def names(self, prefix: str = "") -> Iterator[Stored]:
@@ -70,18 +70,18 @@ class Store(Protocol):
         ...
 
     def sweep(self, age_s: float) -> int:
-        """Remove what writers that died longer than this ago left half done; return how many there were."""
+        """Remove what writers left unfinished that died longer than `age_s` ago; return the number."""
         ...
 
     def pointer(self, name: str) -> str | None:
-        """Return what a pointer points at, or None where it was never set."""
+        """Return the value of a pointer, or None where it was never set."""
         ...
 
     def swap(self, name: str, expected: str | None, new: str) -> bool:
         """Move a pointer from `expected` (None: it was never set) to `new`; False if somebody moved it first.
 
-        True is what readers see. Where they see it and the store cannot say that it lasts, that is a warning in the
-        log and no error: after a loss of power the pointer may be back at `expected`, which is whole as well. An
-        error says that the pointer was not seen to move.
+        After True all readers see the new value. Where the store cannot confirm that it lasts, that is a warning in
+        the log and no error: after a loss of power the pointer may be back at `expected`, which is whole as well.
+        After an error no reader has seen the new value.
         """
         ...

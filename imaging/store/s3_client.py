@@ -1,4 +1,4 @@
-"""Owns what all that talks to S3 share: the client, the form of an address, and boto3's errors as ours."""
+"""Client of S3 for the store and the source: the form of an address, boto3's errors as ours, and retries."""
 
 import logging
 import re
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
-"""A bucket's name as S3 allows it, and what stands behind it."""
+"""A bucket's name as S3 allows it, and a prefix."""
 
 TRANSFERS = 8
 """Requests for parts of one object at a time."""
@@ -38,28 +38,28 @@ CLIENT = Config(
     max_pool_connections=2 * TRANSFERS,
     retries={"mode": "standard", "total_max_attempts": 4},
 )
-"""Boto3's own repetitions last for half a second in all; for a server that restarts there is `again`."""
+"""boto3's own retries last for half a second in all; for a server that restarts there is `with_retries`."""
 
 PATIENCE_S, PAUSE_S, LONGEST_PAUSE_S = 60.0, 0.5, 5.0
-"""So long `again` waits for a server; its first pause, which doubles, and the longest."""
+"""Limits of `with_retries`: time in all, the first pause, which doubles, and the longest pause."""
 TRIES = 5
-"""How often `again` takes what comes damaged."""
+"""Attempts of `with_retries` where the bytes come damaged."""
 
 REFUSED = (401, 403)
 CHANGED = ("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch")
-"""What a server says of a body that is not what its sender took the checksum of."""
+"""Error codes of a server for a body that does not match the checksum of its sender."""
 
 
 class Unreachable(EnvironmentFault):
-    """A server did not answer, or said that it cannot: it may in a while."""
+    """A server that did not answer, or reported an error that may pass."""
 
 
 @dataclass(frozen=True)
 class Bucket:
     """A bucket and a prefix in it ("" or with a slash at its end), and a client for them.
 
-    Endpoint, region and credentials are found by boto3 where it always looks: AWS_ENDPOINT_URL,
-    AWS_ACCESS_KEY_ID, AWS_PROFILE and so on. None of them is kept here, nor travels to another process.
+    boto3 takes endpoint, region and credentials from where it always does: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID,
+    AWS_PROFILE and so on. None of them is stored here, nor travels to another process.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Bucket:
 
     @classmethod
     def at(cls, address: str) -> "Bucket":
-        """Return what s3://BUCKET/PREFIX names; raise UserFault where it names no bucket."""
+        """Return the bucket of s3://BUCKET/PREFIX; raise UserFault where the address names none."""
         match = ADDRESS.fullmatch(address)
         if match is None:
             raise UserFault(f"{address!r} names no bucket: write s3://BUCKET/PREFIX")
@@ -79,7 +79,7 @@ class Bucket:
 
     @cached_property
     def client(self) -> "S3Client":
-        """The client, which threads may share; use it within `faults`."""
+        """Client that threads may share; use it within `faults`."""
         # At its level DEBUG botocore writes whole requests, with the token of a session in them.
         logging.getLogger("botocore").setLevel(logging.INFO)
         return boto3.session.Session().client("s3", config=CLIENT)
@@ -88,11 +88,11 @@ class Bucket:
         """Yield name (below the prefix) and description of each object, by key, a thousand a request."""
         token: dict[str, str] = {}
         while True:
-            page = again(partial(self._page, beginning, token))
-            for found in page.get("Contents", ()):
+            page = with_retries(partial(self._page, beginning, token))
+            for entry in page.get("Contents", ()):
                 # Consoles make folders as empty objects.
-                if not found["Key"].endswith("/"):
-                    yield found["Key"].removeprefix(self.prefix), found
+                if not entry["Key"].endswith("/"):
+                    yield entry["Key"].removeprefix(self.prefix), entry
             if not page["IsTruncated"]:
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -137,12 +137,12 @@ class Bucket:
         )
 
 
-def again(work: Callable[[], T]) -> T:
-    """Repeat what the network or a server spoiled, after growing pauses; in the end its fault is raised."""
+def with_retries(request: Callable[[], T]) -> T:
+    """Return the result of a request, repeated after growing pauses while it ends in Damaged or Unreachable."""
     until, damages, pause_s = time.monotonic() + PATIENCE_S, 0, PAUSE_S
     while True:
         try:
-            return work()
+            return request()
         except Damaged:
             damages += 1
             if damages == TRIES:
@@ -150,23 +150,23 @@ def again(work: Callable[[], T]) -> T:
         except Unreachable:
             if time.monotonic() > until:
                 raise
-        # Not all who wait come back at the same moment.
+        # Random, so that not all processes that wait come back at the same moment.
         time.sleep(pause_s * uniform(0.5, 1.0))
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def status_of(error: ClientError) -> int:
-    """Return the status that a server answered with, 0 where it had none."""
+    """Return the HTTP status of a server's answer, 0 where it has none."""
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
 
 
 def code_of(error: ClientError) -> str:
-    """Return what a server calls the error; its status, where it did not say."""
+    """Return the error code of a server's answer, "" where it has none."""
     return error.response.get("Error", {}).get("Code", "")
 
 
 def nanoseconds(moment: datetime) -> int:
-    """Return the time of an object as file systems count it; S3 knows milliseconds at most.
+    """Return the time of an object in nanoseconds since 1970; S3 has milliseconds at most.
 
     >>> from datetime import timezone
     >>> nanoseconds(datetime(1970, 1, 1, 0, 0, 1, 5000, timezone.utc))

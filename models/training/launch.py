@@ -16,7 +16,7 @@ from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
 from imaging.dataset.version.dataset_version import open_version
-from imaging.store.open import open_store
+from imaging.store.open_store import open_store
 from models.config import TrainConfig
 from models.training.loop import Report, fit
 from models.training.ranks import Ranks

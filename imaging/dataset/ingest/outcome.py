@@ -17,7 +17,7 @@ from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.summary import own_and_shared, patient_variants
 from imaging.pseudonyms import VariantPolicy
 from imaging.refusal_reasons import IGNORED
-from imaging.store.disk import disk_faults
+from imaging.store.durable_file import disk_faults
 
 Row = tuple[str, str, str, str]
 LABEL_FAULTS = {"no-label": "images_without_label", "two-labels": "images_in_conflict"}

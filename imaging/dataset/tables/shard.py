@@ -12,9 +12,9 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_magic, write_array_header_1_0
 from numpy.typing import NDArray
 
-from imaging.store.digest import digest_name, file_digest
-from imaging.store.disk import DRAFT, disk_faults, make_folder
-from imaging.store.folder import FolderStore
+from imaging.store.content_digest import digest_name, file_digest
+from imaging.store.durable_file import TEMPORARY, disk_faults, make_folder
+from imaging.store.folder_store import FolderStore
 from imaging.store.protocol import Store
 
 SYNC_BYTES = 8 * 2**20
@@ -98,7 +98,7 @@ class ShardWriter:
 
     def _begin(self) -> io.FileIO:
         make_folder(self._folder)
-        descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=DRAFT)
+        descriptor, path = tempfile.mkstemp(dir=self._folder, prefix=TEMPORARY)
         self._path, self._file = Path(path), io.FileIO(descriptor, "wb")
         _write_all(self._file, memoryview(self._header()))
         return self._file

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from imaging.dataset.tables.lazy_rows import Block, LazyRows
 from imaging.dataset.tables.table_files import READERS, cut_by_prefix
-from imaging.store.disk import disk_faults
+from imaging.store.durable_file import disk_faults
 
 MOST_DIGITS = 2
 """Digits of a key that rows are grouped by at most: each group has a file, and a process may open some hundreds."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from imaging.store.digest import bytes_digest, digest_name
+from imaging.store.content_digest import bytes_digest, digest_name
 from imaging.store.protocol import Damaged, Store
 
 PART_ROWS = 65_536

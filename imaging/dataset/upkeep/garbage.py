@@ -19,7 +19,7 @@ from imaging.dataset.version.dataset_version import open_version
 from imaging.dataset.version.head import VersionHead
 from imaging.dataset.version.history import ListedVersion, list_versions
 from imaging.errors import EnvironmentFault, RadloopError, UserFault
-from imaging.store.digest import digest_of
+from imaging.store.content_digest import digest_of
 from imaging.store.protocol import Damaged, Missing, Store, Stored
 
 JOURNAL = re.compile(r"datasets/[^/]+/journal/")

@@ -17,7 +17,7 @@ from imaging.dataset.tables.schemas import TABLES
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.example_set import ExampleSet
 from imaging.errors import UserFault
-from imaging.store.disk import DRAFT, disk_faults, make_folder
+from imaging.store.durable_file import TEMPORARY, disk_faults, make_folder
 
 AT_ONCE = 1024
 """Images that are gathered at a time."""
@@ -59,7 +59,7 @@ def export(
 def _whole(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to `folder` in the end; one that is not finished is removed."""
     make_folder(folder.parent)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=DRAFT))
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=TEMPORARY))
     try:
         yield partial
         partial.replace(folder)

@@ -14,7 +14,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.dispatch import Outcome, Run, dispatch
 from imaging.sources.protocol import Payload, Source, SourceFile, format_of
-from imaging.store.folder import SYNCS, FolderStore
+from imaging.store.folder_store import SYNCS, FolderStore
 
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 LEVELS = ("patient", "study", "series", "instance")

@@ -25,7 +25,7 @@ from imaging.deidentify.folder.file_ledger import (
 )
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.refusal_reasons import CONFLICTING_OBJECT
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 
 IMAGES = "images"
 OWN_FOLDER = ".radloop"

@@ -15,7 +15,7 @@ from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.refusal_reasons import CONFLICTING_OBJECT
 from imaging.sources.protocol import SourceFile
-from imaging.store.folder import FolderStore
+from imaging.store.folder_store import FolderStore
 
 REMOVED = "removed"
 """The reason of a tombstone: the source file is gone, and so is its output."""

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from imaging.errors import UserFault
-from imaging.store.digest import bytes_digest, check_digest, digest_name, digest_of, file_digest
-from imaging.store.folder import FolderStore
-from imaging.store.open import open_store
+from imaging.store.content_digest import bytes_digest, check_digest, digest_name, digest_of, file_digest
+from imaging.store.folder_store import FolderStore
+from imaging.store.open_store import open_store
 from imaging.store.protocol import Damaged
-from imaging.store.s3 import S3Store
+from imaging.store.s3_store import S3Store
 
 DIGEST = bytes_digest(b"x")
 
@@ -41,16 +41,16 @@ def test_a_file_has_the_digest_of_its_bytes(tmp_path: Path, content: bytes) -> N
 
 def test_a_name_counts_more_than_what_is_told() -> None:
     name, other = digest_name("shards", DIGEST, ".npy"), bytes_digest(b"y")
-    check_digest(name, DIGEST, told=other)
+    check_digest(name, DIGEST, recorded=other)
     with pytest.raises(Damaged, match="is not what was stored"):
-        check_digest(name, other, told=other)
+        check_digest(name, other, recorded=other)
 
 
 def test_without_a_digest_in_the_name_the_told_one_counts() -> None:
-    check_digest("a", DIGEST, told=DIGEST)
+    check_digest("a", DIGEST, recorded=DIGEST)
     check_digest("a", DIGEST)
     with pytest.raises(Damaged):
-        check_digest("a", DIGEST, told=bytes_digest(b"y"))
+        check_digest("a", DIGEST, recorded=bytes_digest(b"y"))
 
 
 def test_a_folder_is_a_store(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Owns bytes by name in a folder: written whole or not at all, and pointers that move by compare-and-swap."""
+"""Store in a folder: objects are written whole or not at all, and pointers move by compare-and-swap."""
 
 import logging
 import os
@@ -11,8 +11,8 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 
 from imaging.errors import EnvironmentFault
-from imaging.store.digest import bytes_digest, check_digest, digest_of
-from imaging.store.disk import disk_faults, make_folder, move, sweep_drafts, sync, write_whole
+from imaging.store.content_digest import bytes_digest, check_digest, digest_of
+from imaging.store.durable_file import disk_faults, make_folder, move, sweep_temporary, sync, write_whole
 from imaging.store.protocol import Missing, Stored
 
 LOG = logging.getLogger(__name__)
@@ -28,11 +28,11 @@ class FolderStore:
     root: Path
 
     def path(self, name: str) -> Path:
-        """Return where a name lives, whether something is there or not."""
+        """Return the path of a name, whether there is an object or not."""
         return self.root / name
 
     def exists(self, name: str) -> bool:
-        """Say whether a whole object of this name is there."""
+        """Return whether a whole object of this name is there."""
         return self.path(name).is_file()
 
     def read(self, name: str) -> bytes:
@@ -58,7 +58,7 @@ class FolderStore:
     def write(self, name: str, content: bytes | memoryview, *, sync_folder: bool = True) -> None:
         """Write an object whole, or leave nothing visible.
 
-        Without `sync_folder` its name may be lost with the power; `sync` many names at once later.
+        Without `sync_folder` its name may be lost with the power; call `sync` for many names later.
         """
         target = self.path(name)
         with disk_faults(target):
@@ -71,7 +71,7 @@ class FolderStore:
                 sync(target.parent)
 
     def put(self, name: str, path: Path) -> None:
-        """Make a file an object: renamed where it lies on the same file system, copied first where not."""
+        """Move a file into the store: renamed on the same file system, otherwise copied first."""
         target = self.path(name)
         with disk_faults(target):
             make_folder(target.parent)
@@ -80,7 +80,7 @@ class FolderStore:
             path.unlink(missing_ok=True)
 
     def rename(self, name: str, new: str) -> None:
-        """Give an object another name, in place of what had it; `sync` makes it last."""
+        """Rename an object, in place of one that had the new name; the change lasts after `sync`."""
         target = self.path(new)
         with disk_faults(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ class FolderStore:
     def sync(self, names: Iterable[str]) -> None:
         """Make the names of objects, and those of all folders above them, last through a loss of power."""
         folders = {self.path(str(folder)) for name in names for folder in Path(name).parents}
-        # Each waits for the disk, which makes one way of what many ask for at a time.
+        # Each call waits for the disk, which serves many requests in one pass.
         with ThreadPoolExecutor(SYNCS) as syncing:
             list(syncing.map(sync, filter(Path.is_dir, folders)))
 
@@ -108,10 +108,10 @@ class FolderStore:
                 name = file if below == "." else f"{below}/{file}"
                 if name.startswith(prefix) and not file.startswith("."):
                     try:
-                        found = (Path(place) / file).stat()
+                        status = (Path(place) / file).stat()
                     except FileNotFoundError:
                         continue  # removed meanwhile
-                    yield Stored(name, found.st_size, found.st_mtime_ns)
+                    yield Stored(name, status.st_size, status.st_mtime_ns)
 
     def remove(self, name: str) -> None:
         """Remove an object."""
@@ -119,11 +119,11 @@ class FolderStore:
             self.path(name).unlink(missing_ok=True)
 
     def sweep(self, age_s: float) -> int:
-        """Remove drafts that nobody has written to for so long."""
-        return sweep_drafts(self.root, age_s)
+        """Remove temporary files that were not written to for `age_s`; return their number."""
+        return sweep_temporary(self.root, age_s)
 
     def pointer(self, name: str) -> str | None:
-        """Return what a pointer points at, or None where it was never set."""
+        """Return the value of a pointer, or None where it was never set."""
         try:
             return self.read(name).decode().strip()
         except Missing:
@@ -141,7 +141,7 @@ class FolderStore:
                     self._point(name, new)
             except Timeout:
                 raise EnvironmentFault(
-                    f"another process has held the lock of {name} in {self.root} for {LOCK_TIMEOUT_S} s: "
+                    f"another process has kept the lock of {name} in {self.root} for {LOCK_TIMEOUT_S} s: "
                     "end it if it hangs, and run again: nothing was published"
                 ) from None
         return True
@@ -150,7 +150,7 @@ class FolderStore:
         try:
             self.write(name, f"{new}\n".encode())
         except (OSError, EnvironmentFault) as error:
-            # Other readers see it already: who said that it failed would be wrong.
+            # Where other readers see the new value already, an error would be wrong.
             if self.pointer(name) != new:
                 raise
             cause = type(error.__cause__ or error).__name__
@@ -165,6 +165,6 @@ class FolderStore:
 
 
 def _unless_gone(error: OSError) -> None:
-    # Else a folder that cannot be read would look as if nothing was in it.
+    # Otherwise a folder that cannot be read would look like an empty one.
     if not isinstance(error, FileNotFoundError):
         raise error

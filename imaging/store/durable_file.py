@@ -1,4 +1,4 @@
-"""Owns how a file gets onto a disk whole: as a draft first, lasting, then by its name."""
+"""Durable, atomic writing of files: into a temporary file, synced to the disk, then renamed to its name."""
 
 import errno
 import os
@@ -12,9 +12,10 @@ from secrets import token_hex
 from imaging.buffer import write_file
 from imaging.errors import EnvironmentFault
 
-DRAFT = ".draft-"
+TEMPORARY = ".draft-"
+"""Prefix of the names of temporary files."""
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What stays until a person mends it; other errors may pass (`tasks.retry`)."""
+"""Errors that stay until a person mends the cause; others may pass (`tasks.retry`)."""
 
 
 @contextmanager
@@ -32,39 +33,39 @@ def disk_faults(target: Path, remedy: str = "make room") -> Iterator[None]:
 
 
 @contextmanager
-def drafted(target: Path) -> Iterator[Path]:
-    """Give a name for a draft beside the target, and remove what is left of it."""
-    draft = target.with_name(f"{DRAFT}{token_hex(8)}")
+def temporary_beside(target: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file in the folder of the target; remove it where it was not renamed."""
+    temporary = target.with_name(f"{TEMPORARY}{token_hex(8)}")
     try:
-        yield draft
+        yield temporary
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_whole(target: Path, content: bytes | memoryview) -> None:
-    """Write a file whole, or leave what was visible before; its name lasts when the folder is synced."""
-    with drafted(target) as draft:
-        write_file(draft, [content])
-        sync(draft)
-        draft.replace(target)
+    """Write a file whole, or leave what was visible before; its name lasts once the folder is synced."""
+    with temporary_beside(target) as temporary:
+        write_file(temporary, [content])
+        sync(temporary)
+        temporary.replace(target)
 
 
 def move(path: Path, target: Path) -> None:
-    """Give a file another place, as `write_whole` does; on another file system it is copied, and stays."""
+    """Rename a file, synced and whole as by `write_whole`; from another file system it is copied, and stays there."""
     sync(path)
     try:
         path.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        with drafted(target) as draft:
-            shutil.copyfile(path, draft)
-            sync(draft)
-            draft.replace(target)
+        with temporary_beside(target) as temporary:
+            shutil.copyfile(path, temporary)
+            sync(temporary)
+            temporary.replace(target)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, so that they last through a loss of power."""
+    """Make a folder and those above it, synced so that they last through a loss of power."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -80,13 +81,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sweep_drafts(root: Path, age_s: float) -> int:
-    """Remove drafts that nobody has written to for so long; return how many there were."""
+def sweep_temporary(root: Path, age_s: float) -> int:
+    """Remove temporary files that were not written to for `age_s`; return their number."""
     latest, count = time.time() - age_s, 0
-    for draft in root.rglob(f"{DRAFT}*"):
+    for temporary in root.rglob(f"{TEMPORARY}*"):
         try:
-            if draft.stat().st_mtime <= latest:
-                draft.unlink()
+            if temporary.stat().st_mtime <= latest:
+                temporary.unlink()
                 count += 1
         except FileNotFoundError:
             continue  # its writer has just finished

@@ -1,4 +1,4 @@
-"""Owns names that say what they name: the BLAKE3 digest of an object's bytes stands in its name."""
+"""Content digests in the names of objects: the BLAKE3 digest of an object's bytes is part of its name."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ NAMED = re.compile(r"(?:.*/)?(?P<head>[0-9a-f]{2})/(?P<digest>(?P=head)[0-9a-f]{
 
 
 def digest_name(folder: str, digest: str, suffix: str) -> str:
-    """Return where an object of this digest lives, in one of 256 folders.
+    """Return the name of an object of this digest, in one of 256 folders.
 
     >>> digest_name("shards", 64 * "a", ".npy")[:14]
     'shards/aa/aaaa'
@@ -21,7 +21,7 @@ def digest_name(folder: str, digest: str, suffix: str) -> str:
 
 
 def digest_of(name: str) -> str | None:
-    """Return the digest that a name says its content has, 64 hex digits; None where it says none.
+    """Return the digest in a name, 64 hex digits; None where the name has none.
 
     >>> digest_of("shards/aa/" + 64 * "a" + ".npy") == 64 * "a"
     True
@@ -37,16 +37,16 @@ def bytes_digest(content: bytes | memoryview) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the BLAKE3 digest of a file as hex digits; a piece of it is in memory at a time."""
+    """Return the BLAKE3 digest of a file as hex digits, read piece by piece."""
     # A mapped file would count as memory of this process.
     with path.open("rb", buffering=0) as file:
-        # What the stub of blake3 lacks (`block_size`), nobody asks for.
+        # The stub of blake3 lacks `block_size`, which hashlib does not use.
         return hashlib.file_digest(file, blake3).hexdigest()  # type: ignore[arg-type]
 
 
-def check_digest(name: str, found: str, told: str | None = None) -> None:
-    """Raise Damaged unless a digest is the one in the name, or else the one told beside the object."""
-    if found != (digest_of(name) or told or found):
+def check_digest(name: str, digest: str, recorded: str | None = None) -> None:
+    """Raise Damaged unless a digest is the one in the name, or else the one that is recorded with the object."""
+    if digest != (digest_of(name) or recorded or digest):
         raise Damaged(
-            f"{name} is not what was stored (its BLAKE3 is {found}): restore it from a copy, or check disk and network"
+            f"{name} is not what was stored (its BLAKE3 is {digest}): restore it from a copy, or check disk and network"
         )
