@@ -14,6 +14,7 @@ from rich.table import Table
 from cli.flow_run import checked_request
 from cli.options import whole
 from cli.terminal import console
+from imaging.compatibility import canonical, canonical_json
 from imaging.errors import EnvironmentFault, UserFault
 from infra import stack
 from infra.deployments import TEMPLATE, deployed_time_zone, fill
@@ -47,7 +48,7 @@ def register(app: typer.Typer) -> None:
 def remember(settings: Settings, request: NightlyRequest) -> None:
     """Keep a night that went well for the schedule, whose runs start in another folder."""
     places = {name: whole(place) for name in ("source", "labels") if (place := getattr(request, name))}
-    (settings.folder / REMEMBERED).write_text(request.model_copy(update=places).model_dump_json(indent=1))
+    (settings.folder / REMEMBERED).write_text(canonical_json(request.model_copy(update=places), indent=1))
 
 
 def up(
@@ -127,7 +128,7 @@ def nightly_request(settings: Settings, config: Path | None, options: Mapping[st
         return {}
     # A worker runs elsewhere, so that relative paths would lead it astray; and it shall not train in vain.
     places = {name: whole(place) for name in ("source", "labels") if (place := getattr(request, name))}
-    return request.model_copy(update={**places, "again": False}).model_dump(mode="json")
+    return canonical(request.model_copy(update={**places, "again": False}))
 
 
 def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from infra.processes import Owned, StackError
@@ -86,7 +86,10 @@ def read_stack(home: Path) -> Stack | None:
         content = json.loads(path.read_text())
         return Stack(
             home=home,
-            processes=tuple(Owned(**item) for item in content["processes"]),
+            # A newer release may have written more of each.
+            processes=tuple(
+                Owned(**{one.name: item[one.name] for one in fields(Owned)}) for item in content["processes"]
+            ),
             **{name: content[name] for name in ("mark", "ready", "ports", "ray_temp")},
         )
     except (ValueError, KeyError, TypeError) as error:

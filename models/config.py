@@ -1,9 +1,10 @@
 """Training options that a person may choose; bounds and descriptions become the form and the help."""
 
-import hashlib
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from imaging.compatibility import config_digest
 
 NetworkName = Literal["small_cnn", "residual_small", "resnet18", "mobilenet_v3_small"]
 
@@ -108,4 +109,4 @@ class TrainConfig(BaseModel):
     @property
     def digest(self) -> str:
         """The name of this configuration: 16 hex digits of its content."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return config_digest(self)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from imaging.compatibility import canonical
 from imaging.deidentify.folder.deidentify_chunk import DicomOnly
 from imaging.deidentify.folder.destination import Destination, DestinationRecord, check_apart
 from imaging.deidentify.folder.file_ledger import (
@@ -168,7 +169,7 @@ def _made(request: DeidentifyRequest, pseudonyms: Pseudonyms) -> DestinationReco
     profile = load_profile()
     return DestinationRecord(
         key_fingerprint=pseudonyms.fingerprint,
-        options=request.options.model_dump(mode="json"),
+        options=canonical(request.options),
         edition=profile.edition,
         profile_sha256=profile.sha256,
     )

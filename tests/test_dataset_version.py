@@ -144,11 +144,11 @@ def test_a_read_of_the_test_patients_says_who_of_which_version(tmp_path: Path) -
     assert (told["reader"], told["version"], told["rows"]) == ("evaluate d 3", version.digest, 6)
 
 
-def test_a_version_of_another_format_is_refused_with_the_remedy(tmp_path: Path) -> None:
+def test_a_version_of_a_newer_format_is_refused_with_the_remedy(tmp_path: Path) -> None:
     version = version_of(FolderStore(tmp_path))
     path = version.store.path(head_name("d", version.digest))  # type: ignore[attr-defined]
     path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(
-        UserFault, match="of format 3 and this program reads format 2: ingest into a new dataset"
+        UserFault, match=r"dataset 'd' is of format 3 and this is radloop 0.1.0: install the release"
     ):
         newest_version(version.store, "d")

@@ -1,9 +1,10 @@
 """Options of de-identification that a person may choose: those of PS3.15 E.3, and what happens in doubt."""
 
-import hashlib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from imaging.compatibility import config_digest
 
 
 class DeidentifyOptions(BaseModel):
@@ -78,7 +79,7 @@ class DeidentifyOptions(BaseModel):
         >>> DeidentifyOptions().digest() == DeidentifyOptions(dates="shift").digest()
         True
         """
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return config_digest(self)
 
 
 def method_codes(options: DeidentifyOptions) -> tuple[tuple[str, str], ...]:

@@ -1,10 +1,10 @@
 """Owns the specification of a model's input: what is taken in, how it is shown, and at which size."""
 
-import hashlib
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from imaging.compatibility import config_digest
 from imaging.image.window import IDENTITY, Window
 
 Order = Literal["window-resize", "resize-window"]
@@ -53,7 +53,7 @@ class PreprocessSpec(BaseModel):
     @property
     def digest(self) -> str:
         """The name of this spec: 16 hex digits of its content."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        return config_digest(self)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from imaging.compatibility import canonical_json, needed_release
 from imaging.errors import EnvironmentFault
 from imaging.preprocess.spec import LEVELS, PreprocessSpec
 from models.training.batches import normalise
@@ -93,10 +94,12 @@ def export_onnx(
     model = _without_traces(program.model_proto)
     described = {
         "classes": json.dumps(classes),
-        "spec": spec.model_dump_json(),
+        "spec": canonical_json(spec),
         "input_units": spec.input_units,
         "threshold": json.dumps(threshold),
     }
+    if needs := needed_release(spec):
+        described["needs"] = needs
     onnx.helper.set_model_props(model, described)
     return model
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from imaging.compatibility import check_release, read_config
 from imaging.cores import available_cores
 from imaging.errors import UserFault
 from imaging.image.window import Window
@@ -57,12 +58,13 @@ class Predictor:
         except Exception as error:  # onnxruntime has a class of its own for each of a dozen causes
             raise UserFault(f"not an ONNX model that can be run: {_first_line(error)}") from error
         told = session.get_modelmeta().custom_metadata_map
+        check_release("the model", told.get("needs", ""))
         if missing := {"classes", "spec", "threshold"} - set(told):
             raise UserFault(f"the model's metadata lack {', '.join(sorted(missing))}: export it with radloop")
         return cls(
             session=session,
             classes=tuple(json.loads(told["classes"])),
-            spec=PreprocessSpec.model_validate_json(told["spec"]),
+            spec=read_config(PreprocessSpec, told["spec"], "the model"),
             threshold=json.loads(told["threshold"]),
         )
 

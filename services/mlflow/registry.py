@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from imaging.compatibility import canonical_json, check_release, needed_release, read_config
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
 from services.mlflow.runs import reachable
@@ -39,6 +40,9 @@ class Registered:
     run_id: str
     tags: Mapping[str, str]
 
+    def __str__(self) -> str:
+        return f"version {self.version} of {self.name!r}"
+
     @property
     def uri(self) -> str:
         """The version's address for MLflow's load_model."""
@@ -47,7 +51,7 @@ class Registered:
     @property
     def spec(self) -> PreprocessSpec:
         """How the images were prepared that it was trained on."""
-        return PreprocessSpec.model_validate_json(self.tags["spec"])
+        return read_config(PreprocessSpec, self.tags["spec"], str(self), digest=self.tags["spec.digest"])
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -118,7 +122,7 @@ def by_alias(settings: Settings, name: str, alias: Alias) -> Registered | None:
     """Return the version that an alias points at, or None."""
     with reachable(settings) as client:
         try:
-            return _registered(client.get_model_version_by_alias(name, alias))
+            return _readable(_registered(client.get_model_version_by_alias(name, alias)))
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
@@ -128,14 +132,14 @@ def by_alias(settings: Settings, name: str, alias: Alias) -> Registered | None:
 def by_version(settings: Settings, name: str, version: int) -> Registered | None:
     """Return a version by its number, or None."""
     versions = _versions(settings, f"name = '{name}'")
-    return next((item for item in versions if item.version == version), None)
+    return _readable(next((item for item in versions if item.version == version), None))
 
 
 def newest(settings: Settings, name: str, **tags: str) -> Registered | None:
     """Return the newest version that carries these tags, or None."""
     with_tags = "".join(f" and tags.`{key}` = '{value}'" for key, value in tags.items())
     versions = _versions(settings, f"name = '{name}'{with_tags}")
-    return max(versions, key=lambda item: item.version, default=None)
+    return _readable(max(versions, key=lambda item: item.version, default=None))
 
 
 def set_alias(settings: Settings, model: Registered, alias: Alias) -> None:
@@ -195,15 +199,16 @@ def named_datasets(settings: Settings) -> frozenset[str]:
 
 
 def model_tags(spec: PreprocessSpec, config: TrainConfig, classes: tuple[str, ...]) -> dict[str, str]:
-    """Return the tags that say what a version expects and how it was made."""
+    """Return the tags that say what a version expects, how it was made, and the oldest release that reads it."""
+    needs = needed_release(spec)
     return {
-        "spec": spec.model_dump_json(),
+        "spec": canonical_json(spec),
         "spec.digest": spec.digest,
         "input.units": spec.input_units,
         "classes": json.dumps(classes),
         "network": config.network,
         "train.digest": config.digest,
-    }
+    } | ({"needs": needs} if needs else {})
 
 
 def _digests_of_run(run: Run) -> Iterator[str | None]:
@@ -222,6 +227,13 @@ def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
 def _versions(settings: Settings, query: str) -> list[Registered]:
     with reachable(settings) as client:
         return [_registered(item) for item in client.search_model_versions(query)]
+
+
+def _readable(model: Registered | None) -> Registered | None:
+    """Return a model version; raise UserFault with the release to install where it needs a newer one."""
+    if model is not None:
+        check_release(str(model), model.tags.get("needs", ""))
+    return model
 
 
 def _registered(item: ModelVersion) -> Registered:

@@ -3,6 +3,9 @@
 Rows travel as tables of these columns from the workers to the manifest; there is never an object for each row.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
 FINGERPRINT_BYTES = 64
@@ -80,3 +83,9 @@ TABLES = {
     ),
 }
 """The tables of a version."""
+
+LATER_COLUMNS: Mapping[str, Any] = {}
+"""Columns that came after release 0.1.0, and what each holds in rows of an older release.
+
+A part in which all rows hold that is written without the column, so that it keeps its name (see imaging.compatibility).
+"""

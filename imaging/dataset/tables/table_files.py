@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from blake3 import blake3
 
+from imaging.dataset.tables.schemas import LATER_COLUMNS
 from imaging.store.content_digest import bytes_digest, digest_name
 from imaging.store.protocol import Damaged, Store
 
@@ -81,7 +82,8 @@ def write_parts(
 
     def write(group: ColumnSource) -> list[Part]:
         table = group.select(schema.names).cast(schema)
-        parts = ((rows_digest(rows), rows) for rows in cut_by_prefix(table, key, digits))
+        kept = map(_without_defaults, cut_by_prefix(table, key, digits))
+        parts = ((rows_digest(rows), rows) for rows in kept)
         return [Part(known.get(content) or _write(store, rows), content) for content, rows in parts]
 
     with ThreadPoolExecutor(WRITERS) as writers:
@@ -106,7 +108,17 @@ def read_part(store: Store, name: str, schema: pa.Schema, columns: Sequence[str]
     """Return some columns of a part, of the types of a schema; raise Missing or Damaged."""
     chosen = pa.schema([schema.field(column) for column in columns])
     with _open_part(store, name) as file:
-        return file.read(columns=chosen.names).select(chosen.names).cast(chosen)
+        table = file.read(columns=chosen.names)
+        for column, value in LATER_COLUMNS.items():
+            if column in chosen.names and column not in table.column_names:
+                table = table.append_column(column, pa.repeat(value, file.metadata.num_rows))
+        return table.select(chosen.names).cast(chosen)
+
+
+def read_whole(store: Store, name: str) -> pa.Table:
+    """Return a part as it is stored, with columns that only a newer release knows; raise Missing or Damaged."""
+    with _open_part(store, name) as file:
+        return file.read()
 
 
 def count_part(store: Store, name: str) -> int:
@@ -157,6 +169,13 @@ def _write(store: Store, table: pa.Table) -> str:
     name = digest_name("manifests", bytes_digest(content), ".parquet")
     store.write(name, content)
     return name
+
+
+def _without_defaults(rows: pa.Table) -> pa.Table:
+    """Leave out newer columns in which every row has what rows of older releases have."""
+    there = LATER_COLUMNS.keys() & set(rows.column_names)
+    same = (name for name in there if rows[name].unique().to_pylist() in ([], [LATER_COLUMNS[name]]))
+    return rows.drop_columns(sorted(same))
 
 
 @contextmanager

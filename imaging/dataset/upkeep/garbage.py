@@ -12,6 +12,7 @@ from itertools import groupby
 
 import pyarrow.compute as pc
 
+from imaging.compatibility import newer
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.tables.shard import shard_name
 from imaging.dataset.tables.table_files import read_parts
@@ -146,7 +147,10 @@ def _check_pins(versions: Sequence[ListedVersion], pins: Sequence[str]) -> None:
 
 def _head(store: Store, listed: ListedVersion) -> VersionHead:
     try:
-        return open_version(store, listed.dataset, listed.digest).head
+        head = open_version(store, listed.dataset, listed.digest).head
+        if head.unknown:
+            raise UserFault(newer("its head", f"has {', '.join(sorted(head.unknown))}"))
+        return head
     except (RadloopError, ValueError) as error:
         raise EnvironmentFault(
             f"{listed.name} of the store cannot be read ({error}), and nobody knows what it needs: nothing is removed; "

@@ -9,7 +9,7 @@ from numpy.lib.format import read_array_header_1_0, read_magic
 
 from imaging.dataset.tables.schemas import TABLES
 from imaging.dataset.tables.shard import shard_name
-from imaging.dataset.tables.table_files import read_part, read_parts, rows_digest
+from imaging.dataset.tables.table_files import read_parts, read_whole, rows_digest
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.head import head_name
 from imaging.store.protocol import Damaged, Missing
@@ -71,11 +71,10 @@ def _is_named(version: DatasetVersion) -> bool:
     head = version.head
     if head.counts not in (None, version.count()) or head.named().digest != head.digest:
         return False
-    return all(
-        tuple(rows_digest(read_part(version.store, part, schema, schema.names)) for part in head.parts[name])
-        == head.contents.get(name)
-        for name, schema in TABLES.items()
-    )
+    return head.contents == {
+        name: tuple(rows_digest(read_whole(version.store, part)) for part in parts)
+        for name, parts in head.parts.items()
+    }
 
 
 def _ends(version: DatasetVersion, parts: Sequence[str]) -> dict[str, tuple[int, int]]:

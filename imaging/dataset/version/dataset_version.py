@@ -44,7 +44,8 @@ class DatasetVersion:
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Return one of `imaging.dataset.tables.schemas.TABLES`, or some columns of it."""
-        return read_parts(self.store, self.head.parts[name], TABLES[name], columns)
+        # A table that came after the version was made is empty.
+        return read_parts(self.store, self.head.parts.get(name, ()), TABLES[name], columns)
 
     @cached_property
     def manifest(self) -> pa.Table:
@@ -112,8 +113,10 @@ class DatasetVersion:
 
 def open_version(store: Store, dataset: str, digest: str) -> DatasetVersion:
     """Open a version by its digest."""
-    name = head_name(dataset, digest)
-    if not store.exists(name):
+    # The second one is that of format 1.
+    names = (head_name(dataset, digest), f"datasets/{dataset}/versions/{digest}/version.json")
+    name = next(filter(store.exists, names), "")
+    if not name:
         raise UserFault(
             f"dataset {dataset!r} has no version {digest}: `radloop dataset list` shows which it has"
         )

@@ -1,7 +1,8 @@
 """Head of a dataset version: what is true of all its rows, the names of its tables, its counts, and its digest."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -10,12 +11,15 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from imaging.annotations.label_table import LabelReport
+from imaging.compatibility import canonical, check_release, newer, note_unknown, read_config
+from imaging.dataset.tables.schemas import TABLES
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import VariantPolicy
 
 FORMAT = 2
-"""Number of the layout that docs/datasets.md describes; no other one is read."""
+"""Number of the layout that docs/datasets.md describes; an older one is upgraded when it is read, see UPGRADES."""
+LOG = logging.getLogger(__name__)
 Labelled = dict[str, dict[str, dict[str, int]]]
 """By split and class, how many `examples` and `patients`."""
 COUNTED = ("patient_key", "split", "label")
@@ -37,7 +41,8 @@ class VersionHead:
     """What is true of all rows of a version; `parts` are names in the store by table, `contents` digests of their rows.
 
     `counts` repeat what the tables say, so that a listing need not read them; None in a version that was made before
-    they were kept.
+    they were kept. `needs` is the oldest release that reads the version rightly, "" where each one does. `unknown` are
+    fields that a newer release has added, which change nothing where `needs` is met.
     """
 
     dataset: str
@@ -52,16 +57,19 @@ class VersionHead:
     contents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     counts: Counts | None = None
     format: int = FORMAT
+    needs: str = ""
+    unknown: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the head as JSON."""
         plain = {name: getattr(self, name) for name in self.__slots__}
-        plain |= {"spec": self.spec.model_dump(mode="json"), "label_report": asdict(self.label_report)}
-        # Left out where there are none: a digest is of a head without them, as it was before they were kept.
-        del plain["counts"]
-        plain |= {"counts": asdict(self.counts)} if self.counts else {}
+        plain |= {"spec": canonical(self.spec), "label_report": asdict(self.label_report)}
         plain |= {"parts": dict(self.parts), "contents": dict(self.contents)}
-        return json.dumps(plain, indent=1, sort_keys=True)
+        plain["counts"] = self.counts and asdict(self.counts)
+        unknown = plain.pop("unknown")
+        # What came later is left out where there is none: the digest of a head that was made before stays what it is.
+        written = {name: value for name, value in plain.items() if value or name not in ("counts", "needs")}
+        return json.dumps(written | unknown, indent=1, sort_keys=True)
 
     def named(self) -> "VersionHead":
         """Return the head with the digest of its version, which covers all that the head says of the content."""
@@ -78,13 +86,17 @@ class VersionHead:
 
     @classmethod
     def from_json(cls, text: str) -> "VersionHead":
-        """Return the head of a JSON text; raise UserFault for another format."""
-        plain: dict[str, Any] = json.loads(text)
-        if plain.get("format") != FORMAT:
-            raise UserFault(
-                f"the dataset is of format {plain.get('format', 1)} and this program reads format {FORMAT}: "
-                "ingest into a new dataset with another --name"
-            )
+        """Return the head of a JSON text; raise UserFault, with the release to install, for one of a newer release."""
+        plain: dict[str, Any] = {"format": 1, **json.loads(text)}
+        what, needs = f"dataset {plain['dataset']!r}", plain.get("needs", "")
+        if plain["format"] > FORMAT:
+            raise UserFault(newer(what, f"is of format {plain['format']}", needs))
+        check_release(what, needs)
+        for number in range(plain["format"], FORMAT):
+            plain = UPGRADES[number](plain)
+        unknown = {name: plain.pop(name) for name in plain.keys() - cls.__dataclass_fields__.keys()}
+        if unknown:
+            note_unknown(what, ", ".join(sorted(unknown)))
         report = LabelReport(**{name: tuple(values) for name, values in plain.pop("label_report").items()})
         parts, contents = (
             {name: tuple(names) for name, names in plain.pop(key, {}).items()}
@@ -97,8 +109,27 @@ class VersionHead:
             "contents": contents,
             "classes": tuple(plain["classes"]),
             "counts": counts,
+            "spec": read_config(PreprocessSpec, plain["spec"], what, needs=needs),
+            "unknown": unknown,
         }
-        return cls(**plain | {"spec": PreprocessSpec.model_validate(plain["spec"])})
+        return cls(**plain)
+
+
+def _from_format_1(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a head that keeps the split of every patient and nothing else: the next ingest prepares the images again.
+
+    Format 1 (until 2026-11-22) had tables of its own for each version; its rows lack what later nights compare by.
+    """
+    LOG.warning(
+        "dataset %r is of format 1: the next ingest prepares its images again, and every patient keeps its split",
+        plain["dataset"],
+    )
+    splits = f"datasets/{plain['dataset']}/versions/{plain['digest']}/splits.parquet"
+    return plain | {"parts": dict.fromkeys(TABLES, ()) | {"splits": (splits,)}, "label_report": {}}
+
+
+UPGRADES: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_format_1}
+"""For each older format, the function that makes a head of it one of the next format."""
 
 
 def pointer_name(dataset: str) -> str:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.annotations.label_table import KEY_OF, LabelTable, join, order_classes
+from imaging.compatibility import needed_release
 from imaging.dataset.split.assignment import draw_splits
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import TABLES
@@ -69,6 +70,7 @@ def build_version(
         label_report=joined.report,
         label_level=recipe.labels.level if recipe.labels else "instance",
         patient_variants=recipe.patient_variants,
+        needs=needed_release(recipe.spec),
     )
     tables = {
         "quarantine": refusals,

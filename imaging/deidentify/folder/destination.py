@@ -203,7 +203,7 @@ def _differs(root: Path, name: str, before: Any, now: Any) -> str:
         "profile_sha256": "the table of the profile",
     }
     if isinstance(before, dict) and isinstance(now, dict):
-        changed = [key for key in now if before.get(key) != now[key]]
+        changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         before, now = ({key: side.get(key) for key in changed} for side in (before, now))
     return (
         f"{root} was made with {names[name]} {before} and this run has {now}: two of them in one folder would "

@@ -16,6 +16,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from imaging.compatibility import read_config
 from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import load_profile
@@ -72,7 +73,7 @@ def verify(
     """
     began = time.monotonic()
     record = _record(destination, pseudonyms)
-    options = DeidentifyOptions.model_validate(record.get("options", {}))
+    options = read_config(DeidentifyOptions, record.get("options", {}), str(destination))
     register = OutputRegister(sorted((destination / PARTS).glob("*.parquet")))
     others = sorted(_others(destination, register))
     counts, others_search = RunningCounts(), FileSearch(others)
