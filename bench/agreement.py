@@ -23,7 +23,7 @@ import pydicom
 from pydicom import dcmread
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit
 
-from bench.readers import NO_WINDOW, Pair, Pixels, Unreadable, pairs
+from bench.other_readers import NO_WINDOW, Pair, Pixels, Unreadable, pairs
 
 ROUNDING = 3
 """Levels by which decoders of lossy JPEG differ: T.83 allows 1 in the cosine transform, and colours add to it."""

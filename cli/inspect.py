@@ -14,9 +14,8 @@ from rich.table import Table
 
 from imaging.dicom.codecs import check_decoders
 from imaging.dicom.findings import FINDINGS
-from imaging.formats.headers import headers
-from imaging.formats.peek import FUNCTION
-from imaging.overview import Overview, Tally
+from imaging.formats.peek import FUNCTION, peek_headers
+from imaging.overview import Overview, OverviewCounter
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Pool
 from imaging.sources.open_source import open_source
@@ -62,7 +61,7 @@ def _listed(source: Source, console: Console) -> list[SourceFile]:
 def _survey(
     source: Source, files: list[SourceFile], console: Console
 ) -> tuple[Overview, list[tuple[str, str]]]:
-    tally, bad, started = Tally(), list[tuple[str, str]](), time.monotonic()
+    counter, bad, started = OverviewCounter(), list[tuple[str, str]](), time.monotonic()
     rate = TextColumn("{task.fields[rate]:,.0f} files/s")
     columns = (TextColumn("reading headers"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     with (
@@ -70,13 +69,15 @@ def _survey(
         Pool(FUNCTION, {}) as workers,
     ):
         bar = progress.add_task("", total=len(files), rate=0.0)
-        for file, seen in headers(source, files, workers.map):
-            tally.add(file, seen)
-            if seen.reason:
-                bad.append((file.name, seen.reason))
-            if tally.files % STEP == 0:
-                progress.update(bar, completed=tally.files, rate=tally.files / (time.monotonic() - started))
-    return tally.result(), bad
+        for file, peek in peek_headers(source, files, workers.map):
+            counter.add(file, peek)
+            if peek.reason:
+                bad.append((file.name, peek.reason))
+            if counter.files % STEP == 0:
+                progress.update(
+                    bar, completed=counter.files, rate=counter.files / (time.monotonic() - started)
+                )
+    return counter.result(), bad
 
 
 def _write(path: Path, bad: list[tuple[str, str]]) -> None:

@@ -1,40 +1,48 @@
-"""Owns the bytes of files on their way in, into one buffer that is used again and again, and on their way out."""
+"""Reading of files into one buffer that is used again, and writing of files in one call."""
 
 import mmap
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from imaging.errors import DataFault, EnvironmentFault
 
 PARTS_AT_ONCE = 512
-"""Of what one call takes, half (IOV_MAX of Linux)."""
+"""Half of the parts that one call accepts (IOV_MAX of Linux)."""
 MAPPED_BYTES = 64 * 2**20
 """From this size on a file is mapped: frames of a large object are read one by one."""
 
+Content = Path | bytes
+"""A file of this machine, or the bytes of one."""
+
 
 class FileBuffer:
-    """Reads files into the same memory: a fresh buffer of half a megabyte costs up to three times the read.
+    """Buffer for reading files: fresh memory for half a megabyte costs up to three times the read.
 
-    What `load` returns is valid until the next call, so images must be prepared or copied before.
+    The result of a call is valid until the next call, so images must be prepared or copied before.
     """
 
     def __init__(self) -> None:
         self._bytes = _pages(2 * 2**20)
 
-    def load(self, path: Path, limit_bytes: int) -> memoryview:
-        """Return the bytes of a file; raise DataFault "too-large" above the limit."""
-        with _open(path) as (descriptor, size):
+    def load(self, content: Content, limit_bytes: int) -> bytes | memoryview:
+        """Return the bytes of a file, or bytes as they are; raise DataFault "too-large" for a file above the limit."""
+        if isinstance(content, bytes):
+            return content
+        with _open(content) as (descriptor, size):
             if size > limit_bytes:
                 raise DataFault("too-large", f"the file has {size} bytes, the limit is {limit_bytes}")
             if size >= MAPPED_BYTES:
                 return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
             return self._read(descriptor, size)
 
-    def head(self, path: Path, count: int) -> tuple[memoryview, int]:
+    def head(self, content: Content, count: int) -> tuple[bytes | memoryview, int]:
         """Return the first bytes of a file, at most `count`, and the size of the whole."""
-        with _open(path) as (descriptor, size):
+        if isinstance(content, bytes):
+            return content[:count], len(content)
+        with _open(content) as (descriptor, size):
             return self._read(descriptor, min(size, count)), size
 
     def _read(self, descriptor: int, size: int) -> memoryview:
@@ -44,13 +52,19 @@ class FileBuffer:
         while at < size:
             count = os.preadv(descriptor, [view[at:size]], at)
             if not count:
-                break  # the file became shorter meanwhile: its own lengths will tell
+                break  # the file became shorter meanwhile: its reader will find it truncated
             at += count
         return view[:at]
 
 
+@cache
+def process_buffer() -> FileBuffer:
+    """Return the buffer of this process, for workers that read one file at a time."""
+    return FileBuffer()
+
+
 def write_file(path: Path, parts: Sequence[bytes | bytearray | memoryview]) -> None:
-    """Write a file that its owner alone can read, in one call if the kernel takes all of it; raise OSError."""
+    """Write a file that only its owner can read, in one call if the kernel accepts all of it; raise OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         left = [memoryview(part).cast("B") for part in parts]
@@ -65,7 +79,7 @@ def write_file(path: Path, parts: Sequence[bytes | bytearray | memoryview]) -> N
 
 
 def _pages(size: int) -> mmap.mmap:
-    """Return memory that begins at a page: the kernel copies into it in two thirds of the time."""
+    """Return memory that is aligned to a page: the kernel copies into it in two thirds of the time."""
     pages = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         pages.madvise(mmap.MADV_HUGEPAGE)

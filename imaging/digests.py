@@ -1,4 +1,4 @@
-"""Owns the digests of a file and of its pixels: BLAKE3, and half a megabyte of pixels is hashed once for both."""
+"""Digests (BLAKE3) of files and of their pixels; the pixels of a native file are hashed only once for both."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,10 +11,10 @@ Buffer = bytes | bytearray | memoryview
 
 
 def pixel_digest(stored: NDArray[Any]) -> bytes:
-    """Return BLAKE3 of stored values as they are once decoded: 32 bytes.
+    """Return the digest of decoded stored values: 32 bytes.
 
     Hashed are the type as numpy writes it ("<u2"), the shape ("(512, 512)") and the values, row by row and the least
-    significant byte first: the same pixels have the same digest, whatever they are compressed by.
+    significant byte first: the same pixels have the same digest, however they are compressed.
     """
     kind = stored.dtype.newbyteorder("<")
     values = np.ascontiguousarray(stored, kind)
@@ -24,7 +24,7 @@ def pixel_digest(stored: NDArray[Any]) -> bytes:
 
 
 def file_digest(data: Buffer) -> bytes:
-    """Return BLAKE3 of the bytes of a file: 32 bytes."""
+    """Return the digest of the bytes of a file: 32 bytes."""
     return blake3(data).digest()
 
 
@@ -40,5 +40,5 @@ def native_file_digest(data: Buffer, start: int, length: int, pixels: bytes) -> 
 
 
 def digest_of_all(digests: Iterable[bytes]) -> bytes:
-    """Return BLAKE3 of digests in their order: of the files of a series, or of the slices of a volume."""
+    """Return the digest of digests in their order: of the files of a series, or of the slices of a volume."""
     return blake3(b"".join(digests)).digest()

@@ -1,4 +1,4 @@
-"""Owns what is in a source, counted: patients, studies, series, modalities, syntaxes, problems."""
+"""Overview of a source in counts: patients, studies, series, modalities, transfer syntaxes, problems."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from pydicom.uid import UID, AllTransferSyntaxes
 
 from imaging.dicom.attributes import Attributes, Value, first, text, whole
 from imaging.dicom.header import CODE_FORM
-from imaging.dicom.volume import stack
-from imaging.formats.peek import Glance
+from imaging.dicom.stacking import stack_slices
+from imaging.formats.peek import HeaderPeek
 from imaging.pseudonyms import canonical_patient_id
 from imaging.sources.protocol import SourceFile
 
@@ -29,12 +29,12 @@ GEOMETRY = (
     *("TemporalPositionIdentifier", "TemporalPositionIndex", "TriggerTime", "EchoNumbers", "EchoTime"),
     *("EffectiveEchoTime", "DiffusionBValue"),
 )
-"""What `stack` looks at: all that is kept of a file until its series is complete."""
+"""The attributes that `stack_slices` needs: they are kept of each file until its series is complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The counts; none of them is an identifier."""
+    """Counts of what is in a source; none of them is an identifier."""
 
     files: int = 0
     size_bytes: int = 0
@@ -56,8 +56,8 @@ class Overview:
 
 
 @dataclass(slots=True)
-class Tally:
-    """An overview while it is being counted; identifiers are held here and not handed on."""
+class OverviewCounter:
+    """Counter of the files of a source; identifiers are kept here only and are not in the result."""
 
     files: int = 0
     size_bytes: int = 0
@@ -66,45 +66,47 @@ class Tally:
     studies: set[str] = field(default_factory=set)
     objects: set[str] = field(default_factory=set)
     series: dict[str, list[tuple[Value | None, ...]]] = field(default_factory=dict)
-    same: dict[Value, Value] = field(default_factory=dict)
+    shared_values: dict[Value, Value] = field(default_factory=dict)
     counts: dict[str, Counter[str]] = field(default_factory=dict)
 
-    def add(self, file: SourceFile, seen: Glance) -> None:
+    def add(self, file: SourceFile, peek: HeaderPeek) -> None:
         """Count one file."""
         self.files += 1
         self.size_bytes += file.size_bytes
-        self._count("formats", seen.format)
-        if seen.reason:
-            self._count("problems", seen.reason)
-        elif seen.format == "dicom":
-            self._add_object(seen)
+        self._count("formats", peek.format)
+        if peek.reason:
+            self._count("problems", peek.reason)
+        elif peek.format == "dicom":
+            self._add_object(peek)
 
-    def _add_object(self, seen: Glance) -> None:
-        told = seen.attributes
-        self.patients.add(text(told, "PatientID"))
-        self.studies.add(text(told, "StudyInstanceUID"))
-        self._count("modalities", _code(told, "Modality"))
-        if not seen.has_pixels:
+    def _add_object(self, peek: HeaderPeek) -> None:
+        header = peek.attributes
+        self.patients.add(text(header, "PatientID"))
+        self.studies.add(text(header, "StudyInstanceUID"))
+        self._count("modalities", _code(header, "Modality"))
+        if not peek.has_pixels:
             self._count("problems", "no-pixels")
             return
-        self.frames += whole(told, "NumberOfFrames", 1) or 1
-        self._count("syntaxes", _syntax(seen.syntax))
-        self._count("photometrics", _code(told, "PhotometricInterpretation"))
-        self._count("manufacturers", text(told, "Manufacturer") or OTHER)
-        self._count("sizes", f"{first(told, 'Columns') or 0:g} x {first(told, 'Rows') or 0:g}")
-        self._check_identifiers(told)
-        if seen.series_uid:
-            place = [] if whole(told, "NumberOfFrames", 1) > 1 else [self._geometry(told)]
-            self.series.setdefault(seen.series_uid, []).extend(place)
+        self.frames += whole(header, "NumberOfFrames", 1) or 1
+        self._count("syntaxes", _syntax(peek.syntax))
+        self._count("photometrics", _code(header, "PhotometricInterpretation"))
+        self._count("manufacturers", text(header, "Manufacturer") or OTHER)
+        self._count("sizes", f"{first(header, 'Columns') or 0:g} x {first(header, 'Rows') or 0:g}")
+        self._check_identifiers(header)
+        if peek.series_uid:
+            place = [] if whole(header, "NumberOfFrames", 1) > 1 else [self._geometry(header)]
+            self.series.setdefault(peek.series_uid, []).extend(place)
 
-    def _geometry(self, told: Attributes) -> tuple[Value | None, ...]:
-        """Return what places a slice; slices of a series share most values, and here the objects too."""
-        values = (told.get(name) for name in GEOMETRY)
-        return tuple(None if value is None else self.same.setdefault(value, value) for value in values)
+    def _geometry(self, header: Attributes) -> tuple[Value | None, ...]:
+        """Return the values of GEOMETRY; equal values of different slices are one object, which saves memory."""
+        values = (header.get(name) for name in GEOMETRY)
+        return tuple(
+            None if value is None else self.shared_values.setdefault(value, value) for value in values
+        )
 
-    def _check_identifiers(self, told: Attributes) -> None:
-        uid = text(told, "SOPInstanceUID")
-        if not (uid and text(told, "PatientID") and text(told, "SeriesInstanceUID")):
+    def _check_identifiers(self, header: Attributes) -> None:
+        uid = text(header, "SOPInstanceUID")
+        if not (uid and text(header, "PatientID") and text(header, "SeriesInstanceUID")):
             self._count("problems", "missing-identifier")
         elif uid in self.objects:
             self._count("problems", "repeated-instance")
@@ -114,15 +116,17 @@ class Tally:
         self.counts.setdefault(what, Counter())[name] += 1
 
     def result(self) -> Overview:
-        """Return the counts, with what is found when the slices of each series are put together."""
+        """Return the counts, with the findings about the volumes of each series."""
         findings: Counter[str] = Counter()
         volumes = 0
         for places in self.series.values():
             named = (zip(GEOMETRY, place, strict=True) for place in places)
-            sorted_ = stack([{name: value for name, value in pairs if value is not None} for pairs in named])
-            volumes += len(sorted_.stacks)
-            codes = {finding.code for one in sorted_.stacks for finding in one.findings}
-            findings.update(codes | {reason for _, reason in sorted_.left})
+            stacking = stack_slices(
+                [{name: value for name, value in pairs if value is not None} for pairs in named]
+            )
+            volumes += len(stacking.stacks)
+            codes = {finding.code for one in stacking.stacks for finding in one.findings}
+            findings.update(codes | {reason for _, reason in stacking.left_out})
         return Overview(
             files=self.files,
             size_bytes=self.size_bytes,
@@ -144,11 +148,11 @@ def _variants(patients: set[str]) -> int:
 
 @cache
 def _syntax(uid: str) -> str:
-    # Asked by its text first: what is no UID may be any value that slipped into its place, and is quoted.
+    # Looked up as a text first: of an unknown UID the name is the value itself, which may be an identifier.
     return UID(uid).name if uid in AllTransferSyntaxes else OTHER
 
 
-def _code(told: Attributes, keyword: str) -> str:
-    """Return a code string; what is none may be any value that slipped into its place, and is not quoted."""
-    found = text(told, keyword)
-    return found if found and CODE_FORM.fullmatch(found) else OTHER
+def _code(header: Attributes, keyword: str) -> str:
+    """Return a code string; any other value may be an identifier in the wrong place, and is not shown."""
+    value = text(header, keyword)
+    return value if value and CODE_FORM.fullmatch(value) else OTHER

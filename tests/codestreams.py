@@ -21,7 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.dicom.opened import open_object
+from imaging.dicom.dicom_object import open_object
 from tests.dicom_objects import dataset, file_bytes, ramp
 
 GREY = ramp((40, 30), np.uint8)

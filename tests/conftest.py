@@ -59,7 +59,7 @@ def fresh_environment() -> Iterator[None]:
 def fresh_reader() -> None:
     """Begin without the headers that other tests have read, under other limits maybe."""
     if reader := sys.modules.get("imaging.formats.dicom"):
-        reader.forget()
+        reader.clear_caches()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from imaging.dicom.opened import Opened, open_object
+from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.errors import DataFault
 from imaging.formats.dicom import read_dicom
@@ -101,7 +101,7 @@ def compressed(
     return file_bytes(one, syntax)
 
 
-def opened(data: bytes) -> Opened:
+def opened(data: bytes) -> DicomObject:
     return open_object(data)
 
 

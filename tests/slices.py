@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from imaging.dicom.geometry import Attributes
-from imaging.dicom.volume import Sorted, Stack
+from imaging.dicom.stacking import Stack, Stacking
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
@@ -34,28 +34,28 @@ def series(*at: float, cosines: Sequence[float] = AXIAL, **changes: Any) -> list
     return [one(z, cosines, InstanceNumber=(float(n),), **changes) for n, z in enumerate(at, 1)]
 
 
-def only(found: Sorted) -> Stack:
+def only(found: Stacking) -> Stack:
     """Return the one volume that there is."""
     assert len(found.stacks) == 1
     return found.stacks[0]
 
 
-def codes(found: Sorted) -> set[str]:
+def codes(found: Stacking) -> set[str]:
     """Return the codes of all findings."""
     return {finding.code for stack in found.stacks for finding in stack.findings}
 
 
-def detail(found: Sorted, code: str) -> str:
+def detail(found: Stacking, code: str) -> str:
     """Return what the first finding of a code says."""
     return next(f.detail for stack in found.stacks for f in stack.findings if f.code == code)
 
 
-def orders(found: Sorted) -> set[frozenset[int]]:
+def orders(found: Stacking) -> set[frozenset[int]]:
     """Return which slices came together."""
     return {frozenset(stack.order) for stack in found.stacks}
 
 
-def seen(found: Sorted) -> list[object]:
+def seen(found: Stacking) -> list[object]:
     """Return all that can be seen of volumes but which slice is which."""
     return [(s.places, s.affine.tolist(), s.spacing_mm, s.findings, s.label) for s in found.stacks]
 

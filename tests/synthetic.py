@@ -24,7 +24,7 @@ from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.publish import Recipe, build_version, publish
 from imaging.digests import pixel_digest
 from imaging.errors import DataFault
-from imaging.formats.table import FORMATS
+from imaging.formats.readers import FORMATS
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.preprocess.spec import PreprocessSpec
@@ -150,9 +150,12 @@ class MemorySource:
 
 
 def read_file(source: Source, file: SourceFile, modality: str = "CT") -> list[Instance]:
-    """Fetch a file and read it here, without the sandbox."""
+    """Fetch a file and read it here, without the sandbox; the images are copies, valid for longer than a reader's."""
     payload = source.fetch(file)
-    return list(FORMATS[payload.format](payload, modality))
+    return [
+        replace(one, image=replace(one.image, stored=one.image.stored.copy()))
+        for one in FORMATS[payload.format](payload, modality)
+    ]
 
 
 def recipe(**changes: Any) -> Recipe:

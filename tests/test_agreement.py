@@ -13,7 +13,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from bench.agreement import EXPLAINED, Explained, examine, judge, wheel_files
-from bench.readers import Pair, Unreadable, our_stored, pairs
+from bench.other_readers import Pair, Unreadable, our_stored, pairs
 
 GREY = np.arange(24).reshape(2, 3, 4)
 FILE = ("it", Path(str(get_testdata_file("CT_small.dcm"))))

@@ -12,7 +12,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from imaging.dicom.attributes import NUMBERS, TEXTS, decode_numbers, first, of_dataset, text, wanted, whole
-from imaging.dicom.opened import _by_pydicom, open_object
+from imaging.dicom.dicom_object import _by_pydicom, open_object
 from tests.dicom_objects import dataset, element, file_bytes, insert, made, ramp
 
 SMALL = ramp((4, 4))

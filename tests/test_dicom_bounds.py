@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
-from imaging.dicom.codecs import check_claim
+from imaging.dicom.codecs import check_codestream
 from imaging.dicom.codestream import bare, codestream_size
 from imaging.errors import DataFault
 
@@ -24,7 +24,7 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def check(frame: bytes, syntax: str, shape: tuple[int, int] = EMPTY.shape) -> None:
-    check_claim(frame, syntax, shape, 1, 8)
+    check_codestream(frame, syntax, shape, 1, 8)
 
 
 @pytest.mark.parametrize("syntax", ENCODERS)
@@ -77,8 +77,8 @@ def rle(*segments: bytes, count: int | None = None, first: int = 64) -> bytes:
 
 def test_an_rle_frame_has_a_segment_for_each_byte_of_a_sample() -> None:
     one = imagecodecs.packbits_encode(bytes(100))
-    check_claim(rle(one), RLELossless, (10, 10), 1, 8)
-    check_claim(rle(one, one), RLELossless, (10, 10), 1, 16)
+    check_codestream(rle(one), RLELossless, (10, 10), 1, 8)
+    check_codestream(rle(one, one), RLELossless, (10, 10), 1, 16)
 
 
 @pytest.mark.parametrize(
@@ -97,4 +97,4 @@ def test_an_rle_frame_has_a_segment_for_each_byte_of_a_sample() -> None:
 )
 def test_other_segments_are_refused(frame: bytes) -> None:
     with pytest.raises(DataFault, match="undecodable"):
-        check_claim(frame, RLELossless, (10, 10), 1, 8)
+        check_codestream(frame, RLELossless, (10, 10), 1, 8)

@@ -22,8 +22,8 @@ from pydicom.uid import (
 )
 
 from imaging.dicom.attributes import of_dataset
+from imaging.dicom.dicom_object import DicomObject, _by_pydicom, open_object
 from imaging.dicom.limits import LIMITS
-from imaging.dicom.opened import Opened, _by_pydicom, open_object
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.dicom.walk import walk
 from imaging.errors import DataFault
@@ -53,7 +53,7 @@ def content(path: Path) -> bytes:
     return gzip.decompress(data) if path.suffix == ".gz" and data[:2] == b"\x1f\x8b" else data
 
 
-def frames(one: Opened) -> list[Any]:
+def frames(one: DicomObject) -> list[Any]:
     """Return the bits of each frame, or the reason why there are none."""
     found: list[Any] = []
     try:
@@ -67,7 +67,7 @@ def frames(one: Opened) -> list[Any]:
     return found
 
 
-def seen(opener: Callable[[bytes], Opened], data: bytes) -> Any:
+def seen(opener: Callable[[bytes], DicomObject], data: bytes) -> Any:
     """Return all that an opened object tells, or why it cannot be opened."""
     try:
         one = opener(data)

@@ -1,4 +1,4 @@
-"""Slices whose headers are built like one that was read: what is known of them is what reading them would tell."""
+"""Header cache of a series: a cached header gives what parsing would give, whatever byte differs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,17 +12,17 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from imaging.errors import DataFault
 from imaging.formats import dicom
 from imaging.formats.dicom import VARYING, read_dicom
-from imaging.formats.header_cache import TRIED, Twins
+from imaging.formats.header_cache import UNMATCHED_HEADERS, HeaderCache
 from tests.dicom_objects import dataset, file_bytes, ramp
 
 STORED = ramp((4, 6), np.int16)
 
 
 @pytest.fixture(autouse=True)
-def forgetful() -> Iterator[None]:
-    dicom._twins.cache_clear()
+def empty_caches() -> Iterator[None]:
+    dicom._header_cache.cache_clear()
     yield
-    dicom._twins.cache_clear()
+    dicom._header_cache.cache_clear()
 
 
 def piece(number: int, syntax: str = ExplicitVRLittleEndian, **changes: Any) -> bytes:
@@ -39,10 +39,10 @@ def piece(number: int, syntax: str = ExplicitVRLittleEndian, **changes: Any) -> 
     return file_bytes(one, syntax)
 
 
-def told(data: bytes) -> Any:
-    """Return all that reading a file tells, or the reason why it cannot be read."""
+def read(data: bytes) -> Any:
+    """Return the instances in a file, or the reason why it cannot be read."""
     try:
-        found = list(read_dicom(data, "CT"))
+        instances = list(read_dicom(data, "CT"))
     except DataFault as fault:
         return fault.reason, fault.detail
     return [
@@ -59,73 +59,75 @@ def told(data: bytes) -> Any:
             *(one.image.vois, one.image.padding, one.image.spacing_mm, one.image.inverted),
             *(one.image.slope, one.image.intercept),
         )
-        for one in found
+        for one in instances
     ]
 
 
 def hits(monkeypatch: pytest.MonkeyPatch, files: list[bytes]) -> int:
-    """Return how many files are taken for a twin of another."""
-    found = []
-    find = Twins.find
+    """Return how many files have a header that is in the cache."""
+    results = []
+    find = HeaderCache.find
 
     def counted(self: Any, data: Any) -> Any:
-        found.append(find(self, data))
-        return found[-1]
+        results.append(find(self, data))
+        return results[-1]
 
-    monkeypatch.setattr(Twins, "find", counted)
+    monkeypatch.setattr(HeaderCache, "find", counted)
     for data in files:
-        told(data)
-    return sum(one is not None for one in found)
+        read(data)
+    return sum(one is not None for one in results)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-def test_slices_of_a_series_are_twins_from_the_third_on(monkeypatch: pytest.MonkeyPatch, syntax: str) -> None:
+def test_headers_of_a_series_are_cached_from_the_third_slice_on(
+    monkeypatch: pytest.MonkeyPatch, syntax: str
+) -> None:
     assert hits(monkeypatch, [piece(n, syntax) for n in range(1, 8)]) == 5
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-def test_whatever_byte_of_a_header_differs_a_twin_is_what_reading_tells(syntax: str) -> None:
+def test_whatever_byte_of_a_header_differs_the_cache_gives_what_parsing_gives(syntax: str) -> None:
     for number in (1, 2):
-        told(piece(number, syntax))
-    kept = dicom._twins("CT")
-    assert len(kept._known) == 1
+        read(piece(number, syntax))
+    kept = dicom._header_cache("CT")
+    assert len(kept._headers) == 1
     data = piece(3, syntax)
     for at in range(128, len(data) - STORED.nbytes):
         for flip in (0x01, 0x40):
             changed = bytearray(data)
             changed[at] ^= flip
-            warm = told(bytes(changed))
-            dicom._twins.cache_clear()
-            assert warm == told(bytes(changed)), at
+            warm = read(bytes(changed))
+            dicom._header_cache.cache_clear()
+            assert warm == read(bytes(changed)), at
             for number in (1, 2):
-                told(piece(number, syntax))
+                read(piece(number, syntax))
 
 
 @pytest.mark.parametrize("lost", [1, 10, STORED.nbytes])
-def test_a_twin_that_is_cut_short_is_truncated(lost: int) -> None:
+def test_a_file_cut_short_is_truncated_although_its_header_is_cached(lost: int) -> None:
     for number in (1, 2):
-        told(piece(number))
-    assert told(piece(3)[:-lost])[0] == "truncated"
+        read(piece(number))
+    assert read(piece(3)[:-lost])[0] == "truncated"
 
 
-def test_a_longer_value_is_read_and_then_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_longer_value_is_parsed_and_then_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     files = [piece(1), piece(2), piece(3, StationName="A"), piece(4, StationName="B"), piece(5)]
     assert hits(monkeypatch, files) == 2
 
 
-def test_series_that_have_no_twins_are_not_remembered_for_long() -> None:
+def test_few_headers_of_a_series_are_kept_if_none_matches() -> None:
     for number in range(1, 20):
-        told(piece(number, ImageComments="A" * 2 * number))
-    assert len(dicom._twins("CT")._known) == TRIED
+        read(piece(number, ImageComments="A" * 2 * number))
+    assert len(dicom._header_cache("CT")._headers) == UNMATCHED_HEADERS
 
 
-def test_slices_of_different_series_are_not_remembered() -> None:
+def test_headers_of_different_series_are_not_kept() -> None:
     for number in range(1, 9):
-        told(piece(number, SeriesInstanceUID=f"1.7.{number}"))
-    assert not dicom._twins("CT")._known
+        read(piece(number, SeriesInstanceUID=f"1.7.{number}"))
+    assert not dicom._header_cache("CT")._headers
 
 
-def test_what_may_vary_tells_nothing_of_how_pixels_are_shown() -> None:
+def test_attributes_that_may_vary_do_not_change_how_pixels_are_shown() -> None:
     changes: dict[str, Any] = {
         "InstanceNumber": 9,
         "ImagePositionPatient": [1, 2, 3],
@@ -133,7 +135,7 @@ def test_what_may_vary_tells_nothing_of_how_pixels_are_shown() -> None:
         "TemporalPositionIndex": 3,
     }
     assert {"SOPInstanceUID", *changes} == {*VARYING}
-    plain = told(piece(1))[0][7:]
+    plain = read(piece(1))[0][7:]
     for keyword, value in changes.items():
-        dicom._meaning.cache_clear()
-        assert told(piece(1, **{keyword: value}))[0][7:] == plain
+        dicom._cached_meaning.cache_clear()
+        assert read(piece(1, **{keyword: value}))[0][7:] == plain

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from imaging.formats.peek import Glance
-from imaging.overview import Tally
+from imaging.formats.peek import HeaderPeek
+from imaging.overview import OverviewCounter
 from imaging.sources.protocol import SourceFile
 from tests.synthetic import write_dicom
 
@@ -117,19 +117,19 @@ def test_that_list_is_for_its_owner_alone(archive: Path, tmp_path: Path) -> None
 
 
 def test_a_value_that_slipped_into_a_code_is_not_shown() -> None:
-    tally = Tally()
+    counter = OverviewCounter()
     said = {"Modality": "Doe^Jane", "SOPInstanceUID": "1.2", "PatientID": "x", "SeriesInstanceUID": "1.3"}
-    tally.add(SourceFile(name="a", size_bytes=1, mtime_ns=1), Glance(format="dicom", attributes=said))
-    assert tally.result().modalities == {"(none)": 1}
+    counter.add(SourceFile(name="a", size_bytes=1, mtime_ns=1), HeaderPeek(format="dicom", attributes=said))
+    assert counter.result().modalities == {"(none)": 1}
 
 
 def test_the_same_object_twice_is_told() -> None:
-    tally = Tally()
+    counter = OverviewCounter()
     said = {"SOPInstanceUID": "1.2", "PatientID": "x", "SeriesInstanceUID": "1.3"}
     for name in "ab":
-        seen = Glance(format="dicom", attributes=said, has_pixels=True)
-        tally.add(SourceFile(name=name, size_bytes=1, mtime_ns=1), seen)
-    assert tally.result().problems == {"repeated-instance": 1}
+        peek = HeaderPeek(format="dicom", attributes=said, has_pixels=True)
+        counter.add(SourceFile(name=name, size_bytes=1, mtime_ns=1), peek)
+    assert counter.result().problems == {"repeated-instance": 1}
 
 
 def test_what_is_no_source_is_told_as_elsewhere(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from imaging.errors import DataFault
 from imaging.formats import nifti
-from imaging.formats.nifti import read
+from imaging.formats.nifti import read_nifti
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.sources.protocol import Payload
@@ -42,7 +42,9 @@ def changed(data: bytes, layout: str, position: int, *values: float) -> bytes:
 
 
 def volumes(content: bytes | Path, metadata: tuple[tuple[str, str], ...] = METADATA) -> list[Instance]:
-    return list(read(Payload(format="nifti", name="d/a.nii", contents=(content,), metadata=metadata), "MR"))
+    return list(
+        read_nifti(Payload(format="nifti", name="d/a.nii", contents=(content,), metadata=metadata), "MR")
+    )
 
 
 def image(content: bytes | Path) -> Image:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imaging.errors import DataFault, UserFault
-from imaging.formats.table import FORMATS
+from imaging.formats.readers import FORMATS
 from imaging.sources.archive import Archive
 from imaging.sources.folder_source import FolderSource
 from imaging.sources.medmnist_file import MedMnistFile

@@ -1,8 +1,9 @@
-"""A glance tells what a header says, from the head of a file, and what is left of a damaged one."""
+"""Peek at headers: their attributes from the head of a file, what is left of a damaged one, and batches of files."""
 
 import json
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +12,42 @@ import psutil
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless
 
-from imaging.formats import peek as module
-from imaging.formats.peek import Glance, as_glances, glance
+from imaging.buffer import FileBuffer
+from imaging.errors import DataFault
+from imaging.formats.peek import BATCH_FILES, FUNCTION, HeaderPeek, peek_batch, peek_headers, peeks_of
+from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
+from imaging.sources.dispatch import Outcome
+from imaging.sources.folder_source import FolderSource
 from tests.dicom_objects import compressed, made, ramp
+from tests.synthetic import write_dicom
 
 STORED = ramp((256, 256))
+FILES = 2 * BATCH_FILES + 3
 
 
-def look(content: bytes | Path) -> Glance:
-    """Return what a worker says of a payload, by the way that it takes out of the process."""
-    return looks(content)[0]
+def peek(content: bytes | Path) -> HeaderPeek:
+    """Return what a worker says of a file, through the JSON in which it leaves the process."""
+    return peeks(content)[0]
 
 
-def looks(*contents: bytes | Path, kind: str = "dicom") -> list[Glance]:
-    value, _ = glance({}, {"formats": [kind] * len(contents)}, contents)
-    return as_glances(Answer(json.loads(json.dumps(value)), ()))
+def peeks(*contents: bytes | Path, kind: str = "dicom") -> list[HeaderPeek]:
+    value, _ = peek_batch({}, {"formats": [kind] * len(contents)}, contents)
+    return peeks_of(Answer(json.loads(json.dumps(value)), ()))
 
 
 @pytest.mark.parametrize("as_file", [False, True])
-def test_a_whole_file_tells_its_header(tmp_path: Path, as_file: bool) -> None:
+def test_the_header_of_a_whole_file(tmp_path: Path, as_file: bool) -> None:
     content: bytes | Path = made(STORED)
     if as_file:
         (tmp_path / "x").write_bytes(made(STORED))
         content = tmp_path / "x"
-    found = look(content)
-    assert found.reason == ""
-    assert found.has_pixels
-    assert found.syntax == ExplicitVRLittleEndian
-    assert found.series_uid == "1.2.3"
-    assert found.attributes["Rows"] == (256.0,)
+    result = peek(content)
+    assert result.reason == ""
+    assert result.has_pixels
+    assert result.syntax == ExplicitVRLittleEndian
+    assert result.series_uid == "1.2.3"
+    assert result.attributes["Rows"] == (256.0,)
 
 
 def large(path: Path, size: int, **changes: Any) -> Path:
@@ -53,24 +60,22 @@ def large(path: Path, size: int, **changes: Any) -> Path:
     return path
 
 
-def test_a_large_file_is_glanced_at_by_its_head_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_file_is_peeked_at_by_its_head_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = large(tmp_path / "large", 800)
     assert path.stat().st_size > 100 * 2**20
 
     def refuse(*_: Any) -> Any:
         raise AssertionError("the whole file was read")
 
-    monkeypatch.setattr(module.FileBuffer, "load", refuse)
-    found = look(path)
-    assert (found.reason, found.attributes["NumberOfFrames"]) == ("", (800.0,))
+    monkeypatch.setattr(FileBuffer, "load", refuse)
+    result = peek(path)
+    assert (result.reason, result.attributes["NumberOfFrames"]) == ("", (800.0,))
 
 
 def test_a_large_file_in_doubt_is_not_copied(tmp_path: Path) -> None:
     path = large(tmp_path / "large", 800, ExtendedOffsetTable=bytes(8))
     before = psutil.Process().memory_info()
-    assert look(path).reason == ""
+    assert peek(path).reason == ""
     after = psutil.Process().memory_info()
     assert after.rss - before.rss - (after.shared - before.shared) < 2**25
 
@@ -87,62 +92,107 @@ def test_a_header_longer_than_the_head_is_read_whole(tmp_path: Path) -> None:
             ImageComments="x" * 40_000,
         )
     )
-    assert look(path).attributes["Rows"] == (256.0,)
+    assert peek(path).attributes["Rows"] == (256.0,)
 
 
 @pytest.mark.parametrize("end", [-1, -1000, -(2**17) + 8])
 def test_a_file_that_is_cut_still_belongs_to_its_series(tmp_path: Path, end: int) -> None:
     (tmp_path / "x").write_bytes(made(STORED)[:end])
-    for found in (look(tmp_path / "x"), look(made(STORED)[:end])):
-        assert (found.reason, found.series_uid) == ("truncated", "1.2.3")
+    for result in (peek(tmp_path / "x"), peek(made(STORED)[:end])):
+        assert (result.reason, result.series_uid) == ("truncated", "1.2.3")
 
 
-def test_too_few_pixels_are_told_by_the_head(tmp_path: Path) -> None:
+def test_too_few_pixels_are_refused_by_the_head(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(made(STORED, NumberOfFrames=2))
-    assert look(tmp_path / "x").reason == "truncated"
+    assert peek(tmp_path / "x").reason == "truncated"
 
 
 def test_compressed_pixels_are_not_looked_for_in_a_head(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(compressed([bytes(100_000)], STORED, JPEGLSLossless))
-    found = look(tmp_path / "x")
-    assert (found.reason, found.has_pixels, found.syntax) == ("", True, JPEGLSLossless)
+    result = peek(tmp_path / "x")
+    assert (result.reason, result.has_pixels, result.syntax) == ("", True, JPEGLSLossless)
 
 
 def test_an_object_without_pixels_says_so(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(made(STORED, PixelData=None))
-    for found in (look(tmp_path / "x"), look(made(STORED, PixelData=None))):
-        assert (found.reason, found.has_pixels) == ("", False)
+    for result in (peek(tmp_path / "x"), peek(made(STORED, PixelData=None))):
+        assert (result.reason, result.has_pixels) == ("", False)
 
 
 def test_another_file_is_no_dicom() -> None:
-    assert look(b"Dear colleague").reason == "not-dicom"
+    assert peek(b"Dear colleague").reason == "not-dicom"
 
 
 def test_another_format_is_not_looked_into() -> None:
-    assert looks(b"whatever", kind="nifti") == [Glance(format="nifti", has_pixels=True)]
+    assert peeks(b"whatever", kind="nifti") == [HeaderPeek(format="nifti", has_pixels=True)]
 
 
-def test_one_bad_parcel_of_several_is_one_bad_glance() -> None:
+def test_one_bad_file_of_a_batch_has_the_only_reason() -> None:
     whole = made(STORED)
-    assert [found.reason for found in looks(whole, whole[:-9], whole)] == ["", "truncated", ""]
+    assert [result.reason for result in peeks(whole, whole[:-9], whole)] == ["", "truncated", ""]
 
 
 def test_a_uid_that_is_none_groups_nothing() -> None:
-    assert Glance(format="dicom", attributes={"SeriesInstanceUID": "1.2/../3"}).series_uid == ""
+    assert HeaderPeek(format="dicom", attributes={"SeriesInstanceUID": "1.2/../3"}).series_uid == ""
 
 
 def test_only_listed_attributes_leave_the_worker() -> None:
-    found = look(made(STORED, PatientName="DOE^JANE", PatientBirthDate="19700101"))
-    assert "DOE" not in str(found)
-    assert "1970" not in str(found)
+    result = peek(made(STORED, PatientName="DOE^JANE", PatientBirthDate="19700101"))
+    assert "DOE" not in str(result)
+    assert "1970" not in str(result)
 
 
 @pytest.mark.slow
-def test_a_bomb_is_glanced_at_within_little_memory(tmp_path: Path) -> None:
+def test_a_bomb_is_peeked_at_within_little_memory(tmp_path: Path) -> None:
     head = made(np.zeros((4, 4), np.int16), DeflatedExplicitVRLittleEndian)
     length = struct.unpack_from("<I", head, 140)[0]
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     (tmp_path / "x").write_bytes(head[: 144 + length] + deflater.compress(bytes(2**28)) + deflater.flush())
     before = psutil.Process().memory_info().rss
-    assert look(tmp_path / "x").reason == "inflate-bomb"
+    assert peek(tmp_path / "x").reason == "inflate-bomb"
     assert psutil.Process().memory_info().rss - before < 2**27
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderSource:
+    for number in range(FILES):
+        write_dicom(tmp_path / f"{number:03}", SOPInstanceUID=f"1.2.{number}")
+    return FolderSource(tmp_path)
+
+
+def here(items: Iterable[Item]) -> Iterator[Outcome]:
+    """Do the work of the sandbox in this process; a file called 005 ends the worker that looks at it."""
+    for item in items:
+        if any(isinstance(blob, Path) and blob.name == "005" for blob in item.blobs):
+            yield DataFault("decoder-crashed", "the worker ended with signal 11")
+        else:
+            yield Answer(*peek_batch({}, item.value, item.blobs)[:1])
+
+
+@pytest.mark.slow
+def test_each_file_comes_once_with_its_own_header(folder: FolderSource) -> None:
+    with Pool(FUNCTION, {}, workers=1) as pool:
+        result = [
+            (file.name, one.attributes["SOPInstanceUID"])
+            for file, one in peek_headers(folder, folder.scan(), pool.map)
+        ]
+    assert result == [(f"{number:03}", f"1.2.{number}") for number in range(FILES)]
+
+
+@pytest.mark.slow
+def test_a_file_that_ends_a_worker_costs_itself_alone(folder: FolderSource) -> None:
+    result = {file.name: one.reason for file, one in peek_headers(folder, folder.scan(), here)}
+    assert len(result) == FILES
+    assert {name: reason for name, reason in result.items() if reason} == {"005": "decoder-crashed"}
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_fetched_has_its_reason(folder: FolderSource) -> None:
+    (folder.root / "DICOMDIR").write_bytes(b"x")
+    result = {file.name: one.reason for file, one in peek_headers(folder, folder.scan(), here)}
+    assert (len(result), result["DICOMDIR"]) == (FILES + 1, "dicomdir")
+
+
+@pytest.mark.slow
+def test_an_empty_source_has_no_headers(tmp_path: Path) -> None:
+    assert list(peek_headers(FolderSource(tmp_path), [], here)) == []

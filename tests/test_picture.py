@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from imaging.errors import DataFault
-from imaging.formats import grey as grey_module
-from imaging.formats.picture import read
+from imaging.formats import grey_levels
+from imaging.formats.picture import read_picture
 from imaging.formats.tiff import LAYOUTS, count_pages
 from imaging.image.image import Image
 from imaging.image.instance import Instance
@@ -37,7 +37,7 @@ def payload(content: bytes | Path, metadata: tuple[tuple[str, str], ...] = METAD
 
 
 def frames(content: bytes | Path) -> list[Instance]:
-    return list(read(payload(content), "OT"))
+    return list(read_picture(payload(content), "OT"))
 
 
 def image(content: bytes | Path) -> Image:
@@ -131,7 +131,7 @@ def test_a_jpeg_for_print_is_read() -> None:
 def test_the_orientation_is_applied(kind: str, orientation: int) -> None:
     ramp = np.repeat(np.repeat(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, 16, 0), 16, 1)
     exif = PIL.Image.Exif()
-    exif[grey_module.ORIENTATION] = orientation
+    exif[grey_levels.ORIENTATION] = orientation
     data = saved(ramp, kind, exif=exif)
     expected = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data))))
     np.testing.assert_array_equal(image(data).stored, expected)
@@ -139,7 +139,7 @@ def test_the_orientation_is_applied(kind: str, orientation: int) -> None:
 
 def test_an_orientation_that_is_none_is_left() -> None:
     exif = PIL.Image.Exif()
-    exif[grey_module.ORIENTATION] = 77
+    exif[grey_levels.ORIENTATION] = 77
     np.testing.assert_array_equal(image(saved(GREY, exif=exif)).stored, GREY)
 
 
@@ -163,7 +163,7 @@ def test_a_picture_is_known_by_its_name_and_its_told_patient() -> None:
 
 def test_without_a_patient_a_picture_is_refused() -> None:
     with pytest.raises(DataFault) as caught:
-        list(read(payload(saved(GREY), ()), "OT"))
+        list(read_picture(payload(saved(GREY), ()), "OT"))
     assert caught.value.reason == "missing-identifier"
 
 

@@ -25,9 +25,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.dicom.opened import open_object
+from imaging.dicom.dicom_object import open_object
 from imaging.errors import DataFault
-from imaging.formats.dicom import identifiers_of, read_dicom
+from imaging.formats.dicom import parent_uids, read_dicom
 from imaging.image.window import Window
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
@@ -187,12 +187,12 @@ def test_each_object_that_is_no_image_has_its_reason(changes: dict[str, Any], re
     [made(FRAMES[0]), made(FRAMES[0], ImplicitVRLittleEndian), made(FRAMES[0])[:700], made(FRAMES[0])[132:]],
 )
 def test_what_is_left_of_a_file_tells_its_series(data: bytes) -> None:
-    assert identifiers_of(data) == {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
+    assert parent_uids(data) == {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
 
 
 @pytest.mark.parametrize("data", [b"", b"Dear colleague", bytes(5000), made(FRAMES[0])[:200]])
 def test_what_tells_no_series_is_empty(data: bytes) -> None:
-    assert identifiers_of(data) == {}
+    assert parent_uids(data) == {}
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_a_deflated_bomb_is_not_inflated_for_its_identifiers() -> None:
     bomb = head[: 144 + meta_bytes] + deflater.compress(bytes(2**29)) + deflater.flush()
     assert len(bomb) < 2**20
     tracemalloc.start()
-    assert identifiers_of(bomb) == {}
+    assert parent_uids(bomb) == {}
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**24

@@ -14,9 +14,8 @@ from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless
 from imaging.digests import digest_of_all, file_digest, pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.peek import FUNCTION
-from imaging.formats.series import DROP_SLICE, DROP_STUDY, read_series
+from imaging.formats.series import DROP_SLICE, DROP_STUDY, PADDED, fill_gaps, read_series
 from imaging.formats.series_source import SeriesSource, series_tag
-from imaging.formats.voxels import PADDED, fill_gaps
 from imaging.image.instance import Instance
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.preprocess.volume import prepare_volume

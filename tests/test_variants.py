@@ -19,8 +19,8 @@ from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.publish import build_version
 from imaging.dataset.version.summary import patient_variants
 from imaging.errors import EnvironmentFault, UserFault
-from imaging.formats.peek import Glance
-from imaging.overview import Tally
+from imaging.formats.peek import HeaderPeek
+from imaging.overview import OverviewCounter
 from imaging.pseudonyms import Pseudonyms, VariantPolicy
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder_store import FolderStore
@@ -83,11 +83,11 @@ def test_a_new_variant_of_a_known_patient_is_told(tmp_path: Path) -> None:
 
 
 def test_an_overview_counts_variants() -> None:
-    tally = Tally()
+    counter = OverviewCounter()
     for one in WRITTEN:
-        seen = Glance(format="dicom", attributes={"PatientID": one.strip()})
-        tally.add(SourceFile(name=one, size_bytes=1, mtime_ns=1), seen)
-    assert tally.result().patient_variants == 4
+        peek = HeaderPeek(format="dicom", attributes={"PatientID": one.strip()})
+        counter.add(SourceFile(name=one, size_bytes=1, mtime_ns=1), peek)
+    assert counter.result().patient_variants == 4
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Owns the list of attributes that are read from a header, and their plain values whoever parsed them."""
+"""Attributes that are read from a DICOM header: the list of keywords, and the decoding of their values."""
 
 import math
 import struct
@@ -12,8 +12,8 @@ from pydicom.dataset import Dataset
 
 Value = str | tuple[float, ...]
 Attributes = Mapping[str, Value]
-"""Values by DICOM keyword: texts as they stand, numbers as tuples. What is absent or empty has no key; a number
-that is there and cannot be used is the empty tuple; what is longer than VALUE_BYTES counts as absent."""
+"""Values by DICOM keyword: texts as in the file, numbers as tuples. An absent or empty element has no key; a number
+that cannot be used is the empty tuple; a value longer than VALUE_BYTES counts as absent."""
 
 TEXTS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality"),
@@ -21,7 +21,7 @@ TEXTS = (
     *("StackID", "BodyPartExamined", "PresentationLUTShape", "ManufacturerModelName", "InstitutionName"),
 )
 OPAQUE = frozenset({"InstitutionName"})
-"""Texts in any character set, of which it matters only whether they are the same: each byte is a character."""
+"""Texts in any character set that are only compared, never shown: each byte is a character."""
 NUMBERS = (
     *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -33,10 +33,10 @@ NUMBERS = (
     *("TemporalPositionIndex", "TriggerTime", "EchoNumbers", "EchoTime", "EffectiveEchoTime"),
     *("DiffusionBValue", "KVP"),
 )
-"""With TEXTS the allow-list: whatever a header holds beside it is not looked at."""
+"""With TEXTS the allow-list: no other element of a header is looked at."""
 
 VALUE_BYTES = 2**16
-"""The longest value that is looked at: as much as the explicit form can say (PS3.5 7.1.2)."""
+"""The longest value that is looked at: the longest that a length of two bytes can give (PS3.5 7.1.2)."""
 
 BINARY = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 """The struct codes of the VRs that are numbers in binary (PS3.5 6.2)."""
@@ -50,7 +50,7 @@ def wanted() -> Mapping[int, tuple[str, str]]:
 
 
 def decode_numbers(raw: bytes, vr: str, order: str = "<") -> tuple[float, ...]:
-    """Return the finite numbers of an element's bytes, or nothing where one of them is not a finite number.
+    """Return the finite numbers of an element's bytes, empty where one of them is not a finite number.
 
     >>> decode_numbers(b"0.5\\\\0.7 ", "DS"), decode_numbers(b"0.5\\\\wide", "DS"), decode_numbers(b"1_0", "DS")
     ((0.5, 0.7), (), ())
@@ -61,39 +61,39 @@ def decode_numbers(raw: bytes, vr: str, order: str = "<") -> tuple[float, ...]:
         if vr in BINARY:
             code = BINARY[vr]
             count = len(raw) // struct.calcsize(code)
-            found = tuple(map(float, struct.unpack(f"{order}{count}{code}", raw)))
+            numbers = tuple(map(float, struct.unpack(f"{order}{count}{code}", raw)))
         elif b"_" in raw:
             # Python reads 1_000 as a number; DICOM does not.
             return ()
         else:
-            found = tuple(map(float, raw.rstrip(b" \0").split(b"\\")))
+            numbers = tuple(map(float, raw.rstrip(b" \0").split(b"\\")))
     except (ValueError, struct.error):
         return ()
-    return found if all(map(math.isfinite, found)) else ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
 def decode_text(raw: bytes) -> str:
-    """Return a text of ASCII without its padding (PS3.5 6.2); raises UnicodeDecodeError for any other."""
+    """Return an ASCII text without its padding (PS3.5 6.2); raise UnicodeDecodeError for any other."""
     text = raw.decode("ascii").strip(" \0")
     return "\\".join(part.strip(" \0") for part in text.split("\\")) if "\\" in text else text
 
 
 def decode_opaque(raw: bytes) -> str:
-    """Return a text whose characters are never shown, without its padding."""
+    """Return a text of OPAQUE without its padding."""
     return raw.decode("latin-1").strip(" \0")
 
 
 def of_dataset(dataset: Dataset) -> dict[str, Value]:
-    """Return the wanted attributes at the top of a data set that pydicom parsed."""
-    found: dict[str, Value] = {}
+    """Return the wanted attributes at the top level of a data set that pydicom parsed."""
+    attributes: dict[str, Value] = {}
     for tag, (keyword, vr) in wanted().items():
         if tag in dataset and not _is_long(dataset, tag):
             value = _number_value(dataset, tag, vr) if keyword in NUMBERS else _text_value(dataset, tag)
             if vr == "US or SS" and isinstance(value, tuple):
-                value = signed_16(value, signed=found.get("PixelRepresentation") == (1.0,))
+                value = signed_16(value, signed=attributes.get("PixelRepresentation") == (1.0,))
             if value is not None and value != "":
-                found[keyword] = value
-    return found
+                attributes[keyword] = value
+    return attributes
 
 
 def _is_long(dataset: Dataset, tag: int) -> bool:
@@ -102,7 +102,7 @@ def _is_long(dataset: Dataset, tag: int) -> bool:
 
 
 def signed_16(value: tuple[float, ...], *, signed: bool) -> tuple[float, ...]:
-    """Read two bytes as the pixels are read, whichever of US and SS the file calls them (PS3.5 6.2).
+    """Return numbers of 16 bits read as signed or unsigned like the pixels, whether the VR is US or SS (PS3.5 6.2).
 
     >>> signed_16((63536.0,), signed=True), signed_16((-2000.0,), signed=False)
     ((-2000.0,), (63536.0,))
@@ -131,7 +131,7 @@ def _text_value(dataset: Dataset, tag: int) -> str | None:
     value: Any = _quietly(lambda: dataset[tag].value)
     if value is None:
         return None
-    # A backslash parts a value in two: with the first part alone, two patients could become one.
+    # A backslash separates two values: with the first one alone, two patients could become one.
     parts = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
     return "\\".join(str(part).strip(" \0") for part in parts).strip(" \0")
 
@@ -144,13 +144,13 @@ def _quietly(read: Callable[[], Any]) -> Any:
 
 
 def first(attributes: Attributes, keyword: str) -> float | None:
-    """Return an attribute's first number, or None where there is none that can be used."""
+    """Return the first number of an attribute, or None where there is none that can be used."""
     value = attributes.get(keyword)
     return value[0] if isinstance(value, tuple) and value else None
 
 
 def whole(attributes: Attributes, keyword: str, default: int) -> int:
-    """Return an attribute's first number as a whole one, or the default where there is none."""
+    """Return the first number of an attribute as an integer, or the default where there is none."""
     number = first(attributes, keyword)
     return default if number is None else int(number)
 

@@ -1,6 +1,6 @@
-"""Owns the decoders of compressed frames: the fastest exact one first, and whether this machine has them.
+"""Decoders of compressed frames: which one is used for a transfer syntax, and whether it is installed.
 
-imagecodecs decodes grey frames, and RLE in colour; the rest, and whatever it refuses, goes to pydicom's plugins.
+imagecodecs decodes grey frames, and RLE in colour; other frames, and those that it refuses, go to pydicom's plugins.
 """
 
 import math
@@ -53,22 +53,22 @@ FAST: Mapping[str, str] = MappingProxyType(
 """Transfer syntax to imagecodecs' decoder of grey frames."""
 
 PLUGIN = "pylibjpeg"
-"""The plugin of pydicom's that knows all syntaxes, named so that no other one installed here changes a pixel."""
+"""The plugin of pydicom that knows all syntaxes; it is named so that no other plugin changes a pixel."""
 PLUGINS: Mapping[str, str] = MappingProxyType({RLELossless: "pydicom"})
-"""Where another one is taken: pylibjpeg's RLE panics at damaged frames, and with it the process ends."""
+"""Exceptions: pylibjpeg's RLE decoder ends the whole process (a Rust panic) at some damaged frames."""
 
 
 def find_decoder(syntax: str) -> Decoder:
     """Return pydicom's decoder of a transfer syntax.
 
-    Raises DataFault "undecodable" where nobody has a decoder (a video, a private syntax), and
-    EnvironmentFault where one exists and is not installed here.
+    Raises DataFault "undecodable" where no decoder exists (a video, a private syntax), and EnvironmentFault where
+    one exists and is not installed.
 
     >>> find_decoder("1.2.840.10008.1.2.1").is_available
     True
     """
     if syntax not in AllTransferSyntaxes:
-        # Not quoted, nor shown to pydicom, which would quote it: any value may have slipped into its place.
+        # Not quoted, nor given to pydicom, which would quote it: a damaged file may have any value in its place.
         raise DataFault("undecodable", "no decoder exists for an unknown transfer syntax")
     transfer_syntax = UID(syntax)
     try:
@@ -84,11 +84,11 @@ def find_decoder(syntax: str) -> Decoder:
 
 
 def check_decoders() -> None:
-    """Raise EnvironmentFault that names every decoder which is missing here, before any file is read."""
+    """Raise EnvironmentFault that names every decoder which is not installed, before any file is read."""
     missing = list(_missing())
     if missing:
-        told = "\n".join(missing)
-        raise EnvironmentFault(f"{told}\n{len(missing)} in all: install radloop with all its dependencies")
+        lines = "\n".join(missing)
+        raise EnvironmentFault(f"{lines}\n{len(missing)} in all: install radloop with all its dependencies")
 
 
 def _missing() -> Iterator[str]:
@@ -96,7 +96,7 @@ def _missing() -> Iterator[str]:
         try:
             find_decoder(syntax)
         except DataFault:
-            continue  # nobody has one
+            continue  # none exists
         except EnvironmentFault as fault:
             yield str(fault)
     for name in sorted(set(FAST.values())):
@@ -109,8 +109,8 @@ def decode_fast(
 ) -> NDArray[Any] | None:
     """Return the samples of a grey frame (rows, columns), or of RLE in colour (rows, columns, 3).
 
-    None where pydicom's plugins must try. The frame has passed `check_claim`: a decoder reserves memory for
-    whatever a codestream claims.
+    None where pydicom's plugins must try. The frame must have passed `check_codestream`: a decoder reserves memory
+    for the size that a codestream claims.
     """
     name = FAST.get(syntax)
     if name is None:
@@ -118,25 +118,28 @@ def decode_fast(
     try:
         if name == "dicomrle":
             return _rle(frame, shape, samples, bits_allocated)
-        found = getattr(imagecodecs, f"{name}_decode")(frame)
-    except Exception:  # each codec has exceptions of its own, and none of them is the last word
+        samples_read = getattr(imagecodecs, f"{name}_decode")(frame)
+    except Exception:  # each codec has exceptions of its own, and pydicom's plugins may still succeed
         return None
-    return found if found.shape == shape and found.dtype.kind in "ui" else None
+    return samples_read if samples_read.shape == shape and samples_read.dtype.kind in "ui" else None
 
 
 def _rle(frame: Buffer, shape: tuple[int, int], samples: int, bits_allocated: int) -> NDArray[Any]:
     kind = np.dtype(f"<u{bits_allocated // 8}")
-    # Told how much to expect, it stops where two bytes would become 128 for ever.
+    # With the size given, it stops where a hostile frame would repeat bytes for ever.
     size = samples * math.prod(shape) * kind.itemsize
     plain = imagecodecs.dicomrle_decode(bytes(frame), kind, out=size)
     planes = np.frombuffer(plain, kind).reshape(samples, *shape)
     return planes[0] if samples == 1 else planes.transpose(1, 2, 0)
 
 
-def check_claim(
+def check_codestream(
     frame: Buffer, syntax: str, shape: tuple[int, int], samples: int, bits_allocated: int
 ) -> Size | None:
-    """Return what a codestream claims, None of RLE; refuse what is not what the header says, or has no end."""
+    """Return the size that a codestream claims, None of RLE.
+
+    Raises DataFault "undecodable" where the size is not that of the header, "truncated" where the end is missing.
+    """
     if syntax == RLELossless:
         segments = samples * bits_allocated // 8
         if not rle_is_whole(frame, segments, segments * math.prod(shape)):
@@ -146,7 +149,7 @@ def check_claim(
         return None
     size = codestream_size(frame)
     if size is None:
-        find_decoder(syntax)  # where none is installed, that is what has to be said
+        find_decoder(syntax)  # a missing decoder is the error to report first
         raise DataFault("undecodable", "the codestream does not tell its size")
     if (size.rows, size.columns, size.samples) != (*shape, samples):
         raise DataFault(

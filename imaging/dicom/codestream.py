@@ -1,4 +1,4 @@
-"""Owns what a compressed frame says of its own size, read before a decoder reserves memory for it."""
+"""Size and end of a compressed frame (JPEG, JPEG-LS, JPEG 2000, RLE), read before a decoder reserves memory for it."""
 
 import struct
 from dataclasses import dataclass, field
@@ -8,24 +8,24 @@ from imaging.dicom.elements import Buffer
 JPEG_START, J2K_START = b"\xff\xd8", b"\xff\x4f\xff\x51"
 JP2_START = b"\x00\x00\x00\x0cjP  "
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-"""SOF of JPEG (ITU-T T.81, table B.1) without the markers that look like one, and of JPEG-LS (T.87, C.1.1)."""
+"""Markers that begin a frame: of JPEG (ITU-T T.81, table B.1; C4, C8 and CC are none), of JPEG-LS (T.87, C.1.1)."""
 JPEG_LS, LOSSLESS = 0xF7, frozenset({0xC3, 0xC7})
 TILE_BITS = 14 * 8
-"""The markers of a tile-part of JPEG 2000, SOT and SOD (T.800, A.4.2 and A.4.3)."""
+"""Length of the markers of a tile-part of JPEG 2000, SOT and SOD (T.800, A.4.2 and A.4.3)."""
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 SEARCHED_BYTES = 2**16
 END = b"\xff\xd9"
-"""EOI of JPEG and JPEG-LS, EOC of JPEG 2000; no byte that is coded looks like it."""
+"""EOI of JPEG and JPEG-LS, EOC of JPEG 2000; it never occurs inside of coded data."""
 END_SEARCHED_BYTES = 16
-"""Padding behind the end is one byte, or a few where a writer was generous."""
+"""Padding behind the end is one byte, with some writers a few more."""
 RLE_HEADER_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """Rows, columns, samples a pixel and bits a sample of a codestream; `signed` is known of JPEG 2000 alone.
+    """Size of a codestream: rows, columns, samples per pixel, bits per sample; `signed` is given by JPEG 2000 only.
 
-    `least_bits` is how short any codestream of that size can be: a decoder fills up what a shorter one lacks.
+    `least_bits` is the length of the shortest possible codestream of that size: a decoder fills a shorter one up.
     """
 
     rows: int
@@ -37,7 +37,7 @@ class Size:
 
 
 def codestream_size(data: Buffer) -> Size | None:
-    """Return the size that a JPEG, JPEG-LS or JPEG 2000 codestream claims; None where it says none.
+    """Return the size that a JPEG, JPEG-LS or JPEG 2000 codestream claims; None where it claims none.
 
     >>> codestream_size(b"not an image")
     """
@@ -52,33 +52,33 @@ def codestream_size(data: Buffer) -> Size | None:
 def bare(data: Buffer) -> Buffer:
     """Return a JPEG 2000 codestream without the JP2 file around it, which does not belong there (PS3.5 A.4.4).
 
-    All that it says stands in the DICOM header too, and a box of no length keeps a decoder busy for ever.
+    Its information is in the DICOM header too, and a box of length zero keeps a decoder busy for ever.
     """
     at = _j2k_at(data)
     return data[at:] if at > 0 else data
 
 
 def _j2k_at(data: Buffer) -> int:
-    """Return where a codestream begins: at once, behind the boxes of a JP2 file, or nowhere (-1)."""
+    """Return where a codestream begins: at 0, behind the boxes of a JP2 file, or -1 where there is none."""
     if bytes(data[: len(JP2_START)]) != JP2_START:
         return 0
     return bytes(data[:SEARCHED_BYTES]).find(J2K_START)
 
 
 def has_end(data: Buffer) -> bool:
-    """Say whether a codestream ends as it must: decoders fill up what is missing, with grey."""
+    """Return whether a codestream has its end marker: decoders fill up what is missing with grey."""
     if END in bytes(data[-END_SEARCHED_BYTES:]):
         return True
     return END in bytes(data).rstrip(b"\0")[-END_SEARCHED_BYTES:]
 
 
 def rle_is_whole(data: Buffer, segments: int, frame_bytes: int) -> bool:
-    """Say whether an RLE frame (PS3.5 G.5) has so many segments, one behind the other, and is no bomb.
+    """Return whether an RLE frame (PS3.5 G.5) has so many segments, in order, and is not longer than it can be.
 
     >>> rle_is_whole(struct.pack("<16I", 1, 64, *[0] * 14) + b"..", 1, 2)
     True
     """
-    # The worst encoder makes two bytes of one, and pads each segment.
+    # The worst encoder writes two bytes for one, and pads each segment.
     most = RLE_HEADER_BYTES + 2 * (frame_bytes + segments)
     if not RLE_HEADER_BYTES <= len(data) <= most or not 1 <= segments <= 15:
         return False
@@ -107,7 +107,7 @@ def _jpeg(data: Buffer) -> Size | None:
 
 
 def _least_bits(marker: int, rows: int, columns: int, samples: int) -> int:
-    """Return a bit for each line of JPEG-LS, each sample of lossless JPEG, each block of 8 x 8 pixels of any other."""
+    """Return one bit per line of JPEG-LS, per sample of lossless JPEG, per block of 8 x 8 pixels of other JPEG."""
     if marker == JPEG_LS:
         return rows
     if marker in LOSSLESS:
@@ -116,7 +116,7 @@ def _least_bits(marker: int, rows: int, columns: int, samples: int) -> int:
 
 
 def _jpeg2000(data: Buffer) -> Size | None:
-    """Read the SIZ segment (ITU-T T.800, A.5.1), the first of a codestream, bare or inside a JP2 file."""
+    """Return the size in the SIZ segment (ITU-T T.800, A.5.1), the first of a codestream, bare or in a JP2 file."""
     at = _j2k_at(data)
     if at < 0 or bytes(data[at : at + len(J2K_START)]) != J2K_START:
         return None

@@ -1,4 +1,4 @@
-"""Owns the cutting of encapsulated pixel data into frames (PS3.5 A.4), which may have several fragments each."""
+"""Frames of encapsulated pixel data (PS3.5 A.4), each of one or several fragments."""
 
 import struct
 
@@ -12,14 +12,14 @@ ITEM_HEADER_BYTES = 8
 END_OF_IMAGE = b"\xff\xd9"
 """Ends a codestream of JPEG, JPEG-LS and JPEG 2000."""
 END_SEARCHED_BYTES = 10
-"""Padding behind the end is a byte, or a few where a writer was generous."""
+"""Padding behind the end is one byte, with some writers a few more."""
 
 
 def frame_spans(data: Buffer, pixels: Spans, frames: int, extended: bytes = b"") -> tuple[Spans, ...]:
-    """Return the fragments of each frame; `pixels` are all, the Basic Offset Table first.
+    """Return the fragments of each frame; `pixels` are all fragments, the Basic Offset Table first.
 
-    What tells which belong together: their number, the Extended Offset Table (PS3.3 C.7.6.3.1.8), the Basic
-    Offset Table, or the ends of the codestreams. Raises DataFault "undecodable" where none of them does.
+    Which belong together follows from their number, the Extended Offset Table (PS3.3 C.7.6.3.1.8), the Basic
+    Offset Table, or the ends of the codestreams. Raises DataFault "undecodable" where it follows from none.
     """
     pieces = pixels[1:]
     if len(pieces) == frames:
@@ -28,10 +28,10 @@ def frame_spans(data: Buffer, pixels: Spans, frames: int, extended: bytes = b"")
         return (pieces,)
     start, length = pixels[0]
     starts = _offsets(extended, "Q") or _offsets(bytes(data[start : start + length]), "I")
-    found = _by_offsets(pieces, starts) if starts else _by_ends(data, pieces)
-    if found is None or len(found) < frames:
+    spans = _by_offsets(pieces, starts) if starts else _by_ends(data, pieces)
+    if spans is None or len(spans) < frames:
         raise DataFault("undecodable", f"{len(pieces)} fragments do not make {frames} frames")
-    return found
+    return spans
 
 
 def _offsets(table: bytes, code: str) -> tuple[int, ...]:
@@ -40,7 +40,7 @@ def _offsets(table: bytes, code: str) -> tuple[int, ...]:
 
 
 def _by_offsets(pieces: Spans, offsets: tuple[int, ...]) -> tuple[Spans, ...] | None:
-    """Cut where the table says that frames begin, counted from the first fragment's item."""
+    """Return the fragments of each frame, which begin at offsets from the first fragment's item."""
     first = pieces[0][0] - ITEM_HEADER_BYTES
     number = {start - ITEM_HEADER_BYTES - first: n for n, (start, _) in enumerate(pieces)}
     cuts = [number.get(offset) for offset in offsets]
@@ -51,11 +51,11 @@ def _by_offsets(pieces: Spans, offsets: tuple[int, ...]) -> tuple[Spans, ...] | 
 
 
 def _by_ends(data: Buffer, pieces: Spans) -> tuple[Spans, ...]:
-    found: list[Spans] = []
+    frames: list[Spans] = []
     begun = 0
     for n, (start, length) in enumerate(pieces):
         end = start + length
         if END_OF_IMAGE in bytes(data[max(start, end - END_SEARCHED_BYTES) : end]):
-            found.append(pieces[begun : n + 1])
+            frames.append(pieces[begun : n + 1])
             begun = n + 1
-    return tuple(found)
+    return tuple(frames)

@@ -1,4 +1,4 @@
-"""Owns what can be found on the way from slices to volumes, in one table."""
+"""Findings about the volumes that slices make: a code and its meaning in one table."""
 
 from dataclasses import dataclass
 
@@ -33,12 +33,12 @@ FINDINGS: dict[str, str] = {
     "relative-spacing": "only the ratio of the spacings is known (PixelAspectRatio)",
     "no-spacing": "no spacing is known: pixels count as 1 mm",
 }
-"""Code -> what it says; the details of a finding are numbers."""
+"""Code -> meaning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a person or a policy has to know of a volume; `code` is a key of FINDINGS."""
+    """A finding about a volume, for a person or a policy; `code` is a key of FINDINGS, `detail` holds numbers."""
 
     code: str
     detail: str = ""

@@ -1,4 +1,4 @@
-"""Owns where the pixels of one image lie: their spacing, their orientation and the way from an index to mm."""
+"""Geometry of one slice: pixel spacing, position, orientation, and the affine from indices to mm."""
 
 import math
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ POSITION_MM = 1e6
 """The farthest position that can be meant; beyond it single steps drown in rounding."""
 
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
-"""What tells the spacing, the best first. Only the first is measured in the patient (PS3.3 10.7.1.3); the second
-is that at the detector, where everything is magnified, the third that of a scanned film; the last is a ratio."""
+"""Attributes that give the spacing, the best first. Only the first is measured in the patient (PS3.3 10.7.1.3); the
+second is that at the detector, where everything is magnified, the third that of a scanned film; the last is a ratio."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spacing:
-    """The distance of neighbouring rows and of neighbouring columns, and which of SPACINGS told it.
+    """The distance of neighbouring rows and of neighbouring columns, and which of SPACINGS gave it.
 
     In mm; relative to each other where `source` is PixelAspectRatio; 1 and 1 where it is None.
     """
@@ -36,7 +36,7 @@ class Spacing:
 
 
 def pixel_spacing(attributes: Attributes) -> Spacing:
-    """Return the spacing that the best of SPACINGS tells.
+    """Return the spacing from the first of SPACINGS that is present and possible.
 
     Each is a pair: the distance between the centres of adjacent rows (vertical) comes first, that of adjacent
     columns second (PS3.3 10.7.1.3), and so are the vertical and the horizontal size of PixelAspectRatio
@@ -54,18 +54,18 @@ def pixel_spacing(attributes: Attributes) -> Spacing:
 
 
 def position(attributes: Attributes) -> tuple[float, ...] | None:
-    """Return the centre of the first pixel, (x, y, z) in mm, LPS (PS3.3 C.7.6.2.1.1); None where it is not told."""
-    found = numbers(attributes, "ImagePositionPatient", 3)
-    return found if found and all(abs(value) <= POSITION_MM for value in found) else None
+    """Return the centre of the first pixel, (x, y, z) in mm, LPS (PS3.3 C.7.6.2.1.1); None where it is not given."""
+    point = numbers(attributes, "ImagePositionPatient", 3)
+    return point if point and all(abs(value) <= POSITION_MM for value in point) else None
 
 
 def orientation(attributes: Attributes) -> tuple[float, ...] | None:
-    """Return the six cosines: the direction of a row, then that of a column (PS3.3 C.7.6.2.1.1), where told."""
+    """Return the six cosines: the direction of a row, then that of a column (PS3.3 C.7.6.2.1.1); None where absent."""
     return numbers(attributes, "ImageOrientationPatient", 6)
 
 
 def is_orthonormal(cosines: tuple[float, ...]) -> bool:
-    """Tell whether two directions have length 1 and stand at a right angle, within COSINE_TOLERANCE.
+    """Return whether two directions have length 1 and are at a right angle, within COSINE_TOLERANCE.
 
     >>> is_orthonormal((1, 0, 0, 0, 1, 0)), is_orthonormal((1, 0, 0, 0.1, 1, 0))
     (True, False)
@@ -115,5 +115,5 @@ def to_ras(matrix: Matrix) -> Matrix:
 
 def numbers(attributes: Attributes, keyword: str, count: int) -> tuple[float, ...] | None:
     """Return an attribute of exactly `count` numbers, or None."""
-    found = attributes.get(keyword)
-    return found if isinstance(found, tuple) and len(found) == count else None
+    value = attributes.get(keyword)
+    return value if isinstance(value, tuple) and len(value) == count else None

@@ -1,4 +1,4 @@
-"""Owns what is read from a header: the identifiers ingest needs and a short list of harmless attributes."""
+"""Header of one image: the identifiers that ingest needs and a short list of harmless attributes."""
 
 import re
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ TEXTS = {
     "photometric": "PhotometricInterpretation",
 }
 CODES = {"body_part": "BodyPartExamined"}
-"""Taken where they are code strings: what is in the wrong place there may be a name."""
+"""Taken only where they are code strings: any other value there may be a name in the wrong place."""
 NUMBERS = {
     "rows": "Rows",
     "columns": "Columns",
@@ -27,12 +27,12 @@ NUMBERS = {
     "slice_thickness_mm": "SliceThickness",
     "kvp": "KVP",
 }
-"""With TEXTS and CODES the allow-list: no name, no date and no free text can pass, whatever a header holds."""
+"""With TEXTS and CODES the allow-list: no name, no date and no free text of a header passes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The identifiers of one image, which only ingest may see, and its attributes, which may travel."""
+    """Header of one image: its identifiers, which only ingest may see, and its attributes, which are handed on."""
 
     patient_id: str
     study_uid: str
@@ -55,9 +55,9 @@ def read_header(attributes: Attributes, modality: str, *, has_pixels: bool) -> H
         institution=text(attributes, "InstitutionName"),
         attributes=_harmless(attributes),
     )
-    found = text(attributes, "Modality")
-    if found != modality:
-        raise DataFault("wrong-modality", f"Modality is {_quoted(found)}, {modality!r} is expected")
+    stated = text(attributes, "Modality")
+    if stated != modality:
+        raise DataFault("wrong-modality", f"Modality is {_quoted(stated)}, {modality!r} is expected")
     if not has_pixels:
         raise DataFault("no-pixels")
     photometric = text(attributes, "PhotometricInterpretation")
@@ -86,8 +86,8 @@ def _harmless(attributes: Attributes) -> dict[str, str | float]:
     codes = {name: text(attributes, keyword) for name, keyword in CODES.items()}
     texts |= {name: code for name, code in codes.items() if CODE_FORM.fullmatch(code)}
     numbers = {name: first(attributes, keyword) for name, keyword in NUMBERS.items()}
-    found: dict[str, str | float] = {name: value for name, value in texts.items() if value}
-    return found | {name: value for name, value in numbers.items() if value is not None}
+    present: dict[str, str | float] = {name: value for name, value in texts.items() if value}
+    return present | {name: value for name, value in numbers.items() if value is not None}
 
 
 def _quoted(code: str) -> str:

@@ -1,4 +1,4 @@
-"""Owns the limits that a file must keep, all checked in Python's integers before anything of that size exists."""
+"""Limits on the size of a file and its parts, checked with Python's integers before memory of that size is used."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one DICOM object may claim; far above what scanners make, far below what ends a worker."""
+    """The largest numbers that one DICOM object may claim: far above what scanners make, below what ends a worker."""
 
     file_bytes: int = 8 * 1024 * MIB
     """A whole file: large ones are mapped into memory, not read."""
     parsed_bytes: int = 512 * MIB
-    """What pydicom is given in one piece: everything but the pixel data of a well-formed file."""
+    """The bytes that pydicom parses at once: everything but the pixel data of a well-formed file."""
     inflated_bytes: int = 256 * MIB
     inflate_ratio: int = 200
     """Real data sets deflate to a third; zlib's own bound is 1032."""
     rows_columns: int = 65535
-    """What the two bytes of Rows and Columns can say (PS3.5 6.2); codestreams can say more."""
+    """The largest number in the two bytes of Rows and Columns (PS3.5 6.2); codestreams can claim more."""
     frame_bytes: int = 384 * MIB
     """One decoded frame."""
     frame_samples: int = 2**26
@@ -34,12 +34,12 @@ class Limits:
 LIMITS = Limits()
 
 
-def check_limit(reason: str, what: str, found: int, limit: int) -> None:
+def check_limit(reason: str, what: str, number: int, limit: int) -> None:
     """Raise DataFault `reason` where a number is above its limit.
 
     >>> check_limit("too-large", "Rows x Columns", 3, 2)
     Traceback (most recent call last):
     imaging.errors.DataFault: ('too-large', 'Rows x Columns is 3, the limit is 2')
     """
-    if found > limit:
-        raise DataFault(reason, f"{what} is {found}, the limit is {limit}")
+    if number > limit:
+        raise DataFault(reason, f"{what} is {number}, the limit is {limit}")

@@ -1,4 +1,4 @@
-"""Owns the way from a file's bytes to a data set that is whole, or to the fault that says what is missing."""
+"""Parsing of a whole DICOM file by pydicom, within limits: a complete data set, or the fault that says why not."""
 
 import logging
 import struct
@@ -6,7 +6,6 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from io import BytesIO
 
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -20,9 +19,9 @@ from pydicom.uid import (
     MediaStorageDirectoryStorage,
 )
 
+from imaging.dicom.element_limits import check_element_limits
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
-from imaging.dicom.structure import check_structure
 from imaging.errors import DataFault, RadloopError
 
 MAGIC_AT = 128
@@ -30,22 +29,22 @@ META_GROUP = 0x0002
 FIRST_GROUPS = (META_GROUP, 0x0008)
 UNDEFINED_LENGTH = 0xFFFFFFFF
 FREE_RATIO_BYTES = 2**16
-"""A short file may deflate by any ratio: a header of zeros does no harm."""
+"""A shorter file may deflate by any ratio: a header of zeros does no harm."""
+NO_LOG = logging.NullHandler()
 CUT_SHORT = (EOFError, OSError, struct.error)
-"""What pydicom raises when the bytes end inside a sequence or an element's header."""
+"""Exceptions of pydicom where the bytes end inside a sequence or the header of an element."""
 
 
 @contextmanager
 def reading(reason: str) -> Iterator[None]:
-    """Turn whatever pydicom raises into a DataFault, and keep its messages back.
+    """Turn any exception of pydicom into DataFault `reason`, and drop its messages, warnings and log lines.
 
-    Its exceptions and warnings quote values, and a value may name a patient: only the class name passes.
+    They quote values, and a value may name a patient: only the class name of an exception is kept.
     """
     logger = logging.getLogger("pydicom")
-    kept = logger.handlers, logger.propagate
-    # What it and the loggers below it say ends here. To set a level takes longer than to read a header: it clears the
-    # caches of all loggers of the process.
-    logger.handlers, logger.propagate = [_nowhere()], False
+    before = logger.handlers, logger.propagate
+    # Not by its level: to set one clears the caches of all loggers of the process, and takes longer than a header.
+    logger.handlers, logger.propagate = [NO_LOG], False
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
@@ -58,19 +57,14 @@ def reading(reason: str) -> Iterator[None]:
     except Exception as error:
         raise DataFault(reason, type(error).__name__) from None
     finally:
-        logger.handlers, logger.propagate = kept
-
-
-@cache
-def _nowhere() -> logging.Handler:
-    return logging.NullHandler()
+        logger.handlers, logger.propagate = before
 
 
 def parse(data: Buffer) -> Dataset:
-    """Parse a whole DICOM file, with or without a preamble (PS3.10 section 7).
+    """Return the data set of a whole DICOM file, with or without a preamble (PS3.10 section 7).
 
-    The data set's `file_meta` always names a transfer syntax. Raises DataFault: "not-dicom", "dicomdir",
-    "truncated", "unreadable", or the name of a limit.
+    Its `file_meta` always has a transfer syntax. Raises DataFault "not-dicom", "dicomdir", "truncated",
+    "unreadable", or the name of a limit.
 
     >>> parse(b"Dear colleague")
     Traceback (most recent call last):
@@ -97,7 +91,7 @@ def _start(data: Buffer) -> int:
 
 
 def _begins_with_element(data: Buffer) -> bool:
-    """Tell whether the bytes look like a data set that lost its preamble."""
+    """Return whether the bytes look like a data set that lost its preamble."""
     if len(data) < MAGIC_AT:
         return False
     group, _, vr, length = struct.unpack_from("<HH2sH", data)
@@ -110,15 +104,15 @@ def _parse(stream: BytesIO) -> Dataset:
     meta = FileMetaDataset(read_dataset(stream, False, True, stop_when=_refuse_overrun(stream, META_GROUP)))
     if meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         raise DataFault("dicomdir")
-    # Without a syntax, pydicom recognises explicit VR itself when it is told implicit.
+    # Without a syntax: given implicit, pydicom recognises explicit VR by itself.
     syntax = UID(meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian)
     if syntax == DeflatedExplicitVRLittleEndian:
         stream = BytesIO(_inflate(stream.read()))
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
-    check_structure(stream.getbuffer(), stream.tell(), implicit=implicit, little=little)
+    check_element_limits(stream.getbuffer(), stream.tell(), implicit=implicit, little=little)
     dataset = read_dataset(stream, implicit, little, stop_when=_refuse_overrun(stream))
     if not len(dataset):
-        # pydicom throws everything away when the bytes end before a sequence's delimiter.
+        # pydicom drops everything when the bytes end before the delimiter of a sequence.
         raise DataFault("truncated", "no element is complete")
     meta.TransferSyntaxUID = syntax
     dataset.file_meta = meta
@@ -126,7 +120,7 @@ def _parse(stream: BytesIO) -> Dataset:
 
 
 def _refuse_overrun(stream: BytesIO, last_group: int = 0xFFFF) -> Callable[[BaseTag, str | None, int], bool]:
-    """Return a `stop_when` for pydicom, which by itself reads a value cut short without a word."""
+    """Return a `stop_when` for pydicom that raises "truncated": by itself it accepts a value that is cut short."""
     size = stream.getbuffer().nbytes
 
     def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
@@ -141,7 +135,7 @@ def _refuse_overrun(stream: BytesIO, last_group: int = 0xFFFF) -> Callable[[Base
 
 
 def _inflate(data: bytes) -> bytes:
-    """Undo the deflated transfer syntax (PS3.5 A.5) within limits on size and ratio."""
+    """Return the data set of the deflated transfer syntax (PS3.5 A.5), within limits on size and ratio."""
     limit = min(LIMITS.inflated_bytes, max(len(data), FREE_RATIO_BYTES) * LIMITS.inflate_ratio)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     plain = inflater.decompress(data, limit)

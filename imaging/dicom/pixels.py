@@ -1,4 +1,4 @@
-"""Owns the way from the bytes of a frame to its stored values, whatever the transfer syntax."""
+"""Stored values of a frame, decoded from its bytes in any transfer syntax."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,30 +11,31 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes, RLELossless
 
 from imaging.dicom.attributes import Attributes, first, text, whole
-from imaging.dicom.codecs import FAST, PLUGIN, PLUGINS, check_claim, decode_fast, find_decoder
+from imaging.dicom.codecs import FAST, PLUGIN, PLUGINS, check_codestream, decode_fast, find_decoder
 from imaging.dicom.codestream import Size, bare
+from imaging.dicom.dicom_object import DicomObject
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
-from imaging.dicom.opened import Opened
 from imaging.dicom.parse import reading
+from imaging.dicom.walk import Walked
 from imaging.errors import DataFault
 
 NATIVE_BITS = (8, 16, 32)
 SAMPLES: Mapping[str, int] = MappingProxyType({"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1})
-"""Samples a pixel of the photometric interpretations that have one; all others have three (PS3.3 C.7.6.3.1.2)."""
+"""Photometric interpretations with one sample per pixel; all others have three (PS3.3 C.7.6.3.1.2)."""
 NUMBERS = (
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 )
 CONVERTED = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422"})
-"""Those that pydicom brings to RGB from their native form."""
+"""Photometric interpretations whose native form pydicom converts to RGB."""
 SUBSAMPLED = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}
-"""Photometric interpretations whose native form leaves out colour samples (PS3.3 C.7.6.3.1.2): samples a pixel."""
+"""Samples per pixel of photometric interpretations whose native form omits colour samples (PS3.3 C.7.6.3.1.2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How the samples of a frame lie in its bytes, PS3.3 C.7.6.3."""
+    """Layout of the samples of a frame in its bytes, PS3.3 C.7.6.3."""
 
     rows: int
     columns: int
@@ -55,7 +56,7 @@ class Layout:
 
 
 def layout_of(attributes: Attributes) -> Layout:
-    """Return the layout that a header tells; raise DataFault "undecodable" or "too-large" where it tells none."""
+    """Return the layout that a header gives; raise DataFault "undecodable", "unsupported" or "too-large"."""
     needed = {
         name: first(attributes, name) for name in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
     }
@@ -77,7 +78,7 @@ def layout_of(attributes: Attributes) -> Layout:
         frames=whole(attributes, "NumberOfFrames", 1) or 1,
         bits_allocated=allocated,
         bits_stored=stored,
-        # One that lies too low is an error of the writer's that readers agree to pass over.
+        # A HighBit that is too low is an error of the writer that all readers ignore.
         high_bit=max(whole(attributes, "HighBit", stored - 1), stored - 1),
         signed=whole(attributes, "PixelRepresentation", 0) == 1,
         planar=whole(attributes, "PlanarConfiguration", 0) == 1,
@@ -113,7 +114,7 @@ def _check(layout: Layout) -> None:
         )
 
 
-def check_present(opened: Opened, layout: Layout) -> None:
+def check_present(opened: DicomObject | Walked, layout: Layout) -> None:
     """Raise DataFault "truncated" where the bytes, or the fragments, are fewer than the frames need."""
     if opened.encapsulated:
         # The first item is the Basic Offset Table (PS3.5 A.4), never an image.
@@ -125,11 +126,12 @@ def check_present(opened: Opened, layout: Layout) -> None:
         raise DataFault("truncated", f"PixelData has {present} {unit}, {needed} are needed")
 
 
-def stored_frame(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+def stored_frame(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
     """Return the stored values of one frame: (rows, columns), or (rows, columns, 3) of colour, as RGB.
 
-    What lies outside BitsStored is cut off (overlays of the old kind) and signs are extended. A native frame
-    is a view of the file's bytes where nothing has to be changed.
+    Bits outside of BitsStored (overlays of the retired kind) are removed and signs are extended. A native frame is a
+    view of the file's bytes where nothing has to be changed. Raises DataFault "undecodable" or "truncated", and
+    EnvironmentFault for a decoder that is not installed.
     """
     if opened.encapsulated:
         return _decoded(opened, layout, index)
@@ -144,11 +146,11 @@ def stored_frame(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
             stored = _native_by_pydicom(opened, layout, index)
     if opened.floating_bits or layout.bits_allocated == 1:
         return stored
-    return tidy(stored, layout, layout.bits_stored, layout.high_bit)
+    return keep_stored_bits(stored, layout, layout.bits_stored, layout.high_bit)
 
 
-def _is_simple(opened: Opened, layout: Layout) -> bool:
-    """Say whether a native frame is whole bytes of whole numbers, least significant first."""
+def _is_simple(opened: DicomObject, layout: Layout) -> bool:
+    """Return whether a native frame consists of little-endian integers of whole bytes."""
     return (
         opened.syntax != ExplicitVRBigEndian
         and layout.bits_allocated in NATIVE_BITS
@@ -156,7 +158,7 @@ def _is_simple(opened: Opened, layout: Layout) -> bool:
     )
 
 
-def _native(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+def _native(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
     start = opened.pixels[0][0] + index * layout.frame_bits // 8
     count = layout.rows * layout.columns * layout.samples
     order = ">" if opened.syntax == ExplicitVRBigEndian else "<"
@@ -169,7 +171,7 @@ def _native(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
     return flat.reshape(layout.rows, layout.columns, layout.samples)
 
 
-def _unpacked(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+def _unpacked(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
     """Return a frame of single bits, which may begin inside a byte (PS3.5 8.1.1 and annex D)."""
     start, shift = divmod(index * layout.frame_bits, 8)
     count = (shift + layout.frame_bits + 7) // 8
@@ -178,12 +180,12 @@ def _unpacked(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
     return bits.reshape(layout.rows, layout.columns)
 
 
-def tidy(stored: NDArray[Any], layout: Layout, bits: int, high_bit: int) -> NDArray[Any]:
-    """Return values of which `bits` up to `high_bit` count, with their sign (PS3.5 8.1.1).
+def keep_stored_bits(stored: NDArray[Any], layout: Layout, bits: int, high_bit: int) -> NDArray[Any]:
+    """Return values made of the `bits` up to `high_bit`, with their sign (PS3.5 8.1.1); other bits are removed.
 
-    >>> said = dict.fromkeys(("Rows", "Columns", "SamplesPerPixel", "PixelRepresentation"), (1.0,))
-    >>> said["BitsAllocated"] = (16.0,)
-    >>> tidy(np.array([[0x0FFF]], np.uint16), layout_of(said), 12, 11)
+    >>> header = dict.fromkeys(("Rows", "Columns", "SamplesPerPixel", "PixelRepresentation"), (1.0,))
+    >>> header["BitsAllocated"] = (16.0,)
+    >>> keep_stored_bits(np.array([[0x0FFF]], np.uint16), layout_of(header), 12, 11)
     array([[-1]], dtype=int16)
     """
     width = stored.dtype.itemsize * 8
@@ -192,30 +194,30 @@ def tidy(stored: NDArray[Any], layout: Layout, bits: int, high_bit: int) -> NDAr
         return meant
     if not layout.signed and high_bit == bits - 1:
         largest = meant.dtype.type(2**bits - 1)
-        # To look whether there is anything to cut off takes half the time of cutting.
+        # To look whether there is anything to remove takes half the time of removing it.
         return meant if meant.max() <= largest else np.asarray(meant & largest)
     shifted: NDArray[Any] = np.left_shift(meant, width - 1 - high_bit)
     shifted >>= width - bits
     return shifted
 
 
-def _decoded(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
+def _decoded(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
     if opened.syntax not in FAST:
         find_decoder(opened.syntax)
     frame, shape = bare(opened.fragment(index)), (layout.rows, layout.columns)
-    size = check_claim(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
+    size = check_codestream(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
     if layout.samples == 1 or (opened.syntax == RLELossless and layout.photometric not in CONVERTED):
-        found = decode_fast(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
-        if found is not None:
-            return tidy(found, layout, *_meant_bits(opened, layout, size))
+        samples = decode_fast(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
+        if samples is not None:
+            return keep_stored_bits(samples, layout, *_stored_bits(opened, layout, size))
     with reading("undecodable"):
         return _by_plugin(opened.syntax, layout, frame)
 
 
-def _meant_bits(opened: Opened, layout: Layout, size: Size | None) -> tuple[int, int]:
-    """Return how many bits count, and the highest of them.
+def _stored_bits(opened: DicomObject, layout: Layout, size: Size | None) -> tuple[int, int]:
+    """Return how many bits are stored, and the highest of them.
 
-    Of bits that do not reach HighBit the codestream knows, and of JPEG 2000 always: signs sit at its precision.
+    The codestream decides where its bits do not reach HighBit, and of JPEG 2000 always: the sign is at its precision.
     """
     if size is not None and (size.bits <= layout.high_bit or opened.syntax in JPEG2000TransferSyntaxes):
         return size.bits, size.bits - 1
@@ -233,8 +235,8 @@ def _by_plugin(syntax: str, layout: Layout, frame: Buffer) -> NDArray[Any]:
     return np.asarray(stored)
 
 
-def _native_by_pydicom(opened: Opened, layout: Layout, index: int) -> NDArray[Any]:
-    """Decode one frame of left-out colours, or most significant byte first, cut out where words begin with it."""
+def _native_by_pydicom(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
+    """Return a frame of subsampled colours or of big-endian values; pydicom gets it alone where it is whole words."""
     start, length = opened.pixels[0]
     part, bits = layout, layout.frame_bits
     if bits % 16 == 0:
@@ -243,7 +245,7 @@ def _native_by_pydicom(opened: Opened, layout: Layout, index: int) -> NDArray[An
     value = bytes(memoryview(opened.data)[start : start + length])
     options = _options(part)
     if opened.dataset is not None and "PixelData" in opened.dataset:
-        # Of words whose more significant byte comes first, bytes too are written in pairs the other way round.
+        # In big-endian words, bytes of OW too are swapped in pairs.
         options["pixel_vr"] = opened.dataset["PixelData"].VR
     stored, _ = find_decoder(opened.syntax).as_array(value, index=index, **options)
     return np.asarray(stored, stored.dtype.newbyteorder("="))

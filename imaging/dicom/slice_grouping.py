@@ -1,11 +1,11 @@
-"""Owns which slices cannot be of one volume, and what tells them apart.
+"""Grouping of slices that can be one volume.
 
-Two tables: what differs in TRAITS keeps slices apart always; what differs in TELLING only where the same positions
-come more than once, because a single volume may well have a trigger time for each slice.
+Slices that differ in one of TRAITS are never of one volume. Those that differ in one of COPY_TRAITS are separated only
+where the same position occurs more than once: a single volume may have another trigger time for each slice.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,18 +27,18 @@ from imaging.dicom.geometry import (
 Indices = NDArray[np.intp]
 
 SAME_PLACE_MM = 1e-3
-"""Slices closer along the normal are at one place: below the finest step of a scanner, above rounding."""
+"""Slices closer along the normal are at one position: below the finest step of a scanner, above rounding."""
 SAME_SPACING = 1e-3
 """Relative: over 512 pixels it adds up to half a pixel."""
-BESIDE_MM = 1.0
-"""Fields of view in one plane that are farther apart were meant to be; nearer, it is rounding or motion."""
+FIELD_OF_VIEW_MM = 1.0
+"""Fields of view in one plane that are farther apart are different on purpose; nearer, it is rounding or motion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trait:
-    """What may differ among slices: columns of a table, and how far equal values may be from each other.
+    """A property in which slices may differ: columns of a table, and how far equal values may be from each other.
 
-    The values of an `ordered` trait may be others at each position, as trigger times are: their order counts.
+    The values of an `ordered` trait may be different at each position, as trigger times are: only their order counts.
     """
 
     noun: str
@@ -58,17 +58,17 @@ TRAITS = (
     Trait("echo", "several-echoes", ("EchoNumbers",)),
     Trait("b-value", "several-b-values", ("DiffusionBValue",)),
 )
-BESIDE = Trait("field of view", "side-by-side", (), BESIDE_MM)
-"""The only one whose values are computed: where the first pixel lies within the plane."""
-TELLING = (
-    BESIDE,
+FIELD_OF_VIEW = Trait("field of view", "side-by-side", (), FIELD_OF_VIEW_MM)
+"""The only trait that is computed: the position of the first pixel within the plane."""
+COPY_TRAITS = (
+    FIELD_OF_VIEW,
     Trait("type", "several-types", ("ImageType",)),
     Trait("echo", "several-echoes", ("EchoTime", "EffectiveEchoTime")),
     Trait("acquisition", "several-acquisitions", ("AcquisitionNumber",), ordered=True),
     Trait("time", "several-times", ("TriggerTime",), ordered=True),
     Trait("copy", "copies-untold", ("InstanceNumber",), ordered=True),
 )
-"""The first that tells all copies apart, or some of them, is taken; then the next for what is left."""
+"""The first that separates all copies of a position, or some of them, is used; then the next for the rest."""
 
 TEXTS = ("SeriesInstanceUID", "SOPInstanceUID", "StackID", "ImageType")
 NUMBERS = (
@@ -79,10 +79,10 @@ NUMBERS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """The headers of n slices with a geometry, as columns (n, values); `index` says where each was given.
+class SliceTable:
+    """The headers of n slices with a geometry, as columns (n, values); `index` is the place of each in the input.
 
-    A number that is absent is NaN; a text is its rank among the texts of all slices.
+    An absent number is NaN; a text is its rank among the texts of all slices.
     """
 
     index: Indices
@@ -92,16 +92,16 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Slices that may be one volume: rows of a table, how they were told from others, and what was found."""
+class SliceGroup:
+    """Slices that may be one volume: rows of a table, how they differ from other groups, and findings."""
 
     members: Indices
     label: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
 
-def tabulate(slices: Sequence[Attributes]) -> tuple[Table, list[tuple[int, str]]]:
-    """Return the slices that have a geometry as a table, and the others with a key of FINDINGS each."""
+def tabulate(slices: Sequence[Attributes]) -> tuple[SliceTable, list[tuple[int, str]]]:
+    """Return the table of the slices that have a geometry, and the others, each with a key of FINDINGS."""
     faults = [geometry_fault(one) for one in slices]
     good = [n for n, fault in enumerate(faults) if not fault]
     kept = [slices[n] for n in good]
@@ -112,55 +112,60 @@ def tabulate(slices: Sequence[Attributes]) -> tuple[Table, list[tuple[int, str]]
     pairs = np.array([(one.row_mm, one.column_mm) for one in spacing], np.float64).reshape(-1, 2)
     columns["log spacing"] = np.log(pairs)
     position_mm = np.array([position(one) for one in kept], np.float64).reshape(-1, 3)
-    table = Table(index=np.array(good, np.intp), position_mm=position_mm, spacing=spacing, columns=columns)
+    table = SliceTable(
+        index=np.array(good, np.intp), position_mm=position_mm, spacing=spacing, columns=columns
+    )
     return table, [(n, fault) for n, fault in enumerate(faults) if fault]
 
 
 def geometry_fault(attributes: Attributes) -> str:
-    """Return why a slice can be in no volume, a key of FINDINGS, or nothing."""
+    """Return why a slice can be in no volume, a key of FINDINGS, or an empty text."""
     cosines = orientation(attributes)
     if cosines is None or position(attributes) is None:
         return "no-geometry"
     return "" if is_orthonormal(cosines) else "bad-orientation"
 
 
-def keep_apart(table: Table) -> list[Part]:
-    """Divide slices into parts none of which mixes what belongs to different volumes."""
-    parts = [Part(np.arange(len(table.index)))] if len(table.index) else []
+def group_slices(table: SliceTable) -> list[SliceGroup]:
+    """Return groups of slices, none of which has slices of different volumes."""
+    groups = [SliceGroup(np.arange(len(table.index)))] if len(table.index) else []
     for trait in TRAITS:
-        parts = [smaller for part in parts for smaller in _divide_by(table, part, trait)]
-    return [told for part in parts for told in _tell_apart(table, part, TELLING)]
+        groups = [smaller for group in groups for smaller in _divide_by(table, group, trait)]
+    return [smaller for group in groups for smaller in _separate_copies(table, group, COPY_TRAITS)]
 
 
-def divide(part: Part, codes: Indices | None, noun: str, finding: str) -> list[Part]:
-    """Return the slices of each code as a part of its own, in the order of the codes."""
+def divide(group: SliceGroup, codes: Indices | None, noun: str, finding: str) -> list[SliceGroup]:
+    """Return the slices of each code as a group, in the order of the codes; the group itself where there is one."""
     if codes is None:
-        return [part]
+        return [group]
     counts = np.bincount(codes)
     total = len(counts)
     if total == 1:
-        return [part]
-    groups = np.split(part.members[np.argsort(codes, kind="stable")], counts.cumsum()[:-1])
-    found = (*part.findings, Finding(finding, f"{noun}: {total}"))
-    return [Part(group, (*part.label, f"{noun} {n} of {total}"), found) for n, group in enumerate(groups, 1)]
+        return [group]
+    divided = np.split(group.members[np.argsort(codes, kind="stable")], counts.cumsum()[:-1])
+    findings = (*group.findings, Finding(finding, f"{noun}: {total}"))
+    return [
+        SliceGroup(members, (*group.label, f"{noun} {n} of {total}"), findings)
+        for n, members in enumerate(divided, 1)
+    ]
 
 
-def direction(table: Table, members: Indices) -> Matrix:
-    """Return the cosines (6,) that members share: the median, which does not depend on their order."""
+def direction(table: SliceTable, members: Indices) -> Matrix:
+    """Return the cosines (6,) of all members: their median, which does not depend on their order."""
     cosines = table.columns["orientation"][members]
     middle: Matrix = cosines[0] if len(members) == 1 else np.median(cosines, axis=0)
     return middle
 
 
-def places(table: Table, members: Indices, cosines: Matrix) -> Indices:
-    """Number the positions of members along their normal, from 0 on."""
-    return near(table.position_mm[members] @ normal(cosines), SAME_PLACE_MM)
+def place_numbers(table: SliceTable, members: Indices, cosines: Matrix) -> Indices:
+    """Return the number of the position of each member along their normal, from 0 on; copies have the same one."""
+    return cluster(table.position_mm[members] @ normal(cosines), SAME_PLACE_MM)
 
 
-def near(values: Matrix, tolerance: float) -> Indices:
-    """Number values (n,) from the smallest on, so that those of one number differ by at most the tolerance.
+def cluster(values: Matrix, tolerance: float) -> Indices:
+    """Return the cluster number of values (n,), from the smallest on; in a cluster they differ by at most `tolerance`.
 
-    >>> near(np.array([5.0, 1.0, 5.0005]), 1e-3)
+    >>> cluster(np.array([5.0, 1.0, 5.0005]), 1e-3)
     array([1, 0, 1])
     """
     order = np.argsort(values)
@@ -173,42 +178,42 @@ def near(values: Matrix, tolerance: float) -> Indices:
     return codes
 
 
-def _tell_apart(table: Table, part: Part, traits: Sequence[Trait]) -> Iterable[Part]:
-    """Divide a part in which positions repeat by the first traits that explain it; what none explains stays."""
-    if not traits or len(part.members) == 1:
-        return [part]
-    cosines = direction(table, part.members)
-    place = places(table, part.members, cosines)
-    if _most(place) == 1:
-        return [part]
+def _separate_copies(table: SliceTable, group: SliceGroup, traits: Sequence[Trait]) -> list[SliceGroup]:
+    """Return a group in which positions repeat divided by the first traits that separate the copies."""
+    if not traits or len(group.members) == 1:
+        return [group]
+    cosines = direction(table, group.members)
+    place = place_numbers(table, group.members, cosines)
+    if _largest_count(place) == 1:
+        return [group]
     trait = traits[0]
-    if trait is BESIDE:
-        values = table.position_mm[part.members] @ cosines.reshape(2, 3).T
+    if trait is FIELD_OF_VIEW:
+        values = table.position_mm[group.members] @ cosines.reshape(2, 3).T
     else:
-        values = _values(table, part.members, trait)
-    codes = _told(_codes(values, trait.tolerance), place, ordered=trait.ordered)
-    smaller = divide(part, codes, trait.noun, trait.finding)
-    return [told for one in smaller for told in _tell_apart(table, one, traits[1:])]
+        values = _values(table, group.members, trait)
+    codes = _copy_codes(_codes(values, trait.tolerance), place, ordered=trait.ordered)
+    divided = divide(group, codes, trait.noun, trait.finding)
+    return [smaller for one in divided for smaller in _separate_copies(table, one, traits[1:])]
 
 
-def _divide_by(table: Table, part: Part, trait: Trait) -> list[Part]:
-    if len(part.members) == 1:
-        return [part]
-    codes = _codes(_values(table, part.members, trait), trait.tolerance)
-    return divide(part, codes, trait.noun, trait.finding)
+def _divide_by(table: SliceTable, group: SliceGroup, trait: Trait) -> list[SliceGroup]:
+    if len(group.members) == 1:
+        return [group]
+    codes = _codes(_values(table, group.members, trait), trait.tolerance)
+    return divide(group, codes, trait.noun, trait.finding)
 
 
-def _told(codes: Indices | None, place: Indices, *, ordered: bool) -> Indices | None:
-    """Return numbers that tell copies of a position apart, or None.
+def _copy_codes(codes: Indices | None, place: Indices, *, ordered: bool) -> Indices | None:
+    """Return a number of each slice that separates copies of a position, or None.
 
-    Few values that leave fewer copies are taken as they are. Where each position has values of its own, their
-    order tells, but only if all positions have equally many: with one missing, nobody knows which.
+    Codes with few values that leave fewer copies are used as they are. Where each position has values of its own,
+    their order is used, but only if all positions have equally many: if one is missing, it is not known which.
     """
-    copies = _most(place)
+    copies = _largest_count(place)
     if codes is None:
         return None
     total = int(codes.max()) + 1
-    if total <= copies and _most(place * total + codes) < copies:
+    if total <= copies and _largest_count(place * total + codes) < copies:
         return codes
     if not ordered or len(codes) != copies * (place.max() + 1):
         return None
@@ -220,17 +225,17 @@ def _told(codes: Indices | None, place: Indices, *, ordered: bool) -> Indices | 
     return ranks
 
 
-def _values(table: Table, members: Indices, trait: Trait) -> Matrix:
+def _values(table: SliceTable, members: Indices, trait: Trait) -> Matrix:
     return np.hstack([table.columns[name][members] for name in trait.columns])
 
 
 def _codes(values: Matrix, tolerance: float) -> Indices | None:
-    """Number the different rows of values (n, m) from 0 on; None where there is only one."""
+    """Return the number of each row of values (n, m) among the different rows; None where all rows are the same."""
     same = (values == values[0]) | (np.isnan(values) & np.isnan(values[0]))
     varying = values[:, ~same.all(axis=0)].T
     if not varying.size:
         return None
-    codes = [near(one, tolerance) if tolerance else _distinct(one) for one in varying]
+    codes = [cluster(one, tolerance) if tolerance else _distinct(one) for one in varying]
     return codes[0] if len(codes) == 1 else _distinct(np.stack(codes, axis=1))
 
 
@@ -239,7 +244,7 @@ def _distinct(values: NDArray[np.float64] | Indices) -> Indices:
     return inverse.reshape(-1)
 
 
-def _most(place: Indices) -> int:
+def _largest_count(place: Indices) -> int:
     return int(np.unique(place, return_counts=True)[1].max())
 
 

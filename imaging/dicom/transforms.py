@@ -1,4 +1,4 @@
-"""Owns the tables of transforms from stored values to modality units and to how a file wants them shown."""
+"""Transforms of stored values: to modality units, and to grey levels as the file wants them shown."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -10,20 +10,20 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from imaging.dicom.attributes import Attributes, Value, first, signed_16, text, whole
+from imaging.dicom.dicom_object import DicomObject
 from imaging.dicom.geometry import pixel_spacing
-from imaging.dicom.opened import Opened
 from imaging.errors import DataFault
 from imaging.image.image import Image
 from imaging.image.window import Lut, Sigmoid, Voi, Window
 
 RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
-"""The factors of PS3.3 C.11.1 and what holds where a file has none."""
+"""The factors of PS3.3 C.11.1, each with its default."""
 
 LARGEST = 1e30
-"""No window lies farther out; single precision ends at 3e38."""
+"""Windows farther from zero are ignored; single precision ends at 3e38."""
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Red, green and blue in the brightness that an eye sees, ITU-R BT.601."""
+"""Weights of red, green and blue in brightness, ITU-R BT.601."""
 
 
 def _linear(center: float, width: float) -> Voi | None:
@@ -31,7 +31,7 @@ def _linear(center: float, width: float) -> Voi | None:
 
 
 def _linear_exact(center: float, width: float) -> Voi | None:
-    # Said in the words of LINEAR, whose bounds lie half a value inside.
+    # Converted to LINEAR, whose bounds are half a value further in.
     return Window(center=center + 0.5, width=width + 1) if width > 0 else None
 
 
@@ -46,18 +46,18 @@ FUNCTIONS: Mapping[str, Callable[[float, float], Voi | None]] = MappingProxyType
 
 
 def file_vois(attributes: Attributes, groups: list[Dataset], *, signed: bool = False) -> list[Voi]:
-    """Return the ways to be shown that a file offers, in its order: VOI LUTs, then windows (PS3.3 C.11.2).
+    """Return the VOI transforms that a file offers, in its order: VOI LUTs, then windows (PS3.3 C.11.2).
 
-    `signed` says whether the values in modality units may be negative.
+    `signed` is whether the values in modality units may be negative.
 
-    >>> said = {"WindowCenter": (0.0, 40.0), "WindowWidth": (100.0, 400.0), "VOILUTFunction": "LINEAR_EXACT"}
-    >>> file_vois(said, [])
+    >>> header = {"WindowCenter": (0.0, 40.0), "WindowWidth": (100.0, 400.0), "VOILUTFunction": "LINEAR_EXACT"}
+    >>> file_vois(header, [])
     [Window(center=0.5, width=101.0), Window(center=40.5, width=401.0)]
     """
-    made = FUNCTIONS.get(text(attributes, "VOILUTFunction") or "LINEAR")
+    make_voi = FUNCTIONS.get(text(attributes, "VOILUTFunction") or "LINEAR")
     pairs = zip(_numbers(attributes, "WindowCenter"), _numbers(attributes, "WindowWidth"), strict=False)
     sane = [pair for pair in pairs if max(map(abs, pair)) <= LARGEST]
-    windows = [made(center, width) for center, width in sane] if made else []
+    windows = [make_voi(center, width) for center, width in sane] if make_voi else []
     luts = [_lut(item, signed) for item in _items(groups, "VOILUTSequence")]
     return [*luts, *(window for window in windows if window is not None)]
 
@@ -68,17 +68,17 @@ def _numbers(attributes: Attributes, keyword: str) -> tuple[float, ...]:
 
 
 def _items(groups: list[Dataset], keyword: str) -> list[Dataset]:
-    """Return the items of a sequence, from the strongest group that has one."""
+    """Return the items of a sequence, from the last of the groups that has one."""
     return next((list(group[keyword].value) for group in reversed(groups) if group.get(keyword)), [])
 
 
 def _lut(item: Dataset, signed: bool) -> Lut:
-    """Read a table: number of entries, first value mapped, bits (PS3.3 C.11.1.1, C.11.2.1.1).
+    """Return a table: number of entries, first value mapped, bits (PS3.3 C.11.1.1, C.11.2.1.1).
 
-    `signed` says whether what is looked up may be negative: the VR of the descriptor often does not tell.
+    `signed` is whether the values that are looked up may be negative: the VR of the descriptor is often wrong.
     """
     count, first_mapped, bits = (int(value) for value in item.LUTDescriptor)
-    # Whichever VR it has, the count is not signed, and 0 stands for 65536.
+    # In any VR the count is unsigned, and 0 means 65536.
     count = count % 65536 or 65536
     entries = _entries(item["LUTData"].value, count, "<>"[item.original_encoding[1] is False])
     if len(entries) < count:
@@ -86,14 +86,14 @@ def _lut(item: Dataset, signed: bool) -> Lut:
     entries = np.asarray(entries[:count], np.uint16)
     return Lut(
         first=int(signed_16((first_mapped,), signed=signed)[0]),
-        # Where entries need more bits than are told, the largest of them is white.
+        # Where entries need more bits than are stated, the largest of them is white.
         bits=max(bits if 1 <= bits <= 16 else 1, int(entries.max()).bit_length()),
         entries=entries,
     )
 
 
 def _entries(data: Any, count: int, order: str) -> NDArray[Any]:
-    """Return entries of two bytes, or of one where there are not enough bytes for two."""
+    """Return entries of two bytes each, or of one byte where there are not enough bytes for two."""
     if not isinstance(data, bytes):
         data, order = (np.atleast_1d(np.asarray(data, np.int64)) & 0xFFFF).astype("<u2").tobytes(), "<"
     if len(data) >= 2 * count:
@@ -102,7 +102,7 @@ def _entries(data: Any, count: int, order: str) -> NDArray[Any]:
     return np.frombuffer(pairs.astype("<u2").tobytes(), "u1")
 
 
-def grey_image(opened: Opened, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
+def grey_image(opened: DicomObject, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
     """Return a grey frame with its transforms: modality LUT or rescale, padding, VOI and MONOCHROME1."""
     groups = _groups(opened, index)
     slope, intercept = (_factor(attributes, keyword, default) for keyword, default in RESCALE)
@@ -122,8 +122,8 @@ def grey_image(opened: Opened, attributes: Attributes, stored: NDArray[Any], ind
     )
 
 
-def _groups(opened: Opened, index: int) -> list[Dataset]:
-    """Return where tables may stand, the strongest last."""
+def _groups(opened: DicomObject, index: int) -> list[Dataset]:
+    """Return the data sets that may hold tables; a later one overrides an earlier one."""
     return [] if opened.dataset is None else [opened.dataset, *opened.macros(index)]
 
 
@@ -149,12 +149,12 @@ def _padding(attributes: Attributes) -> tuple[float, float] | None:
 def _look_up(
     stored: NDArray[Any], table: Lut, padding: tuple[float, float] | None
 ) -> tuple[NDArray[Any], tuple[float, float] | None]:
-    """Return the entries of stored values, and what tells padding among them: -1, which no entry is."""
-    found = table.look_up(stored)
+    """Return the entries of stored values, and the range of padding among them: -1, which is no entry."""
+    entries = table.look_up(stored)
     if padding is None:
-        return found, None
+        return entries, None
     hidden = (stored >= padding[0]) & (stored <= padding[1])
-    return np.where(hidden, np.int32(-1), found.astype(np.int32)), (-1.0, -1.0)
+    return np.where(hidden, np.int32(-1), entries.astype(np.int32)), (-1.0, -1.0)
 
 
 def _spacing(attributes: Attributes) -> tuple[float, float] | None:
@@ -162,8 +162,8 @@ def _spacing(attributes: Attributes) -> tuple[float, float] | None:
     return (spacing.row_mm, spacing.column_mm) if spacing.source else None
 
 
-def colour_image(opened: Opened, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
-    """Return a frame of RGB as the brightness of it; its levels are shown as they are."""
+def colour_image(opened: DicomObject, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
+    """Return a frame of RGB as its brightness; the levels are shown unchanged."""
     return _brightness(stored, attributes, whole(attributes, "BitsStored", stored.dtype.itemsize * 8))
 
 
@@ -172,7 +172,7 @@ def _brightness(rgb: NDArray[Any], attributes: Attributes, bits: int) -> Image:
     return Image(stored=rgb.astype(np.float32) @ LUMA, vois=(white,), spacing_mm=_spacing(attributes))
 
 
-def palette_image(opened: Opened, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
+def palette_image(opened: DicomObject, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
     """Return a frame of PALETTE COLOR by its tables (PS3.3 C.7.6.3.1.5, C.7.9.2) as brightness."""
     if opened.dataset is None:
         raise DataFault("undecodable", "the tables of PALETTE COLOR are missing")
@@ -180,7 +180,7 @@ def palette_image(opened: Opened, attributes: Attributes, stored: NDArray[Any], 
     return _brightness(rgb, attributes, rgb.dtype.itemsize * 8)
 
 
-PHOTOMETRIC: Mapping[str, Callable[[Opened, Attributes, NDArray[Any], int], Image]] = MappingProxyType(
+PHOTOMETRIC: Mapping[str, Callable[[DicomObject, Attributes, NDArray[Any], int], Image]] = MappingProxyType(
     {
         "MONOCHROME1": grey_image,
         "MONOCHROME2": grey_image,
@@ -192,4 +192,4 @@ PHOTOMETRIC: Mapping[str, Callable[[Opened, Attributes, NDArray[Any], int], Imag
         "YBR_ICT": colour_image,
     }
 )
-"""Photometric Interpretation (PS3.3 C.7.6.3.1.2) to what becomes of a frame; decoders hand over RGB."""
+"""Photometric Interpretation (PS3.3 C.7.6.3.1.2) -> the function that makes an image; decoders return RGB."""

@@ -1,7 +1,7 @@
-"""Owns the strict walk over a Part 10 file: attributes and the place of the pixel data, without parsing the rest.
+"""Strict walk over a Part 10 file: its attributes and the place of its pixel data, without parsing the rest.
 
-It follows well-formed little-endian files alone. `walk` returns None on any doubt, and pydicom takes over; a
-length that leaves the file is no doubt but truncation.
+It follows only well-formed little-endian files. `walk` returns None on any doubt, and pydicom takes over; a length
+that goes beyond the end of the file is no doubt but truncation.
 """
 
 import struct
@@ -29,6 +29,7 @@ from imaging.dicom.elements import (
     Buffer,
     Doubt,
     fragments,
+    iter_elements,
     skip_sequence,
     within,
 )
@@ -36,6 +37,7 @@ from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault
 
 MAGIC_AT = 128
+META_TAGS = range(0x00020000, 0x00030000)
 HEAD_BYTES = 2**15
 """Where most headers end. They are walked over as `bytes`, whose slices cost a third of a memoryview's."""
 PIXEL_DATA = 0x7FE00010
@@ -48,22 +50,24 @@ NEEDS_PYDICOM = frozenset(
     {0x00283000, 0x00283010, 0x00281101, 0x00281102, 0x00281103, 0x00281221, 0x52009229, 0x52009230}
     | {0x00281222, 0x00281223, 0x7FE00001, 0x7FE00002}
 )
-"""Tables, palettes, functional groups and offset tables: right, but not simple."""
+"""Tables, palettes, functional groups and offset tables, which the walk does not read."""
 ESCAPE = b"\x1b"
 """Begins characters of another set (PS3.5 6.1.2.5), which look like ASCII byte by byte."""
-REMEMBERED_BYTES = 32
-"""Longer values are seldom met twice."""
-EITHER = frozenset({0x00280120, 0x00280121})
+CACHED_VALUE_BYTES = 32
+"""Longer values seldom occur twice."""
+SIGNED_LIKE_PIXELS = frozenset({0x00280120, 0x00280121})
 """Padding, whose values are signed where the pixels are (PS3.3 C.7.5.1.1.2)."""
 
 Spans = tuple[tuple[int, int], ...]
-Place = tuple[int, int, int]
-Raw = tuple[int, bytes, Buffer]
+PixelPlace = tuple[int, int, int]
+"""Tag, start of the value and length of the pixel data."""
+RawValue = tuple[int, bytes, Buffer]
+"""Tag, VR and bytes of an element."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walked:
-    """What a strict walk found: `pixels` are the (start, length) of the value or of each fragment in the buffer."""
+    """Result of a strict walk: `pixels` are the (start, length) of the value, or of each fragment, in the buffer."""
 
     syntax: str
     attributes: dict[str, Value]
@@ -72,31 +76,32 @@ class Walked:
     encapsulated: bool
     floating_bits: int
     simple: bool
-    """Whether the attributes are all that the pixels need; else pydicom must read the header too."""
+    """Whether the attributes are enough to read the pixels; else pydicom must read the header too."""
 
 
 def walk(data: Buffer, size: int | None = None) -> Walked | None:
-    """Walk over a file with its preamble up to its pixel data, or return None where pydicom must.
+    """Return the header of a file with a preamble, up to its pixel data, or None where pydicom must read it.
 
-    `data` may be the head of a file of `size` bytes: then None is also the answer where the head is too short to
-    reach the pixel data, and fragments are not looked for. Raises DataFault "truncated" or "too-deep".
+    `data` may be the head of a file of `size` bytes: then the result is None too where the head is too short to
+    reach the pixel data, and fragments are not looked for. Raises DataFault "truncated", "too-deep" or
+    "too-many-elements".
     """
     if size is None and len(data) > HEAD_BYTES:
-        found = _walk(bytes(data[:HEAD_BYTES]), len(data), data)
-        if found is not None:
-            return found
+        walked = _walk(bytes(data[:HEAD_BYTES]), len(data), data)
+        if walked is not None:
+            return walked
     return _walk(data, len(data) if size is None else size, data if size is None else None)
 
 
 def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
-    """Walk over a head; fragments are looked for in the whole."""
+    """Return the header in the head of a file; fragments are looked for in the whole file."""
     try:
         if bytes(head[MAGIC_AT : MAGIC_AT + 4]) != b"DICM":
             return None
         syntax, start = _file_meta(head, size)
         if syntax in (DEFLATED, BIG_ENDIAN):
             return None
-        raws, place, simple = _elements(head, start, size, implicit=syntax == IMPLICIT)
+        raw_values, place, simple = _elements(head, start, size, implicit=syntax == IMPLICIT)
         if place is None and size > len(head):
             return None
         tag, value, length = place or (0, len(head), 0)
@@ -104,7 +109,7 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
             raise Doubt
         return Walked(
             syntax=syntax,
-            attributes=_decoded(raws),
+            attributes=_decoded(raw_values),
             header_end=value - (8 if syntax == IMPLICIT else 12) if place else value,
             pixels=_spans(place, whole),
             encapsulated=length == UNDEFINED,
@@ -121,32 +126,24 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
 
 def _file_meta(data: Buffer, size: int) -> tuple[str, int]:
     """Return the transfer syntax and where the data set begins; group 2 is explicit little endian (PS3.10 7.1)."""
-    at, syntax = MAGIC_AT + 4, ""
-    while True:
-        group, element, vr, length = EXPLICIT_HEADER(data, at)
-        if group != 2:
-            break
-        value = at + 8
-        if vr in LONG:
-            value, length = at + 12, LONG_LENGTH(data, at + 8)[0]
-        elif vr not in SHORT:
-            raise Doubt
-        at = within(value, length, size)
-        if element == TRANSFER_SYNTAX & 0xFFFF:
-            syntax = decode_text(bytes(data[value:at]))
+    start, syntax = MAGIC_AT + 4, ""
+    for element in iter_elements(data, start, size, implicit=False, tags=META_TAGS):
+        start = element.end
+        if element.tag == TRANSFER_SYNTAX:
+            syntax = decode_text(bytes(data[element.value : start]))
     if not syntax:
         raise Doubt
-    return syntax, at
+    return syntax, start
 
 
 def _elements(  # noqa: PLR0912
     data: Buffer, at: int, size: int, *, implicit: bool
-) -> tuple[list[Raw], Place | None, bool]:
-    """Return the wanted elements, tag, start and length of the pixel data, and whether these are enough.
+) -> tuple[list[RawValue], PixelPlace | None, bool]:
+    """Return the wanted elements, the place of the pixel data, and whether these are enough to read the pixels.
 
-    One loop without calls: it runs a hundred times a file, and is most of what reading a header costs.
+    One loop without calls: it runs a hundred times per file, and takes most of the time of reading a header.
     """
-    raws: list[Raw] = []
+    raw_values: list[RawValue] = []
     codes, before, simple = _codes(), 0, True
     plain_end = min(size, UNDEFINED - 1)
     for _ in range(LIMITS.elements):
@@ -173,9 +170,9 @@ def _elements(  # noqa: PLR0912
         if code == PIXEL:
             if length != UNDEFINED:
                 within(value, length, size)
-            return raws, (tag, value, length), simple
+            return raw_values, (tag, value, length), simple
         if code == WANTED:
-            raws.append((tag, vr, data[value:at]))
+            raw_values.append((tag, vr, data[value:at]))
         elif code == NEEDED_BY_PYDICOM:
             simple = False
         if length == UNDEFINED:
@@ -186,9 +183,9 @@ def _elements(  # noqa: PLR0912
             within(value, length, size)
     else:
         raise DataFault("too-many-elements", f"the number of elements is above {LIMITS.elements}")
-    if at < size and _holds_more(data, at):
+    if at < size and _has_nonzero(data, at):
         raise Doubt  # zeros are padding to a block of some medium; anything else is for pydicom to judge
-    return raws, None, simple
+    return raw_values, None, simple
 
 
 WANTED, NEEDED_BY_PYDICOM, PIXEL = 1, 2, 3
@@ -196,7 +193,7 @@ WANTED, NEEDED_BY_PYDICOM, PIXEL = 1, 2, 3
 
 @cache
 def _codes() -> Mapping[int, int]:
-    """Return what a tag means to the walk, in one look; most tags mean nothing."""
+    """Return what the walk does with an element, by its tag; most tags are absent and skipped."""
     return {
         **dict.fromkeys(decoders(), WANTED),
         **dict.fromkeys(NEEDS_PYDICOM, NEEDED_BY_PYDICOM),
@@ -204,8 +201,8 @@ def _codes() -> Mapping[int, int]:
     }
 
 
-def _holds_more(data: Buffer, at: int) -> bool:
-    """Say whether anything but zeros stands behind a place; piece by piece, for a file may be padded to gigabytes."""
+def _has_nonzero(data: Buffer, at: int) -> bool:
+    """Return whether a byte behind a place is not zero; block by block, as a file may be padded to gigabytes."""
     rest, zeros = memoryview(data)[at:], bytes(VALUE_BYTES)
     return any(
         rest[start : start + VALUE_BYTES] != zeros[: len(rest) - start]
@@ -213,7 +210,7 @@ def _holds_more(data: Buffer, at: int) -> bool:
     )
 
 
-def _spans(place: Place | None, whole: Buffer | None) -> Spans:
+def _spans(place: PixelPlace | None, whole: Buffer | None) -> Spans:
     if place is None:
         return ()
     _, value, length = place
@@ -226,7 +223,6 @@ Decoder = Callable[[bytes], Value]
 @cache
 def decoders() -> Mapping[int, tuple[str, bytes, Decoder]]:
     """Return keyword, VR and decoder of each wanted attribute by its tag."""
-
     return {tag: (keyword, vr.encode(), _decoder(keyword, vr)) for tag, (keyword, vr) in wanted().items()}
 
 
@@ -236,22 +232,22 @@ def _decoder(keyword: str, vr: str) -> Decoder:
     return decode_text if keyword in TEXTS else DECODERS[vr]
 
 
-def _decoded(raws: list[Raw]) -> dict[str, Value]:
-    """Return values by keyword; an element of another VR than the dictionary's is for pydicom to judge."""
-    found: dict[str, Value] = {}
-    for tag, vr, value in raws:
+def _decoded(raw_values: list[RawValue]) -> dict[str, Value]:
+    """Return values by keyword; raise Doubt for an element of another VR than the dictionary's."""
+    attributes: dict[str, Value] = {}
+    for tag, vr, value in raw_values:
         raw = bytes(value[: VALUE_BYTES + 1])
-        signed = tag in EITHER and found.get("PixelRepresentation") == (1.0,)
-        # Slices of a series share most of their short values, and those of archives many.
-        decode = _remembered if len(raw) <= REMEMBERED_BYTES else _keyed
+        signed = tag in SIGNED_LIKE_PIXELS and attributes.get("PixelRepresentation") == (1.0,)
+        # Slices of a series share most of their short values, and different series many.
+        decode = _cached_entry if len(raw) <= CACHED_VALUE_BYTES else _entry
         keyword, decoded = decode(tag, vr, raw, signed)
         if decoded is not None:
-            found[keyword] = decoded
-    return found
+            attributes[keyword] = decoded
+    return attributes
 
 
-def _keyed(tag: int, vr: bytes, raw: bytes, signed: bool) -> tuple[str, Value | None]:
-    """Return an element's keyword and value: None where it is empty, the empty tuple where it is no number."""
+def _entry(tag: int, vr: bytes, raw: bytes, signed: bool) -> tuple[str, Value | None]:
+    """Return the keyword and value of an element: None where it is empty, the empty tuple where it is no number."""
     keyword, expected, decode = decoders()[tag]
     if expected == b"US or SS":
         expected, decode = vr, _signed if signed else _unsigned
@@ -265,7 +261,7 @@ def _keyed(tag: int, vr: bytes, raw: bytes, signed: bool) -> tuple[str, Value | 
     return keyword, None if decoded == "" else decoded
 
 
-_remembered = lru_cache(4096)(_keyed)
+_cached_entry = lru_cache(4096)(_entry)
 
 
 def _decimals(raw: bytes) -> Value:
@@ -273,7 +269,7 @@ def _decimals(raw: bytes) -> Value:
 
 
 def _unsigned(raw: bytes) -> Value:
-    # Most of them are one number of two bytes, and this takes a fifth of the time.
+    # Most are one number of two bytes, for which this takes a fifth of the time.
     return (float(raw[0] | raw[1] << 8),) if len(raw) == 2 else decode_numbers(raw, "US")
 
 

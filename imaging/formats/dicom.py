@@ -1,4 +1,4 @@
-"""Owns the reading of a DICOM object into instances, frame by frame."""
+"""Reader of DICOM objects: an instance for each frame."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,35 +12,35 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from imaging.dicom.attributes import Value
+from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.elements import Buffer
 from imaging.dicom.header import UID_FORM, Header, read_header, uid_of
-from imaging.dicom.opened import Opened, open_object
 from imaging.dicom.parse import reading
 from imaging.dicom.pixels import NATIVE_BITS, Layout, check_present, layout_of, stored_frame
 from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.dicom.walk import DEFLATED
 from imaging.digests import file_digest, native_file_digest, pixel_digest
 from imaging.errors import DataFault
-from imaging.formats.header_cache import Twins
+from imaging.formats.header_cache import HeaderCache
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 
-HEAD_BYTES = 2**20
-"""Where the identifiers of a file stand, if anywhere."""
+UID_HEAD_BYTES = 2**20
+"""The head of a file, which holds its UIDs if it has any."""
 
-FAMILY = ("StudyInstanceUID", "SeriesInstanceUID")
+PARENT_UIDS = ("StudyInstanceUID", "SeriesInstanceUID")
 
 LARGEST = float(np.finfo(np.float32).max) / 4
 """The largest value in modality units: with it, sums and differences of two stay within single precision."""
 
 
 VARYING = ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient", "TriggerTime", "TemporalPositionIndex")
-"""What tells slices of a series apart, and nothing of how they are to be read and shown."""
+"""Attributes that differ among the slices of a series and do not change how a slice is read and shown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What a header means, but for its SOPInstanceUID; `image` is a grey frame without its values."""
+class HeaderMeaning:
+    """What a header says but for its SOPInstanceUID; `image` is a grey frame without its values, or None."""
 
     header: Header
     layout: Layout
@@ -48,13 +48,13 @@ class Known:
 
 
 def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
-    """Yield the frames of an object; each is valid as long as `data` is.
+    """Yield an instance for each frame of an object; it is valid as long as `data` is.
 
-    Raises DataFault with any reason of `imaging.refusal_reasons.REASONS`, and EnvironmentFault for a
-    decoder that is not installed.
+    Raises DataFault with a reason of `imaging.refusal_reasons.REASONS`, and EnvironmentFault for a decoder that is
+    not installed.
     """
-    instance_uid, opened, known = _understood(data, modality)
-    header, layout = known.header, known.layout
+    instance_uid, opened, meaning = _read_header(data, modality)
+    header, layout = meaning.header, meaning.layout
     check_present(opened, layout)
     whole = file_digest(data) if layout.frames > 1 else b""
     for index in range(layout.frames):
@@ -67,96 +67,86 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
             sop_instance_uid=instance_uid,
             frame=index + 1 if layout.frames > 1 else 0,
             institution=header.institution,
-            image=replace(known.image, stored=stored)
-            if known.image
-            else transformed(opened, layout, stored, index),
+            image=replace(meaning.image, stored=stored)
+            if meaning.image
+            else frame_image(opened, layout, stored, index),
             content_blake3=(whole or content_digest(data, opened, stored, pixels)).hex(),
             pixel_blake3=pixels.hex(),
             attributes=header.attributes,
         )
 
 
-def has_pixels(opened: Opened) -> bool:
-    """Say whether an object has pixel data of any kind."""
-    return bool(opened.pixels)
-
-
-def forget() -> None:
-    """Forget all headers that were met; what was found of them holds under the limits of then."""
-    _twins.cache_clear()
-    _meaning.cache_clear()
+def clear_caches() -> None:
+    """Clear the caches of headers, whose entries were checked against the limits of their time."""
+    _header_cache.cache_clear()
+    _cached_meaning.cache_clear()
 
 
 @cache
-def _twins(modality: str) -> Twins[Known]:
-    return Twins(frozenset(VARYING))
+def _header_cache(modality: str) -> HeaderCache[HeaderMeaning]:
+    return HeaderCache(frozenset(VARYING))
 
 
-def _understood(data: Buffer, modality: str) -> tuple[str, Opened, Known]:
-    """Return the SOPInstanceUID of a file, the object, and what its header means otherwise."""
-    twins = _twins(modality)
-    found = twins.find(data)
-    if found is not None:
-        return found
+def _read_header(data: Buffer, modality: str) -> tuple[str, DicomObject, HeaderMeaning]:
+    """Return the SOPInstanceUID of a file, the object, and the meaning of the rest of its header."""
+    header_cache = _header_cache(modality)
+    cached = header_cache.find(data)
+    if cached is not None:
+        return cached
     opened = open_object(data)
-    instance_uid, known = _known(opened, modality)
-    if known.image is not None and known.layout.frames == 1:
-        twins.keep(opened, known)
-    return instance_uid, opened, known
+    instance_uid, meaning = _meaning(opened, modality)
+    if meaning.image is not None and meaning.layout.frames == 1:
+        header_cache.keep(opened, meaning)
+    return instance_uid, opened, meaning
 
 
-def _known(opened: Opened, modality: str) -> tuple[str, Known]:
-    """Return the SOPInstanceUID, and what the header means otherwise: slices of a series share all that."""
+def _meaning(opened: DicomObject, modality: str) -> tuple[str, HeaderMeaning]:
+    """Return the SOPInstanceUID, and the meaning of the rest, which is the same for the slices of a series."""
     if opened.dataset is not None or opened.floating_bits:
-        header = read_header(opened.attributes, modality, has_pixels=has_pixels(opened))
-        return header.sop_instance_uid, Known(header, layout_of(opened.attributes), None)
+        header = read_header(opened.attributes, modality, has_pixels=bool(opened.pixels))
+        return header.sop_instance_uid, HeaderMeaning(header, layout_of(opened.attributes), None)
     rest = dict(opened.attributes)
     for keyword in VARYING:
         rest.pop(keyword, None)
-    return uid_of(opened.attributes, "SOPInstanceUID"), _meaning(
-        tuple(rest.items()), modality, has_pixels(opened)
+    return uid_of(opened.attributes, "SOPInstanceUID"), _cached_meaning(
+        tuple(rest.items()), modality, bool(opened.pixels)
     )
 
 
 @lru_cache(256)
-def _meaning(told: tuple[tuple[str, Value], ...], modality: str, pixels: bool) -> Known:
-    attributes: dict[str, Value] = {**dict(told), "SOPInstanceUID": "0"}
-    header = read_header(attributes, modality, has_pixels=pixels)
+def _cached_meaning(shared: tuple[tuple[str, Value], ...], modality: str, has_pixels: bool) -> HeaderMeaning:
+    attributes: dict[str, Value] = {**dict(shared), "SOPInstanceUID": "0"}
+    header = read_header(attributes, modality, has_pixels=has_pixels)
     layout = layout_of(attributes)
     if layout.samples != 1 or layout.bits_allocated not in NATIVE_BITS:
-        return Known(header, layout, None)
-    opened = Opened(
-        data=b"",
-        syntax="",
-        attributes=attributes,
-        dataset=None,
-        pixels=(),
-        encapsulated=False,
-        floating_bits=0,
-    )
-    # Of a grey frame without tables, only the type of its values counts.
+        return HeaderMeaning(header, layout, None)
+    # Of a grey frame without tables, only the type of its values matters.
     kind = f"{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
-    return Known(header, layout, transformed(opened, layout, np.empty((0, 0), kind), 0))
+    empty = DicomObject(data=b"", syntax="", attributes=attributes)
+    return HeaderMeaning(header, layout, frame_image(empty, layout, np.empty((0, 0), kind), 0))
 
 
-def content_digest(data: Buffer, opened: Opened, stored: NDArray[Any], pixels: bytes) -> bytes:
-    """Return the digest of a file of one frame: of one that is not compressed, by way of the digest of its pixels."""
+def content_digest(data: Buffer, opened: DicomObject, stored: NDArray[Any], pixels: bytes) -> bytes:
+    """Return the digest of a file of one frame; if it is not compressed, it is made with the digest of its pixels."""
     if opened.data is data and np.may_share_memory(stored, np.frombuffer(data, np.uint8)):
-        # The values are bytes of the file, none of them changed or left out.
+        # The values are bytes of the file, none of them changed or omitted.
         return native_file_digest(data, opened.pixels[0][0], stored.nbytes, pixels)
     return file_digest(data)
 
 
 def allocated(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
-    """Return whole numbers as wide as the header says: some codecs make them as wide as the codestream needs."""
+    """Return integers as wide as the header says: some codecs return them as wide as the codestream needs."""
     width = layout.bits_allocated // 8
     if stored.dtype.kind == "f" or width not in (2, 4) or stored.dtype.itemsize == width:
         return stored
     return stored.astype(f"<{'i' if layout.signed else 'u'}{width}")
 
 
-def transformed(opened: Opened, layout: Layout, stored: NDArray[Any], index: int) -> Image:
-    """Return the stored values of one frame with what turns them into modality units and shown levels."""
+def frame_image(opened: DicomObject, layout: Layout, stored: NDArray[Any], index: int) -> Image:
+    """Return the stored values of one frame with their transforms to modality units and to grey levels.
+
+    Raises DataFault "undecodable" for values too large for single precision.
+    """
     attributes = opened.frame_attributes(index)
     with reading("undecodable"):
         image = PHOTOMETRIC[layout.photometric](opened, attributes, stored, index)
@@ -167,20 +157,19 @@ def transformed(opened: Opened, layout: Layout, stored: NDArray[Any], index: int
 
 
 def _largest(stored: NDArray[Any]) -> float:
-    """Return a bound of the absolute values; of whole numbers it need not be looked for."""
+    """Return a bound of the absolute values; the one of integers follows from their type."""
     if stored.dtype.kind != "f":
         return float(2 ** (8 * stored.itemsize))
     return float(np.abs(stored).max())
 
 
-def identifiers_of(data: Buffer) -> dict[str, Value]:
-    """Return the UIDs of study and series of an object that could not be read whole, as far as they are found."""
-    found: dict[str, Value] = {}
+def parent_uids(data: Buffer) -> dict[str, Value]:
+    """Return the UIDs of study and series of an object that cannot be read whole, as far as its head has them."""
     with suppress(DataFault), reading("unreadable"):
-        head = bytes(data[:HEAD_BYTES])
+        head = bytes(data[:UID_HEAD_BYTES])
         if DEFLATED.encode() in head:
-            return found  # pydicom would inflate it without a limit
-        dataset = dcmread(BytesIO(head), force=True, specific_tags=[*FAMILY])
-        uids = {name: str(dataset.get(name) or "").strip(" \0") for name in FAMILY}
-        found |= {name: uid for name, uid in uids.items() if UID_FORM.fullmatch(uid)}
-    return found
+            return {}  # pydicom would inflate it without a limit
+        dataset = dcmread(BytesIO(head), force=True, specific_tags=[*PARENT_UIDS])
+        uids = {name: str(dataset.get(name) or "").strip(" \0") for name in PARENT_UIDS}
+        return {name: uid for name, uid in uids.items() if UID_FORM.fullmatch(uid)}
+    return {}

@@ -1,53 +1,49 @@
-"""Owns what the header of a slice tells without being read: that it says the same as another one of its series.
+"""Header cache of a series: skips parsing where the bytes of a slice's header equal those of a header that was parsed.
 
-Slices of a series have their elements at the same places, most of the time. Where all bytes that say what stands where
-are those of a header that was read, and all values that matter too, the rest can only be what nobody looks at.
+Most slices of a series have their elements at the same places. Where all tags, VRs and lengths of a header equal those
+of a parsed one, and all values that are used too, only values that nobody reads can differ.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.dicom.elements import (
-    EXPLICIT_HEADER,
-    IMPLICIT_HEADER,
-    LONG,
-    LONG_LENGTH,
-    UNDEFINED,
-    Buffer,
-    skip_sequence,
-)
+from imaging.dicom.dicom_object import DicomObject
+from imaging.dicom.elements import UNDEFINED, Buffer, iter_elements
 from imaging.dicom.header import UID_FORM
-from imaging.dicom.opened import Opened
-from imaging.dicom.walk import IMPLICIT, MAGIC_AT, TRANSFER_SYNTAX, decoders
+from imaging.dicom.walk import IMPLICIT, MAGIC_AT, META_TAGS, PIXELS, TRANSFER_SYNTAX, decoders
 
-KEPT = 32
-"""Headers that are remembered: numbers of one digit more or less move what stands behind them."""
-TRIED = 4
-"""Headers of a series that are remembered before one of them was met again: it costs as much as reading one."""
+CACHED_HEADERS = 32
+"""Several a series: numbers with one digit more or less move the elements behind them."""
+UNMATCHED_HEADERS = 4
+"""Headers of a series that are kept before one of them matches: keeping one costs as much as parsing one."""
 SOP_INSTANCE_UID, SERIES_INSTANCE_UID = "SOPInstanceUID", "SeriesInstanceUID"
+DATA_SET_TAGS = range(META_TAGS.stop, min(PIXELS))
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Twin(Generic[T]):
-    """A header that was read: `fixed` are its bytes at `places`, `uid` is where its SOPInstanceUID stands."""
+class CachedHeader(Generic[T]):
+    """A parsed header: `fixed` are its bytes at `places`, `uid` is the place of its SOPInstanceUID.
 
-    opened: Opened
-    mark: tuple[slice, bytes]
+    `tail` are the bytes before the pixel data: most headers differ there already if they differ at all.
+    """
+
+    opened: DicomObject
+    tail: tuple[slice, bytes]
     places: NDArray[np.intp]
     fixed: bytes
     uid: slice
     meaning: T
 
-    def find(self, data: Buffer) -> str | None:
-        """Return the SOPInstanceUID of a file whose header says the same otherwise, or None."""
-        place, mark = self.mark
-        if data[place] != mark or len(data) < sum(self.opened.pixels[0]):
+    def match(self, data: Buffer) -> str | None:
+        """Return the SOPInstanceUID of a file whose header is otherwise the same, or None."""
+        place, tail = self.tail
+        if data[place] != tail or len(data) < sum(self.opened.pixels[0]):
             return None
         if np.frombuffer(data, np.uint8)[self.places].tobytes() != self.fixed:
             return None
@@ -55,63 +51,49 @@ class Twin(Generic[T]):
         return uid if UID_FORM.fullmatch(uid) else None
 
 
-class Twins(Generic[T]):
-    """Remembers the latest headers of series, with what they mean."""
+class HeaderCache(Generic[T]):
+    """The latest headers of series that were parsed, each with a `meaning` that the caller made of it."""
 
     def __init__(self, varying: frozenset[str]) -> None:
-        """`varying` are the keywords whose values do not matter."""
+        """`varying` are the keywords whose values may differ."""
         self._varying = varying
-        self._known: deque[Twin[T]] = deque(maxlen=KEPT)
+        self._headers: deque[CachedHeader[T]] = deque(maxlen=CACHED_HEADERS)
         self._series: object = None
         self._credit = 0
 
-    def find(self, data: Buffer) -> tuple[str, Opened, T] | None:
-        """Return SOPInstanceUID, object and meaning of a file whose header is known."""
-        for twin in self._known:
-            uid = twin.find(data)
+    def find(self, data: Buffer) -> tuple[str, DicomObject, T] | None:
+        """Return SOPInstanceUID, object and meaning of a file whose header is in the cache, or None."""
+        for header in self._headers:
+            uid = header.match(data)
             if uid is not None:
-                self._credit = min(self._credit + 1, KEPT)
-                old = twin.opened
-                opened = Opened(
-                    data=data,
-                    syntax=old.syntax,
-                    attributes=old.attributes,
-                    dataset=None,
-                    pixels=old.pixels,
-                    encapsulated=False,
-                    floating_bits=0,
+                self._credit = min(self._credit + 1, CACHED_HEADERS)
+                known = header.opened
+                opened = DicomObject(
+                    data=data, syntax=known.syntax, attributes=known.attributes, pixels=known.pixels
                 )
-                return uid, opened, twin.meaning
+                return uid, opened, header.meaning
         return None
 
-    def keep(self, opened: Opened, meaning: T) -> None:
-        """Remember a header that the strict walk alone has read; of a series' first slice it would not pay."""
+    def keep(self, opened: DicomObject, meaning: T) -> None:
+        """Keep a header that the strict walk has read; not of the first slice of a series, it may be the only one."""
         series = opened.attributes.get(SERIES_INSTANCE_UID)
         if series != self._series:
-            self._series, self._credit = series, TRIED
+            self._series, self._credit = series, UNMATCHED_HEADERS
         elif self._credit and not opened.encapsulated:
             self._credit -= 1
-            self._known.appendleft(self._twin(opened, meaning))
+            self._headers.appendleft(self._cached(opened, meaning))
 
-    def _twin(self, opened: Opened, meaning: T) -> Twin[T]:
-        spans, uid = _fixed(opened, self._varying)
+    def _cached(self, opened: DicomObject, meaning: T) -> CachedHeader[T]:
+        spans, uid = _fixed_spans(opened, self._varying)
         pixels, end = opened.pixels[0][0], spans[-1][0]
-        matters = np.zeros(pixels, np.bool_)
+        is_fixed = np.zeros(pixels, np.bool_)
         for span in spans:
-            matters[slice(*span)] = True
-        places = np.flatnonzero(matters)
-        plain = Opened(
-            data=b"",
-            syntax=opened.syntax,
-            attributes={k: v for k, v in opened.attributes.items() if k not in self._varying},
-            dataset=None,
-            pixels=opened.pixels,
-            encapsulated=False,
-            floating_bits=0,
-        )
-        return Twin(
-            opened=plain,
-            mark=(slice(end, pixels), bytes(opened.data[end:pixels])),
+            is_fixed[slice(*span)] = True
+        places = np.flatnonzero(is_fixed)
+        attributes = {k: v for k, v in opened.attributes.items() if k not in self._varying}
+        return CachedHeader(
+            opened=replace(opened, data=b"", attributes=attributes),
+            tail=(slice(end, pixels), bytes(opened.data[end:pixels])),
             places=places,
             fixed=np.frombuffer(opened.data, np.uint8)[places].tobytes(),
             uid=uid,
@@ -119,29 +101,17 @@ class Twins(Generic[T]):
         )
 
 
-def _fixed(opened: Opened, varying: frozenset[str]) -> tuple[list[tuple[int, int]], slice]:
-    """Return the spans of bytes that may not differ, of a header that the walk has followed, and that of its UID."""
-    data, end = opened.data, opened.pixels[0][0]
-    at, spans, uid = MAGIC_AT + 4, [(MAGIC_AT, MAGIC_AT + 4)], slice(0, 0)
-    while at < end:
-        start = at
-        group, element, vr, length = EXPLICIT_HEADER(data, at)
-        implicit = group != 2 and opened.syntax == IMPLICIT
-        if implicit:
-            group, element, length = IMPLICIT_HEADER(data, at)
-            value = at + 8
-        elif vr in LONG:
-            value, length = at + 12, LONG_LENGTH(data, at + 8)[0]
-        else:
-            value = at + 8
-        tag = group << 16 | element
-        keyword = decoders()[tag][0] if tag in decoders() else ""
-        if value == end:
-            spans.append((start, value))
-            break
-        at = skip_sequence(data, value, len(data), implicit) if length == UNDEFINED else value + length
-        if keyword == SOP_INSTANCE_UID:
-            uid = slice(value, at)
-        matters = length == UNDEFINED or tag == TRANSFER_SYNTAX or (keyword and keyword not in varying)
-        spans.append((start, at if matters else value))
-    return spans, uid
+def _fixed_spans(opened: DicomObject, varying: frozenset[str]) -> tuple[list[tuple[int, int]], slice]:
+    """Return the spans of bytes that may not differ, in a header that the strict walk has read, and that of its UID."""
+    start, uid = MAGIC_AT + 4, slice(0, 0)
+    spans = [(MAGIC_AT, start)]
+    for tags, implicit in ((META_TAGS, False), (DATA_SET_TAGS, opened.syntax == IMPLICIT)):
+        for element in iter_elements(opened.data, start, len(opened.data), implicit=implicit, tags=tags):
+            keyword = decoders()[element.tag][0] if element.tag in decoders() else ""
+            if keyword == SOP_INSTANCE_UID:
+                uid = slice(element.value, element.end)
+            is_read = element.tag == TRANSFER_SYNTAX or (keyword and keyword not in varying)
+            whole = is_read or element.length == UNDEFINED
+            spans.append((start, element.end if whole else element.value))
+            start = element.end
+    return [*spans, (start, opened.pixels[0][0])], uid

@@ -1,4 +1,4 @@
-"""Owns the reading of NIfTI-1 and NIfTI-2 files (.nii, .nii.gz) into volumes that lie as radiologists look at them."""
+"""Reader of NIfTI-1 and NIfTI-2 files (.nii, .nii.gz): volumes in the orientation of a radiologist's view."""
 
 import gzip
 import logging
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import DataFault
-from imaging.formats.content import content_of, decoding, instances
+from imaging.formats.non_dicom import content_of, decoding, instances
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.image.window import Window
@@ -35,7 +35,7 @@ HEADERS: Mapping[int, tuple[Any, bytes, slice]] = {
     348: (nibabel.Nifti1Header, b"n+1\0", slice(344, 348)),
     540: (nibabel.Nifti2Header, b"n+2\0", slice(4, 8)),
 }
-"""The header by its own length, with the magic of a single file and where that stands."""
+"""Length of a header -> its class, the magic of a single file, and the place of the magic."""
 
 TRAILING_BYTES = 2**20
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
@@ -44,7 +44,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a header says, checked, and in Python's numbers."""
+    """Contents of a header, checked, in Python's numbers."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """How many volumes follow each other in time."""
+        """The number of volumes in time."""
         return self.shape[3] if len(self.shape) > 3 else 1
 
     @property
@@ -70,14 +70,14 @@ class Plan:
         return self.offset + self.volume_bytes * self.count
 
 
-def read(payload: Payload, modality: str) -> Iterator[Instance]:
-    """Yield the volume, or each one of a series in time; a file of two dimensions yields an image.
+def read_nifti(payload: Payload, modality: str) -> Iterator[Instance]:
+    """Yield the volume, or each volume of a series in time; of a file of two dimensions an image.
 
-    A volume is (slices, rows, columns): slices go to the head, rows to the back, columns to the left (LPS).
+    A volume is (slices, rows, columns): slices towards the head, rows to the back, columns to the left (LPS).
     Raises DataFault "truncated", "too-large", "inflate-bomb", "unsupported", "undecodable", "unreadable" or
     "missing-identifier".
     """
-    # What it logs quotes the file.
+    # Its log lines quote the file.
     logging.getLogger("nibabel").setLevel(logging.CRITICAL + 1)
     content = content_of(payload)
     with decoding():
@@ -90,7 +90,7 @@ def read(payload: Payload, modality: str) -> Iterator[Instance]:
 
 
 def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:
-    """Inflate as far as the header says that the file goes, and hold the checksum against it."""
+    """Return the header and the inflated bytes up to the last volume; raise DataFault for a bomb or a damaged file."""
     try:
         with gzip.GzipFile(fileobj=BytesIO(content)) as file:
             head = file.read(540)
@@ -150,7 +150,7 @@ def _shape(header: Any) -> tuple[int, ...]:
 
 
 def _affine(header: Any) -> NDArray[np.float64]:
-    """Return voxel to mm in RAS, as the file's sform or else qform tells it."""
+    """Return the matrix (4, 4) from voxel to mm in RAS, from the sform of the file or else its qform."""
     affine = np.array(header.get_best_affine(), np.float64)
     affine[:3] *= MM[header.get_xyzt_units()[0]]
     if not np.isfinite(affine).all() or not np.linalg.det(affine[:3, :3]):
@@ -159,7 +159,7 @@ def _affine(header: Any) -> NDArray[np.float64]:
 
 
 def _vois(lowest: float, highest: float) -> tuple[Window, ...]:
-    """Return the window in which the file wants to be shown, cal_min to cal_max."""
+    """Return the window from cal_min to cal_max, in which the file wants to be shown."""
     if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
         return ()
     width = highest - lowest + 1
@@ -170,7 +170,7 @@ def _image(plan: Plan, data: bytes | memoryview, index: int) -> Image:
     with decoding():
         count = math.prod(plan.shape[:3])
         flat = np.frombuffer(data, plan.dtype, count, plan.offset + index * plan.volume_bytes)
-        stored, spacing = _lay(flat.reshape(plan.shape[:3], order="F"), plan.affine)
+        stored, spacing = _oriented(flat.reshape(plan.shape[:3], order="F"), plan.affine)
     largest = max(abs(float(stored.min())), abs(float(stored.max())))
     if not largest * abs(plan.slope) + abs(plan.intercept) < LARGEST:
         raise DataFault("undecodable", "its values are no numbers or too large for single precision")
@@ -179,8 +179,8 @@ def _image(plan: Plan, data: bytes | memoryview, index: int) -> Image:
     )
 
 
-def _lay(voxels: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """Turn and flip whole axes until they are nearest to S, P and L; return the distance along each in mm."""
+def _oriented(voxels: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Return voxels with their axes reordered and flipped to be nearest to S, P and L, and their spacing in mm."""
     flat = voxels.ndim == 2
     cube = voxels[..., None] if flat else voxels
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
@@ -190,5 +190,5 @@ def _lay(voxels: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any
     spacing = (float(slices), float(rows), float(columns))
     if not flat:
         return stored, spacing
-    thin = 2 - int(turn[2, 0])  # where the axis that a flat image lacks has come to lie
+    thin = 2 - int(turn[2, 0])  # the new number of the axis that a flat image lacks
     return np.squeeze(stored, thin), spacing[:thin] + spacing[thin + 1 :]

@@ -1,31 +1,34 @@
-"""Owns a glance at a file: what its header says, without its pixels. It runs in the sandbox."""
+"""Peek at headers: what the header of each file of a source says, read in the sandbox without decoding pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from imaging.buffer import FileBuffer
+from imaging.buffer import Content, process_buffer
 from imaging.dicom.attributes import Attributes, Value, text
+from imaging.dicom.dicom_object import open_object
 from imaging.dicom.header import UID_FORM
 from imaging.dicom.limits import LIMITS
-from imaging.dicom.opened import open_object
 from imaging.dicom.pixels import check_present, layout_of
-from imaging.dicom.walk import walk
+from imaging.dicom.walk import HEAD_BYTES, walk
 from imaging.errors import DataFault
-from imaging.formats.dicom import HEAD_BYTES as REMAINS_BYTES
-from imaging.formats.dicom import has_pixels, identifiers_of
+from imaging.formats.dicom import UID_HEAD_BYTES, parent_uids
+from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
+from imaging.sources.dispatch import Run
+from imaging.sources.protocol import Payload, Source, SourceFile
 
-FUNCTION = "imaging.formats.peek:glance"
-HEAD_BYTES = 2**15
-"""Nine headers in ten end before: they are read without the rest of the file."""
+FUNCTION = "imaging.formats.peek:peek_batch"
+BATCH_FILES = 32
+"""Files that are sent to a worker at once: one message per file costs as much as parsing its header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Glance:
-    """What a header says: attributes of the allow-list, or the reason why nothing can be said."""
+class HeaderPeek:
+    """What a header says: attributes of the allow-list, or the reason why it cannot be read."""
 
     format: str
     attributes: Attributes = field(default_factory=dict)
@@ -35,74 +38,101 @@ class Glance:
 
     @property
     def series_uid(self) -> str:
-        """The series' UID, empty where there is none that is valid."""
+        """The UID of the series, empty where there is no valid one."""
         uid = text(self.attributes, "SeriesInstanceUID")
         return uid if UID_FORM.fullmatch(uid) else ""
 
 
-def glance(
-    setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
+def peek_headers(
+    source: Source, files: Iterable[SourceFile], run: Run, batch_files: int = BATCH_FILES
+) -> Iterator[tuple[SourceFile, HeaderPeek]]:
+    """Yield what the header of each file says; files that cannot be fetched, or end a worker, come last.
+
+    `run` calls `peek_batch`. Where a batch ends its worker, its files are tried again one by one.
+    """
+    refused: list[tuple[SourceFile, HeaderPeek]] = []
+    sent: deque[list[SourceFile]] = deque()
+    again: list[SourceFile] = []
+
+    def items() -> Iterator[Item]:
+        listed = iter(files)
+        while batch := list(islice(listed, batch_files)):
+            fetched = list(_fetched(source, batch, refused))
+            if fetched:
+                sent.append([file for file, _ in fetched])
+                formats = [payload.format for _, payload in fetched]
+                yield Item({"formats": formats}, tuple(payload.contents[0] for _, payload in fetched))
+
+    for outcome in run(items()):
+        batch = sent.popleft()
+        if not isinstance(outcome, DataFault):
+            yield from zip(batch, peeks_of(outcome), strict=True)
+        elif batch_files == 1:
+            yield batch[0], HeaderPeek(format="dicom", reason=outcome.reason)
+        else:
+            again += batch
+    if again:
+        yield from peek_headers(source, again, run, batch_files=1)
+    yield from refused
+
+
+def _fetched(
+    source: Source, batch: Sequence[SourceFile], refused: list[tuple[SourceFile, HeaderPeek]]
+) -> Iterator[tuple[SourceFile, Payload]]:
+    for file in batch:
+        try:
+            yield file, source.fetch(file)
+        except DataFault as fault:
+            refused.append((file, HeaderPeek(format="dicom", reason=fault.reason)))
+
+
+def peek_batch(
+    setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[Content]
 ) -> tuple[Any, Sequence[bytes]]:
-    """Look at some payloads, each with its format; a `Function` of the sandbox."""
-    seen = [_glance(kind, content) for kind, content in zip(value["formats"], blobs, strict=True)]
-    return [{name: getattr(one, name) for name in Glance.__slots__} for one in seen], ()
+    """Return what the headers of some files say, each with its format; a `Function` of the sandbox."""
+    peeks = [_peek(kind, content) for kind, content in zip(value["formats"], blobs, strict=True)]
+    return [{name: getattr(one, name) for name in HeaderPeek.__slots__} for one in peeks], ()
 
 
-def as_glances(answer: Answer) -> list[Glance]:
-    """Return what the sandbox said of some payloads."""
-    return [Glance(**{**told, "attributes": _attributes(told["attributes"])}) for told in answer.value]
+def peeks_of(answer: Answer) -> list[HeaderPeek]:
+    """Return the result of `peek_batch` that came out of the sandbox as JSON."""
+    return [
+        HeaderPeek(**{**fields, "attributes": _attributes(fields["attributes"])}) for fields in answer.value
+    ]
 
 
-def _attributes(told: Mapping[str, str | list[float]]) -> dict[str, Value]:
-    return {name: value if isinstance(value, str) else tuple(value) for name, value in told.items()}
+def _attributes(values: Mapping[str, str | list[float]]) -> dict[str, Value]:
+    return {name: value if isinstance(value, str) else tuple(value) for name, value in values.items()}
 
 
-def _glance(kind: str, content: bytes | Path) -> Glance:
+def _peek(kind: str, content: Content) -> HeaderPeek:
     if kind != "dicom":
-        return Glance(format=kind, has_pixels=True)
+        return HeaderPeek(format=kind, has_pixels=True)
     try:
-        return _look(content)
+        return _peek_at_object(content)
     except DataFault as fault:
         # A slice that is cut short still belongs to its series, and its loss is the series'.
-        return Glance(format="dicom", attributes=_remains(content), reason=fault.reason)
+        head, _ = process_buffer().head(content, UID_HEAD_BYTES)
+        return HeaderPeek(format="dicom", attributes=parent_uids(head), reason=fault.reason)
 
 
-@cache
-def _buffer() -> FileBuffer:
-    return FileBuffer()
-
-
-def _look(content: bytes | Path) -> Glance:
+def _peek_at_object(content: Content) -> HeaderPeek:
     if isinstance(content, Path):
-        head, size = _buffer().head(content, HEAD_BYTES)
-        walked = walk(head, size)
+        # Nine headers in ten end within the head: they are read without the rest of the file.
+        walked = walk(*process_buffer().head(content, HEAD_BYTES))
         if walked is not None and walked.simple and walked.attributes.get("SOPClassUID"):
-            found = Glance(
+            if walked.pixels and not walked.encapsulated:  # fragments are not looked for in a head
+                check_present(walked, layout_of(walked.attributes))
+            return HeaderPeek(
                 format="dicom",
                 attributes=walked.attributes,
                 syntax=walked.syntax,
                 has_pixels=bool(walked.pixels),
             )
-            _check_length(found, walked.pixels, walked.encapsulated)
-            return found
-    opened = open_object(_buffer().load(content, LIMITS.file_bytes) if isinstance(content, Path) else content)
-    if has_pixels(opened):
+    opened = open_object(process_buffer().load(content, LIMITS.file_bytes))
+    if opened.pixels:
         check_present(opened, layout_of(opened.attributes))
     attributes = opened.frame_attributes(0)
-    return Glance(format="dicom", attributes=attributes, syntax=opened.syntax, has_pixels=has_pixels(opened))
-
-
-def _check_length(found: Glance, pixels: tuple[tuple[int, int], ...], encapsulated: bool) -> None:
-    """Refuse native pixels that are too few for the frames; fragments are counted by who decodes them."""
-    if not pixels or encapsulated:
-        return
-    layout = layout_of(found.attributes)
-    needed = (layout.frame_bits * layout.frames + 7) // 8
-    if pixels[0][1] < needed:
-        raise DataFault("truncated", f"PixelData has {pixels[0][1]} bytes, {needed} are needed")
-
-
-def _remains(content: bytes | Path) -> dict[str, Value]:
-    """Return the identifiers of an object that is damaged behind them."""
-    head = _buffer().head(content, REMAINS_BYTES)[0] if isinstance(content, Path) else content
-    return identifiers_of(head)
+    return HeaderPeek(
+        format="dicom", attributes=attributes, syntax=opened.syntax, has_pixels=bool(opened.pixels)
+    )

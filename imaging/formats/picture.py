@@ -1,4 +1,4 @@
-"""Owns the reading of PNG, JPEG and TIFF into grey instances."""
+"""Reader of PNG, JPEG and TIFF pictures as grey images."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import PIL.Image
 
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import DataFault
-from imaging.formats.content import content_of, decoding, instances
-from imaging.formats.grey import ORIENTATION, full_range, upright
+from imaging.formats.grey_levels import ORIENTATION, full_range, upright
+from imaging.formats.non_dicom import content_of, decoding, instances
 from imaging.formats.tiff import LAYOUTS, read_tiff
 from imaging.image.image import Image
 from imaging.image.instance import Instance
@@ -18,16 +18,16 @@ from imaging.image.window import IDENTITY
 from imaging.sources.protocol import Payload
 
 LAST_BYTES = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
-"""What stands at the end of a whole file: PNG's last chunk (12 bytes), JPEG's marker EOI."""
+"""The end of a complete file: PNG's last chunk (12 bytes), JPEG's marker EOI."""
 
 DEEP = ("I;16", "I;16L", "I;16B", "I")
 """Pillow's modes of grey with 16 bits."""
 
 
-def read(payload: Payload, modality: str) -> Iterator[Instance]:
-    """Yield the picture, or each page of a TIFF, as grey levels: 8 bits stay 0..255, more stay as they are.
+def read_picture(payload: Payload, modality: str) -> Iterator[Instance]:
+    """Yield the picture, or each page of a TIFF, as grey levels: 8 bits stay 0..255, more bits stay unchanged.
 
-    Colour becomes luma, what is transparent black. Raises DataFault "truncated", "too-large", "unsupported",
+    Colour becomes luma, transparent pixels become black. Raises DataFault "truncated", "too-large", "unsupported",
     "undecodable" or "missing-identifier".
     """
     data = content_of(payload)
@@ -57,13 +57,13 @@ def _read(data: bytes) -> Image:
 
 
 def _check(picture: PIL.Image.Image, data: bytes) -> None:
-    """Hold the header against the limits, and the end of the file against its format."""
+    """Raise DataFault "too-large", "unsupported" or "truncated" where the header or the end is not valid."""
     columns, rows = picture.size
     check_limit("too-large", "the larger side in pixels", max(rows, columns), LIMITS.rows_columns)
     check_limit("too-large", "the decoded picture in bytes", rows * columns * 4, LIMITS.frame_bytes)
     if getattr(picture, "is_animated", False) and picture.format == "PNG":
         raise DataFault("unsupported", "an animated PNG")
-    # A copy that broke off is often filled up with zeros, which Pillow decodes as if they were the rest.
+    # An interrupted copy is often filled up with zeros, which Pillow decodes as if they were the rest.
     end = LAST_BYTES.get(picture.format or "", LAST_BYTES["JPEG"])
     if data.rfind(end) < 0:
         raise DataFault("truncated", "the file lacks its last bytes")
@@ -74,10 +74,10 @@ def _grey(picture: PIL.Image.Image) -> Image:
     if picture.mode in DEEP:
         stored = np.asarray(picture).astype(np.uint16)
         return Image(stored=upright(stored, orientation), vois=full_range(stored.dtype, 16))
-    shown = picture
+    opaque = picture
     if picture.has_transparency_data:
-        shown = picture.convert("RGBA")
-        shown = PIL.Image.alpha_composite(PIL.Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
+        opaque = picture.convert("RGBA")
+        opaque = PIL.Image.alpha_composite(PIL.Image.new("RGBA", opaque.size, (0, 0, 0, 255)), opaque)
     elif picture.mode == "P":
-        shown = picture.convert("RGB")
-    return Image(stored=upright(np.asarray(shown.convert("L")), orientation), vois=(IDENTITY,))
+        opaque = picture.convert("RGB")
+    return Image(stored=upright(np.asarray(opaque.convert("L")), orientation), vois=(IDENTITY,))

@@ -1,24 +1,23 @@
-"""Owns the reading of the files of one series into volumes."""
+"""Reader of the files of one series: volumes, in which gaps are filled from the neighbours."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imaging.buffer import FileBuffer
 from imaging.dicom.attributes import Attributes
-from imaging.dicom.elements import Buffer
+from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.header import Header, read_header
 from imaging.dicom.limits import LIMITS, check_limit
-from imaging.dicom.opened import Opened, open_object
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
-from imaging.dicom.volume import Stack, stack
+from imaging.dicom.stacking import Stack, stack_slices
 from imaging.digests import digest_of_all, file_digest, pixel_digest
 from imaging.errors import DataFault
-from imaging.formats.dicom import allocated, has_pixels, transformed
-from imaging.formats.voxels import fill_gaps, padding_of, units
+from imaging.formats.dicom import allocated, frame_image
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.sources.protocol import Payload
@@ -33,15 +32,21 @@ FLAWS = frozenset({"gap", "no-geometry", "bad-orientation"})
 """Findings of `imaging.dicom.findings` that mean that a slice is missing or unusable."""
 
 UNKNOWN_MM = frozenset({"relative-spacing", "no-spacing"})
-"""Findings of a volume whose spacing is not in mm."""
+"""Findings about a volume whose spacing is not in mm."""
 
 NOT_A_SLICE = frozenset({"not-dicom", "dicomdir", "no-pixels", "wrong-modality"})
-"""Reasons that take a file out of a series without a loss: it never was one of its slices."""
+"""Reasons to leave a file out of a series without a loss: it never was one of its slices."""
+
+PADDED = float(-(2**62))
+"""The value of padding in a volume, whose slices each have their own padding and rescaling; no modality measures it."""
+
+FILLED_SLICES = 3
+"""So many missing slices are interpolated; a larger gap is another part of the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One frame of one file: where it is, and its attributes with those of the functional groups."""
+    """One frame of one file: the number of the file, and its attributes with those of the functional groups."""
 
     content: int
     frame: int
@@ -50,17 +55,17 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """Of the files that a volume was made of, each once, and of the stored pixels of its slices, in their order."""
+    """Digests of the files of a volume, each once, and of the stored pixels of its slices, in their order."""
 
     files: dict[int, bytes] = field(default_factory=dict)
     slices: list[bytes] = field(default_factory=list)
 
 
 def read_series(payload: Payload, modality: str) -> Iterator[Instance]:
-    """Yield the volumes of a series, which may be several: localizers, echoes and time points are kept apart.
+    """Yield the volumes of a series: localizers, echoes and time points are volumes of their own.
 
-    With the policy "drop-study" one bad slice raises DataFault "bad-slice"; with "drop-slice" it is left out, and
-    what it leaves open is drawn from its neighbours.
+    With the policy "drop-study" one bad slice raises DataFault "bad-slice"; with "drop-slice" it is left out, and the
+    gap is filled from its neighbours.
     """
     strict = is_strict(payload)
     buffer = FileBuffer()
@@ -71,16 +76,16 @@ def read_series(payload: Payload, modality: str) -> Iterator[Instance]:
         raise DataFault(
             "bad-slice", f"{len(faults)} of {len(payload.contents)} files, the first: {faults[0].reason}"
         )
-    found = stack([piece.attributes for piece in slices])
+    stacking = stack_slices([piece.attributes for piece in slices])
     if strict:
-        _refuse_flaws(found.left, found.stacks)
-    if not found.stacks:
+        _refuse_flaws(stacking.left_out, stacking.stacks)
+    if not stacking.stacks:
         raise DataFault("no-geometry", f"none of {len(slices)} slices tells its position")
-    # What is left out has no row of its own: the volumes of the series say so.
-    dropped = ("slices-dropped",) if faults or found.left else ()
-    for number, one in enumerate(found.stacks, start=1):
+    # A dropped slice has no row of its own: the volumes of its series have the finding.
+    dropped = ("slices-dropped",) if faults or stacking.left_out else ()
+    for number, one in enumerate(stacking.stacks, start=1):
         volume = _volume(payload, header, [slices[n] for n in one.order], one, buffer)
-        suffix = f"/{number}" if len(found.stacks) > 1 else ""
+        suffix = f"/{number}" if len(stacking.stacks) > 1 else ""
         yield replace(
             volume,
             sop_instance_uid=volume.sop_instance_uid + suffix,
@@ -89,12 +94,8 @@ def read_series(payload: Payload, modality: str) -> Iterator[Instance]:
 
 
 def is_strict(payload: Payload) -> bool:
-    """Say whether one bad slice costs its volume."""
+    """Return whether one bad slice costs its volume."""
     return dict(payload.metadata).get("bad-slice", DROP_STUDY) == DROP_STUDY
-
-
-def _bytes(content: Path | bytes, buffer: FileBuffer) -> Buffer:
-    return buffer.load(content, LIMITS.file_bytes) if isinstance(content, Path) else content
 
 
 def _headers(
@@ -105,18 +106,18 @@ def _headers(
     header, strangers = None, 0
     for number, content in enumerate(payload.contents):
         try:
-            opened = open_object(_bytes(content, buffer))
-            told = read_header(opened.attributes, modality, has_pixels=has_pixels(opened))
+            opened = open_object(buffer.load(content, LIMITS.file_bytes))
+            own = read_header(opened.attributes, modality, has_pixels=bool(opened.pixels))
             layout = layout_of(opened.attributes)
             check_present(opened, layout)
             slices += [Slice(number, n, opened.frame_attributes(n)) for n in range(layout.frames)]
-            header = header or told
-            strangers += (told.patient_id, told.study_uid) != (header.patient_id, header.study_uid)
+            header = header or own
+            strangers += (own.patient_id, own.study_uid) != (header.patient_id, header.study_uid)
         except DataFault as fault:
             if fault.reason not in NOT_A_SLICE or len(payload.contents) == 1:
                 faults.append(fault)
     if strangers:
-        # A volume of two patients would be worse than none, and nobody knows whose the series is.
+        # A volume of two patients would be worse than none, and it is not known whose the series is.
         raise DataFault("bad-slice", f"{strangers} files are of another patient or study than the first")
     if header is None and not faults:
         faults.append(DataFault("no-pixels"))
@@ -159,26 +160,27 @@ def _volume(
 def _images(
     payload: Payload, slices: list[Slice], places: Sequence[int], buffer: FileBuffer, digests: Digests
 ) -> Iterator[tuple[int, Image | DataFault]]:
-    """Yield the place of each slice and its image, or why it has none; an image is valid until the next one."""
+    """Yield the place of each slice and its image, or its fault; an image is valid until the next one."""
     opened, at = None, -1
     for piece, place in zip(slices, places, strict=True):
         try:
             if opened is None or piece.content != at:
-                data, at = _bytes(payload.contents[piece.content], buffer), piece.content
+                opened, at = None, piece.content
+                data = buffer.load(payload.contents[at], LIMITS.file_bytes)
                 opened = open_object(data)
                 digests.files[at] = file_digest(data)
-            found: Image | DataFault = _frame(opened, piece.frame, digests)
+            image: Image | DataFault = _frame(opened, piece.frame, digests)
         except DataFault as fault:
-            found = DataFault("bad-slice", f"1 of {len(slices)} slices: {fault.reason}")
+            image = DataFault("bad-slice", f"1 of {len(slices)} slices: {fault.reason}")
             if is_strict(payload):
-                raise found from None
-        yield place, found
+                raise image from None
+        yield place, image
 
 
-def _frame(opened: Opened, index: int, digests: Digests) -> Image:
+def _frame(opened: DicomObject, index: int, digests: Digests) -> Image:
     layout = layout_of(opened.attributes)
     stored = stored_frame(opened, layout, index)
-    image = transformed(opened, layout, stored, index)
+    image = frame_image(opened, layout, stored, index)
     digests.slices.append(pixel_digest(allocated(stored, layout)))
     return image
 
@@ -186,7 +188,7 @@ def _frame(opened: Opened, index: int, digests: Digests) -> Image:
 def _assemble(
     images: Iterator[tuple[int, Image | DataFault]], one: Stack, *, known: bool
 ) -> tuple[Image, bool]:
-    """Return the slices at their places in one array of modality units, and whether none was lost on the way."""
+    """Return the slices at their places in one array of modality units, and whether no slice had a fault."""
     first: Image | None = None
     volume = np.empty((0, 0, 0), np.float32)
     fault, places = DataFault("no-pixels"), list[int]()
@@ -198,17 +200,33 @@ def _assemble(
             shape = (one.places[-1] + 1, *image.stored.shape)
             check_limit("too-large", "the number of voxels", math.prod(shape), VOXELS)
             first, volume = image, np.empty(shape, np.float32)
-        volume[place] = units(image)
+        mask = image.padded
+        volume[place] = image.values if mask is None else np.where(mask, np.float32(PADDED), image.values)
         places.append(place)
     if first is None:
         raise fault
     fill_gaps(volume, places)
     volume = volume[places[0] : places[-1] + 1]
-    found = Image(
+    whole = Image(
         stored=volume,
         vois=first.vois,
         inverted=first.inverted,
-        padding=padding_of(volume),
+        padding=(PADDED, PADDED) if volume.min() == PADDED else None,
         spacing_mm=one.spacing_mm if known else None,
     )
-    return found, len(places) == len(one.places)
+    return whole, len(places) == len(one.places)
+
+
+def fill_gaps(volume: NDArray[np.float32], places: Sequence[int]) -> None:
+    """Fill missing slices from their neighbours in place; raise DataFault "bad-slice" where too many are missing."""
+    for before, after in pairwise(places):
+        if after - before > FILLED_SLICES + 1:
+            missing = after - before - 1
+            raise DataFault(
+                "bad-slice", f"{missing} slices in a row are missing, {FILLED_SLICES} can be drawn"
+            )
+        for place in range(before + 1, after):
+            share = np.float32((place - before) / (after - before))
+            between = volume[before] * (1 - share) + volume[after] * share
+            padded = (volume[before] == PADDED) | (volume[after] == PADDED)
+            volume[place] = np.where(padded, np.float32(PADDED), between)

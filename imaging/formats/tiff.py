@@ -1,4 +1,4 @@
-"""Owns the pages of a TIFF file (TIFF 6.0, BigTIFF) as grey images; nothing outside its bytes is ever opened."""
+"""Pages of a TIFF file (TIFF 6.0, BigTIFF) as grey images; no other file is ever opened."""
 
 import logging
 import struct
@@ -12,12 +12,12 @@ import tifffile
 
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import DataFault
-from imaging.formats.content import decoding
-from imaging.formats.grey import ORIENTATION, Grey, full_range, luma, upright
+from imaging.formats.grey_levels import ORIENTATION, Grey, full_range, luma, upright
+from imaging.formats.non_dicom import decoding
 from imaging.image.image import Image
 
 SLIDES = frozenset({"svs", "ndpi", "scn", "bif", "philips", "vista", "stk", "lsm", "mmstack", "eer"})
-"""Layouts of microscopes, where pages are levels, labels and channels and not frames."""
+"""Flags of tifffile for files of microscopes, whose pages are levels, labels and channels and not frames."""
 
 JPEG = 7
 AXES = ("YX", "YXS", "SYX")
@@ -31,7 +31,8 @@ LAYOUTS: Mapping[bytes, tuple[str, int, str, int, str]] = MappingProxyType(
         b"MM\0+": (">Q", 8, ">Q", 20, ">Q"),
     }
 )
-"""TIFF 6.0 and BigTIFF: first offset and where it stands, number of entries, bytes of an entry, next offset."""
+"""By magic number: format and place of the first offset, format of the number of entries, bytes of an entry, format of
+the next offset; TIFF 6.0 and BigTIFF in both byte orders."""
 
 
 def read_tiff(data: bytes | memoryview) -> tuple[Iterator[Image], int]:
@@ -40,23 +41,26 @@ def read_tiff(data: bytes | memoryview) -> tuple[Iterator[Image], int]:
     Raises DataFault "truncated" where a page's bytes lie behind the end, "unsupported" for pyramids, slides and
     stacks without pages, "too-large" and "undecodable".
     """
-    # What it logs quotes the file.
+    # Its log lines quote the file.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
     with decoding():
-        told = count_pages(data)
+        count = count_pages(data)
         tiff = tifffile.TiffFile(BytesIO(data), _multifile=False)
         if SLIDES & set(tiff.flags):
             raise DataFault("unsupported", "a TIFF of a microscope")
-        pages = [tiff.pages.get(index, cache=False) for index in range(told)]
+        pages = [tiff.pages.get(index, cache=False) for index in range(count)]
         for page in pages:
             _check(page, len(data))
-        if tiff.is_imagej and (tiff.imagej_metadata or {}).get("images", 1) > told:
+        if tiff.is_imagej and (tiff.imagej_metadata or {}).get("images", 1) > count:
             raise DataFault("unsupported", "a stack of ImageJ with one page for many images")
-    return (_image(page) for page in pages), told
+    return (_image(page) for page in pages), count
 
 
 def count_pages(data: bytes | memoryview) -> int:
-    """Follow the chain of pages to its end; tifffile takes one that leads behind the end of the file as ended."""
+    """Return the length of the chain of pages; raise DataFault "truncated" where it leads beyond the end of the file.
+
+    tifffile takes such a chain as ended.
+    """
     first, position, number, entry_bytes, following = LAYOUTS[bytes(data[:4])]
     pages, width = 0, struct.calcsize(following)
     while offset := _number(data, first if not pages else following, position):
@@ -112,7 +116,7 @@ def _image(page: Any) -> Image:
 
 
 def _plain(page: Any, samples: Grey) -> tuple[Grey, int]:
-    # What comes beside grey is alpha.
+    # A second sample beside grey is alpha.
     return samples[..., 0] if samples.ndim == 3 else samples, page.bitspersample
 
 
@@ -139,4 +143,4 @@ def _ycbcr(page: Any, samples: Grey) -> tuple[Grey, int]:
 GREY: Mapping[int, Callable[[Any, Grey], tuple[Grey, int]]] = MappingProxyType(
     {0: _plain, 1: _plain, 2: _colour, 3: _palette, 6: _ycbcr}
 )
-"""How samples become grey, by PhotometricInterpretation (TIFF 6.0, tag 262): white, black, RGB, palette, YCbCr."""
+"""PhotometricInterpretation (TIFF 6.0, tag 262) -> conversion to grey: white is 0, black is 0, RGB, palette, YCbCr."""

@@ -1,4 +1,4 @@
-"""Owns one image or volume as it was stored, and what turns its values into modality units and shown levels."""
+"""Image or volume: its stored values, with their transforms to modality units and to grey levels."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +12,11 @@ from imaging.image.window import Voi
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """Stored values (rows, columns), or (slices, rows, columns) of a volume, and how they are meant.
+    """Stored values (rows, columns), or (slices, rows, columns) of a volume, with their transforms.
 
-    `padding` is the closed range of stored values that fill what was never measured (PS3.3 C.7.5.1.1.2);
+    `padding` is the closed range of stored values of pixels that were never measured (PS3.3 C.7.5.1.1.2);
     `spacing_mm` the distance of neighbouring pixels along each axis of `stored`, or relative where a file
-    gives only the ratio; None means square pixels of unknown size. `vois` are the ways to be shown that the file
+    gives only the ratio; None means square pixels of unknown size. `vois` are the VOI transforms that the file
     offers, its first choice first.
     """
 
@@ -35,7 +35,7 @@ class Image:
 
     @property
     def padded(self) -> NDArray[np.bool_] | None:
-        """Which values are padding; None where none is."""
+        """The mask of values that are padding; None where there is none."""
         if self.padding is None:
             return None
         mask: NDArray[np.bool_] = (self.stored >= self.padding[0]) & (self.stored <= self.padding[1])
@@ -43,7 +43,7 @@ class Image:
 
 
 def rescale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[np.float32]:
-    """Map stored values to the modality's units, PS3.3 C.11.1.
+    """Return stored values in the modality's units (Hounsfield for CT), PS3.3 C.11.1.
 
     >>> rescale(np.array([0, 1024]), 1.0, -1024.0)
     array([-1024.,     0.], dtype=float32)

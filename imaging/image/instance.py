@@ -1,4 +1,4 @@
-"""Owns one image on its way through ingest, with the identifiers that nobody else may see."""
+"""Instance: one image on its way through ingest, with identifiers that only ingest may see."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from imaging.image.image import Image
 class Instance:
     """One image or volume with its identifiers; `frame` counts from 1 in a multi-frame object and is 0 in others.
 
-    `institution` is one of the identifiers, empty where none is told. The digests are hex digits of
-    `imaging.digests`; `findings` are keys of `imaging.dicom.findings.FINDINGS`: what is to be known of a volume.
+    `institution` is one of the identifiers, empty where there is none. The digests are hex digits of
+    `imaging.digests`; `findings` are keys of `imaging.dicom.findings.FINDINGS`.
     """
 
     patient_id: str

@@ -1,4 +1,4 @@
-"""Owns the ways in which a file or a person says which values are shown how (VOI, PS3.3 C.11.2)."""
+"""VOI transforms (PS3.3 C.11.2): linear and sigmoid windows and tables, from modality units to 0..1."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ class Window(BaseModel):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The values that map to black and to white.
+        """The values that become black and white.
 
         >>> Window(center=128, width=256).bounds
         (0.0, 255.0)
@@ -27,7 +27,7 @@ class Window(BaseModel):
         return self.center - 0.5 - half, self.center - 0.5 + half
 
     def show(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map values to 0..1."""
+        """Return values as 0..1."""
         lower, upper = self.bounds
         shown: NDArray[np.float32] = (values - np.float32(lower)) / np.float32(upper - lower)
         return shown.clip(0, 1)
@@ -41,7 +41,7 @@ class Sigmoid:
     width: float
 
     def show(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map values to 0..1.
+        """Return values as 0..1.
 
         >>> Sigmoid(40.0, 400.0).show(np.array([40.0], np.float32))
         array([0.5], dtype=float32)
@@ -53,9 +53,9 @@ class Sigmoid:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Lut:
-    """A table of values, from the one that `first` maps to on: a modality LUT or a VOI LUT (PS3.3 C.11.1, C.11.2).
+    """A modality LUT or VOI LUT (PS3.3 C.11.1, C.11.2): the value `first` maps to the first of `entries`.
 
-    `bits` of an entry say what is white.
+    White is the largest number of `bits` bits.
     """
 
     first: int
@@ -63,18 +63,18 @@ class Lut:
     entries: NDArray[Any]
 
     def look_up(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the entries of values; what lies outside takes the first or the last one."""
+        """Return the entries of values; values outside of the table take the first or the last entry."""
         index = np.clip(np.rint(values).astype(np.int64) - self.first, 0, len(self.entries) - 1)
-        found: NDArray[Any] = self.entries[index]
-        return found
+        entries: NDArray[Any] = self.entries[index]
+        return entries
 
     def show(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map values to 0..1."""
+        """Return values as 0..1."""
         return (self.look_up(values) / np.float32(2**self.bits - 1)).astype(np.float32)
 
 
 Voi = Window | Sigmoid | Lut
-"""How values are shown: each has `show`, from modality units to 0..1."""
+"""Each has `show`, from modality units to 0..1."""
 
 IDENTITY = Window(center=128, width=256)
-"""The window that maps 0..255 to 0..255: for images that are grey levels already."""
+"""The window of images that are grey levels of 0..255 already."""

@@ -42,7 +42,7 @@ class SourceFile:
 class Payload:
     """The bytes of one listed file on their way to a reader, and what its source knows beside them.
 
-    `format` is a key of `imaging.formats.table.FORMATS`. Each of `contents` is a file of this machine or the
+    `format` is a key of `imaging.formats.readers.FORMATS`. Each of `contents` is a file of this machine or the
     bytes themselves; there are several where many files make one volume. `metadata` has what the format cannot
     express (a picture names no patient): "patient", "label", "rows".
     """
@@ -75,7 +75,7 @@ class Source(Protocol):
 
 
 def format_of(name: str) -> str:
-    """Return the format of a file, a key of `imaging.formats.table.FORMATS`.
+    """Return the format of a file, a key of `imaging.formats.readers.FORMATS`.
 
     >>> format_of("a/b.NII.gz"), format_of("c.jpg"), format_of("IM0001"), format_of("1.2.840.1")
     ('nifti', 'picture', 'dicom', 'dicom')

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.buffer import FileBuffer
+from imaging.buffer import process_buffer
 from imaging.dataset.split.fingerprint import fingerprints
-from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault
-from imaging.formats.dicom import HEAD_BYTES, identifiers_of, read_dicom
-from imaging.formats.table import FORMATS, Reader
+from imaging.formats.dicom import UID_HEAD_BYTES, parent_uids
+from imaging.formats.readers import FORMATS, Reader
 from imaging.image.instance import Instance
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
@@ -69,7 +68,8 @@ def prepare_payloads(
             metadata=tuple((key, text) for key, text in metadata),
         )
         try:
-            made = [(_row(number, one), _prepared(one, spec)) for one in _instances(payload, spec, formats)]
+            instances = formats[kind](payload, spec.modality)
+            made = [(_row(number, one), _prepared(one, spec)) for one in instances]
         except DataFault as fault:
             faults.append([number, fault.reason, fault.detail, _study(payload)])
             continue
@@ -98,12 +98,6 @@ def _spec(json: str) -> PreprocessSpec:
 
 
 @cache
-def _buffer() -> FileBuffer:
-    """Keep one buffer for the life of the worker."""
-    return FileBuffer()
-
-
-@cache
 def keep_memory() -> None:
     """Have the C library keep what is freed: else it gives each slice's megabytes back, and the next slice pays.
 
@@ -111,12 +105,6 @@ def keep_memory() -> None:
     M_MMAP_THRESHOLD); at 1 MiB each slice of 512 x 512 causes 700 page faults.
     """
     np.empty(31 * 2**20, np.uint8)
-
-
-def _instances(payload: Payload, spec: PreprocessSpec, formats: Mapping[str, Reader]) -> Iterator[Instance]:
-    if payload.format == "dicom" and isinstance(payload.contents[0], Path):
-        return read_dicom(_buffer().load(payload.contents[0], LIMITS.file_bytes), spec.modality)
-    return formats[payload.format](payload, spec.modality)
 
 
 def _prepared(instance: Instance, spec: PreprocessSpec) -> NDArray[np.uint8]:
@@ -132,9 +120,8 @@ def _prepared(instance: Instance, spec: PreprocessSpec) -> NDArray[np.uint8]:
 def _study(payload: Payload) -> str:
     if payload.format not in ("dicom", "series"):
         return ""
-    content = payload.contents[0]
-    head = _buffer().head(content, HEAD_BYTES)[0] if isinstance(content, Path) else content
-    return str(identifiers_of(head).get("StudyInstanceUID", ""))
+    head, _ = process_buffer().head(payload.contents[0], UID_HEAD_BYTES)
+    return str(parent_uids(head).get("StudyInstanceUID", ""))
 
 
 def _row(payload: int, one: Instance) -> list[Any]:

@@ -22,9 +22,9 @@ from imaging.deidentify.identity.kinds import vr_of
 from imaging.deidentify.objects.element_parser import META_GROUP, ElementBytes
 from imaging.deidentify.objects.rules import rules_for
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.dicom.element_limits import check_element_limits
 from imaging.dicom.elements import Doubt
 from imaging.dicom.parse import reading
-from imaging.dicom.structure import check_structure
 from imaging.pseudonyms import Pseudonyms
 
 CACHE_BYTES, PIECE_BYTES, ENTRY_BYTES = 2**22, 2**12, 512
@@ -127,7 +127,7 @@ class ElementCache:
         charset = self._charset.whole if self._charset else b""
         form = bytes(4) if self._implicit else b"OB" + bytes(6)
         data = BEGIN + form + charset + whole + END + form
-        check_structure(data, 0, implicit=self._implicit, little=True)
+        check_element_limits(data, 0, implicit=self._implicit, little=True)
         made = read_dataset(BytesIO(data), self._implicit, True)
         if END_TAG not in made or len(made) != 2 + bool(charset) + bool(whole):
             raise Doubt

@@ -18,10 +18,10 @@ from imaging.deidentify.objects.context import ObjectContext
 from imaging.deidentify.objects.raw_elements import Element, make_raw, raw_bytes
 from imaging.deidentify.objects.rules import PIXELS
 from imaging.dicom.attributes import Value, decode_numbers, decode_text
-from imaging.dicom.codecs import check_claim, decode_fast
+from imaging.dicom.codecs import check_codestream, decode_fast
+from imaging.dicom.dicom_object import END, NATIVE
 from imaging.dicom.elements import UNDEFINED, Buffer, Doubt, fragments
 from imaging.dicom.encapsulated import frame_spans
-from imaging.dicom.opened import END, NATIVE
 from imaging.dicom.pixels import NATIVE_BITS, Layout, layout_of
 from imaging.errors import DataFault
 
@@ -153,7 +153,7 @@ def _declares_hidden_overlay(dataset: Dataset, little: bool) -> bool:
 def _check_bits(frame: bytes, syntax: str, layout: Layout) -> None:
     """Raise DataFault where bits outside BitsStored hold something, which no viewer shows."""
     shape = (layout.rows, layout.columns)
-    size = check_claim(frame, syntax, shape, layout.samples, layout.bits_allocated)
+    size = check_codestream(frame, syntax, shape, layout.samples, layout.bits_allocated)
     bits = size.bits if size is not None else layout.bits_allocated
     if bits <= layout.bits_stored or (size is not None and size.signed):
         return

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from imaging.deidentify.pixels.text_candidates import Region
-from imaging.dicom.opened import Opened
+from imaging.dicom.dicom_object import DicomObject
 from imaging.dicom.parse import reading
 from imaging.dicom.pixels import Layout, stored_frame
 
@@ -20,7 +20,7 @@ OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 """Attributes that say where the fragments of encapsulated frames begin; of no use to native ones."""
 
 
-def blank(dataset: Dataset, opened: Opened, layout: Layout, regions: Collection[Region]) -> Dataset:
+def blank(dataset: Dataset, opened: DicomObject, layout: Layout, regions: Collection[Region]) -> Dataset:
     """Return the data set with regions blanked on all frames, as native pixel data (PS3.5 8.1).
 
     What was compressed becomes Explicit VR Little Endian, colour becomes RGB. LossyImageCompression stays: what
@@ -65,7 +65,7 @@ def _describe(dataset: Dataset, layout: Layout, frame: NDArray[Any]) -> None:
             delattr(dataset, keyword)
 
 
-def _write(dataset: Dataset, opened: Opened, layout: Layout, frames: list[NDArray[Any]]) -> None:
+def _write(dataset: Dataset, opened: DicomObject, layout: Layout, frames: list[NDArray[Any]]) -> None:
     keyword, vr = FLOATING.get(opened.floating_bits, ("PixelData", "OW"))
     # Single bytes stand as bytes, but in implicit VR everything is OW (PS3.5 A.1 and A.2).
     if frames[0].dtype.itemsize == 1 and dataset.file_meta.TransferSyntaxUID.is_implicit_VR is False:

@@ -15,8 +15,8 @@ from imaging.deidentify.pixels.blank import blank, blanked
 from imaging.deidentify.pixels.faces import check_face
 from imaging.deidentify.pixels.text_candidates import Region
 from imaging.deidentify.pixels.text_detector import find_text
+from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.elements import Buffer
-from imaging.dicom.opened import Opened, open_object
 from imaging.dicom.parse import reading
 from imaging.dicom.pixels import Layout, check_present, layout_of, stored_frame
 from imaging.errors import DataFault
@@ -42,7 +42,7 @@ class TextSearch:
     """A search for text in the pixels of an object; thorough in some frames where text is usual."""
 
     dataset: Dataset
-    opened: Opened
+    opened: DicomObject
     layout: Layout
     is_text_usual: bool
 

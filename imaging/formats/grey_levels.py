@@ -1,4 +1,4 @@
-"""Owns how samples of a picture become an upright grey image and how its levels are meant."""
+"""Grey levels of pictures (PNG, JPEG, TIFF): upright orientation, luma of colours, and the window of all levels."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from imaging.image.window import Voi, Window
 Grey = NDArray[Any]
 
 ORIENTATION = 0x0112
-"""The tag of EXIF and of TIFF 6.0 that says how rows and columns lie."""
+"""The tag of EXIF and of TIFF 6.0 for the orientation of rows and columns."""
 
 UPRIGHT: Mapping[int, Callable[[Grey], Grey]] = MappingProxyType(
     {
@@ -25,14 +25,14 @@ UPRIGHT: Mapping[int, Callable[[Grey], Grey]] = MappingProxyType(
         8: lambda grey: grey.T[::-1],
     }
 )
-"""What brings an orientation into 1: the first row above, the first column left. Other values count as 1."""
+"""Orientation -> the turn that makes it 1: first row at the top, first column at the left. Other values count as 1."""
 
 SHARES = (19595, 38470, 7471)
 """Red, green and blue in luma, ITU-R BT.601, in 65536ths: the same sums as Pillow's, so the same levels."""
 
 
 def upright(grey: Grey, orientation: object) -> Grey:
-    """Return (rows, columns) as they are to be seen."""
+    """Return (rows, columns) with the first row at the top and the first column at the left."""
     turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return np.ascontiguousarray(turn(grey) if turn else grey)
 
@@ -50,7 +50,7 @@ def luma(colour: Grey) -> Grey:
 
 
 def full_range(dtype: np.dtype[Any], bits: int) -> tuple[Voi, ...]:
-    """Return the window from the lowest to the highest value of so many bits; real numbers have none.
+    """Return the window from the lowest to the highest integer of so many bits; floating-point numbers have none.
 
     >>> full_range(np.dtype(np.uint16), 12)[0].bounds, full_range(np.dtype(np.int16), 16)[0].bounds
     ((0.0, 4095.0), (-32768.0, 32767.0))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imaging.dicom.findings import FINDINGS
-from imaging.dicom.slice_grouping import TELLING, TRAITS
-from imaging.dicom.volume import SPACING_FINDINGS, Sorted, stack
+from imaging.dicom.slice_grouping import COPY_TRAITS, TRAITS
+from imaging.dicom.stacking import SPACING_FINDINGS, Stacking, stack_slices
 from tests.slices import (
     AXIAL,
     OBLIQUE,
@@ -29,29 +29,32 @@ from tests.slices import (
 
 
 def test_slices_are_ordered_by_position_and_not_by_instance_number() -> None:
-    assert only(stack(series(10, 0, 5))).order == (1, 2, 0)
+    assert only(stack_slices(series(10, 0, 5))).order == (1, 2, 0)
 
 
 def test_a_plain_series_is_one_volume_without_findings() -> None:
-    found = stack(series(0, 5, 10, 15))
-    assert (only(found).findings, only(found).label, found.left) == ((), "", ())
+    found = stack_slices(series(0, 5, 10, 15))
+    assert (only(found).findings, only(found).label, found.left_out) == ((), "", ())
 
 
 def test_spacing_is_of_slices_then_rows_then_columns() -> None:
-    assert only(stack(series(0, 5, 10))).spacing_mm == (5.0, 0.5, 0.25)
+    assert only(stack_slices(series(0, 5, 10))).spacing_mm == (5.0, 0.5, 0.25)
 
 
 @pytest.mark.parametrize("cosines", ORIENTATIONS)
 def test_the_affine_maps_the_index_of_each_slice_to_its_position(cosines: tuple[float, ...]) -> None:
     slices = series(7, 1, 4, 10, cosines=cosines)
-    assert off_mm(only(stack(slices)), slices) < 1e-9
+    assert off_mm(only(stack_slices(slices)), slices) < 1e-9
 
 
 @pytest.mark.parametrize("cosines", ORIENTATIONS)
 def test_the_frame_of_a_volume_is_right_handed_whichever_way_it_was_scanned(
     cosines: tuple[float, ...],
 ) -> None:
-    forward, backward = stack(series(0, 5, 10, cosines=cosines)), stack(series(10, 5, 0, cosines=cosines))
+    forward, backward = (
+        stack_slices(series(0, 5, 10, cosines=cosines)),
+        stack_slices(series(10, 5, 0, cosines=cosines)),
+    )
     assert seen(forward) == seen(backward)
     assert np.linalg.det(only(forward).affine) > 0
 
@@ -73,15 +76,15 @@ def many() -> list[dict[str, Any]]:
 @settings(max_examples=50)
 def test_the_order_of_what_is_given_changes_nothing(permutation: list[int]) -> None:
     slices = many()
-    plain, mixed = stack(slices), stack([slices[n] for n in permutation])
+    plain, mixed = stack_slices(slices), stack_slices([slices[n] for n in permutation])
     assert seen(plain) == seen(mixed)
     assert [s.order for s in plain.stacks] == [tuple(permutation[n] for n in s.order) for s in mixed.stacks]
-    assert plain.left == tuple(sorted((permutation[n], why) for n, why in mixed.left))
+    assert plain.left_out == tuple(sorted((permutation[n], why) for n, why in mixed.left_out))
 
 
 def test_each_slice_comes_out_once() -> None:
-    found = stack(many())
-    out = [n for s in found.stacks for n in s.order] + [n for n, _ in found.left]
+    found = stack_slices(many())
+    out = [n for s in found.stacks for n in s.order] + [n for n, _ in found.left_out]
     assert sorted(out) == list(range(len(many())))
 
 
@@ -101,14 +104,14 @@ def test_turning_the_patient_keeps_order_spacing_and_findings(seed: int, step: f
         }
         for slice_ in slices
     ]
-    before, after = only(stack(slices)), only(stack(turned))
+    before, after = only(stack_slices(slices)), only(stack_slices(turned))
     assert (after.order, after.places, after.findings) == (before.order, before.places, before.findings)
     np.testing.assert_allclose(after.spacing_mm, before.spacing_mm)
     assert off_mm(after, turned) < 1e-6
 
 
 def test_no_slices_make_no_volume() -> None:
-    assert stack([]) == Sorted((), ())
+    assert stack_slices([]) == Stacking((), ())
 
 
 # What keeps a slice out of every volume.
@@ -116,80 +119,80 @@ def test_no_slices_make_no_volume() -> None:
 
 @pytest.mark.parametrize("missing", ["ImagePositionPatient", "ImageOrientationPatient"])
 def test_a_slice_without_geometry_is_left(missing: str) -> None:
-    found = stack([*series(0, 5), one(10, **{missing: None})])
-    assert (only(found).order, found.left) == ((0, 1), ((2, "no-geometry"),))
+    found = stack_slices([*series(0, 5), one(10, **{missing: None})])
+    assert (only(found).order, found.left_out) == ((0, 1), ((2, "no-geometry"),))
 
 
 def test_a_slice_whose_directions_are_not_orthonormal_is_left() -> None:
-    found = stack([*series(0, 5), one(10, ImageOrientationPatient=(1.0, 0, 0, 0.2, 1, 0))])
-    assert found.left == ((2, "bad-orientation"),)
+    found = stack_slices([*series(0, 5), one(10, ImageOrientationPatient=(1.0, 0, 0, 0.2, 1, 0))])
+    assert found.left_out == ((2, "bad-orientation"),)
 
 
 def test_of_copies_that_nothing_tells_apart_the_lowest_number_stays() -> None:
     slices = [*series(0, 5, 10, SOPInstanceUID="1"), one(5, InstanceNumber=(1.5,), SOPInstanceUID="2")]
-    found = stack(slices)
-    assert (only(found).order, found.left) == ((0, 3, 2), ((1, "duplicate-position"),))
+    found = stack_slices(slices)
+    assert (only(found).order, found.left_out) == ((0, 3, 2), ((1, "duplicate-position"),))
     assert detail(found, "duplicate-position") == "slices: 1"
 
 
 def test_a_series_sent_twice_is_one_volume() -> None:
-    found = stack(series(0, 5, 10) * 2)
-    assert (only(found).places, [why for _, why in found.left]) == ((0, 1, 2), ["duplicate-position"] * 3)
+    found = stack_slices(series(0, 5, 10) * 2)
+    assert (only(found).places, [why for _, why in found.left_out]) == ((0, 1, 2), ["duplicate-position"] * 3)
 
 
 # What is to be known of a volume.
 
 
 def test_a_gap_counts_the_slices_that_are_missing() -> None:
-    found = stack(series(0, 5, 10, 25, 30, 40))
+    found = stack_slices(series(0, 5, 10, 25, 30, 40))
     assert only(found).places == (0, 1, 2, 5, 6, 8)
     assert (codes(found), detail(found, "gap")) == ({"gap"}, "slices missing: 3, gaps: 2")
 
 
 def test_a_gap_leaves_every_slice_at_its_position() -> None:
     slices = series(0, 5, 10, 25, 30, 40, cosines=OBLIQUE)
-    assert off_mm(only(stack(slices)), slices) < 1e-9
+    assert off_mm(only(stack_slices(slices)), slices) < 1e-9
 
 
 def test_slices_off_the_even_grid_are_told() -> None:
-    found = stack(series(0, 5, 10.4, 15, 20))
+    found = stack_slices(series(0, 5, 10.4, 15, 20))
     assert (codes(found), detail(found, "uneven-spacing")) == ({"uneven-spacing"}, "up to 0.4 mm")
 
 
 def test_positions_of_two_decimals_are_even() -> None:
-    assert codes(stack(series(*[round(n / 3, 2) for n in range(200)]))) == set()
+    assert codes(stack_slices(series(*[round(n / 3, 2) for n in range(200)]))) == set()
 
 
 def test_slices_off_the_line_are_told() -> None:
     slices = series(0, 5, 10, 15)
     x, y, z = slices[1]["ImagePositionPatient"]
     slices[1]["ImagePositionPatient"] = (x + 3, y - 4, z)
-    found = stack(slices)
+    found = stack_slices(slices)
     assert (codes(found), detail(found, "crooked")) == ({"crooked"}, "up to 5 mm")
 
 
 @pytest.mark.parametrize("degrees", [-20, 12.5])
 def test_a_tilt_is_told_in_degrees(degrees: float) -> None:
-    found = stack(tilt(degrees))
+    found = stack_slices(tilt(degrees))
     assert (codes(found), detail(found, "tilted")) == ({"tilted"}, f"{abs(degrees):.2f} degrees")
 
 
 def test_a_tilted_volume_has_a_sheared_affine_and_the_distance_of_its_planes() -> None:
-    found = only(stack(tilt(20)))
+    found = only(stack_slices(tilt(20)))
     assert off_mm(found, tilt(20)) < 1e-9
     assert found.spacing_mm[0] == pytest.approx(5)
     assert np.linalg.norm(found.affine[:3, 2]) == pytest.approx(5 / np.cos(np.radians(20)))
 
 
 def test_positions_are_believed_before_the_told_distance() -> None:
-    found = stack(series(0, 5, 10, SpacingBetweenSlices=(2.5,)))
+    found = stack_slices(series(0, 5, 10, SpacingBetweenSlices=(2.5,)))
     assert (only(found).spacing_mm[0], codes(found)) == (5.0, {"other-step"})
     assert detail(found, "other-step") == "told: 2.5 mm, found: 5 mm"
 
 
 @pytest.mark.parametrize("told", [5.0, -5.0, 0.0])
 def test_a_sign_or_a_zero_in_the_told_distance_is_no_difference(told: float) -> None:
-    assert codes(stack(series(0, 5, 10, SpacingBetweenSlices=(told,)))) == set()
+    assert codes(stack_slices(series(0, 5, 10, SpacingBetweenSlices=(told,)))) == set()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,7 @@ def test_a_sign_or_a_zero_in_the_told_distance_is_no_difference(told: float) -> 
     ],
 )
 def test_a_single_slice_is_as_thick_as_it_says(told: dict[str, Any], step: float) -> None:
-    found = stack([one(0, **told)])
+    found = stack_slices([one(0, **told)])
     assert (only(found).spacing_mm[0], codes(found)) == (step, {"single-slice"})
     np.testing.assert_allclose(only(found).affine[:3, 2], (0, 0, step))
 
@@ -213,13 +216,15 @@ def test_a_single_slice_is_as_thick_as_it_says(told: dict[str, Any], step: float
 )
 def test_a_spacing_from_elsewhere_is_flagged(keyword: str | None, code: str) -> None:
     told = {keyword: (0.5, 0.25)} if keyword else {}
-    assert codes(stack(series(0, 5, PixelSpacing=None, **told))) == {code}
+    assert codes(stack_slices(series(0, 5, PixelSpacing=None, **told))) == {code}
 
 
 def test_every_code_is_in_the_table_and_no_other() -> None:
-    tested = (Path(__file__).with_name(f"test_{name}.py") for name in ("volume", "slice_grouping", "series"))
+    tested = (
+        Path(__file__).with_name(f"test_{name}.py") for name in ("stacking", "slice_grouping", "series")
+    )
     here = "".join(path.read_text() for path in tested)
-    named = {trait.finding for trait in (*TRAITS, *TELLING)} | set(SPACING_FINDINGS.values())
+    named = {trait.finding for trait in (*TRAITS, *COPY_TRAITS)} | set(SPACING_FINDINGS.values())
     assert named <= set(FINDINGS)
     assert [
         code for code in FINDINGS if f'"{code}"' not in here and code not in SPACING_FINDINGS.values()
@@ -233,7 +238,7 @@ def test_findings_and_labels_quote_no_text_of_the_files() -> None:
         for kind in "MP"
         for s in series(0, 5, ImageType=f"{secret}{kind}", StackID=secret, SeriesInstanceUID=secret)
     ]
-    assert secret not in repr(stack(slices))
+    assert secret not in repr(stack_slices(slices))
 
 
 @pytest.mark.slow
@@ -241,5 +246,5 @@ def test_a_hundred_thousand_headers_take_seconds() -> None:
     slices = [one(float(n % 1000), TemporalPositionIdentifier=(float(n // 1000),)) for n in range(1000)] * 100
     slices = [s | {"TemporalPositionIdentifier": (float(n // 1000),)} for n, s in enumerate(slices)]
     start = time.process_time()
-    assert len(stack(slices).stacks) == 100
+    assert len(stack_slices(slices).stacks) == 100
     assert time.process_time() - start < 20

@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
+from imaging.dicom.element_limits import check_element_limits
 from imaging.dicom.limits import LIMITS, Limits
-from imaging.dicom.structure import check_structure
 from imaging.errors import DataFault
 from tests.dicom_objects import UNDEFINED, dataset, element, file_bytes, item, nested, ramp
 
@@ -15,7 +15,7 @@ ENDS = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 
 def reason(data: bytes, *, implicit: bool = False, little: bool = True) -> str:
     try:
-        check_structure(data, 0, implicit=implicit, little=little)
+        check_element_limits(data, 0, implicit=implicit, little=little)
     except DataFault as fault:
         return fault.reason
     return ""
@@ -69,7 +69,7 @@ def test_fragments_are_stepped_over_and_what_follows_is_counted() -> None:
 
 
 def test_elements_are_counted_at_all_depths(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imaging.dicom.structure.LIMITS", Limits(elements=20))
+    monkeypatch.setattr("imaging.dicom.element_limits.LIMITS", Limits(elements=20))
     assert reason(element(0x00080100, b"SH", b"") * 20) == ""
     assert reason(element(0x00080100, b"SH", b"") * 21) == "too-many-elements"
     assert (
@@ -85,7 +85,7 @@ def test_a_million_elements_are_too_many() -> None:
 
 def test_the_count_needs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 40_000
-    monkeypatch.setattr("imaging.dicom.structure.LIMITS", Limits(elements=count))
+    monkeypatch.setattr("imaging.dicom.element_limits.LIMITS", Limits(elements=count))
     data = element(0x00080100, b"SH", b"") * (count + 1)
     tracemalloc.start()
     assert reason(data) == "too-many-elements"

@@ -1,8 +1,7 @@
-"""Bytes, patient and failure that the readers of pictures and of NIfTI have in common."""
+"""Reading of formats without a DICOM header: the bytes of a payload, its patient, and one kind of failure."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from imaging.buffer import FileBuffer
 from imaging.dicom.limits import LIMITS
@@ -14,11 +13,9 @@ from imaging.sources.protocol import Payload
 
 
 def content_of(payload: Payload) -> bytes | memoryview:
-    """Return the bytes of a payload's one file; a large file of this machine is mapped, not read."""
+    """Return the bytes of the one file of a payload; a large file of this machine is mapped, not read."""
     (content,) = payload.contents
-    if isinstance(content, Path):
-        return FileBuffer().load(content, LIMITS.file_bytes)
-    return content
+    return FileBuffer().load(content, LIMITS.file_bytes)
 
 
 def instances(
@@ -26,7 +23,7 @@ def instances(
 ) -> Iterator[Instance]:
     """Yield `count` images as the frames of one file, which is its own series and study.
 
-    Raises DataFault "missing-identifier" where the source told no patient.
+    Raises DataFault "missing-identifier" where the source names no patient.
     """
     patient = dict(payload.metadata).get("patient", "")
     if not patient:
@@ -49,10 +46,10 @@ def instances(
 
 @contextmanager
 def decoding() -> Iterator[None]:
-    """Turn whatever a decoder raises into DataFault "undecodable".
+    """Turn any exception of a decoder into DataFault "undecodable".
 
-    Its text is dropped, which may quote the file. Decoders raise what they like on hostile bytes: struct.error,
-    KeyError, RuntimeError and more.
+    Its text is dropped, as it may quote the file. Decoders raise anything on hostile bytes: struct.error, KeyError,
+    RuntimeError and more.
     """
     try:
         yield

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from imaging.dicom.geometry import Attributes, to_ras
-from imaging.dicom.volume import stack
+from imaging.dicom.stacking import stack_slices
 from tests.slices import OBLIQUE, ORIENTATIONS, only, series
 
 
@@ -61,7 +61,7 @@ def test_simple_itk_reads_the_same_order_spacing_and_affine(
 ) -> None:
     slices = series(12, 0, 9, 3, 6, cosines=cosines)
     write_series(tmp_path, slices)
-    image, found = itk_volume(tmp_path), only(stack(slices))
+    image, found = itk_volume(tmp_path), only(stack_slices(slices))
     numbers = SimpleITK.GetArrayViewFromImage(image)[:, 0, 0]
     assert tuple(numbers - 1) == found.order
     np.testing.assert_allclose(found.affine, itk_affine(image), atol=1e-6)
@@ -73,7 +73,7 @@ def test_a_nifti_that_simple_itk_writes_has_our_affine_in_its_frame(tmp_path: Pa
     write_series(tmp_path, slices)
     SimpleITK.WriteImage(itk_volume(tmp_path), str(tmp_path / "volume.nii"))
     written = nibabel.load(tmp_path / "volume.nii").affine
-    np.testing.assert_allclose(to_ras(only(stack(slices)).affine), written, atol=1e-4)
+    np.testing.assert_allclose(to_ras(only(stack_slices(slices)).affine), written, atol=1e-4)
 
 
 def test_real_scans_agree_with_simple_itk() -> None:
@@ -84,6 +84,8 @@ def test_real_scans_agree_with_simple_itk() -> None:
     reader.SetFileNames(names)
     image = reader.Execute()
     headers = [pydicom.dcmread(name) for name in names]
-    found = only(stack([{word: tuple(map(float, header[word])) for word in keywords} for header in headers]))
+    found = only(
+        stack_slices([{word: tuple(map(float, header[word])) for word in keywords} for header in headers])
+    )
     assert found.order == tuple(range(len(names)))
     np.testing.assert_allclose(found.affine, itk_affine(image), atol=1e-4)

@@ -16,7 +16,7 @@ from pydicom import dcmread
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes, RLELossless
 
 from imaging.dicom.attributes import TEXTS, Attributes, wanted
-from imaging.dicom.opened import open_object
+from imaging.dicom.dicom_object import open_object
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.errors import DataFault
@@ -227,7 +227,7 @@ ALONE: Mapping[str, Pair] = MappingProxyType(
 @contextmanager
 def pairs() -> Iterator[Mapping[str, Pair]]:
     """Give all readers; gdcm works in our sandbox, for it ends the process where it finds what it does not expect."""
-    with Pool("bench.readers:gdcm_in_worker", {}, workers=1) as pool:
+    with Pool("bench.other_readers:gdcm_in_worker", {}, workers=1) as pool:
 
         def apart(path: Path) -> Pixels:
             (outcome,) = pool.map([Item({"path": str(path)})])

@@ -1,4 +1,4 @@
-"""Owns a DICOM object that is open for reading: its attributes and the bytes of each of its frames."""
+"""DICOM object that is open for reading: its attributes and the bytes of each of its frames."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +15,11 @@ from imaging.dicom.attributes import Attributes, of_dataset, whole
 from imaging.dicom.elements import Buffer, fragments
 from imaging.dicom.encapsulated import Spans, frame_spans
 from imaging.dicom.parse import parse, reading
-from imaging.dicom.walk import Walked, walk
+from imaging.dicom.walk import walk
 from imaging.errors import DataFault
 
 END = b"\xfe\xff\xdd\xe0\0\0\0\0"
-"""The end of a sequence, which pydicom takes off encapsulated pixel data."""
+"""The end of a sequence, which pydicom removes from encapsulated pixel data."""
 
 NATIVE = frozenset(
     {
@@ -32,38 +32,38 @@ NATIVE = frozenset(
 """The transfer syntaxes whose pixel data are not encapsulated (PS3.5 A.1 to A.3, A.5)."""
 
 KEYWORDS = {"PixelData": 0, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
-"""Where pixels stand: bits of a floating-point value, none of whole numbers."""
+"""Keywords of pixel data, with the bits of a floating-point value; 0 for integers."""
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
-    """An object: `dataset` is there only where attributes alone do not say all about the pixels.
+class DicomObject:
+    """DICOM object that is open: `dataset` is None where the attributes are enough to read the pixels.
 
     `pixels` are the (start, length) in `data` of the native value, or of each fragment, the offset table first;
-    none where there are no pixels. `floating_bits` are 32 or 64 in Float and Double Float Pixel Data, else 0.
+    empty where there are no pixels. `floating_bits` are 32 or 64 in Float and Double Float Pixel Data, else 0.
     """
 
     data: Buffer
     syntax: str
     attributes: Attributes
-    dataset: Dataset | None
-    pixels: Spans
-    encapsulated: bool
-    floating_bits: int
+    dataset: Dataset | None = None
+    pixels: Spans = ()
+    encapsulated: bool = False
+    floating_bits: int = 0
 
     def frame_attributes(self, index: int) -> Attributes:
         """Return the attributes of one frame: the functional groups of an enhanced object flattened.
 
-        PS3.3 C.7.6.16. Private ones are passed over: scanners put whole data sets into them.
+        PS3.3 C.7.6.16. Private groups are ignored: scanners put whole data sets into them.
         """
         if self.dataset is None:
             return self.attributes
-        found = dict(self.attributes)
+        attributes = dict(self.attributes)
         with reading("unreadable"):
             for item in self.macros(index):
-                found |= of_dataset(item)
-        return found
+                attributes |= of_dataset(item)
+        return attributes
 
     def macros(self, index: int) -> list[Dataset]:
         """Return the functional groups of one frame, each by its first item: the shared ones, then its own."""
@@ -87,32 +87,20 @@ class Opened:
         return frame_spans(self.data, self.pixels, frames, extended if isinstance(extended, bytes) else b"")
 
 
-def open_object(data: Buffer) -> Opened:
-    """Open the bytes of a file; raise DataFault where they are no whole DICOM object.
+def open_object(data: Buffer) -> DicomObject:
+    """Return the object in the bytes of a file; raise DataFault where they are no whole DICOM object.
 
-    The strict walk reads what is simple; pydicom reads the header of what is not, and all of what is doubtful.
+    The strict walk reads simple files; of others pydicom reads the header, and the whole file where in doubt.
     """
     walked = walk(data)
     if walked is None:
         return _by_pydicom(data)
-    if not walked.attributes.get("SOPClassUID") or not walked.simple:
-        return _header_by_pydicom(data, walked)
-    return _opened(data, walked, walked.attributes, None)
-
-
-def _header_by_pydicom(data: Buffer, walked: Walked) -> Opened:
-    dataset = parse(memoryview(data)[: walked.header_end])
-    return _opened(data, walked, _attributes(dataset), dataset)
-
-
-def _attributes(dataset: Dataset) -> Attributes:
-    # pydicom warns as it converts, and its warnings quote values.
-    with reading("unreadable"):
-        return of_dataset(dataset)
-
-
-def _opened(data: Buffer, walked: Walked, attributes: Attributes, dataset: Dataset | None) -> Opened:
-    return Opened(
+    attributes: Attributes = walked.attributes
+    dataset = None
+    if not attributes.get("SOPClassUID") or not walked.simple:
+        dataset = parse(memoryview(data)[: walked.header_end])
+        attributes = _attributes(dataset)
+    return DicomObject(
         data=data,
         syntax=walked.syntax,
         attributes=attributes,
@@ -123,7 +111,13 @@ def _opened(data: Buffer, walked: Walked, attributes: Attributes, dataset: Datas
     )
 
 
-def _by_pydicom(data: Buffer) -> Opened:
+def _attributes(dataset: Dataset) -> Attributes:
+    # pydicom warns as it converts, and its warnings quote values.
+    with reading("unreadable"):
+        return of_dataset(dataset)
+
+
+def _by_pydicom(data: Buffer) -> DicomObject:
     dataset = parse(data)
     keyword = next((name for name in KEYWORDS if name in dataset), "")
     syntax = str(dataset.file_meta.TransferSyntaxUID)
@@ -131,7 +125,7 @@ def _by_pydicom(data: Buffer) -> Opened:
         value, pixels, encapsulated = _value(dataset, keyword) if keyword else (b"", (), False)
     if keyword and encapsulated == (syntax in NATIVE):
         raise DataFault("undecodable", "the transfer syntax does not say how the pixel data are written")
-    return Opened(
+    return DicomObject(
         data=value,
         syntax=syntax,
         attributes=_attributes(dataset),
@@ -143,7 +137,7 @@ def _by_pydicom(data: Buffer) -> Opened:
 
 
 def _value(dataset: Dataset, keyword: str) -> tuple[bytes, Spans, bool]:
-    """Return the bytes of the pixels, the spans of all fragments or of the one value, and whether it is fragments."""
+    """Return the bytes of the pixels, the spans of the value or of all fragments, and whether these are fragments."""
     element = dataset[keyword]
     value = element.value if isinstance(element.value, bytes) else b""
     if element.is_undefined_length:
