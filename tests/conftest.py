@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from infra.processes import Owned, end, start
 from infra.record import Stack, read_stack
 from services.settings import Settings, activate
 from tests.commands import MARK
+from tests.public_images import write_slices
+from tests.requirements import image_sets
 from tests.synthetic import write_archive
 
 # How long an example takes says nothing on a machine that others use too.
@@ -35,11 +38,20 @@ FLOWS = ("ingest", "train", "evaluate", "nightly", "reevaluate", "deidentify")
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Return the folder of real public images, see README."""
-    folder = Path(os.environ.get("RADLOOP_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.fail(f"{folder} does not exist: set RADLOOP_DATA to the folder with the real test images")
-    return folder
+    """Return the folder of the larger real image sets; tests that need it are left out where it is missing."""
+    return image_sets()
+
+
+@pytest.fixture(scope="session")
+def made_up_slices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of a phantom's CT slices, which are made here."""
+    return write_slices(tmp_path_factory.mktemp("slices"))
+
+
+@pytest.fixture(scope="session", params=["packages", "ct-contrast"])
+def ct_slices(request: pytest.FixtureRequest, made_up_slices: Path) -> Path:
+    """Return a folder of CT slices, once those that packages carry and once the larger real set."""
+    return made_up_slices if request.param == "packages" else image_sets() / "ct-contrast"
 
 
 @contextmanager
@@ -173,3 +185,10 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Owned]]:
 
     yield begin
     end(begun, MARK, grace_s=0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print a line for each reason why tests were left out."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"{count} left out: {reason.removeprefix('Skipped: ')}")

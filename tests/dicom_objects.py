@@ -27,6 +27,7 @@ from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.errors import DataFault
 from imaging.formats.dicom import read_dicom
 from imaging.image.image import Image
+from tests.requirements import DATA
 
 NATIVE = [
     ExplicitVRLittleEndian,
@@ -173,12 +174,12 @@ def ramp(shape: Sequence[int], kind: Any = np.int16, step: int = 1) -> NDArray[A
     return values
 
 
-def corpus(data_dir: Path) -> list[Path]:
-    """Return every file inside the wheels of pydicom and nibabel that might be DICOM, and the real CT slices."""
+def corpus() -> list[Path]:
+    """Return every file inside the wheels of pydicom and nibabel that might be DICOM, and the real CT slices if any."""
     roots = [
         Path(pydicom.__file__).parent / "data",
         Path(nibabel.__file__).parent / "nicom" / "tests" / "data",
-        data_dir / "ct-contrast",
+        DATA / "ct-contrast",
     ]
     found = [path for root in roots for path in sorted(root.rglob("*")) if path.is_file()]
     return [path for path in found if path.suffix not in (".py", ".pyc")]

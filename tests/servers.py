@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 import time
 import urllib.error
@@ -21,6 +20,7 @@ import pytest
 
 from infra.processes import choose_ports, end, start, tail
 from infra.servers import DIRECT
+from tests.requirements import leave_out, program
 
 USER, WORD = "reader-of-tests", "word-of-tests"
 WEED_PORTS = [
@@ -126,10 +126,9 @@ def s3_server(folder: Path, ports: Mapping[str, int] | None = None) -> Iterator[
 @contextmanager
 def dicomweb_server(folder: Path) -> Iterator[Server]:
     """Run Orthanc with DICOMweb below /dicom-web; all that it writes is below `folder`."""
-    program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None or not PLUGIN.is_file():
-        missing = "no orthanc with orthanc-dicomweb on this machine: infra/debian.sh installs them"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
+    orthanc = program("Orthanc", "orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if not PLUGIN.is_file():
+        leave_out("Orthanc has no DICOMweb: install Debian's package orthanc-dicomweb (infra/debian.sh)")
     (port,) = choose_ports({"http": None}).values()
     server = Server(address=f"http://127.0.0.1:{port}")
     options = {
@@ -144,7 +143,7 @@ def dicomweb_server(folder: Path) -> Iterator[Server]:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "orthanc.json").write_text(json.dumps(options))
-    with _running((program, str(folder / "orthanc.json")), folder, server._answers):
+    with _running((orthanc, str(folder / "orthanc.json")), folder, server._answers):
         yield server
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.requirements import leave_out
 
 
 @contextmanager
@@ -16,9 +16,7 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, check=False
     )
     if mounted.returncode:
-        pytest.skip(
-            "only root can mount a small disk here; the tests with injected faults are the other half"
-        )
+        leave_out("only root can mount a small disk; tests with injected faults hold the same facts")
     try:
         yield place
     finally:

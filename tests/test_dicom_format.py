@@ -21,6 +21,7 @@ from imaging.image.window import Window
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sources.folder_source import FolderSource
 from imaging.sources.protocol import SourceFile
+from tests.public_images import ct_of_pydicom
 from tests.synthetic import read_file, write_dicom
 
 PLANTED: dict[str, Any] = {
@@ -116,15 +117,10 @@ def test_every_reason_is_known() -> None:
     assert {reason for reason, _ in BAD.values()} <= REASONS.keys() | IGNORED.keys()
 
 
-@pytest.fixture(scope="session")
-def real(data_dir: Path) -> Path:
-    return data_dir / "ct-contrast"
-
-
 @pytest.fixture(scope="module")
-def cut(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, float], Path]:
+def cut(ct_slices: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, float], Path]:
     """Return a function that writes the beginning of a real file."""
-    paths = sorted(real.glob("*.dcm"))
+    paths = sorted(ct_slices.glob("*.dcm"))
     folder = tmp_path_factory.mktemp("cut")
 
     def write(number: int, share: float) -> Path:
@@ -153,36 +149,41 @@ def test_a_real_file_cut_in_its_pixels_is_truncated(
     assert fault(cut(number, share)).reason == "truncated"
 
 
-def test_every_real_slice_is_read(real: Path) -> None:
-    source = FolderSource(real)
+def test_every_slice_is_read(ct_slices: Path) -> None:
+    source = FolderSource(ct_slices)
     outcomes = Counter[str]()
     for file in source.scan():
         try:
             outcomes.update(str(found.attributes["modality"]) for found in read_file(source, file))
         except DataFault as bad:
             outcomes[bad.reason] += 1
-    assert outcomes == {"CT": 100, "not-dicom": 1}
+    assert outcomes == {"CT": len(list(ct_slices.glob("*.dcm"))), "not-dicom": 1}
 
 
-def test_real_slices_are_in_hounsfield_units(real: Path) -> None:
+def test_slices_are_in_hounsfield_units(ct_slices: Path) -> None:
     # Air around the patient, as every scanner sees it; 3,000 and more are metal.
-    lows = [np.percentile(read(path).image.values, 5) for path in sorted(real.glob("*.dcm"))[::10]]
+    lows = [np.percentile(read(path).image.values, 5) for path in sorted(ct_slices.glob("*.dcm"))[::10]]
     assert all(-3100 < low < -800 for low in lows)
 
 
-def test_real_values_are_those_of_pydicom(real: Path) -> None:
-    for path in sorted(real.glob("*.dcm"))[::9]:
+def test_values_are_those_of_pydicom(ct_slices: Path) -> None:
+    for path in [*ct_of_pydicom(), *sorted(ct_slices.glob("*.dcm"))[::9]]:
         dataset = dcmread(path)
         expected = apply_modality_lut(dataset.pixel_array, dataset)
         np.testing.assert_allclose(read(path).image.values, expected, atol=1e-3)
 
 
-def test_real_files_hold_the_instances_that_their_labels_name(real: Path) -> None:
-    with (real / "labels.csv").open(newline="") as file:
+def test_files_hold_the_instances_that_their_labels_name(ct_slices: Path) -> None:
+    with (ct_slices / "labels.csv").open(newline="") as file:
         labelled = {row["SOPInstanceUID"] for row in csv.DictReader(file)}
-    assert {read(path).sop_instance_uid for path in real.glob("*.dcm")} == labelled
+    assert {read(path).sop_instance_uid for path in ct_slices.glob("*.dcm")} == labelled
 
 
-def test_real_files_hold_five_instances_twice(real: Path) -> None:
-    seen = Counter(read(path).sop_instance_uid for path in real.glob("*.dcm"))
+def test_real_files_hold_five_instances_twice(data_dir: Path) -> None:
+    seen = Counter(read(path).sop_instance_uid for path in (data_dir / "ct-contrast").glob("*.dcm"))
     assert (len(seen), max(seen.values())) == (95, 2)
+
+
+def test_a_file_that_is_there_twice_is_one_instance(made_up_slices: Path) -> None:
+    paths = list(made_up_slices.glob("*.dcm"))
+    assert len({read(path).sop_instance_uid for path in paths}) == len(paths) - 1

@@ -35,9 +35,9 @@ def wheel_file(name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stored(data_dir: Path) -> dict[str, bytes]:
+def stored(made_up_slices: Path) -> dict[str, bytes]:
     """Return files by what a source names them."""
-    paths = [wheel_file(name) for name in COMPRESSED] + sorted((data_dir / "ct-contrast").glob("*.dcm"))[:8]
+    paths = [wheel_file(name) for name in COMPRESSED] + sorted(made_up_slices.glob("*.dcm"))[:8]
     found = {}
     for path in paths:
         told = dcmread(path, stop_before_pixels=True)

@@ -71,11 +71,9 @@ def after(*files: bytes, **options: Any) -> Dataset:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: options.digest())
-def test_real_and_generated_files_become_the_same(
-    data_dir: Path, tmp_path: Path, options: DeidentifyOptions
-) -> None:
+def test_real_and_generated_files_become_the_same(tmp_path: Path, options: DeidentifyOptions) -> None:
     archive, _ = write_archive(tmp_path / "archive")
-    paths = [*corpus(data_dir), *(path for path in archive.rglob("*") if path.is_file())]
+    paths = [*corpus(), *(path for path in archive.rglob("*") if path.is_file())]
     files = [path.read_bytes() for path in paths if path.stat().st_size < 2**22]
     files += [exam(number).data for number in range(20)]
     files += [

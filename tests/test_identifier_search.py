@@ -29,6 +29,7 @@ from imaging.sources.protocol import SourceFile
 from services.settings import Settings
 from tasks.identifier_search import left_since, search_leaks
 from tasks.requests import IngestRequest
+from tests.public_images import write_digits
 from tests.synthetic import write_dicom
 
 PATIENT = "PID-4815162342"
@@ -157,8 +158,8 @@ def test_the_sample_is_drawn_by_its_seed() -> None:
     }
 
 
-def test_rows_of_a_benchmark_identify_nobody(data_dir: Path) -> None:
-    assert sample_identifiers(MedMnistFile(data_dir / "pneumoniamnist.npz"), "seed") == ()
+def test_rows_of_a_benchmark_identify_nobody(tmp_path: Path) -> None:
+    assert sample_identifiers(MedMnistFile(write_digits(tmp_path / "digits.npz")), "seed") == ()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """An NPZ file in MedMNIST's layout: ranges of rows are its files, rows its images."""
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from imaging.image.instance import Instance
 from imaging.preprocess.slice import prepare
 from imaging.sources.medmnist_file import ROWS_A_FILE, MedMnistFile
 from imaging.sources.protocol import SourceFile
+from tests.public_images import DIGIT_PARTS, write_digits
 from tests.synthetic import read_file
 
 COUNTS = {"train": 24, "val": 4, "test": 5}
@@ -37,6 +39,11 @@ def arrays(**counts: int) -> dict[str, Any]:
 def written(folder: Path, **held: Any) -> MedMnistFile:
     np.savez(folder / "some.npz", **held)
     return MedMnistFile(folder / "some.npz")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> MedMnistFile:
+    return MedMnistFile(write_digits(tmp_path_factory.mktemp("digits") / "digits.npz"))
 
 
 def rows(source: MedMnistFile) -> list[Instance]:
@@ -240,6 +247,20 @@ def test_a_file_whose_bytes_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "some.npz").write_bytes(data)
     with pytest.raises(UserFault, match=r"no NPZ file"):
         rows(MedMnistFile(tmp_path / "some.npz"))
+
+
+def test_the_digits_have_their_parts(digits: MedMnistFile) -> None:
+    assert {part: len(images) for part, images in digits.images.items()} == DIGIT_PARTS
+
+
+def test_the_digits_have_ten_labels(digits: MedMnistFile) -> None:
+    assert set(digits.labels["test"].tolist()) == set(range(10))
+
+
+def test_a_file_of_the_digits_reads_as_its_rows(digits: MedMnistFile) -> None:
+    read_rows = [row for file in digits.scan() for row in read_file(digits, file)]
+    assert Counter(row.split for row in read_rows) == DIGIT_PARTS
+    assert {row.label for row in read_rows} == {str(number) for number in range(10)}
 
 
 def test_pneumoniamnist_has_its_official_parts(data_dir: Path) -> None:

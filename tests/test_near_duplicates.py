@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.copies import Images, ct_contrast, pneumonia
+from bench.copies import Images, chests, ct_contrast, pneumonia
 from bench.near_duplicates import others
 from imaging.dataset.split import near_duplicates
 from imaging.dataset.split.fingerprint import ZERO, fingerprints
@@ -23,6 +24,7 @@ from imaging.dataset.split.near_duplicates import (
     row_overlaps,
     unique_sorted,
 )
+from tests.public_images import write_digits
 
 
 def told(rows: int, seed: int, spread: int = 8) -> np.ndarray:
@@ -246,6 +248,30 @@ class Said:
     def row(self, what: str, found: str, asked: str, *, holds: bool = True) -> None:
         assert holds, f"{what}: {found}, {asked}"
         self.rows.append((what, found))
+
+
+@pytest.mark.slow
+def test_no_two_different_painted_images_are_taken_for_one() -> None:
+    others(Said(), chests(200, 256), 0)  # type: ignore[arg-type]
+
+
+def test_the_repeated_images_of_painted_slices_are_found() -> None:
+    images = chests(40, 64)
+    prepared = images.fingerprints([*images.values, *images.values[3:9]])
+    assert sorted(near_pairs(prepared).tolist()) == [[one, 40 + one - 3] for one in range(3, 9)]
+
+
+def test_eight_digits_on_two_sides_are_found(tmp_path: Path) -> None:
+    with np.load(write_digits(tmp_path / "digits.npz")) as file:
+        train = file["train_images"]
+    images, sides = np.concatenate([train, train[:8]]), ["train"] * len(train) + ["val"] * 8
+    overlaps = row_overlaps(fingerprints(images), list(map(str, range(len(images)))), sides).filter(
+        pc.field("distance") == 0
+    )
+    assert set(overlaps["other"].to_pylist()) | set(overlaps["row"].to_pylist()) >= {
+        *range(8),
+        *range(600, 608),
+    }
 
 
 @pytest.mark.parametrize(

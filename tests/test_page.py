@@ -1,7 +1,6 @@
 """A person starts flows from Prefect's page, in a real browser that reaches this machine alone."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from infra.servers import ask
 from services.mlflow.registry import newest
 from services.settings import Settings
 from tests.conftest import REPOSITORY, Running, until
+from tests.requirements import program
 from tests.synthetic import write_archive
 
 pytestmark = pytest.mark.slow
-CHROMIUM = shutil.which("chromium")
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -38,12 +37,9 @@ NAME = "from-the-page"
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    if CHROMIUM is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no chromium: infra/debian.sh installs it, and in CI nothing is skipped")
-        pytest.skip("no chromium on this machine: infra/debian.sh installs it")
+    chromium = program("chromium", "chromium")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+        browser = driver.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
         page = browser.new_page(viewport={"width": 1280, "height": 1100}, color_scheme="light")
         page.set_default_timeout(PAGE_LIMIT_MS)
         yield page

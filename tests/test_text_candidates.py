@@ -53,9 +53,9 @@ def test_what_is_text_for_sure_needs_not_be_read() -> None:
 
 
 def test_the_patch_check_clears_most_of_what_the_screen_suspects(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+    ct_slices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = sorted((data_dir / "ct-contrast").glob("*.dcm"))[:12]
+    paths = sorted(ct_slices.glob("*.dcm"))[:12]
     frames = [as_grey(dcmread(path).pixel_array) for path in paths]
     looked_at = sum(1 for frame in frames for _ in find_candidates(frame))
     monkeypatch.setattr(module, "UNCLEAR", -np.inf)
