@@ -11,7 +11,7 @@ import pydicom
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from imaging.phantom.archive import DICOM, LABELS, PhantomDay, write_phantom
+from imaging.phantom.archive import DICOM, LABELS, MASKS, PhantomDay, write_phantom
 from imaging.phantom.plan import PhantomSpec
 
 CT_OF_PYDICOM = ("CT_small.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm")
@@ -50,11 +50,17 @@ def write_hospital(folder: Path, spec: PhantomSpec = HOSPITAL) -> tuple[Path, Pa
     """Write a made-up hospital with files as they go wrong; return its images, its labels and what is in it.
 
     Beside the phantom's own faults, one image is there again under another SOPInstanceUID, with a label of its own.
+    Slices with a lesion are 150 HU brighter, so that a network of two epochs can tell them.
     """
     day = write_phantom(folder, spec)
     images, labels = folder / DICOM, folder / LABELS
-    first = next(path for path in sorted(images.rglob("IM*")) if path.is_file())
-    dataset = pydicom.dcmread(first)
+    paths = [path for path in sorted(images.rglob("IM*")) if path.is_file()]
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        if (folder / MASKS / f"{dataset.SOPInstanceUID}.npy").exists():
+            dataset.RescaleIntercept += 150
+            dataset.save_as(path)
+    dataset = pydicom.dcmread(paths[0])
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.1"
     dataset.save_as(images / "pixels-again")
     with labels.open("a", newline="") as file:
