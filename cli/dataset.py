@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.render import dataset as render
 from cli.terminal import AsJson, print_result, progress_bar, waiting
+from imaging.dataset.split.shares import SPLITS
+from imaging.dataset.split.test_lock import LOCKED
 from imaging.errors import UserFault
 from services.settings import Settings, activate
 
 if TYPE_CHECKING:
-    # What reads tables takes most of a second to load, which other commands need not wait for.
     from imaging.dataset.version.dataset_version import DatasetVersion
+
+# What reads tables takes most of a second to load, which other commands need not wait for: each command loads its own.
 
 UNSOUND = 1
 """The exit code where something is not as it must be; 2 is for what a person can mend by asking otherwise."""
@@ -32,7 +36,9 @@ Digest = Annotated[
         metavar="[DIGEST]", help="First digits of the version's digest. [default: the current one]"
     ),
 ]
-One = Annotated[str, typer.Argument(help="A version: NAME, NAME@DIGEST, or first digits of its digest.")]
+VersionName = Annotated[
+    str, typer.Argument(help="A version: NAME, NAME@DIGEST, or first digits of its digest.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -60,44 +66,38 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List datasets and their versions, the newest first."""
-    from cli.render import dataset as render
     from imaging.dataset.version.history import list_versions, listed_counts, open_by_name
 
     store = activate().dataset_store
-    found = list_versions(store, name)
-    if name and not found:
+    listed = list_versions(store, name)
+    if name and not listed:
         open_by_name(store, name)
-    with progress_bar("counting", "versions") as told:
-        counted = []
-        for past in found:
-            counted.append(listed_counts(store, past))
-            told(len(counted), len(found))
-    rows = [{**past.as_json(), **asdict(one)} for past, one in zip(found, counted, strict=True)]
+    rows = []
+    with progress_bar("counting", "versions") as on_progress:
+        for past in listed:
+            rows.append({**past.as_json(), **asdict(listed_counts(store, past))})
+            on_progress(len(rows), len(listed))
     print_result(rows, render.history(rows), as_json)
 
 
 def show(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
-    """Tell what is in a version: counts, refusals, histograms."""
-    from cli.render import dataset as render
-    from imaging.dataset.version.history import open_by_name
+    """Show what is in a version: counts, refusals, histograms."""
     from imaging.dataset.version.summary import summarize
 
-    version = open_by_name(activate().dataset_store, name, digest)
-    summary = summarize(version)
+    summary = summarize(_version(name, digest))
     print_result(asdict(summary), render.summary(summary), as_json)
 
 
 def diff(
-    old: One,
-    new: One,
+    old: VersionName,
+    new: VersionName,
     first: Annotated[int, typer.Option(min=0, help="Keys of each kind that are named.")] = FIRST,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what one version has that another has not.
+    """Show what one version has that another has not.
 
     The exit code is 1 where something changed that never may: the split or the patient of an instance, or its pixels.
     """
-    from cli.render import dataset as render
     from imaging.dataset.version.compare import compare
     from imaging.dataset.version.history import open_by_name_or_digest
 
@@ -109,28 +109,26 @@ def diff(
 
 
 def check(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
-    """Search a version for leaks, and say whether it can be trained on.
+    """Search a version for overlaps of its splits, and say whether it can be trained on.
 
-    A leak is a patient on two sides of the split, or an image that another patient has on another side. The exit code
-    is 1 where there is one, or where nothing can be trained.
+    An overlap is a patient in two splits, or an image that another patient has in another split. The exit code is 1
+    where there is one, or where nothing can be trained.
     """
-    from cli.render import dataset as render
     from imaging.dataset.split.check import find_overlaps
-    from imaging.dataset.version.history import open_by_name
 
-    version = open_by_name(activate().dataset_store, name, digest)
+    version = _version(name, digest)
     with waiting("searching for near duplicates"):
-        leaks = find_overlaps(version).to_pylist()
-    told = {
+        overlaps = find_overlaps(version).to_pylist()
+    content = {
         "dataset": version.head.dataset,
         "digest": version.digest,
-        "patients_on_two_sides": sum(leak["distance"] is None for leak in leaks),
-        "near_duplicates": sum(leak["distance"] is not None for leak in leaks),
-        "leaks": leaks,
+        "patients_on_two_sides": sum(overlap["distance"] is None for overlap in overlaps),
+        "near_duplicates": sum(overlap["distance"] is not None for overlap in overlaps),
+        "leaks": overlaps,
         "not_trainable": _not_trainable(version),
     }
-    print_result(told, render.leaks(told), as_json)
-    if leaks or told["not_trainable"]:
+    print_result(content, render.overlaps(content), as_json)
+    if overlaps or content["not_trainable"]:
         raise typer.Exit(UNSOUND)
 
 
@@ -139,28 +137,27 @@ def verify(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
 
     The exit code is 1 where something is gone, not what its name says, or too short for the rows that point into it.
     """
-    from cli.render import dataset as render
     from imaging.dataset.upkeep.integrity import find_flaws
-    from imaging.dataset.version.history import open_by_name
 
-    version = open_by_name(activate().dataset_store, name, digest)
-    read = [0, 0]
+    version = _version(name, digest)
+    objects = read_bytes = 0
 
-    with progress_bar("reading", "objects") as told:
+    with progress_bar("reading", "objects") as on_progress:
 
-        def one_more(done: int, total: int, size_bytes: int) -> None:
-            read[0], read[1] = done, read[1] + size_bytes
-            told(done, total, read[1])
+        def on_object(done: int, total: int, size_bytes: int) -> None:
+            nonlocal objects, read_bytes
+            objects, read_bytes = done, read_bytes + size_bytes
+            on_progress(done, total, read_bytes)
 
-        flaws = find_flaws(version, one_more)
-    found = {
+        flaws = find_flaws(version, on_object)
+    content = {
         "dataset": version.head.dataset,
         "digest": version.digest,
-        "objects": read[0],
-        "size_bytes": read[1],
+        "objects": objects,
+        "size_bytes": read_bytes,
         "flaws": [asdict(flaw) for flaw in flaws],
     }
-    print_result(found, render.flaws(found), as_json)
+    print_result(content, render.flaws(content), as_json)
     if flaws:
         raise typer.Exit(UNSOUND)
 
@@ -184,7 +181,6 @@ def gc(
     and the one before a young one, stay too. Only versions, their tables and images, and what nights left half done
     are looked at. Images that stand in what a night has left are kept once more, and go the next time.
     """
-    from cli.render import dataset as render
     from imaging.dataset.upkeep import garbage as collect
 
     settings = activate()
@@ -193,24 +189,24 @@ def gc(
     wish = collect.Retention(
         oldest_ns=int((now_s - grace_hours * 3600) * 1e9), keep=keep, pins=tuple(pin or ()), named=named
     )
-    with progress_bar("reading", "tables") as told:
-        rubbish = collect.find_garbage(store, wish, told)
-    drafts = 0
+    with progress_bar("reading", "tables") as on_progress:
+        rubbish = collect.find_garbage(store, wish, on_progress)
+    temporary_files = 0
     if yes:
-        with progress_bar("removing", "objects") as told:
-            collect.remove_garbage(store, rubbish, told)
-        drafts = store.sweep(grace_hours * 3600)
-    found = {
+        with progress_bar("removing", "objects") as on_progress:
+            collect.remove_garbage(store, rubbish, on_progress)
+        temporary_files = store.sweep(grace_hours * 3600)
+    content = {
         "removed": yes,
         "kept": [past.as_json() for past in rubbish.kept],
         "versions": [past.as_json() for past in rubbish.heads],
         "journals": [one.name for one in rubbish.journals],
         "objects": [one.name for one in rubbish.objects],
-        "drafts": drafts,
+        "drafts": temporary_files,
         "size_bytes": rubbish.size_bytes,
         "named_in_mlflow": len(named),
     }
-    print_result(found, render.rubbish(found), as_json)
+    print_result(content, render.rubbish(content), as_json)
 
 
 def export_(
@@ -231,30 +227,26 @@ def export_(
     SPLIT.npy has the images and SPLIT.parquet their rows, in one order; dataset.json has the classes and how the
     images were prepared.
     """
-    from cli.render import dataset as render
-    from imaging.dataset.split.shares import SPLITS
-    from imaging.dataset.split.test_lock import LOCKED
     from imaging.dataset.version.export import export
-    from imaging.dataset.version.history import open_by_name
 
-    asked = split or [one for one in SPLITS if one != LOCKED or with_test]
-    if unknown := set(asked).difference(SPLITS):
+    chosen = split or [one for one in SPLITS if one != LOCKED or with_test]
+    if unknown := set(chosen).difference(SPLITS):
         raise UserFault(f"there is no split {', '.join(sorted(unknown))}: name some of {', '.join(SPLITS)}")
-    if LOCKED in asked and not with_test:
+    if LOCKED in chosen and not with_test:
         raise UserFault(
             f"the patients of split {LOCKED!r} are locked away for the verdict: add --with-test, which is counted, or "
             "name other splits"
         )
-    version = open_by_name(activate().dataset_store, name)
-    with progress_bar("writing", "images") as told:
-        counts = export(version, folder.expanduser().resolve(), asked, "export", told)
-    found = {
+    version = _version(name)
+    with progress_bar("writing", "images") as on_progress:
+        counts = export(version, folder.expanduser().resolve(), chosen, "export", on_progress)
+    content = {
         "dataset": version.head.dataset,
         "digest": version.digest,
         "folder": str(folder),
         "examples": counts,
     }
-    print_result(found, render.exported(found), as_json)
+    print_result(content, render.exported(content), as_json)
 
 
 def named_by_mlflow(settings: Settings) -> frozenset[str]:
@@ -266,6 +258,12 @@ def named_by_mlflow(settings: Settings) -> frozenset[str]:
 
     with waiting("asking MLflow which versions it names"):
         return named_datasets(settings)
+
+
+def _version(name: str, digest: str = "") -> "DatasetVersion":
+    from imaging.dataset.version.history import open_by_name
+
+    return open_by_name(activate().dataset_store, name, digest)
 
 
 def _not_trainable(version: "DatasetVersion") -> str:

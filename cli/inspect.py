@@ -1,17 +1,15 @@
-"""Owns `radloop inspect`: what is in a source, before anything is taken in."""
+"""Command `radloop inspect`: what is in a source, before anything is taken in."""
 
 import csv
-import json
 import os
-import time
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from cli.terminal import print_result, progress_bar
 from imaging.dicom.codecs import check_decoders
 from imaging.dicom.findings import FINDINGS
 from imaging.formats.peek import FUNCTION, peek_headers
@@ -33,23 +31,20 @@ MEANINGS = {
 }
 
 
-def inspect(address: str, table: Path | None, problems: Path | None, as_json: bool, console: Console) -> None:
+def inspect(address: str, table: Path | None, problems: Path | None, as_json: bool) -> None:
     """Print what a source holds; names of files go nowhere but into the list that was asked for."""
     check_decoders()
     source = open_source(address, table)
-    files = _listed(source, console)
-    overview, bad = _survey(source, files, console)
+    overview, bad = _survey(source, _listed(source))
     if problems:
         _write(problems, bad)
-    if as_json:
-        # (dataclasses.asdict makes nonsense of counters.)
-        print(json.dumps({field.name: getattr(overview, field.name) for field in fields(overview)}, indent=1))
-    else:
-        _print(overview, console)
+    # (dataclasses.asdict makes nonsense of counters.)
+    content = {field.name: getattr(overview, field.name) for field in fields(overview)}
+    print_result(content, _rendered(overview), as_json)
 
 
-def _listed(source: Source, console: Console) -> list[SourceFile]:
-    with console.status("listing") as status:
+def _listed(source: Source) -> list[SourceFile]:
+    with Console(stderr=True).status("listing") as status:
         files = []
         for file in source.scan():
             files.append(file)
@@ -58,25 +53,15 @@ def _listed(source: Source, console: Console) -> list[SourceFile]:
     return files
 
 
-def _survey(
-    source: Source, files: list[SourceFile], console: Console
-) -> tuple[Overview, list[tuple[str, str]]]:
-    counter, bad, started = OverviewCounter(), list[tuple[str, str]](), time.monotonic()
-    rate = TextColumn("{task.fields[rate]:,.0f} files/s")
-    columns = (TextColumn("reading headers"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    with (
-        Progress(*columns, console=console, transient=True) as progress,
-        Pool(FUNCTION, {}) as workers,
-    ):
-        bar = progress.add_task("", total=len(files), rate=0.0)
-        for file, peek in peek_headers(source, files, workers.map):
-            counter.add(file, peek)
-            if peek.reason:
-                bad.append((file.name, peek.reason))
+def _survey(source: Source, files: list[SourceFile]) -> tuple[Overview, list[tuple[str, str]]]:
+    counter, bad = OverviewCounter(), list[tuple[str, str]]()
+    with progress_bar("reading headers", "files") as on_progress, Pool(FUNCTION, {}) as workers:
+        for file, header in peek_headers(source, files, workers.map):
+            counter.add(file, header)
+            if header.reason:
+                bad.append((file.name, header.reason))
             if counter.files % STEP == 0:
-                progress.update(
-                    bar, completed=counter.files, rate=counter.files / (time.monotonic() - started)
-                )
+                on_progress(counter.files, len(files))
     return counter.result(), bad
 
 
@@ -87,13 +72,12 @@ def _write(path: Path, bad: list[tuple[str, str]]) -> None:
         csv.writer(file).writerows([("file", "reason"), *bad])
 
 
-def _print(overview: Overview, console: Console) -> None:
-    console.print(
+def _rendered(overview: Overview) -> RenderableType:
+    parts: list[RenderableType] = [
         f"[bold]{overview.files:,} files[/bold], {overview.size_bytes / 2**30:.2f} GiB: "
         f"{overview.patients:,} patients, {overview.studies:,} studies, {overview.series:,} series, "
-        f"{overview.frames:,} images, {overview.volumes:,} volumes",
-        highlight=False,
-    )
+        f"{overview.frames:,} images, {overview.volumes:,} volumes"
+    ]
     for title, counts in (
         ("Formats", overview.formats),
         ("Modalities", overview.modalities),
@@ -103,17 +87,18 @@ def _print(overview: Overview, console: Console) -> None:
         ("Columns x rows", overview.sizes),
     ):
         if counts:
-            console.print(_table(title, "files", counts), "")
+            parts += [_table(title, "files", counts), ""]
     if overview.problems:
-        console.print(_table("Problems", "files", overview.problems, meanings=True), "")
+        parts += [_table("Problems", "files", overview.problems, meanings=True), ""]
     if overview.findings:
-        console.print(_table("Series", "series", overview.findings, meanings=True))
+        parts.append(_table("Series", "series", overview.findings, meanings=True))
     if overview.patient_variants:
-        console.print(
+        parts.append(
             f"{overview.patient_variants:,} patients are written in ways that may mean one patient (00123 and 123)"
         )
     if not overview.problems and not overview.findings:
-        console.print("no problems")
+        parts.append("no problems")
+    return Group(*parts)
 
 
 def _table(title: str, unit: str, counts: Counter[str], *, meanings: bool = False) -> Table:

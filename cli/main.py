@@ -14,7 +14,7 @@ from cli import dataset as dataset_commands
 from cli import deidentify as deidentify_command
 from cli import stack as stack_commands
 from cli.flow_run import checked_request, next_commands, run_flow
-from cli.terminal import console
+from cli.terminal import AsJson, console
 from imaging.errors import RadloopError
 from services.settings import activate
 
@@ -131,13 +131,13 @@ def inspect(
     source: Annotated[str, typer.Argument(help="What --source takes: a folder, an archive, s3://..., ...")],
     labels: Labels = None,
     problems: Annotated[Path | None, typer.Option(help="CSV to write: the files with a problem.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print what is in a source, and what is wrong with it."""
     from cli.inspect import inspect
 
     table = Path(labels).expanduser() if labels else None
-    inspect(source, table, problems, as_json, Console(stderr=as_json))
+    inspect(source, table, problems, as_json)
 
 
 stack_commands.register(app)

@@ -1,4 +1,4 @@
-"""Owns the flow that writes the objects of a source without what identifies their patients."""
+"""Flow of a de-identification: write the DICOM objects of a source without what identifies patients."""
 
 from typing import Any
 

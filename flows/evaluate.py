@@ -1,4 +1,4 @@
-"""Owns the flow that compares the newest candidate with the champion on the locked test patients."""
+"""Flow of an evaluation: compare the newest candidate with the champion on the locked test patients."""
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact

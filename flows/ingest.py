@@ -1,4 +1,4 @@
-"""Owns the flow that takes in what is new in a source."""
+"""Flow of an ingest: take in what is new in a source."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Owns the flow of a night: ingest, train, evaluate, then the gate, promotion and the report."""
+"""Flow of a night: ingest, train, evaluate, then the gate, promotion and the report."""
 
 import time
 
@@ -10,13 +10,13 @@ from flows.ingest import ingest
 from flows.train import stop_training, train
 from services.settings import activate
 from tasks.evaluation import champion_of_other_spec
-from tasks.identifier_search import search_leaks
+from tasks.identifier_search import search_identifiers
 from tasks.preflight import check_servers
 from tasks.promotion import promote_candidate
 from tasks.report.outcomes import nightly_markdown
 from tasks.reporting import Night, NightlyReport, publish_report
 from tasks.requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
-from tasks.split_check import check_sides
+from tasks.split_check import check_splits
 
 
 @flow(
@@ -32,7 +32,7 @@ def nightly(request: NightlyRequest) -> NightlyReport:
     check_servers(settings)
     clock = Stopwatch()
     ingested = ingest(ingest_part(request))
-    check_sides(request.dataset, settings)
+    check_splits(request.dataset, settings)
     clock.lap("ingest")
     trained = train(TrainRequest(dataset=request.dataset, training=request.training, again=request.again))
     clock.lap("train")
@@ -54,7 +54,7 @@ def nightly(request: NightlyRequest) -> NightlyReport:
     )
     path = publish_report(night, settings)
     clock.lap("report")
-    search_leaks(request, settings, took_s=sum(clock.laps.values()), seed=path)
+    search_identifiers(request, settings, took_s=sum(clock.laps.values()), seed=path)
     clock.lap("search for leaks")
     report = NightlyReport(**vars(night), report=path)
     create_markdown_artifact(nightly_markdown(report), key="nightly", description=evaluation.verdict.headline)

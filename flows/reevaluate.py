@@ -1,4 +1,4 @@
-"""Owns the flow that measures the champion on the newest labelled data."""
+"""Flow of a re-evaluation: measure the champion on the newest labelled data."""
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact

@@ -1,4 +1,4 @@
-"""Owns the flow that trains a candidate on the newest version of a dataset."""
+"""Flow of a training: train a candidate on the newest version of a dataset."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Owns the ledger: one line for every decision about the champion, only ever added to."""
+"""Ledger: one line for every decision about the champion; lines are only ever added."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Owns the environment: the only reader of its variables, and the embedded defaults for the servers' clients."""
+"""Settings: the only reader of environment variables, and the embedded defaults for the servers' clients."""
 
 import os
 from collections.abc import Mapping

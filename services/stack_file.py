@@ -1,4 +1,4 @@
-"""Owns what HOME/stack.json tells clients: how to reach the servers that `radloop up` started."""
+"""Stack file HOME/stack.json, as clients read it: how to reach the servers that `radloop up` started."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Owns the steps of de-identification: hold the source against the ledger, work through chunks, sweep."""
+"""Steps of a de-identification: compare the source with the ledger, do the chunks, remove what is gone."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Owns the search of what a night leaves for identifiers of patients: a hit stops the night.
+"""Identifier search: a night stops where a file that it left has an identifier of a patient.
 
 HOME/private is left out: it is for the eyes of those who may see the names. So is the source, where it lies in HOME.
 What Prefect and MLflow keep on servers, and what the night wrote to a store on S3, is fetched first.
@@ -28,7 +28,7 @@ SLACK_S = 120
 
 
 @task(name="search for leaks", cache_policy=NO_CACHE)
-def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, seed: str) -> LeakReport:
+def search_identifiers(request: IngestRequest, settings: Settings, *, took_s: float, seed: str) -> LeakReport:
     """Search what the last `took_s` seconds left for what identifies a sample of the source, drawn from a seed.
 
     Raises EnvironmentFault: in which file, of which kind, never the value.
@@ -42,7 +42,7 @@ def search_leaks(request: IngestRequest, settings: Settings, *, took_s: float, s
     if identifiers and has_servers(settings):
         residue += _of_servers(request.dataset, settings, identifiers, since_s, seed)
     if residue.hits:
-        raise EnvironmentFault(_words(residue))
+        raise EnvironmentFault(_message(residue))
     beyond = f"; {residue.left_out} more were beyond the limit" if residue.left_out else ""
     print(
         f"searched {residue.files} files for {len(identifiers)} identifiers of patients: none is there{beyond}"
@@ -92,7 +92,7 @@ def _artifacts(settings: Settings) -> tuple[Path, ...]:
     return (Path(unquote(place.path)),) if place.scheme == "file" else ()
 
 
-def _words(residue: LeakReport) -> str:
+def _message(residue: LeakReport) -> str:
     first, more = residue.hits[0], len(residue.hits) - 1
     return (
         f"what identifies a patient was found {_place(first)}, and {more} times more in "
@@ -107,8 +107,8 @@ def _place(hit: Hit) -> str:
         if hit.tag == FILE_NAME
         else f"a value of ({hit.tag >> 16:04X},{hit.tag & 0xFFFF:04X})"
     )
-    told = f"({what}, kind {hit.kind}, written as {hit.encoding})"
+    kind = f"({what}, kind {hit.kind}, written as {hit.encoding})"
     if hit.where == "name":
-        # It would be told with the name.
-        return f"in the name of a file {told}"
-    return f"in {hit.output} {told} at byte {hit.offset} of its {hit.where}"
+        # The name of the file would show the value.
+        return f"in the name of a file {kind}"
+    return f"in {hit.output} {kind} at byte {hit.offset} of its {hit.where}"

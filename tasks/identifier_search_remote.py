@@ -1,4 +1,4 @@
-"""Owns what a night has left on servers of its own choice: fetched through their clients, so that it can be searched.
+"""Files of the identifier search from servers: what a night has left on Prefect, MLflow or a store on S3, fetched.
 
 What the embedded default keeps are files of the home, and not fetched. Of a server that others use too, only what is
 ours is read: the runs of our flows, and the experiments and models of a dataset.

@@ -1,4 +1,4 @@
-"""Owns the checks before any work: is what a person named there, and do the servers answer."""
+"""Checks before any work: the source and the label table exist, and the servers answer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Owns the champion's alias, alone: nothing else moves it, and no two processes move it at once."""
+"""Promotion of a candidate: the only place that moves the champion's alias, in one process at a time."""
 
 from dataclasses import dataclass
 from pathlib import Path

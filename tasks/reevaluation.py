@@ -1,4 +1,4 @@
-"""Owns the re-evaluation: the champion on the newest labelled data, held against what it was promoted with."""
+"""Re-evaluation: the champion on the newest labelled data, beside the measure that it was promoted with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from imaging.errors import UserFault
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import GateConfig
 from services.mlflow.registry import Registered, by_alias, set_tags
+from services.mlflow.runs import end_run, log_dataset, log_metrics, start_run
 from services.settings import Settings
 from tasks.evaluation import Pair, metrics_of, predict, reported_measures, versions_for
 from tasks.retry import INPUT_OUTPUT
@@ -29,14 +30,14 @@ class Reevaluation:
     floor: float
 
     @property
-    def holds(self) -> bool:
+    def reaches_floor(self) -> bool:
         """Whether the champion still reaches the floor."""
         return self.measures[self.measure].value >= self.floor
 
     @property
     def headline(self) -> str:
         """The outcome in one sentence."""
-        state = "still reaches" if self.holds else "has fallen below"
+        state = "still reaches" if self.reaches_floor else "has fallen below"
         now, then = self.measures[self.measure], self.champion.tags.get("gate.candidate", "unknown")
         return (
             f"Version {self.champion.version} {state} the floor of {self.floor:.3f}: "
@@ -47,8 +48,6 @@ class Reevaluation:
 @task(name="measure champion again", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
     """Measure the champion on all test patients of the newest version, and record it under a run of its own."""
-    from services.mlflow.runs import end_run, log_dataset, log_metrics, start_run
-
     champion = by_alias(settings, name, "champion")
     if champion is None:
         raise UserFault(
@@ -78,7 +77,7 @@ def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
         champion,
         {"reevaluated": str(measures[gate.measure]), "reevaluated.dataset": version.digest},
     )
-    if not outcome.holds:
+    if not outcome.reaches_floor:
         # Prefect's automations can listen for this, and start a training or call a person.
         emit_event(
             BELOW_FLOOR,

@@ -1,4 +1,4 @@
-"""Owns the report of a night: gathering what the page tells, writing it, and logging it with the run."""
+"""Report of a night: gather the data of the page, write it, and log it under the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ PACKAGES = ("radloop", "torch", "ray", "mlflow", "prefect", "onnxruntime", "pydi
 
 @dataclass(frozen=True, kw_only=True)
 class Night:
-    """What the stages of a night have to tell."""
+    """Results of the stages of a night."""
 
     ingested: IngestOutcome
     trained: TrainOutcome
@@ -68,7 +68,7 @@ def publish_report(night: Night, settings: Settings) -> str:
 
 
 def report_data(night: Night, settings: Settings) -> ReportData:
-    """Gather what the page tells; it holds pseudonyms at most."""
+    """Gather the data of the page; it holds pseudonyms at most."""
     evaluation, ingested = night.evaluation, night.ingested
     version = open_version(settings.dataset_store, ingested.dataset, ingested.digest)
     return ReportData(
@@ -119,8 +119,8 @@ def _troubles(version: DatasetVersion) -> list[LabelTrouble]:
 
 
 def _unlabelled(version: DatasetVersion, fault: str) -> pa.ChunkedArray:
-    told = version.table("examples", ["object_key", "label_fault"])
-    return told.filter(pc.equal(told["label_fault"], fault))["object_key"]
+    labelled = version.table("examples", ["object_key", "label_fault"])
+    return labelled.filter(pc.equal(labelled["label_fault"], fault))["object_key"]
 
 
 def _thumbnails(evaluation: Evaluation, version: DatasetVersion) -> list[Thumbnail]:

@@ -1,4 +1,4 @@
-"""Owns which failures are worth another try: those of input and output, never those of the user or the data."""
+"""Retries of tasks: failures of input and output are tried again, never those of the user or the data."""
 
 import errno
 from typing import Any

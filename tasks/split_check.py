@@ -1,4 +1,4 @@
-"""Owns the stop of a night whose dataset has the same patient or image on two sides."""
+"""Split check: stop a night whose dataset has the same patient or image in two splits."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,27 +14,32 @@ from tasks.training import newest_dataset
 
 
 @task(name="check the sides", cache_policy=NO_CACHE)
-def check_sides(dataset: str, settings: Settings) -> int:
-    """Return how many pairs of examples are on two sides and should not be; raise UserFault where that is grave."""
+def check_splits(dataset: str, settings: Settings) -> int:
+    """Return how many pairs of examples overlap: of one patient, or nearly the same, and in two splits.
+
+    Raises UserFault where they make a verdict worthless.
+    """
     version = newest_dataset(settings, dataset)
-    found = find_overlaps(version)
-    grave = _grave(version, found)
+    overlaps = find_overlaps(version)
+    grave = _grave(version, overlaps)
     if grave.num_rows:
         raise UserFault(
-            f"{grave.num_rows} pairs of images of dataset {dataset!r} are of one patient, or nearly the same, and on "
-            f"two sides of its split: `radloop dataset check {dataset}` lists them; remove the copies from the source, "
+            f"{grave.num_rows} pairs of images of dataset {dataset!r} are of one patient, or nearly the same, and in "
+            f"two splits: `radloop dataset check {dataset}` lists them; remove the copies from the source, "
             "or start a new dataset with another --name, where such patients are drawn together"
         )
-    if found.num_rows:
+    if overlaps.num_rows:
         print(
-            f"{found.num_rows} pairs of images are nearly the same and on two sides that the source has fixed"
+            f"{overlaps.num_rows} pairs of images are nearly the same and in two splits that the source has fixed"
         )
-    return int(found.num_rows)
+    return int(overlaps.num_rows)
 
 
-def _grave(version: DatasetVersion, found: pa.Table) -> pa.Table:
-    """Return what makes a verdict worthless: where the source fixes the sides, what is among the test patients."""
+def _grave(version: DatasetVersion, overlaps: pa.Table) -> pa.Table:
+    """Return the overlaps that make a verdict worthless: where the source fixes the splits, those of test patients."""
     fixed = pc.any(pc.is_valid(version.table("examples", ["source_split"])["source_split"])).as_py()
     if not fixed:
-        return found
-    return found.filter(pc.or_(pc.equal(found["split"], LOCKED), pc.equal(found["other_split"], LOCKED)))
+        return overlaps
+    return overlaps.filter(
+        pc.or_(pc.equal(overlaps["split"], LOCKED), pc.equal(overlaps["other_split"], LOCKED))
+    )

@@ -58,13 +58,13 @@ def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome |
     """Return the candidate of this very data and configuration, if it was trained before."""
     version = newest_dataset(settings, request.dataset)
     check_trainable(version)
-    found = find_trained(settings, version, request.training)
-    if found is None or request.again:
+    trained = find_trained(settings, version, request.training)
+    if trained is None or request.again:
         return None
     print(
-        f"Version {found.version} was trained on this data with this configuration already: not trained again"
+        f"Version {trained.version} was trained on this data with this configuration already: not trained again"
     )
-    return TrainOutcome(candidate=found, trained_now=False, best_epoch=None, history=(), timings_s={})
+    return TrainOutcome(candidate=trained, trained_now=False, best_epoch=None, history=(), timings_s={})
 
 
 @task(name="begin run", cache_policy=NO_CACHE, **INPUT_OUTPUT)

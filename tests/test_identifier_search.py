@@ -27,7 +27,7 @@ from imaging.sources.folder_source import FolderSource
 from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.protocol import SourceFile
 from services.settings import Settings
-from tasks.identifier_search import left_since, search_leaks
+from tasks.identifier_search import left_since, search_identifiers
 from tasks.requests import IngestRequest
 from tests.public_images import write_digits
 from tests.synthetic import write_dicom
@@ -47,7 +47,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def search(archive: Path, settings: Settings, took_s: float = 60) -> LeakReport:
-    return search_leaks.fn(IngestRequest(source=str(archive)), settings, took_s=took_s, seed="tonight")
+    return search_identifiers.fn(IngestRequest(source=str(archive)), settings, took_s=took_s, seed="tonight")
 
 
 def database(path: Path, text: str) -> None:

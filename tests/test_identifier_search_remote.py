@@ -22,7 +22,7 @@ from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
 from services.settings import Settings
 from tasks import identifier_search_remote as remote_leaks
-from tasks.identifier_search import search_leaks
+from tasks.identifier_search import search_identifiers
 from tasks.requests import IngestRequest
 from tests.conftest import Running
 from tests.servers import USER, WORD, Server, begin_at, make_bucket, s3_server
@@ -47,7 +47,9 @@ def archive(tmp_path: Path, patient: str) -> str:
 
 
 def search(source: str, settings: Settings) -> LeakReport:
-    return search_leaks.fn(IngestRequest(source=source, dataset=DATASET), settings, took_s=60, seed="tonight")
+    return search_identifiers.fn(
+        IngestRequest(source=source, dataset=DATASET), settings, took_s=60, seed="tonight"
+    )
 
 
 def run_id(settings: Settings) -> tuple[MlflowClient, str]:

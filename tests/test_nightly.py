@@ -294,7 +294,7 @@ def test_an_npz_file_keeps_its_own_splits(nights: Nights) -> None:
 
 @pytest.mark.slow
 def test_a_champion_below_its_floor_is_reported(nights: Nights) -> None:
-    assert not nights.below.holds
+    assert not nights.below.reaches_floor
     assert "has fallen below the floor of 1.000" in nights.artifacts["reevaluation"]
 
 

@@ -148,7 +148,7 @@ def test_a_reevaluation_tells_whether_the_champion_holds(value: float, told: str
         floor=0.7,
     )
     assert told in reevaluation_markdown(outcome)
-    assert outcome.holds == (value == 0.9)
+    assert outcome.reaches_floor == (value == 0.9)
 
 
 @pytest.mark.parametrize(

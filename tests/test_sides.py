@@ -1,4 +1,4 @@
-"""A night stops where the same patient or image is on two sides, and says how that is mended."""
+"""A night stops where the same patient or image is in two splits, and says how that is mended."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from imaging.dataset.tables.schemas import TABLES
 from imaging.dataset.version.publish import publish
 from imaging.errors import UserFault
 from services.settings import Settings
-from tasks.split_check import check_sides
+from tasks.split_check import check_splits
 from tests.synthetic import built, example
 from tests.test_assignment import plainly
 
@@ -49,25 +49,25 @@ def published(settings: Settings, *, fixed: bool, copy_on: tuple[str, str]) -> N
 def test_an_image_on_two_sides_stops_the_night(settings: Settings, copy_on: tuple[str, str]) -> None:
     published(settings, fixed=False, copy_on=copy_on)
     with pytest.raises(UserFault, match=r"1 pairs of images of dataset .*radloop dataset check d"):
-        check_sides.fn("d", settings)
+        check_splits.fn("d", settings)
 
 
 def test_copies_on_one_side_do_not(settings: Settings) -> None:
     published(settings, fixed=False, copy_on=("train", "train"))
-    assert check_sides.fn("d", settings) == 0
+    assert check_splits.fn("d", settings) == 0
 
 
 def test_a_copy_among_the_test_images_of_the_source_stops_it_too(settings: Settings) -> None:
     published(settings, fixed=True, copy_on=("train", "test"))
-    with pytest.raises(UserFault, match="on two sides"):
-        check_sides.fn("d", settings)
+    with pytest.raises(UserFault, match="in two splits"):
+        check_splits.fn("d", settings)
 
 
 def test_a_copy_in_training_and_validation_of_the_source_is_told(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published(settings, fixed=True, copy_on=("train", "val"))
-    assert check_sides.fn("d", settings) == 1
+    assert check_splits.fn("d", settings) == 1
     assert "1 pairs of images are nearly the same" in capsys.readouterr().out
 
 

@@ -1,9 +1,9 @@
-"""Owns how dataset versions are told in the terminal: tables, and bars for how many."""
+"""Dataset versions in the terminal: tables, with bars for counts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.bar import Bar
 from rich.console import Group, RenderableType
@@ -11,23 +11,27 @@ from rich.markup import escape
 from rich.table import Table
 
 from imaging.dataset.split.shares import SPLITS
-from imaging.dataset.version.compare import Difference, Keys
-from imaging.dataset.version.history import SHOWN
-from imaging.dataset.version.summary import Count, Histogram, Summary
 from imaging.refusal_reasons import IGNORED, REASONS
 
+if TYPE_CHECKING:
+    # What reads tables takes most of a second to load.
+    from imaging.dataset.version.compare import Difference, Keys
+    from imaging.dataset.version.summary import Count, Histogram, Summary
+
+SHOWN = 12
+"""Digits of a digest or key that are printed; fewer are enough to name a version."""
 TOP = 12
 """Lines of a table that are printed; --json holds them all."""
 WIDTH = 32
 """Of a bar, in characters."""
 NONE = "(none)"
 ALARMS = {"split": "the split", "patient_key": "the patient", "pixel_blake3": "the pixels"}
-"""What is told of a column that never changes."""
+"""Columns that never change, and what stands in them."""
 KEYS = ("instance_key", "patient_key", "split")
 
 
 def history(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Tell which datasets there are, and the versions of each."""
+    """Return a table of the datasets and the versions of each."""
     if not rows:
         return "There is no dataset yet: `radloop ingest` makes one"
     table = _table("dataset", "version", "made (UTC)", "images", "patients", *SPLITS, "not taken in", "")
@@ -65,85 +69,91 @@ def _counted(row: Mapping[str, Any]) -> Iterator[int]:
     yield sum(row["refusals"].values())
 
 
-def summary(told: Summary) -> RenderableType:
-    """Tell what is in a version."""
-    ignored = sum(count for name, count in told.refusals.items() if name in IGNORED)
+def summary(summary: "Summary") -> RenderableType:
+    """Return what is in a version: counts, and tables with bars."""
+    ignored = sum(count for name, count in summary.refusals.items() if name in IGNORED)
+    spec = escape(", ".join(f"{name} {value}" for name, value in summary.spec.items()))
     parts: list[RenderableType] = [
-        f"[bold]{told.dataset}[/bold] {told.digest}: {told.examples:,} images of {told.patients:,} patients, "
-        f"one label for each {told.label_level}",
-        f"prepared by {told.spec_digest}: {escape(', '.join(f'{name} {value}' for name, value in told.spec.items()))}",
-        f"{told.shards:,} shards, {_size(told.shard_bytes)}, and tables of {_size(told.part_bytes)}",
-        f"{sum(told.refusals.values()) - ignored:,} files refused, {told.conflicts:,} of them in conflict, and "
-        f"{ignored:,} ignored; {told.tombstones:,} tombstones; the test patients were read {told.test_reads:,} times",
+        f"[bold]{summary.dataset}[/bold] {summary.digest}: {summary.examples:,} images of "
+        f"{summary.patients:,} patients, one label for each {summary.label_level}",
+        f"prepared by {summary.spec_digest}: {spec}",
+        f"{summary.shards:,} shards, {_size(summary.shard_bytes)}, and tables of {_size(summary.part_bytes)}",
+        f"{sum(summary.refusals.values()) - ignored:,} files refused, {summary.conflicts:,} of them in conflict, and "
+        f"{ignored:,} ignored; {summary.tombstones:,} tombstones; the test patients were read "
+        f"{summary.test_reads:,} times",
     ]
-    for title, counts in told.counts.items():
+    for title, counts in summary.counts.items():
         parts += ["", _counts(title, counts)]
-    parts += ["", _crossed(told.label_by_split)]
-    if told.unlabelled:
-        parts += ["", _bars("without label", told.unlabelled)]
-    if told.refusals:
-        parts += ["", _bars("refused or ignored", told.refusals, {**IGNORED, **REASONS})]
-    for title, values in told.values.items():
+    parts += ["", _crossed(summary.label_by_split)]
+    if summary.unlabelled:
+        parts += ["", _bars("without label", summary.unlabelled)]
+    if summary.refusals:
+        parts += ["", _bars("refused or ignored", summary.refusals, {**IGNORED, **REASONS})]
+    for title, values in summary.values.items():
         parts += ["", _bars(title, values)]
-    for title, numbers in told.numbers.items():
+    for title, numbers in summary.numbers.items():
         parts += ["", _bars(title, _binned(numbers), top=len(numbers.bins) + 1)]
     return Group(*parts)
 
 
-def difference(told: Difference) -> RenderableType:
-    """Tell what is different between two versions; what must never be comes first."""
+def difference(difference: "Difference") -> RenderableType:
+    """Return the differences between two versions; those that must never be come first."""
     parts: list[RenderableType] = [
         f"[bold red]NEVER TO CHANGE, AND CHANGED[/bold red]: {ALARMS.get(name, name)} of {_keys(keys)}"
-        for name, keys in told.alarms.items()
+        for name, keys in difference.alarms.items()
     ]
-    if told.relabelled.count:
-        parts.append(f"[bold yellow]Another label than before[/bold yellow]: {_keys(told.relabelled)}")
+    if difference.relabelled.count:
+        parts.append(f"[bold yellow]Another label than before[/bold yellow]: {_keys(difference.relabelled)}")
     parts += [
-        f"{told.old[:SHOWN]} to {told.new[:SHOWN]}: {told.same:,} images are the same",
-        f"added {_keys(told.added)}",
-        f"removed {_keys(told.removed)}"
-        + f"; {told.removed_for_good:,} of them have a tombstone, others are refused now"
-        * bool(told.removed.count),
+        f"{difference.old[:SHOWN]} to {difference.new[:SHOWN]}: {difference.same:,} images are the same",
+        f"added {_keys(difference.added)}",
+        f"removed {_keys(difference.removed)}"
+        + f"; {difference.removed_for_good:,} of them have a tombstone, others are refused now"
+        * bool(difference.removed.count),
     ]
-    if told.changed:
+    if difference.changed:
         # Which they are, --json says.
-        columns = ", ".join(f"{name} of {keys.count:,}" for name, keys in told.changed.items())
+        columns = ", ".join(f"{name} of {keys.count:,}" for name, keys in difference.changed.items())
         parts.append(f"changed in both: {columns}")
-    parts += [f"refused as {name}: {was:,} before, {now:,} now" for name, (was, now) in told.refusals.items()]
-    parts += [escape(f"{name} was {was} and is {now}") for name, (was, now) in told.head.items()]
+    parts += [
+        f"refused as {name}: {was:,} before, {now:,} now" for name, (was, now) in difference.refusals.items()
+    ]
+    parts += [escape(f"{name} was {was} and is {now}") for name, (was, now) in difference.head.items()]
     return Group(*parts)
 
 
-def leaks(told: Mapping[str, Any]) -> RenderableType:
-    """Tell what leaks, and whether the version can be trained on."""
-    name = f"{told['dataset']} {told['digest'][:SHOWN]}"
+def overlaps(content: Mapping[str, Any]) -> RenderableType:
+    """Return the overlaps of the splits, and whether the version can be trained on."""
+    name = f"{content['dataset']} {content['digest'][:SHOWN]}"
     parts: list[RenderableType] = []
-    if told["leaks"]:
+    if content["leaks"]:
         parts.append(
-            f"[bold red]LEAK[/bold red] in {name}: {told['patients_on_two_sides']:,} patients on two sides, and "
-            f"{told['near_duplicates']:,} pairs of near duplicates of two patients on two sides"
+            f"[bold red]OVERLAP[/bold red] of splits in {name}: {content['patients_on_two_sides']:,} patients in two "
+            f"splits, and {content['near_duplicates']:,} pairs of near duplicates of two patients in two splits"
         )
         table = _table("image", "patient", "split", "image", "patient", "split", "distance")
-        for leak in told["leaks"][:TOP]:
-            keys = [leak[f"{which}{key}"][:SHOWN] for which in ("", "other_") for key in KEYS]
-            table.add_row(*keys, "one patient" if leak["distance"] is None else f"{leak['distance']:.1f}")
+        for overlap in content["leaks"][:TOP]:
+            keys = [overlap[f"{which}{key}"][:SHOWN] for which in ("", "other_") for key in KEYS]
+            table.add_row(
+                *keys, "one patient" if overlap["distance"] is None else f"{overlap['distance']:.1f}"
+            )
         parts.append(table)
-        if len(told["leaks"]) > TOP:
-            parts.append(f"and {len(told['leaks']) - TOP:,} more: --json lists them all")
+        if len(content["leaks"]) > TOP:
+            parts.append(f"and {len(content['leaks']) - TOP:,} more: --json lists them all")
     else:
-        parts.append(f"no leak in {name}")
-    trouble = told["not_trainable"]
+        parts.append(f"no overlap of splits in {name}")
+    trouble = content["not_trainable"]
     parts.append(f"[red]not to be trained on[/red]: {escape(trouble)}" if trouble else "it can be trained on")
     return Group(*parts)
 
 
-def flaws(told: Mapping[str, Any]) -> RenderableType:
-    """Tell what of a version is not whole."""
-    name = f"{told['dataset']} {told['digest'][:SHOWN]}"
-    if not told["flaws"]:
-        return f"{name} is whole: {told['objects']:,} objects, {_size(told['size_bytes'])}"
+def flaws(content: Mapping[str, Any]) -> RenderableType:
+    """Return which objects of a version are damaged."""
+    name = f"{content['dataset']} {content['digest'][:SHOWN]}"
+    if not content["flaws"]:
+        return f"{name} is whole: {content['objects']:,} objects, {_size(content['size_bytes'])}"
     table = _table("object of the store", "what is wrong")
-    for flaw in told["flaws"]:
+    for flaw in content["flaws"]:
         table.add_row(flaw["name"], flaw["what"])
     remedy = (
         "Restore these from a copy of the store; without one, ingest into a new dataset with another --name"
@@ -151,30 +161,30 @@ def flaws(told: Mapping[str, Any]) -> RenderableType:
     return Group(f"[bold red]{name} is not whole[/bold red]", table, remedy)
 
 
-def rubbish(told: Mapping[str, Any]) -> RenderableType:
-    """Tell what was removed, or would be."""
-    verb = "removed" if told["removed"] else "to be removed (--yes does it)"
+def rubbish(content: Mapping[str, Any]) -> RenderableType:
+    """Return what was removed, or would be."""
+    verb = "removed" if content["removed"] else "to be removed (--yes does it)"
     lines = [
-        f"kept: {len(told['kept']):,} versions; MLflow names {told['named_in_mlflow']:,}",
+        f"kept: {len(content['kept']):,} versions; MLflow names {content['named_in_mlflow']:,}",
         *(
             f"version {one['dataset']} {one['digest'][:SHOWN]} of {one['time']}: {verb}"
-            for one in told["versions"]
+            for one in content["versions"]
         ),
-        f"{verb}: {len(told['versions']):,} versions, {len(told['objects']):,} tables and shards, "
-        f"{len(told['journals']):,} files of unfinished nights, {_size(told['size_bytes'])}",
+        f"{verb}: {len(content['versions']):,} versions, {len(content['objects']):,} tables and shards, "
+        f"{len(content['journals']):,} files of unfinished nights, {_size(content['size_bytes'])}",
     ]
-    if told["removed"]:
-        lines.append(f"{told['drafts']:,} drafts of writers that died: removed")
+    if content["removed"]:
+        lines.append(f"{content['drafts']:,} temporary files of writers that died: removed")
     return Group(*lines)
 
 
-def exported(told: Mapping[str, Any]) -> RenderableType:
-    """Tell what was written."""
-    counts = ", ".join(f"{count:,} of {split}" for split, count in told["examples"].items())
-    return f"{told['dataset']} {told['digest'][:SHOWN]} in {escape(told['folder'])}: images {counts}"
+def exported(content: Mapping[str, Any]) -> RenderableType:
+    """Return what was written."""
+    counts = ", ".join(f"{count:,} of {split}" for split, count in content["examples"].items())
+    return f"{content['dataset']} {content['digest'][:SHOWN]} in {escape(content['folder'])}: images {counts}"
 
 
-def _counts(title: str, counts: Mapping[str, Count]) -> Table:
+def _counts(title: str, counts: Mapping[str, "Count"]) -> Table:
     table = _table("site (pseudonym)" if title == "site" else title, "images", "patients", "")
     most = max((one.examples for one in counts.values()), default=0)
     for name, one in list(counts.items())[:TOP]:
@@ -184,7 +194,7 @@ def _counts(title: str, counts: Mapping[str, Count]) -> Table:
     return _more(table, len(counts))
 
 
-def _crossed(counts: Mapping[str, Mapping[str, Count]]) -> Table:
+def _crossed(counts: Mapping[str, Mapping[str, "Count"]]) -> Table:
     table = _table("label x split", "split", "images", "patients", "")
     most = max((one.examples for sides in counts.values() for one in sides.values()), default=0)
     rows = [(label, split, one) for label, sides in counts.items() for split, one in sorted(sides.items())]
@@ -209,11 +219,12 @@ def _named(value: str) -> str:
     return escape(value) or NONE
 
 
-def _binned(told: Histogram) -> dict[str, int]:
+def _binned(histogram: "Histogram") -> dict[str, int]:
     bins = {
-        f"{low:g}" if low == high else f"{low:.4g} to {high:.4g}": count for low, high, count in told.bins
+        f"{low:g}" if low == high else f"{low:.4g} to {high:.4g}": count
+        for low, high, count in histogram.bins
     }
-    return bins | ({NONE: told.missing} if told.missing else {})
+    return bins | ({NONE: histogram.missing} if histogram.missing else {})
 
 
 def _bar(count: int, most: int) -> RenderableType:
@@ -234,7 +245,7 @@ def _table(*head: str) -> Table:
     return table
 
 
-def _keys(keys: Keys) -> str:
+def _keys(keys: "Keys") -> str:
     first = ", ".join(key[:SHOWN] for key in keys.first)
     more = ", ..." if len(keys.first) < keys.count else ""
     return f"{keys.count:,} ({first}{more})" if keys.count and first else f"{keys.count:,}"

@@ -1,4 +1,4 @@
-"""Owns runs in MLflow: opening one per training, its parameters, its metrics and where it came from."""
+"""Runs in MLflow: one per training, with its parameters, metrics, dataset and environment."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ REFUSALS = {
     "error code 401": CREDENTIALS,
     "error code 403": CREDENTIALS,
 }
-"""What MLflow says when a server is not there or does not let us in, and what a person is told."""
+"""Texts of MLflow's errors when a server is not there or does not let us in, and our messages for them."""
 
 
 @contextmanager
@@ -40,18 +40,18 @@ def reachable(settings: Settings) -> Iterator[MlflowClient]:
     try:
         yield MlflowClient(settings.tracking_uri, settings.tracking_uri)
     except MlflowException as error:
-        for words, what in REFUSALS.items():
-            if words in str(error):
-                raise EnvironmentFault(f"the MLflow server at {settings.tracking_uri} {what}") from error
+        for text, message in REFUSALS.items():
+            if text in str(error):
+                raise EnvironmentFault(f"the MLflow server at {settings.tracking_uri} {message}") from error
         raise
 
 
 def open_experiment(settings: Settings, name: str) -> str:
     """Return the id of the experiment of this name, made on first use."""
     with reachable(settings) as client:
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+        known = client.get_experiment_by_name(name)
+        if known is not None:
+            return str(known.experiment_id)
         return str(client.create_experiment(name, artifact_location=settings.artifact_location))
 
 

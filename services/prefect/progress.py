@@ -1,4 +1,4 @@
-"""Owns how long work says that it goes on: a line in the terminal for each step, and a bar on Prefect's page."""
+"""Progress of work: a line with rate and expected end for each step, and a bar on Prefect's page."""
 
 import time
 from collections.abc import Callable
@@ -7,15 +7,15 @@ from typing import Any
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 EVERY_S = 2.0
-"""How often the page is told: each time is a request."""
+"""Seconds between two updates of the page, each of which is a request."""
 
 
 def progress(what: str, key: str) -> Callable[[int, int], None]:
-    """Return what is told how many items of how many are done; it prints rate and expected end, and shows a bar."""
+    """Return `on_progress(done, total)`, which prints rate and expected end and updates a bar on Prefect's page."""
     pace, shown = Pace(what), time.monotonic()
     bar = list[Any]()
 
-    def told(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         nonlocal shown
         now = time.monotonic()
         line = pace.line(done, total)
@@ -30,14 +30,14 @@ def progress(what: str, key: str) -> Callable[[int, int], None]:
         else:
             bar.append(create_progress_artifact(share, key=key, description=line))
 
-    return told
+    return on_progress
 
 
 class Pace:
-    """Says how far work is, how fast it goes and how long it lasts.
+    """Lines of work that goes on: how many items are done, the rate, and the seconds that are left.
 
     Until the first items are done workers are started, which says nothing of how fast they are; and the first of
-    several workers end together. A rate is told once some seconds have passed after that, and at the end.
+    several workers end together. A rate is shown once some seconds have passed after that, and at the end.
     """
 
     def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class Pace:
         self._first: tuple[int, float] | None = None
 
     def line(self, done: int, total: int) -> str:
-        """Return it as "50/200 files, 5 files/s, 30 s left"."""
+        """Return the line, as "50/200 files, 5 files/s, 30 s left"."""
         what, now = self._what, self._clock()
         if not done:
             return f"{total} {what} to read"

@@ -1,4 +1,4 @@
-"""Owns the way of many items through workers, hundreds at a time: on Ray, or in this process where they are few."""
+"""Pool of workers for chunks of items: on Ray, or in this process where the items are few."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Owns one fit: Ray Train workers here or on a cluster, what they tell while they run, and the checkpoint."""
+"""Fit of one training: Ray Train workers here or on a cluster, metrics while they run, and the best checkpoint."""
 
 import contextvars
 import json
