@@ -7,12 +7,12 @@ import typer
 from rich.table import Table
 
 from cli.flow_run import run_flow
-from cli.options import ask, read_config, whole
+from cli.options import ask, read_config
 from cli.terminal import console, progress_bar
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import UserFault
 from services.settings import activate
-from tasks.requests import DeidentifyRequest
+from tasks.requests import DeidentifyRequest, absolute_place
 
 if TYPE_CHECKING:
     from imaging.deidentify.proof.output_search import Hit
@@ -82,7 +82,7 @@ def register(app: typer.Typer) -> None:
         if not all(places.values()):
             raise UserFault("give the source and the destination: radloop deidentify SRC DST")
         options = {name: given[name] for name in DeidentifyOptions.model_fields}
-        asked = {name: whole(str(place)) for name, place in places.items()}
+        asked = {name: absolute_place(str(place)) for name, place in places.items()}
         request = ask(DeidentifyRequest, config, asked | {"options": options})
         open_places(request)
         run_flow("deidentify", request)

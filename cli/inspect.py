@@ -1,7 +1,5 @@
 """Command `radloop inspect`: what is in a source, before anything is taken in."""
 
-import csv
-import os
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +12,7 @@ from imaging.dicom.codecs import check_decoders
 from imaging.dicom.findings import FINDINGS
 from imaging.formats.peek import FUNCTION, peek_headers
 from imaging.overview import Overview, OverviewCounter
+from imaging.private_list import write_private_list
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Pool
 from imaging.sources.open_source import open_source
@@ -37,7 +36,7 @@ def inspect(address: str, table: Path | None, problems: Path | None, as_json: bo
     source = open_source(address, table)
     overview, bad = _survey(source, _listed(source))
     if problems:
-        _write(problems, bad)
+        write_private_list(problems, ("file", "reason"), bad)
     # (dataclasses.asdict makes nonsense of counters.)
     content = {field.name: getattr(overview, field.name) for field in fields(overview)}
     print_result(content, _rendered(overview), as_json)
@@ -63,13 +62,6 @@ def _survey(source: Source, files: list[SourceFile]) -> tuple[Overview, list[tup
             if counter.files % STEP == 0:
                 on_progress(counter.files, len(files))
     return counter.result(), bad
-
-
-def _write(path: Path, bad: list[tuple[str, str]]) -> None:
-    """Write the names of files, which may identify patients, for the owner of the archive alone."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file).writerows([("file", "reason"), *bad])
 
 
 def _rendered(overview: Overview) -> RenderableType:

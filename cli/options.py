@@ -27,15 +27,6 @@ def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Aske
         raise UserFault(f"{'; '.join(lines)}: correct {place}, --help lists them") from error
 
 
-def whole(place: str) -> str:
-    """Return a path as a worker finds it, which runs in another folder; an address stays as it is.
-
-    >>> whole("s3://bucket/prefix")
-    's3://bucket/prefix'
-    """
-    return place if "://" in place else str(Path(place).expanduser().resolve())
-
-
 def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return values with options laid over them, those of a part over that part; None and "" were not given.
 

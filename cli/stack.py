@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from cli.flow_run import checked_request
-from cli.options import whole
 from cli.terminal import console
 from imaging.compatibility import canonical, canonical_json
 from imaging.errors import EnvironmentFault, UserFault
@@ -22,7 +21,7 @@ from infra.processes import StackError
 from infra.record import Stack, read_stack
 from infra.runs import Run, latest_runs, next_runs
 from services.settings import Settings, activate
-from tasks.requests import REQUESTS, NightlyRequest
+from tasks.requests import REQUESTS, NightlyRequest, absolute_place
 
 REMEMBERED = "nightly.json"
 """What the night is asked for: written by `radloop run` when it succeeds, and here."""
@@ -47,7 +46,9 @@ def register(app: typer.Typer) -> None:
 
 def remember(settings: Settings, request: NightlyRequest) -> None:
     """Keep a night that went well for the schedule, whose runs start in another folder."""
-    places = {name: whole(place) for name in ("source", "labels") if (place := getattr(request, name))}
+    places = {
+        name: absolute_place(place) for name in ("source", "labels") if (place := getattr(request, name))
+    }
     (settings.folder / REMEMBERED).write_text(canonical_json(request.model_copy(update=places), indent=1))
 
 
@@ -127,7 +128,9 @@ def nightly_request(settings: Settings, config: Path | None, options: Mapping[st
     else:
         return {}
     # A worker runs elsewhere, so that relative paths would lead it astray; and it shall not train in vain.
-    places = {name: whole(place) for name in ("source", "labels") if (place := getattr(request, name))}
+    places = {
+        name: absolute_place(place) for name in ("source", "labels") if (place := getattr(request, name))
+    }
     return canonical(request.model_copy(update={**places, "again": False}))
 
 

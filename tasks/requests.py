@@ -1,6 +1,7 @@
 """Requests: the parameters of the flows, as a person gives them in forms, configuration files and options."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -155,3 +156,12 @@ def shadow_name(dataset: str, model: "Registered") -> str:
 def is_shadow(dataset: str) -> bool:
     """Return whether a dataset serves another model alone: its rows are looked up, never split."""
     return "--" in dataset
+
+
+def absolute_place(place: str) -> str:
+    """Return a path that is right for workers too, which run in another folder; an address stays as it is.
+
+    >>> absolute_place("s3://bucket/prefix")
+    's3://bucket/prefix'
+    """
+    return place if "://" in place else str(Path(place).expanduser().resolve())

@@ -16,11 +16,11 @@ import flows.deidentify
 from cli import deidentify as deidentify_command
 from cli.main import app, main
 from cli.options import ask
+from imaging.deidentify.folder.outcome import DeidentifyOutcome
 from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.deidentify.proof.output_search import Hit
 from imaging.errors import UserFault
 from imaging.refusal_reasons import DEIDENTIFICATION_REASONS, MEANINGS
-from tasks.deidentification import DeidentifyOutcome
 from tasks.report.outcomes import deidentification_markdown
 from tasks.requests import DeidentifyRequest
 from tests.synthetic import write_dicom

@@ -18,10 +18,11 @@ from blake3 import blake3
 
 from imaging.deidentify.folder.destination import Destination
 from imaging.deidentify.folder.file_ledger import latest
+from imaging.deidentify.folder.outcome import DeidentifyOutcome
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault, UserFault
 from services.settings import Settings
-from tasks.deidentification import DeidentifyOutcome, bring_up_to_date
+from tasks.deidentification import bring_up_to_date
 from tasks.requests import DeidentifyRequest
 from tests import json_objects
 from tests.json_objects import write_object

@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 from imaging.errors import EnvironmentFault, UserFault
 from models.config import TrainConfig
 from models.training.progress import record
-from services.mlflow import runs as tracking
 from services.mlflow.runs import get_run, start_run
 from services.ray import fitting
 from services.ray.fitting import TrainingJob, epochs_reported
@@ -92,7 +91,7 @@ def test_the_last_epochs_are_not_lost(tracked: Settings, job: TrainingJob) -> No
 
 def away_for(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
     """Let the tracking server be away for some calls; return the list of the calls so far."""
-    whole, made = tracking.reachable, []
+    whole, made = fitting.reachable, []
 
     @contextmanager
     def sometimes(settings: Settings) -> Any:
@@ -102,7 +101,7 @@ def away_for(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
         with whole(settings) as client:
             yield client
 
-    monkeypatch.setattr(tracking, "reachable", sometimes)
+    monkeypatch.setattr(fitting, "reachable", sometimes)
     return made
 
 

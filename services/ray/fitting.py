@@ -13,6 +13,7 @@ from typing import Any
 from imaging.errors import EnvironmentFault
 from models.config import TrainConfig
 from models.training.progress import Progress, read_history
+from services.mlflow.runs import epoch_metrics, reachable, watched_run
 from services.ray.jobs import job_of_step, run_job
 from services.settings import Settings
 
@@ -51,8 +52,6 @@ class FitOutcome:
 
 def fit(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> FitOutcome:
     """Train where this process can start or reach Ray; the run's metrics arrive while it goes on."""
-    from services.mlflow.runs import watched_run
-
     started = time.monotonic()
     config = TrainConfig.model_validate(job.train)
     with watched_run(settings, job.run_id), epochs_reported(job, settings, log):
@@ -120,8 +119,6 @@ class EpochReporter:
 
     def report_new(self) -> None:
         """Report the epochs that were finished since the last time."""
-        from services.mlflow.runs import epoch_metrics, reachable
-
         fresh = read_history(self.job.folder)[self.reported :]
         if not fresh:
             return

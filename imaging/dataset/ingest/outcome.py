@@ -1,10 +1,6 @@
 """Outcome of an ingest: numbers without identifiers, and a private list of the files and labels that did not fit."""
 
-import csv
-import io
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +11,9 @@ from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.summary import own_and_shared, patient_variants
+from imaging.private_list import PROBLEMS, write_private_list
 from imaging.pseudonyms import VariantPolicy
 from imaging.refusal_reasons import IGNORED
-from imaging.store.durable_file import disk_faults
 
 Row = tuple[str, str, str, str]
 LABEL_FAULTS = {"no-label": "images_without_label", "two-labels": "images_in_conflict"}
@@ -83,24 +79,9 @@ def write_problems(listing: Listing, version: DatasetVersion, folder: Path) -> P
     named += [("label line", str(line), "two-labels", "") for line in report.lines_in_conflict]
     if not named:
         return None
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([("what", "where", "reason", "detail"), *named])
     path = folder / f"problems-{version.head.dataset}.csv"
-    _write_private(path, text.getvalue().encode(errors="surrogateescape"))
+    write_private_list(path, PROBLEMS, named)
     return path
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody else may read, unless it is there as it should be."""
-    with disk_faults(path), suppress(FileNotFoundError):
-        if path.read_bytes() == content:
-            return
-    with disk_faults(path):
-        # There is none yet where the key is a secret of the environment.
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
 
 
 def _rows(version: DatasetVersion) -> Iterator[Row]:
