@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
