@@ -77,7 +77,7 @@ def read_config(
         names = ", ".join(sorted({str(name) for name in unknown or chosen}))
         if (chosen and not unknown) or config_digest(kind.model_validate(plain, extra="ignore")) != digest:
             raise UserFault(newer(what, f"has another {names} than this release knows", needs)) from None
-        note_unknown(what, names)
+        log_unknown(what, names)
         return kind.model_validate(plain, extra="ignore")
 
 
@@ -93,10 +93,15 @@ def newer(what: str, why: str, needs: str = "") -> str:
     return f"{what} {why} and this is radloop {RELEASE}: install {wanted}; nothing was changed"
 
 
+def log_unknown(what: str, names: str) -> None:
+    """Write in the log that something of a newer release is read without what this one does not know."""
+    log_once(f"{what} was written by a newer radloop: read without {names}, which changes nothing here")
+
+
 @cache
-def note_unknown(what: str, names: str) -> None:
-    """Say once in the log that something of a newer release is read without what this one does not know."""
-    LOG.warning("%s was written by a newer radloop: read without %s, which changes nothing here", what, names)
+def log_once(line: str) -> None:
+    """Write a warning in the log, once in a process: a head or a tag is read many times in a night."""
+    LOG.warning("%s", line)
 
 
 def _left_out(config: BaseModel) -> dict[Any, Any]:

@@ -17,8 +17,8 @@ from imaging.compatibility import (
     canonical_json,
     check_release,
     config_digest,
+    log_once,
     needed_release,
-    note_unknown,
     read_config,
 )
 from imaging.deidentify.options import DeidentifyOptions
@@ -278,7 +278,7 @@ def test_what_a_newer_release_writes_with_defaults_is_read() -> None:
 def test_an_unknown_field_that_changes_nothing_is_left_aside_and_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    note_unknown.cache_clear()
+    log_once.cache_clear()
     whole, digest = GrownSpec(size_px=20).model_dump_json(), PreprocessSpec(size_px=20).digest
     with caplog.at_level(logging.WARNING):
         read = [read_config(PreprocessSpec, whole, "model 3", digest=digest) for _ in range(2)]

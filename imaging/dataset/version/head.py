@@ -1,7 +1,6 @@
 """Head of a dataset version: what is true of all its rows, the names of its tables, its counts, and its digest."""
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from imaging.annotations.label_table import LabelReport
-from imaging.compatibility import canonical, check_release, newer, note_unknown, read_config
+from imaging.compatibility import canonical, check_release, log_once, log_unknown, newer, read_config
 from imaging.dataset.tables.schemas import TABLES
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
@@ -19,7 +18,6 @@ from imaging.pseudonyms import VariantPolicy
 
 FORMAT = 2
 """Number of the layout that docs/datasets.md describes; an older one is upgraded when it is read, see UPGRADES."""
-LOG = logging.getLogger(__name__)
 Labelled = dict[str, dict[str, dict[str, int]]]
 """By split and class, how many `examples` and `patients`."""
 COUNTED = ("patient_key", "split", "label")
@@ -96,7 +94,7 @@ class VersionHead:
             plain = UPGRADES[number](plain)
         unknown = {name: plain.pop(name) for name in plain.keys() - cls.__dataclass_fields__.keys()}
         if unknown:
-            note_unknown(what, ", ".join(sorted(unknown)))
+            log_unknown(what, ", ".join(sorted(unknown)))
         report = LabelReport(**{name: tuple(values) for name, values in plain.pop("label_report").items()})
         parts, contents = (
             {name: tuple(names) for name, names in plain.pop(key, {}).items()}
@@ -120,9 +118,9 @@ def _from_format_1(plain: dict[str, Any]) -> dict[str, Any]:
 
     Format 1 (until 2026-11-22) had tables of its own for each version; its rows lack what later nights compare by.
     """
-    LOG.warning(
-        "dataset %r is of format 1: the next ingest prepares its images again, and every patient keeps its split",
-        plain["dataset"],
+    log_once(
+        f"dataset {plain['dataset']!r} is of format 1: the next ingest prepares its images again, and every patient "
+        "keeps its split"
     )
     splits = f"datasets/{plain['dataset']}/versions/{plain['digest']}/splits.parquet"
     return plain | {"parts": dict.fromkeys(TABLES, ()) | {"splits": (splits,)}, "label_report": {}}
