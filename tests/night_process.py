@@ -24,7 +24,7 @@ from typing import Any
 from imaging.dataset.ingest import journal
 from imaging.dataset.ingest import prepare_files as draft
 from imaging.errors import RadloopError
-from infra.processes import end
+from infra.stack.processes import end
 from services.ray import chunk_pool as chunks
 from services.ray import ingest_worker
 

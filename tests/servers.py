@@ -18,8 +18,8 @@ from threading import Thread
 import boto3
 import pytest
 
-from infra.processes import choose_ports, end, start, tail
-from infra.servers import DIRECT
+from infra.stack.processes import choose_ports, end, start, tail
+from infra.stack.servers import DIRECT
 from tests.requirements import leave_out, program
 
 USER, WORD = "reader-of-tests", "word-of-tests"

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from imaging.errors import EnvironmentFault, UserFault
-from infra.runs import cancel_running, declare_lost
-from infra.servers import ask
+from infra.stack.flow_runs import cancel_running, declare_lost
+from infra.stack.servers import answer_of
 from services.mlflow.runs import reachable
 from services.ray.jobs import stop_job
 from services.settings import Settings
@@ -75,17 +75,17 @@ def in_its_own_process(stack: Running, code: str, *arguments: str, **environment
 
 def job_status(stack: Running, submission_id: str) -> str:
     token = stack.record.token_file.read_text()
-    found = ask(f"{stack.record.addresses['ray']}/api/jobs/{submission_id}", token=token)
+    found = answer_of(f"{stack.record.addresses['ray']}/api/jobs/{submission_id}", token=token)
     return str((found or {}).get("status"))
 
 
 def night_in_training(stack: Running) -> str:
     """Start a night that trains without an end, and return its id when its job runs."""
     prefect = stack.record.addresses["prefect"]
-    deployment = ask(f"{prefect}/api/deployments/name/nightly/nightly")
+    deployment = answer_of(f"{prefect}/api/deployments/name/nightly/nightly")
     request = deployment["parameters"]["request"]
     request["training"] |= {"epochs": 10_000, "patience": 10_000}
-    run = ask(
+    run = answer_of(
         f"{prefect}/api/deployments/{deployment['id']}/create_flow_run", {"parameters": {"request": request}}
     )
     until(lambda: job_status(stack, f"prefect-{run['id']}") == "RUNNING", "the start of the job")
@@ -93,7 +93,7 @@ def night_in_training(stack: Running) -> str:
 
 
 def state(stack: Running, run_id: str) -> str:
-    return str(ask(f"{stack.record.addresses['prefect']}/api/flow_runs/{run_id}")["state_name"])
+    return str(answer_of(f"{stack.record.addresses['prefect']}/api/flow_runs/{run_id}")["state_name"])
 
 
 def running_in_mlflow(client: Settings, run_id: str) -> list[Any]:
@@ -187,11 +187,11 @@ def test_killing_the_process_of_a_night_stops_its_training(stack: Running, clien
 def test_a_run_that_was_lost_frees_the_next_night(stack: Running, client: Settings) -> None:
     """A machine that lost its power leaves a run behind as running, with nobody who would end it."""
     prefect = stack.record.addresses["prefect"]
-    deployment = ask(f"{prefect}/api/deployments/name/evaluate/evaluate")
+    deployment = answer_of(f"{prefect}/api/deployments/name/evaluate/evaluate")
     later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2099-01-01T00:00:00Z"}}
     address = f"{prefect}/api/deployments/{deployment['id']}/create_flow_run"
-    run_id = ask(address, {"state": later, "parameters": deployment["parameters"]})["id"]
-    ask(f"{prefect}/api/flow_runs/{run_id}/set_state", {"state": {"type": "RUNNING"}, "force": True})
+    run_id = answer_of(address, {"state": later, "parameters": deployment["parameters"]})["id"]
+    answer_of(f"{prefect}/api/flow_runs/{run_id}/set_state", {"state": {"type": "RUNNING"}, "force": True})
     assert declare_lost(prefect) == 1
     assert state(stack, run_id) == "Crashed"
 

@@ -16,7 +16,7 @@ import torch
 from imaging.image.image import Image
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
-from infra.processes import choose_ports
+from infra.stack.processes import choose_ports
 from models.config import TrainConfig
 from models.networks.catalog import build
 from models.portable.export import export_onnx

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infra.servers import ask
+from infra.stack.servers import answer_of
 from tests.conftest import Running
 from tests.synthetic import write_dicom
 
@@ -40,7 +40,7 @@ def deidentify(stack: Running, *words: str | Path) -> subprocess.CompletedProces
 
 def jobs_of(stack: Running) -> list[dict[str, Any]]:
     """Return the jobs that the cluster has had; other tests have theirs."""
-    jobs: list[dict[str, Any]] = ask(
+    jobs: list[dict[str, Any]] = answer_of(
         f"{stack.record.addresses['ray']}/api/jobs/", token=stack.record.token_file.read_text()
     )
     return jobs

@@ -11,10 +11,10 @@ import yaml
 
 from cli.stack import deployments, nightly_request, remember
 from imaging.errors import UserFault
-from infra.deployments import TEMPLATE, deploy, deployed_time_zone, fill
-from infra.processes import StackError
-from infra.runs import Run, next_runs
-from infra.servers import ask
+from infra.stack.deployments import TEMPLATE, deploy, deployed_time_zone, fill
+from infra.stack.flow_runs import FlowRun, next_runs
+from infra.stack.processes import StackError
+from infra.stack.servers import answer_of
 from services.settings import Settings
 from tasks.requests import NightlyRequest
 from tests.conftest import FLOWS, Running, until
@@ -31,11 +31,11 @@ def filled(nightly: dict[str, Any], time_zone: str | None = None) -> dict[str, d
     return {item["name"]: item for item in yaml.safe_load(deployments(nightly, time_zone))["deployments"]}
 
 
-def scheduled(stack: Running, flow: str) -> list[Run]:
+def scheduled(stack: Running, flow: str) -> list[FlowRun]:
     """Return the scheduled runs of a flow; Prefect's scheduler makes them in the seconds after deploying."""
     prefect = stack.record.addresses["prefect"]
 
-    def found() -> list[Run]:
+    def found() -> list[FlowRun]:
         return [run for run in next_runs(prefect, limit=200) if run.flow == flow]
 
     return until(found, f"the scheduling of {flow}")
@@ -176,7 +176,7 @@ def test_other_flows_wait_to_be_asked(stack: Running) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FLOWS)
 def test_one_run_at_a_time_and_the_next_one_waits(stack: Running, name: str) -> None:
-    made = ask(f"{stack.record.addresses['prefect']}/api/deployments/name/{name}/{name}")
+    made = answer_of(f"{stack.record.addresses['prefect']}/api/deployments/name/{name}/{name}")
     assert made["global_concurrency_limit"]["limit"] == 1
     assert made["concurrency_options"]["collision_strategy"] == "ENQUEUE"
     assert made["work_pool_name"] == "radloop"
@@ -184,7 +184,7 @@ def test_one_run_at_a_time_and_the_next_one_waits(stack: Running, name: str) -> 
 
 @pytest.mark.slow
 def test_the_parameters_are_there(stack: Running) -> None:
-    made = ask(f"{stack.record.addresses['prefect']}/api/deployments/name/nightly/nightly")
+    made = answer_of(f"{stack.record.addresses['prefect']}/api/deployments/name/nightly/nightly")
     request = NightlyRequest.model_validate(made["parameters"]["request"])
     assert (request.source, request.labels, request.dataset) == (
         str(stack.archive),

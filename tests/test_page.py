@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, TimeoutError, sync_playwright
 
-from infra.runs import latest_runs
-from infra.servers import ask
+from infra.stack.flow_runs import latest_runs
+from infra.stack.servers import answer_of
 from services.mlflow.registry import newest
 from services.settings import Settings
 from tests.conftest import REPOSITORY, Running, until
@@ -55,7 +55,7 @@ def row(page: Page, title: str) -> Locator:
 
 
 def open_form(page: Page, prefect: str, flow: str = "nightly") -> None:
-    deployment = ask(f"{prefect}/api/deployments/name/{flow}/{flow}")
+    deployment = answer_of(f"{prefect}/api/deployments/name/{flow}/{flow}")
     page.goto(f"{prefect}/deployments/deployment/{deployment['id']}", timeout=PAGE_LIMIT_MS)
     page.get_by_role("button", name="Run", exact=True).click()
     page.get_by_text("Custom run").click()
@@ -78,7 +78,7 @@ def finished(prefect: str, run_id: str) -> dict[str, Any]:
     """Return a flow run once it has ended."""
 
     def ended() -> dict[str, Any] | None:
-        run = ask(f"{prefect}/api/flow_runs/{run_id}") or {}
+        run = answer_of(f"{prefect}/api/flow_runs/{run_id}") or {}
         return run if run.get("state_type") in ENDED else None
 
     return until(ended, f"the end of {run_id}", RUN_LIMIT_S) or {}
@@ -86,9 +86,11 @@ def finished(prefect: str, run_id: str) -> dict[str, Any]:
 
 def said(prefect: str, run_id: str) -> str:
     """Return all lines in the log of a flow run and of the runs inside it."""
-    inner = ask(f"{prefect}/api/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}})
+    inner = answer_of(
+        f"{prefect}/api/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}}
+    )
     ids = [run_id, *(run["id"] for run in inner or [])]
-    lines = ask(f"{prefect}/api/logs/filter", {"logs": {"flow_run_id": {"any_": ids}}, "limit": 200})
+    lines = answer_of(f"{prefect}/api/logs/filter", {"logs": {"flow_run_id": {"any_": ids}}, "limit": 200})
     return "\n".join(line["message"] for line in lines)
 
 
@@ -139,7 +141,7 @@ def test_a_folder_is_deidentified_from_the_page(
     assert run["state_type"] == "COMPLETED", said(prefect, run_id)
     assert "2 files listed, 2 to read" in said(prefect, run_id)
     of_run = {"key": {"any_": ["deidentify"]}, "flow_run_id": {"any_": [run_id]}}
-    (told,) = ask(f"{prefect}/api/artifacts/filter", {"artifacts": of_run}) or [{}]
+    (told,) = answer_of(f"{prefect}/api/artifacts/filter", {"artifacts": of_run}) or [{}]
     assert "2 objects of 2 patients stand in it" in told["data"]
     assert f"Hand out `{out}/images` alone" in told["data"]
     assert len(list((out / "images").rglob("*.dcm"))) == 2
@@ -148,11 +150,11 @@ def test_a_folder_is_deidentified_from_the_page(
 def test_part_of_a_path_is_refused_in_the_form(page: Page, stack: Running, tmp_path: Path) -> None:
     prefect = stack.record.addresses["prefect"]
     runs = {"flows": {"name": {"any_": ["deidentify"]}}}
-    before = ask(f"{prefect}/api/flow_runs/count", runs)
+    before = answer_of(f"{prefect}/api/flow_runs/count", runs)
     deidentify(page, prefect, tmp_path, "released")
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("does not match").first.wait_for()
-    assert ask(f"{prefect}/api/flow_runs/count", runs) == before
+    assert answer_of(f"{prefect}/api/flow_runs/count", runs) == before
 
 
 def fill_form(page: Page, archive: Path, labels: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.processes import Owned, StackError, choose_ports, end, tail
-from infra.record import FILE, Stack, read_stack
+from infra.stack.processes import OwnedProcess, StackError, choose_ports, end, tail
+from infra.stack.record import FILE, Stack, read_stack
 from tests.commands import FAILING, MARK, PORTS, SLEEP
 from tests.conftest import until
 
@@ -30,58 +30,58 @@ PARENT = (
 )
 
 
-def first_line(owned: Owned) -> str:
+def first_line(owned: OwnedProcess) -> str:
     return until(lambda: tail(owned.log), "the first line").splitlines()[0]
 
 
-def test_a_process_has_a_session_of_its_own(begin: Callable[..., Owned]) -> None:
+def test_a_process_has_a_session_of_its_own(begin: Callable[..., OwnedProcess]) -> None:
     assert os.getsid(begin(SLEEP).pid) != os.getsid(0)
 
 
-def test_a_process_is_recognised(begin: Callable[..., Owned]) -> None:
+def test_a_process_is_recognised(begin: Callable[..., OwnedProcess]) -> None:
     assert begin(SLEEP).process() is not None
 
 
-def test_another_process_with_the_same_pid_is_not_taken_for_it(begin: Callable[..., Owned]) -> None:
+def test_another_process_with_the_same_pid_is_not_taken_for_it(begin: Callable[..., OwnedProcess]) -> None:
     owned = begin(SLEEP)
     assert replace(owned, created=owned.created - 60).process() is None
 
 
-def test_a_process_that_ended_is_not_recognised(begin: Callable[..., Owned]) -> None:
+def test_a_process_that_ended_is_not_recognised(begin: Callable[..., OwnedProcess]) -> None:
     owned = begin(FAILING)
     until(lambda: owned.process() is None, "its end")
 
 
-def test_what_a_process_says_is_in_its_log(begin: Callable[..., Owned]) -> None:
+def test_what_a_process_says_is_in_its_log(begin: Callable[..., OwnedProcess]) -> None:
     assert first_line(begin(FAILING)) == "no such door"
 
 
-def test_a_process_gets_its_environment(begin: Callable[..., Owned]) -> None:
+def test_a_process_gets_its_environment(begin: Callable[..., OwnedProcess]) -> None:
     command = (sys.executable, "-c", "import os; print(os.environ['COLOUR'])")
     assert first_line(begin(command, COLOUR="blue")) == "blue"
 
 
-def test_ending_ends_the_children_too(begin: Callable[..., Owned]) -> None:
+def test_ending_ends_the_children_too(begin: Callable[..., OwnedProcess]) -> None:
     owned = begin(PARENT)
     child = psutil.Process(int(first_line(owned)))
     assert end([owned], MARK, grace_s=5) == 2
     assert not alive(child)
 
 
-def test_ending_is_firm_with_what_does_not_listen(begin: Callable[..., Owned]) -> None:
+def test_ending_is_firm_with_what_does_not_listen(begin: Callable[..., OwnedProcess]) -> None:
     owned = begin(DEAF)
     first_line(owned)
     end([owned], MARK, grace_s=0.5)
     assert owned.process() is None
 
 
-def test_ending_spares_the_new_owner_of_a_pid(begin: Callable[..., Owned]) -> None:
+def test_ending_spares_the_new_owner_of_a_pid(begin: Callable[..., OwnedProcess]) -> None:
     owned = begin(SLEEP)
     assert end([replace(owned, created=owned.created - 60)], MARK, grace_s=0) == 0
     assert owned.process() is not None
 
 
-def test_orphans_are_found_by_their_mark(begin: Callable[..., Owned]) -> None:
+def test_orphans_are_found_by_their_mark(begin: Callable[..., OwnedProcess]) -> None:
     owned = begin(PARENT, RADLOOP_STACK=MARK[1])
     child = psutil.Process(int(first_line(owned)))
     os.kill(owned.pid, signal.SIGKILL)
@@ -89,7 +89,7 @@ def test_orphans_are_found_by_their_mark(begin: Callable[..., Owned]) -> None:
     assert not alive(child)
 
 
-def test_orphans_of_another_stack_are_spared(begin: Callable[..., Owned]) -> None:
+def test_orphans_of_another_stack_are_spared(begin: Callable[..., OwnedProcess]) -> None:
     owned = begin(SLEEP, RADLOOP_STACK="another")
     end([], MARK, grace_s=0)
     assert owned.process() is not None
@@ -116,7 +116,7 @@ def test_a_port_that_is_taken_is_named() -> None:
 
 
 def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    owned = Owned(name="mlflow", pid=1, created=2.0, log="x.log")
+    owned = OwnedProcess(name="mlflow", pid=1, created=2.0, log="x.log")
     written = Stack(home=tmp_path, mark="m", ports=dict.fromkeys(PORTS, 1), ray_temp="/t", processes=(owned,))
     assert read_stack(tmp_path) is None
     assert read_stack(written.written().home) == written

@@ -1,4 +1,4 @@
-"""Owns the runs that Prefect's server knows: which come next, which ran last, and the end of those in between."""
+"""Flow runs on Prefect's server: the next ones, the latest ones, and the end of those that run."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from infra.servers import ask
+from infra.stack.servers import answer_of
 
 SCHEDULED = {"state": {"type": {"any_": ["SCHEDULED"]}}}
 BEGUN = {"state": {"type": {"not_any_": ["SCHEDULED"]}}, "parent_task_run_id": {"is_null_": True}}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """A flow run: when it begins or began, in this machine's time zone."""
+class FlowRun:
+    """A flow run; `when` it begins or began is in this machine's time zone."""
 
     name: str
     flow: str
@@ -22,33 +22,33 @@ class Run:
     when: datetime
 
 
-def next_runs(prefect: str, limit: int = 3) -> list[Run]:
-    """Return the runs that come next; empty when nothing is scheduled or the server does not answer."""
+def next_runs(prefect: str, limit: int = 3) -> list[FlowRun]:
+    """Return the next scheduled runs; empty when nothing is scheduled or the server does not answer."""
     return _runs(prefect, {"flow_runs": SCHEDULED, "sort": "NEXT_SCHEDULED_START_TIME_ASC", "limit": limit})
 
 
-def latest_runs(prefect: str, limit: int = 5) -> list[Run]:
-    """Return the runs that began last, newest first, without the runs inside of them."""
+def latest_runs(prefect: str, limit: int = 5) -> list[FlowRun]:
+    """Return the runs that began last, newest first, without the runs of their subflows."""
     return _runs(prefect, {"flow_runs": BEGUN, "sort": "EXPECTED_START_TIME_DESC", "limit": limit})
 
 
-def _runs(prefect: str, query: Mapping[str, Any]) -> list[Run]:
-    found: Sequence[Mapping[str, Any]] = ask(f"{prefect}/api/flow_runs/filter", query) or []
-    flows = ask(f"{prefect}/api/flows/filter", {"limit": 200}) or []
+def _runs(prefect: str, query: Mapping[str, Any]) -> list[FlowRun]:
+    runs: Sequence[Mapping[str, Any]] = answer_of(f"{prefect}/api/flow_runs/filter", query) or []
+    flows = answer_of(f"{prefect}/api/flows/filter", {"limit": 200}) or []
     names = {flow["id"]: flow["name"] for flow in flows}
     return [
-        Run(
+        FlowRun(
             name=run["name"],
             flow=names.get(run["flow_id"], "?"),
             state=run["state_name"],
             when=datetime.fromisoformat(run["start_time"] or run["expected_start_time"]).astimezone(),
         )
-        for run in found
+        for run in runs
     ]
 
 
 def cancel_running(prefect: str, limit_s: float) -> None:
-    """Have the worker cancel what it runs, so that each run's own hooks clean up; wait at most `limit_s`."""
+    """Cancel the runs of the worker, so that each run's own hooks clean up; wait for that at most `limit_s`."""
     for run in _of_the_worker(prefect, "RUNNING", "PENDING"):
         _set_state(prefect, run, {"type": "CANCELLING", "message": "The stack is being ended."})
     until = time.monotonic() + limit_s
@@ -57,9 +57,9 @@ def cancel_running(prefect: str, limit_s: float) -> None:
 
 
 def declare_lost(prefect: str) -> int:
-    """Mark the runs of a worker that is no more as crashed, and return how many there were.
+    """Mark the runs of a worker that has ended as crashed, and return their number.
 
-    A machine that lost its power leaves them behind as running, and the next night would wait for their end.
+    After a loss of power they are still listed as running, and the next night would wait for their end.
     """
     lost = _of_the_worker(prefect, "RUNNING", "PENDING", "CANCELLING")
     for run in lost:
@@ -68,10 +68,10 @@ def declare_lost(prefect: str) -> int:
 
 
 def _of_the_worker(prefect: str, *states: str) -> list[str]:
-    # Those of a deployment: another command of this home may run a flow by itself.
+    # Only runs of a deployment: another command of this home may run a flow by itself.
     query = {"state": {"type": {"any_": states}}, "deployment_id": {"is_null_": False}}
-    return [run["id"] for run in ask(f"{prefect}/api/flow_runs/filter", {"flow_runs": query}) or []]
+    return [run["id"] for run in answer_of(f"{prefect}/api/flow_runs/filter", {"flow_runs": query}) or []]
 
 
 def _set_state(prefect: str, run: str, state: Mapping[str, str]) -> None:
-    ask(f"{prefect}/api/flow_runs/{run}/set_state", {"state": state, "force": True})
+    answer_of(f"{prefect}/api/flow_runs/{run}/set_state", {"state": state, "force": True})

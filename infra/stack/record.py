@@ -1,26 +1,26 @@
-"""Owns HOME/stack.json: which processes the stack consists of, where they answer, and how clients reach them."""
+"""Record of the stack in HOME/stack.json: its processes, their addresses, and the environment of its clients."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from infra.processes import Owned, StackError
+from infra.stack.processes import OwnedProcess, StackError
 
 FILE = "stack.json"
 MARK = "RADLOOP_STACK"
-"""The environment variable that only the stack's own processes have."""
+"""Environment variable that only the stack's own processes have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """A stack that is up, or was."""
+    """A stack that runs, or ran."""
 
     home: Path
     mark: str
     ports: Mapping[str, int]
     ray_temp: str
-    processes: tuple[Owned, ...] = ()
+    processes: tuple[OwnedProcess, ...] = ()
     ready: bool = False
     addresses: Mapping[str, str] = field(init=False)
 
@@ -30,17 +30,20 @@ class Stack:
 
     @property
     def token_file(self) -> Path:
-        """The file with the token that Ray asks for."""
+        """File with the token that Ray requires."""
         return self.home / "private" / "ray-token"
 
     @property
     def logs(self) -> Path:
-        """The folder of the processes' logs."""
+        """Folder of the processes' logs."""
         return self.home / "logs"
 
     @property
     def clients(self) -> tuple[dict[str, str], ...]:
-        """The environment of the stack's clients, a group for each server; the first name decides on its group."""
+        """Environment of the stack's clients, a group for each server.
+
+        Where a person has set the first name of a group, the whole group is ignored.
+        """
         return (
             {"PREFECT_API_URL": f"{self.addresses['prefect']}/api"},
             {"MLFLOW_TRACKING_URI": self.addresses["mlflow"]},
@@ -53,11 +56,11 @@ class Stack:
 
     @property
     def up(self) -> bool:
-        """Whether it was started completely, and every process still runs."""
+        """Whether the stack was started completely, and every process still runs."""
         return self.ready and all(item.process() for item in self.processes)
 
-    def joined_by(self, *processes: Owned) -> "Stack":
-        """Return the stack with more processes, written down."""
+    def with_processes(self, *processes: OwnedProcess) -> "Stack":
+        """Return the stack with more processes, after its record is written."""
         return replace(self, processes=(*self.processes, *processes)).written()
 
     def written(self) -> "Stack":
@@ -71,14 +74,14 @@ class Stack:
             "ray_temp": self.ray_temp,
             "processes": [asdict(item) for item in self.processes],
         }
-        draft = self.home / f"{FILE}.draft"
-        draft.write_text(json.dumps(content, indent=1))
-        draft.rename(self.home / FILE)
+        temporary = self.home / f"{FILE}.draft"
+        temporary.write_text(json.dumps(content, indent=1))
+        temporary.rename(self.home / FILE)
         return self
 
 
 def read_stack(home: Path) -> Stack | None:
-    """Return what the last `up` wrote; None where there is no stack. Raises StackError on a damaged file."""
+    """Return the stack that the last `up` recorded; None without a record. Raises StackError on a damaged file."""
     path = home / FILE
     if not path.exists():
         return None
@@ -88,7 +91,8 @@ def read_stack(home: Path) -> Stack | None:
             home=home,
             # A newer release may have written more of each.
             processes=tuple(
-                Owned(**{one.name: item[one.name] for one in fields(Owned)}) for item in content["processes"]
+                OwnedProcess(**{one.name: item[one.name] for one in fields(OwnedProcess)})
+                for item in content["processes"]
             ),
             **{name: content[name] for name in ("mark", "ready", "ports", "ray_temp")},
         )

@@ -1,4 +1,4 @@
-"""Owns processes that outlive the command that started them: start, recognise again, end with all they started."""
+"""Processes that outlive the command that started them: start, recognition later, and end with their children."""
 
 import os
 import socket
@@ -20,8 +20,8 @@ class StackError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Owned:
-    """A process that was started here: its pid, when the kernel created it (seconds since 1970), and its log."""
+class OwnedProcess:
+    """A process that was started here: its pid, when it was created (seconds since 1970), and its log."""
 
     name: str
     pid: int
@@ -32,14 +32,14 @@ class Owned:
         """Return the process while it runs; None when it ended, or when its pid belongs to another by now."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            # The kernel keeps the time as an offset, which moves a little when the clock is set.
+            # The kernel stores the time as an offset, which changes a little when the clock is set.
             if abs(process.create_time() - self.created) < SAME_START_S and _runs(process):
                 return process
         return None
 
 
-def start(name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Owned:
-    """Start a command in a session of its own; what it says goes to `log`, and `environment` joins this one."""
+def start(name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> OwnedProcess:
+    """Start a command in a session of its own, its output in `log`, with `environment` added to this process's."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -51,25 +51,27 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], log
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Owned(name=name, pid=process.pid, created=psutil.Process(process.pid).create_time(), log=str(log))
+    return OwnedProcess(
+        name=name, pid=process.pid, created=psutil.Process(process.pid).create_time(), log=str(log)
+    )
 
 
-def end(owned: Iterable[Owned], mark: tuple[str, str], grace_s: float) -> int:
-    """End processes and all they started, politely and then firmly; return how many there were.
+def end(owned: Iterable[OwnedProcess], mark: tuple[str, str], grace_s: float) -> int:
+    """Terminate processes and their children, kill them after `grace_s` seconds, and return their number.
 
-    `mark` is an environment variable and its value, given to these alone: it finds what was left behind by
-    those that have died themselves. Nothing else is touched, whoever has the pids by now.
+    `mark` is an environment variable and its value that only these processes have: by it the children of processes
+    that ended themselves are recognised. No other process is touched, even if it has one of the pids by now.
     """
     family = _families([process for item in owned if (process := item.process())] + _orphans(mark))
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    # A server may have started another process while it was asked to end.
-    stubborn = {*_wait(family, grace_s), *_families(_orphans(mark))}
-    for process in stubborn:
+    # A server may have started another process before it ended.
+    remaining = {*_wait(family, grace_s), *_families(_orphans(mark))}
+    for process in remaining:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    _wait(stubborn, grace_s)
+    _wait(remaining, grace_s)
     return len(family)
 
 
@@ -81,15 +83,15 @@ def tail(log: str | Path, lines: int = TAIL_LINES) -> str:
 
 
 def choose_ports(wanted: Mapping[str, int | None]) -> dict[str, int]:
-    """Return a port of the loopback interface for each name: the one asked for, or a free one.
+    """Return a port of the loopback interface for each name: the wanted one, or a free one for None.
 
-    Raises StackError when a port that was asked for is taken.
+    Raises StackError when a wanted port is taken.
     """
     chosen = {}
-    # All are held until the last is known, so that no two are the same.
-    with ExitStack() as held:
+    # All sockets stay open until the last port is known, so that no two are the same.
+    with ExitStack() as sockets:
         for name, port in wanted.items():
-            listener = held.enter_context(socket.socket())
+            listener = sockets.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind(("127.0.0.1", port or 0))
@@ -111,26 +113,26 @@ def _wait(processes: Iterable[psutil.Process], limit_s: float) -> list[psutil.Pr
 
 
 def _runs(process: psutil.Process) -> bool:
-    # One that has ended stays as a zombie until its parent asks after it, and some never do.
+    # A process that has ended stays as a zombie until its parent waits for it, and some parents never do.
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
 def _families(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    found: dict[psutil.Process, None] = {}
+    families: dict[psutil.Process, None] = {}
     for process in processes:
-        found[process] = None
+        families[process] = None
         with suppress(psutil.NoSuchProcess):
-            found.update(dict.fromkeys(process.children(recursive=True)))
-    return list(found)
+            families.update(dict.fromkeys(process.children(recursive=True)))
+    return list(families)
 
 
 def _orphans(mark: tuple[str, str]) -> list[psutil.Process]:
     name, value = mark
-    found = []
+    orphans = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get(name) == value and process.pid != os.getpid():
-                found.append(process)
-    return found
+                orphans.append(process)
+    return orphans

@@ -1,4 +1,4 @@
-"""Owns the servers of the one-machine stack: the command of each, and how it is seen to answer."""
+"""Servers of the one-machine stack: the command of each, and the test whether it answers."""
 
 import json
 import os
@@ -9,21 +9,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.record import Stack
+from infra.stack.record import Stack
 
 POOL = "radloop"
 PORTS = ("ray-head", "ray-client", "ray-agent", "ray-dashboard-metrics", "ray-autoscaler-metrics")
-"""Ports that no person has use for; Ray takes fixed ones where none is given."""
+"""Ports that no person uses; Ray takes fixed ones where none is given."""
 
 OBJECT_STORE_BYTES = 256 * 2**20
 PROBE_TIMEOUT_S = 15.0
-# A hospital's proxy has no way to this machine's loopback.
+# A hospital's proxy cannot reach this machine's loopback interface.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """One process of the stack: how it is started, and how it is known to answer."""
+    """One process of the stack: its command, the test whether it answers, and its own environment variables."""
 
     name: str
     command: tuple[str, ...]
@@ -39,7 +39,7 @@ def prefect_server(stack: Stack) -> Server:
         command=_python(
             "prefect", "server", "start", "--host", "127.0.0.1", "--port", stack.ports["prefect"]
         ),
-        answers=lambda: ask(f"{address}/api/health") is True,
+        answers=lambda: answer_of(f"{address}/api/health") is True,
     )
 
 
@@ -53,14 +53,14 @@ def mlflow_server(stack: Stack) -> Server:
             *("--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}"),
             *("--no-serve-artifacts", "--default-artifact-root", (home / "mlartifacts").as_uri()),
         ),
-        answers=lambda: ask(f"{address}/health") == "OK",
+        answers=lambda: answer_of(f"{address}/health") == "OK",
         # Its job runners would take 2 GB that nothing here uses.
         environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
     )
 
 
 def ray_head(stack: Stack) -> Server:
-    """Return a Ray head that asks for the token; its page and its Jobs API answer on the loopback interface."""
+    """Return a Ray head that requires the token; its page and its Jobs API answer on the loopback interface."""
     address, ports = stack.addresses["ray"], stack.ports
     options = {
         "port": ports["ray-head"],
@@ -77,7 +77,9 @@ def ray_head(stack: Stack) -> Server:
     return Server(
         name="ray",
         command=_python("ray.scripts.scripts", "start", "--head", "--block", "--log-style=record", *given),
-        answers=lambda: isinstance(ask(f"{address}/api/jobs/", token=stack.token_file.read_text()), list),
+        answers=lambda: isinstance(
+            answer_of(f"{address}/api/jobs/", token=stack.token_file.read_text()), list
+        ),
         environment={
             "DASHBOARD_METRIC_PORT": str(ports["ray-dashboard-metrics"]),
             "AUTOSCALER_METRIC_PORT": str(ports["ray-autoscaler-metrics"]),
@@ -92,18 +94,18 @@ def worker(stack: Stack) -> Server:
         name="worker",
         command=_python("prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL),
         # The pool alone may still be ready from a worker that ended a moment ago.
-        answers=lambda: "started!" in log.read_text() and (ask(pool) or {}).get("status") == "READY",
-        # It asks a server beside it: a person at the page should not wait for 10 s.
+        answers=lambda: "started!" in log.read_text() and (answer_of(pool) or {}).get("status") == "READY",
+        # Its server is on the same machine: a person at the page should not wait for 10 s.
         environment={"PREFECT_WORKER_QUERY_SECONDS": "2"},
     )
 
 
 SERVERS: tuple[Callable[[Stack], Server], ...] = (prefect_server, mlflow_server, ray_head)
-"""Those that can be started at once; the worker needs Prefect's server."""
+"""Servers that can be started together; the worker needs Prefect's server."""
 
 
-def ask(url: str, body: Mapping[str, Any] | None = None, token: str = "") -> Any:
-    """Return what an address answers, JSON or text; None where it does not answer, or refuses."""
+def answer_of(url: str, body: Mapping[str, Any] | None = None, token: str = "") -> Any:
+    """Return the answer of an address, JSON or text; None where it does not answer, or refuses."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
     try:

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from cli import stack as stack_commands
 from imaging.errors import EnvironmentFault, UserFault
-from infra import stack as stacks
-from infra.processes import Owned, StackError, start
-from infra.record import FILE, Stack
-from infra.servers import Server, ask
-from infra.stack import Wish
+from infra.stack import lifecycle as stacks
+from infra.stack.lifecycle import StackRequest
+from infra.stack.processes import OwnedProcess, StackError, start
+from infra.stack.record import FILE, Stack
+from infra.stack.servers import Server, answer_of
 from services.mlflow.registry import champions
 from services.settings import Settings, activate
 from services.stack_file import running_stack
@@ -47,19 +47,19 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[
     monkeypatch.setattr(stacks, "SERVERS", (server("prefect"), server("mlflow")))
     monkeypatch.setattr(stacks, "worker", server("worker"))
     monkeypatch.setattr(stacks, "deploy", hand_over)
-    monkeypatch.setattr(stacks, "ask", lambda *_: None)
+    monkeypatch.setattr(stacks, "answer_of", lambda *_: None)
     monkeypatch.setattr(stacks, "declare_lost", lambda *_: 0)
     monkeypatch.setattr(stacks, "cancel_running", lambda *_: None)
     yield handed
     stacks.down(tmp_path)
 
 
-def wish(deployments: str = "first") -> Wish:
-    return Wish(ports=PORTS, environment={}, deployments=deployments)
+def request(deployments: str = "first") -> StackRequest:
+    return StackRequest(ports=PORTS, environment={}, deployments=deployments)
 
 
 def up(home: Path, deployments: str = "first") -> Stack:
-    return stacks.up(home, wish(deployments), say=lambda line: None)
+    return stacks.up(home, request(deployments), log=lambda line: None)
 
 
 def test_up_starts_all_and_hands_over_the_deployments(tmp_path: Path, pretended: list[str]) -> None:
@@ -76,9 +76,9 @@ def test_the_token_is_for_its_owner_alone(tmp_path: Path, pretended: list[str]) 
 
 
 def test_a_second_up_says_so_and_starts_nothing(tmp_path: Path, pretended: list[str]) -> None:
-    before, said = up(tmp_path), list[str]()
-    assert stacks.up(tmp_path, wish(), said.append) == before
-    assert said == ["The stack is up already."]
+    before, lines = up(tmp_path), list[str]()
+    assert stacks.up(tmp_path, request(), lines.append) == before
+    assert lines == ["The stack is up already."]
     assert pretended == ["first"]
 
 
@@ -112,7 +112,7 @@ def test_down_twice_ends_nothing(tmp_path: Path, pretended: list[str]) -> None:
 
 
 def test_down_spares_who_has_the_pids_by_now(
-    tmp_path: Path, pretended: list[str], begin: Callable[..., Owned]
+    tmp_path: Path, pretended: list[str], begin: Callable[..., OwnedProcess]
 ) -> None:
     foreign = begin(SLEEP)
     content = {"mark": "m", "ready": True, "ports": dict.fromkeys(PORTS, 1), "ray_temp": "/nowhere"}
@@ -136,7 +136,7 @@ def test_a_failed_start_leaves_nothing_and_names_the_log(
 ) -> None:
     broken = Server(name="ray", command=FAILING, answers=lambda: False)
     monkeypatch.setattr(stacks, "SERVERS", (*stacks.SERVERS, lambda stack: broken))
-    begun: list[Owned] = []
+    begun: list[OwnedProcess] = []
     monkeypatch.setattr(stacks, "start", lambda *given: begun.append(start(*given)) or begun[-1])
     with pytest.raises(StackError, match=r"ray ended.*ray\.log:\nno such door"):
         up(tmp_path)
@@ -156,7 +156,7 @@ def test_a_silent_server_ends_the_start(
 
 
 def test_two_at_once_are_refused(tmp_path: Path, pretended: list[str]) -> None:
-    with stacks._alone(tmp_path), pytest.raises(StackError, match="another `radloop up`"):
+    with stacks._locked(tmp_path), pytest.raises(StackError, match="another `radloop up`"):
         up(tmp_path)
 
 
@@ -215,8 +215,8 @@ def test_a_damaged_record_is_the_users_to_remove(tmp_path: Path) -> None:
 def test_the_commands_are_on_the_command_line() -> None:
     app = typer.Typer()
     stack_commands.register(app)
-    told = CliRunner().invoke(app, ["--help"]).stdout
-    assert all(name in told for name in ("up", "status", "down"))
+    output = CliRunner().invoke(app, ["--help"]).stdout
+    assert all(name in output for name in ("up", "status", "down"))
 
 
 def test_a_fault_of_the_stack_is_one_of_the_environment() -> None:
@@ -254,8 +254,8 @@ def test_pages_answer_on_loopback_alone(stack: Running) -> None:
 
 @pytest.mark.slow
 def test_ray_answers_nobody_without_the_token(stack: Running) -> None:
-    assert ask(f"{stack.record.addresses['ray']}/api/jobs/") is None
-    assert ask(f"{stack.record.addresses['ray']}/api/jobs/", token="0" * 64) is None
+    assert answer_of(f"{stack.record.addresses['ray']}/api/jobs/") is None
+    assert answer_of(f"{stack.record.addresses['ray']}/api/jobs/", token="0" * 64) is None
 
 
 @pytest.mark.slow
@@ -265,9 +265,9 @@ def test_status_tells_runs_and_champions(
     champion = register_bright(client, "shining")
     MlflowClient().set_registered_model_alias("shining", "champion", str(champion.version))
     until(lambda: "02:00" in status_of(capsys) or "01:00" in status_of(capsys), "the scheduling of a night")
-    told = status_of(capsys)
-    assert re.search(rf"shining +version {champion.version} ", told)
-    assert "answers" in told
+    output = status_of(capsys)
+    assert re.search(rf"shining +version {champion.version} ", output)
+    assert "answers" in output
 
 
 def status_of(capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,4 +1,4 @@
-"""Owns what Prefect is told to run and when: prefect.yaml, filled with what this home's flows are asked for."""
+"""Deployments of the flows to Prefect: prefect.yaml with the parameters and schedules of this home."""
 
 import subprocess
 import sys
@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from infra.processes import StackError, tail
+from infra.stack.processes import StackError, tail
 
-TEMPLATE = Path(__file__).parent.parent / "prefect.yaml"
+TEMPLATE = Path(__file__).parents[2] / "prefect.yaml"
 DEPLOY_TIMEOUT_S = 300
 
 
@@ -35,17 +35,17 @@ def fill(
         for schedule in deployment.get("schedules", []):
             schedule["active"] = scheduled
             schedule.update({"timezone": time_zone} if time_zone else {})
-        # One that has none is started by hand, and its form asks for what it needs.
+        # A deployment without a request is started by hand, and its form asks for the parameters.
         if deployment["name"] in requests:
             deployment["parameters"] = {"request": dict(requests[deployment["name"]])}
     return yaml.safe_dump(content, sort_keys=False)
 
 
 def deploy(content: str, home: Path, environment: Mapping[str, str]) -> None:
-    """Hand the deployments to Prefect; they stay in HOME/prefect.yaml. Raises StackError where Prefect refuses."""
+    """Deploy the content of prefect.yaml and keep it in HOME/prefect.yaml; raise StackError where Prefect refuses."""
     path, log = home / "prefect.yaml", home / "logs" / "deploy.log"
-    draft = path.with_suffix(".draft.yaml")
-    draft.write_text(content)
+    temporary = path.with_suffix(".draft.yaml")
+    temporary.write_text(content)
     command = [
         sys.executable,
         "-m",
@@ -54,7 +54,7 @@ def deploy(content: str, home: Path, environment: Mapping[str, str]) -> None:
         "deploy",
         "--all",
         "--prefect-file",
-        str(draft),
+        str(temporary),
     ]
     with log.open("w") as output:
         code = subprocess.run(
@@ -69,17 +69,17 @@ def deploy(content: str, home: Path, environment: Mapping[str, str]) -> None:
         ).returncode
     if code:
         raise StackError(f"Prefect refused the deployments, see {log}:\n{tail(log)}")
-    draft.rename(path)
+    temporary.rename(path)
 
 
 def deployed(home: Path) -> str:
-    """Return the deployments that were handed over last, or nothing."""
+    """Return the prefect.yaml that was deployed last, or an empty text."""
     path = home / "prefect.yaml"
     return path.read_text() if path.exists() else ""
 
 
 def deployed_time_zone(home: Path) -> str | None:
-    """Return the time zone of the schedules that were handed over last; None where there were none."""
+    """Return the time zone of the schedules that were deployed last; None where there were none."""
     deployments = (yaml.safe_load(deployed(home)) or {}).get("deployments", [])
     zones = (schedule.get("timezone") for item in deployments for schedule in item.get("schedules", []))
     return next(zones, None)

@@ -1,0 +1,194 @@
+"""Start, status and end of the one-machine stack: `radloop up`, `radloop status` and `radloop down`."""
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from infra.stack.deployments import deploy, deployed
+from infra.stack.flow_runs import cancel_running, declare_lost
+from infra.stack.processes import OwnedProcess, StackError, choose_ports, end, start, tail
+from infra.stack.record import FILE, MARK, Stack, read_stack
+from infra.stack.servers import POOL, PORTS, SERVERS, Server, answer_of, worker
+
+Log = Callable[[str], None]
+START_LIMIT_S = 240.0
+POLL_S = 0.5
+CANCEL_LIMIT_S = 60.0
+GRACE_S = 5.0
+RAY_PREFIX = "radloop-ray-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackRequest:
+    """Parameters of `up`: ports (None for a free one), the clients' environment, and the text of prefect.yaml."""
+
+    ports: Mapping[str, int | None]
+    environment: Mapping[str, str]
+    deployments: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessStatus:
+    """Status of one process of the stack."""
+
+    name: str
+    pid: int
+    runs: bool
+    answers: bool
+    log: str
+
+
+def up(home: Path, request: StackRequest, log: Log) -> Stack:
+    """Start what is not up, deploy, and return the stack; on any failure everything started is ended again."""
+    with _locked(home):
+        old = read_stack(home)
+        if old is not None and old.up:
+            log("The stack is up already.")
+            _deploy_changes(old, request, log)
+            return old
+        if old is not None:
+            log("An earlier stack is gone or incomplete: its rest is removed first.")
+            _end(old)
+        stack = _new(home, request.ports)
+        try:
+            return _start(stack, request, log)
+        except BaseException:
+            _end(read_stack(home) or stack)
+            raise
+
+
+def status(home: Path) -> list[ProcessStatus]:
+    """Return for each process of the stack whether it runs and answers; empty where there is no stack."""
+    stack = read_stack(home)
+    if stack is None:
+        return []
+    servers = {server.name: server for server in _servers(stack)}
+    return [
+        ProcessStatus(
+            name=item.name,
+            pid=item.pid,
+            runs=item.process() is not None,
+            answers=item.process() is not None and servers[item.name].answers(),
+            log=item.log,
+        )
+        for item in stack.processes
+    ]
+
+
+def down(home: Path) -> int:
+    """End exactly what `up` started, and return the number of processes; 0 where nothing was up.
+
+    After a restart of the machine the pids in the record belong to other processes: these are left alone.
+    """
+    with _locked(home):
+        stack = read_stack(home)
+        return _end(stack) if stack else 0
+
+
+def _new(home: Path, ports: Mapping[str, int | None]) -> Stack:
+    chosen = choose_ports({**dict.fromkeys(PORTS), **ports})
+    # Ray makes sockets in this folder, and the kernel takes no path of more than 107 characters.
+    stack = Stack(
+        home=home, mark=secrets.token_hex(8), ports=chosen, ray_temp=tempfile.mkdtemp(prefix=RAY_PREFIX)
+    )
+    stack.logs.mkdir(parents=True, exist_ok=True)
+    _write_token(stack.token_file)
+    return stack
+
+
+def _write_token(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+def _start(stack: Stack, request: StackRequest, log: Log) -> Stack:
+    environment = {**request.environment, **_client_environment(stack), MARK: stack.mark}
+    servers = [make(stack) for make in SERVERS]
+    log(f"Starting {', '.join(server.name for server in servers)}; logs are in {stack.logs}")
+    stack = stack.with_processes(*(_launch(server, stack, environment) for server in servers))
+    _wait(servers, stack, log)
+    answer_of(f"{stack.addresses['prefect']}/api/work_pools/", {"name": POOL, "type": "process"})
+    if lost := declare_lost(stack.addresses["prefect"]):
+        log(f"{lost} runs had not ended when the stack did: they count as crashed")
+    runner = worker(stack)
+    stack = stack.with_processes(_launch(runner, stack, environment))
+    log("Deploying the flows, and starting a worker")
+    deploy(request.deployments, stack.home, {**os.environ, **environment})
+    _wait([runner], stack, log)
+    return replace(stack, ready=True).written()
+
+
+def _deploy_changes(stack: Stack, request: StackRequest, log: Log) -> None:
+    # Only where something changed: deploying would resume schedules that a person has paused.
+    if request.deployments != deployed(stack.home):
+        log("Deploying the flows with their new parameters")
+        environment = {**os.environ, **request.environment, **_client_environment(stack)}
+        deploy(request.deployments, stack.home, environment)
+
+
+def _launch(server: Server, stack: Stack, environment: Mapping[str, str]) -> OwnedProcess:
+    log_file = stack.logs / f"{server.name}.log"
+    return start(server.name, server.command, {**environment, **server.environment}, log_file)
+
+
+def _wait(servers: Iterable[Server], stack: Stack, log: Log) -> None:
+    started = time.monotonic()
+    waiting = {server.name: server for server in servers}
+    processes = {item.name: item for item in stack.processes}
+    while waiting:
+        for name, server in list(waiting.items()):
+            if processes[name].process() is None:
+                raise StackError(_cause(f"{name} ended while it was starting", processes[name]))
+            if server.answers():
+                del waiting[name]
+                still = f"; still waiting for {', '.join(waiting)}" if waiting else ""
+                log(f"{name} answers after {time.time() - processes[name].created:.0f} s{still}")
+        if waiting and time.monotonic() - started > START_LIMIT_S:
+            name = next(iter(waiting))
+            raise StackError(_cause(f"{name} does not answer after {START_LIMIT_S:.0f} s", processes[name]))
+        time.sleep(POLL_S if waiting else 0)
+
+
+def _end(stack: Stack) -> int:
+    if stack.up:
+        cancel_running(stack.addresses["prefect"], CANCEL_LIMIT_S)
+    # Ray ends slowly, and none of the servers has anything to save.
+    ended = end(stack.processes, (MARK, stack.mark), GRACE_S)
+    if Path(stack.ray_temp).name.startswith(RAY_PREFIX):
+        shutil.rmtree(stack.ray_temp, ignore_errors=True)
+    (stack.home / FILE).unlink(missing_ok=True)
+    return ended
+
+
+def _servers(stack: Stack) -> Sequence[Server]:
+    return [make(stack) for make in (*SERVERS, worker)]
+
+
+def _client_environment(stack: Stack) -> dict[str, str]:
+    return {name: value for group in stack.clients for name, value in group.items()}
+
+
+def _cause(what: str, process: OwnedProcess) -> str:
+    return f"{what}, see {process.log}:\n{tail(process.log)}"
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(home / "stack.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise StackError(
+            f"another `radloop up` or `radloop down` works on {home}: wait for its end"
+        ) from error
