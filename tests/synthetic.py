@@ -168,11 +168,11 @@ def built(
     rows: Sequence[Mapping[str, Any]],
     bad: Sequence[Mapping[str, Any]] = (),
     splits: Mapping[str, str] = MappingProxyType({}),
-    told: Recipe | None = None,
+    by: Recipe | None = None,
 ) -> DatasetVersion:
     """Write a version of some rows, which nobody sees before it is published."""
     known = pa.table([list(splits), list(splits.values())], schema=TABLES["splits"])
-    return build_version(store, told or recipe(), LazyRows.of(examples(*rows)), refusals(*bad), known)
+    return build_version(store, by or recipe(), LazyRows.of(examples(*rows)), refusals(*bad), known)
 
 
 def version_of(
@@ -189,7 +189,7 @@ def version_of(
         for n in range(patients)
     ]
     made = recipe(dataset=name, spec=spec, positive="bright")
-    version = built(store, rows, told=made)
+    version = built(store, rows, by=made)
     publish(version, None)
     return version
 

@@ -98,9 +98,9 @@ def test_rows_say_what_the_listing_said(store: FolderStore) -> None:
 
     source = Tagged({"a": [instance(7), instance(8)], "b": DataFault("truncated")})
     made = prepare_chunk(source, list(source.scan()), GREY, NAMES, store, source.run())
-    told = ["source_size", "source_mtime_ns", "source_tag"]
-    assert made.examples.select(told).to_pylist() == [dict(zip(told, (10, 20, "t0"), strict=True))] * 2
-    assert made.refusals.select(told).to_pylist() == [dict(zip(told, (11, 21, "t1"), strict=True))]
+    names = ["source_size", "source_mtime_ns", "source_tag"]
+    assert made.examples.select(names).to_pylist() == [dict(zip(names, (10, 20, "t0"), strict=True))] * 2
+    assert made.refusals.select(names).to_pylist() == [dict(zip(names, (11, 21, "t1"), strict=True))]
 
 
 def test_rows_name_the_spec(store: FolderStore) -> None:
@@ -147,15 +147,21 @@ def test_no_row_holds_an_identifier_or_a_file_name(store: FolderStore) -> None:
             "SCHMIDT": DataFault("truncated"),
         },
     )
-    told = repr(made.examples.to_pylist() + made.refusals.to_pylist())
-    assert not re.search("MUSTERMANN|SCHMIDT|SECRET|HARBOUR|'[123]\\.7'", told)
+    text = repr(made.examples.to_pylist() + made.refusals.to_pylist())
+    assert not re.search("MUSTERMANN|SCHMIDT|SECRET|HARBOUR|'[123]\\.7'", text)
 
 
 def test_what_the_source_knows_comes_along(store: FolderStore) -> None:
-    told = {"modality": "CT", "manufacturer": "ACME", "spacing_mm": 0.5, "model": "M1", "body_part": "HEAD"}
-    (row,) = examples(store, {"a": [instance(7, split="test", attributes=told | {"kvp": 120.0})]})
+    attributes = {
+        "modality": "CT",
+        "manufacturer": "ACME",
+        "spacing_mm": 0.5,
+        "model": "M1",
+        "body_part": "HEAD",
+    }
+    (row,) = examples(store, {"a": [instance(7, split="test", attributes=attributes | {"kvp": 120.0})]})
     assert (row["source_label"], row["source_split"]) == ("odd", "test")
-    assert {name: row[name] for name in told} == told
+    assert {name: row[name] for name in attributes} == attributes
     assert (row["rows"], row["columns"], row["kvp"]) == (16, 16, 120.0)
 
 
@@ -309,9 +315,9 @@ def test_few_files_are_given_in_parts_of_which_all_workers_have_as_many(
     source, given = MemorySource({f"f{number}": [instance(number)] for number in range(files)}), list[int]()
 
     def run(some: Iterable[Item]) -> Iterator[Outcome]:
-        told = list(some)
-        given.extend(len(item.value["payloads"]) for item in told)
-        return iter(source.run()(told))
+        items = list(some)
+        given.extend(len(item.value["payloads"]) for item in items)
+        return iter(source.run()(items))
 
     prepare_chunk(source, list(source.scan()), GREY, NAMES, store, run)
     assert given == items
@@ -331,8 +337,8 @@ def test_real_files_go_through_real_workers(store: FolderStore, tmp_path: Path) 
         made = prepare_chunk(source, list(source.scan()), spec, NAMES, store, pool.map)
     assert [reason for reason, _ in refusals(made)] == ["truncated", "not-dicom"]
     assert made.examples.num_rows == 38
-    found = {row["patient_key"]: int(image_of(store, row).mean()) for row in made.examples.to_pylist()}
-    assert found[NAMES.key("patient", "P9")] == round((45 + 160) / 399 * 255)
+    levels = {row["patient_key"]: int(image_of(store, row).mean()) for row in made.examples.to_pylist()}
+    assert levels[NAMES.key("patient", "P9")] == round((45 + 160) / 399 * 255)
 
 
 def test_every_reason_says_what_it_means() -> None:

@@ -1,4 +1,4 @@
-"""What is different between two versions: as a comparison of dictionaries says, and never a quiet change of side."""
+"""Comparison of versions: equal to one of dictionaries, and a changed split never goes unnoticed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ def numbered(number: int, **changes: Any) -> Mapping[str, Any]:
     return example(number, **fixed | changes)
 
 
-def told(
+def difference_of(
     folder: Path, old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], **rest: Any
 ) -> Difference:
     store = FolderStore(folder)
@@ -35,18 +35,18 @@ def told(
 
 def test_a_version_is_the_same_as_itself(tmp_path: Path) -> None:
     rows = [numbered(n) for n in range(5)]
-    found = told(tmp_path, rows, rows)
-    assert (found.same, found.changed, found.alarms, found.head) == (5, {}, {}, {})
+    difference = difference_of(tmp_path, rows, rows)
+    assert (difference.same, difference.changed, difference.alarms, difference.head) == (5, {}, {}, {})
 
 
 def test_what_came_and_what_went_is_named(tmp_path: Path) -> None:
-    found = told(tmp_path, [numbered(0), numbered(1)], [numbered(1), numbered(2)])
-    assert (found.added.first, found.removed.first, found.same) == (("22",), ("00",), 1)
+    difference = difference_of(tmp_path, [numbered(0), numbered(1)], [numbered(1), numbered(2)])
+    assert (difference.added.first, difference.removed.first, difference.same) == (("22",), ("00",), 1)
 
 
 def test_only_the_first_keys_are_named_and_all_are_counted(tmp_path: Path) -> None:
-    found = told(tmp_path, [], [numbered(n) for n in range(9)], first=2)
-    assert (found.added.count, len(found.added.first)) == (9, 2)
+    difference = difference_of(tmp_path, [], [numbered(n) for n in range(9)], first=2)
+    assert (difference.added.count, len(difference.added.first)) == (9, 2)
 
 
 def test_what_went_for_good_has_a_tombstone(tmp_path: Path) -> None:
@@ -54,46 +54,55 @@ def test_what_went_for_good_has_a_tombstone(tmp_path: Path) -> None:
     stones = went.select(["instance_key", "patient_key", "source_key"])
     old = built(store, [numbered(0), numbered(1), numbered(2)])
     new = build_version(store, recipe(), LazyRows.of(examples(numbered(2))), refusals(), None, stones)
-    found = compare(old, new, 10)
-    assert (found.removed.count, found.removed_for_good) == (2, 1)
+    difference = compare(old, new, 10)
+    assert (difference.removed.count, difference.removed_for_good) == (2, 1)
 
 
 @pytest.mark.parametrize("column", ["spacing_mm", "content_blake3", "model", "fingerprint", "row"])
 def test_a_changed_value_is_told_by_its_column(tmp_path: Path, column: str) -> None:
     other = {"spacing_mm": 0.7, "fingerprint": bytes(64), "row": 9}.get(column, "other")
-    found = told(tmp_path, [numbered(0), numbered(1)], [numbered(0, **{column: other}), numbered(1)])
-    assert ({name: keys.first for name, keys in found.changed.items()}, found.same) == ({column: ("00",)}, 1)
+    difference = difference_of(
+        tmp_path, [numbered(0), numbered(1)], [numbered(0, **{column: other}), numbered(1)]
+    )
+    assert ({name: keys.first for name, keys in difference.changed.items()}, difference.same) == (
+        {column: ("00",)},
+        1,
+    )
 
 
 def test_a_value_that_went_missing_is_a_change(tmp_path: Path) -> None:
-    assert "spacing_mm" in told(tmp_path, [numbered(0)], [numbered(0, spacing_mm=None)]).changed
+    assert "spacing_mm" in difference_of(tmp_path, [numbered(0)], [numbered(0, spacing_mm=None)]).changed
 
 
 def test_a_missing_value_is_the_same_as_a_missing_one(tmp_path: Path) -> None:
     rows = [numbered(0, spacing_mm=None)]
-    assert told(tmp_path, rows, [*rows, numbered(1)]).changed == {}
+    assert difference_of(tmp_path, rows, [*rows, numbered(1)]).changed == {}
 
 
 @pytest.mark.parametrize(
     ("column", "value"), [("source_split", "test"), ("pixel_blake3", "other"), ("patient_key", "other")]
 )
 def test_what_never_changes_is_an_alarm(tmp_path: Path, column: str, value: str) -> None:
-    found = told(tmp_path, [numbered(0)], [numbered(0, **{column: value})])
-    assert found.alarms[column.removeprefix("source_")].first == ("00",)
+    difference = difference_of(tmp_path, [numbered(0)], [numbered(0, **{column: value})])
+    assert difference.alarms[column.removeprefix("source_")].first == ("00",)
 
 
 def test_another_label_is_told_apart_from_a_late_one(tmp_path: Path) -> None:
     old = [numbered(0, source_label="a"), numbered(1, source_label=None), numbered(2, source_label="b")]
     new = [numbered(0, source_label="b"), numbered(1, source_label="b"), numbered(2, source_label="b")]
-    found = told(tmp_path, old, new)
-    assert (found.changed["label"].count, found.relabelled.first, found.alarms) == (2, ("00",), {})
+    difference = difference_of(tmp_path, old, new)
+    assert (difference.changed["label"].count, difference.relabelled.first, difference.alarms) == (
+        2,
+        ("00",),
+        {},
+    )
 
 
 def test_a_side_that_comes_with_a_late_label_is_no_alarm(tmp_path: Path) -> None:
     old = [numbered(0, source_label=None, source_split=None)]
     new = [numbered(0, source_split=None)]
-    found = told(tmp_path, old, new)
-    assert (set(found.changed) >= {"label", "split"}, found.alarms) == (True, {})
+    difference = difference_of(tmp_path, old, new)
+    assert (set(difference.changed) >= {"label", "split"}, difference.alarms) == (True, {})
 
 
 def test_a_patient_who_changed_sides_is_an_alarm_without_images_too(tmp_path: Path) -> None:
@@ -105,9 +114,9 @@ def test_a_patient_who_changed_sides_is_an_alarm_without_images_too(tmp_path: Pa
 def test_two_datasets_draw_their_sides_apart(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     old = built(store, [numbered(0, source_split="test")], splits={"p": "test"})
-    new = built(store, [numbered(0, source_split="train")], splits={"p": "train"}, told=recipe(dataset="e"))
-    found = compare(old, new, 10)
-    assert (found.alarms, found.changed["split"].count) == ({}, 1)
+    new = built(store, [numbered(0, source_split="train")], splits={"p": "train"}, by=recipe(dataset="e"))
+    difference = compare(old, new, 10)
+    assert (difference.alarms, difference.changed["split"].count) == ({}, 1)
 
 
 def test_refusals_are_told_where_their_number_is_another(tmp_path: Path) -> None:
@@ -120,13 +129,13 @@ def test_refusals_are_told_where_their_number_is_another(tmp_path: Path) -> None
 def test_another_preparation_is_told(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     other = recipe(spec=GREY.model_copy(update={"size_px": 32}))
-    was, now = compare(built(store, []), built(store, [], told=other), 10).head["spec"]
+    was, now = compare(built(store, []), built(store, [], by=other), 10).head["spec"]
     assert (was["size_px"], now["size_px"]) == (16, 32)
 
 
 def test_versions_of_two_keys_are_not_compared(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
-    old, new = built(store, []), built(store, [], told=recipe(key_fingerprint="other"))
+    old, new = built(store, []), built(store, [], by=recipe(key_fingerprint="other"))
     with pytest.raises(UserFault, match="the keys k and other"):
         compare(old, new, 10)
 
@@ -167,12 +176,15 @@ def test_it_says_what_dictionaries_say(
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "PART_ROWS", part_rows)
-        found = told(
+        difference = difference_of(
             Path(folder), *([numbered(n, **values) for n, values in side.items()] for side in (old, new))
         )
     both = old.keys() & new.keys()
-    assert (found.added.count, found.removed.count) == (len(new.keys() - both), len(old.keys() - both))
-    assert found.same == sum(old[n] == new[n] for n in both)
+    assert (difference.added.count, difference.removed.count) == (
+        len(new.keys() - both),
+        len(old.keys() - both),
+    )
+    assert difference.same == sum(old[n] == new[n] for n in both)
     for column in ("model", "kvp", "source_label"):
         changed = sum(old[n][column] != new[n][column] for n in both)
-        assert (found.changed[column].count if column in found.changed else 0) == changed
+        assert (difference.changed[column].count if column in difference.changed else 0) == changed

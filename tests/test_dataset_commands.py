@@ -86,8 +86,8 @@ def two_versions(store: FolderStore, **changes: Any) -> tuple[DatasetVersion, Da
         )
         for n in range(12)
     ]
-    old = built(store, rows[:9], told=recipe(dataset="ct"))
-    new = built(store, [{**rows[0], **changes}, *rows[1:]], [refusal(50)], told=recipe(dataset="ct"))
+    old = built(store, rows[:9], by=recipe(dataset="ct"))
+    new = built(store, [{**rows[0], **changes}, *rows[1:]], [refusal(50)], by=recipe(dataset="ct"))
     for version, before, seconds in ((old, None, 1), (new, old.digest, 2)):
         assert publish(version, before)
         os.utime(store.path(head_name("ct", version.digest)), (seconds * 86400, seconds * 86400))
@@ -213,7 +213,7 @@ def test_what_is_changed_is_counted_by_column(radloop: Radloop, store: FolderSto
 
 
 def test_ignored_files_are_no_refused_ones(radloop: Radloop, store: FolderStore) -> None:
-    version = built(store, [example(0)], [refusal(1, "dicomdir"), refusal(2)], told=recipe(dataset="x"))
+    version = built(store, [example(0)], [refusal(1, "dicomdir"), refusal(2)], by=recipe(dataset="x"))
     assert publish(version, None)
     assert "1 files refused, 0 of them in conflict, and 1 ignored" in radloop("show", "x").text
 
@@ -248,7 +248,7 @@ def test_near_duplicates_are_counted_apart(radloop: Radloop, store: FolderStore)
     print_of = two_versions_told["fingerprint"][0].as_py()
     rows = new.table("examples", [*example(0)]).to_pylist()
     rows[0]["fingerprint"] = print_of
-    assert publish(built(store, rows, told=recipe(dataset="ct")), new.digest)
+    assert publish(built(store, rows, by=recipe(dataset="ct")), new.digest)
     told = radloop("check", "ct", "--json").told
     assert (told["patients_on_two_sides"], told["near_duplicates"]) == (0, 1)
 

@@ -37,7 +37,7 @@ def version(tmp_path: Path) -> DatasetVersion:
         )
         for n in reversed(range(ROWS))
     ]
-    return built(store, rows, told=recipe(dataset="ct", positive="a"))
+    return built(store, rows, by=recipe(dataset="ct", positive="a"))
 
 
 def test_images_and_rows_are_in_one_order(version: DatasetVersion, tmp_path: Path) -> None:
@@ -64,9 +64,9 @@ def test_a_row_says_all_but_where_it_was_in_the_store(version: DatasetVersion, t
 
 def test_the_classes_and_the_preparation_are_told(version: DatasetVersion, tmp_path: Path) -> None:
     export(version, tmp_path / "out", ["val"], "t")
-    told = json.loads((tmp_path / "out" / "dataset.json").read_text())
-    assert (told["dataset"], told["digest"], told["classes"]) == ("ct", version.digest, ["b", "a"])
-    assert told["spec"] == version.spec.model_dump(mode="json")
+    head = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert (head["dataset"], head["digest"], head["classes"]) == ("ct", version.digest, ["b", "a"])
+    assert head["spec"] == version.spec.model_dump(mode="json")
 
 
 def test_the_test_patients_are_counted_as_read(version: DatasetVersion, tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ def test_many_images_are_written_some_at_a_time(
     version: DatasetVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "AT_ONCE", 5)
-    told: list[tuple[int, int]] = []
-    export(version, tmp_path / "out", ["train", "val"], "t", lambda *one: told.append(one))
-    assert [done for done, _ in told] == [5, 10, 14, 19, 24, 27]
-    assert {total for _, total in told} == {27}
+    progress: list[tuple[int, int]] = []
+    export(version, tmp_path / "out", ["train", "val"], "t", lambda *one: progress.append(one))
+    assert [done for done, _ in progress] == [5, 10, 14, 19, 24, 27]
+    assert {total for _, total in progress} == {27}
     images = np.load(tmp_path / "out" / "train.npy")
     rows = pq.read_table(tmp_path / "out" / "train.parquet")
     assert images[:, 0, 0].tolist() == rows["columns"].to_pylist()
@@ -132,5 +132,5 @@ def test_volumes_keep_their_shape(tmp_path: Path) -> None:
     spec = recipe().spec.model_copy(update={"kind": "volume", "slices": 3})
     shard = write_shard(store, np.full((1, 3, 16, 16), 7, np.uint8))
     row = example(0, shard=shard, row=0, source_label="a", source_split="val", spec=spec.digest)
-    export(built(store, [row], told=recipe(spec=spec)), tmp_path / "out", ["val"], "t")
+    export(built(store, [row], by=recipe(spec=spec)), tmp_path / "out", ["val"], "t")
     assert np.load(tmp_path / "out" / "val.npy").shape == (1, 3, 16, 16)

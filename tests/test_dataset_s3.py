@@ -46,7 +46,7 @@ def store(
 def night(store: S3Store, number: int) -> DatasetVersion:
     shard = write_shard(store, np.full((2, 16, 16), number, np.uint8))
     rows = [example(at, shard=shard, row=at, source_label="a", source_split="val") for at in (0, 1)]
-    version = built(store, rows, told=recipe(dataset="ct"))
+    version = built(store, rows, by=recipe(dataset="ct"))
     assert publish(version, store.pointer("datasets/ct/current"))
     return version
 

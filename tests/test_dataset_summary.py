@@ -1,4 +1,4 @@
-"""What a version says of itself: every row is counted where it belongs, and nothing is read that is not told."""
+"""Summary of a version: every row is counted where it belongs, and no column is read that is not shown."""
 
 from pathlib import Path
 
@@ -39,9 +39,9 @@ def test_labels_splits_modalities_and_sites_are_counted(version: DatasetVersion)
 
 
 def test_labels_are_counted_by_split(version: DatasetVersion) -> None:
-    told = summarize(version).label_by_split
-    assert told["a"] == {"train": Count(examples=2, patients=1)}
-    assert told[""] == {"": Count(examples=1, patients=1)}
+    by_split = summarize(version).label_by_split
+    assert by_split["a"] == {"train": Count(examples=2, patients=1)}
+    assert by_split[""] == {"": Count(examples=1, patients=1)}
 
 
 def test_what_has_no_label_is_counted_by_the_cause(version: DatasetVersion) -> None:
@@ -49,8 +49,8 @@ def test_what_has_no_label_is_counted_by_the_cause(version: DatasetVersion) -> N
 
 
 def test_refusals_and_conflicts_are_counted(version: DatasetVersion) -> None:
-    told = summarize(version)
-    assert (told.refusals, told.conflicts) == ({"truncated": 2, "conflicting-instance": 1}, 1)
+    summary = summarize(version)
+    assert (summary.refusals, summary.conflicts) == ({"truncated": 2, "conflicting-instance": 1}, 1)
 
 
 def test_a_label_called_none_is_not_a_missing_one(tmp_path: Path) -> None:
@@ -61,47 +61,47 @@ def test_a_label_called_none_is_not_a_missing_one(tmp_path: Path) -> None:
 def test_tombstones_and_reads_of_the_test_patients_are_counted(tmp_path: Path) -> None:
     version = version_of(FolderStore(tmp_path))
     version.test_examples("somebody")
-    told = summarize(version)
-    assert (told.tombstones, told.test_reads) == (0, 1)
+    summary = summarize(version)
+    assert (summary.tombstones, summary.test_reads) == (0, 1)
 
 
 def test_the_size_is_that_of_its_own_objects(version: DatasetVersion) -> None:
     write_shard(version.store, np.ones((9, 16, 16), np.uint8))
-    told = summarize(version)
+    summary = summarize(version)
     parts = [name for names in version.head.parts.values() for name in names]
     expected = sum(Path(version.store.local(name)).stat().st_size for name in parts)
-    assert (told.shards, told.shard_bytes, told.part_bytes) == (1, 4 * 16 * 16 + 128, expected)
+    assert (summary.shards, summary.shard_bytes, summary.part_bytes) == (1, 4 * 16 * 16 + 128, expected)
 
 
 def test_the_spec_is_told(version: DatasetVersion) -> None:
-    told = summarize(version)
-    assert (told.spec["size_px"], told.spec_digest) == (16, GREY.digest)
+    summary = summarize(version)
+    assert (summary.spec["size_px"], summary.spec_digest) == (16, GREY.digest)
 
 
 def test_acquisition_is_told_in_histograms(version: DatasetVersion) -> None:
-    told = summarize(version)
-    assert told.values["manufacturer"] == {"ACME": 3, "": 1}
-    assert told.numbers["spacing_mm"] == Histogram(bins=((0.5, 0.5, 3),), missing=1)
-    assert told.numbers["kvp"] == Histogram(bins=((120.0, 120.0, 1),), missing=3)
+    summary = summarize(version)
+    assert summary.values["manufacturer"] == {"ACME": 3, "": 1}
+    assert summary.numbers["spacing_mm"] == Histogram(bins=((0.5, 0.5, 3),), missing=1)
+    assert summary.numbers["kvp"] == Histogram(bins=((120.0, 120.0, 1),), missing=3)
 
 
 def test_every_number_is_in_one_bin() -> None:
     values = np.random.default_rng(0).lognormal(size=5000)
-    told = _histogram(pa.chunked_array([values]))
-    assert (len(told.bins), sum(count for _, _, count in told.bins)) == (BINS, 5000)
-    assert (told.bins[0][0], told.bins[-1][1]) == (values.min(), values.max())
+    histogram = _histogram(pa.chunked_array([values]))
+    assert (len(histogram.bins), sum(count for _, _, count in histogram.bins)) == (BINS, 5000)
+    assert (histogram.bins[0][0], histogram.bins[-1][1]) == (values.min(), values.max())
 
 
 def test_a_far_value_does_not_hide_the_others() -> None:
-    told = _histogram(pa.chunked_array([[*np.linspace(0, 1, 1000), 1e6]]))
-    assert max(count for _, _, count in told.bins) < 150
+    histogram = _histogram(pa.chunked_array([[*np.linspace(0, 1, 1000), 1e6]]))
+    assert max(count for _, _, count in histogram.bins) < 150
 
 
 def test_one_value_and_some_rare_ones_make_a_histogram() -> None:
-    told = _histogram(pa.chunked_array([[1.0] * 10_000 + list(range(2, 20))]))
-    assert sum(count for _, _, count in told.bins) == 10_018
+    histogram = _histogram(pa.chunked_array([[1.0] * 10_000 + list(range(2, 20))]))
+    assert sum(count for _, _, count in histogram.bins) == 10_018
 
 
 def test_an_empty_version_is_told(tmp_path: Path) -> None:
-    told = summarize(built(FolderStore(tmp_path), []))
-    assert (told.examples, told.patients, told.counts["label"]) == (0, 0, {})
+    summary = summarize(built(FolderStore(tmp_path), []))
+    assert (summary.examples, summary.patients, summary.counts["label"]) == (0, 0, {})

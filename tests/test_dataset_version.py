@@ -140,8 +140,8 @@ def test_a_read_of_the_test_patients_says_who_of_which_version(tmp_path: Path) -
     version = version_of(FolderStore(tmp_path))
     version.test_examples("evaluate d 3")
     (note,) = (tmp_path / "datasets" / "d" / "test-reads").iterdir()
-    told = json.loads(note.read_text())
-    assert (told["reader"], told["version"], told["rows"]) == ("evaluate d 3", version.digest, 6)
+    record = json.loads(note.read_text())
+    assert (record["reader"], record["version"], record["rows"]) == ("evaluate d 3", version.digest, 6)
 
 
 def test_a_version_of_a_newer_format_is_refused_with_the_remedy(tmp_path: Path) -> None:

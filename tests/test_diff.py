@@ -1,4 +1,4 @@
-"""What is new: the listing of a source held against the version that is there."""
+"""What an ingest must read: a listing compared with the version that is there, and what becomes of its rows."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def planned(
 def read(
     store: FolderStore, source: MemorySource, scan: IngestPlan, spec: PreprocessSpec = GREY
 ) -> KnownRows:
-    """Read what a plan asks for; `source.read_names` tells what was read for it."""
+    """Read what a plan asks for; `source.read_names` lists what was read for it."""
     source.read_names.clear()
     made = prepare_chunk(source, list(scan.to_read), spec, NAMES, store, source.run(spec))
     return KnownRows(examples=LazyRows.of(made.examples), refusals=made.refusals)
@@ -76,8 +76,8 @@ def night(
 
 
 def reasons(version: DatasetVersion) -> list[str]:
-    found: list[str] = version.quarantine["reason"].to_pylist()
-    return found
+    values: list[str] = version.quarantine["reason"].to_pylist()
+    return values
 
 
 def instances(version: DatasetVersion) -> set[str]:
@@ -280,8 +280,8 @@ def test_a_file_that_was_sent_again_with_the_same_pixels_takes_its_new_header(
     store: FolderStore, source: MemorySource
 ) -> None:
     first = night(store, source)
-    told = {"modality": "OT", "manufacturer": "OTHER", "spacing_mm": 0.5}
-    source.files["f3"], source.mtimes["f3"] = [instance(3, attributes=told)], 2
+    attributes = {"modality": "OT", "manufacturer": "OTHER", "spacing_mm": 0.5}
+    source.files["f3"], source.mtimes["f3"] = [instance(3, attributes=attributes)], 2
     second = night(store, source, first)
     assert "OTHER" in second.manifest["manufacturer"].to_pylist()
     assert reasons(second) == ["truncated"]

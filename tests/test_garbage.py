@@ -1,4 +1,4 @@
-"""What nobody needs any more: it goes, and no version that stays ever misses anything."""
+"""Garbage of a store: what nothing needs is removed, and no version that stays ever misses anything."""
 
 import os
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def night(store: FolderStore, number: int, name: str = "ct", levels: tuple[int, 
     rows = [
         example(level, shard=shard(store, level), row=1, model=str(number)) for level in levels or (number,)
     ]
-    version = built(store, rows, [refusal(number)], told=recipe(dataset=name))
+    version = built(store, rows, [refusal(number)], by=recipe(dataset=name))
     assert publish(version, store.pointer(f"datasets/{name}/current"))
     age(store, number)
     return version
@@ -248,7 +248,7 @@ def test_a_night_that_publishes_meanwhile_is_whole(store: FolderStore) -> None:
         *old.table("examples", examples().column_names).to_pylist(),
         *known.examples.select(EXAMPLES.names).to_pylist(),
     ]
-    new = built(store, [*rows, example(60, shard=shard(store, 60), row=0)], told=recipe(dataset="ct"))
+    new = built(store, [*rows, example(60, shard=shard(store, 60), row=0)], by=recipe(dataset="ct"))
     remove_garbage(store, listed)
     assert publish(new, old.digest)
     assert find_flaws(new) == []
@@ -267,7 +267,7 @@ def test_a_chunk_that_leaves_the_journal_meanwhile_is_in_a_version_that_is_seen(
 
     def late(*arguments: Any) -> Any:
         rows = made.read(made.chunks()).examples.select(EXAMPLES.names).to_pylist()
-        version = built(store, rows, told=recipe(dataset="ct"))
+        version = built(store, rows, by=recipe(dataset="ct"))
         assert publish(version, store.pointer("datasets/ct/current"))
         made.drop(made.chunks())
         return read(*arguments)
@@ -336,11 +336,11 @@ def test_what_is_cut_short_goes_the_next_time(store: FolderStore, monkeypatch: p
 def test_it_tells_how_far_it_is(store: FolderStore) -> None:
     night(store, 0)
     night(store, 1)
-    told: list[tuple[int, int]] = []
-    found = find_garbage(store, retention(), lambda *one: told.append(one))
-    remove_garbage(store, found, lambda *one: told.append(one))
-    assert told[0] == (1, 1)
-    assert told[-1] == (1 + len(found.objects), 1 + len(found.objects))
+    progress: list[tuple[int, int]] = []
+    found = find_garbage(store, retention(), lambda *one: progress.append(one))
+    remove_garbage(store, found, lambda *one: progress.append(one))
+    assert progress[0] == (1, 1)
+    assert progress[-1] == (1 + len(found.objects), 1 + len(found.objects))
 
 
 @settings(max_examples=40)

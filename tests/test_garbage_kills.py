@@ -37,7 +37,7 @@ def night(store: FolderStore, number: int, *levels: int) -> str:
     """Publish a version of some shards, and let it be of a day long ago."""
     shards = [write_shard(store, np.full((2, 16, 16), level, np.uint8)) for level in levels]
     rows = [example(level, shard=shard, row=1) for level, shard in zip(levels, shards, strict=True)]
-    version = built(store, rows, [refusal(number)], told=recipe(dataset="ct"))
+    version = built(store, rows, [refusal(number)], by=recipe(dataset="ct"))
     assert publish(version, store.pointer("datasets/ct/current"))
     age(store.root, LONG_AGO_S + number * DAY_S)
     return version.digest
@@ -111,7 +111,7 @@ def test_a_gc_that_is_killed_before_any_removal_leaves_versions_whole_and_the_ne
     assert collected(undisturbed, named) == 0
     assert whole(undisturbed) == {named, newest}
     steps = len(files(start)) - len(files(undisturbed))
-    # Of two versions the heads, parts and shards; a journal of two files, and a draft.
+    # Of two versions the heads, parts and shards; a journal of two files, and a temporary file.
     assert steps >= 10
     for step in range(steps):
         home = shutil.copytree(start, tmp_path / str(step))

@@ -1,4 +1,4 @@
-"""How much a version holds is counted once, said in its head, and the same as what its tables say."""
+"""Head of a version: its counts are those of its tables, and older heads without counts can still be read."""
 
 import json
 from dataclasses import replace
@@ -66,11 +66,11 @@ def test_counts_that_are_not_those_of_the_tables_are_a_flaw(version: DatasetVers
 
 
 def test_with_counts_no_table_is_read(version: DatasetVersion) -> None:
-    told = rewritten(version, COUNTS)
-    for names in told.head.parts.values():
+    counted = rewritten(version, COUNTS)
+    for names in counted.head.parts.values():
         for name in names:
-            told.store.remove(name)
-    assert (told.counts.labelled["val"], list(told.refusals_by_reason())) == (
+            counted.store.remove(name)
+    assert (counted.counts.labelled["val"], list(counted.refusals_by_reason())) == (
         COUNTS.labelled["val"],
         ["truncated", "no-pixels"],
     )

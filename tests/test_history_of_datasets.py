@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> FolderStore:
 def night(store: FolderStore, number: int, name: str = "ct", patients: int = 1) -> DatasetVersion:
     """Publish a version that was made so many seconds after 1970."""
     rows = [example(n, patient_key=f"p{n % patients}", model=str(number)) for n in range(3)]
-    version = built(store, rows, told=recipe(dataset=name))
+    version = built(store, rows, by=recipe(dataset=name))
     publish(version, store.pointer(f"datasets/{name}/current"))
     head = store.path(head_name(name, version.digest))
     os.utime(head, (number, number))

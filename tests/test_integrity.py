@@ -1,4 +1,4 @@
-"""The proof that a version is whole: one changed bit, one lost file or one row too many is found, and named."""
+"""Integrity of a version: one changed bit, one lost file or one row too many is detected, and its object named."""
 
 import shutil
 from pathlib import Path
@@ -134,7 +134,7 @@ def test_a_shard_that_is_no_array_is_found(tmp_path: Path) -> None:
 
 
 def flaw_of(folder: Path, content: bytes) -> str:
-    """Return what is said of a shard of this content, whose name is right."""
+    """Return the flaw of a shard of this content, whose name is right."""
     store, digest = FolderStore(folder / "store"), bytes_digest(content)
     store.write(shard_name(digest), content)
     (flaw,) = find_flaws(built(store, [example(0, shard=digest, row=0)]))
@@ -143,10 +143,10 @@ def flaw_of(folder: Path, content: bytes) -> str:
 
 
 def test_it_tells_how_far_it_is(version: DatasetVersion) -> None:
-    told: list[tuple[int, int, int]] = []
-    find_flaws(version, lambda *one: told.append(one))
+    progress: list[tuple[int, int, int]] = []
+    find_flaws(version, lambda *one: progress.append(one))
     sizes = sum(path(version, name).stat().st_size for name in names(version))
-    assert (told[-1][:2], sum(size for _, _, size in told)) == ((5, 5), sizes)
+    assert (progress[-1][:2], sum(size for _, _, size in progress)) == ((5, 5), sizes)
 
 
 def test_every_object_is_read_once(version: DatasetVersion, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Rows that stay where they are: what is read of them is what a table of them would say."""
+"""Rows that are read when asked for: whatever is selected of them equals what a table in memory would give."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def blocks(*tables: Sequence[int]) -> LazyRows:
     return LazyRows(SCHEMA, [block for numbers in tables for block in LazyRows.of(table(numbers)).blocks])
 
 
-def said(rows: LazyRows, *columns: str) -> list[Any]:
+def values_of(rows: LazyRows, *columns: str) -> list[Any]:
     return [tuple(row.values()) for row in rows.select(list(columns or ["n"])).to_pylist()]
 
 
@@ -44,22 +44,22 @@ def test_masks_on_masks_leave_what_they_leave_of_a_table(parts: list[list[int]],
         mask = data.draw(st.lists(st.booleans(), min_size=len(whole), max_size=len(whole)))
         rows = rows.filter(pa.array(mask, pa.bool_()))
         whole = [number for number, stays in zip(whole, mask, strict=True) if stays]
-        assert (rows.num_rows, said(rows, "n")) == (len(whole), [(number,) for number in whole])
+        assert (rows.num_rows, values_of(rows, "n")) == (len(whole), [(number,) for number in whole])
 
 
 def test_parts_of_a_store_are_one_table(stored: tuple[FolderStore, list[str]]) -> None:
-    assert said(LazyRows.stored(*stored, SCHEMA), "k", "n") == [(f"{n:02x}", n) for n in range(5)]
+    assert values_of(LazyRows.stored(*stored, SCHEMA), "k", "n") == [(f"{n:02x}", n) for n in range(5)]
 
 
 def test_columns_beside_rows_take_the_place_of_their_own_and_go_with_them() -> None:
     rows = blocks([0, 1], [2, 3]).with_columns(pa.table({"n": [10, 11, 12, 13], "new": list("abcd")}))
     kept = rows.filter(pa.array([False, True, True, False]))
-    assert said(kept, "new", "n", "k") == [("b", 11, "01"), ("c", 12, "02")]
+    assert values_of(kept, "new", "n", "k") == [("b", 11, "01"), ("c", 12, "02")]
 
 
 def test_columns_beside_rows_stay_when_others_come() -> None:
     rows = blocks([0, 1]).with_columns(pa.table({"a": [1, 2]})).with_columns(pa.table({"b": [3, 4]}))
-    assert said(rows, "a", "b") == [(1, 3), (2, 4)]
+    assert values_of(rows, "a", "b") == [(1, 3), (2, 4)]
     assert rows.schema.names == ["n", "k", "a", "b"]
 
 

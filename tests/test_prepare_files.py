@@ -1,4 +1,4 @@
-"""What a worker makes of one payload: images and drafts, or one fault and the study that it costs."""
+"""Preparation of one payload in a worker: rows with images, or one fault and the study that it costs."""
 
 import json
 from collections.abc import Sequence
@@ -27,21 +27,23 @@ SOLID = instance(7, image=Image(stored=np.zeros((5, 16, 16), np.uint8)))
 
 
 @dataclass(frozen=True)
-class Drafts:
-    """What a worker said of one payload: rows by name with their images, or why there are none."""
+class FileOutcome:
+    """Answer of a worker on one payload: rows by name with their images, or why there are none."""
 
     made: tuple[tuple[dict[str, Any], NDArray[np.uint8]], ...]
     fault: DataFault | None
     study_uid: str
 
 
-def drafts(payload: Payload, spec: PreprocessSpec = CT, formats: Any = None) -> Drafts:
-    """Return what a worker says of a payload."""
-    (found,) = drafts_of([payload], spec, formats)
-    return found
+def outcome_of(payload: Payload, spec: PreprocessSpec = CT, formats: Any = None) -> FileOutcome:
+    """Return the answer of a worker on a payload."""
+    (outcome,) = outcomes_of([payload], spec, formats)
+    return outcome
 
 
-def drafts_of(payloads: Sequence[Payload], spec: PreprocessSpec = CT, formats: Any = None) -> list[Drafts]:
+def outcomes_of(
+    payloads: Sequence[Payload], spec: PreprocessSpec = CT, formats: Any = None
+) -> list[FileOutcome]:
     item = item_of(payloads)
     more = {"formats": formats} if formats else {}
     # As JSON, which is how it travels.
@@ -52,7 +54,7 @@ def drafts_of(payloads: Sequence[Payload], spec: PreprocessSpec = CT, formats: A
     images = np.frombuffer(blobs[0], np.uint8).reshape(-1, *spec.shape) if blobs else []
     faults = {number: (DataFault(reason, detail), study) for number, reason, detail, study in value["faults"]}
     return [
-        Drafts(
+        FileOutcome(
             tuple((row, one) for row, one in zip(rows, images, strict=True) if row["payload"] == number),
             *faults.get(number, (None, "")),
         )
@@ -60,19 +62,19 @@ def drafts_of(payloads: Sequence[Payload], spec: PreprocessSpec = CT, formats: A
     ]
 
 
-def of_file(content: Path | bytes, spec: PreprocessSpec = CT) -> Drafts:
-    return drafts(Payload(format="dicom", name="x", contents=(content,)), spec)
+def of_file(content: Path | bytes, spec: PreprocessSpec = CT) -> FileOutcome:
+    return outcome_of(Payload(format="dicom", name="x", contents=(content,)), spec)
 
 
-def of(*made: Instance, spec: PreprocessSpec) -> Drafts:
-    """Return the drafts of instances that are there already."""
+def of(*made: Instance, spec: PreprocessSpec) -> FileOutcome:
+    """Return the answer on instances that are there already."""
     payload = Payload(format="made", name="x", contents=(b"",))
-    return drafts(payload, spec, {"made": lambda *_: iter(made)})
+    return outcome_of(payload, spec, {"made": lambda *_: iter(made)})
 
 
-def reason(found: Drafts) -> str:
-    assert found.fault is not None
-    return found.fault.reason
+def reason(outcome: FileOutcome) -> str:
+    assert outcome.fault is not None
+    return outcome.fault.reason
 
 
 @pytest.fixture
@@ -80,10 +82,10 @@ def path(tmp_path: Path) -> Path:
     return write_dicom(tmp_path / "x", np.full((64, 64), 40), StudyInstanceUID=STUDY)
 
 
-def test_a_good_file_is_a_draft_with_its_image(path: Path) -> None:
-    ((draft, image),) = of_file(path).made
-    told = [draft[name] for name in ("study_uid", "frame", "rows", "modality")]
-    assert told == [STUDY, 0, 64, "CT"]
+def test_a_good_file_is_a_row_with_its_image(path: Path) -> None:
+    ((row, image),) = of_file(path).made
+    values = [row[name] for name in ("study_uid", "frame", "rows", "modality")]
+    assert values == [STUDY, 0, 64, "CT"]
     assert (image.shape, int(image[0, 0])) == ((16, 16), 128)
 
 
@@ -95,75 +97,75 @@ def test_a_file_and_its_bytes_make_the_same(path: Path) -> None:
 
 def test_files_one_after_the_other_keep_their_images_apart(tmp_path: Path) -> None:
     paths = [write_dicom(tmp_path / str(level), np.full((64, 64), level)) for level in (-500, 40, 500)]
-    found = [of_file(path) for path in paths]
-    assert [int(one.made[0][1].mean()) for one in found] == [0, 128, 255]
+    outcome = [of_file(path) for path in paths]
+    assert [int(one.made[0][1].mean()) for one in outcome] == [0, 128, 255]
 
 
 @pytest.mark.parametrize("as_bytes", [False, True], ids=["path", "bytes"])
 def test_a_file_that_is_cut_is_one_fault_with_its_study(path: Path, as_bytes: bool) -> None:
     path.write_bytes(path.read_bytes()[:-100])
-    found = of_file(path.read_bytes() if as_bytes else path)
-    assert (reason(found), found.study_uid, found.made) == ("truncated", STUDY, ())
+    outcome = of_file(path.read_bytes() if as_bytes else path)
+    assert (reason(outcome), outcome.study_uid, outcome.made) == ("truncated", STUDY, ())
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("uid", ["1.2.x", "DOE^JANE", None])
-def test_a_study_that_is_no_uid_is_not_told(tmp_path: Path, uid: str | None) -> None:
-    found = of_file(write_dicom(tmp_path / "x", StudyInstanceUID=uid))
-    assert (reason(found), found.study_uid) == ("missing-identifier", "")
+def test_a_study_that_is_no_uid_is_left_out(tmp_path: Path, uid: str | None) -> None:
+    outcome = of_file(write_dicom(tmp_path / "x", StudyInstanceUID=uid))
+    assert (reason(outcome), outcome.study_uid) == ("missing-identifier", "")
 
 
 def test_what_is_no_dicom_file_costs_no_study() -> None:
-    found = of_file(b"Dear colleague")
-    assert (reason(found), found.study_uid) == ("not-dicom", "")
+    outcome = of_file(b"Dear colleague")
+    assert (reason(outcome), outcome.study_uid) == ("not-dicom", "")
 
 
-def test_each_frame_is_a_draft() -> None:
+def test_each_frame_is_a_row() -> None:
     name = get_testdata_file("rtdose_rle.dcm", download=False)
     assert isinstance(name, str)
-    found = of_file(Path(name), PreprocessSpec(modality="RTDOSE", size_px=16))
-    assert [draft["frame"] for draft, _ in found.made] == list(range(1, 16))
-    assert len({draft["pixel_blake3"] for draft, _ in found.made}) == 15
+    outcome = of_file(Path(name), PreprocessSpec(modality="RTDOSE", size_px=16))
+    assert [row["frame"] for row, _ in outcome.made] == list(range(1, 16))
+    assert len({row["pixel_blake3"] for row, _ in outcome.made}) == 15
 
 
 def test_a_volume_among_slices_is_unsupported() -> None:
-    found = of(instance(1), SOLID, spec=CT)
-    assert reason(found) == "unsupported"
-    assert "the image is a volume, the configuration asks for kind 'slice'" in str(found.fault)
+    outcome = of(instance(1), SOLID, spec=CT)
+    assert reason(outcome) == "unsupported"
+    assert "the image is a volume, the configuration asks for kind 'slice'" in str(outcome.fault)
 
 
 def test_a_slice_among_volumes_is_unsupported() -> None:
-    found = of(instance(1), spec=VOLUME)
-    assert reason(found) == "unsupported"
-    assert "the image is a slice, the configuration asks for kind 'volume'" in str(found.fault)
+    outcome = of(instance(1), spec=VOLUME)
+    assert reason(outcome) == "unsupported"
+    assert "the image is a slice, the configuration asks for kind 'volume'" in str(outcome.fault)
 
 
 def test_a_volume_has_the_shape_of_the_spec() -> None:
-    ((draft, image),) = of(SOLID, spec=VOLUME).made
-    assert (image.shape, draft["rows"], draft["columns"]) == ((4, 16, 16), 16, 16)
+    ((row, image),) = of(SOLID, spec=VOLUME).made
+    assert (image.shape, row["rows"], row["columns"]) == ((4, 16, 16), 16, 16)
 
 
-def test_parcels_of_one_item_keep_their_rows_and_faults_apart(tmp_path: Path) -> None:
+def test_payloads_of_one_item_keep_their_rows_and_faults_apart(tmp_path: Path) -> None:
     paths = [
         write_dicom(tmp_path / str(n), np.full((64, 64), level)) for n, level in enumerate((-500, 0, 500))
     ]
     paths[1].write_bytes(b"Dear colleague")
     payloads = [Payload(format="dicom", name="x", contents=(path,)) for path in paths]
-    first, bad, last = drafts_of(payloads)
+    first, bad, last = outcomes_of(payloads)
     assert (int(first.made[0][1].mean()), reason(bad), int(last.made[0][1].mean())) == (0, "not-dicom", 255)
 
 
-def test_a_parcel_of_several_files_takes_its_own_alone() -> None:
+def test_a_payload_of_several_files_takes_its_own_alone() -> None:
     kinds = {"made": lambda payload, _: iter([instance(len(payload.contents))])}
     payloads = [Payload(format="made", name="x", contents=(b"",) * count) for count in (2, 0, 3)]
-    found = drafts_of(payloads, formats=kinds)
-    assert [one.made[0][0]["patient_id"] for one in found] == ["P2", "P0", "P3"]
+    outcome = outcomes_of(payloads, formats=kinds)
+    assert [one.made[0][0]["patient_id"] for one in outcome] == ["P2", "P0", "P3"]
 
 
-def test_what_a_source_told_reaches_the_reader() -> None:
+def test_metadata_of_a_source_reaches_the_reader() -> None:
     kinds = {"made": lambda payload, _: iter([instance(1, patient_id=dict(payload.metadata)["patient"])])}
     payload = Payload(format="made", name="x", contents=(), metadata=(("patient", "P-1"),))
-    assert drafts(payload, formats=kinds).made[0][0]["patient_id"] == "P-1"
+    assert outcome_of(payload, formats=kinds).made[0][0]["patient_id"] == "P-1"
 
 
 def test_fingerprints_come_with_the_images() -> None:
@@ -180,4 +182,4 @@ def test_a_fault_of_the_environment_is_no_fault_of_the_file() -> None:
         raise EnvironmentFault("no decoder")
 
     with pytest.raises(EnvironmentFault):
-        drafts(Payload(format="made", name="x", contents=(b"",)), CT, {"made": fail})
+        outcome_of(Payload(format="made", name="x", contents=(b"",)), CT, {"made": fail})

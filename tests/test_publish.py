@@ -30,8 +30,8 @@ def written(store: FolderStore) -> dict[str, int]:
 def faults(version: DatasetVersion) -> dict[str, str]:
     """Return why images have no label, by their object."""
     table = version.table("examples", ["object_key", "label_fault"])
-    told = dict(zip(table["object_key"].to_pylist(), table["label_fault"].to_pylist(), strict=True))
-    return {key: fault for key, fault in told.items() if fault}
+    faults = dict(zip(table["object_key"].to_pylist(), table["label_fault"].to_pylist(), strict=True))
+    return {key: fault for key, fault in faults.items() if fault}
 
 
 def splits_of(version: DatasetVersion) -> dict[str, str | None]:
@@ -98,7 +98,7 @@ def test_what_a_version_is_made_by_is_part_of_its_name(
     store: FolderStore, changes: dict[str, object]
 ) -> None:
     first = built(store, ROWS)
-    assert built(store, ROWS, told=recipe(**changes)).digest != first.digest
+    assert built(store, ROWS, by=recipe(**changes)).digest != first.digest
 
 
 def test_a_pointer_that_somebody_moved_is_left_alone(store: FolderStore) -> None:
@@ -109,7 +109,7 @@ def test_a_pointer_that_somebody_moved_is_left_alone(store: FolderStore) -> None
 
 
 def test_examples_and_pointers_of_datasets_do_not_meet(store: FolderStore) -> None:
-    publish(built(store, ROWS, told=recipe(dataset="one")), None)
+    publish(built(store, ROWS, by=recipe(dataset="one")), None)
     assert newest_version(store, "two") is None
 
 
@@ -156,7 +156,7 @@ def test_labels_are_joined_at_every_level(store: FolderStore, level: str) -> Non
     names = Pseudonyms(b"k" * 32)
     keyed = example(0, **{KEY_OF[level]: names.key(level, "X")})  # type: ignore[arg-type]
     table = collect_labels(level, [(2, "X", "yes"), (3, "Y", "no")], names)  # type: ignore[arg-type]
-    version = built(store, [keyed], told=recipe(labels=table))
+    version = built(store, [keyed], by=recipe(labels=table))
     assert version.manifest["label"].to_pylist() == ["yes"]
     assert (version.head.label_level, version.head.label_report.lines_without_image) == (level, (3,))
 
@@ -168,7 +168,7 @@ def test_images_that_the_source_did_not_label_are_reported(store: FolderStore) -
 
 def test_a_class_to_look_for_that_is_not_there_is_refused(store: FolderStore) -> None:
     with pytest.raises(UserFault, match="'tumour' is not among the labels"):
-        built(store, ROWS, told=recipe(positive="tumour"))
+        built(store, ROWS, by=recipe(positive="tumour"))
     assert written(store) == {}
 
 
@@ -176,7 +176,7 @@ def test_a_label_of_an_object_reaches_all_its_frames(store: FolderStore) -> None
     names = Pseudonyms(b"k" * 32)
     frames = [example(n, object_key=names.key("instance", "1.2.3"), frame=n) for n in (1, 2, 3)]
     table = collect_labels("instance", [(2, "1.2.3", "yes")], names)
-    version = built(store, [*frames, example(9)], told=recipe(labels=table))
+    version = built(store, [*frames, example(9)], by=recipe(labels=table))
     assert Counter(version.manifest["label"].to_pylist()) == {"yes": 3, None: 1}
     assert faults(version) == {"o9": "no-label"}
 

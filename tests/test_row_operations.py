@@ -25,15 +25,15 @@ def merged(
     standing, refused = refuse_repeats(
         LazyRows.of(examples(*rows)), turns, drop_equal_pixels=drop_equal_pixels
     )
-    told = [refused[name].to_pylist() for name in ("source_key", "reason", "detail")]
-    return standing.select(["source_key"])["source_key"].to_pylist(), list(zip(*told, strict=True))
+    columns = [refused[name].to_pylist() for name in ("source_key", "reason", "detail")]
+    return standing.select(["source_key"])["source_key"].to_pylist(), list(zip(*columns, strict=True))
 
 
 def dropped(rows: list[Row], *bad: Row) -> tuple[list[str], list[tuple[str, str, str]]]:
     gone, lost = refuse_lost_studies(LazyRows.of(examples(*rows)), refusals(*bad))
-    told = [lost[name].to_pylist() for name in ("source_key", "study_key", "reason")]
+    columns = [lost[name].to_pylist() for name in ("source_key", "study_key", "reason")]
     kept = examples(*rows).filter(pc.invert(gone))
-    return kept["source_key"].to_pylist(), list(zip(*told, strict=True))
+    return kept["source_key"].to_pylist(), list(zip(*columns, strict=True))
 
 
 def test_different_instances_all_stand() -> None:
