@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from rich.markdown import Markdown
 
 from cli.options import ask
 from cli.terminal import console, quiet_logs
@@ -50,6 +49,8 @@ def load_flow(name: str) -> Callable[[Any], Any]:
 def print_outcome(name: str, outcome: Any, imports_s: float, flow_s: float) -> None:
     """Print the outcome of a flow, and the seconds of loading and of the flow with what Prefect adds to it."""
     # Loaded here: it costs nothing after a flow.
+    from rich.markdown import Markdown
+
     from tasks.report.outcomes import RENDERERS, nightly_markdown
 
     if name == "nightly":

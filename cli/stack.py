@@ -24,7 +24,7 @@ from services.settings import Settings, activate
 from tasks.requests import REQUESTS, NightlyRequest, absolute_place
 
 REMEMBERED = "nightly.json"
-"""What the night is asked for: written by `radloop run` when it succeeds, and here."""
+"""Parameters of the night: written by `radloop run` when it succeeds, and here."""
 
 Source = Annotated[
     str, typer.Option(help="Source of the nightly run. [default: that of the last `radloop run`]")
@@ -46,10 +46,7 @@ def register(app: typer.Typer) -> None:
 
 def remember(settings: Settings, request: NightlyRequest) -> None:
     """Keep a night that went well for the schedule, whose runs start in another folder."""
-    places = {
-        name: absolute_place(place) for name in ("source", "labels") if (place := getattr(request, name))
-    }
-    (settings.folder / REMEMBERED).write_text(canonical_json(request.model_copy(update=places), indent=1))
+    (settings.folder / REMEMBERED).write_text(canonical_json(_with_absolute_places(request), indent=1))
 
 
 def up(
@@ -71,7 +68,7 @@ def up(
         environment=settings.defaults(),
         deployments=deployments(nightly, time_zone or deployed_time_zone(settings.folder)),
     )
-    with faults():
+    with infra_faults():
         running = lifecycle.up(settings.folder, request, lambda line: console.print(line, highlight=False))
     if nightly:
         # So that the next `up` needs no options.
@@ -86,9 +83,9 @@ def up(
 
 
 def status() -> None:
-    """Say what is up, what runs next and last, and who is champion."""
+    """Show what is up, what runs next and last, and who is champion."""
     settings = activate()
-    with faults():
+    with infra_faults():
         processes = lifecycle.status(settings.folder)
         running = read_stack(settings.folder)
     if running is None:
@@ -110,13 +107,13 @@ def status() -> None:
 def down() -> None:
     """End exactly what `radloop up` started."""
     settings = activate()
-    with faults():
+    with infra_faults():
         ended = lifecycle.down(settings.folder)
     console.print(f"Ended {ended} processes" if ended else "Nothing was up", highlight=False)
 
 
 def nightly_request(settings: Settings, config: Path | None, options: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the night is asked for: options over the last successful run's; empty where nothing is known."""
+    """Return the parameters of the night: options over the last successful run's; empty where nothing is known."""
     remembered = settings.folder / REMEMBERED
     if config or options:
         request = checked_request("nightly", config, options)
@@ -129,11 +126,8 @@ def nightly_request(settings: Settings, config: Path | None, options: Mapping[st
             ) from error
     else:
         return {}
-    # A worker runs elsewhere, so that relative paths would lead it astray; and it shall not train in vain.
-    places = {
-        name: absolute_place(place) for name in ("source", "labels") if (place := getattr(request, name))
-    }
-    return canonical(request.model_copy(update={**places, "again": False}))
+    # A schedule shall not train in vain.
+    return canonical(_with_absolute_places(request).model_copy(update={"again": False}))
 
 
 def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:
@@ -166,12 +160,19 @@ def addresses(running: Stack) -> str:
 
 
 @contextmanager
-def faults() -> Iterator[None]:
+def infra_faults() -> Iterator[None]:
     """Turn a StackError into an EnvironmentFault, which the command line prints without a traceback."""
     try:
         yield
     except StackError as error:
         raise EnvironmentFault(str(error)) from error
+
+
+def _with_absolute_places(request: NightlyRequest) -> NightlyRequest:
+    places = {
+        name: absolute_place(place) for name in ("source", "labels") if (place := getattr(request, name))
+    }
+    return request.model_copy(update=places)
 
 
 def _state(item: lifecycle.ProcessStatus) -> str:

@@ -12,18 +12,17 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import accumulate, chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from imaging.deidentify.proof import leak_search
 from imaging.errors import EnvironmentFault
 from imaging.store.folder_store import FolderStore
 from imaging.store.protocol import Missing
+from services.mlflow.runs import reachable
 from services.settings import Settings
-
-if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
 
 LIMIT_S = 10.0
 """A night must not wait for a slow server; what there was no time for is counted."""
@@ -35,12 +34,12 @@ FLOWS = ("nightly", "ingest", "train", "evaluate", "reevaluate", "deidentify")
 
 
 def has_servers(settings: Settings) -> bool:
-    """Tell whether Prefect or MLflow keep what is theirs elsewhere."""
+    """Return whether Prefect or MLflow keep what is theirs elsewhere."""
     return settings.prefect_api_url is not None or settings.tracking_uri.startswith("http")
 
 
 def fetch(settings: Settings, dataset: str, since_s: float, folder: Path) -> bool:
-    """Write what servers hold of the time since then into files of a folder; tell whether there was time for all.
+    """Write what servers hold of the time since then into files of a folder; return whether there was time for all.
 
     Raises EnvironmentFault where a server does not answer, or lets us not read.
     """
@@ -57,7 +56,7 @@ def fetch_written(settings: Settings, since_s: float, seed: str) -> tuple[list[P
     store = settings.dataset_store
     if isinstance(store, FolderStore):
         return [], 0
-    # Some servers tell whole seconds.
+    # The times of some servers are in whole seconds.
     written = [one for one in store.names() if one.mtime_ns >= int(since_s) * 10**9]
     random.Random(seed).shuffle(written)
     ends = accumulate(one.size_bytes for one in written)
@@ -74,8 +73,6 @@ def _of_prefect(settings: Settings, since_s: float, folder: Path) -> Iterator[No
     """Write parameters, states, logs and artifacts of the runs of our flows."""
     if settings.prefect_api_url is None:
         return
-    from prefect.client.orchestration import get_client
-
     since = datetime.fromtimestamp(since_s, UTC).isoformat()
     begun = {"flows": {"name": {"any_": FLOWS}}, "flow_runs": {"start_time": {"after_": since}}}
     try:
@@ -99,7 +96,7 @@ def _of_prefect(settings: Settings, since_s: float, folder: Path) -> Iterator[No
 
 
 def _pages(
-    client: "SyncPrefectClient", kind: Kind, query: dict[str, Any], folder: Path
+    client: SyncPrefectClient, kind: Kind, query: dict[str, Any], folder: Path
 ) -> Iterator[list[dict[str, Any]]]:
     for number in count():
         asked = {**query, "limit": PAGE, "offset": number * PAGE}
@@ -114,9 +111,6 @@ def _of_mlflow(settings: Settings, dataset: str, since_s: float, folder: Path) -
     """Write parameters, tags, metrics and smaller artifacts of runs, and what is said of the model's versions."""
     if not settings.tracking_uri.startswith("http"):
         return
-    # Loaded here: it takes seconds.
-    from services.mlflow.runs import reachable
-
     with reachable(settings) as client:
         # Shadows of a dataset begin with its name.
         experiments = client.search_experiments(filter_string=f"name LIKE '{dataset}%'")

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from imaging.dataset.ingest.pending_files import find_pending
 from imaging.errors import UserFault
 from services.mlflow.runs import end_run
 from services.prefect.progress import Pace
@@ -27,18 +28,14 @@ log = partial(print, flush=True)
 
 def train(folder: Path, settings: Settings) -> None:
     """Train on the cluster that started this process."""
-    import ray
-
     job = TrainingJob(**json.loads((folder / "job.json").read_text()))
     watch_lease(folder / "lease", last_act=lambda: end_run(settings, job.run_id, "KILLED"))
-    join_cluster()
-    check_room(job.train["workers"], int(ray.cluster_resources().get("CPU", 0)))
+    check_room(job.train["workers"], join_cluster())
     _write_outcome(folder, fit(job, settings, log))
 
 
 def ingest(folder: Path, settings: Settings) -> None:
     """Prepare what is new on the cluster that started this process; the rows end in the journal."""
-    from imaging.dataset.ingest.pending_files import find_pending
     from tasks.ingest import open_job, read_here
 
     values = json.loads((folder / "job.json").read_text())

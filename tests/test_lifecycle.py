@@ -220,7 +220,7 @@ def test_the_commands_are_on_the_command_line() -> None:
 
 
 def test_a_fault_of_the_stack_is_one_of_the_environment() -> None:
-    with pytest.raises(EnvironmentFault, match="no such door"), stack_commands.faults():
+    with pytest.raises(EnvironmentFault, match="no such door"), stack_commands.infra_faults():
         raise StackError("no such door")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,6 +102,10 @@ def test_every_flow_but_the_night_has_its_renderer() -> None:
     assert set(RENDERERS) == set(REQUESTS) - {"nightly"}
 
 
-def test_nothing_of_the_orchestrator_is_loaded_to_be_quiet_logs() -> None:
-    assert "rich" in sys.modules
-    assert not any("prefect" in name for name in vars(sys.modules["cli.flow_run"]))
+HEAVY = {"ray", "mlflow", "torch", "prefect", "boto3", "pyarrow", "scipy", "pydicom", "matplotlib"}
+
+
+def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it() -> None:
+    code = f"import sys, cli.main; sys.exit(' '.join({HEAVY} & set(sys.modules)) or 0)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

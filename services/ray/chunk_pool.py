@@ -97,6 +97,7 @@ def _pieces(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 def _on_ray(
     factory: str, order: Mapping[str, Any], items: Sequence[T], chunk_items: int
 ) -> Iterator[tuple[Sequence[T], Any]]:
+    # Loaded here: few items are done without Ray.
     import ray
 
     text = json.dumps({**order, "cores": 1})

@@ -45,8 +45,9 @@ def training_ray(workers: int) -> Iterator[None]:
         yield
 
 
-def join_cluster() -> None:
-    """Connect this process, which is a job's, to the cluster that started it."""
+def join_cluster() -> int:
+    """Connect this process, which is a job's, to the cluster that started it; return its number of processors."""
     import ray
 
     ray.init(address="auto", **QUIET)
+    return int(ray.cluster_resources().get("CPU", 0))
