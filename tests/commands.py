@@ -1,4 +1,4 @@
-"""Owns the commands that stand for servers in the tests."""
+"""Commands that stand for servers in the tests."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Owns a night of ingest in a process of its own: watched write by write, held, refused room, or killed with its own.
+"""Night of an ingest in a process of its own: watched write by write, stopped at a call, without room, or killed.
 
 The processes are forked from one that has imported everything, so that a night takes a fraction of a second.
 """

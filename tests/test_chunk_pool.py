@@ -1,4 +1,4 @@
-"""Chunks go through workers and come back in order, here or on Ray, and a lost worker costs its chunk alone."""
+"""Pool of chunks: results come in order, here or on Ray, and a lost worker costs its chunk alone."""
 
 import json
 import os

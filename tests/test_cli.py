@@ -1,4 +1,4 @@
-"""The command line: what a person can mend ends with exit code 2, a message that says how, and nothing half-done."""
+"""Command line: what a person can mend ends with exit code 2, a message with the remedy, and nothing half-done."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Jobs on a cluster: their lines arrive, their ends are told, and none outlives the flow run that asked for it."""
+"""Jobs on a cluster: their lines arrive, their ends are reported, and none outlives the flow run that asked for it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The commands `radloop dataset ...`: what a person reads, what a program reads, and how they end."""
+"""Commands `radloop dataset ...`: what a person reads, what a program reads, and how they end."""
 
 import json
 import os

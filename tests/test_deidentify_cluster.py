@@ -1,4 +1,4 @@
-"""De-identification as a job of a cluster: it is done there, told here, and leaves nothing of the request behind."""
+"""De-identification as a job of a cluster: it is done there, its outcome comes back, its request goes."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The command `radloop deidentify`: what it asks for, what it says, and that its page tells the truth."""
+"""Command `radloop deidentify`: its request, its output, and that its page is true."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""De-identifying a source: only what is new is read, what is gone goes, and whoever is killed leaves nothing half."""
+"""De-identification of a source: new files are read, outputs of missing files go, and a kill leaves nothing half."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The pages tell the truth: every command in them exists, and every command is in them."""
+"""Pages: every command in them exists, and every command is in them."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""An evaluation: two registered files predict the same locked test patients."""
+"""Evaluation: two registered files predict the same locked test patients."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""One fit: what it tells while it runs, and how an MLflow run ends when it fails."""
+"""Fit of one training: its epochs are reported while it runs, and a run that fails is marked as failed."""
 
 import json
 import time

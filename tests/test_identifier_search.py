@@ -1,4 +1,4 @@
-"""What a night leaves is searched for identifiers of its patients, and one found stops it."""
+"""Identifier search: files that a night leaves are searched for identifiers, and one hit stops it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a night leaves on servers of its own choice is searched too, through their clients and within a limit."""
+"""Identifier search on servers: what a night left there is searched through their clients, within a limit."""
 
 import logging
 import os

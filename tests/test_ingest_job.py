@@ -1,4 +1,4 @@
-"""What is handed from step to step of an ingest is small for whoever looks at it, however large the archive is."""
+"""Job of an ingest: what goes from step to step is small for Prefect, however large the archive is."""
 
 import os
 from collections.abc import Iterator

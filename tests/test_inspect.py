@@ -1,4 +1,4 @@
-"""`radloop inspect` counts what a source holds, quickly, and names no patient."""
+"""Command `radloop inspect`: it counts what a source holds, quickly, and names no patient."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""Which dataset versions MLflow names: by models, by runs that go on, and by what was measured."""
+"""Dataset versions that MLflow names: by models, by runs that go on, and by what was measured."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Options and a configuration file become a request, or are refused with what is wrong and where."""
+"""Requests from options and a configuration file, refused with what is wrong and where."""
 
 from collections.abc import Mapping
 from pathlib import Path

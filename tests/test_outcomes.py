@@ -1,4 +1,4 @@
-"""How outcomes are told: every number that matters, and nothing twice."""
+"""Outcomes as Markdown: every number that matters, and none twice."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What is looked at before any work: the input that was named, and the servers."""
+"""Checks before any work: the input that was named, and the servers."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Progress says how fast work goes and when it ends, as soon as that can be known."""
+"""Progress: rate and expected end of work, as soon as they can be known."""
 
 from collections.abc import Iterator
 from typing import Any

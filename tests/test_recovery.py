@@ -1,4 +1,4 @@
-"""A training survives the death of a worker: it goes on from the last checkpoint, under the same MLflow run."""
+"""Recovery of a training after the death of a worker: it goes on from the last checkpoint, in the same MLflow run."""
 
 import os
 import signal

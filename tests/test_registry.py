@@ -1,4 +1,4 @@
-"""The registry: one version per training, aliases and tags, and nothing that unpickles."""
+"""Registry: one version per training, aliases and tags, and nothing that unpickles."""
 
 import json
 from pathlib import Path

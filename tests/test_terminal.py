@@ -1,4 +1,4 @@
-"""The terminal: progress and outcomes, without the orchestrator's noise and without traces of told errors."""
+"""Terminal: progress and outcomes, without the libraries' noise and without traces of errors that have a message."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""A night stops where the same patient or image is in two splits, and says how that is mended."""
+"""Split check of a night: it stops where the same patient or image is in two splits, and names the remedy."""
 
 from pathlib import Path
 
