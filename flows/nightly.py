@@ -9,7 +9,7 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.train import stop_training, train
 from services.settings import activate
-from tasks.evaluation import champion_of_other_spec
+from tasks.evaluation import champion_of_other_spec, check_champion
 from tasks.identifier_search import search_identifiers
 from tasks.preflight import check_servers
 from tasks.promotion import promote_candidate
@@ -30,6 +30,7 @@ def nightly(request: NightlyRequest) -> NightlyReport:
     """Take in what is new, train, and promote the model if it proves itself."""
     settings = activate()
     check_servers(settings)
+    check_champion(request.dataset, settings)
     clock = Stopwatch()
     ingested = ingest(ingest_part(request))
     check_splits(request.dataset, settings)

@@ -5,7 +5,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.ingest import ingest
 from services.settings import activate
-from tasks.evaluation import champion_of_other_spec
+from tasks.evaluation import champion_of_other_spec, check_champion
 from tasks.preflight import check_servers
 from tasks.reevaluation import Reevaluation, remeasure
 from tasks.report.outcomes import reevaluation_markdown
@@ -17,6 +17,7 @@ def reevaluate(request: ReevaluateRequest) -> Reevaluation:
     """Take in what is new, measure the champion on all test patients, and say whether it still holds."""
     settings = activate()
     check_servers(settings)
+    check_champion(request.dataset, settings)
     if request.source:
         ingest(ingest_part(request))
         other = champion_of_other_spec(request.dataset, settings)

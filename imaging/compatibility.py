@@ -14,6 +14,7 @@ that is marked never changes after: what was stored without it would be read as 
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -76,7 +77,7 @@ def read_config(
             raise
         names = ", ".join(sorted({str(name) for name in unknown or chosen}))
         if (chosen and not unknown) or config_digest(kind.model_validate(plain, extra="ignore")) != digest:
-            raise UserFault(newer(what, f"has another {names} than this release knows", needs)) from None
+            raise UserFault(newer(what, f"has {names}, which this release does not know", needs)) from None
         log_unknown(what, names)
         return kind.model_validate(plain, extra="ignore")
 
@@ -90,7 +91,7 @@ def check_release(what: str, needs: str) -> None:
 def newer(what: str, why: str, needs: str = "") -> str:
     """Return the message about something that a newer release has written: what to install."""
     wanted = f"radloop {needs} or newer" if needs else "the release of radloop that wrote it, or a newer one"
-    return f"{what} {why} and this is radloop {RELEASE}: install {wanted}; nothing was changed"
+    return f"{what} {why}; this is radloop {RELEASE}: install {wanted}; nothing was changed"
 
 
 def log_unknown(what: str, names: str) -> None:
@@ -132,4 +133,4 @@ def _marked(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any,
 
 
 def _numbers(release: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in release.split("."))
+    return tuple(int(number) for number in re.findall(r"\d+", release))

@@ -93,6 +93,13 @@ def versions_for(pair: Pair, settings: Settings) -> dict[str, DatasetVersion]:
     return versions
 
 
+def check_champion(name: str, settings: Settings) -> None:
+    """Raise UserFault where the champion needs a newer release: before a night takes anything in."""
+    champion = by_alias(settings, name, "champion") if settings.has_registry else None
+    if champion is not None:
+        _ = champion.spec
+
+
 def champion_of_other_spec(name: str, settings: Settings) -> Registered | None:
     """Return the champion, where it expects images that are prepared otherwise than the newest version's."""
     champion = by_alias(settings, name, "champion")

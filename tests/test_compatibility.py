@@ -299,12 +299,12 @@ def test_an_unknown_field_that_changes_nothing_is_left_aside_and_said(
 def test_an_unknown_field_that_matters_is_refused(
     config: GrownSpec, field: str, needs: str, remedy: str
 ) -> None:
-    with pytest.raises(UserFault, match=rf"model 3 (has another {field}|needs release).*{remedy}"):
+    with pytest.raises(UserFault, match=rf"model 3 (has {field}, which|needs release).*{remedy}"):
         read_config(PreprocessSpec, canonical(config), "model 3", digest=config.digest, needs=needs)
 
 
 def test_an_unknown_choice_is_refused_with_the_remedy() -> None:
-    with pytest.raises(UserFault, match=r"it has another kind than this release knows.*install"):
+    with pytest.raises(UserFault, match=r"it has kind, which this release does not know; .*install"):
         read_config(PreprocessSpec, {"kind": "patch"}, "it")
 
 
@@ -321,6 +321,6 @@ def test_what_needs_no_newer_release_is_read(needs: str) -> None:
 @pytest.mark.parametrize("needs", ["0.1.1", "0.10.0", "1.0.0"])
 def test_what_needs_a_newer_release_is_refused(needs: str) -> None:
     with pytest.raises(
-        UserFault, match=f"it needs release {needs} and this is radloop 0.1.0: install radloop {needs}"
+        UserFault, match=f"it needs release {needs}; this is radloop 0.1.0: install radloop {needs}"
     ):
         check_release("it", needs)

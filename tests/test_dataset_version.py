@@ -149,6 +149,6 @@ def test_a_version_of_a_newer_format_is_refused_with_the_remedy(tmp_path: Path) 
     path = version.store.path(head_name("d", version.digest))  # type: ignore[attr-defined]
     path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(
-        UserFault, match=r"dataset 'd' is of format 3 and this is radloop 0.1.0: install the release"
+        UserFault, match=r"dataset 'd' is of format 3; this is radloop 0.1.0: install the release"
     ):
         newest_version(version.store, "d")

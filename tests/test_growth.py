@@ -17,7 +17,7 @@ from pydantic import Field
 
 from cli.main import main
 from cli.stack import nightly_request
-from imaging.compatibility import Since, canonical, log_once
+from imaging.compatibility import Since, canonical, canonical_json, log_once
 from imaging.dataset.ingest.outcome import IngestOutcome
 from imaging.dataset.tables import schemas, table_files
 from imaging.dataset.tables.table_files import read_parts, read_whole, rows_digest, write_parts
@@ -29,6 +29,8 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.store.folder_store import FolderStore
+from infra.stack.processes import OwnedProcess
+from infra.stack.record import FILE, Stack, read_stack
 from models.config import TrainConfig
 from models.portable.predictor import Predictor
 from services.ledger import entries
@@ -180,7 +182,7 @@ def test_a_folder_made_with_an_unknown_option_is_refused(kept: Settings) -> None
         UserFault, match=r"was made with the options {'sites': True} and this run has {'sites': None}"
     ):
         bring_up_to_date(request, kept, lambda _: None)
-    with pytest.raises(UserFault, match=r"has another sites than this release knows.*install"):
+    with pytest.raises(UserFault, match=r"has sites, which this release does not know.*install"):
         prove(root / "deidentified", str(root / "few"), kept, lambda *_: None)
     assert trees(root) == before
 
@@ -272,16 +274,16 @@ def test_the_ledger_goes_on(second: SecondNight) -> None:
 NEWER = [
     (
         {"format": 3, "needs": "0.9.0", "tables": {}},
-        r"is of format 3 and this is radloop 0\.1\.0: install radloop 0\.9\.0",
+        r"is of format 3; this is radloop 0\.1\.0: install radloop 0\.9\.0",
     ),
     (
         {"format": 3},
-        r"is of format 3 and this is radloop 0\.1\.0: install the release of radloop that wrote it",
+        r"is of format 3; this is radloop 0\.1\.0: install the release of radloop that wrote it",
     ),
-    ({"needs": "0.9.0"}, r"needs release 0\.9\.0 and this is radloop 0\.1\.0: install radloop 0\.9\.0"),
+    ({"needs": "0.9.0"}, r"needs release 0\.9\.0; this is radloop 0\.1\.0: install radloop 0\.9\.0"),
     (
         {"spec": canonical(GrownSpec(sharpen=1))},
-        r"has another sharpen than this release knows and this is radloop 0\.1\.0: install",
+        r"has sharpen, which this release does not know; this is radloop 0\.1\.0: install",
     ),
 ]
 
@@ -344,7 +346,7 @@ def test_fields_of_a_newer_head_are_left_aside_and_said(
 
 def test_nothing_is_removed_beside_a_head_that_is_not_wholly_known(kept: Settings) -> None:
     rewrite_head(kept, masks=["shards/00/0.npy"])
-    with pytest.raises(EnvironmentFault, match="its head has masks and this is radloop"):
+    with pytest.raises(EnvironmentFault, match="its head has masks; this is radloop"):
         find_garbage(kept.dataset_store, Retention(oldest_ns=2**62, keep=1))
 
 
@@ -363,11 +365,42 @@ def test_a_newer_champion_is_refused_and_nothing_is_touched(kept: Settings) -> N
     ]
     for step in steps:
         with pytest.raises(
-            UserFault, match=r"version 1 of 'growth' needs release 0\.9\.0 .* install radloop 0\.9\.0"
+            UserFault, match=r"version 1 of 'growth' needs release 0\.9\.0; .* install radloop 0\.9\.0"
         ):
             step()
     latest = newest(kept, NAME)
     assert (latest and latest.version, trees(kept.store_root)) == (candidate.version, before)
+
+
+@pytest.mark.slow
+def test_a_night_beside_a_newer_champion_is_refused_before_it_begins(
+    kept: Settings, plain_flows: list[dict[str, Any]]
+) -> None:
+    from flows import nightly, reevaluate
+
+    champion = by_alias(kept, NAME, "champion")
+    assert champion is not None
+    set_tags(
+        kept,
+        champion,
+        {"spec": canonical_json(GrownSpec(sharpen=1)), "spec.digest": GrownSpec(sharpen=1).digest},
+    )
+    before = trees(kept.store_root)
+    request = request_of(kept)
+    for flow in (nightly.nightly, reevaluate.reevaluate):
+        with pytest.raises(UserFault, match=r"version 1 of 'growth' has sharpen, .*: install the release"):
+            flow(request)
+    assert (trees(kept.store_root), plain_flows) == (before, [])
+
+
+def test_a_stack_that_a_newer_release_has_started_is_read(tmp_path: Path) -> None:
+    ports = {"prefect": 1, "mlflow": 2, "ray": 3}
+    one = OwnedProcess(name="prefect", pid=7, created=1.0, log="prefect.log")
+    made = Stack(home=tmp_path, mark="m", ports=ports, ray_temp="r", processes=(one,)).written()
+    record = json.loads((tmp_path / FILE).read_text())
+    record["processes"] = [item | {"niceness": 5} for item in record["processes"]]
+    (tmp_path / FILE).write_text(json.dumps(record | {"release": "0.9.0"}))
+    assert read_stack(tmp_path) == made
 
 
 def model_of(spec: str, digest: str, **tags: str) -> Registered:
@@ -378,7 +411,7 @@ def test_tags_of_a_newer_release_are_read_where_they_change_nothing() -> None:
     whole = GrownSpec(size_px=32).model_dump_json()
     model = model_of(whole, GrownSpec(size_px=32).digest, colour="blue")
     assert model.spec == PreprocessSpec(size_px=32)
-    with pytest.raises(UserFault, match=r"version 3 of 'm' has another sharpen than this release knows"):
+    with pytest.raises(UserFault, match=r"version 3 of 'm' has sharpen, which this release does not know"):
         _ = model_of(GrownSpec(sharpen=1).model_dump_json(), GrownSpec(sharpen=1).digest).spec
 
 
@@ -392,10 +425,10 @@ def test_tags_say_which_release_they_need() -> None:
     ("metadata", "fault"),
     [
         ({"units": "mm"}, None),
-        ({"needs": "0.9.0"}, r"the model needs release 0\.9\.0 .*install radloop 0\.9\.0"),
+        ({"needs": "0.9.0"}, r"the model needs release 0\.9\.0; .*install radloop 0\.9\.0"),
         (
             {"spec": GrownSpec(sharpen=1).model_dump_json()},
-            "the model has another sharpen than this release knows",
+            "the model has sharpen, which this release does not know",
         ),
     ],
 )
