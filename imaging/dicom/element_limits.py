@@ -5,9 +5,24 @@ from dataclasses import dataclass
 
 from pydicom._dicom_dict import DicomDictionary
 
-from imaging.dicom.elements import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Buffer, Doubt, element_header
+from imaging.dicom.elements import (
+    EXPLICIT_HEADER,
+    IMPLICIT_HEADER,
+    ITEM,
+    ITEM_END,
+    LONG_LENGTH,
+    SEQUENCE_END,
+    UNDEFINED,
+    Buffer,
+    Doubt,
+    Unpack,
+    explicit_header,
+)
 from imaging.dicom.limits import LIMITS, check_limit
 
+DELIMITERS = (ITEM, ITEM_END, SEQUENCE_END)
+LITTLE_ENDIAN: tuple[Unpack, ...] = (EXPLICIT_HEADER, IMPLICIT_HEADER, LONG_LENGTH)
+BIG_ENDIAN: tuple[Unpack, ...] = tuple(struct.Struct(code).unpack_from for code in (">HH2sH", ">HHI", ">I"))
 SEQUENCES = (b"SQ", b"UN", b"")
 """VRs whose items hold elements; the items of others, of undefined length, are fragments of pixels."""
 
@@ -26,13 +41,19 @@ def check_element_limits(data: Buffer, start: int, *, implicit: bool, little: bo
 
     1,000 nested sequences overflow Python's stack, and a million elements take gigabytes as objects.
     """
+    explicit, plain, long_length = LITTLE_ENDIAN if little else BIG_ENDIAN
     at, count = start, 0
     levels = [Level(None, _looks_implicit(data, start, implicit))]
     try:
         while at < len(data):
             while (end := levels[-1].end) is not None and at >= end:
                 levels.pop()
-            tag, vr, length, at = element_header(data, at, implicit=levels[-1].implicit, little=little)
+            group, element, length = plain(data, at)
+            tag = group << 16 | element
+            if levels[-1].implicit or tag in DELIMITERS:
+                vr, at = b"", at + 8
+            else:
+                vr, length, at = explicit_header(data, at, explicit, long_length)
             count += 1
             if count > LIMITS.elements:
                 check_limit("too-many-elements", "the number of elements", count, LIMITS.elements)

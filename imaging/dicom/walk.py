@@ -127,10 +127,10 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
 def _file_meta(data: Buffer, size: int) -> tuple[str, int]:
     """Return the transfer syntax and where the data set begins; group 2 is explicit little endian (PS3.10 7.1)."""
     start, syntax = MAGIC_AT + 4, ""
-    for element in iter_elements(data, start, size, implicit=False, tags=META_TAGS):
-        start = element.end
-        if element.tag == TRANSFER_SYNTAX:
-            syntax = decode_text(bytes(data[element.value : start]))
+    for tag, _, value, end in iter_elements(data, start, size, implicit=False, tags=META_TAGS):
+        if tag == TRANSFER_SYNTAX:
+            syntax = decode_text(bytes(data[value:end]))
+        start = end
     if not syntax:
         raise Doubt
     return syntax, start

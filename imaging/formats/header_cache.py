@@ -106,12 +106,13 @@ def _fixed_spans(opened: DicomObject, varying: frozenset[str]) -> tuple[list[tup
     start, uid = MAGIC_AT + 4, slice(0, 0)
     spans = [(MAGIC_AT, start)]
     for tags, implicit in ((META_TAGS, False), (DATA_SET_TAGS, opened.syntax == IMPLICIT)):
-        for element in iter_elements(opened.data, start, len(opened.data), implicit=implicit, tags=tags):
-            keyword = decoders()[element.tag][0] if element.tag in decoders() else ""
+        for tag, length, value, end in iter_elements(
+            opened.data, start, len(opened.data), implicit=implicit, tags=tags
+        ):
+            keyword = decoders()[tag][0] if tag in decoders() else ""
             if keyword == SOP_INSTANCE_UID:
-                uid = slice(element.value, element.end)
-            is_read = element.tag == TRANSFER_SYNTAX or (keyword and keyword not in varying)
-            whole = is_read or element.length == UNDEFINED
-            spans.append((start, element.end if whole else element.value))
-            start = element.end
+                uid = slice(value, end)
+            is_read = tag == TRANSFER_SYNTAX or (keyword and keyword not in varying)
+            spans.append((start, end if is_read or length == UNDEFINED else value))
+            start = end
     return [*spans, (start, opened.pixels[0][0])], uid
