@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-import imaging.preprocess.slice
+import imaging.preprocess.area
 from imaging.errors import EnvironmentFault
 from imaging.image.image import Image
 from imaging.image.window import IDENTITY, Window
@@ -86,7 +86,7 @@ def test_every_network_survives_the_export(name: str) -> None:
 @pytest.mark.parametrize("more", [0, 1, 40])
 def test_area_weights_are_those_of_the_preparation(length: int, more: int) -> None:
     inside = area_weights(length, length + more, 16).numpy()
-    assert np.allclose(inside, imaging.preprocess.slice.area_weights(length, length + more, 16), atol=1e-6)
+    assert np.allclose(inside, imaging.preprocess.area.area_weights(length, length + more, 16), atol=1e-6)
 
 
 @pytest.mark.parametrize("spec", [CT, PreprocessSpec(window=IDENTITY, size_px=16)])

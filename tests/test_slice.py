@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from imaging.image.image import Image
 from imaging.image.window import IDENTITY, Lut, Sigmoid, Voi, Window
-from imaging.preprocess.slice import area_weights, choose_voi, prepare, to_modality_units
+from imaging.preprocess.area import area_weights
+from imaging.preprocess.slice import choose_voi, prepare, to_modality_units
 from imaging.preprocess.spec import PreprocessSpec
 
 CT = Window(center=40, width=400)

@@ -1,4 +1,4 @@
-"""Owns the area average of a square image, clipped on the way: the costly step of preparing a slice."""
+"""Area-weighted averages: the weights of pixels in larger ones, and the average of a square image, clipped before."""
 
 import math
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 Clipper = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[np.float32]]
 
-STRIP_ROWS, WHOLE_STRIP_ROWS = 128, 512
-"""Rows that are clipped, converted and averaged at a time: few enough to stay in a core's own cache. Whole ratios
-take so little time that the calls would cost more than the cache saves."""
+STRIP_ROWS, WHOLE_RATIO_STRIP_ROWS = 128, 512
+"""Rows that are clipped, converted and averaged at a time: few enough to stay in the cache of a core. At whole ratios
+the average takes so little time that more calls would cost more than the cache saves."""
 
 
 def area_average(
     values: NDArray[Any], size: int, lower: float = -np.inf, upper: float = np.inf
 ) -> NDArray[np.float32]:
-    """Clip a square image (side, side) to lower..upper and average it into (size, size), size <= side.
+    """Return the average (size, size) of a square image (side, side), clipped to lower..upper; size <= side.
 
-    Each output is the mean of the area that it covers, fractions of pixels included.
+    Each output is the mean of the area that it covers, including fractions of pixels.
 
     >>> area_average(np.array([[0, 2, 9, 9], [2, 4, 9, 9], [0, 0, 1, 1], [0, 0, 1, 1]]), 2, 0, 5)
     array([[2., 5.],
@@ -31,7 +31,7 @@ def area_average(
     common = math.gcd(side, size)
     block, into = side // common, size // common
     clip = _clipper(values.dtype, lower, upper)
-    at_once = WHOLE_STRIP_ROWS if into == 1 else STRIP_ROWS
+    at_once = WHOLE_RATIO_STRIP_ROWS if into == 1 else STRIP_ROWS
     if block > at_once:
         clipped = clip(values, np.empty(values.shape, np.float32))
         return np.asarray(cv2.resize(clipped, (size, size), interpolation=cv2.INTER_AREA))
@@ -52,7 +52,7 @@ def area_average(
 def _average_blocks(
     values: NDArray[np.float32], weights: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
-    """Average blocks of (block, block) pixels into (into, into): twice as fast as OpenCV's fractional ratios."""
+    """Write the averages of blocks of (block, block) pixels, (into, into) each: twice as fast as OpenCV's resize."""
     into, block = weights.shape
     across = values.reshape(-1, block) @ weights.T
     np.matmul(weights, across.reshape(-1, block, out.shape[1]), out=out.reshape(-1, into, out.shape[1]))
@@ -60,16 +60,35 @@ def _average_blocks(
 
 @cache
 def _block_weights(block: int, into: int) -> NDArray[np.float32]:
-    """Return (into, block) weights: which share of each output a pixel has."""
-    step = block / into
-    start, pixel = np.arange(into)[:, None] * step, np.arange(block)[None, :]
-    overlap = np.minimum(start + step, pixel + 1) - np.maximum(start, pixel)
-    return np.asarray(np.clip(overlap, 0, None) / step, np.float32)
+    return area_weights(block, block, into)
+
+
+def area_weights(length: int, side: float, size: int) -> NDArray[np.float32]:
+    """Return (size, length) weights that average `length` pixels, centred in a square of `side`, into `size`.
+
+    Row i holds the share of pixel j in output i; the area outside of the image has no weight.
+
+    >>> area_weights(4, 4, 2)
+    array([[0.5, 0.5, 0. , 0. ],
+           [0. , 0. , 0.5, 0.5]], dtype=float32)
+    """
+    step = side / size
+    start = np.arange(size)[:, None] * step
+    # In whole pixels where they are square, as the portable model counts.
+    margin = (side - length) // 2 if side == int(side) else (side - length) / 2
+    weights = overlaps(start, start + step, np.arange(length)[None, :] + margin) / step
+    return np.asarray(weights, np.float32)
+
+
+def overlaps(start: NDArray[Any], end: NDArray[Any], pixels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return how much of each pixel [p, p + 1) is between start and end; the arrays are broadcast."""
+    shares: NDArray[np.float64] = np.clip(np.minimum(end, pixels + 1) - np.maximum(start, pixels), 0, None)
+    return shares
 
 
 @lru_cache(256)
 def _clipper(kind: np.dtype[Any], lower: float, upper: float) -> Clipper:
-    """Return what writes clipped values as single precision: of integers with integers, where bounds are whole."""
+    """Return the function that writes clipped values as single precision; integers are clipped by whole bounds."""
     limits = np.iinfo(kind) if kind.kind in "iu" else None
     if limits and _whole(lower) and _whole(upper) and lower <= limits.max and upper >= limits.min:
         low, high = (kind.type(min(max(bound, limits.min), limits.max)) for bound in (lower, upper))

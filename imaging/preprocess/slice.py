@@ -1,7 +1,7 @@
-"""Owns the way from an image in modality units to a model's input, and its exact inverse on grey levels.
+"""Preparation of a slice: from an image to a model's input of square grey levels, and back to modality units.
 
-Window, inversion of MONOCHROME1, area-exact resize into a square, rounding to 256 levels; where the spec says
-so, the resize comes first. The order is part of the model.
+The steps are the window, the inversion of MONOCHROME1, an area-weighted resize into a square, and rounding to 256
+levels; with the order "resize-window" the resize comes first. The order is part of the model.
 """
 
 from typing import Any
@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from imaging.errors import DataFault
 from imaging.image.image import Image
 from imaging.image.window import Voi, Window
-from imaging.preprocess.area import area_average
+from imaging.preprocess.area import area_average, area_weights
 from imaging.preprocess.spec import LEVELS, PreprocessSpec
 
 FAR = 1000
-"""A window so many widths away from zero is moved there: single precision counts to seven digits."""
+"""A window this many widths away from zero is moved to zero: single precision has seven digits."""
 FARTHEST = 1e30
-"""No window in stored values lies farther out; single precision ends at 3e38."""
+"""Windows farther from zero are not applied in stored values; single precision ends at 3e38."""
 
 OBLONG = 4
-"""Images of a longer shape get no border: their weights cost less."""
+"""Images with a larger ratio of sides get no border: weights for each side cost less."""
 
 SQUARE = 1e-3
-"""Pixels whose sides differ by less than a thousandth are square: spacings are told in three digits."""
+"""Pixels whose sides differ by less than a thousandth are square: spacings have three digits."""
 
 
 def prepare(image: Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Map an image (rows, columns) to grey levels (size_px, size_px).
+    """Return the grey levels (size_px, size_px) of an image (rows, columns).
 
     Raises DataFault "no-window" where the window is to come from the file and it has none.
     """
@@ -37,28 +37,28 @@ def prepare(image: Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
 
 def to_levels(levels: NDArray[np.float32], scale: float = 1.0) -> NDArray[np.uint8]:
-    """Scale to levels of 0 to 255 and round to whole ones, halves to even, in one pass over them."""
+    """Return levels multiplied by `scale` and rounded to integers of 0 to 255, halves to even."""
     flat = levels.reshape(len(levels), -1)
     whole: NDArray[np.uint8] = np.asarray(cv2.convertScaleAbs(flat, None, scale), np.uint8)
     return whole.reshape(levels.shape)
 
 
 def squared_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Map an image to grey levels before they are rounded."""
+    """Return the grey levels (size_px, size_px) of an image before they are rounded."""
     levels, scale = _scaled_levels(image, spec)
     levels *= np.float32(scale)
     return np.clip(levels, 0, LEVELS, out=levels)
 
 
 def _scaled_levels(image: Image, spec: PreprocessSpec) -> tuple[NDArray[np.float32], float]:
-    """Return (size_px, size_px) values and the factor that makes grey levels of them; none is below black."""
+    """Return values (size_px, size_px), none below black, and the factor that makes grey levels of them."""
     voi = choose_voi(image, spec)
     ends = _stored_bounds(image, voi) if isinstance(voi, Window) else None
-    return (_curved(image, voi, spec), LEVELS) if ends is None else _straight(image, *ends, spec)
+    return (_by_curve(image, voi, spec), LEVELS) if ends is None else _by_line(image, *ends, spec)
 
 
 def shown_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Map an image (rows, columns) to grey levels of the same size, before they are rounded."""
+    """Return the grey levels of an image (rows, columns), of the same size, before they are rounded."""
     shown = choose_voi(image, spec).show(image.values)
     if image.inverted:
         shown = 1 - shown
@@ -67,7 +67,7 @@ def shown_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
 
 
 def choose_voi(image: Image, spec: PreprocessSpec) -> Voi:
-    """Return the spec's window, or the one of the file's that the spec asks for."""
+    """Return the window of the spec, or the VOI of the file that the spec asks for; raise DataFault "no-window"."""
     if spec.window != "file":
         return spec.window
     if len(image.vois) < spec.window_number:
@@ -80,7 +80,7 @@ def choose_voi(image: Image, spec: PreprocessSpec) -> Voi:
 
 
 def _stored_bounds(image: Image, window: Window) -> tuple[float, float] | None:
-    """Return the stored values that are shown black and white; None where there are none that can be counted with."""
+    """Return the stored values that are shown black and white; None where they are too large or the slope is 0."""
     if not image.slope:
         return None
     lower, upper = ((bound - image.intercept) / image.slope for bound in window.bounds)
@@ -89,10 +89,10 @@ def _stored_bounds(image: Image, window: Window) -> tuple[float, float] | None:
     return (upper, lower) if image.inverted else (lower, upper)
 
 
-def _straight(
+def _by_line(
     image: Image, black: float, white: float, spec: PreprocessSpec
 ) -> tuple[NDArray[np.float32], float]:
-    """Apply a linear window in stored values: a line may be drawn after the average as well as before."""
+    """Return the averages and their factor for a linear window, which commutes with the average of stored values."""
     clipped = spec.order == "window-resize"
     stored = _without_padding(image, black, white, clipped=clipped)
     if max(abs(black), abs(white)) > FAR * abs(white - black):
@@ -107,7 +107,7 @@ def _straight(
 
 
 def _without_padding(image: Image, black: float, white: float, *, clipped: bool) -> NDArray[Any]:
-    """Return the stored values with padding made black; most padding is beyond black already, and will be clipped."""
+    """Return the stored values with black padding; most padding is beyond black already, and is clipped later."""
     beyond = image.padding is None or all((end <= black) == (black < white) for end in image.padding)
     if image.padding is None or (beyond and clipped):
         return image.stored
@@ -115,8 +115,8 @@ def _without_padding(image: Image, black: float, white: float, *, clipped: bool)
     return image.stored if mask is None else np.where(mask, np.float32(black), image.stored)
 
 
-def _curved(image: Image, voi: Voi, spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Apply a sigmoid or a table, in modality units."""
+def _by_curve(image: Image, voi: Voi, spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Return the averages as 0..1 for a sigmoid or a table, which need modality units."""
     mask = image.padded
 
     def show(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -129,7 +129,7 @@ def _curved(image: Image, voi: Voi, spec: PreprocessSpec) -> NDArray[np.float32]
         if mask is not None:
             values = np.where(mask, np.float32(0), values)
         return fit(values, spec.size_px, image.spacing_mm, 0.0)
-    # No value of a curve need be black: what was not measured has no weight in the mean, and darkens by its share.
+    # A curve need not have black: padding has no weight in the mean, and darkens the result by its share.
     measured = np.ones(values.shape, np.float32) if mask is None else (~mask).astype(np.float32)
     share = fit(measured, spec.size_px, image.spacing_mm, 0.0)
     mean = fit(values * measured, spec.size_px, image.spacing_mm, 0.0)
@@ -144,9 +144,9 @@ def fit(
     fill: float,
     ends: tuple[float, float] = (-np.inf, np.inf),
 ) -> NDArray[np.float32]:
-    """Clip an image to `ends` and average it into a (size, size) square, centred, with its true proportions.
+    """Return the average of an image clipped to `ends`: a square (size, size), centred, with its true proportions.
 
-    What the square holds beyond the image is `fill`.
+    The square outside of the image is `fill`.
     """
     height, width = values.shape
     row, column = spacing_mm or (1.0, 1.0)
@@ -174,25 +174,6 @@ def _squared(values: NDArray[Any], side: int, fill: float) -> NDArray[Any]:
     return square
 
 
-def area_weights(length: int, side: float, size: int) -> NDArray[np.float32]:
-    """Return (size, length) weights that average `length` pixels, centred in a square of `side`, into `size`.
-
-    Row i holds the share of pixel j in output i; what lies outside the image has no weight.
-
-    >>> area_weights(4, 4, 2)
-    array([[0.5, 0.5, 0. , 0. ],
-           [0. , 0. , 0.5, 0.5]], dtype=float32)
-    """
-    step = side / size
-    start = np.arange(size)[:, None] * step
-    # In whole pixels where they are square, as the portable model counts.
-    margin = (side - length) // 2 if side == int(side) else (side - length) / 2
-    pixel = np.arange(length)[None, :] + margin
-    overlap = np.minimum(start + step, pixel + 1) - np.maximum(start, pixel)
-    weights: NDArray[np.float32] = (np.clip(overlap, 0, None) / step).astype(np.float32)
-    return weights
-
-
 def planes(levels: NDArray[Any]) -> NDArray[Any]:
     """Return prepared images as (n, channels, size, size): one channel each, or the slices of volumes.
 
@@ -203,6 +184,6 @@ def planes(levels: NDArray[Any]) -> NDArray[Any]:
 
 
 def to_modality_units(levels: NDArray[np.uint8], window: Window) -> NDArray[np.float32]:
-    """Return values that `prepare` maps back to exactly these levels, for rows that meet a portable model."""
+    """Return values in modality units from which `prepare` makes exactly these levels, as a portable model expects."""
     lower, upper = window.bounds
     return (lower + levels.astype(np.float32) * ((upper - lower) / LEVELS)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Owns the way from a volume in modality units to a model's input of slices, rows and columns."""
+"""Preparation of a volume: from an image of slices to a model's input of grey levels (slices, rows, columns)."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,18 +14,18 @@ from imaging.preprocess.spec import PreprocessSpec
 
 
 def prepare_volume(image: Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Map a volume (slices, rows, columns) to grey levels `spec.shape`; `spec.order` is that within each plane.
+    """Return the grey levels `spec.shape` of a volume (slices, rows, columns); `spec.order` applies to each plane.
 
-    With `spacing_mm` it is resampled to it, and its middle is cropped or padded with black to the size; without, the
-    whole of it is scaled to the size. Each plane comes first, then the way through the planes: so no second
-    volume of the full size is ever made.
+    With `spacing_mm` the volume is resampled to it, and its middle is cropped or padded with black to the size;
+    without, the whole volume is scaled to the size. Planes are resampled first, then the axis of slices, so that no
+    second volume of the full size is made. Raises DataFault "no-geometry" or "too-large".
     """
     if spec.spacing_mm is None:
         planes = np.stack([squared_levels(plane, spec) for plane in _planes(image)])
         return to_levels(resample(planes, (1.0, 1.0, 1.0), (len(planes) / spec.slices, 1.0, 1.0)))
-    spacing, wanted = _spacing(image), spec.spacing_mm
-    planes = np.concatenate([_plane_at(plane, spec, spacing, wanted) for plane in _planes(image)])
-    volume = resample(planes, (spacing[0], 1.0, 1.0), (wanted[0], 1.0, 1.0))
+    spacing, new_spacing = _spacing(image), spec.spacing_mm
+    planes = np.concatenate([_plane_at(plane, spec, spacing, new_spacing) for plane in _planes(image)])
+    volume = resample(planes, (spacing[0], 1.0, 1.0), (new_spacing[0], 1.0, 1.0))
     return to_levels(crop_or_pad(volume, (spec.slices, spec.size_px, spec.size_px), 0))
 
 
@@ -36,20 +36,20 @@ def _planes(image: Image) -> Iterator[Image]:
 
 
 def _plane_at(
-    plane: Image, spec: PreprocessSpec, spacing: tuple[float, ...], wanted: tuple[float, ...]
+    plane: Image, spec: PreprocessSpec, spacing: tuple[float, ...], new_spacing: tuple[float, ...]
 ) -> NDArray[np.float32]:
-    before, after = (1.0, spacing[1], spacing[2]), (1.0, wanted[1], wanted[2])
+    before, after = (1.0, spacing[1], spacing[2]), (1.0, new_spacing[1], new_spacing[2])
     if spec.order == "window-resize":
-        drawn = resample(shown_levels(plane, spec)[None], before, after)
+        levels = resample(shown_levels(plane, spec)[None], before, after)
     else:
-        # What was not measured has no weight in the mean, and darkens by its share.
+        # Padding has no weight in the mean, and darkens the result by its share.
         mask = plane.padded
         measured = np.ones(plane.stored.shape, np.float32) if mask is None else (~mask).astype(np.float32)
         share = resample(measured[None], before, after)
         mean = resample((plane.values * measured)[None], before, after) / np.maximum(share, np.float32(1e-6))
-        meant = replace(plane, stored=mean[0], slope=1.0, intercept=0.0, padding=None)
-        drawn = shown_levels(meant, spec) * share
-    return np.asarray(crop_or_pad(drawn, (1, spec.size_px, spec.size_px), 0))
+        averaged = replace(plane, stored=mean[0], slope=1.0, intercept=0.0, padding=None)
+        levels = shown_levels(averaged, spec) * share
+    return np.asarray(crop_or_pad(levels, (1, spec.size_px, spec.size_px), 0))
 
 
 def _spacing(image: Image) -> tuple[float, ...]:

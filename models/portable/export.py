@@ -55,7 +55,7 @@ class Portable(nn.Module):
 
 
 def area_weights(length: int, side: int, size: int) -> Tensor:
-    """Return (size, length) weights that average pixels, as `imaging.preprocess.slice.area_weights`.
+    """Return (size, length) weights that average pixels, as `imaging.preprocess.area.area_weights`.
 
     Everything is counted in whole parts of a pixel, of which a pixel has `size` and an output has `side`, so
     that the graph holds no rounding before the last division.
