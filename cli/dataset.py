@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.render import dataset as render
+from cli.render import dataset_tables as render
 from cli.terminal import AsJson, print_result, progress_bar, waiting
 from imaging.dataset.split.shares import SPLITS
 from imaging.dataset.split.test_lock import LOCKED

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from imaging.deidentify.folder.outcome import DeidentifyOutcome
+from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
 from services.ray.jobs import stop_job_of
 from services.settings import activate
 from tasks.deidentification import deidentify_source

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
-from imaging.dataset.ingest.outcome import IngestOutcome
+from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from services.prefect.progress import progress
 from services.ray.jobs import stop_job_of
 from services.settings import activate

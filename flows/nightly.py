@@ -63,7 +63,7 @@ def nightly(request: NightlyRequest) -> NightlyReport:
 
 
 class Stopwatch:
-    """Where the time goes, stage by stage, in seconds."""
+    """Seconds of each stage of a night."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}

@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from imaging.compatibility import canonical
 from imaging.deidentify.folder.deidentify_chunk import DicomOnly
+from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome, deidentify_outcome
 from imaging.deidentify.folder.destination import Destination, DestinationRecord, check_apart
 from imaging.deidentify.folder.file_ledger import (
     InstanceContents,
@@ -20,7 +21,6 @@ from imaging.deidentify.folder.file_ledger import (
     output_digests,
     plan_reading,
 )
-from imaging.deidentify.folder.outcome import DeidentifyOutcome, outcome_of
 from imaging.deidentify.payload import FUNCTION
 from imaging.deidentify.profile.profile import load_profile
 from imaging.deidentify.proof.verification import Verification
@@ -49,7 +49,7 @@ def deidentify_source(request: DeidentifyRequest, settings: Settings, flow_run_i
 def bring_up_to_date_on_cluster(
     request: DeidentifyRequest, settings: Settings, flow_run_id: str, log: Callable[[str], None]
 ) -> DeidentifyOutcome:
-    """Do it as a job of the cluster at RADLOOP_RAY_ADDRESS, whose nodes see the home, source and destination."""
+    """De-identify as a job of the cluster at RADLOOP_RAY_ADDRESS; its nodes see home, source and destination."""
     # Here first: what a person can mend is raised without a job.
     _, destination = open_places(request)
     destination.check(_made(request, existing_key(settings, destination)))
@@ -86,7 +86,7 @@ def bring_up_to_date(
             }
             _read(work, order, destination, log)
         destination.sweep(work.removed)
-        return outcome_of(destination, work, settings.private)
+        return deidentify_outcome(destination, work, settings.private)
 
 
 def open_places(request: DeidentifyRequest) -> tuple[Source, Destination]:

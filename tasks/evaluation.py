@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a candidate, and the champion where there is one, predicted for the test patients, and the verdict.
+    """Predictions of a candidate, and of the champion where there is one, for the test patients, and the verdict.
 
     `already_champion`: the candidate is the champion, so that there is nothing to decide.
     """

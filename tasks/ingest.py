@@ -12,9 +12,9 @@ from prefect.cache_policies import NO_CACHE
 
 from imaging.annotations.label_table import LabelTable, read_labels
 from imaging.dataset.ingest.diff import IngestPlan
+from imaging.dataset.ingest.ingest_outcome import IngestOutcome, ingest_outcome, write_problems
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing, list_files
-from imaging.dataset.ingest.outcome import IngestOutcome, outcome_of, write_problems
 from imaging.dataset.ingest.pending_files import ATTEMPTS, ListedSource, PendingFiles, digest_of, find_pending
 from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
 from imaging.dataset.upkeep.compaction import compact_shards
@@ -45,7 +45,7 @@ RAY_FROM = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class IngestJob(ListedSource):
-    """An ingest with everything opened that its steps need.
+    """Ingest with everything opened that its steps need.
 
     The processes of the `sandbox` are started before the listing; `read_new` ends them.
     """
@@ -57,7 +57,7 @@ class IngestJob(ListedSource):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadResult:
-    """How many files were read, and what was pending before."""
+    """Number of files that were read, and what was pending before."""
 
     files: int
     pending: PendingFiles
@@ -130,7 +130,7 @@ def read_here(job: IngestJob, files: Listing, settings: Settings, on_progress: O
 
 
 def _read_on_cluster(request: IngestRequest, settings: Settings, flow_run_id: str) -> None:
-    """Do it as a job of the cluster at RADLOOP_RAY_ADDRESS, whose nodes see the home, the source and the store."""
+    """Read as a job of the cluster at RADLOOP_RAY_ADDRESS, whose nodes see home, source and store."""
     # Private, since the name of the source may tell of a patient.
     folder = settings.private / "ingest" / flow_run_id
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
         expected = digest_of(pending.previous)
         if publish(version, expected):
             job.journal.drop(pending.chunks)
-            return outcome_of(version, scan, read.files, problems, changed=expected != version.digest)
+            return ingest_outcome(version, scan, read.files, problems, changed=expected != version.digest)
     raise EnvironmentFault(
         f"dataset {job.request.dataset!r} was changed by other runs {ATTEMPTS} times meanwhile: what was read is kept, "
         "run again"

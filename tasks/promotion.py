@@ -19,7 +19,7 @@ LOCK_TIMEOUT_S = 120
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """Who is champion after a verdict, and whether it changed."""
+    """Champion after a verdict, and whether it changed."""
 
     promoted: bool
     champion: int | None

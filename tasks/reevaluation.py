@@ -21,7 +21,7 @@ BELOW_FLOOR = "radloop.champion.below-floor"
 
 @dataclass(frozen=True, kw_only=True)
 class Reevaluation:
-    """How the champion does on the newest data."""
+    """Measures of the champion on the newest data."""
 
     champion: Registered
     dataset_digest: str

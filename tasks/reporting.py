@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.ingest.outcome import IngestOutcome
+from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.dataset.version.summary import count_by
 from imaging.refusal_reasons import IGNORED, REASONS

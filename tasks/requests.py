@@ -23,7 +23,7 @@ NAME = r"^[a-z0-9](?:[_-]?[a-z0-9]){0,62}$"
 
 
 class Request(BaseModel):
-    """What all requests share: they are frozen, and an unknown field is an error."""
+    """Base of all requests: they are frozen, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -149,7 +149,7 @@ def ingest_part(request: IngestRequest, like: "Registered | None" = None) -> Ing
 
 
 def shadow_name(dataset: str, model: "Registered") -> str:
-    """Name the dataset that holds the same images, prepared as another model expects them."""
+    """Return the name of the dataset that holds the same images, prepared as another model expects them."""
     return f"{dataset}--{model.tags['spec.digest']}"
 
 

@@ -12,7 +12,7 @@ PASSING = frozenset({errno.EAGAIN, errno.EIO, errno.ESTALE, errno.EBUSY, errno.E
 
 
 def is_transient(_task: Any, _run: TaskRun, state: State) -> bool:
-    """Say whether a failed task may succeed when it is simply run again."""
+    """Return whether a failed task may succeed when it is simply run again."""
     error = state.data
     # A server that was waited for in vain may be back; what it refuses is a fault of another class.
     if isinstance(error, (ConnectionError, TimeoutError, Unreachable)):

@@ -34,7 +34,7 @@ FLOW_RUN_TAG = "prefect.flow_run"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOutcome:
-    """The candidate that a training gave, or had given before."""
+    """Candidate of a training, or of the same training before."""
 
     candidate: Registered
     trained_now: bool

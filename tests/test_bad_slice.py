@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imaging.dataset.ingest.outcome import IngestOutcome
+from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import newest_version
 from services.settings import Settings
 from tasks.requests import IngestRequest

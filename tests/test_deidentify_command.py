@@ -16,7 +16,7 @@ import flows.deidentify
 from cli import deidentify as deidentify_command
 from cli.main import app, main
 from cli.options import ask
-from imaging.deidentify.folder.outcome import DeidentifyOutcome
+from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
 from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.deidentify.proof.output_search import Hit
 from imaging.errors import UserFault

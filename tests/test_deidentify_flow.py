@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
 from imaging.deidentify.folder.destination import Destination
 from imaging.deidentify.folder.file_ledger import latest
-from imaging.deidentify.folder.outcome import DeidentifyOutcome
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault, UserFault
 from services.settings import Settings

@@ -15,7 +15,7 @@ from models.config import TrainConfig
 from models.training.progress import record
 from services.mlflow.runs import get_run, start_run
 from services.ray import fitting
-from services.ray.fitting import TrainingJob, epochs_reported
+from services.ray.fitting import TrainingJob, report_epochs
 from services.settings import Settings
 from tasks.requests import TrainRequest
 from tasks.training import FLOW_RUN_TAG, begin, failing, known_candidate, newest_dataset, stop
@@ -64,7 +64,7 @@ def wait_until(condition: Any) -> None:
 
 def test_an_epoch_is_told_while_the_training_goes_on(tracked: Settings, job: TrainingJob) -> None:
     lines: list[str] = []
-    with epochs_reported(job, tracked, lines.append):
+    with report_epochs(job, tracked, lines.append):
         finish_epoch(job, 0)
         wait_until(lambda: lines)
     assert "epoch 1/3" in lines[0]
@@ -73,7 +73,7 @@ def test_an_epoch_is_told_while_the_training_goes_on(tracked: Settings, job: Tra
 
 def test_every_epoch_is_told_and_logged_once(tracked: Settings, job: TrainingJob) -> None:
     lines: list[str] = []
-    with epochs_reported(job, tracked, lines.append):
+    with report_epochs(job, tracked, lines.append):
         for epoch in range(3):
             finish_epoch(job, epoch)
             wait_until(lambda: len(lines) == epoch + 1)  # noqa: B023
@@ -81,9 +81,9 @@ def test_every_epoch_is_told_and_logged_once(tracked: Settings, job: TrainingJob
 
 
 def test_the_last_epochs_are_not_lost(tracked: Settings, job: TrainingJob) -> None:
-    with epochs_reported(job, tracked, print):
+    with report_epochs(job, tracked, print):
         pass
-    with epochs_reported(job, tracked, print):
+    with report_epochs(job, tracked, print):
         finish_epoch(job, 0)
         finish_epoch(job, 1)
     assert steps(tracked, job) == [0, 1]
@@ -109,7 +109,7 @@ def test_epochs_that_a_server_missed_are_logged_when_it_is_back(
     tracked: Settings, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = away_for(monkeypatch, 3)
-    with epochs_reported(job, tracked, print):
+    with report_epochs(job, tracked, print):
         finish_epoch(job, 0)
         wait_until(lambda: len(made) > 3)
     assert steps(tracked, job) == [0]
@@ -119,12 +119,12 @@ def test_a_server_that_stays_away_fails_the_fit(
     tracked: Settings, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away_for(monkeypatch, 10_000)
-    with pytest.raises(EnvironmentFault, match="does not answer"), epochs_reported(job, tracked, print):
+    with pytest.raises(EnvironmentFault, match="does not answer"), report_epochs(job, tracked, print):
         finish_epoch(job, 0)
 
 
 def test_a_failure_of_the_training_is_the_one_that_is_raised(tracked: Settings, job: TrainingJob) -> None:
-    with pytest.raises(ZeroDivisionError), epochs_reported(job, tracked, print):
+    with pytest.raises(ZeroDivisionError), report_epochs(job, tracked, print):
         finish_epoch(job, 0)
         raise ZeroDivisionError
     assert steps(tracked, job) == [0]

@@ -18,7 +18,7 @@ from pydantic import Field
 from cli.main import main
 from cli.stack import nightly_request
 from imaging.compatibility import Since, canonical, canonical_json, log_once
-from imaging.dataset.ingest.outcome import IngestOutcome
+from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.tables import schemas, table_files
 from imaging.dataset.tables.table_files import read_parts, read_whole, rows_digest, write_parts
 from imaging.dataset.upkeep.garbage import Retention, find_garbage

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imaging.dataset.ingest.outcome import IngestOutcome
+from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import newest_version
 from services.settings import Settings
 from tasks.requests import IngestRequest

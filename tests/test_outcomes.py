@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from imaging.dataset.ingest.outcome import IngestOutcome
+from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.statistics.classification import Predictions
 from services.mlflow.registry import Registered

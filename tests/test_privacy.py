@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imaging.dataset.ingest.outcome import IngestOutcome
+from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.errors import RadloopError
 from services.settings import Settings
 from tasks.report.outcomes import ingest_markdown

@@ -11,8 +11,8 @@ import pytest
 
 from imaging.dataset.ingest.chunk import prepare_chunk
 from imaging.dataset.ingest.diff import plan_ingest
+from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.ingest.listing import list_files
-from imaging.dataset.ingest.outcome import IngestOutcome
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import DatasetVersion

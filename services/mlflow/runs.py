@@ -36,7 +36,7 @@ REFUSALS = {
 
 @contextmanager
 def reachable(settings: Settings) -> Iterator[MlflowClient]:
-    """Hand out a client; a server that does not answer, or refuses us, is a fault of the environment."""
+    """Yield a client; raise EnvironmentFault for a server that does not answer, or refuses us."""
     try:
         yield MlflowClient(settings.tracking_uri, settings.tracking_uri)
     except MlflowException as error:

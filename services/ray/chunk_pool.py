@@ -38,7 +38,7 @@ Factory = Callable[[Mapping[str, Any]], AbstractContextManager[Do]]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a chunk could not be done: an error meant for a person, or the place in the code of one that is not."""
+    """Reason why a chunk could not be done: an error meant for a person, or where in the code it was."""
 
     error: RadloopError
 

@@ -22,7 +22,7 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """All that a training needs, as plain data: it travels to a cluster as JSON."""
+    """Parameters of a training as plain data: they travel to a cluster as JSON."""
 
     store: str
     cache: str
@@ -42,7 +42,7 @@ class TrainingJob:
 
 @dataclass(frozen=True, kw_only=True)
 class FitOutcome:
-    """Where the best epoch is, and what every epoch measured."""
+    """Checkpoint of the best epoch, and what every epoch measured."""
 
     checkpoint: str
     best_epoch: int
@@ -54,7 +54,7 @@ def fit(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> Fit
     """Train where this process can start or reach Ray; the run's metrics arrive while it goes on."""
     started = time.monotonic()
     config = TrainConfig.model_validate(job.train)
-    with watched_run(settings, job.run_id), epochs_reported(job, settings, log):
+    with watched_run(settings, job.run_id), report_epochs(job, settings, log):
         result = _trainer(job, config).fit()
     # The newest checkpoint holds the best epoch's weights beside its own.
     if result.checkpoint is None:
@@ -84,7 +84,7 @@ def fit_on_cluster(job: TrainingJob, settings: Settings, log: Callable[[str], No
 
 
 @contextmanager
-def epochs_reported(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> Iterator[None]:
+def report_epochs(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> Iterator[None]:
     """Log the metrics of each finished epoch to MLflow and a line to `log`, while the block lasts."""
     reporter, done = EpochReporter(job, settings, log), threading.Event()
 

@@ -9,8 +9,8 @@ from imaging.statistics.classification import TITLES
 
 if TYPE_CHECKING:
     # A flow loads its own outcome's module alone, and not those of all others.
-    from imaging.dataset.ingest.outcome import IngestOutcome
-    from imaging.deidentify.folder.outcome import DeidentifyOutcome
+    from imaging.dataset.ingest.ingest_outcome import IngestOutcome
+    from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
     from imaging.statistics.intervals import Measure
     from tasks.evaluation import Evaluation
     from tasks.reevaluation import Reevaluation

@@ -42,7 +42,7 @@ class IngestOutcome:
     variant_policy: VariantPolicy = "report"
 
 
-def outcome_of(
+def ingest_outcome(
     version: DatasetVersion, scan: IngestPlan, files_read: int, problems: Path | None, *, changed: bool
 ) -> IngestOutcome:
     """Return what an ingest did."""

@@ -34,7 +34,7 @@ class DeidentifyOutcome:
     problems_file: str | None
 
 
-def outcome_of(destination: Destination, plan: ReadPlan, private: Path) -> DeidentifyOutcome:
+def deidentify_outcome(destination: Destination, plan: ReadPlan, private: Path) -> DeidentifyOutcome:
     """Return what was done; original names of what was not passed on are listed in the folder `private`."""
     rows = latest(destination.ledger.read())
     rows = rows.filter(pc.not_equal(rows["reason"], REMOVED))
