@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imaging.annotations.label_table import join, read_labels
+from imaging.annotations.label_table import join_labels, read_labels
 from imaging.dataset.ingest.chunk import prepare_chunk
 from imaging.dataset.ingest.prepare_files import FUNCTION
 from imaging.dataset.split.assignment import assign
@@ -88,7 +88,7 @@ def load(size_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         examples = kept.select(kept.schema.names)
         rows = zip(examples["shard"].to_pylist(), examples["row"].to_pylist(), strict=True)
         images = np.stack([map_shard(store, shard)[row] for shard, row in rows])
-    named = join(table, examples).labels.to_pylist()
+    named = join_labels(table, examples).labels.to_pylist()
     patients = np.array(examples["patient_key"].to_pylist())
     labels = np.array([CLASSES.index(name) for name in named])
     return images, labels, patients, folds_of(patients, named)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from imaging.phantom.archive import write_phantom
-from imaging.phantom.plan import PhantomSpec
+from imaging.phantom.phantom_archive import write_phantom
+from imaging.phantom.schedule import PhantomSpec
 from imaging.sources.folder_source import FolderSource
 from services.ray.chunk_pool import cores
 from services.settings import Settings

@@ -9,8 +9,8 @@ from cli.stack import remember
 from cli.terminal import console
 from imaging.errors import UserFault
 from imaging.image.window import Window
-from imaging.phantom.archive import write_phantom
-from imaging.phantom.plan import PhantomSpec
+from imaging.phantom.phantom_archive import write_phantom
+from imaging.phantom.schedule import PhantomSpec
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
 from services.ray.cluster import training_ray

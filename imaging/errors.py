@@ -1,4 +1,4 @@
-"""Owns the tree of errors: whose fault it is decides what happens next.
+"""Tree of errors: the class tells whose fault it is, and so what happens next.
 
 RadloopError
 ├── DataFault          one bad file: it goes to quarantine with a reason, the run goes on
@@ -12,7 +12,7 @@ class RadloopError(Exception):
 
 
 class DataFault(RadloopError):
-    """One source file cannot become an example; `reason` is a key of `imaging.refusal_reasons.REASONS`."""
+    """A source file that cannot become an example; `reason` is a key of `imaging.refusal_reasons.REASONS`."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         # Both values, so that the fault survives pickling on its way out of a worker process.
@@ -22,8 +22,8 @@ class DataFault(RadloopError):
 
 
 class UserFault(RadloopError):
-    """What the user asked for cannot be done as asked."""
+    """A request of the user that cannot be fulfilled as it is."""
 
 
 class EnvironmentFault(RadloopError):
-    """The machine, a server or an installation is not as it must be."""
+    """A machine, a server or an installation that is not as it must be."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from imaging.annotations.label_table import find_columns
+from imaging.annotations.label_table import label_columns
 from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.sources.open_source import open_source
@@ -36,7 +36,7 @@ def check_input(request: IngestRequest) -> Source:
         raise UserFault(f"no source was given: {REMEDY}")
     table = Path(request.labels).expanduser() if request.labels else None
     if table:
-        find_columns(table, request.label_column)
+        label_columns(table, request.label_column)
     source = open_source(request.source, table)
     if source.kind != "medmnist":
         check_decoders()

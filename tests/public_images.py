@@ -11,8 +11,8 @@ import pydicom
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from imaging.phantom.archive import DICOM, LABELS, MASKS, PhantomDay, write_phantom
-from imaging.phantom.plan import PhantomSpec
+from imaging.phantom.phantom_archive import DICOM, LABELS, MASKS, PhantomDay, write_phantom
+from imaging.phantom.schedule import PhantomSpec
 
 CT_OF_PYDICOM = ("CT_small.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm")
 DIGIT_PARTS = {"train": 600, "val": 100, "test": 100}

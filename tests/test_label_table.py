@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from imaging.annotations import label_table as labels
 from imaging.annotations.label_table import (
-    KEY_OF,
+    KEY_OF_LEVEL,
     LabelTable,
-    collect_labels,
-    find_columns,
-    join,
+    build_label_table,
+    join_labels,
+    label_columns,
     order_classes,
     read_labels,
 )
@@ -35,7 +35,7 @@ def table(folder: Path, text: str, column: str | None = None) -> LabelTable:
 def keys(**levels: str) -> pa.Table:
     """Return examples with pseudonyms made from identifiers, a letter each."""
     count = len(next(iter(levels.values())))
-    named = {KEY_OF[level]: [NAMES.key(level, one) for one in told] for level, told in levels.items()}  # type: ignore[index,arg-type]
+    named = {KEY_OF_LEVEL[level]: [NAMES.key(level, one) for one in told] for level, told in levels.items()}  # type: ignore[index,arg-type]
     rows = ({name: column[at] for name, column in named.items()} for at in range(count))
     return examples(*(example(at, **row) for at, row in enumerate(rows)))
 
@@ -75,7 +75,7 @@ def test_a_file_may_be_written_as_its_system_writes_it(tmp_path: Path, written: 
 
 
 def test_only_the_name_of_a_file_is_rewritten() -> None:
-    read = collect_labels("patient", [(2, ".\\P1", "yes")], NAMES)
+    read = build_label_table("patient", [(2, ".\\P1", "yes")], NAMES)
     assert read.keys.to_pylist() == [NAMES.key("patient", ".\\P1")]
 
 
@@ -137,7 +137,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
 
 def test_finding_the_columns_reads_the_first_line_alone(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(b"PatientID,label\n" + b"a,yes\n" * 5000 + b"\xff")
-    assert find_columns(tmp_path / "labels.csv").label == "label"
+    assert label_columns(tmp_path / "labels.csv").label == "label"
 
 
 def test_the_table_holds_no_identifier(tmp_path: Path) -> None:
@@ -145,32 +145,34 @@ def test_the_table_holds_no_identifier(tmp_path: Path) -> None:
 
 
 def test_two_different_labels_are_none() -> None:
-    read = collect_labels("patient", [(2, "a", "yes"), (3, "a", "no"), (4, "b", "no")], NAMES)
+    read = build_label_table("patient", [(2, "a", "yes"), (3, "a", "no"), (4, "b", "no")], NAMES)
     assert read.conflicts.to_pylist() == [NAMES.key("patient", "a")]
-    assert join(read, keys(patient="ab")).labels.to_pylist() == [None, "no"]
+    assert join_labels(read, keys(patient="ab")).labels.to_pylist() == [None, "no"]
 
 
 def test_the_same_label_twice_is_no_conflict() -> None:
-    read = collect_labels("patient", [(2, "a", "yes"), (3, "a", " yes ")], NAMES)
+    read = build_label_table("patient", [(2, "a", "yes"), (3, "a", " yes ")], NAMES)
     assert (len(read.keys), len(read.conflicts)) == (1, 0)
 
 
 def test_of_lines_far_apart_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels, "AT_ONCE", 3)
+    monkeypatch.setattr(labels, "BATCH_LINES", 3)
     told = [(2, "c", "yes"), (3, "a", "no"), (4, "c", "yes"), (5, "b", "no"), (6, "c", "no"), (7, "a", "no")]
-    read = collect_labels("patient", told, NAMES)
+    read = build_label_table("patient", told, NAMES)
     assert read.keys.to_pylist() == NAMES.keys("patient", "cab")
     assert (read.values.to_pylist(), read.lines.to_pylist()) == (["yes", "no", "no"], [2, 3, 5])
     assert read.conflicts.to_pylist() == NAMES.keys("patient", "c")
 
 
-@pytest.mark.parametrize(("at_once", "unsettled"), [(1, 0), (3, 2), (2**12, 2**17)])
+@pytest.mark.parametrize(("batch_lines", "compact_lines"), [(1, 0), (3, 2), (2**12, 2**17)])
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["yes", "no", " yes", ""]))))
-def test_lines_count_in_their_order(at_once: int, unsettled: int, told: list[tuple[str, str]]) -> None:
+def test_lines_count_in_their_order(
+    batch_lines: int, compact_lines: int, told: list[tuple[str, str]]
+) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(labels, "AT_ONCE", at_once)
-        patched.setattr(labels, "UNSETTLED", unsettled)
-        read = collect_labels("patient", [(at, *pair) for at, pair in enumerate(told)], NAMES)
+        patched.setattr(labels, "BATCH_LINES", batch_lines)
+        patched.setattr(labels, "COMPACT_LINES", compact_lines)
+        read = build_label_table("patient", [(at, *pair) for at, pair in enumerate(told)], NAMES)
     lines = [(NAMES.key("patient", name), value.strip(), at) for at, (name, value) in enumerate(told)]
     labelled = [line for line in lines if line[1]]
     first = {key: (value, at) for key, value, at in reversed(labelled)}
@@ -193,8 +195,8 @@ def test_few_lines_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
             yield line, name, "yes"
             assert sum(one() is not None for one in watched) <= 10
 
-    monkeypatch.setattr(labels, "AT_ONCE", 4)
-    assert len(collect_labels("patient", rows(), NAMES).keys) == 100
+    monkeypatch.setattr(labels, "BATCH_LINES", 4)
+    assert len(build_label_table("patient", rows(), NAMES).keys) == 100
 
 
 def test_lines_that_change_nothing_are_dropped_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +207,9 @@ def test_lines_that_change_nothing_are_dropped_on_the_way(monkeypatch: pytest.Mo
         return concat(batches)
 
     monkeypatch.setattr(pa, "concat_batches", watched)
-    monkeypatch.setattr(labels, "AT_ONCE", 4)
-    monkeypatch.setattr(labels, "UNSETTLED", 8)
-    read = collect_labels("patient", [(at, "abc"[at % 3], "yn"[at % 2]) for at in range(999)], NAMES)
+    monkeypatch.setattr(labels, "BATCH_LINES", 4)
+    monkeypatch.setattr(labels, "COMPACT_LINES", 8)
+    read = build_label_table("patient", [(at, "abc"[at % 3], "yn"[at % 2]) for at in range(999)], NAMES)
     assert (len(read.keys), len(read.conflicts), max(held) <= 18) == (3, 3, True)
 
 
@@ -217,32 +219,32 @@ def test_an_empty_label_is_no_label(tmp_path: Path, line: str) -> None:
 
 
 def test_labels_are_joined_in_the_images_order() -> None:
-    read = collect_labels("study", [(2, "t", "no"), (3, "s", "yes")], NAMES)
-    assert join(read, keys(study="sts")).labels.to_pylist() == ["yes", "no", "yes"]
+    read = build_label_table("study", [(2, "t", "no"), (3, "s", "yes")], NAMES)
+    assert join_labels(read, keys(study="sts")).labels.to_pylist() == ["yes", "no", "yes"]
 
 
 def test_a_label_that_names_no_image_is_told_by_its_line(tmp_path: Path) -> None:
     read = table(tmp_path, 'PatientID,label\n\na,yes\n"x",no\n')
-    assert join(read, keys(patient="aab")).report.lines_without_image == (4,)
+    assert join_labels(read, keys(patient="aab")).report.lines_without_image == (4,)
 
 
 def test_an_image_without_label_is_told() -> None:
-    read = collect_labels("patient", [(2, "a", "yes")], NAMES)
-    joined = join(read, keys(instance="ijk", patient="aab"))
+    read = build_label_table("patient", [(2, "a", "yes")], NAMES)
+    joined = join_labels(read, keys(instance="ijk", patient="aab"))
     assert joined.labels.to_pylist() == ["yes", "yes", None]
     assert joined.faults.to_pylist() == [None, None, "no-label"]
 
 
 def test_an_image_with_two_labels_is_told_apart_from_one_without() -> None:
-    read = collect_labels("instance", [(2, "i", "yes"), (5, "i", "no")], NAMES)
-    joined = join(read, keys(instance="ij"))
+    read = build_label_table("instance", [(2, "i", "yes"), (5, "i", "no")], NAMES)
+    joined = join_labels(read, keys(instance="ij"))
     assert joined.labels.to_pylist() == [None, None]
     assert joined.faults.to_pylist() == ["two-labels", "no-label"]
     assert joined.report.lines_in_conflict == (2,)
 
 
 def test_without_a_table_the_source_labels() -> None:
-    joined = join(None, examples(example(0, source_label="a"), example(1)))
+    joined = join_labels(None, examples(example(0, source_label="a"), example(1)))
     assert (joined.labels.to_pylist(), joined.faults.to_pylist()) == (["a", None], [None, "no-label"])
 
 

@@ -16,8 +16,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from imaging.dataset.version.dataset_version import newest_version, open_version
-from imaging.phantom.archive import PhantomDay
-from imaging.phantom.plan import PhantomSpec
+from imaging.phantom.phantom_archive import PhantomDay
+from imaging.phantom.schedule import PhantomSpec
 from services.ledger import entries
 from services.ray.cluster import training_ray
 from services.settings import Settings, activate

@@ -11,9 +11,9 @@ import pytest
 
 from imaging.errors import DataFault
 from imaging.image.instance import Instance
-from imaging.phantom.archive import PhantomDay, write_phantom
-from imaging.phantom.plan import PhantomSpec, studies
-from imaging.phantom.writer import ENCODINGS, VENDORS, WINDOW
+from imaging.phantom.ct_object import ENCODINGS, VENDORS, WINDOW
+from imaging.phantom.phantom_archive import PhantomDay, write_phantom
+from imaging.phantom.schedule import PhantomSpec, studies
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.folder_source import FolderSource

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imaging.annotations.label_table import KEY_OF, collect_labels
+from imaging.annotations.label_table import KEY_OF_LEVEL, build_label_table
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.dataset.version.head import Counts, head_name, pointer_name
 from imaging.dataset.version.publish import publish
@@ -151,11 +151,11 @@ def test_a_patient_whose_label_went_keeps_the_side(store: FolderStore) -> None:
     assert splits_of(unlabelled)["p0"] == splits_of(first)["p0"]
 
 
-@pytest.mark.parametrize("level", KEY_OF)
+@pytest.mark.parametrize("level", KEY_OF_LEVEL)
 def test_labels_are_joined_at_every_level(store: FolderStore, level: str) -> None:
     names = Pseudonyms(b"k" * 32)
-    keyed = example(0, **{KEY_OF[level]: names.key(level, "X")})  # type: ignore[arg-type]
-    table = collect_labels(level, [(2, "X", "yes"), (3, "Y", "no")], names)  # type: ignore[arg-type]
+    keyed = example(0, **{KEY_OF_LEVEL[level]: names.key(level, "X")})  # type: ignore[arg-type]
+    table = build_label_table(level, [(2, "X", "yes"), (3, "Y", "no")], names)  # type: ignore[arg-type]
     version = built(store, [keyed], by=recipe(labels=table))
     assert version.manifest["label"].to_pylist() == ["yes"]
     assert (version.head.label_level, version.head.label_report.lines_without_image) == (level, (3,))
@@ -175,7 +175,7 @@ def test_a_class_to_look_for_that_is_not_there_is_refused(store: FolderStore) ->
 def test_a_label_of_an_object_reaches_all_its_frames(store: FolderStore) -> None:
     names = Pseudonyms(b"k" * 32)
     frames = [example(n, object_key=names.key("instance", "1.2.3"), frame=n) for n in (1, 2, 3)]
-    table = collect_labels("instance", [(2, "1.2.3", "yes")], names)
+    table = build_label_table("instance", [(2, "1.2.3", "yes")], names)
     version = built(store, [*frames, example(9)], by=recipe(labels=table))
     assert Counter(version.manifest["label"].to_pylist()) == {"yes": 3, None: 1}
     assert faults(version) == {"o9": "no-label"}

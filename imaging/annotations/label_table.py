@@ -1,4 +1,4 @@
-"""Owns the label table: reading it, joining it to images, and saying what did not fit."""
+"""Label table of a person: it is read from a CSV, joined to the examples, and its unused lines are reported."""
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,16 +20,18 @@ from imaging.pseudonyms import Level, Pseudonyms
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
 
-LEVELS: dict[str, Level] = {
-    "sopinstanceuid": "instance",
-    "seriesinstanceuid": "series",
-    "studyinstanceuid": "study",
-    "patientid": "patient",
-    "file": "file",
-}
-"""Which identifier a column holds, by its name without case, spaces and underscores."""
+LEVEL_OF_COLUMN: Mapping[str, Level] = MappingProxyType(
+    {
+        "sopinstanceuid": "instance",
+        "seriesinstanceuid": "series",
+        "studyinstanceuid": "study",
+        "patientid": "patient",
+        "file": "file",
+    }
+)
+"""Level of the identifiers in a column of the CSV, by its name without case, spaces and underscores."""
 
-KEY_OF: Mapping[Level, str] = MappingProxyType(
+KEY_OF_LEVEL: Mapping[Level, str] = MappingProxyType(
     {
         "instance": "object_key",
         "series": "series_key",
@@ -38,25 +40,26 @@ KEY_OF: Mapping[Level, str] = MappingProxyType(
         "file": "source_key",
     }
 )
-"""The column of an example that a label's identifier is looked for in."""
+"""Column of an example in which a label's identifier is looked up."""
 
 NEGATIVE = frozenset(
     {"0", "absent", "benign", "control", "false", "healthy", "negative", "no", "none", "normal"}
 )
-"""Names of the class that is not looked for; in a table of two classes it comes first."""
+"""Names of the negative class; of two classes it comes first."""
 
-READ = pa.schema([("key", pa.string()), ("value", pa.string()), ("line", pa.int64())])
-AT_ONCE = 2**12
-"""Lines that are held as Python's objects; ten million would take some GB."""
-UNSETTLED = 2**17
-"""Lines that are held at least before those are dropped that change nothing."""
+LINES = pa.schema([("key", pa.string()), ("value", pa.string()), ("line", pa.int64())])
+BATCH_LINES = 2**12
+"""Lines that are in memory as Python's objects at a time; ten million would take some GB."""
+COMPACT_LINES = 2**17
+"""New lines, at least, before the repeated ones are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTable:
-    """Labels by pseudonym, each with the first line that has it; the original identifiers end here.
+    """Labels by pseudonym, each with its first line in the CSV; no original identifier is kept.
 
-    Three columns, as a table may have a line for each image of an archive. `conflicts` have two labels, and so none.
+    Arrow columns, as a table may have a line for each image of an archive. `conflicts` are the keys with two different
+    labels, which count as not labelled.
     """
 
     level: Level
@@ -68,15 +71,15 @@ class LabelTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelReport:
-    """Which lines of the label table did not fit; the images that did not have it in their rows."""
+    """Lines of the label table without effect: their image does not exist, or its label contradicts another line."""
 
     lines_without_image: tuple[int, ...] = ()
     lines_in_conflict: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """The label of each image, why it has none where it has none ("no-label", "two-labels"), and what did not fit."""
+class JoinedLabels:
+    """Label of each example (null for none), reason for none ("no-label", "two-labels"), and lines without effect."""
 
     labels: pa.ChunkedArray
     faults: pa.ChunkedArray
@@ -84,8 +87,8 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
-    """Which columns of a label table are read, and what the first of them identifies."""
+class LabelColumns:
+    """Columns of a CSV that are read: that of the identifier with its level, and that of the label."""
 
     key: str
     level: Level
@@ -93,11 +96,11 @@ class Columns:
 
 
 def read_labels(path: Path, pseudonyms: Pseudonyms, column: str | None = None) -> LabelTable:
-    """Read a CSV with one identifier column and one label column, both found by name."""
+    """Read a CSV with one identifier column and one label column, both recognised by name."""
     with _table(path) as reader:
         names = next(reader, [])
         columns = _columns(path, names, column)
-        # Of columns with one name the last counts.
+        # Of columns with the same name the last counts.
         key, label = (len(names) - 1 - names[::-1].index(name) for name in (columns.key, columns.label))
         # A line is counted as an editor counts it, blank lines and line breaks in quotes included.
         rows = (
@@ -105,32 +108,34 @@ def read_labels(path: Path, pseudonyms: Pseudonyms, column: str | None = None) -
             for row in reader
             if label < len(row)
         )
-        return collect_labels(columns.level, rows, pseudonyms)
+        return build_label_table(columns.level, rows, pseudonyms)
 
 
-def find_columns(path: Path, column: str | None = None) -> Columns:
-    """Say which columns of a CSV are read, after a look at its first line alone."""
+def label_columns(path: Path, column: str | None = None) -> LabelColumns:
+    """Return the columns of a CSV that `read_labels` reads, from its first line alone."""
     with _table(path) as reader:
         return _columns(path, next(reader, []), column)
 
 
-def collect_labels(level: Level, rows: Iterable[tuple[int, str, str]], pseudonyms: Pseudonyms) -> LabelTable:
-    """Gather (line, identifier, label) rows; an identifier with two different labels has none."""
-    held, new = [pa.record_batch([[], [], []], schema=READ)], 0
+def build_label_table(
+    level: Level, rows: Iterable[tuple[int, str, str]], pseudonyms: Pseudonyms
+) -> LabelTable:
+    """Return the table of (line, identifier, label) rows; an identifier with two different labels has none."""
+    batches, new = [pa.record_batch([[], [], []], schema=LINES)], 0
     for batch in _keyed(level, rows, pseudonyms):
-        held.append(batch)
+        batches.append(batch)
         new += batch.num_rows
-        if new > max(held[0].num_rows, UNSETTLED):
-            held, new = [_settled(pa.concat_batches(held))], 0
-    read = pa.concat_batches(held)
-    first, other = _lines_by_key(read)
-    kept = read if len(first) == len(read) else read.take(first)
+        if new > max(batches[0].num_rows, COMPACT_LINES):
+            batches, new = [_compacted(pa.concat_batches(batches))], 0
+    lines = pa.concat_batches(batches)
+    first, conflicting = _lines_by_key(lines)
+    kept = lines if len(first) == len(lines) else lines.take(first)
     return LabelTable(
         level=level,
         keys=kept["key"],
         values=kept["value"],
         lines=kept["line"],
-        conflicts=read["key"].take(other),
+        conflicts=lines["key"].take(conflicting),
     )
 
 
@@ -138,61 +143,66 @@ def _keyed(
     level: Level, rows: Iterable[tuple[int, str, str]], pseudonyms: Pseudonyms
 ) -> Iterator[pa.RecordBatch]:
     labelled = ((line, name, value) for line, name, label in rows if (value := label.strip()))
-    while some := list(islice(labelled, AT_ONCE)):
+    while some := list(islice(labelled, BATCH_LINES)):
         names = [_posix(name) if level == "file" else name for _, name, _ in some]
         columns = (
             pseudonyms.keys(level, names),
             [value for _, _, value in some],
             [line for line, _, _ in some],
         )
-        yield pa.record_batch(list(map(pa.array, columns, READ.types)), schema=READ)
+        yield pa.record_batch(list(map(pa.array, columns, LINES.types)), schema=LINES)
 
 
 def _posix(path: str) -> str:
-    """Return a path as it is listed, however another system writes it."""
+    """Return a path as sources list it, from the spelling of any system."""
     return path.strip().replace("\\", "/").removeprefix("./")
 
 
-def _settled(read: pa.RecordBatch) -> pa.RecordBatch:
-    """Drop the lines that change nothing: a table of patients may have a line for each of their images."""
-    return read.take(np.sort(np.concatenate(_lines_by_key(read))))
+def _compacted(lines: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the lines without repetitions: a table of patients may have a line for each of their images."""
+    return lines.take(np.sort(np.concatenate(_lines_by_key(lines))))
 
 
-def _lines_by_key(read: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return where each key is first, in the order of lines, and where it first has another label, in that of keys."""
+def _lines_by_key(lines: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return positions of the first line of each key, in the order of lines, and of its first line with another label.
+
+    The latter are in the order of keys.
+    """
     # The sort is stable and so leaves lines with one key in their order. Hashes would take three times the memory.
-    order = pc.sort_indices(read["key"]).to_numpy()
-    ordered = read["key"].take(order)
+    order = pc.sort_indices(lines["key"]).to_numpy()
+    ordered = lines["key"].take(order)
     new = np.ones(len(order), bool)
     new[1:] = pc.not_equal(ordered[1:], ordered[:-1])
-    first, again, key = order[new], order[~new], np.cumsum(new)[~new] - 1
-    differs = np.asarray(pc.not_equal(read["value"].take(again), read["value"].take(first[key])), bool)
-    other = again[differs][np.unique(key[differs], return_index=True)[1]]
-    return np.sort(first), other
+    first, repeated, key = order[new], order[~new], np.cumsum(new)[~new] - 1
+    differs = np.asarray(pc.not_equal(lines["value"].take(repeated), lines["value"].take(first[key])), bool)
+    conflicting = repeated[differs][np.unique(key[differs], return_index=True)[1]]
+    return np.sort(first), conflicting
 
 
-def join(table: LabelTable | None, examples: pa.Table) -> Joined:
-    """Label examples by a table, or by what their source says where there is none.
+def join_labels(table: LabelTable | None, examples: pa.Table) -> JoinedLabels:
+    """Return the labels of examples from a table, or from their source where there is none.
 
     `examples` have the columns of `imaging.dataset.tables.schemas.EXAMPLES`.
     """
     if table is None:
         labels = examples["source_label"]
-        return Joined(labels=labels, faults=_faults(pc.is_null(labels), "no-label"), report=LabelReport())
-    keys = examples[KEY_OF[table.level]]
+        return JoinedLabels(
+            labels=labels, faults=_faults(pc.is_null(labels), "no-label"), report=LabelReport()
+        )
+    keys = examples[KEY_OF_LEVEL[table.level]]
     at = pc.index_in(keys, value_set=table.keys)
     disputed = pc.is_in(keys, value_set=table.conflicts)
     faults = pc.coalesce(_faults(disputed, "two-labels"), _faults(pc.is_null(at), "no-label"))
-    unseen = np.ones(len(table.keys), np.bool_)
-    unseen[at.drop_null().to_numpy()] = False
+    unused = np.ones(len(table.keys), np.bool_)
+    unused[at.drop_null().to_numpy()] = False
     report = LabelReport(
-        lines_without_image=tuple(table.lines.filter(pa.array(unseen)).to_pylist()),
+        lines_without_image=tuple(table.lines.filter(pa.array(unused)).to_pylist()),
         lines_in_conflict=tuple(
             table.lines.take(pc.index_in(table.conflicts, value_set=table.keys)).to_pylist()
         ),
     )
     labels = pc.if_else(disputed, pa.scalar(None, pa.string()), table.values.take(at))
-    return Joined(labels=labels, faults=faults, report=report)
+    return JoinedLabels(labels=labels, faults=faults, report=report)
 
 
 def _faults(where: pa.ChunkedArray, fault: str) -> pa.ChunkedArray:
@@ -200,7 +210,7 @@ def _faults(where: pa.ChunkedArray, fault: str) -> pa.ChunkedArray:
 
 
 def order_classes(labels: Iterable[str], positive: str | None = None) -> tuple[str, ...]:
-    """Return the classes in their order; of two, the second is the one that is looked for.
+    """Return the classes in their order; of two, the second is the positive one.
 
     >>> order_classes(["normal", "lesion", "normal"])
     ('normal', 'lesion')
@@ -227,24 +237,24 @@ def _table(path: Path) -> Iterator["CsvReader"]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             yield csv.reader(file)
     except (UnicodeDecodeError, csv.Error) as error:
-        # The error quotes the bytes around it, and they may name a patient.
+        # The error quotes bytes of the file, and they may name a patient.
         raise UserFault(
             f"{path.name} is no CSV in UTF-8 ({type(error).__name__}): save it as 'CSV UTF-8'"
         ) from None
 
 
-def _columns(path: Path, names: list[str], column: str | None) -> Columns:
+def _columns(path: Path, names: list[str], column: str | None) -> LabelColumns:
     key, level = _key_column(path, names)
-    return Columns(key=key, level=level, label=_label_column(path, names, key, column))
+    return LabelColumns(key=key, level=level, label=_label_column(path, names, key, column))
 
 
 def _key_column(path: Path, names: list[str]) -> tuple[str, Level]:
-    found = {name: _level(name) for name in names}
-    # A column `file` wins: beside it PatientID says whose a picture is, not which.
-    for name, level in sorted(found.items(), key=lambda item: item[1] != "file"):
+    levels = {name: _level(name) for name in names}
+    # A column `file` wins: PatientID beside it names the patient of a picture, and does not identify the picture.
+    for name, level in sorted(levels.items(), key=lambda item: item[1] != "file"):
         if level is not None:
             return name, level
-    # Its first line is not quoted: where the names are missing, it holds a patient's identifier.
+    # The first line is not quoted: where the names are missing, it has a patient's identifier.
     raise UserFault(
         f"{path.name} has {len(names)} columns and none is named as an identifier: its first line must name one "
         "SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID or file"
@@ -252,7 +262,7 @@ def _key_column(path: Path, names: list[str]) -> tuple[str, Level]:
 
 
 def _level(name: str) -> Level | None:
-    return LEVELS.get(name.strip().lower().replace(" ", "").replace("_", ""))
+    return LEVEL_OF_COLUMN.get(name.strip().lower().replace(" ", "").replace("_", ""))
 
 
 def _label_column(path: Path, names: list[str], key_column: str, wanted: str | None) -> str:

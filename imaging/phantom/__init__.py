@@ -1,1 +1,1 @@
-"""The synthetic hospital archive: valid DICOM with known lesions, for the demonstration and the tests."""
+"""Synthetic hospital archive: valid DICOM with known lesions, for the demonstration and the tests."""

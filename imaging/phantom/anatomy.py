@@ -1,4 +1,4 @@
-"""Owns what a phantom's chest slice looks like: ellipses in Hounsfield units, drawn from a seed."""
+"""Anatomy of the phantom: chest slices of ellipses in Hounsfield units, drawn from a seed."""
 
 import math
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ LESION_RADIUS_MM = (9.0, 15.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ellipse:
-    """One organ: centre from the middle of the field (x to the left hand, y to the back), semi-axes, value."""
+    """One organ: its centre, from the middle of the field (x to the left hand, y to the back), semi-axes, value."""
 
     x_mm: float
     y_mm: float
@@ -41,8 +41,8 @@ class Chest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Slice:
-    """One painted slice: (size, size) Hounsfield units, and where the lesion is."""
+class PaintedSlice:
+    """One slice: (size, size) Hounsfield units, and a mask of the lesion."""
 
     hu: NDArray[np.float64]
     mask: NDArray[np.bool_]
@@ -73,7 +73,7 @@ def sample_chest(rng: np.random.Generator, *, lesion: bool) -> Chest:
     return Chest(organs=organs, lungs=(right, left), lesion=_lesion(rng, (right, left)) if lesion else None)
 
 
-def paint(chest: Chest, size_px: int, rng: np.random.Generator) -> Slice:
+def paint(chest: Chest, size_px: int, rng: np.random.Generator) -> PaintedSlice:
     """Paint one slice of a chest with fresh vessels and noise."""
     hu = np.full((size_px, size_px), AIR_HU)
     for ellipse in (*chest.organs, *_vessels(rng, chest.lungs)):
@@ -81,7 +81,7 @@ def paint(chest: Chest, size_px: int, rng: np.random.Generator) -> Slice:
     mask = np.zeros(hu.shape, dtype=np.bool_)
     if chest.lesion:
         mask = _blend(hu, _cut(rng, chest.lesion)) >= 0.5
-    return Slice(hu=hu + rng.normal(0, NOISE_HU, hu.shape), mask=mask)
+    return PaintedSlice(hu=hu + rng.normal(0, NOISE_HU, hu.shape), mask=mask)
 
 
 def _lesion(rng: np.random.Generator, lungs: tuple[Ellipse, Ellipse]) -> Ellipse:
@@ -91,14 +91,14 @@ def _lesion(rng: np.random.Generator, lungs: tuple[Ellipse, Ellipse]) -> Ellipse
 
 
 def _cut(rng: np.random.Generator, lesion: Ellipse) -> Ellipse:
-    """Return the lesion as one slice meets it: moved a little, never thinner than the smallest lesion."""
+    """Return the lesion as it is in one slice: moved a little, never thinner than the smallest lesion."""
     radii = np.maximum(lesion.a_mm * rng.uniform(0.8, 1.0, 2), LESION_RADIUS_MM[0])
     x_mm, y_mm = lesion.x_mm + rng.normal(0, 1.5), lesion.y_mm + rng.normal(0, 1.5)
     return replace(lesion, x_mm=x_mm, y_mm=y_mm, a_mm=float(radii[0]), b_mm=float(radii[1]))
 
 
 def _vessels(rng: np.random.Generator, lungs: tuple[Ellipse, Ellipse]) -> list[Ellipse]:
-    """Draw what distracts from a lesion: as bright, but thin."""
+    """Return the vessels of a slice: as bright as a lesion, but thin."""
     vessels = []
     for _ in range(rng.integers(*VESSELS)):
         x_mm, y_mm = _place(rng, lungs, 0.85)

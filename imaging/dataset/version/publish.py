@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.annotations.label_table import KEY_OF, LabelTable, join, order_classes
+from imaging.annotations.label_table import KEY_OF_LEVEL, LabelTable, join_labels, order_classes
 from imaging.compatibility import needed_release
 from imaging.dataset.split.assignment import draw_splits
 from imaging.dataset.tables.lazy_rows import LazyRows
@@ -52,8 +52,9 @@ def build_version(
     tombstones: pa.Table | None = None,
 ) -> DatasetVersion:
     """Write the files of a version, which stays invisible until `publish` moves the pointer to it."""
-    joined = join(
-        recipe.labels, examples.select([KEY_OF[recipe.labels.level] if recipe.labels else "source_label"])
+    joined = join_labels(
+        recipe.labels,
+        examples.select([KEY_OF_LEVEL[recipe.labels.level] if recipe.labels else "source_label"]),
     )
     labelled = examples.with_columns(pa.table({"label": joined.labels, "label_fault": joined.faults}))
     known = TABLES["splits"].empty_table() if previous_splits is None else previous_splits

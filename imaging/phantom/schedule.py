@@ -1,4 +1,4 @@
-"""Owns who comes to the made-up hospital on which day, all of it drawn from a seed."""
+"""Schedule of the phantom's hospital: its patients and their studies of each day, drawn from a seed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ GIVEN = ("Anna", "Jonas", "Amina", "Peter", "Chiara", "Kenji", "Maria", "Samuel"
 
 
 class PhantomSpec(BaseModel):
-    """The size of the made-up hospital."""
+    """Size of the made-up hospital."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +47,7 @@ class Patient:
 
     @property
     def patient_id(self) -> str:
-        """The identifier at the hospital."""
+        """Identifier at the hospital."""
         return f"PH{self.number:06d}"
 
 

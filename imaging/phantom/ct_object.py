@@ -1,4 +1,4 @@
-"""Owns how a painted slice becomes a DICOM object: vendors and encodings as tables, and the CT image module."""
+"""CT image object of a painted slice: vendors and encodings as tables, and the attributes of the object."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from pydicom.uid import (
 
 from imaging.image.window import Window
 from imaging.phantom.anatomy import FIELD_MM
-from imaging.phantom.plan import Study
+from imaging.phantom.schedule import Study
 
 WINDOW = Window(center=-300, width=1400)
 """The lung window that every file carries."""
@@ -54,8 +54,8 @@ MONOCHROME1_EVERY = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a slice stands: its study, its number in it, and its own identifiers."""
+class SliceIdentity:
+    """Identity of a slice: its study, its number in the study, and its own identifiers."""
 
     study: Study
     number: int
@@ -64,17 +64,17 @@ class Place:
     frame_uid: str
 
 
-def ct_object(hu: NDArray[np.float64], place: Place) -> Dataset:
+def ct_object(hu: NDArray[np.float64], identity: SliceIdentity) -> Dataset:
     """Return a CT Image Storage object (PS3.3 A.3) of (size, size) Hounsfield units."""
-    study: Study = place.study
+    study: Study = identity.study
     vendor = VENDORS[study.number % len(VENDORS)]
     inverted = study.number % MONOCHROME1_EVERY == 0
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = UID(place.instance_uid)
+    dataset.file_meta.MediaStorageSOPInstanceUID = UID(identity.instance_uid)
     _patient_and_study(dataset, study)
-    _series_and_frame(dataset, place, vendor)
+    _series_and_frame(dataset, identity, vendor)
     _pixels(dataset, hu, vendor, inverted=inverted)
     # Divided first, so that every vendor meets every encoding.
     encoding = study.number // len(VENDORS) % len(ENCODINGS)
@@ -102,24 +102,24 @@ def _patient_and_study(dataset: Dataset, study: Study) -> None:
     dataset.ImageComments = f"{given} {family}, born {patient.birth_date}: seen by Dr Adeyemi, please compare"
 
 
-def _series_and_frame(dataset: Dataset, place: Place, vendor: Vendor) -> None:
+def _series_and_frame(dataset: Dataset, identity: SliceIdentity, vendor: Vendor) -> None:
     dataset.SOPClassUID = CTImageStorage
-    dataset.SOPInstanceUID = place.instance_uid
+    dataset.SOPInstanceUID = identity.instance_uid
     dataset.Modality = "CT"
-    dataset.SeriesInstanceUID = place.series_uid
+    dataset.SeriesInstanceUID = identity.series_uid
     dataset.SeriesNumber = 1
-    dataset.FrameOfReferenceUID = place.frame_uid
+    dataset.FrameOfReferenceUID = identity.frame_uid
     dataset.PositionReferenceIndicator = None
     dataset.Manufacturer = vendor.manufacturer
     dataset.ManufacturerModelName = vendor.model
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.AcquisitionNumber = 1
-    dataset.InstanceNumber = place.number + 1
+    dataset.InstanceNumber = identity.number + 1
     dataset.PatientPosition = "HFS"
     dataset.KVP = 120
     dataset.SliceThickness = 5
     dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.ImagePositionPatient = [-FIELD_MM / 2, -FIELD_MM / 2, -5.0 * place.number]
+    dataset.ImagePositionPatient = [-FIELD_MM / 2, -FIELD_MM / 2, -5.0 * identity.number]
 
 
 def _pixels(dataset: Dataset, hu: NDArray[np.float64], vendor: Vendor, *, inverted: bool) -> None:

@@ -1,4 +1,4 @@
-"""Owns the made-up hospital on the disk: a day's DICOM files, the masks of lesions, and the label table."""
+"""Archive of the phantom's hospital on the disk: DICOM files of a day, masks of lesions, and the label table."""
 
 import csv
 import io
@@ -15,18 +15,18 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MRImageStorage
 
 from imaging.phantom.anatomy import paint, sample_chest
-from imaging.phantom.plan import PhantomSpec, Study, studies, uid
-from imaging.phantom.writer import Place, ct_object
+from imaging.phantom.ct_object import SliceIdentity, ct_object
+from imaging.phantom.schedule import PhantomSpec, Study, studies, uid
 
 DICOM, MASKS, LABELS = "dicom", "masks", "labels.csv"
 HEAD = ("SOPInstanceUID", "label")
 PART_STUDIES = 64
-"""What a process paints at a time."""
+"""Studies that a process paints at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhantomDay:
-    """What a day has added; `broken` counts files by the reason for which ingest must refuse them."""
+    """Counts of what a day has added; `broken` has the files by the reason for which ingest must refuse them."""
 
     day: int
     files: int
@@ -41,8 +41,8 @@ class PhantomDay:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """One image of the archive: its study, its number in it, and its SOPInstanceUID."""
+class PhantomImage:
+    """One image of the archive: its study, its number in the study, and its SOPInstanceUID."""
 
     study: Study
     number: int
@@ -50,22 +50,22 @@ class Image:
 
     @property
     def label(self) -> str:
-        """Whether a lesion is to be seen."""
+        """Class of the image: "lesion" or "normal"."""
         return "lesion" if self.study.patient.lesion else "normal"
 
 
 def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1, workers: int = 1) -> PhantomDay:
     """Write what a day adds to the archive below `folder`; the same seed and day write the same bytes.
 
-    `dicom/` is what a hospital exports, `masks/UID.npy` (rows, columns) shows where lesions are, and `labels.csv`
+    `dicom/` has the files as a hospital exports them, `masks/UID.npy` (rows, columns) the lesions, and `labels.csv`
     grows from day to day. Large archives are painted by several processes.
     """
-    come = list(enumerate(studies(spec, day)))
+    todays = list(enumerate(studies(spec, day)))
     if workers == 1:
-        images = _write_studies(folder, spec, come)
+        images = _write_studies(folder, spec, todays)
     else:
         with ProcessPoolExecutor(workers) as painters:
-            parts = painters.map(partial(_write_studies, folder, spec), _parts(come))
+            parts = painters.map(partial(_write_studies, folder, spec), _parts(todays))
             images = [image for part in parts for image in part]
     broken = _write_broken(folder / DICOM / f"day{day}", spec, images)
     _save(folder / DICOM / "README.txt", b"Exported from the archive of Harbour Hospital.\n")
@@ -86,16 +86,18 @@ def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1, workers: int = 
     )
 
 
-def _parts(come: list[tuple[int, Study]]) -> list[list[tuple[int, Study]]]:
-    return [come[start : start + PART_STUDIES] for start in range(0, len(come), PART_STUDIES)]
+def _parts(todays: list[tuple[int, Study]]) -> list[list[tuple[int, Study]]]:
+    return [todays[start : start + PART_STUDIES] for start in range(0, len(todays), PART_STUDIES)]
 
 
-def _write_studies(folder: Path, spec: PhantomSpec, come: Sequence[tuple[int, Study]]) -> list[Image]:
+def _write_studies(
+    folder: Path, spec: PhantomSpec, todays: Sequence[tuple[int, Study]]
+) -> list[PhantomImage]:
     """Write the images of some studies, each with its place among those of the day."""
     written = []
-    for place, study in come:
+    for place, study in todays:
         for number, (dataset, mask) in enumerate(_paint_study(spec, study)):
-            image = Image(study=study, number=number, uid=str(dataset.SOPInstanceUID))
+            image = PhantomImage(study=study, number=number, uid=str(dataset.SOPInstanceUID))
             name = _export_name(study, place * spec.slices + number + 1)
             _save(folder / DICOM / name, _file_bytes(dataset))
             if mask.any():
@@ -105,21 +107,21 @@ def _write_studies(folder: Path, spec: PhantomSpec, come: Sequence[tuple[int, St
 
 
 def _paint_study(spec: PhantomSpec, study: Study) -> Iterator[tuple[Dataset, NDArray[np.bool_]]]:
-    """Yield the images of a study, each with the truth: where its lesion is."""
+    """Yield the images of a study, each with the mask of its lesion."""
     number, who = study.number, study.patient
     chest = sample_chest(np.random.default_rng([spec.seed, who.number, 1]), lesion=who.lesion)
     rng = np.random.default_rng([spec.seed, who.number, 2, number])
     series_uid, frame_uid = uid(spec, "series", number, study.uid), uid(spec, "frame", study.uid)
     for place in range(spec.slices):
         painted = paint(chest, spec.size_px, rng)
-        where = Place(
+        identity = SliceIdentity(
             study=study,
             number=place,
             series_uid=series_uid,
             instance_uid=uid(spec, "instance", study.uid, place),
             frame_uid=frame_uid,
         )
-        yield ct_object(painted.hu, where), painted.mask
+        yield ct_object(painted.hu, identity), painted.mask
 
 
 def _export_name(study: Study, number: int) -> str:
@@ -128,7 +130,7 @@ def _export_name(study: Study, number: int) -> str:
     return f"{who.name.replace('^', '_').upper()}_{who.birth_date}_{who.number}/{study.date}/IM{number:05d}"
 
 
-def _write_broken(folder: Path, spec: PhantomSpec, images: Sequence[Image]) -> dict[str, int]:
+def _write_broken(folder: Path, spec: PhantomSpec, images: Sequence[PhantomImage]) -> dict[str, int]:
     """Write files as they go wrong in practice, each made from a different image of the day."""
     kinds: dict[str, Callable[[Dataset], bytes]] = {
         "truncated": lambda dataset: _file_bytes(dataset)[:-1000],
@@ -158,7 +160,7 @@ def _as_mr(dataset: Dataset) -> bytes:
     return _file_bytes(changed)
 
 
-def _labels(spec: PhantomSpec, images: Sequence[Image], day: int) -> tuple[list[tuple[str, str]], int]:
+def _labels(spec: PhantomSpec, images: Sequence[PhantomImage], day: int) -> tuple[list[tuple[str, str]], int]:
     rows = [(image.uid, image.label) for image in images]
     if day > 1:
         return rows, 0
