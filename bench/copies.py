@@ -1,4 +1,4 @@
-"""Owns the images that near duplicates are looked for among, and how one becomes a copy of itself."""
+"""Images among which near duplicates are searched for, and the ways in which copies of them are made."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from imaging.phantom.anatomy import paint, sample_chest
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
 
-SIDES = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def ct_contrast(size: int) -> Images:
 def pneumonia() -> Images:
     """Return the radiographs; nobody knows their patients, so each is one of its own."""
     with np.load(data_folder() / "pneumoniamnist.npz") as file:
-        values = np.concatenate([file[f"{part}_images"] for part in SIDES])
+        values = np.concatenate([file[f"{part}_images"] for part in SPLITS])
     names = np.arange(len(values)).astype(str)
     return Images(name="pneumoniamnist", values=values, patients=names, window=IDENTITY, size=28)
 

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bench.copies import AREA, RESIZED, SAME, SIDES, SKIPPED, Copy, Images, chests, ct_contrast, pneumonia
+from bench.copies import AREA, RESIZED, SAME, SKIPPED, SPLITS, Copy, Images, chests, ct_contrast, pneumonia
 from bench.interleaved import interleave, ratio
 from imaging.dataset.split.fingerprint import fingerprints, flat
 from imaging.dataset.split.near_duplicates import DISTANCE, linked_groups, near_pairs, numbers, row_overlaps
@@ -33,29 +33,29 @@ class Table:
         self.missed = False
         print("| what | found | asked for |\n|---|---|---|")
 
-    def row(self, what: str, found: str, asked: str, *, holds: bool = True) -> None:
-        self.missed |= not holds
-        print(f"| {what} | {found} | {asked}{'' if holds else '  MISSED'} |", flush=True)
+    def row(self, what: str, figure: str, limit: str, *, kept: bool = True) -> None:
+        self.missed |= not kept
+        print(f"| {what} | {figure} | {limit}{'' if kept else '  MISSED'} |", flush=True)
 
 
 def recall(
     table: Table, images: Images, copies: Mapping[str, Copy], least: float, at_most: int = 300
 ) -> None:
-    """Print how many copies of each kind are found, and ask it of all together."""
+    """Print how many copies of each kind are found, and compare their sum with a limit."""
     some = images.values[:: len(images.values) // at_most + 1]
     before = images.fingerprints(some)
     chosen = [one for one, nothing in zip(some, flat(before), strict=True) if not nothing]
     before = before[~flat(before)]
-    found = {name: found_copies(images, chosen, before, copy) for name, copy in copies.items()}
-    every, total = sum(found.values()), len(copies) * len(chosen)
-    each = ", ".join(f"{name} {count}" for name, count in found.items())
-    asked = f"at least {least:.1%}" if least else "told only"
+    counts = {name: recognized_copies(images, chosen, before, copy) for name, copy in copies.items()}
+    every, total = sum(counts.values()), len(copies) * len(chosen)
+    each = ", ".join(f"{name} {count}" for name, count in counts.items())
+    limit = f"at least {least:.1%}" if least else "shown only"
     what = f"{images.name}: copies of {len(chosen)} images; {each}"
-    table.row(what, f"{every} of {total} ({every / total:.2%})", asked, holds=every >= least * total)
+    table.row(what, f"{every} of {total} ({every / total:.2%})", limit, kept=every >= least * total)
 
 
-def found_copies(images: Images, chosen: Sequence[np.ndarray], before: np.ndarray, copy: Copy) -> int:
-    """Return how many copies are found."""
+def recognized_copies(images: Images, chosen: Sequence[np.ndarray], before: np.ndarray, copy: Copy) -> int:
+    """Return how many copies are within DISTANCE of their original."""
     after = fingerprints(np.stack([copy(images, one) for one in chosen]))
     return int((apart(before, after) <= DISTANCE).sum())
 
@@ -68,15 +68,15 @@ def apart(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 def others(table: Table, images: Images, most: int) -> None:
     """Print how many pairs of different patients' different images are taken for one, and how many images are flat."""
     prepared = np.stack([images.prepared(one) for one in images.values])
-    told = fingerprints(prepared)
-    pairs = near_pairs(told)
+    prints = fingerprints(prepared)
+    pairs = near_pairs(prints)
     strangers = pairs[images.patients[pairs[:, 0]] != images.patients[pairs[:, 1]]]
     equal = (prepared[strangers[:, 0]] == prepared[strangers[:, 1]]).all(axis=(1, 2))
     count = len(images.patients)
-    beside = f"{int(equal.sum())} more are equal; {int(flat(told).sum())} images are flat"
+    beside = f"{int(equal.sum())} more are equal; {int(flat(prints).sum())} images are flat"
     what = f"{images.name}: pairs of {count} images taken for one ({beside})"
-    found = int((~equal).sum())
-    table.row(what, f"{found} of {count * (count - 1) // 2:,}", f"at most {most}", holds=found <= most)
+    mistaken = int((~equal).sum())
+    table.row(what, f"{mistaken} of {count * (count - 1) // 2:,}", f"at most {most}", kept=mistaken <= most)
 
 
 def speed(table: Table, rounds: int) -> None:
@@ -97,11 +97,11 @@ def speed(table: Table, rounds: int) -> None:
         share = 1 / ratio(took["prepare"], took["fingerprints"])
         each = float(np.median(took["fingerprints"])) / len(values)
         what = f"a fingerprint at {size}, and its share of preparing the slice"
-        table.row(what, f"{each:.4f} ms, {share:.1%}", "at most 0.02 ms", holds=each <= 0.02)
+        table.row(what, f"{each:.4f} ms, {share:.1%}", "at most 0.02 ms", kept=each <= 0.02)
 
 
 def million(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return fingerprints, patients and sides: patients of 50 slices that change slowly, a thousand rows planted.
+    """Return fingerprints, patients and splits: patients of 50 slices that change slowly, a thousand rows planted.
 
     A patient's slices go through four real or painted images, each mixed with a fifth that stays.
     """
@@ -124,44 +124,44 @@ def million(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         slices = 0.6 * np.einsum("sk,pkij->psij", weights, path) + 0.4 * stays
         slices += rng.normal(0, 1, slices.shape)
         made.append(fingerprints(np.clip(slices, 0, 255).astype(np.uint8).reshape(-1, 32, 32)))
-    told = np.concatenate(made)[:rows]
+    values = np.concatenate(made)[:rows]
     patient = np.arange(rows) // SLICES
-    side = np.array(SIDES)[np.searchsorted([0.6, 0.75], rng.random(patient[-1] + 1))][patient]
+    split = np.array(SPLITS)[np.searchsorted([0.6, 0.75], rng.random(patient[-1] + 1))][patient]
     # From the last train patients into the first test ones; and what must not cost its square.
-    test, train = np.flatnonzero(side == "test"), np.flatnonzero(side == "train")
-    told[test[:PLANTED]] = told[train[-PLANTED:]]
-    told[train[: rows // 100]], told[test[-rows // 100 :]] = 128, 128
-    told[train[rows // 100 :][: rows // 100]] = told[train[rows // 50]]
-    return told, np.char.mod("%06d", patient), side
+    test, train = np.flatnonzero(split == "test"), np.flatnonzero(split == "train")
+    values[test[:PLANTED]] = values[train[-PLANTED:]]
+    values[train[: rows // 100]], values[test[-rows // 100 :]] = 128, 128
+    values[train[rows // 100 :][: rows // 100]] = values[train[rows // 50]]
+    return values, np.char.mod("%06d", patient), split
 
 
 def at_scale(table: Table, rows: int) -> None:
-    """Print what looking for leaks takes; nothing else has run in this process, whose memory is told."""
-    told, patients, sides = million(rows)
+    """Print what the search for overlaps takes; nothing else has run in this process, whose memory is printed."""
+    values, patients, splits = million(rows)
     numbered = numbers(patients.tolist())
     work: Mapping[str, Callable[[], Any]] = {
-        "leaks of a quarter that is for test, and of val": lambda: row_overlaps(told, patients, sides),
-        "patients who belong together": lambda: together(linked_groups(told, numbered)),
+        "overlaps of a quarter that is for test, and of val": lambda: row_overlaps(values, patients, splits),
+        "patients who belong together": lambda: together(linked_groups(values, numbered)),
         "the same, a hundredth of the rows new": lambda: together(
-            linked_groups(told, numbered, np.arange(rows) >= rows * 0.99)
+            linked_groups(values, numbered, np.arange(rows) >= rows * 0.99)
         ),
     }
     for what, call in work.items():
         started, worked = time.perf_counter(), time.process_time()
         answer = call()
         seconds, worked = time.perf_counter() - started, time.process_time() - worked
-        if what.startswith("leaks"):
+        if what.startswith("overlaps"):
             named = set(answer["row"].to_pylist()) | set(answer["other"].to_pylist())
-            hidden = len(set(np.flatnonzero(sides == "test")[:PLANTED].tolist()) - named)
-            table.row("planted leaks not found", f"{hidden} of {PLANTED}", "0", holds=not hidden)
+            hidden = len(set(np.flatnonzero(splits == "test")[:PLANTED].tolist()) - named)
+            table.row("planted overlaps that are missed", f"{hidden} of {PLANTED}", "0", kept=not hidden)
         table.row(
             f"{rows:,} rows: {what}",
             f"{seconds:.1f} s ({worked:.1f} s of all cores), {len(answer):,}",
             "at most 20 s",
-            holds=seconds <= 20,
+            kept=seconds <= 20,
         )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    table.row(f"{rows:,} rows: memory of the process", f"{memory:.2f} GB", "at most 2 GB", holds=memory <= 2)
+    table.row(f"{rows:,} rows: memory of the process", f"{memory:.2f} GB", "at most 2 GB", kept=memory <= 2)
 
 
 def together(groups: np.ndarray) -> np.ndarray:

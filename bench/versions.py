@@ -1,6 +1,6 @@
 """A version of a million rows: what `show`, `diff` and `check` take, and what drawing its splits does.
 
-Each in a process of its own, from its start to its end, whose peak of memory is told too. The rows are made up; their
+Each in a process of its own, from its start to its end, with its peak of memory. The rows are made up; their
 fingerprints are those of `bench.near_duplicates.million`.
 """
 
@@ -54,7 +54,7 @@ def table(home: Path) -> int:
         "show": [*radloop, "show", NAME, "--json"],
         "diff": [*radloop, "diff", f"{NAME}@{old}", f"{NAME}@{new}", "--json"],
         "diff of a version with itself": [*radloop, "diff", NAME, NAME, "--json"],
-        "leak check": [*radloop, "check", NAME, "--json"],
+        "split check": [*radloop, "check", NAME, "--json"],
         f"split, {PER_PATIENT} images a patient": [*OURS, "--home", str(home), "--split", "patients"],
         "split, one image a patient": [*OURS, "--home", str(home), "--split", "images"],
     }
@@ -62,9 +62,9 @@ def table(home: Path) -> int:
     missed = 0
     for name, command in work.items():
         seconds, worked, gigabytes = measured(command)
-        held = seconds <= LIMIT_S and gigabytes <= LIMIT_GB
-        missed += not held
-        verdict = "" if held else "  MISSED"
+        kept = seconds <= LIMIT_S and gigabytes <= LIMIT_GB
+        missed += not kept
+        verdict = "" if kept else "  MISSED"
         asked = f"at most {LIMIT_S:g} s and {LIMIT_GB:g} GB{verdict}"
         print(
             f"| {name} | {seconds:.1f} s ({worked:.1f} s of all cores) | {gigabytes:.2f} GB | {asked} |",
@@ -98,8 +98,8 @@ def make(home: Path, rows: int) -> None:
     every = examples(rows + rows // 100)
     numbers = np.arange(len(every))
     refused = {name: every[name][: rows // 10] for name in ("source_key", "source_size", "source_mtime_ns")}
-    told = {"source_tag": "", "study_key": "", "spec": spec().digest, "reason": "no-pixels", "detail": ""}
-    refused |= {name: pa.repeat(value, rows // 10) for name, value in told.items()}
+    constant = {"source_tag": "", "study_key": "", "spec": spec().digest, "reason": "no-pixels", "detail": ""}
+    refused |= {name: pa.repeat(value, rows // 10) for name, value in constant.items()}
     refusals = pa.table([refused[name] for name in REFUSALS.names], schema=REFUSALS)
     late = every["source_label"].to_numpy(zero_copy_only=False).copy()
     late[numbers % 100 == 7] = None
@@ -135,7 +135,7 @@ def split(home: Path, *, alone: bool) -> None:
 
 
 def examples(rows: int) -> "pa.Table":
-    """Return rows of patients with 50 slices each; their sides and what leaks between them are fixed."""
+    """Return rows of patients with 50 slices each; their splits, and what these have in common, are fixed."""
     import numpy as np
     import pyarrow as pa
 
@@ -144,14 +144,14 @@ def examples(rows: int) -> "pa.Table":
     from imaging.dataset.tables.schemas import EXAMPLES
 
     rng = np.random.default_rng(0)
-    fingerprints, names, sides = million(rows)
+    fingerprints, names, splits = million(rows)
     patient = np.unique(names, return_inverse=True)[1]
 
     def keys(numbers: np.ndarray, digits: int) -> "pa.Array":
         """Return hex digits that look like a pseudonym or a digest, the same for the same number."""
         count = int(numbers.max()) + 1
-        words = rng.bytes(count * digits // 2).hex()
-        return pa.array([words[at * digits : (at + 1) * digits] for at in range(count)]).take(numbers)
+        texts = rng.bytes(count * digits // 2).hex()
+        return pa.array([texts[at * digits : (at + 1) * digits] for at in range(count)]).take(numbers)
 
     def some(values: Sequence[object], kind: "pa.DataType", of: np.ndarray = patient) -> "pa.Array":
         """Return one of these values for each patient."""
@@ -170,7 +170,7 @@ def examples(rows: int) -> "pa.Table":
         "row": pa.array(each % 2048),
         "site_key": some([f"{at:032x}" for at in range(20)], text),
         "source_label": some(["no lesion", "lesion"], text),
-        "source_split": pa.array(sides.tolist()),
+        "source_split": pa.array(splits.tolist()),
         "manufacturer": some(["GE", "SIEMENS", "Philips", "TOSHIBA", "UIH"], text),
         "model": some([f"model {at}" for at in range(30)], text),
         "spacing_mm": pa.array(rng.uniform(0.4, 1.0, int(patient.max()) + 1)[patient]),

@@ -1,4 +1,4 @@
-"""Owns an archive that grows from night to night, with what goes wrong in one; and what a version of it holds."""
+"""Archive that grows from night to night, with the usual faults; and the content of a version as plain values."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def grow(folder: Path, night: int) -> int:
     """Write what a night adds to the archive, the first being 0; return how many files there are now."""
     first = FIRST + LATER * (night - 1) if night else 0
     for number in range(first, FIRST + LATER * night):
-        # The second half of those who come later have been there before.
+        # The second half of the later patients have been there before.
         patient = number if number < FIRST or number % LATER < LATER // 2 else number - FIRST
         write_slice(folder / f"{night:02d}-{number:03d}", number, patient)
     repeated, disputed, copied = (folder / f"00-{(night + at) % FIRST:03d}" for at in (3, 7, 11))
@@ -49,14 +49,14 @@ def uid(path: Path) -> str:
 
 
 def write_slice(path: Path, number: int, patient: int, **changes: Any) -> None:
-    """Write a slice like no other of a patient; its number says its pixels."""
+    """Write a slice like no other of a patient; its pixels follow from its number."""
     pixels = np.random.default_rng(number).integers(-100, 180, (16, 16))
-    told = {
+    attributes = {
         "PatientID": f"P{patient}",
         "SOPInstanceUID": f"1.2.3.{number}",
         "StudyInstanceUID": f"1.2.{patient}",
     }
-    write_dicom(path, pixels, **told | changes)
+    write_dicom(path, pixels, **attributes | changes)
 
 
 def labels(path: Path, contrary: bool = False) -> Path:
@@ -67,18 +67,18 @@ def labels(path: Path, contrary: bool = False) -> Path:
 
 
 def content(version: DatasetVersion | None) -> Mapping[str, Any] | None:
-    """Return all that a version says but for where rows lie, and the digest of each image."""
+    """Return all that is in a version but the places of rows, and the digest of each image."""
     if version is None:
         return None
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for name in TABLES:
         table = version.table(name).sort_by([(KEYS[name], "ascending"), (TABLES[name].names[0], "ascending")])
-        found[name] = table.select(
+        content[name] = table.select(
             [one for one in table.column_names if one not in ("shard", "row")]
         ).to_pylist()
-    found["images"] = images(version)
-    found["classes"] = version.classes
-    return found
+    content["images"] = images(version)
+    content["classes"] = version.classes
+    return content
 
 
 def images(version: DatasetVersion) -> dict[str, str]:

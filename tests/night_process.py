@@ -21,8 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from imaging.dataset.ingest import journal
-from imaging.dataset.ingest import prepare_files as draft
+from imaging.dataset.ingest import journal, prepare_files
 from imaging.errors import RadloopError
 from infra.stack.processes import end
 from services.ray import chunk_pool as chunks
@@ -35,7 +34,7 @@ KEY = "5e" * 32
 CALLS = ("open", "writev", "fsync", "fdatasync", "replace", "rename", "mkdir")
 """By these of `os`, and by FileIO, a night writes to a folder."""
 GONE_LIMIT_S = 30.0
-ANSWER, STEP, HELD = "answer", "step", "held"
+ANSWER, STEP, PAUSED = "answer", "step", "paused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +42,8 @@ class Plan:
     """How a night is passed.
 
     `in_process`: files are read without the sandbox, whose start takes most of a short night. `full_at`: the disk is
-    full from this write on. `hold`: a function as tasks.ingest or imaging.dataset.ingest.pending_files names it, and at
-    which call of it to wait for `go`.
+    full from this write on. `pause`: a function of tasks.ingest or imaging.dataset.ingest.pending_files by its name,
+    and at which call of it to wait for `go`.
     """
 
     home: Path
@@ -55,7 +54,7 @@ class Plan:
     ray_from: int = 10**9
     in_process: bool = True
     full_at: int | None = None
-    hold: tuple[str, int] | None = None
+    pause: tuple[str, int] | None = None
 
 
 class Night:
@@ -74,7 +73,7 @@ class Night:
         self.answer: dict[str, Any] = {}
 
     def follow(self, steps: float = float("inf")) -> bool:
-        """Wait until it has begun so many writes or is held; say whether it was over before."""
+        """Wait until it has begun so many writes or is paused; say whether it was over before."""
         with suppress(EOFError, ConnectionResetError):
             while len(self.steps) < steps:
                 kind, value = self._mine.recv()
@@ -89,12 +88,12 @@ class Night:
         return True
 
     def go(self) -> None:
-        """Let it go on where it is held."""
+        """Let it go on where it is paused."""
         self._mine.send(None)
 
     def over(self) -> dict[str, Any]:
         """Wait for the end; return outcome, `seconds` and `peak_bytes`, or the `error` and its `message`."""
-        assert self.follow(), "the night is held"
+        assert self.follow(), "the night is paused"
         assert self.answer, f"the night ended with status {self._process.exitcode}"
         return self.answer
 
@@ -147,11 +146,11 @@ def _die(*_: Any) -> None:
 
 
 def _count(mark: tuple[str, str]) -> int:
-    found = 0
+    count = 0
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            found += "=".join(mark).encode() in (process / "environ").read_bytes().split(b"\0")
-    return found
+            count += "=".join(mark).encode() in (process / "environ").read_bytes().split(b"\0")
+    return count
 
 
 def _pass(plan: Plan, parent: Connection) -> None:
@@ -170,8 +169,8 @@ def _pass(plan: Plan, parent: Connection) -> None:
     if plan.in_process:
         ingest_worker.Pool = _NoSandbox  # type: ignore[misc, assignment]
     _watch(plan, parent)
-    if plan.hold:
-        _hold([ingest, pending_files], *plan.hold, parent)
+    if plan.pause:
+        _pause([ingest, pending_files], *plan.pause, parent)
     started = time.monotonic()
     try:
         answer = take_in(plan)
@@ -200,7 +199,7 @@ def take_in(plan: Plan) -> dict[str, Any]:
 
 class _NoSandbox:
     def __init__(self, _: str, setup: Mapping[str, Any], **__: Any) -> None:
-        self.map = draft.in_process(setup)
+        self.map = prepare_files.in_process(setup)
 
     def start(self) -> None: ...
 
@@ -213,9 +212,9 @@ class _NoSandbox:
 
 
 def _watch(plan: Plan, parent: Connection) -> None:
-    """Tell of each write before it is done, and refuse those for which there is no room.
+    """Report each write before it is done, and refuse those for which there is no room.
 
-    They are those below the home, or to a store elsewhere.
+    These are writes below the home, or to a store elsewhere.
     """
     root = plan.environment.get("RADLOOP_STORE", str(plan.home))
     numbers, alone = count(), threading.Lock()
@@ -231,7 +230,7 @@ def _watch(plan: Plan, parent: Connection) -> None:
     def watched(call: str, do: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*given: Any, **named: Any) -> Any:
             if call != "open" or given[1] & (os.O_WRONLY | os.O_RDWR):
-                # Of a rename the new name tells more.
+                # Of a rename the new name says more.
                 before(call, given[1] if call in ("replace", "rename") else given[0])
             return do(*given, **named)
 
@@ -247,17 +246,17 @@ def _watch(plan: Plan, parent: Connection) -> None:
     io.FileIO = WatchedIO  # type: ignore[misc]
 
 
-def _hold(modules: Sequence[Any], name: str, call: int, parent: Connection) -> None:
+def _pause(modules: Sequence[Any], name: str, call: int, parent: Connection) -> None:
     *owners, name = name.split(".")
     owner = next(module for module in modules if hasattr(module, [*owners, name][0]))
     for one in owners:
         owner = getattr(owner, one)
     do, numbers = getattr(owner, name), count(1)
 
-    def held(*given: Any, **named: Any) -> Any:
+    def paused(*given: Any, **named: Any) -> Any:
         if next(numbers) == call:
-            parent.send((HELD, None))
+            parent.send((PAUSED, None))
             parent.recv()
         return do(*given, **named)
 
-    setattr(owner, name, held)
+    setattr(owner, name, paused)

@@ -1,4 +1,4 @@
-"""One chunk of ingest: files in, one shard and rows out, and a bad file is a row too."""
+"""Chunk of an ingest: files become one shard and rows, and a bad file becomes a row too."""
 
 import re
 from collections.abc import Iterable, Iterator

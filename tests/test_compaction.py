@@ -1,4 +1,4 @@
-"""Small shards become large ones, and every image stays what it was."""
+"""Compaction: small shards become large ones, and every image stays what it was."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A version as a plain folder: numpy and pyarrow read it row for row, and the test patients if they are asked for."""
+"""Export of a version as a plain folder, which numpy and pyarrow read row for row; test patients only on request."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The same on S3: versions are listed, proven by what the server has, tidied and exported."""
+"""Datasets on S3: versions are listed, checked by what the server has, tidied and exported."""
 
 import time
 from collections.abc import Iterator

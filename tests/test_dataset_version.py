@@ -1,4 +1,4 @@
-"""A dataset version: what it holds, how it is opened, and how its rows are read by split."""
+"""Dataset versions: what is in one, how it is opened, and how its examples are read by split."""
 
 import json
 from pathlib import Path

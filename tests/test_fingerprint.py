@@ -1,4 +1,4 @@
-"""Fingerprints: the same for one image however it comes, hardly moved by copying, and none of what shows nothing."""
+"""Fingerprints: equal for one image however it comes, hardly changed by copying, and flat for an empty image."""
 
 import numpy as np
 import pyarrow as pa
@@ -40,8 +40,8 @@ def test_an_image_has_one_fingerprint_alone_and_among_others(size: int, count: i
 @pytest.mark.parametrize("shape", [(5, 16, 16), (5, 224, 224), (5, 2, 64, 64), (5, 7, 32, 32)])
 def test_each_image_or_volume_has_64_bytes(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    told = fingerprints(images)
-    assert (told.shape, told.dtype) == ((5, FINGERPRINT_BYTES), np.uint8)
+    prints = fingerprints(images)
+    assert (prints.shape, prints.dtype) == ((5, FINGERPRINT_BYTES), np.uint8)
 
 
 def test_no_images_have_no_fingerprints() -> None:
@@ -56,8 +56,8 @@ def test_a_copy_stays_near(copy: Copy, painted: Images) -> None:
 
 
 def test_other_patients_are_far(painted: Images) -> None:
-    told = painted.fingerprints(painted.values)
-    assert all((apart(told[[at]], np.delete(told, at, 0)) > 2 * DISTANCE).all() for at in range(PATIENTS))
+    prints = painted.fingerprints(painted.values)
+    assert all((apart(prints[[at]], np.delete(prints, at, 0)) > 2 * DISTANCE).all() for at in range(PATIENTS))
 
 
 def test_brightness_and_contrast_make_no_difference(painted: Images) -> None:
@@ -88,14 +88,14 @@ def test_a_volume_upside_down_is_another(painted: Images) -> None:
 
 
 def test_other_volumes_are_far(painted: Images) -> None:
-    told = fingerprints(volumes(painted))
-    assert (apart(told, np.roll(told, 1, axis=0)) > 2 * DISTANCE).all()
+    prints = fingerprints(volumes(painted))
+    assert (apart(prints, np.roll(prints, 1, axis=0)) > 2 * DISTANCE).all()
 
 
 def test_a_column_gives_back_what_it_was_made_of() -> None:
-    told = fingerprints(noise(9, 32))
-    column = pa.chunked_array([as_column(told[:5]), as_column(told[5:])]).slice(2)
-    assert (from_column(column) == told[2:]).all()
+    prints = fingerprints(noise(9, 32))
+    column = pa.chunked_array([as_column(prints[:5]), as_column(prints[5:])]).slice(2)
+    assert (from_column(column) == prints[2:]).all()
 
 
 def test_an_empty_column_gives_back_none() -> None:

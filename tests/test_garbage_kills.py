@@ -1,4 +1,4 @@
-"""A gc that is killed, or that runs beside a night, takes nothing that a version needs; the next one finishes it."""
+"""Garbage removal that is killed, or runs beside a night: no version misses anything, and the next run finishes it."""
 
 import multiprocessing
 import os
@@ -157,7 +157,7 @@ PLACES = [("find_pending", 1), ("find_pending", 2), ("build_version", 1), ("publ
 def test_a_gc_beside_a_night_takes_nothing_of_it(plan: Plan, place: tuple[str, int]) -> None:
     alone = replace(plan, home=shutil.copytree(plan.home, plan.home.with_name("alone")))
     passed(alone)
-    running = Night(replace(plan, hold=place))
+    running = Night(replace(plan, pause=place))
     assert not running.follow()
     assert tidy(plan) > 0
     running.go()
@@ -174,7 +174,7 @@ def test_a_gc_that_takes_the_old_chunks_of_a_night_costs_no_more_than_reading_th
     killed.follow(60)
     killed.kill()
     age(plan.home / "store", time.time() - 2 * DAY_S)
-    late = Night(replace(plan, hold=("Journal.read", call)))
+    late = Night(replace(plan, pause=("Journal.read", call)))
     assert not late.follow()
     assert tidy(plan) > 0
     late.go()

@@ -1,4 +1,4 @@
-"""Which datasets and versions a store has: listed the newest first, and opened by what a person calls them."""
+"""Listing of datasets and versions, the newest first, and opening what a person names."""
 
 import os
 from dataclasses import replace

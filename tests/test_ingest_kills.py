@@ -1,4 +1,4 @@
-"""Whoever kills an ingest, and whenever: a reader sees the old version or the new one, and what is done stays done."""
+"""Ingest that is killed at any moment: a reader sees the old version or the new one, and finished chunks stay."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""Chunks that are finished and in no version yet: kept whole, read once, dropped when a version holds them."""
+"""Journal of finished chunks: kept whole, read once, removed when a version has them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The listing of a source in columns: the same whether its files come together or a few at a time."""
+"""Listing of a source in columns: the same whether its files come together or a few at a time."""
 
 import os
 

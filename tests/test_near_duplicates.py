@@ -1,4 +1,4 @@
-"""Leaks: near duplicates as a plain search finds them, the patients whom they link, and what crosses sides."""
+"""Near duplicates: as a plain search finds them, the groups of patients that they link, and overlaps of splits."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ from imaging.dataset.split.near_duplicates import (
 from tests.public_images import write_digits
 
 
-def told(rows: int, seed: int, spread: int = 8) -> np.ndarray:
+def clustered(rows: int, seed: int, width: int = 8) -> np.ndarray:
     """Return fingerprints in clusters, so that some are near each other, some equal and most far."""
     rng = np.random.default_rng(seed)
     middles = rng.integers(60, 190, (rows // 3 + 1, 64))
-    moved = rng.integers(-spread, spread + 1, (rows, 64)) * rng.integers(0, 2, (rows, 1))
+    moved = rng.integers(-width, width + 1, (rows, 64)) * rng.integers(0, 2, (rows, 1))
     return np.clip(middles[rng.integers(len(middles), size=rows)] + moved // 3, 0, 255).astype(np.uint8)
 
 
@@ -56,23 +56,23 @@ def components(pairs: np.ndarray, rows: int) -> list[int]:
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 99))
-def test_what_is_near_is_found_and_nothing_else(rows: int, more: int, seed: int) -> None:
-    both = np.unique(told(rows + more, seed), axis=0)
+def test_near_rows_are_paired_and_no_others(rows: int, more: int, seed: int) -> None:
+    both = np.unique(clustered(rows + more, seed), axis=0)
     np.random.default_rng(seed).shuffle(both)
     one, two = both[: len(both) // 2], both[len(both) // 2 :]
     assert near_pairs(one, two).tolist() == np.argwhere(plainly(one, two)).tolist()
 
 
 @given(st.integers(0, 60), st.integers(0, 99))
-def test_near_ones_of_one_set_are_told_once(rows: int, seed: int) -> None:
-    values = np.unique(told(rows, seed), axis=0)
+def test_near_ones_of_one_set_are_given_once(rows: int, seed: int) -> None:
+    values = np.unique(clustered(rows, seed), axis=0)
     assert near_pairs(values).tolist() == np.argwhere(np.triu(plainly(values, values), 1)).tolist()
 
 
 @settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(0, 99))
-def test_equal_rows_hang_together_as_if_all_pairs_were_told(rows: int, seed: int) -> None:
-    values = told(rows, seed, spread=3)
+def test_equal_rows_hang_together_as_if_all_pairs_were_given(rows: int, seed: int) -> None:
+    values = clustered(rows, seed, width=3)
     every = np.argwhere(plainly(values, values))
     assert components(near_pairs(values), rows) == components(every, rows)
 
@@ -110,7 +110,7 @@ def test_a_crowd_costs_no_more_than_its_nearest(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("slab", [1, 20, 150])
 def test_slabs_hide_no_pairs(monkeypatch: pytest.MonkeyPatch, slab: int) -> None:
-    values, others = told(300, 5), told(200, 5)
+    values, others = clustered(300, 5), clustered(200, 5)
     whole, between = near_pairs(values), near_pairs(values, others)
     monkeypatch.setattr(near_duplicates, "SLAB", slab)
     assert near_pairs(values).tolist() == whole.tolist() and len(whole)
@@ -118,7 +118,7 @@ def test_slabs_hide_no_pairs(monkeypatch: pytest.MonkeyPatch, slab: int) -> None
 
 
 def test_no_more_slabs_than_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = told(300, 5)
+    values = clustered(300, 5)
     whole = near_pairs(values).tolist()
     asked: list[np.ndarray] = []
 
@@ -134,7 +134,7 @@ def test_no_more_slabs_than_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_few_ask_as_many_would() -> None:
-    values = np.unique(told(600, 5), axis=0)
+    values = np.unique(clustered(600, 5), axis=0)
     between = near_pairs(values, values)
     assert near_pairs(values[:20], values).tolist() == between[between[:, 0] < 20].tolist()
 
@@ -165,7 +165,7 @@ def test_linking_takes_no_copy_of_all_fingerprints(monkeypatch: pytest.MonkeyPat
 
 
 def test_pairs_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = told(300, 5)
+    values = clustered(300, 5)
     whole = near_pairs(values)
     monkeypatch.setattr(near_duplicates, "AT_ONCE", 7)
     assert (near_pairs(values) == whole).all() and len(whole)
@@ -193,7 +193,7 @@ def test_a_patient_is_not_linked_with_himself() -> None:
     assert len(members(linked_groups(copied((0, 1)), np.array([0, 0, 1, 2, 3, 4, 5, 6])))) == 7
 
 
-def test_links_of_what_is_new_are_found_without_those_of_what_was() -> None:
+def test_links_of_new_patients_are_found_without_links_between_known_ones() -> None:
     groups = linked_groups(copied((0, 7), (1, 6, 5), (2, 3)), np.arange(8), np.arange(8) >= 5)
     assert members(groups) == [[0, 7], [1, 5, 6], [2], [3], [4]]
 
@@ -207,30 +207,30 @@ def test_rows_of_nobody_link_none() -> None:
     assert members(linked_groups(values, np.array([0, -1, 1]), np.array([False, True]))) == [[0], [1]]
 
 
-def test_a_leak_names_rows_of_two_patients_on_two_sides() -> None:
-    sides = ["train", "test", "val", "train", "test", "test", "train", None]
-    found = row_overlaps(copied((0, 1), (2, 3), (4, 5), (6, 7)), list("abccdeff"), sides)
-    # 2 and 3 are one patient's, and he is on two sides; 4 and 5 are on one side; 7 is on none.
-    assert found.to_pylist() == [
+def test_an_overlap_names_rows_of_two_patients_in_two_splits() -> None:
+    splits = ["train", "test", "val", "train", "test", "test", "train", None]
+    overlaps = row_overlaps(copied((0, 1), (2, 3), (4, 5), (6, 7)), list("abccdeff"), splits)
+    # 2 and 3 are of one patient, who is in two splits; 4 and 5 are in one split; 7 is in none.
+    assert overlaps.to_pylist() == [
         {"row": 0, "other": 1, "distance": 0.0},
         {"row": 2, "other": 3, "distance": None},
     ]
-    assert found.schema == ROW_OVERLAPS
+    assert overlaps.schema == ROW_OVERLAPS
 
 
-def test_a_patient_on_three_sides_is_named_for_each_further_one() -> None:
-    sides = ["train", "train", "test", "test", "val", "val"]
-    found = row_overlaps(far(6), ["a", "b", "a", "a", "a", "c"], sides)
-    assert found.select(["row", "other"]).to_pylist() == [{"row": 0, "other": 2}, {"row": 0, "other": 4}]
+def test_a_patient_in_three_splits_is_named_for_each_further_one() -> None:
+    splits = ["train", "train", "test", "test", "val", "val"]
+    overlaps = row_overlaps(far(6), ["a", "b", "a", "a", "a", "c"], splits)
+    assert overlaps.select(["row", "other"]).to_pylist() == [{"row": 0, "other": 2}, {"row": 0, "other": 4}]
 
 
-def test_every_row_with_a_leak_is_named() -> None:
-    sides = ["train"] * 4 + ["test"] * 4
-    found = row_overlaps(copied((0, 1, 2, 3, 4, 5, 6, 7)), list("abcdefgh"), sides).to_pylist()
-    assert {row[name] for row in found for name in ("row", "other")} == set(range(8))
+def test_every_row_with_an_overlap_is_named() -> None:
+    splits = ["train"] * 4 + ["test"] * 4
+    overlaps = row_overlaps(copied((0, 1, 2, 3, 4, 5, 6, 7)), list("abcdefgh"), splits).to_pylist()
+    assert {row[name] for row in overlaps for name in ("row", "other")} == set(range(8))
 
 
-def test_what_has_no_rows_leaks_nothing() -> None:
+def test_what_has_no_rows_has_no_overlaps() -> None:
     assert not len(row_overlaps(np.empty((0, 64), np.uint8), [], []))
     assert not len(linked_groups(np.empty((0, 64), np.uint8), np.empty(0, np.int64)))
 
@@ -239,20 +239,20 @@ def test_a_column_is_numbered_by_its_values() -> None:
     assert numbers(["b", None, "a", "b"]).tolist() == [0, -1, 1, 0]
 
 
-class Said:
-    """What a table of the bench would print."""
+class RowsOfTable:
+    """Rows that a table of the bench would print."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str]] = []
 
-    def row(self, what: str, found: str, asked: str, *, holds: bool = True) -> None:
-        assert holds, f"{what}: {found}, {asked}"
-        self.rows.append((what, found))
+    def row(self, what: str, figure: str, limit: str, *, kept: bool = True) -> None:
+        assert kept, f"{what}: {figure}, {limit}"
+        self.rows.append((what, figure))
 
 
 @pytest.mark.slow
 def test_no_two_different_painted_images_are_taken_for_one() -> None:
-    others(Said(), chests(200, 256), 0)  # type: ignore[arg-type]
+    others(RowsOfTable(), chests(200, 256), 0)  # type: ignore[arg-type]
 
 
 def test_the_repeated_images_of_painted_slices_are_found() -> None:
@@ -261,11 +261,11 @@ def test_the_repeated_images_of_painted_slices_are_found() -> None:
     assert sorted(near_pairs(prepared).tolist()) == [[one, 40 + one - 3] for one in range(3, 9)]
 
 
-def test_eight_digits_on_two_sides_are_found(tmp_path: Path) -> None:
+def test_eight_digits_in_two_splits_are_found(tmp_path: Path) -> None:
     with np.load(write_digits(tmp_path / "digits.npz")) as file:
         train = file["train_images"]
-    images, sides = np.concatenate([train, train[:8]]), ["train"] * len(train) + ["val"] * 8
-    overlaps = row_overlaps(fingerprints(images), list(map(str, range(len(images)))), sides).filter(
+    images, splits = np.concatenate([train, train[:8]]), ["train"] * len(train) + ["val"] * 8
+    overlaps = row_overlaps(fingerprints(images), list(map(str, range(len(images)))), splits).filter(
         pc.field("distance") == 0
     )
     assert set(overlaps["other"].to_pylist()) | set(overlaps["row"].to_pylist()) >= {
@@ -279,7 +279,7 @@ def test_eight_digits_on_two_sides_are_found(tmp_path: Path) -> None:
 )
 @pytest.mark.slow
 def test_no_two_different_real_images_are_taken_for_one(images: "type[Images]", data_dir: Path) -> None:
-    others(Said(), images(), 0)  # type: ignore[arg-type, call-arg]
+    others(RowsOfTable(), images(), 0)  # type: ignore[arg-type, call-arg]
 
 
 def test_the_repeated_images_of_ct_contrast_are_found(data_dir: Path) -> None:
@@ -289,14 +289,14 @@ def test_the_repeated_images_of_ct_contrast_are_found(data_dir: Path) -> None:
     assert (len(pairs), all(equal)) == (6, True)
 
 
-def test_the_eight_images_of_pneumoniamnist_on_two_sides_are_found(data_dir: Path) -> None:
+def test_the_eight_images_of_pneumoniamnist_in_two_splits_are_found(data_dir: Path) -> None:
     images = pneumonia()
-    sides = ["train"] * 4708 + ["val"] * 524 + ["test"] * 624
-    found = row_overlaps(fingerprints(np.asarray(images.values)), images.patients.tolist(), sides)
-    assert len({row["other"] for row in found.to_pylist()}) == 8
-    assert set(found["distance"].to_pylist()) == {0.0}
+    splits = ["train"] * 4708 + ["val"] * 524 + ["test"] * 624
+    overlaps = row_overlaps(fingerprints(np.asarray(images.values)), images.patients.tolist(), splits)
+    assert len({row["other"] for row in overlaps.to_pylist()}) == 8
+    assert set(overlaps["distance"].to_pylist()) == {0.0}
 
 
 @given(st.lists(st.integers(-3, 3)))
-def test_numbers_are_told_once_in_order(values: list[int]) -> None:
+def test_numbers_are_given_once_in_order(values: list[int]) -> None:
     assert unique_sorted(np.array(values, np.int64)).tolist() == sorted(set(values))

@@ -1,4 +1,4 @@
-"""Keyed pseudonyms: the same every night, another with every key, and a key that others cannot read."""
+"""Keyed pseudonyms: equal every night, different with every key, and a key that others cannot read."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""Publishing: a version is seen whole or not at all, and its pointer moves only from where it was seen."""
+"""Publishing of a version: it is visible whole or not at all, and its pointer moves only from where it was seen."""
 
 from collections import Counter
 from pathlib import Path

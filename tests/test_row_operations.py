@@ -1,4 +1,4 @@
-"""The manifest: repeated instances are refused beside the first, and a bad slice may cost its study."""
+"""Row operations: repeated instances are refused beside the first, and a bad slice may cost its study."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

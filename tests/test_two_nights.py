@@ -39,7 +39,7 @@ def larger(plan: Plan) -> Plan:
 
 
 def together(*plans: Plan) -> list[dict[str, Any]]:
-    """Pass nights that wait for each other where they are held."""
+    """Pass nights that wait for each other where they are paused."""
     nights = [Night(plan) for plan in plans]
     for night in nights:
         assert not night.follow()
@@ -69,7 +69,7 @@ def test_of_the_same_archive_they_make_what_one_makes(plan: Plan, place: tuple[s
     alone = replace(plan, home=plan.home.with_name("alone"))
     shutil.copytree(plan.home, alone.home)
     passed(alone)
-    outcomes = together(*[replace(plan, hold=place)] * 2)
+    outcomes = together(*[replace(plan, pause=place)] * 2)
     assert {outcome.get("digest") for outcome in outcomes} == {newest(plan).digest}
     assert content(newest(plan)) == content(newest(alone))
 
@@ -78,7 +78,7 @@ def test_of_the_same_archive_they_make_what_one_makes(plan: Plan, place: tuple[s
 def test_what_one_alone_has_seen_is_there_in_the_end(
     plan: Plan, larger: Plan, place: tuple[str, int]
 ) -> None:
-    outcomes = together(replace(plan, hold=place), replace(larger, hold=place))
+    outcomes = together(replace(plan, pause=place), replace(larger, hold=place))
     assert ["error" in outcome for outcome in outcomes] == [False, False]
     check_files(larger)
 
@@ -87,7 +87,7 @@ def test_what_one_alone_has_seen_is_there_in_the_end(
 def test_the_one_that_has_seen_more_may_be_the_first(
     plan: Plan, larger: Plan, place: tuple[str, int]
 ) -> None:
-    late = Night(replace(plan, hold=place))
+    late = Night(replace(plan, pause=place))
     assert not late.follow()
     passed(larger)
     late.go()
@@ -102,7 +102,7 @@ def test_chunks_that_another_night_publishes_are_missed_by_nobody(plan: Plan, pl
     killed = Night(plan)
     killed.follow(60)
     killed.kill()
-    late = Night(replace(plan, hold=place))
+    late = Night(replace(plan, pause=place))
     assert not late.follow()
     passed(plan)
     late.go()
@@ -112,23 +112,23 @@ def test_chunks_that_another_night_publishes_are_missed_by_nobody(plan: Plan, pl
 
 def test_a_night_and_a_person_with_other_labels_leave_the_labels_of_one(plan: Plan) -> None:
     person = replace(
-        plan, labels=labels(plan.labels.with_name("others.csv"), contrary=True), hold=("publish", 1)
+        plan, labels=labels(plan.labels.with_name("others.csv"), contrary=True), pause=("publish", 1)
     )
-    outcomes = together(replace(plan, hold=("publish", 1)), person)
+    outcomes = together(replace(plan, pause=("publish", 1)), person)
     assert ["error" in outcome for outcome in outcomes] == [False, False]
     made = [open_version(newest(plan).store, "d", outcome["digest"]) for outcome in outcomes]
     check_files(plan)
     assert newest(plan).digest in [version.digest for version in made]
-    told = [
+    labels_of = [
         dict(zip(*version.manifest.select(["instance_key", "label"]).to_pydict().values(), strict=True))
         for version in made
     ]
-    assert told[0].keys() == told[1].keys()
-    assert all(label != told[1][key] for key, label in told[0].items() if label)
+    assert labels_of[0].keys() == labels_of[1].keys()
+    assert all(label != labels_of[1][key] for key, label in labels_of[0].items() if label)
     assert images(made[0]) == images(made[1])
 
 
 def test_no_patient_changes_sides(plan: Plan, larger: Plan) -> None:
     before = newest(plan).splits()
-    together(*(replace(one, hold=("publish", 1)) for one in (plan, larger)))
+    together(*(replace(one, pause=("publish", 1)) for one in (plan, larger)))
     assert before.items() <= newest(plan).splits().items()

@@ -1,4 +1,4 @@
-"""Variants of a PatientID are reported, or joined, and a dataset never changes from one to the other."""
+"""Variants of a PatientID: reported or joined, and a dataset never changes from one to the other."""
 
 import csv
 import os
@@ -39,8 +39,8 @@ def taken_in(root: Path, policy: VariantPolicy) -> DatasetVersion:
     names, store = replace(NAMES, patient_variants=policy), FolderStore(root)
     source = MemorySource({f"f{at}": [instance(at, patient_id=one)] for at, one in enumerate(WRITTEN)})
     made = prepare_chunk(source, list(source.scan()), GREY, names, store, source.run())
-    told = recipe(key_fingerprint=names.fingerprint, patient_variants=policy)
-    return build_version(store, told, LazyRows.of(made.examples), made.refusals, None)
+    made_by = recipe(key_fingerprint=names.fingerprint, patient_variants=policy)
+    return build_version(store, made_by, LazyRows.of(made.examples), made.refusals, None)
 
 
 def test_variants_are_patients_of_their_own_where_they_are_reported(tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_variants_are_one_patient_on_one_side_where_they_are_joined(tmp_path: Pa
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_variants_belong_together_under_both_policies(tmp_path: Path, policy: VariantPolicy) -> None:
-    found = patient_variants(taken_in(tmp_path, policy))
-    shared = {found[NAMES.key("patient", one)] for one in ("00123", "123")}
-    assert (len(found), len(shared)) == (4, 1)
+    variants = patient_variants(taken_in(tmp_path, policy))
+    shared = {variants[NAMES.key("patient", one)] for one in ("00123", "123")}
+    assert (len(variants), len(shared)) == (4, 1)
 
 
 @pytest.mark.parametrize(("made", "asked"), [POLICIES, POLICIES[::-1]])
@@ -73,12 +73,12 @@ def test_another_policy_is_refused_with_the_remedy(
         plan_ingest(list_files([], names), version, GREY.digest, names)
 
 
-def test_a_new_variant_of_a_known_patient_is_told(tmp_path: Path) -> None:
+def test_a_new_variant_of_a_known_patient_is_reported(tmp_path: Path) -> None:
     version = taken_in(tmp_path, "report")
     rows = version.table("examples", EXAMPLES.names).to_pylist()
     plain = [row for row in rows if row["patient_key"] == NAMES.key("patient", "9")]
-    told = {"patient_key": NAMES.key("patient", "09"), "patient_variant": NAMES.variant_key("09")}
-    second = built(version.store, [*plain, plain[0] | {"instance_key": "n"} | told])
+    other = {"patient_key": NAMES.key("patient", "09"), "patient_variant": NAMES.variant_key("09")}
+    second = built(version.store, [*plain, plain[0] | {"instance_key": "n"} | other])
     assert set(patient_variants(second)) == {NAMES.key("patient", "9"), NAMES.key("patient", "09")}
 
 
