@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from blake3 import blake3
 from pydicom.dataset import Dataset
 
 from imaging.buffer import FileBuffer
+from imaging.deidentify.objects.context import PATIENTS
 from imaging.deidentify.objects.fast_path import FastPath, open_fast_path
 from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.objects.raw_elements import raw_bytes
@@ -64,12 +65,15 @@ def deidentify_payload(
     return new | {"patient_variant": variant, "blake3": digest.hexdigest(), "findings": []}, parts
 
 
+_variant_key = lru_cache(PATIENTS)(Pseudonyms.variant_key)
+
+
 def _variant(dataset: Dataset, pseudonyms: Pseudonyms) -> str:
     raw = raw_bytes(dataset.get_item(PATIENT_ID)) if PATIENT_ID in dataset else b""
     if PLAIN.fullmatch(raw):
-        return pseudonyms.variant_key(raw.decode().rstrip(" \0"))
+        return _variant_key(pseudonyms, raw.decode().rstrip(" \0"))
     with reading("unreadable"):
-        return pseudonyms.variant_key(str(dataset.get("PatientID") or ""))
+        return _variant_key(pseudonyms, str(dataset.get("PatientID") or ""))
 
 
 def deidentified(

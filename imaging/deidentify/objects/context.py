@@ -1,6 +1,7 @@
 """Context of the elements of one object while they are treated, and scope of those of one item."""
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal, Protocol
 
 from pydicom.dataset import Dataset
@@ -12,6 +13,7 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.pseudonyms import Pseudonyms, canonical_patient_id
 
 CHARACTER_SET, CODE_SCHEME = 0x00080005, 0x00080102
+PATIENTS = 64
 CODE_VALUES = frozenset({0x00080100, 0x00080119, 0x00080120})
 STANDARD_SCHEMES = frozenset(
     {"DCM", "SCT", "SRT", "SNM3", "99SDM", "LN", "UCUM", "FMA", "RADLEX", "NCIt", "UMLS", "MSH", "I9C", "I10"}
@@ -71,7 +73,12 @@ class ObjectContext:
 
     def patient_id(self, original: str) -> str:
         """Return the new PatientID, the same one for all variants where they are to be joined."""
-        return self.pseudonyms.patient_id(canonical(original, self.options))
+        return _patient_id(self.pseudonyms, canonical(original, self.options))
+
+
+# Files of one patient come together, and each keyed hash takes as long as some ten elements.
+_patient_id = lru_cache(PATIENTS)(Pseudonyms.patient_id)
+shift_days = lru_cache(PATIENTS)(Pseudonyms.shift_days)
 
 
 def canonical(original: str, options: DeidentifyOptions) -> str:

@@ -1,7 +1,7 @@
 """Fast path of de-identification: reuses the result of an element for equal bytes in later files.
 
-An object's own identifiers are searched for in all the texts of its elements, in one go; where one is found, the
-element is treated anew. On any doubt there is no swift way, and `scrub` decides.
+The texts of all elements are searched at once for the object's own identifiers; an element in which one is found is
+treated again. In any doubt there is no fast path, and `scrub` decides.
 """
 
 import re
@@ -10,73 +10,63 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import BaseTag
+from pydicom.uid import UID
 
 from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.identity.kinds import Kind
 from imaging.deidentify.identity.text_cleaner import WIDEST_BREAK, TextCleaner
 from imaging.deidentify.objects.context import CHARACTER_SET, ObjectContext, Scope
 from imaging.deidentify.objects.element_cache import (
-    GONE,
+    REMOVED,
     CachedElement,
     ElementCache,
     TreatedBytes,
     cache_for,
-    contains_elements,
 )
 from imaging.deidentify.objects.element_parser import (
     PIXEL_DATA,
+    SYNTAX,
     ElementBytes,
-    Elements,
     ParsedFile,
-    dataset_of,
     parse_elements,
 )
-from imaging.deidentify.objects.file_writer import (
-    SOP_CLASS,
-    SOP_INSTANCE,
-    encoded,
-    header,
-    in_file,
-    with_header,
-)
+from imaging.deidentify.objects.file_writer import SOP_CLASS, SOP_INSTANCE, encoded, header, in_file
 from imaging.deidentify.objects.pixel_data import clean_native, layout_by
-from imaging.deidentify.objects.raw_elements import Element, padded, raw_bytes
+from imaging.deidentify.objects.raw_elements import padded, raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID, rules_for
 from imaging.deidentify.objects.scrub import (
     IDENTIFIERS,
     begin,
     character_set,
     hidden,
-    is_removed,
-    legal_vr,
     treated_element,
     written_terms,
 )
 from imaging.deidentify.objects.sop_classes import check_sop_class
 from imaging.deidentify.objects.statement import statement
-from imaging.deidentify.objects.values import treated
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.elements import Buffer, Doubt
 from imaging.dicom.parse import reading
 from imaging.pseudonyms import Pseudonyms
 
-APART = "\n" * (WIDEST_BREAK + 2)
-"""So far from each other, two texts never make one spelling."""
-SIMPLE = re.compile(rb"[0-9A-Fa-f.]+\0?")
-BEFORE: deque[ParsedFile] = deque(maxlen=1)
-"""The last file: neighbours share most of their elements."""
+SEPARATOR = "\n" * (WIDEST_BREAK + 2)
+"""Text so wide that no spelling is found across it."""
+ONE_IDENTIFIER = re.compile(rb"[0-9A-Fa-f.]+\0?")
+PREVIOUS: deque[ParsedFile] = deque(maxlen=1)
+"""The last file: neighbours in a series share most of their elements."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingCleaner:
-    """A cleaner that finds nobody, and remembers what it was asked."""
+    """A cleaner without identifiers, which records the texts that it is asked about."""
 
     texts: list[str] = field(default_factory=list)
 
     def matches(self, text: str) -> bool:
-        """Find nobody."""
+        """Return False, as there are no identifiers."""
         self.texts.append(text)
         return False
 
@@ -88,7 +78,7 @@ class RecordingCleaner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastPath:
-    """A file on the swift way; `dataset` is what `parse` returns for it."""
+    """A file on the fast path; `dataset` is what `parse` returns for it, without the pixel data."""
 
     options: DeidentifyOptions
     pseudonyms: Pseudonyms
@@ -96,152 +86,144 @@ class FastPath:
     cache: ElementCache
     known: list[CachedElement]
     identifiers: Sequence[Identifier]
-    elements: Elements
     dataset: Dataset
 
     def output(self) -> tuple[tuple[Buffer, ...], dict[str, str]] | None:
-        """Return the bytes that `write_object` makes of what `scrub` returns, and the new identifiers by keyword.
+        """Return the bytes that `write_object` returns for the result of `scrub`, and the new identifiers by keyword.
 
-        In parts: pixels that stay as they are lie where the file was read. None where `scrub` must decide, by the same
-        data set.
+        The bytes are in parts: pixels that stay as they are lie where the file was read. Where the answer is None,
+        `scrub` decides on the data set, which is then complete.
         """
-        with suppress(Exception):  # `scrub` says what is wrong
+        with suppress(Exception):  # `scrub` finds what is wrong
             return self._output()
+        if self.parsed.pixels is not None:
+            vr, value = self.parsed.pixels
+            size, implicit = len(value), self.parsed.implicit
+            raw = RawDataElement(BaseTag(PIXEL_DATA), vr, size, bytes(value), 0, implicit, True)
+            self.dataset[PIXEL_DATA] = raw
         return None
 
     def _output(self) -> tuple[tuple[Buffer, ...], dict[str, str]]:
         check_sop_class(self.dataset, self.options)
-        recorder = RecordingCleaner()
-        context, scope = begin(self.dataset, self.options, self.pseudonyms, recorder)
-        self._check_untouched(scope)
-        made = self._made(context, scope, recorder)
-        identifiers = {name: _identifier(made, tag) for name, tag in IDENTIFIERS.items()}
-        context.notes.needs_utf8 = any(one.needs_utf8 for one in made.values())
-        parts = {tag: one.written for tag, one in made.items()} | self._own(context, scope)
-        begun, *pixels = self._pixels(context, made)
-        body = [*(part for _, part in sorted(parts.items())), begun]
-        head = in_file(str(self.parsed.syntax), made[SOP_CLASS].value, made[SOP_INSTANCE].value, body)
-        return (head, *pixels), identifiers
+        context, scope = begin(self.dataset, self.options, self.pseudonyms, RecordingCleaner())
+        self._check_unchanged(scope)
+        treated = self._treated(context, scope)
+        identifiers = {name: _identifier(treated[tag].value) for name, tag in IDENTIFIERS.items()}
+        context.notes.needs_utf8 = any(one.needs_utf8 for one in treated.values())
+        written = {tag: one.written for tag, one in treated.items()} | self._added(context, scope)
+        begun, *pixels = self._pixels(context, treated)
+        body = [*(part for _, part in sorted(written.items())), begun]
+        sop_class, instance = (treated[tag].value for tag in (SOP_CLASS, SOP_INSTANCE))
+        return (in_file(str(self.parsed.syntax), sop_class, instance, body), *pixels), identifiers
 
-    def _check_untouched(self, scope: Scope) -> None:
-        """Raise Doubt where somebody looked at an element, and pydicom would write it otherwise than it was."""
-        for tag, element in self.elements.seen.items():
+    def _check_unchanged(self, scope: Scope) -> None:
+        """Raise Doubt where an element was read from the data set and pydicom would write it differently now."""
+        for element, known in zip(self.dataset.values(), self.known, strict=True):
             if type(element) is RawDataElement:
                 continue
-            piece = self.elements.pieces[tag]
-            raw = padded(str(element.VR), raw_bytes(element, scope.terms))
-            if not isinstance(piece, ElementBytes) or element.VR == "SQ":
-                raise Doubt
-            if piece.vr not in (None, element.VR) or raw != piece.value():
+            vr, raw = known.raw.VR, padded(str(element.VR), raw_bytes(element, scope.terms))
+            if element.VR == "SQ" or vr not in (None, element.VR) or raw != (known.raw.value or b""):
                 raise Doubt
 
-    def _made(
-        self, context: ObjectContext, scope: Scope, recorder: RecordingCleaner
-    ) -> dict[int, TreatedBytes]:
-        """Return what becomes of each element but the pixels."""
+    def _treated(self, context: ObjectContext, scope: Scope) -> dict[int, TreatedBytes]:
+        """Return the elements of the output without its pixel data."""
         patient, cache = raw_bytes(self.dataset.get_item(PATIENT_ID)), self.cache
-        made: dict[int, TreatedBytes] = {}
-        for piece, known in zip(self.parsed.pieces, self.known, strict=True):
-            found = cache.made(piece, known, patient)
-            if found is None:
-                recorder.texts.clear()
-                value, written = self._treated(context, scope, piece)
-                found = TreatedBytes(value, written, APART.join(recorder.texts), context.notes.needs_utf8)
-                cache.keep(piece, known, found, patient if context.notes.is_patient_specific else None)
-            if found is not GONE:
-                made[piece.tag] = found
+        treated: dict[int, TreatedBytes] = {}
+        for element, known in zip(self.parsed.elements, self.known, strict=True):
+            result = cache.treated(element, known, patient)
+            if result is None:
+                result = self._treat(context, scope, element, known)
+                cache.keep(element, known, result, patient if context.notes.is_patient_specific else None)
+            if result is not REMOVED:
+                treated[element.tag] = result
         cleaner = TextCleaner(self.identifiers)
-        if cleaner.matches(APART.join([one.searched for one in made.values() if one.searched])):
+        if cleaner.matches(SEPARATOR.join([one.searched for one in treated.values() if one.searched])):
             named = replace(context, cleaner=cleaner)
-            for piece in self.parsed.pieces:
-                if piece.tag in made and cleaner.matches(made[piece.tag].searched):
-                    value, written = self._treated(named, scope, piece)
-                    made[piece.tag] = TreatedBytes(value, written, "", context.notes.needs_utf8)
-        return made
+            for element, known in zip(self.parsed.elements, self.known, strict=True):
+                if element.tag in treated and cleaner.matches(treated[element.tag].searched):
+                    treated[element.tag] = self._treat(named, scope, element, known)
+        return treated
 
-    def _treated(self, context: ObjectContext, scope: Scope, piece: ElementBytes) -> tuple[bytes, bytes]:
-        """Return value and all bytes of what an element becomes; no bytes where it goes."""
-        context.notes.needs_utf8 = context.notes.is_patient_specific = False
-        if not contains_elements(piece):
-            return _treated_value(context, scope, piece)
-        dataset = self.cache.parsed(piece)
-        # What pydicom converts it may speak of.
-        with reading("unreadable"):
-            element = treated_element(context, scope, dataset, dataset.get_item(piece.tag))
-        return b"", _written(element, context) if element is not None else b""
+    def _treat(
+        self, context: ObjectContext, scope: Scope, element: ElementBytes, known: CachedElement
+    ) -> TreatedBytes:
+        """Return an element of the output; one without bytes is removed."""
+        notes, cleaner = context.notes, context.cleaner
+        notes.needs_utf8 = notes.is_patient_specific = False
+        texts = cleaner.texts if isinstance(cleaner, RecordingCleaner) else []
+        texts.clear()
+        if not element.may_contain_elements():
+            result = treated_element(context, scope, self.dataset, known.raw)
+        else:
+            dataset = self.cache.parsed(element)
+            with reading("unreadable"):  # it silences pydicom's warnings, too, which quote values
+                result = treated_element(context, scope, dataset, dataset.get_item(element.tag))
+        written = b"".join(encoded(result, context.implicit, True)) if result is not None else b""
+        value = result.value if isinstance(result, RawDataElement) else None
+        return TreatedBytes(value or b"", written, SEPARATOR.join(texts), notes.needs_utf8)
 
-    def _own(self, context: ObjectContext, scope: Scope) -> dict[int, bytes]:
-        """Return what an object says of itself, the same in many: its character set, and how it was de-identified."""
-        held = self.cache.own.get(context.notes.needs_utf8)
-        if held is None:
-            own = dict(statement(context.options, context.implicit, True))
-            declared = character_set(context, written_terms(context, scope))
-            if declared is not None:
-                own[declared.tag] = declared
-            held = {int(tag): _written(element, context) for tag, element in own.items()}
-            self.cache.own[context.notes.needs_utf8] = held
-        return held
+    def _added(self, context: ObjectContext, scope: Scope) -> dict[int, bytes]:
+        """Return the elements that are added to every object: the statement and the character set."""
+        terms, implicit = written_terms(context, scope), context.implicit
+        added = self.cache.added.get(terms)
+        if added is None:
+            elements = {
+                **statement(self.options, implicit, True),
+                **character_set(terms, implicit, little=True),
+            }
+            added = {int(tag): b"".join(encoded(one, implicit, True)) for tag, one in elements.items()}
+            self.cache.added[terms] = added
+        return added
 
-    def _pixels(self, context: ObjectContext, made: dict[int, TreatedBytes]) -> tuple[Buffer, ...]:
+    def _pixels(self, context: ObjectContext, treated: dict[int, TreatedBytes]) -> tuple[Buffer, ...]:
         if self.parsed.pixels is None:
             return (b"",)
         vr, value = self.parsed.pixels
-        layout = layout_by(lambda tag: made[tag].value if tag in made else b"", little=True)
+        layout = layout_by(lambda tag: treated[tag].value if tag in treated else b"", little=True)
         clean = clean_native(value, layout, floating=False, little=True)
         return header(PIXEL_DATA, vr or "OW", len(clean), context.implicit, True), clean
 
 
 def open_fast_path(data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudonyms) -> FastPath | None:
-    """Return a file that can go the swift way, or None where `parse` must read it."""
-    # Private elements hang on each other, and a blanked object is not the file any more.
-    if (
-        options.safe_private
-        or options.burned_in == "blank"
-        or (found := parse_elements(data, *BEFORE)) is None
-    ):
+    """Return a file that can take the fast path, or None where `parse` must read it."""
+    # Private elements depend on each other, and a blanked object is not in the file.
+    if options.safe_private or options.burned_in == "blank":
         return None
-    BEFORE.append(replace(found, pixels=None))
-    charset = next((piece for piece in found.pieces if piece.tag == CHARACTER_SET), None)
-    with suppress(Exception):  # `parse` says what is wrong
-        cache = cache_for(options, pseudonyms, found.implicit, charset)
-        known = cache.learn(found.meta + found.pieces)
-        named = dict[tuple[Kind, str], Identifier]()
+    parsed = parse_elements(data, *PREVIOUS)
+    if parsed is None:
+        return None
+    PREVIOUS.append(replace(parsed, pixels=None))
+    charset = next((element for element in parsed.elements if element.tag == CHARACTER_SET), None)
+    with suppress(Exception):  # `parse` finds what is wrong
+        cache = cache_for(options, pseudonyms, parsed.implicit, charset)
+        known = cache.known(parsed.meta + parsed.elements)
+        meta, elements = known[: len(parsed.meta)], known[len(parsed.meta) :]
+        identifiers = dict[tuple[Kind, str], Identifier]()
         for each in known:
             for one in each.identifiers:
-                named.setdefault((one.kind, one.value), one)
-        elements = Elements(found)
+                identifiers.setdefault((one.kind, one.value), one)
         return FastPath(
             options=options,
             pseudonyms=pseudonyms,
-            parsed=found,
+            parsed=parsed,
             cache=cache,
-            known=known[len(found.meta) :],
-            identifiers=hidden(named.values(), rules_for(options)),
-            elements=elements,
-            dataset=dataset_of(found, elements),
+            known=elements,
+            identifiers=hidden(identifiers.values(), rules_for(options)),
+            dataset=_dataset(parsed.syntax, meta, elements),
         )
     return None
 
 
-def _identifier(made: dict[int, TreatedBytes], tag: int) -> str:
-    raw = made[tag].value
-    if not SIMPLE.fullmatch(raw):
+def _dataset(syntax: UID, meta: Sequence[CachedElement], elements: Sequence[CachedElement]) -> Dataset:
+    dataset = Dataset({known.raw.tag: known.raw for known in elements})
+    declared = DataElement(SYNTAX, "UI", syntax, already_converted=True)
+    dataset.file_meta = FileMetaDataset(
+        {known.raw.tag: known.raw for known in meta} | {declared.tag: declared}
+    )
+    return dataset
+
+
+def _identifier(value: bytes) -> str:
+    if not ONE_IDENTIFIER.fullmatch(value):
         raise Doubt
-    return raw.rstrip(b"\0").decode()
-
-
-def _treated_value(context: ObjectContext, scope: Scope, piece: ElementBytes) -> tuple[bytes, bytes]:
-    """Return what becomes of an element that holds no others, as `treated_element` does."""
-    tag, rule = piece.tag, context.rule_of(piece.tag)
-    if is_removed(tag, rule) or rule.vrs[0] == "SQ":
-        return b"", b""
-    legal = legal_vr(piece.vr, rule)
-    vr = legal or rule.vrs[0]
-    value = treated(context, scope, tag, vr, rule, piece.value() if legal else None)
-    if value is None:
-        return b"", b""
-    return value, with_header(tag, vr, value, implicit=context.implicit, little=True)
-
-
-def _written(element: Element, context: ObjectContext) -> bytes:
-    return b"".join(encoded(element, context.implicit, context.little))
+    return value.rstrip(b"\0").decode()

@@ -21,7 +21,14 @@ from imaging.deidentify.objects.content_items import (
     masked,
     restore_values,
 )
-from imaging.deidentify.objects.context import CHARACTER_SET, Cleaner, ObjectContext, Scope, canonical
+from imaging.deidentify.objects.context import (
+    CHARACTER_SET,
+    Cleaner,
+    ObjectContext,
+    Scope,
+    canonical,
+    shift_days,
+)
 from imaging.deidentify.objects.pixel_data import clean_pixel_data
 from imaging.deidentify.objects.private_elements import kept_private
 from imaging.deidentify.objects.raw_elements import Element, make_raw, raw_bytes
@@ -90,7 +97,7 @@ def begin(
         pseudonyms=pseudonyms,
         rule_of=rule_of,
         cleaner=cleaner or TextCleaner(hidden(collect_identifiers(dataset), rule_of)),
-        days=pseudonyms.shift_days(canonical(texts["PatientID"], options)),
+        days=shift_days(pseudonyms, canonical(texts["PatientID"], options)),
         implicit=syntax == ImplicitVRLittleEndian,
         little=syntax != ExplicitVRBigEndian,
     )
@@ -139,9 +146,7 @@ def _element(
         return _sequence(context, scope, dataset, element, rule) if vr else None
     if tag in PIXELS:
         return element if vr else None
-    raw = (
-        raw_bytes(element, scope.terms, little=context.little) if _is_readable(context, element, vr) else None
-    )
+    raw = _value_bytes(context, scope, element, vr) if vr else None
     value = treated(context, scope, tag, vr or first, rule, raw)
     if value is None:
         return None
@@ -164,11 +169,13 @@ def legal_vr(declared: str | None, rule: Rule) -> str | None:
     return rule.vrs[0] if declared in TEXT and rule.vrs[0] in TEXT else None
 
 
-def _is_readable(context: ObjectContext, element: Element, vr: str | None) -> bool:
-    """Tell whether the bytes are a value of that VR, in the byte order of the output."""
-    if vr is None or type(element) is not RawDataElement:
-        return vr is not None
-    return element.length != UNDEFINED and (element.is_little_endian == context.little or vr not in WIDTHS)
+def _value_bytes(context: ObjectContext, scope: Scope, element: Element, vr: str) -> bytes | None:
+    """Return the bytes of a value, None where they are no single value in the byte order of the output."""
+    if type(element) is not RawDataElement:
+        return raw_bytes(element, scope.terms, little=context.little)
+    if element.length == UNDEFINED or (element.is_little_endian != context.little and vr in WIDTHS):
+        return None
+    return element.value or b""
 
 
 def _sequence(
@@ -208,9 +215,7 @@ def _finished(
 ) -> Dataset:
     """Return the new data set: in UTF-8 where ASCII is not enough, with nothing of the old file meta group."""
     terms = written_terms(context, scope)
-    charset = character_set(context, terms)
-    if charset is not None:
-        elements[charset.tag] = charset
+    elements |= character_set(terms, context.implicit, little=context.little)
     encodings = convert_encodings(list(terms)) if is_known(terms) else "iso8859"
     scrubbed = Dataset(elements, parent_encoding=encodings)
     scrubbed.set_original_encoding(context.implicit, context.little, encodings)
@@ -224,9 +229,9 @@ def written_terms(context: ObjectContext, scope: Scope) -> tuple[str, ...]:
     return ("ISO_IR 192",) if context.notes.needs_utf8 else scope.terms
 
 
-def character_set(context: ObjectContext, terms: tuple[str, ...]) -> RawDataElement | None:
-    """Return the element that declares a character set, None where there is none to declare."""
+def character_set(terms: tuple[str, ...], implicit: bool, *, little: bool) -> dict[BaseTag, Element]:
+    """Return the element that declares a character set, none where there is none to declare."""
     if not any(terms) or not is_known(terms):
-        return None
-    value = "\\".join(terms).encode()
-    return make_raw(CHARACTER_SET, "CS", value, implicit=context.implicit, little=context.little)
+        return {}
+    element = make_raw(CHARACTER_SET, "CS", "\\".join(terms).encode(), implicit=implicit, little=little)
+    return {element.tag: element}
