@@ -8,28 +8,13 @@ from pydicom.uid import UID, AllTransferSyntaxes
 
 from imaging.dicom.attributes import Attributes, Value, first, text, whole
 from imaging.dicom.header import CODE_FORM
+from imaging.dicom.slice_grouping import STACKING_ATTRIBUTES
 from imaging.dicom.stacking import stack_slices
 from imaging.formats.peek import HeaderPeek
 from imaging.pseudonyms import canonical_patient_id
 from imaging.sources.protocol import SourceFile
 
 OTHER = "(none)"
-GEOMETRY = (
-    *(
-        "SeriesInstanceUID",
-        "SOPInstanceUID",
-        "Rows",
-        "Columns",
-        "ImagePositionPatient",
-        "ImageType",
-        "StackID",
-    ),
-    *("ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"),
-    *("PixelAspectRatio", "SliceThickness", "SpacingBetweenSlices", "InstanceNumber", "AcquisitionNumber"),
-    *("TemporalPositionIdentifier", "TemporalPositionIndex", "TriggerTime", "EchoNumbers", "EchoTime"),
-    *("EffectiveEchoTime", "DiffusionBValue"),
-)
-"""The attributes that `stack_slices` needs: they are kept of each file until its series is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +83,8 @@ class OverviewCounter:
             self.series.setdefault(peek.series_uid, []).extend(place)
 
     def _geometry(self, header: Attributes) -> tuple[Value | None, ...]:
-        """Return the values of GEOMETRY; equal values of different slices are one object, which saves memory."""
-        values = (header.get(name) for name in GEOMETRY)
+        """Return the attributes that stacking needs; equal values of different slices share one object in memory."""
+        values = (header.get(name) for name in STACKING_ATTRIBUTES)
         return tuple(
             None if value is None else self.shared_values.setdefault(value, value) for value in values
         )
@@ -120,7 +105,7 @@ class OverviewCounter:
         findings: Counter[str] = Counter()
         volumes = 0
         for places in self.series.values():
-            named = (zip(GEOMETRY, place, strict=True) for place in places)
+            named = (zip(STACKING_ATTRIBUTES, place, strict=True) for place in places)
             stacking = stack_slices(
                 [{name: value for name, value in pairs if value is not None} for pairs in named]
             )

@@ -5,24 +5,10 @@ from dataclasses import dataclass
 
 from pydicom._dicom_dict import DicomDictionary
 
-from imaging.dicom.elements import (
-    EXPLICIT_HEADER,
-    IMPLICIT_HEADER,
-    ITEM,
-    ITEM_END,
-    LONG_LENGTH,
-    SEQUENCE_END,
-    UNDEFINED,
-    Buffer,
-    Doubt,
-    Unpack,
-    explicit_header,
-)
+from imaging.dicom.elements import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Buffer, Doubt, explicit_header
 from imaging.dicom.limits import LIMITS, check_limit
 
 DELIMITERS = (ITEM, ITEM_END, SEQUENCE_END)
-LITTLE_ENDIAN: tuple[Unpack, ...] = (EXPLICIT_HEADER, IMPLICIT_HEADER, LONG_LENGTH)
-BIG_ENDIAN: tuple[Unpack, ...] = tuple(struct.Struct(code).unpack_from for code in (">HH2sH", ">HHI", ">I"))
 SEQUENCES = (b"SQ", b"UN", b"")
 """VRs whose items hold elements; the items of others, of undefined length, are fragments of pixels."""
 
@@ -41,7 +27,8 @@ def check_element_limits(data: Buffer, start: int, *, implicit: bool, little: bo
 
     1,000 nested sequences overflow Python's stack, and a million elements take gigabytes as objects.
     """
-    explicit, plain, long_length = LITTLE_ENDIAN if little else BIG_ENDIAN
+    order = "<" if little else ">"
+    explicit, plain, long_length = (struct.Struct(order + code).unpack_from for code in ("HH2sH", "HHI", "I"))
     at, count = start, 0
     levels = [Level(None, _looks_implicit(data, start, implicit))]
     try:

@@ -2,6 +2,7 @@
 
 import struct
 
+from imaging.dicom.codestream import END
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault
 
@@ -9,8 +10,6 @@ Spans = tuple[tuple[int, int], ...]
 """Start and length of fragments in a buffer."""
 
 ITEM_HEADER_BYTES = 8
-END_OF_IMAGE = b"\xff\xd9"
-"""Ends a codestream of JPEG, JPEG-LS and JPEG 2000."""
 END_SEARCHED_BYTES = 10
 """Padding behind the end is one byte, with some writers a few more."""
 
@@ -55,7 +54,7 @@ def _by_ends(data: Buffer, pieces: Spans) -> tuple[Spans, ...]:
     begun = 0
     for n, (start, length) in enumerate(pieces):
         end = start + length
-        if END_OF_IMAGE in bytes(data[max(start, end - END_SEARCHED_BYTES) : end]):
+        if END in bytes(data[max(start, end - END_SEARCHED_BYTES) : end]):
             frames.append(pieces[begun : n + 1])
             begun = n + 1
     return tuple(frames)

@@ -47,8 +47,11 @@ def read_header(attributes: Attributes, modality: str, *, has_pixels: bool) -> H
 
     Raises DataFault: "missing-identifier", "wrong-modality", "no-pixels" or "unsupported".
     """
+    patient_id = text(attributes, "PatientID")
+    if not patient_id:
+        raise DataFault("missing-identifier", "PatientID is empty")
     header = Header(
-        patient_id=_patient_id(attributes),
+        patient_id=patient_id,
         study_uid=uid_of(attributes, "StudyInstanceUID"),
         series_uid=uid_of(attributes, "SeriesInstanceUID"),
         sop_instance_uid=uid_of(attributes, "SOPInstanceUID"),
@@ -64,13 +67,6 @@ def read_header(attributes: Attributes, modality: str, *, has_pixels: bool) -> H
     if photometric not in PHOTOMETRIC:
         raise DataFault("unsupported", f"PhotometricInterpretation is {_quoted(photometric)}")
     return header
-
-
-def _patient_id(attributes: Attributes) -> str:
-    patient_id = text(attributes, "PatientID")
-    if not patient_id:
-        raise DataFault("missing-identifier", "PatientID is empty")
-    return patient_id
 
 
 def uid_of(attributes: Attributes, keyword: str) -> str:

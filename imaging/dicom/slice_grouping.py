@@ -15,6 +15,7 @@ from imaging.dicom.attributes import Attributes
 from imaging.dicom.findings import Finding
 from imaging.dicom.geometry import (
     COSINE_TOLERANCE,
+    SPACINGS,
     Matrix,
     Spacing,
     is_orthonormal,
@@ -76,6 +77,8 @@ NUMBERS = (
     *("EffectiveEchoTime", "DiffusionBValue", "AcquisitionNumber", "TriggerTime", "InstanceNumber"),
     *("SpacingBetweenSlices", "SliceThickness"),
 )
+STACKING_ATTRIBUTES = (*TEXTS, *NUMBERS, *SPACINGS, "ImagePositionPatient", "ImageOrientationPatient")
+"""All attributes that stacking needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ that goes beyond the end of the file is no doubt but truncation.
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 from imaging.dicom.attributes import (
     OPAQUE,
@@ -218,6 +218,7 @@ def _spans(place: PixelPlace | None, whole: Buffer | None) -> Spans:
 
 
 Decoder = Callable[[bytes], Value]
+SIGNED = partial(decode_numbers, vr="SS")
 
 
 @cache
@@ -229,7 +230,9 @@ def decoders() -> Mapping[int, tuple[str, bytes, Decoder]]:
 def _decoder(keyword: str, vr: str) -> Decoder:
     if keyword in OPAQUE:
         return decode_opaque
-    return decode_text if keyword in TEXTS else DECODERS[vr]
+    if keyword in TEXTS:
+        return decode_text
+    return _unsigned if vr in ("US", "US or SS") else partial(decode_numbers, vr=vr)
 
 
 def _decoded(raw_values: list[RawValue]) -> dict[str, Value]:
@@ -250,7 +253,7 @@ def _entry(tag: int, vr: bytes, raw: bytes, signed: bool) -> tuple[str, Value | 
     """Return the keyword and value of an element: None where it is empty, the empty tuple where it is no number."""
     keyword, expected, decode = decoders()[tag]
     if expected == b"US or SS":
-        expected, decode = vr, _signed if signed else _unsigned
+        expected, decode = vr, SIGNED if signed else _unsigned
     if (vr and vr != expected) or len(raw) > VALUE_BYTES:
         raise Doubt
     if decode is decode_text and ESCAPE in raw:
@@ -264,27 +267,6 @@ def _entry(tag: int, vr: bytes, raw: bytes, signed: bool) -> tuple[str, Value | 
 _cached_entry = lru_cache(4096)(_entry)
 
 
-def _decimals(raw: bytes) -> Value:
-    return decode_numbers(raw, "DS")
-
-
 def _unsigned(raw: bytes) -> Value:
     # Most are one number of two bytes, for which this takes a fifth of the time.
     return (float(raw[0] | raw[1] << 8),) if len(raw) == 2 else decode_numbers(raw, "US")
-
-
-def _signed(raw: bytes) -> Value:
-    return decode_numbers(raw, "SS")
-
-
-DECODERS: Mapping[str, Decoder] = {
-    "DS": _decimals,
-    "IS": _decimals,
-    "US": _unsigned,
-    "SS": _signed,
-    "US or SS": _unsigned,
-    "UL": lambda raw: decode_numbers(raw, "UL"),
-    "SL": lambda raw: decode_numbers(raw, "SL"),
-    "FL": lambda raw: decode_numbers(raw, "FL"),
-    "FD": lambda raw: decode_numbers(raw, "FD"),
-}

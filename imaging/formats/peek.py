@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imaging.buffer import Content, process_buffer
-from imaging.dicom.attributes import Attributes, Value, text
+from imaging.dicom.attributes import Attributes, text
 from imaging.dicom.dicom_object import open_object
 from imaging.dicom.header import UID_FORM
 from imaging.dicom.limits import LIMITS
@@ -96,13 +96,12 @@ def peek_batch(
 
 def peeks_of(answer: Answer) -> list[HeaderPeek]:
     """Return the result of `peek_batch` that came out of the sandbox as JSON."""
-    return [
-        HeaderPeek(**{**fields, "attributes": _attributes(fields["attributes"])}) for fields in answer.value
-    ]
-
-
-def _attributes(values: Mapping[str, str | list[float]]) -> dict[str, Value]:
-    return {name: value if isinstance(value, str) else tuple(value) for name, value in values.items()}
+    peeks = []
+    for fields in answer.value:
+        values = fields["attributes"].items()
+        attributes = {name: value if isinstance(value, str) else tuple(value) for name, value in values}
+        peeks.append(HeaderPeek(**{**fields, "attributes": attributes}))
+    return peeks
 
 
 def _peek(kind: str, content: Content) -> HeaderPeek:
