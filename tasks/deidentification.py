@@ -32,7 +32,7 @@ from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
 from services.ray.chunk_pool import one_behind, run_chunks
 from services.ray.deidentify_worker import FACTORY
-from services.ray.jobs import job_of_step, run_job
+from services.ray.jobs import run_step
 from services.settings import Settings
 from tasks.requests import DeidentifyRequest, absolute_place
 from tasks.retry import INPUT_OUTPUT
@@ -55,12 +55,11 @@ def bring_up_to_date_on_cluster(
     destination.check(_made(request, existing_key(settings, destination)))
     # Private, since the name of the source may tell of a patient.
     folder = settings.private / "deidentify" / flow_run_id
-    folder.mkdir(parents=True, exist_ok=True)
     places = {"source": absolute_place(request.source), "destination": str(destination.root)}
-    (folder / "job.json").write_text(request.model_copy(update=places).model_dump_json())
+    job = request.model_copy(update=places).model_dump_json()
     try:
-        run_job(job_of_step("deidentify", folder, flow_run_id, settings), log)
-        return DeidentifyOutcome(**json.loads((folder / "outcome.json").read_text()))
+        outcome = run_step("deidentify", job, folder, flow_run_id, settings, log)
+        return DeidentifyOutcome(**json.loads(outcome.read_text()))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -31,7 +31,7 @@ from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
 from services.ray.chunk_pool import cores, run_chunks
 from services.ray.ingest_worker import FACTORY, FileItems, open_sandbox
-from services.ray.jobs import job_of_step, run_job
+from services.ray.jobs import run_step
 from services.settings import Settings
 from tasks.preflight import check_input
 from tasks.requests import IngestRequest, is_shadow
@@ -133,10 +133,8 @@ def _read_on_cluster(request: IngestRequest, settings: Settings, flow_run_id: st
     """Read as a job of the cluster at RADLOOP_RAY_ADDRESS, whose nodes see home, source and store."""
     # Private, since the name of the source may tell of a patient.
     folder = settings.private / "ingest" / flow_run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(request.model_dump_json())
     try:
-        run_job(job_of_step("ingest", folder, flow_run_id, settings), print)
+        run_step("ingest", request.model_dump_json(), folder, flow_run_id, settings, print)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

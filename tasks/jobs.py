@@ -1,7 +1,7 @@
 """Entry points of jobs on a Ray cluster: `python -m tasks.jobs train|ingest|deidentify FOLDER`.
 
-In FOLDER, which all nodes see, `job.json` says what to do, `lease` is renewed by the flow run that waits for the job,
-and `outcome.json` is what the job returns.
+In FOLDER, which all nodes see, a file says what to do, a lease is renewed by the flow run that waits for the job, and
+a file with the outcome is what the job returns; see `services.ray.jobs.run_step`.
 """
 
 import json
@@ -19,7 +19,7 @@ from services.mlflow.runs import end_run
 from services.prefect.progress import Pace
 from services.ray.cluster import join_cluster
 from services.ray.fitting import TrainingJob, fit
-from services.ray.jobs import watch_lease
+from services.ray.jobs import JOB_FILE, LEASE_FILE, OUTCOME_FILE, watch_lease
 from services.settings import Settings, activate
 from tasks.requests import DeidentifyRequest, IngestRequest
 
@@ -28,8 +28,8 @@ log = partial(print, flush=True)
 
 def train(folder: Path, settings: Settings) -> None:
     """Train on the cluster that started this process."""
-    job = TrainingJob(**json.loads((folder / "job.json").read_text()))
-    watch_lease(folder / "lease", last_act=lambda: end_run(settings, job.run_id, "KILLED"))
+    job = TrainingJob(**json.loads((folder / JOB_FILE).read_text()))
+    watch_lease(folder / LEASE_FILE, last_act=lambda: end_run(settings, job.run_id, "KILLED"))
     check_room(job.train["workers"], join_cluster())
     _write_outcome(folder, fit(job, settings, log))
 
@@ -38,12 +38,12 @@ def ingest(folder: Path, settings: Settings) -> None:
     """Prepare what is new on the cluster that started this process; the rows end in the journal."""
     from tasks.ingest import open_job, read_here
 
-    values = json.loads((folder / "job.json").read_text())
+    values = json.loads((folder / JOB_FILE).read_text())
     # The name of a shadow is none that a person may give.
     shadow = {"dataset": values.pop("dataset")}
     request = IngestRequest.model_validate(values).model_copy(update=shadow)
     # What is done is done: nothing is left to do at the end.
-    watch_lease(folder / "lease", last_act=lambda: None)
+    watch_lease(folder / LEASE_FILE, last_act=lambda: None)
     join_cluster()
     job = open_job.fn(request, settings)
     files, pace = find_pending(job).scan.to_read, Pace("files")
@@ -54,9 +54,9 @@ def deidentify(folder: Path, settings: Settings) -> None:
     """De-identify on the cluster that started this process."""
     from tasks.deidentification import bring_up_to_date
 
-    request = DeidentifyRequest.model_validate_json((folder / "job.json").read_text())
+    request = DeidentifyRequest.model_validate_json((folder / JOB_FILE).read_text())
     # What is done is done, and the next run removes temporary files: nothing is left to do at the end.
-    watch_lease(folder / "lease", last_act=lambda: None)
+    watch_lease(folder / LEASE_FILE, last_act=lambda: None)
     join_cluster()
     _write_outcome(folder, bring_up_to_date(request, settings, log))
 
@@ -79,9 +79,9 @@ def check_room(workers: int, processors: int) -> None:
 
 
 def _write_outcome(folder: Path, outcome: Any) -> None:
-    partial_file = folder / "outcome.json.draft"
+    partial_file = folder / f"{OUTCOME_FILE}.partial"
     partial_file.write_text(json.dumps(asdict(outcome)))
-    partial_file.rename(folder / "outcome.json")
+    partial_file.rename(folder / OUTCOME_FILE)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 NAME = r"^[a-z0-9](?:[_-]?[a-z0-9]){0,62}$"
 """Letters and digits with single hyphens or underscores between them; two hyphens mark a shadow."""
+
+DatasetName = Annotated[
+    str, Field(pattern=NAME, title="Name", description="Name of the dataset and of the model.")
+]
+Again = Annotated[bool, Field(title="Train again", description="Train even where nothing has changed.")]
 
 
 class Request(BaseModel):
@@ -45,9 +50,7 @@ class IngestRequest(Request):
     )
     label_column: str | None = Field(None, description="Name of the label column, where it is not 'label'.")
     positive: str | None = Field(None, description="Of two labels, the one that is looked for.")
-    dataset: str = Field(
-        "radloop", pattern=NAME, title="Name", description="Name of the dataset and of the model."
-    )
+    dataset: DatasetName = "radloop"
     preprocess: PreprocessSpec | None = Field(
         None,
         title="Preprocessing",
@@ -70,11 +73,9 @@ class IngestRequest(Request):
 class TrainRequest(Request):
     """Train a candidate on the newest version of a dataset."""
 
-    dataset: str = Field(
-        "radloop", pattern=NAME, title="Name", description="Name of the dataset and of the model."
-    )
+    dataset: DatasetName = "radloop"
     training: TrainConfig = Field(TrainConfig(), title="Training")
-    again: bool = Field(False, title="Train again", description="Train even where nothing has changed.")
+    again: Again = False
 
 
 class EvaluateRequest(Request):
@@ -86,9 +87,7 @@ class EvaluateRequest(Request):
         title="Model version",
         description="The candidate; default: the challenger, or the newest.",
     )
-    dataset: str = Field(
-        "radloop", pattern=NAME, title="Name", description="Name of the dataset and of the model."
-    )
+    dataset: DatasetName = "radloop"
     gate: GateConfig = Field(GateConfig(), title="Gate")
 
 
@@ -96,7 +95,7 @@ class NightlyRequest(IngestRequest):
     """Take in what is new, train, and promote the model if it proves itself."""
 
     training: TrainConfig = Field(TrainConfig(), title="Training")
-    again: bool = Field(False, title="Train again", description="Train even where nothing has changed.")
+    again: Again = False
     gate: GateConfig = Field(GateConfig(), title="Gate")
 
 

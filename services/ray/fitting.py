@@ -14,7 +14,7 @@ from imaging.errors import EnvironmentFault
 from models.config import TrainConfig
 from models.training.progress import Progress, read_history
 from services.mlflow.runs import epoch_metrics, reachable, watched_run
-from services.ray.jobs import job_of_step, run_job
+from services.ray.jobs import run_step
 from services.settings import Settings
 
 POLL_S = 0.5
@@ -77,10 +77,8 @@ def fit(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> Fit
 
 def fit_on_cluster(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> FitOutcome:
     """Train as a job of the cluster at RADLOOP_RAY_ADDRESS."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    (job.folder / "job.json").write_text(json.dumps(asdict(job)))
-    run_job(job_of_step("train", job.folder, job.flow_run_id, settings), log)
-    return FitOutcome(**json.loads((job.folder / "outcome.json").read_text()))
+    outcome = run_step("train", json.dumps(asdict(job)), job.folder, job.flow_run_id, settings, log)
+    return FitOutcome(**json.loads(outcome.read_text()))
 
 
 @contextmanager

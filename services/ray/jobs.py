@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX = "prefect-"
 """Of the ids of jobs that flow runs ask for."""
+JOB_FILE, LEASE_FILE, OUTCOME_FILE = "job.json", "lease", "outcome.json"
 LEASE_BEAT_S = 2.0
 LEASE_LIMIT_S = 20.0
 
@@ -35,17 +36,29 @@ class JobOrder:
     lease: Path
 
 
-def job_of_step(
-    step: Literal["train", "ingest", "deidentify"], folder: Path, flow_run_id: str, settings: Settings
-) -> JobOrder:
-    """Return the job that does a step of a flow run; the folder is seen by all nodes, see `tasks.jobs`."""
-    return JobOrder(
+def run_step(
+    step: Literal["train", "ingest", "deidentify"],
+    job: str,
+    folder: Path,
+    flow_run_id: str,
+    settings: Settings,
+    log: Callable[[str], None],
+) -> Path:
+    """Do a step of a flow run on the cluster at RADLOOP_RAY_ADDRESS; return the file with its outcome.
+
+    `job` is JSON, and the folder is one that all nodes see: `tasks.jobs` is at the other end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / JOB_FILE).write_text(job)
+    order = JobOrder(
         address=str(settings.ray_address),
         submission_id=f"{PREFIX}{flow_run_id}",
         entrypoint=f"{sys.executable} -m tasks.jobs {step} {folder}",
         environment=settings.defaults(),
-        lease=folder / "lease",
+        lease=folder / LEASE_FILE,
     )
+    run_job(order, log)
+    return folder / OUTCOME_FILE
 
 
 def run_job(order: JobOrder, log: Callable[[str], None]) -> None:
