@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from cli.flow_run import run_flow
-from cli.options import ask, read_config
+from cli.options import Config, ask, read_config
 from cli.terminal import console, progress_bar
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import UserFault
@@ -31,7 +31,6 @@ def _help(field: str) -> Any:
 
 Source = Annotated[str, typer.Argument(metavar="SRC", help="What --source takes: a folder, s3://..., ...")]
 Destination = Annotated[str, typer.Argument(metavar="DST", help="Folder: new, or made before from SRC.")]
-Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
 Verify = Annotated[
     Path | None, typer.Option(metavar="DST", help="Search this folder instead of writing one.")
 ]

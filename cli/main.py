@@ -14,6 +14,7 @@ from cli import dataset as dataset_commands
 from cli import deidentify as deidentify_command
 from cli import stack as stack_commands
 from cli.flow_run import checked_request, next_commands, run_flow
+from cli.options import Config, Labels
 from cli.terminal import AsJson, console
 from imaging.errors import RadloopError
 from services.settings import activate
@@ -31,7 +32,6 @@ app = typer.Typer(
 Source = Annotated[
     str, typer.Option(help="Folder, archive, s3://..., dicomweb+https://... or .npz with images.")
 ]
-Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
 Positive = Annotated[str | None, typer.Option(help="Of two labels, the one that is looked for.")]
 Variants = Annotated[
@@ -41,7 +41,6 @@ Variants = Annotated[
 Name = Annotated[
     str | None, typer.Option("--name", help="Name of the dataset and of the model. [default: radloop]")
 ]
-Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
 Network = Annotated[
     str | None, typer.Option(help="small_cnn, residual_small, resnet18 or mobilenet_v3_small.")
 ]

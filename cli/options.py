@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import typer
 import yaml
 from pydantic import BaseModel, ValidationError
 
@@ -11,6 +12,9 @@ from imaging.errors import UserFault
 from tasks.requests import DeidentifyRequest, NightlyRequest
 
 Asked = TypeVar("Asked", bound=BaseModel)
+
+Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
+Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
 
 
 def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Asked:

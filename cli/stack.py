@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from cli.flow_run import checked_request
+from cli.options import Config, Labels
 from cli.terminal import console
 from imaging.compatibility import canonical, canonical_json
 from imaging.errors import EnvironmentFault, UserFault
@@ -29,9 +30,7 @@ REMEMBERED = "nightly.json"
 Source = Annotated[
     str, typer.Option(help="Source of the nightly run. [default: that of the last `radloop run`]")
 ]
-Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
 Name = Annotated[str | None, typer.Option(help="Name of the dataset and of the model.")]
-Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="[default: a free one]")]
 TimeZone = Annotated[
     str | None, typer.Option(help="Of the schedules, as in Europe/Berlin. [default: the last one, or UTC]")

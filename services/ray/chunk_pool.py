@@ -119,11 +119,10 @@ def _on_ray(
 
 def _result(chunk: Sequence[T], reference: Any) -> tuple[Sequence[T], Any]:
     import ray
-    from ray.exceptions import RayError
 
     try:
         result = ray.get(reference)
-    except RayError as error:
+    except ray.exceptions.RayError as error:
         raise EnvironmentFault(
             f"a chunk has lost its worker {RETRIES + 1} times ({type(error).__name__}): is there memory enough? "
             "Run again: what is done is done"
