@@ -1,17 +1,17 @@
-"""Dispatch of listed files to workers: each file gets its own outcome, and the order is kept."""
+"""Dispatch of listed files to workers: each file gets its own outcome, and batches keep the order."""
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from imaging.errors import DataFault
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
-from imaging.sources.dispatch import Outcome, as_item, dispatch
+from imaging.sources.dispatch import Outcome, Run, dispatch
 from imaging.sources.protocol import Payload, SourceFile
 from tests.synthetic import MemorySource
 
 
-class Fetched(MemorySource):
+class PartlyReadable(MemorySource):
     """A source whose files that are faults cannot be fetched."""
 
     def fetch(self, file: SourceFile) -> Payload:
@@ -22,33 +22,52 @@ class Fetched(MemorySource):
         return super().fetch(file)
 
 
-def named(items: Iterable[Item]) -> Iterator[Outcome]:
-    """Answer with the name of each item."""
+def item_of(payloads: Sequence[Payload]) -> Item:
+    return Item({"names": [payload.name for payload in payloads]})
+
+
+def answer(items: Iterable[Item]) -> Iterator[Outcome]:
+    """Answer with the names of each item."""
     for item in items:
-        yield Answer(item.value["name"], ())
+        yield Answer(item.value["names"], ())
 
 
-def in_pairs(items: Iterable[Item]) -> Iterator[Outcome]:
+def answer_late(items: Iterable[Item]) -> Iterator[Outcome]:
     """Take two items before the first answer, as a pool does."""
     waiting = []
     for item in items:
         waiting.append(item)
         if len(waiting) == 2:
-            yield Answer(waiting.pop(0).value["name"], ())
-    yield from named(waiting)
+            yield from answer([waiting.pop(0)])
+    yield from answer(waiting)
 
 
-def source_of(**files: str) -> Fetched:
+def crash_at(*names: str) -> Run:
+    """Return a run in which items with one of these files end their worker."""
+
+    def run(items: Iterable[Item]) -> Iterator[Outcome]:
+        for item in items:
+            if {*names} & {*item.value["names"]}:
+                yield DataFault("decoder-crashed")
+            else:
+                yield Answer(item.value["names"], ())
+
+    return run
+
+
+def source_of(**files: str) -> PartlyReadable:
     """Return a source of good files, and of those that are refused with a reason."""
-    return Fetched({name: DataFault(reason) if reason else [] for name, reason in files.items()})
+    return PartlyReadable({name: DataFault(reason) if reason else [] for name, reason in files.items()})
 
 
-def outcomes(source: Fetched, run: object = named) -> list[tuple[str, str]]:
-    """Return the name of each file with its outcome."""
-    pairs = dispatch(source, source.scan(), run)  # type: ignore[arg-type]
+def outcomes(source: PartlyReadable, run: Run = answer, batch_files: int = 1) -> list[tuple[str, str]]:
+    """Return the names of each batch with its outcome."""
     return [
-        (file.name, outcome.reason if isinstance(outcome, DataFault) else str(outcome.value))
-        for file, outcome in pairs
+        (
+            "".join(file.name for file in batch),
+            outcome.reason if isinstance(outcome, DataFault) else "".join(outcome.value),
+        )
+        for batch, outcome in dispatch(source, source.scan(), run, item_of, batch_files)
     ]
 
 
@@ -63,7 +82,7 @@ def test_files_that_cannot_be_fetched_come_last_in_their_order() -> None:
 
 def test_a_refused_file_does_not_move_the_outcomes_of_others() -> None:
     source = source_of(a="", b="too-large", c="", d="", e="too-large", f="")
-    assert outcomes(source, in_pairs)[:4] == [("a", "a"), ("c", "c"), ("d", "d"), ("f", "f")]
+    assert outcomes(source, answer_late)[:4] == [("a", "a"), ("c", "c"), ("d", "d"), ("f", "f")]
 
 
 def test_all_refused_is_no_work() -> None:
@@ -76,38 +95,35 @@ def test_no_files_have_no_outcomes() -> None:
 
 def test_files_are_fetched_when_a_worker_takes_them() -> None:
     source = source_of(a="", b="", c="")
-    next(dispatch(source, source.scan(), named))
+    next(dispatch(source, source.scan(), answer, item_of))
     assert source.read_names == ["a"]
 
 
-def test_each_item_says_where_what_is_made_of_it_goes() -> None:
-    seen: list[Path | None] = []
-
-    def look(items: Iterable[Item]) -> Iterator[Outcome]:
-        for item in items:
-            seen.append(item.into)
-            yield Answer(None)
-
-    source = source_of(a="", b="too-large", c="")
-    list(dispatch(source, source.scan(), look, lambda file: Path("/drafts") / file.name))
-    list(dispatch(source, source.scan(), look))
-    assert seen == [Path("/drafts/a"), Path("/drafts/c"), None, None]
-
-
 def test_a_fault_of_a_worker_is_the_files_own() -> None:
-    def crash(items: Iterable[Item]) -> Iterator[Outcome]:
-        for item in items:
-            yield DataFault("decoder-crashed") if item.value["name"] == "b" else Answer("fine", ())
-
-    assert outcomes(source_of(a="", b="", c=""), crash) == [
-        ("a", "fine"),
+    assert outcomes(source_of(a="", b="", c=""), crash_at("b")) == [
+        ("a", "a"),
         ("b", "decoder-crashed"),
-        ("c", "fine"),
+        ("c", "c"),
     ]
 
 
-def test_an_item_has_the_payload_and_its_metadata() -> None:
-    payload = Payload(format="picture", name="a.png", contents=(b"x",), metadata=(("patient", "P1"),))
-    item = as_item(payload)
-    assert item.value == {"format": "picture", "name": "a.png", "metadata": [["patient", "P1"]]}
-    assert item.blobs == (b"x",)
+def test_batches_keep_the_order_and_leave_out_what_cannot_be_fetched() -> None:
+    source = source_of(a="", b="too-large", c="", d="", e="")
+    assert outcomes(source, batch_files=3) == [("acd", "acd"), ("e", "e"), ("b", "too-large")]
+
+
+def test_a_batch_that_ends_its_worker_is_tried_again_file_by_file() -> None:
+    source = source_of(a="", b="", c="", d="dicomdir", e="")
+    assert outcomes(source, crash_at("b"), batch_files=2) == [
+        ("ce", "ce"),
+        ("d", "dicomdir"),
+        ("a", "a"),
+        ("b", "decoder-crashed"),
+    ]
+
+
+def test_a_batch_ends_with_the_file_that_reaches_the_bytes() -> None:
+    source = source_of(a="", b="", c="")
+    listed = [replace(file, size_bytes=size) for file, size in zip(source.scan(), (2, 5, 1), strict=True)]
+    batches = [[file.name for file in batch] for batch, _ in dispatch(source, listed, answer, item_of, 9, 6)]
+    assert batches == [["a", "b"], ["c"]]

@@ -41,8 +41,8 @@ def deidentify_payload(
 ) -> tuple[Any, Sequence[Buffer]]:
     """De-identify one payload; a `Function` of the sandbox.
 
-    `setup` has `options` (JSON) and `secret` (hex); `value` and `blobs` are those of `sources.dispatch.as_item`. The
-    answer has `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.otherwise`),
+    `setup` has `options` (JSON) and `secret` (hex); `value` has `format`, `blobs` is the one file. The answer has
+    `patient`, `study`, `series`, `instance` (the new ones), `patient_variant` (see `Pseudonyms.otherwise`),
     `blake3` and `findings`, beside the parts of the new file, valid until the next call; or `fault`, a reason and a
     detail.
     """

@@ -1,9 +1,7 @@
 """Peek at headers: what the header of each file of a source says, read in the sandbox without decoding pixels."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from imaging.errors import DataFault
 from imaging.formats.dicom import UID_HEAD_BYTES, parent_uids
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
-from imaging.sources.dispatch import Run
+from imaging.sources.dispatch import Run, dispatch
 from imaging.sources.protocol import Payload, Source, SourceFile
 
 FUNCTION = "imaging.formats.peek:peek_batch"
@@ -44,46 +42,22 @@ class HeaderPeek:
 
 
 def peek_headers(
-    source: Source, files: Iterable[SourceFile], run: Run, batch_files: int = BATCH_FILES
+    source: Source, files: Iterable[SourceFile], run: Run
 ) -> Iterator[tuple[SourceFile, HeaderPeek]]:
     """Yield what the header of each file says; files that cannot be fetched, or end a worker, come last.
 
-    `run` calls `peek_batch`. Where a batch ends its worker, its files are tried again one by one.
+    `run` calls `peek_batch`.
     """
-    refused: list[tuple[SourceFile, HeaderPeek]] = []
-    sent: deque[list[SourceFile]] = deque()
-    again: list[SourceFile] = []
-
-    def items() -> Iterator[Item]:
-        listed = iter(files)
-        while batch := list(islice(listed, batch_files)):
-            fetched = list(_fetched(source, batch, refused))
-            if fetched:
-                sent.append([file for file, _ in fetched])
-                formats = [payload.format for _, payload in fetched]
-                yield Item({"formats": formats}, tuple(payload.contents[0] for _, payload in fetched))
-
-    for outcome in run(items()):
-        batch = sent.popleft()
-        if not isinstance(outcome, DataFault):
-            yield from zip(batch, peeks_of(outcome), strict=True)
-        elif batch_files == 1:
+    for batch, outcome in dispatch(source, files, run, _item, BATCH_FILES):
+        if isinstance(outcome, DataFault):
             yield batch[0], HeaderPeek(format="dicom", reason=outcome.reason)
         else:
-            again += batch
-    if again:
-        yield from peek_headers(source, again, run, batch_files=1)
-    yield from refused
+            yield from zip(batch, peeks_of(outcome), strict=True)
 
 
-def _fetched(
-    source: Source, batch: Sequence[SourceFile], refused: list[tuple[SourceFile, HeaderPeek]]
-) -> Iterator[tuple[SourceFile, Payload]]:
-    for file in batch:
-        try:
-            yield file, source.fetch(file)
-        except DataFault as fault:
-            refused.append((file, HeaderPeek(format="dicom", reason=fault.reason)))
+def _item(payloads: Sequence[Payload]) -> Item:
+    formats = [payload.format for payload in payloads]
+    return Item({"formats": formats}, tuple(payload.contents[0] for payload in payloads))
 
 
 def peek_batch(

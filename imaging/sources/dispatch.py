@@ -1,8 +1,8 @@
-"""Dispatch of listed files to sandbox workers: each file is fetched here, read there, and outcomes keep the order."""
+"""Dispatch of listed files to sandbox workers: files are fetched here and read there, in batches, in their order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import inf
 
 from imaging.errors import DataFault
 from imaging.sandbox.pool import Item
@@ -13,40 +13,60 @@ Outcome = Answer | DataFault
 Run = Callable[[Iterable[Item]], Iterator[Outcome]]
 """Function that works on items and yields an outcome for each, in their order: a pool's `map`."""
 
+Fetched = tuple[SourceFile, Payload]
+
 
 def dispatch(
     source: Source,
     files: Iterable[SourceFile],
     run: Run,
-    into: Callable[[SourceFile], Path | None] = lambda _: None,
-) -> Iterator[tuple[SourceFile, Outcome]]:
-    """Yield the outcome of each file, in their order; those that cannot be fetched come last.
+    item_of: Callable[[Sequence[Payload]], Item],
+    batch_files: int = 1,
+    batch_bytes: float = inf,
+) -> Iterator[tuple[Sequence[SourceFile], Outcome]]:
+    """Yield batches of files with their outcomes, in the order of the files.
 
-    `into` returns the file that the worker writes its blobs to, None where they come with the answer; see `Item`.
+    `item_of` makes the item of a batch, which has at most `batch_files` files and ends with the one that reaches
+    `batch_bytes`. A DataFault is always that of one file: files that cannot be fetched come after all batches, and
+    then the files of each batch that ended its worker, tried again one by one.
     """
-    refused: list[tuple[SourceFile, DataFault]] = []
-    sent: deque[SourceFile] = deque()
+    refused: list[tuple[Sequence[SourceFile], DataFault]] = []
+    sent: deque[Sequence[SourceFile]] = deque()
+    again: list[SourceFile] = []
 
-    def items() -> Iterator[Item]:
+    def fetched() -> Iterator[Fetched]:
         for file in files:
             try:
-                item = as_item(source.fetch(file), into(file))
+                payload = source.fetch(file)
             except DataFault as fault:
-                refused.append((file, fault))
+                refused.append(([file], fault))
             else:
-                sent.append(file)
-                yield item
+                yield file, payload
+
+    def items() -> Iterator[Item]:
+        for batch in _batches(fetched(), batch_files, batch_bytes):
+            sent.append([file for file, _ in batch])
+            yield item_of([payload for _, payload in batch])
 
     for outcome in run(items()):
-        yield sent.popleft(), outcome
+        batch = sent.popleft()
+        if isinstance(outcome, DataFault) and len(batch) > 1:
+            again.extend(batch)
+        else:
+            yield batch, outcome
     yield from refused
+    if again:
+        yield from dispatch(source, again, run, item_of)
 
 
-def as_item(payload: Payload, into: Path | None = None) -> Item:
-    """Return the item of the sandbox for a payload."""
-    value = {
-        "format": payload.format,
-        "name": payload.name,
-        "metadata": [list(pair) for pair in payload.metadata],
-    }
-    return Item(value, payload.contents, into)
+def _batches(files: Iterable[Fetched], batch_files: int, batch_bytes: float) -> Iterator[list[Fetched]]:
+    batch: list[Fetched] = []
+    size = 0
+    for file, payload in files:
+        batch.append((file, payload))
+        size += max(file.size_bytes, sum(len(one) for one in payload.contents if isinstance(one, bytes)))
+        if len(batch) == batch_files or size >= batch_bytes:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,7 +1,6 @@
 """Preparation of one chunk of source files: its images become one shard, and each image a row."""
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,13 +10,11 @@ import pyarrow as pa
 from imaging.dataset.ingest.prepare_files import COLUMNS, item_of, keep_memory
 from imaging.dataset.tables.schemas import EXAMPLES, FINGERPRINT_BYTES, REFUSALS
 from imaging.dataset.tables.shard import ShardWriter
-from imaging.errors import DataFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Level, Pseudonyms
-from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
-from imaging.sources.dispatch import Outcome, Run
-from imaging.sources.protocol import Payload, Source, SourceFile
+from imaging.sources.dispatch import Run, dispatch
+from imaging.sources.protocol import Source, SourceFile
 from imaging.store.protocol import Store
 
 ITEM_FILES, ITEM_BYTES = 32, 32 * 2**20
@@ -50,57 +47,17 @@ def prepare_chunk(
     that only the one that is at fault is refused.
     """
     keep_memory()
-    rows, alone = RowCollector(pseudonyms), list[SourceFile]()
+    rows, batch_files = RowCollector(pseudonyms), min(ITEM_FILES, -(-len(files) // PARTS))
     with ShardWriter(store, spec.shape) as shard:
-
-        def prepare(given: Sequence[SourceFile], at_once: int) -> None:
-            for some, outcome in prepared(source, given, run, at_once):
-                if isinstance(outcome, Answer):
-                    rows.add(some, outcome, shard.rows)
-                    if outcome.blobs:
-                        shard.add(outcome.blobs[0])
-                elif len(some) == 1:
-                    rows.refuse(some[0], outcome.reason, outcome.detail, "")
-                else:
-                    alone.extend(some)
-
-        prepare(files, min(ITEM_FILES, -(-len(files) // PARTS)))
-        prepare(alone, 1)
+        for batch, outcome in dispatch(source, files, run, item_of, batch_files, ITEM_BYTES):
+            if isinstance(outcome, Answer):
+                rows.add(batch, outcome, shard.rows)
+                if outcome.blobs:
+                    shard.add(outcome.blobs[0])
+            else:
+                rows.refuse(batch[0], outcome.reason, outcome.detail, "")
         name = shard.finish() if shard.rows else ""
     return rows.result(spec.digest, name)
-
-
-def prepared(
-    source: Source, files: Sequence[SourceFile], run: Run, at_once: int
-) -> Iterator[tuple[Sequence[SourceFile], Outcome]]:
-    """Yield files with their outcome, some at a time in their order; those that cannot be fetched come last."""
-    refused: list[tuple[Sequence[SourceFile], DataFault]] = []
-    sent: deque[Sequence[SourceFile]] = deque()
-
-    def pack(some: list[tuple[SourceFile, Payload]]) -> Item:
-        sent.append([file for file, _ in some])
-        return item_of([payload for _, payload in some])
-
-    def items() -> Iterator[Item]:
-        some: list[tuple[SourceFile, Payload]] = []
-        size = 0
-        for file in files:
-            try:
-                payload = source.fetch(file)
-            except DataFault as fault:
-                refused.append(([file], fault))
-                continue
-            some.append((file, payload))
-            size += max(file.size_bytes, sum(len(one) for one in payload.contents if isinstance(one, bytes)))
-            if len(some) == at_once or size >= ITEM_BYTES:
-                yield pack(some)
-                some, size = [], 0
-        if some:
-            yield pack(some)
-
-    for outcome in run(items()):
-        yield sent.popleft(), outcome
-    yield from refused
 
 
 class RowCollector:

@@ -12,6 +12,7 @@ from imaging.deidentify.folder.file_ledger import LedgerEntry
 from imaging.errors import DataFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
+from imaging.sandbox.pool import Item
 from imaging.sources.dispatch import Outcome, Run, dispatch
 from imaging.sources.protocol import Payload, Source, SourceFile, format_of
 from imaging.store.folder_store import SYNCS, FolderStore
@@ -56,9 +57,15 @@ def deidentify_chunk(
     keys = {file.name: pseudonyms.key("file", file.name) for file in files}
     # A worker that was given this chunk before may still be writing: never to the same file.
     temporary = {name: f"{key}.{token_hex(8)}" for name, key in keys.items()}
+
+    def item_of(payloads: Sequence[Payload]) -> Item:
+        (payload,) = payloads
+        value = {"format": payload.format, "name": payload.name}
+        return Item(value, payload.contents, partial / temporary[payload.name])
+
     # Each sync waits for the disk, and the sandbox must not wait for it.
     with ThreadPoolExecutor(SYNCS) as executor:
-        for file, outcome in dispatch(source, files, run, lambda file: partial / temporary[file.name]):
+        for (file,), outcome in dispatch(source, files, run, item_of):
             entry = entries[file.name] = _entry(file, keys[file.name], outcome)
             if entry.output:
                 name = partial_name(entry.source_key)
