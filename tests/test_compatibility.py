@@ -155,7 +155,7 @@ def faults(
     kind: type[BaseModel], fields: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]]
 ) -> list[str]:
     """Return which fields would give another name, or be read as something else, than the release that brought them."""
-    said = []
+    messages = []
     now = {FIRST: dict[str, Any]()}
     for name, field in kind.model_fields.items():
         default = field.get_default(call_default_factory=True)
@@ -166,14 +166,16 @@ def faults(
         pinned, declared = fields.get(release, {}).get(kind, {}), now.get(release, {})
         for name in {**pinned, **declared}:
             if name not in declared:
-                said.append(f"{kind.__name__}.{name} of {release} is gone: its name is stored")
+                messages.append(f"{kind.__name__}.{name} of {release} is gone: its name is stored")
             elif name not in pinned:
-                said.append(f"{kind.__name__}.{name} is new: mark it with Since, and add it to FIELDS")
+                messages.append(f"{kind.__name__}.{name} is new: mark it with Since, and add it to FIELDS")
             elif pinned[name] != declared[name]:
-                said.append(f"{kind.__name__}.{name} had the default {pinned[name]} and has {declared[name]}")
-        if not said and list(pinned) != list(declared):
-            said.append(f"{kind.__name__} has the fields of {release} in another order")
-    return said
+                messages.append(
+                    f"{kind.__name__}.{name} had the default {pinned[name]} and has {declared[name]}"
+                )
+        if not messages and list(pinned) != list(declared):
+            messages.append(f"{kind.__name__} has the fields of {release} in another order")
+    return messages
 
 
 @pytest.mark.parametrize("kind", FIELDS[FIRST])
@@ -212,10 +214,10 @@ def test_another_order_of_fields_is_named() -> None:
     ]
 
 
-@pytest.mark.parametrize(("default", "found"), [(0.0, []), (0.5, ["soft"])])
-def test_a_marked_field_keeps_the_default_with_which_it_came(default: float, found: list[str]) -> None:
+@pytest.mark.parametrize(("default", "named"), [(0.0, []), (0.5, ["soft"])])
+def test_a_marked_field_keeps_the_default_with_which_it_came(default: float, named: list[str]) -> None:
     pinned = {FIRST: {GrownWindow: FIELDS[FIRST][Window]}, "0.3.0": {GrownWindow: {"soft": default}}}
-    assert [name for name in ("soft", "center") if name in str(faults(GrownWindow, pinned))] == found
+    assert [name for name in ("soft", "center") if name in str(faults(GrownWindow, pinned))] == named
 
 
 @pytest.mark.parametrize(("kind", "values", "digest"), DIGESTS)
