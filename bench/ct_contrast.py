@@ -23,10 +23,11 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from imaging.sources.open_source import open_source
-from imaging.statistics.classification import Predictions
+from imaging.statistics.classification import ClassPredictions
 from imaging.statistics.intervals import measure_all
 from imaging.store.folder_store import FolderStore
 from models.config import AugmentConfig, OptimizerConfig, TrainConfig
+from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import best_network
 from models.training.launch import launch
@@ -34,6 +35,7 @@ from models.training.worker import TrainData
 
 FOLDS = [f"fold {number}" for number in range(1, 6)]
 CLASSES = ("plain", "contrast")
+OBJECTIVE = Classification(classes=CLASSES)
 CONFIG = TrainConfig(
     network="residual_small",
     epochs=40,
@@ -59,10 +61,10 @@ def main() -> None:
         data = TrainData(
             train=ArrayExamples(images[train], labels[train]),
             val=ArrayExamples(images[val], labels[val]),
-            classes=CLASSES,
+            objective=OBJECTIVE,
         )
         probabilities[test] = predicted(config, data, images[test])
-    told = Predictions(labels=labels, probabilities=probabilities, patients=patients, classes=CLASSES)
+    told = ClassPredictions(labels=labels, probabilities=probabilities, patients=patients, classes=CLASSES)
     auroc = measure_all(told, ["auroc"])["auroc"]
     seconds = time.perf_counter() - started
     print(
@@ -112,7 +114,7 @@ def predicted(config: TrainConfig, data: TrainData, images: np.ndarray) -> np.nd
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
-        network = best_network(launch(config, data, Path(folder)), config.network, len(CLASSES))
+        network = best_network(launch(config, data, Path(folder)), OBJECTIVE, config.network)
     with torch.no_grad():
         return network(normalise(torch.from_numpy(images).unsqueeze(1).float())).softmax(dim=1).numpy()
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from bench.npz import DATA, read, table
 from models.config import OptimizerConfig, TrainConfig
+from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples
 from models.training.worker import TrainData
 
@@ -22,7 +23,7 @@ def main() -> None:
     parts = read(DATA / "mnist.npz")
     whole, held_out = parts["train"], np.arange(len(parts["train"])) % 10 == 0
     train, val = (ArrayExamples(whole.images[part], whole.labels[part]) for part in (~held_out, held_out))
-    data = TrainData(train=train, val=val, classes=tuple("0123456789"))
+    data = TrainData(train=train, val=val, objective=Classification(classes=tuple("0123456789")))
     table(PRESET, data, parts["test"], "MNIST, test part")
 
 

@@ -1,4 +1,4 @@
-"""Owns what the benchmarks on NPZ files share: reading them, training by plain processes, and scoring the test part."""
+"""NPZ files in benchmarks: read them, train by plain processes, and score the test part."""
 
 import argparse
 import os
@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.statistics.classification import MEASURES, Predictions
+from imaging.statistics.classification import ClassPredictions
+from imaging.statistics.intervals import value_of
 from models.config import TrainConfig
 from models.portable.export import export_onnx, verify_export
 from models.portable.predictor import Predictor
@@ -49,19 +50,16 @@ def run(config: TrainConfig, data: TrainData, test: ArrayExamples, folder: Path)
     checkpoint = launch(config, data, folder)
     train_s = time.perf_counter() - begun
     spec = PreprocessSpec.grey_levels(test.images.shape[1])
-    network = best_network(checkpoint, config.network, len(data.classes))
-    model = export_onnx(network, spec, data.classes)
-    verify_export(model, network, spec)
-    told = Predictions(
+    network = best_network(checkpoint, data.objective, config.network)
+    model = export_onnx(network, spec, data.objective)
+    verify_export(model, network, spec, data.objective)
+    predictions = ClassPredictions(
         labels=test.labels,
-        probabilities=Predictor.load(model.SerializeToString()).predict_levels(test.images),
+        probabilities=Predictor.load(model.SerializeToString()).score(test),
         patients=np.full(len(test), ""),
-        classes=data.classes,
+        classes=tuple(map(str, range(data.objective.score_size))),
     )
-    once = np.ones((1, len(test)))
-    measures = {
-        name: float(MEASURES[name](told, once)[0]) for name in ("auroc", "accuracy_argmax", "log_loss")
-    }
+    measures = {name: value_of(predictions, name) for name in ("auroc", "accuracy_argmax", "log_loss")}
     return Result(seed=config.seed, measures=measures, train_s=train_s)
 
 

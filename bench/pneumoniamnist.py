@@ -5,6 +5,7 @@ The preset was chosen on train and val alone; the test part is read once a seed.
 
 from bench.npz import DATA, read, table
 from models.config import TrainConfig
+from models.objectives.classification import Classification
 from models.training.worker import TrainData
 
 PRESET = TrainConfig(network="residual_small", epochs=16, batch_size=64, ema_decay=0.99, patience=16)
@@ -12,7 +13,9 @@ PRESET = TrainConfig(network="residual_small", epochs=16, batch_size=64, ema_dec
 
 def main() -> None:
     parts = read(DATA / "pneumoniamnist.npz")
-    data = TrainData(train=parts["train"], val=parts["val"], classes=("normal", "pneumonia"))
+    data = TrainData(
+        train=parts["train"], val=parts["val"], objective=Classification(classes=("normal", "pneumonia"))
+    )
     table(PRESET, data, parts["test"], "PneumoniaMNIST, test part")
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from models.config import TrainConfig
+from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples
 from models.training.launch import fit_in_ray, launch, report_to_ray
 from models.training.progress import read_history
@@ -41,7 +42,7 @@ def synthetic(count: int = 2048, size_px: int = 28) -> TrainData:
         draw.integers(0, 256, (count, size_px, size_px), dtype=np.uint8), np.arange(count) % 2
     )
     few = ArrayExamples(rows.images[:64], rows.labels[:64])
-    return TrainData(train=rows, val=few, classes=("plain", "lesion"))
+    return TrainData(train=rows, val=few, objective=Classification(classes=("plain", "lesion")))
 
 
 def pass_turn(

@@ -54,8 +54,16 @@ def config_digest(config: BaseModel) -> str:
 
 def needed_release(config: BaseModel) -> str:
     """Return the first release that knows all fields that are written of a configuration; "" for 0.1.0."""
-    releases = (release for _, release, is_default in _marked(config) if not is_default)
-    return max(releases, key=_numbers, default="")
+    return newest_release(*(release for _, release, is_default in _marked(config) if not is_default))
+
+
+def newest_release(*releases: str) -> str:
+    """Return the newest of some releases; "" counts for none.
+
+    >>> newest_release("0.9.0", "", "0.10.0")
+    '0.10.0'
+    """
+    return max(filter(None, releases), key=_numbers, default="")
 
 
 def read_config(

@@ -1,10 +1,11 @@
 """Training options that a person may choose; bounds and descriptions become the form and the help."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from imaging.compatibility import config_digest
+from imaging.compatibility import Since, config_digest
+from models.objectives.catalog import DEFAULT, OBJECTIVES
 
 NetworkName = Literal["small_cnn", "residual_small", "resnet18", "mobilenet_v3_small"]
 
@@ -86,8 +87,11 @@ class TrainConfig(BaseModel):
     patience: int = Field(
         10, ge=1, le=10_000, title="Patience", description="Epochs without a better measure before stopping."
     )
-    measure: Literal["auroc", "loss"] = Field(
-        "auroc", title="Measure", description="Validation measure that selects the best epoch."
+    measure: str = Field(
+        OBJECTIVES[DEFAULT].selectors[0],
+        title="Measure",
+        description="Validation measure that selects the best epoch: auroc or loss for classes.",
+        json_schema_extra={"examples": list(OBJECTIVES[DEFAULT].selectors)},
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", title="Precision", description="'auto' is bf16 on GPUs that have it, fp32 elsewhere."
@@ -96,6 +100,33 @@ class TrainConfig(BaseModel):
     max_failures: int = Field(
         2, ge=0, le=100, title="Failures", description="How often lost workers are replaced before giving up."
     )
+    objective: Annotated[str, Since("0.2.0")] = Field(
+        DEFAULT,
+        title="Objective",
+        description="Kind of task that is learned.",
+        json_schema_extra={"enum": list(OBJECTIVES)},
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _measure_of_the_objective(cls, given: Any) -> Any:
+        """Fill in the first selector of an objective that is not the default one."""
+        if not isinstance(given, dict) or given.get("objective", DEFAULT) not in OBJECTIVES:
+            return given
+        return {"measure": OBJECTIVES[given.get("objective", DEFAULT)].selectors[0], **given}
+
+    @model_validator(mode="after")
+    def _known_objective(self) -> Self:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(
+                f"no objective is called {self.objective!r}: choose one of {', '.join(OBJECTIVES)}"
+            )
+        if self.measure not in (selectors := OBJECTIVES[self.objective].selectors):
+            raise ValueError(
+                f"measure {self.measure!r} cannot select an epoch of {self.objective}: "
+                f"choose one of {', '.join(selectors)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _feeds_every_worker(self) -> Self:

@@ -11,29 +11,16 @@ from prefect.cache_policies import NO_CACHE
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.dataset.version.example_set import ExampleSet
 from imaging.errors import UserFault
-from imaging.statistics.classification import MEASURES, Predictions
 from imaging.statistics.intervals import Measure, measure_all
+from imaging.statistics.predictions import Predictions
 from imaging.statistics.verdict import GateConfig, Verdict, decide
-from models.portable.predictor import Predictor, predict_rows
+from models.portable.predictor import Predictor
 from services.mlflow.registry import Registered, by_alias, by_version, model_file, newest
 from services.mlflow.runs import log_metrics
 from services.settings import Settings
 from tasks.requests import shadow_name
 from tasks.retry import INPUT_OUTPUT
 from tasks.training import newest_dataset
-
-REPORTED = (
-    "auroc",
-    "auprc",
-    "accuracy",
-    "accuracy_argmax",
-    "precision",
-    "recall",
-    "specificity",
-    "f1",
-    "brier",
-)
-"""Measures of a report, in its order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,28 +142,19 @@ def evaluate_pair(
 
 def predict(settings: Settings, model: Registered, version: DatasetVersion, test: ExampleSet) -> Predictions:
     """Return what the registered file itself predicts for the test rows, prepared as it expects them."""
-    if set(model.classes) != set(version.classes):
+    objective = model.objective
+    if refusal := objective.refusal(version):
         raise UserFault(
-            f"version {model.version} of {model.name!r} knows the classes {list(model.classes)} and the dataset has "
-            f"{list(version.classes)}: start another model with --name"
+            f"version {model.version} of {model.name!r} {refusal}: start another model with --name"
         )
-    rows = test if version.digest == test.version_digest else version.examples_of(test.instance_keys)
-    predictor = Predictor.load(model_file(settings, model))
-    probabilities = predict_rows(predictor, rows)
-    order = [model.classes.index(name) for name in version.classes]
-    return Predictions(
-        labels=rows.labels,
-        probabilities=probabilities[:, order],
-        patients=rows.patient_keys,
-        classes=version.classes,
-        threshold=model.threshold,
-    )
+    examples = test if version.digest == test.version_digest else version.examples_of(test.instance_keys)
+    scores = Predictor.load(model_file(settings, model)).score(examples)
+    return objective.predictions(scores, examples, version)
 
 
 def reported_measures(predictions: Predictions, gate: GateConfig) -> dict[str, Measure]:
     """Return the measures of a report, each with its patient-bootstrap interval."""
-    names = [name for name in REPORTED if name in MEASURES]
-    return measure_all(predictions, names, draws=gate.draws, seed=gate.seed)
+    return measure_all(predictions, predictions.reported, draws=gate.draws, seed=gate.seed)
 
 
 def metrics_of(measures: Mapping[str, Measure], prefix: str = "test") -> dict[str, float]:
@@ -188,12 +166,3 @@ def metrics_of(measures: Mapping[str, Measure], prefix: str = "test") -> dict[st
             f"{prefix}_{name}{end}": float(value) for end, value in numbers.items() if np.isfinite(value)
         }
     return limits
-
-
-def surest(predictions: Predictions, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return positions of the calls with the highest probability, right ones and wrong ones apart, highest first."""
-    called = predictions.predicted
-    sureness = predictions.probabilities[np.arange(len(called)), called]
-    order = np.argsort(-sureness, kind="stable")
-    right = called[order] == predictions.labels[order]
-    return order[right][:count], order[~right][:count]

@@ -9,7 +9,7 @@ from prefect.events import emit_event
 
 from imaging.errors import UserFault
 from imaging.statistics.intervals import Measure
-from imaging.statistics.verdict import GateConfig
+from imaging.statistics.verdict import GateConfig, gate_measure
 from services.mlflow.registry import Registered, by_alias, set_tags
 from services.mlflow.runs import end_run, log_dataset, log_metrics, start_run
 from services.settings import Settings
@@ -55,14 +55,14 @@ def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
         )
     versions = versions_for(Pair(candidate=champion, champion=None), settings)
     version = versions[champion.tags["spec.digest"]]
-    measures = reported_measures(
-        predict(settings, champion, version, version.test_examples(f"reevaluate {champion.name}")), gate
-    )
+    test = version.test_examples(f"reevaluate {champion.name}")
+    predictions = predict(settings, champion, version, test)
+    measures = reported_measures(predictions, gate)
     outcome = Reevaluation(
         champion=champion,
         dataset_digest=version.digest,
         measures=measures,
-        measure=gate.measure,
+        measure=gate_measure(predictions.measures, gate),
         floor=gate.floor,
     )
     parameters = {"model.version": champion.version, "dataset.digest": version.digest}
@@ -75,7 +75,7 @@ def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
     set_tags(
         settings,
         champion,
-        {"reevaluated": str(measures[gate.measure]), "reevaluated.dataset": version.digest},
+        {"reevaluated": str(measures[outcome.measure]), "reevaluated.dataset": version.digest},
     )
     if not outcome.reaches_floor:
         # Prefect's automations can listen for this, and start a training or call a person.

@@ -1,9 +1,10 @@
 """Report of a night: gather the data of the page, write it, and log it under the run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +19,25 @@ from imaging.dataset.version.summary import count_by
 from imaging.refusal_reasons import IGNORED, REASONS
 from services.mlflow.runs import commit, reachable
 from services.settings import Settings
-from tasks.evaluation import Evaluation, surest
+from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
-from tasks.report.page import LabelTrouble, ReasonCount, ReportData, SplitCount, Thumbnail, render
+from tasks.report.class_sections import class_curves, surest_calls
+from tasks.report.page import (
+    Images,
+    LabelTrouble,
+    ReasonCount,
+    ReportData,
+    Section,
+    SplitCount,
+    render,
+)
 from tasks.training import TrainOutcome
 
-EXAMPLES = 6
+SECTIONS: dict[str, Callable[[Any, Any, Images], Section]] = {
+    "class-curves": class_curves,
+    "surest-calls": surest_calls,
+}
+"""By the names that objectives give: from predictions of the candidate and the champion, and the test images."""
 LISTED = 1000
 """Of the images without label, so many are named."""
 PACKAGES = ("radloop", "torch", "ray", "mlflow", "prefect", "onnxruntime", "pydicom")
@@ -75,11 +89,20 @@ def report_data(night: Night, settings: Settings) -> ReportData:
         title=f"{ingested.dataset}, version {evaluation.candidate.version}",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         verdict=evaluation.verdict,
-        candidate=evaluation.predictions,
-        champion=evaluation.champion_predictions,
-        measures=evaluation.measures,
+        measures={
+            name: measure
+            for name, measure in evaluation.measures.items()
+            if name not in evaluation.predictions.repeated
+        },
         champion_measures=evaluation.champion_measures,
+        lower_is_better=[
+            measure.title
+            for measure in evaluation.predictions.measures.values()
+            if not measure.higher_is_better
+        ],
+        sections=_sections(evaluation, version),
         history=night.trained.history,
+        titles=evaluation.candidate.objective.epoch_titles,
         best_epoch=night.trained.best_epoch,
         counts=[
             SplitCount(split=split, label=label, patients=numbers["patients"], examples=numbers["examples"])
@@ -90,7 +113,6 @@ def report_data(night: Night, settings: Settings) -> ReportData:
         quarantine=_reasons(ingested.quarantined, REASONS),
         ignored=_reasons(ingested.ignored, IGNORED),
         label_troubles=_troubles(version),
-        thumbnails=_thumbnails(evaluation, version),
         timings=night.all_timings,
         provenance=_provenance(night, version),
     )
@@ -123,19 +145,14 @@ def _unlabelled(version: DatasetVersion, fault: str) -> pa.ChunkedArray:
     return labelled.filter(pc.equal(labelled["label_fault"], fault))["object_key"]
 
 
-def _thumbnails(evaluation: Evaluation, version: DatasetVersion) -> list[Thumbnail]:
-    predictions = evaluation.predictions
-    chosen = np.concatenate(surest(predictions, EXAMPLES))
-    images = version.examples_of(evaluation.test_keys[chosen]).gather(np.arange(len(chosen)))
-    return [
-        Thumbnail(
-            image=middle_plane(image),
-            label=predictions.classes[predictions.labels[position]],
-            predicted=predictions.classes[predictions.predicted[position]],
-            probability=float(predictions.probabilities[position, predictions.predicted[position]]),
-        )
-        for image, position in zip(images, chosen, strict=True)
-    ]
+def _sections(evaluation: Evaluation, version: DatasetVersion) -> list[Section]:
+    def images(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        stored = version.examples_of(evaluation.test_keys[positions]).gather(np.arange(len(positions)))
+        return np.stack([middle_plane(image) for image in stored]) if len(stored) else stored
+
+    candidate, champion = evaluation.predictions, evaluation.champion_predictions
+    names = evaluation.candidate.objective.report_sections
+    return [SECTIONS[name](candidate, champion, images) for name in names]
 
 
 def middle_plane(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

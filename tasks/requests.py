@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging.dataset.split.shares import SplitConfig
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import VariantPolicy
-from imaging.statistics.verdict import GateConfig
+from imaging.statistics.verdict import GateConfig, gate_measure
 from models.config import TrainConfig
+from models.objectives.catalog import OBJECTIVES
 
 if TYPE_CHECKING:
     # Loading it loads MLflow, which takes seconds that a refused request should not cost.
@@ -97,6 +99,14 @@ class NightlyRequest(IngestRequest):
     training: TrainConfig = Field(TrainConfig(), title="Training")
     again: Again = False
     gate: GateConfig = Field(GateConfig(), title="Gate")
+
+    @model_validator(mode="after")
+    def _gate_decides_on_the_objective(self) -> Self:
+        try:
+            gate_measure(OBJECTIVES[self.training.objective].measures, self.gate)
+        except UserFault as fault:
+            raise ValueError(str(fault)) from None
+        return self
 
 
 class ReevaluateRequest(IngestRequest):

@@ -9,17 +9,12 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.version.dataset_version import (
-    DatasetVersion,
-    check_trainable,
-    newest_version,
-    open_version,
-)
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
 from imaging.errors import UserFault
-from imaging.statistics.classification import best_threshold
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
-from models.portable.predictor import Predictor, predict_rows
+from models.objectives.catalog import objective_class
+from models.portable.predictor import Predictor
 from services.mlflow.registry import Registered, model_tags, newest, register, set_alias
 from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
 from services.ray.cluster import training_ray
@@ -57,7 +52,7 @@ def newest_dataset(settings: Settings, dataset: str) -> DatasetVersion:
 def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome | None:
     """Return the candidate of this very data and configuration, if it was trained before."""
     version = newest_dataset(settings, request.dataset)
-    check_trainable(version)
+    objective_class(request.training.objective).of_version(version).check(version)
     trained = find_trained(settings, version, request.training)
     if trained is None or request.again:
         return None
@@ -136,28 +131,22 @@ def find_trained(settings: Settings, version: DatasetVersion, config: TrainConfi
 def make_candidate(
     settings: Settings, job: TrainingJob, outcome: FitOutcome, version: DatasetVersion
 ) -> Registered:
-    """Export the best epoch, prove it equal to torch, choose the threshold on validation rows, and register it."""
+    """Export the best epoch, prove it equal to torch, calibrate it on validation examples, and register it."""
     # Loaded here: torch and the exporter take seconds, and most processes never export.
-    from models.portable.export import export_onnx, set_threshold, verify_export
+    from models.portable.export import export_onnx, verify_export, write_metadata
     from models.training.checkpoint import best_network
 
-    config = TrainConfig.model_validate(job.train)
-    network = best_network(
-        Path(outcome.checkpoint), config.network, len(version.classes), version.spec.channels
-    )
-    model = export_onnx(network, version.spec, version.classes)
-    verify_export(model, network, version.spec)
-    threshold = None
-    if len(version.classes) == 2:
-        rows = version.examples("val")
-        scores = predict_rows(Predictor.load(model.SerializeToString()), rows)
-        threshold = best_threshold(rows.labels, scores[:, 1])
-        set_threshold(model, threshold)
-    tags = model_tags(version.spec, config, version.classes) | {
+    config, spec = TrainConfig.model_validate(job.train), version.spec
+    objective = objective_class(config.objective).of_version(version)
+    network = best_network(Path(outcome.checkpoint), objective, config.network, spec.channels)
+    model = export_onnx(network, spec, objective)
+    verify_export(model, network, spec, objective)
+    objective = objective.calibrated(Predictor.load(model.SerializeToString()).score, version.examples("val"))
+    write_metadata(model, objective, spec)
+    tags = model_tags(spec, config, objective) | {
         "dataset": version.head.dataset,
         "dataset.digest": version.digest,
         "training.key": training_key(version, config),
-        "threshold": "" if threshold is None else repr(threshold),
         "git.commit": commit(),
     }
     candidate = register(settings, version.head.dataset, job.run_id, model, tags)

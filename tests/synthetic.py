@@ -30,10 +30,12 @@ from imaging.image.instance import Instance
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.dispatch import Run
 from imaging.sources.protocol import Payload, Source, SourceFile
+from imaging.statistics.classification import MEASURES
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import Verdict
 from imaging.store.protocol import Store
 from models.config import TrainConfig
+from models.objectives.classification import Classification
 from services.mlflow.registry import Registered, model_tags, register
 from services.mlflow.runs import start_run
 from services.settings import Settings
@@ -280,8 +282,9 @@ def bright_model(*, gain: float = 1.0, offset: float = 0.0) -> onnx.ModelProto:
 def register_bright(settings: Settings, name: str, **gain: float) -> Registered:
     """Register a `bright_model` under a run of its own."""
     run_id = start_run(settings, name, "run", {}, {})
-    tags = model_tags(GREY, TrainConfig(network="small_cnn"), ("dark", "bright"))
-    tags |= {"threshold": "0.5", "training.key": run_id, "git.commit": "unknown"}
+    objective = Classification(classes=("dark", "bright"), threshold=0.5)
+    tags = model_tags(GREY, TrainConfig(network="small_cnn"), objective)
+    tags |= {"training.key": run_id, "git.commit": "unknown"}
     return register(settings, name, run_id, bright_model(**gain), tags)
 
 
@@ -289,6 +292,7 @@ def measured(value: float, name: str = "auroc") -> Measure:
     """Return a measure with an interval of a tenth around it."""
     return Measure(
         name=name,
+        title=MEASURES[name].title,
         value=value,
         lower=value - 0.05,
         upper=value + 0.05,

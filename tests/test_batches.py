@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from models.training.batches import (
     ArrayExamples,
-    class_weights,
     epoch_batches,
     generator,
     normalise,
@@ -64,25 +63,6 @@ def test_black_is_minus_one_and_white_is_one() -> None:
     assert normalise(torch.tensor([0.0, 127.5, 255.0])).tolist() == [-1.0, 0.0, 1.0]
 
 
-def test_balanced_classes_weigh_the_same_in_all() -> None:
-    labels = np.array([0] * 9 + [1] * 3)
-    weights = class_weights(labels, 2, "balanced")
-    assert weights[0] * 9 == pytest.approx(weights[1] * 3)
-
-
-def test_balanced_weights_are_one_on_average() -> None:
-    labels = np.array([0] * 9 + [1] * 3)
-    assert class_weights(labels, 2, "balanced")[labels].mean() == pytest.approx(1)
-
-
-def test_a_class_without_rows_weighs_nothing() -> None:
-    assert class_weights(np.array([0, 2, 2]), 3, "balanced")[1] == 0
-
-
-def test_without_class_weights_every_row_counts_one() -> None:
-    assert class_weights(np.array([0, 0, 1]), 2, "none").tolist() == [1.0, 1.0]
-
-
-def test_rows_in_memory_gather_by_index() -> None:
+def test_examples_in_memory_gather_by_index() -> None:
     rows = ArrayExamples(np.arange(4, dtype=np.uint8).reshape(4, 1, 1), np.zeros(4, np.int64))
     assert rows.gather(np.array([3, 1])).ravel().tolist() == [3, 1]

@@ -10,7 +10,7 @@ from imaging.statistics.calibration import (
     reliability,
     reliability_of,
 )
-from imaging.statistics.classification import Predictions
+from imaging.statistics.classification import ClassPredictions
 
 
 def test_bins_hold_equal_counts() -> None:
@@ -66,8 +66,8 @@ def test_the_error_weighs_bins_by_their_count() -> None:
     assert expected_calibration_error(bins) == pytest.approx(0.1)
 
 
-def predictions(labels: ArrayLike, probabilities: ArrayLike) -> Predictions:
-    return Predictions(
+def predictions(labels: ArrayLike, probabilities: ArrayLike) -> ClassPredictions:
+    return ClassPredictions(
         labels=np.asarray(labels),
         probabilities=np.asarray(probabilities),
         patients=np.array([str(i) for i in range(np.size(labels))]),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from imaging.errors import EnvironmentFault
 from models.config import OptimizerConfig, TrainConfig
 from models.networks.catalog import build
+from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples
 from models.training.checkpoint import best_network, restore, save
 from models.training.launch import keep_last
@@ -29,7 +30,7 @@ class PowerCutError(Exception):
 def tiny() -> TrainData:
     draw = np.random.default_rng(0)
     rows = ArrayExamples(draw.integers(0, 256, (24, 16, 16), dtype=np.uint8), np.arange(24) % 2)
-    return TrainData(train=rows, val=rows, classes=("plain", "contrast"))
+    return TrainData(train=rows, val=rows, objective=Classification(classes=("plain", "contrast")))
 
 
 def run(config: TrainConfig, folder: Path, *, cut_after: int | None = None, resume: bool = False) -> None:
@@ -90,7 +91,7 @@ def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path: Path) -> None:
 
 def test_the_best_network_has_the_weights_of_the_best_epoch(tmp_path: Path) -> None:
     run(TrainConfig(network="small_cnn", epochs=1, batch_size=8, workers=1), tmp_path)
-    network = best_network(tmp_path / "checkpoint", "small_cnn", 2)
+    network = best_network(tmp_path / "checkpoint", tiny().objective, "small_cnn")
     stored = load_file(tmp_path / "checkpoint" / "best.safetensors")
     assert all(torch.equal(stored[name], value) for name, value in network.state_dict().items())
     assert not network.training

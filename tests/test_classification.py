@@ -1,4 +1,4 @@
-"""The measures against scikit-learn, with weights and ties, and what is undefined."""
+"""Measures and curves of a classifier against scikit-learn, with weights and ties, and what is undefined."""
 
 from collections.abc import Callable
 
@@ -11,19 +11,23 @@ from sklearn import metrics as oracle
 
 from imaging.errors import UserFault
 from imaging.statistics.classification import (
-    LOWER_IS_BETTER,
+    GRID,
     MEASURES,
-    TITLES,
-    Floats,
-    Predictions,
+    ClassPredictions,
     best_threshold,
     confusion,
+    curves_of,
+    mean_curve,
+    precision_recall_curve,
+    roc_curve,
 )
+from imaging.statistics.intervals import value_of
+from imaging.statistics.predictions import Floats, deciding
 
 
-def binary(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> Predictions:
+def binary(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> ClassPredictions:
     scores = np.asarray(scores, dtype=float)
-    return Predictions(
+    return ClassPredictions(
         labels=np.asarray(labels),
         probabilities=np.stack([1 - scores, scores], axis=1),
         patients=np.array([f"p{i}" for i in range(len(scores))]),
@@ -32,8 +36,8 @@ def binary(labels: ArrayLike, scores: ArrayLike, threshold: float = 0.5) -> Pred
     )
 
 
-def multiclass(labels: ArrayLike, probabilities: ArrayLike) -> Predictions:
-    return Predictions(
+def multiclass(labels: ArrayLike, probabilities: ArrayLike) -> ClassPredictions:
+    return ClassPredictions(
         labels=np.asarray(labels),
         probabilities=np.asarray(probabilities),
         patients=np.array([f"p{i}" for i in range(np.size(labels))]),
@@ -41,9 +45,9 @@ def multiclass(labels: ArrayLike, probabilities: ArrayLike) -> Predictions:
     )
 
 
-def value(name: str, predictions: Predictions, weights: Floats | None = None) -> float:
+def value(name: str, predictions: ClassPredictions, weights: Floats | None = None) -> float:
     ones = np.ones(len(predictions.labels))
-    return float(MEASURES[name](predictions, (ones if weights is None else weights)[None])[0])
+    return float(MEASURES[name].values(predictions, (ones if weights is None else weights)[None])[0])
 
 
 Case = tuple[NDArray[np.int64], Floats, Floats]
@@ -141,7 +145,7 @@ def test_each_row_of_weights_is_measured_alone(name: str) -> None:
     generator = np.random.default_rng(3)
     predictions = binary(generator.integers(2, size=40), generator.uniform(size=40))
     weights = generator.integers(0, 3, size=(5, 40)).astype(float)
-    together = MEASURES[name](predictions, weights)
+    together = MEASURES[name].values(predictions, weights)
     assert together == pytest.approx([value(name, predictions, row) for row in weights])
 
 
@@ -173,7 +177,7 @@ def test_a_threshold_between_neighbouring_single_precision_scores_still_divides_
     high = np.nextafter(low, np.float32(1))
     probabilities = np.array([[1 - low, low], [1 - high, high]], dtype=np.float32)
     threshold = best_threshold(np.array([0, 1]), probabilities[:, 1])
-    predictions = Predictions(
+    predictions = ClassPredictions(
         labels=np.array([0, 1]),
         probabilities=probabilities,
         patients=np.array(["a", "b"]),
@@ -188,9 +192,14 @@ def test_confusion_has_true_classes_in_its_rows() -> None:
     assert table[0].tolist() == [[1, 2, 0], [0, 0, 0], [0, 0, 5]]
 
 
-def test_every_measure_has_a_title() -> None:
-    assert TITLES.keys() == MEASURES.keys()
-    assert MEASURES.keys() > LOWER_IS_BETTER
+def test_measures_of_which_less_is_better_decide_nothing() -> None:
+    less = {name for name, measure in MEASURES.items() if not measure.higher_is_better}
+    assert less == {"brier", "log_loss"} == MEASURES.keys() - set(deciding(MEASURES))
+
+
+def test_without_a_threshold_one_accuracy_repeats_the_other() -> None:
+    assert multiclass([0, 1, 2], np.eye(3)).repeated == {"accuracy_argmax"}
+    assert binary([0, 1], [0.1, 0.9]).repeated == frozenset()
 
 
 @settings(max_examples=60)
@@ -242,7 +251,7 @@ def test_labels_outside_the_classes_are_refused() -> None:
 
 def test_a_threshold_for_three_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="pass None"):
-        Predictions(
+        ClassPredictions(
             labels=np.array([0]),
             probabilities=np.ones((1, 3)) / 3,
             patients=np.array(["a"]),
@@ -253,9 +262,66 @@ def test_a_threshold_for_three_classes_is_refused() -> None:
 
 def test_probabilities_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match="3 labels of 2 classes"):
-        Predictions(
+        ClassPredictions(
             labels=np.array([0, 1, 0]),
             probabilities=np.ones((2, 2)) / 2,
             patients=np.array(["a", "b", "c"]),
             classes=("a", "b"),
         )
+
+
+def leaning(labels: NDArray[np.int64]) -> ClassPredictions:
+    """Return probabilities of three classes that lean to the true one."""
+    raw = np.random.default_rng(2).uniform(size=(len(labels), 3)) + np.eye(3)[labels]
+    return multiclass(labels, raw / raw.sum(axis=1, keepdims=True))
+
+
+def tied(n: int = 80) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    generator = np.random.default_rng(4)
+    positive = generator.uniform(size=n) < 0.4
+    return positive, np.round(np.clip(0.3 * positive + generator.uniform(size=n) * 0.7, 0, 1), 1)
+
+
+def test_the_roc_has_scikit_learns_corners() -> None:
+    x, y, _ = oracle.roc_curve(*tied(), drop_intermediate=False)
+    assert np.array(roc_curve(*tied())) == pytest.approx(np.array([x, y]))
+
+
+def test_the_area_below_the_roc_is_the_auroc() -> None:
+    x, y = roc_curve(*tied())
+    assert np.trapezoid(y, x) == pytest.approx(oracle.roc_auc_score(*tied()))
+
+
+def test_the_area_below_precision_and_recall_is_the_average_precision() -> None:
+    x, y = precision_recall_curve(*tied())
+    assert np.trapezoid(y, x) == pytest.approx(oracle.average_precision_score(*tied()))
+
+
+def test_recall_rises_from_none_to_all() -> None:
+    recall, _ = precision_recall_curve(*tied())
+    assert (recall[0], recall[-1]) == (0, 1)
+    assert (np.diff(recall) >= 0).all()
+
+
+def test_precision_ends_at_the_share_of_positives() -> None:
+    positive, scores = tied()
+    assert precision_recall_curve(positive, scores)[1][-1] == pytest.approx(positive.mean())
+
+
+def test_two_classes_have_one_curve() -> None:
+    predictions = ClassPredictions(
+        labels=np.array([0, 1]), probabilities=np.eye(2), patients=np.array(["x", "y"]), classes=("a", "b")
+    )
+    assert len(curves_of(predictions, roc_curve)) == 1
+
+
+def test_a_class_without_examples_has_no_curve() -> None:
+    assert len(curves_of(leaning(np.array([0, 1, 0, 1])), roc_curve)) == 2
+
+
+@pytest.mark.parametrize(("curve", "area"), [(roc_curve, "auroc"), (precision_recall_curve, "auprc")])
+def test_the_area_below_the_mean_curve_is_the_macro_mean(curve: object, area: str) -> None:
+    predictions = leaning(np.random.default_rng(1).integers(3, size=300))
+    x, y = mean_curve(curves_of(predictions, curve))
+    assert x is GRID
+    assert np.trapezoid(y, x) == pytest.approx(value_of(predictions, area), abs=0.005)

@@ -19,6 +19,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from infra.stack.processes import choose_ports
 from models.config import TrainConfig
 from models.networks.catalog import build
+from models.objectives.classification import Classification
 from models.portable.export import export_onnx
 from models.training.batches import normalise
 from services.mlflow.registry import model_tags, register, set_alias
@@ -118,9 +119,10 @@ def network() -> torch.nn.Module:
 def champion(network: torch.nn.Module, server: str, environment: None) -> None:
     """Register the network as the champion of the model that the consumer asks for."""
     os.environ["MLFLOW_TRACKING_URI"] = server
-    settings, classes = Settings(), ("plain", "contrast")
-    tags = model_tags(SPEC, TrainConfig(network="small_cnn"), classes) | {"threshold": "0.5"}
-    model = export_onnx(network, SPEC, classes, 0.5)
+    settings = Settings()
+    objective = Classification(classes=("plain", "contrast"), threshold=0.5)
+    tags = model_tags(SPEC, TrainConfig(network="small_cnn"), objective)
+    model = export_onnx(network, SPEC, objective)
     run_id = start_run(settings, "consumed", "run", {}, {})
     set_alias(settings, register(settings, "consumed", run_id, model, tags), "champion")
 

@@ -9,14 +9,12 @@ import pytest
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.statistics.classification import Predictions
 from imaging.statistics.verdict import GateConfig
 from imaging.store.folder_store import FolderStore
 from services.mlflow.registry import Registered, set_alias
 from services.mlflow.runs import get_run
 from services.settings import Settings
 from tasks.evaluation import (
-    REPORTED,
     Evaluation,
     Pair,
     champion_of_other_spec,
@@ -25,7 +23,6 @@ from tasks.evaluation import (
     evaluate_pair,
     metrics_of,
     predict,
-    surest,
     versions_for,
 )
 from tasks.requests import shadow_name
@@ -116,8 +113,9 @@ def test_the_threshold_is_the_models_own(
 def test_every_measure_that_is_shown_has_its_interval(
     tracked: Settings, good: Registered, version: DatasetVersion
 ) -> None:
-    measures = meet(tracked, good, None, version).measures
-    assert tuple(measures) == REPORTED
+    outcome = meet(tracked, good, None, version)
+    measures = outcome.measures
+    assert tuple(measures) == outcome.predictions.reported
     assert all(measure.lower <= measure.value <= measure.upper for measure in measures.values())
 
 
@@ -153,18 +151,6 @@ def test_metrics_have_their_limits_and_leave_out_what_is_undefined() -> None:
     undefined = replace(measured(0.5), value=math.nan, lower=math.nan, upper=math.nan)
     told = metrics_of({"auroc": measured(0.5), "f1": undefined})
     assert told == pytest.approx({"test_auroc": 0.5, "test_auroc_lower": 0.45, "test_auroc_upper": 0.55})
-
-
-def test_the_surest_calls_come_first_right_and_wrong_apart() -> None:
-    second = np.array([0.9, 0.6, 0.2, 0.7])
-    told = Predictions(
-        labels=np.array([1, 0, 0, 0]),
-        probabilities=np.stack([1 - second, second], axis=1),
-        patients=np.array(list("abcd")),
-        classes=("dark", "bright"),
-    )
-    right, wrong = surest(told, 3)
-    assert (right.tolist(), wrong.tolist()) == ([0, 2], [3, 1])
 
 
 def test_the_challenger_is_the_one_that_is_compared(

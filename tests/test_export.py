@@ -1,6 +1,7 @@
 """The portable file: modality units of any size in, class probabilities out, one file, nothing of this machine."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -15,11 +16,13 @@ from imaging.image.window import IDENTITY, Window
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
 from models.networks.catalog import NETWORKS, build
-from models.portable.export import Portable, area_weights, export_onnx, set_threshold, verify_export
+from models.objectives.classification import Classification
+from models.portable.export import Portable, area_weights, export_onnx, verify_export, write_metadata
 from models.portable.predictor import Predictor
 from models.training.batches import normalise
 
 CT = PreprocessSpec(window=Window(center=40, width=400), size_px=16)
+OBJECTIVE = Classification(classes=("plain", "contrast"), threshold=0.3)
 SHAPES = [
     (1, 16, 16),
     (2, 16, 16),
@@ -53,7 +56,7 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def model(network: nn.Module) -> onnx.ModelProto:
-    return export_onnx(network, CT, ("plain", "contrast"), 0.3)
+    return export_onnx(network, CT, OBJECTIVE)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -64,13 +67,15 @@ def test_any_batch_height_and_width_equals_prepare_and_torch(
     levels = np.stack([prepare(Image(stored=image), CT) for image in images])
     with torch.no_grad():
         wanted = network(normalise(torch.from_numpy(levels)[:, None].float())).softmax(1).numpy()
-    given = Predictor.load(model.SerializeToString()).run(images[:, None])
+    given = Predictor.load(model.SerializeToString()).run(images[:, None])["probabilities"]
     assert np.abs(given - wanted).max() <= 1e-4
 
 
 def test_the_answers_compared_above_are_not_all_alike(network: nn.Module) -> None:
     with torch.no_grad():
-        told = Portable(network, CT)(torch.from_numpy(units(CT, (20, 1, 16, 16))))
+        told = Portable(network, CT, OBJECTIVE).named(torch.from_numpy(units(CT, (20, 1, 16, 16))))[
+            "probabilities"
+        ]
     assert told[:, 1].std() > 0.02
 
 
@@ -78,8 +83,8 @@ def test_the_answers_compared_above_are_not_all_alike(network: nn.Module) -> Non
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "small_cnn"])
 def test_every_network_survives_the_export(name: str) -> None:
     network = sharp(name, 3)
-    exported = export_onnx(network, PreprocessSpec.grey_levels(28), ("a", "b", "c"))
-    assert verify_export(exported, network, PreprocessSpec.grey_levels(28)) <= 1e-4
+    spec, objective = PreprocessSpec.grey_levels(28), Classification(classes=("a", "b", "c"))
+    assert verify_export(export_onnx(network, spec, objective), network, spec, objective) <= 1e-4
 
 
 @pytest.mark.parametrize("length", [5, 16, 31, 64, 100])
@@ -95,12 +100,14 @@ def test_levels_in_the_graph_are_those_of_the_preparation(
     spec: PreprocessSpec, shape: tuple[int, int]
 ) -> None:
     image = units(spec, shape)
-    inside = Portable(nn.Identity(), spec).levels(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    inside = (
+        Portable(nn.Identity(), spec, OBJECTIVE).levels(torch.from_numpy(image)[None, None])[0, 0].numpy()
+    )
     assert np.array_equal(inside, prepare(Image(stored=image), spec))
 
 
 def test_probabilities_add_up_to_one(model: onnx.ModelProto) -> None:
-    given = Predictor.load(model.SerializeToString()).run(units(CT, (4, 1, 20, 20)))
+    given = Predictor.load(model.SerializeToString()).run(units(CT, (4, 1, 20, 20)))["probabilities"]
     assert np.allclose(given.sum(axis=1), 1, atol=1e-6)
 
 
@@ -125,12 +132,12 @@ def test_the_file_says_what_it_wants_and_what_it_tells(model: onnx.ModelProto) -
 
 
 def test_the_threshold_can_be_written_later_and_leaves_the_rest(network: nn.Module) -> None:
-    model = export_onnx(network, CT, ("plain", "contrast"))
+    model = export_onnx(network, CT, replace(OBJECTIVE, threshold=None))
     before = Predictor.load(model.SerializeToString())
-    set_threshold(model, 0.7)
+    write_metadata(model, replace(OBJECTIVE, threshold=0.7), CT)
     after = Predictor.load(model.SerializeToString())
-    assert (before.threshold, after.threshold) == (None, 0.7)
-    assert (after.classes, after.spec) == (before.classes, before.spec)
+    assert before.objective == replace(OBJECTIVE, threshold=None)
+    assert (after.objective, after.spec) == (replace(OBJECTIVE, threshold=0.7), before.spec)
 
 
 def test_the_file_names_no_file_of_this_machine(model: onnx.ModelProto) -> None:
@@ -139,13 +146,13 @@ def test_the_file_names_no_file_of_this_machine(model: onnx.ModelProto) -> None:
 
 @pytest.mark.slow
 def test_exporting_twice_gives_the_same_bytes(model: onnx.ModelProto, network: nn.Module) -> None:
-    again = export_onnx(network, CT, ("plain", "contrast"), 0.3)
+    again = export_onnx(network, CT, OBJECTIVE)
     assert again.SerializeToString() == model.SerializeToString()
 
 
 @pytest.mark.slow
 def test_exporting_says_nothing(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
-    export_onnx(network, CT, ("plain", "contrast"))
+    export_onnx(network, CT, replace(OBJECTIVE, threshold=None))
     assert capfd.readouterr() == ("", "")
 
 
@@ -153,7 +160,7 @@ def test_a_file_that_differs_from_its_network_is_refused(model: onnx.ModelProto,
     other = sharp("small_cnn")
     nn.init.normal_(other[0].weight)  # type: ignore[index, arg-type]
     with pytest.raises(EnvironmentFault, match="differs from torch"):
-        verify_export(model, other, CT)
+        verify_export(model, other, CT, OBJECTIVE)
 
 
 def test_an_export_leaves_the_network_as_it_was(network: nn.Module) -> None:

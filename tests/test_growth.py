@@ -32,6 +32,7 @@ from imaging.store.folder_store import FolderStore
 from infra.stack.processes import OwnedProcess
 from infra.stack.record import FILE, Stack, read_stack
 from models.config import TrainConfig
+from models.objectives.classification import Classification
 from models.portable.predictor import Predictor
 from services.ledger import entries
 from services.mlflow.registry import Registered, by_alias, by_version, model_tags, newest, register, set_tags
@@ -228,7 +229,8 @@ def register_candidate(settings: Settings) -> Registered:
     metadata |= {"classes": json.dumps(version.classes), "spec": json.dumps(canonical(version.spec))}
     onnx.helper.set_model_props(model, metadata)
     run_id = start_run(settings, NAME, "second", {}, {})
-    tags = model_tags(version.spec, TrainConfig(network="small_cnn"), version.classes) | {"threshold": "0.5"}
+    objective = Classification(classes=version.classes, threshold=0.5)
+    tags = model_tags(version.spec, TrainConfig(network="small_cnn"), objective)
     return register(settings, NAME, run_id, model, tags)
 
 
@@ -416,9 +418,10 @@ def test_tags_of_a_newer_release_are_read_where_they_change_nothing() -> None:
 
 
 def test_tags_say_which_release_they_need() -> None:
-    tags = [model_tags(spec, TrainConfig(), ("a", "b")) for spec in (GrownSpec(), GrownSpec(sharpen=1))]
+    objective = Classification(classes=("a", "b"))
+    tags = [model_tags(spec, TrainConfig(), objective) for spec in (GrownSpec(), GrownSpec(sharpen=1))]
     assert [one.get("needs") for one in tags] == [None, "0.9.0"]
-    assert tags[0] == model_tags(PreprocessSpec(), TrainConfig(), ("a", "b"))
+    assert tags[0] == model_tags(PreprocessSpec(), TrainConfig(), objective)
 
 
 @pytest.mark.parametrize(

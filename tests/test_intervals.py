@@ -8,13 +8,13 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from imaging.statistics import intervals
-from imaging.statistics.classification import MEASURES, Predictions
+from imaging.statistics.classification import MEASURES, ClassPredictions
 from imaging.statistics.intervals import Measure, bootstrap, measure_all, patient_weights, summarize
 
 
-def predictions_of(patients: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> Predictions:
+def predictions_of(patients: ArrayLike, labels: ArrayLike, scores: ArrayLike) -> ClassPredictions:
     scores = np.asarray(scores, dtype=float)
-    return Predictions(
+    return ClassPredictions(
         labels=np.asarray(labels),
         probabilities=np.stack([1 - scores, scores], axis=1),
         patients=np.asarray(patients),
@@ -23,7 +23,7 @@ def predictions_of(patients: ArrayLike, labels: ArrayLike, scores: ArrayLike) ->
     )
 
 
-def sample(n: int = 200, images_each: int = 1, seed: int = 0) -> Predictions:
+def sample(n: int = 200, images_each: int = 1, seed: int = 0) -> ClassPredictions:
     """Patients with one class each, whose images are exact copies of each other."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(2, size=n)
@@ -141,5 +141,5 @@ def test_a_measure_becomes_json() -> None:
 
 
 def test_a_measure_reads_as_value_and_interval() -> None:
-    measure = summarize("auroc", 0.9124, np.linspace(0.87, 0.95, 101), np.array(["a"]))
+    measure = summarize("auroc", MEASURES["auroc"], 0.9124, np.linspace(0.87, 0.95, 101), np.array(["a"]))
     assert str(measure) == "0.912 (0.872-0.948)"

@@ -10,6 +10,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from imaging.cores import available_cores
 from models.config import TrainConfig
+from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples
 from models.training.launch import launch
 from models.training.progress import read_history
@@ -20,7 +21,7 @@ from models.training.worker import TrainData
 def tiny(count: int = 16) -> TrainData:
     draw = np.random.default_rng(0)
     rows = ArrayExamples(draw.integers(0, 256, (count, 16, 16), dtype=np.uint8), np.arange(count) % 2)
-    return TrainData(train=rows, val=rows, classes=("plain", "lesion"))
+    return TrainData(train=rows, val=rows, objective=Classification(classes=("plain", "lesion")))
 
 
 @pytest.mark.slow

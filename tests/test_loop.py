@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from imaging.errors import UserFault
 from models.config import AugmentConfig, OptimizerConfig, TrainConfig
+from models.objectives.classification import Classification, class_weights
 from models.training.batches import ArrayExamples
 from models.training.checkpoint import best_network
 from models.training.launch import launch
@@ -35,7 +36,9 @@ def spots(count: int, seed: int, size: int = 16) -> ArrayExamples:
 
 @pytest.fixture(scope="module")
 def data() -> TrainData:
-    return TrainData(train=spots(96, 0), val=spots(33, 1), classes=("plain", "lesion"))
+    return TrainData(
+        train=spots(96, 0), val=spots(33, 1), objective=Classification(classes=("plain", "lesion"))
+    )
 
 
 def train(config: TrainConfig, data: TrainData, folder: Path) -> list[dict[str, float]]:
@@ -115,7 +118,7 @@ def test_a_reported_checkpoint_leaves_nothing_behind(data: TrainData, tmp_path: 
 def test_training_stops_after_patience(data: TrainData, tmp_path: Path) -> None:
     # Images of one level carry nothing, so no epoch has a better AUROC than the first, and SGD stands still.
     blank = TrainData(
-        train=data.train, val=ArrayExamples(data.val.images * 0, data.val.labels), classes=data.classes
+        train=data.train, val=ArrayExamples(data.val.images * 0, data.val.labels), objective=data.objective
     )
     still = OptimizerConfig(name="sgd", learning_rate=1e-30, schedule="constant")
     config = QUICK.model_copy(update={"epochs": 50, "patience": 2, "optimizer": still})
@@ -125,7 +128,7 @@ def test_training_stops_after_patience(data: TrainData, tmp_path: Path) -> None:
 def test_the_best_weights_are_those_of_the_best_epoch(data: TrainData, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"epochs": 4, "measure": "loss"})
     history = train(config, data, tmp_path)
-    network = best_network(tmp_path / "checkpoint", "small_cnn", 2)
+    network = best_network(tmp_path / "checkpoint", data.objective, "small_cnn")
     with torch.no_grad():
         logits = network(torch.from_numpy(data.val.images)[:, None] / 127.5 - 1)
     accuracy = (logits.argmax(1).numpy() == data.val.labels).mean()
@@ -148,10 +151,10 @@ def test_the_loss_of_a_batch_is_its_weighted_mean(data: TrainData) -> None:
     config = QUICK.model_copy(update={"augment": STILL})
     worker = Worker.start(config, data, Ranks(), None)
     batch = np.arange(10)
-    images, labels = worker.load(0, 0, batch)
-    weights = torch.from_numpy(worker.class_weights)
+    images, targets = worker.load(0, 0, batch)
+    weights = torch.from_numpy(class_weights(data.train.labels, 2, "balanced"))
     with torch.no_grad():
-        wanted = torch.nn.functional.cross_entropy(worker.network(images), labels, weights)
+        wanted = torch.nn.functional.cross_entropy(worker.network(images), targets["labels"], weights)
     assert train_step(worker, 0, 0, batch).item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
@@ -161,6 +164,6 @@ def test_bf16_trains_on_processors_when_it_is_asked_for(data: TrainData, tmp_pat
 
 
 def test_fewer_images_than_workers_is_the_users_fault(data: TrainData) -> None:
-    few = TrainData(train=spots(2, 0), val=data.val, classes=data.classes)
+    few = TrainData(train=spots(2, 0), val=data.val, objective=data.objective)
     with pytest.raises(UserFault, match="2 training images for 3 workers"):
         Worker.start(QUICK, few, Ranks(size=3), None)

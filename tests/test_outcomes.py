@@ -7,7 +7,7 @@ import pytest
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.refusal_reasons import IGNORED, REASONS
-from imaging.statistics.classification import Predictions
+from imaging.statistics.classification import ClassPredictions
 from services.mlflow.registry import Registered
 from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
@@ -53,7 +53,7 @@ TRAINED = TrainOutcome(
 EVALUATED = Evaluation(
     candidate=MODEL,
     champion=None,
-    predictions=Predictions(
+    predictions=ClassPredictions(
         labels=np.array([0, 1]), probabilities=np.eye(2), patients=np.array(["a", "b"]), classes=("a", "b")
     ),
     champion_predictions=None,

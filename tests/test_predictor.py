@@ -15,12 +15,14 @@ from imaging.image.window import Window
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
 from models.networks.catalog import build
+from models.objectives.classification import Classification
 from models.portable import predictor as predict
 from models.portable.export import Portable, export_onnx
-from models.portable.predictor import Predictor, predict_rows
+from models.portable.predictor import Predictor
 from models.training.batches import ArrayExamples
 
 SPEC = PreprocessSpec(window=Window(center=40, width=400), size_px=16)
+OBJECTIVE = Classification(classes=("plain", "contrast"), threshold=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,8 @@ def portable() -> tuple[Portable, bytes]:
     network = build("small_cnn", 2).eval()
     # Fresh weights hardly look at their input: a hundred times as much makes every level count.
     torch.nn.init.normal_(network[-1].weight, std=3.0)  # type: ignore[index, arg-type]
-    model = export_onnx(network, SPEC, ("plain", "contrast"), 0.25).SerializeToString()
-    return Portable(network, SPEC).eval(), model
+    model = export_onnx(network, SPEC, OBJECTIVE).SerializeToString()
+    return Portable(network, SPEC, OBJECTIVE).eval(), model
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +40,9 @@ def levels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (10, 16, 16), dtype=np.uint8)
 
 
-def test_the_model_tells_its_classes_spec_and_threshold(portable: tuple[Portable, bytes]) -> None:
+def test_the_model_names_its_objective_and_spec(portable: tuple[Portable, bytes]) -> None:
     predictor = Predictor.load(portable[1])
-    assert (predictor.classes, predictor.spec, predictor.threshold) == (("plain", "contrast"), SPEC, 0.25)
+    assert (predictor.objective, predictor.spec) == (OBJECTIVE, SPEC)
 
 
 def test_a_file_and_its_bytes_are_the_same_model(
@@ -48,7 +50,9 @@ def test_a_file_and_its_bytes_are_the_same_model(
 ) -> None:
     (tmp_path / "model.onnx").write_bytes(portable[1])
     from_file, from_bytes = Predictor.load(tmp_path / "model.onnx"), Predictor.load(portable[1])
-    assert np.array_equal(from_file.predict_levels(levels), from_bytes.predict_levels(levels))
+    assert np.array_equal(
+        from_file.predict_levels(levels)["probabilities"], from_bytes.predict_levels(levels)["probabilities"]
+    )
 
 
 def test_stored_levels_give_what_the_network_gives(
@@ -57,7 +61,7 @@ def test_stored_levels_give_what_the_network_gives(
     reference, model = portable
     with torch.no_grad():
         wanted = reference.network(torch.from_numpy(levels)[:, None] / 127.5 - 1).softmax(1).numpy()
-    assert np.abs(Predictor.load(model).predict_levels(levels) - wanted).max() < 1e-4
+    assert np.abs(Predictor.load(model).predict_levels(levels)["probabilities"] - wanted).max() < 1e-4
     assert wanted[:, 1].std() > 0.01
 
 
@@ -66,32 +70,33 @@ def test_units_of_any_size_give_what_prepared_levels_give(portable: tuple[Portab
     shapes = [(16, 16), (50, 31), (9, 12)]
     images = [np.rint(draw.uniform(-200, 300, shape)).astype(np.float32) for shape in shapes]
     prepared = np.stack([prepare(Image(stored=image), SPEC) for image in images])
-    assert np.abs(predictor.predict_units(images) - predictor.predict_levels(prepared)).max() < 1e-4
+    alone = np.concatenate([outputs["probabilities"] for outputs in predictor.predict_units(images)])
+    assert np.abs(alone - predictor.predict_levels(prepared)["probabilities"]).max() < 1e-4
 
 
 def test_small_batches_give_what_one_batch_gives(
     portable: tuple[Portable, bytes], levels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor.load(portable[1])
-    at_once = predictor.predict_levels(levels)
+    at_once = predictor.predict_levels(levels)["probabilities"]
     monkeypatch.setattr(predict, "BATCH_BYTES", 3 * 16 * 16 * 4)
-    assert np.allclose(predictor.predict_levels(levels), at_once, atol=1e-6)
+    assert np.allclose(predictor.predict_levels(levels)["probabilities"], at_once, atol=1e-6)
 
 
 def test_stored_rows_give_what_their_levels_give(
     portable: tuple[Portable, bytes], levels: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = Predictor.load(portable[1])
-    at_once = predictor.predict_levels(levels)
+    at_once = predictor.predict_levels(levels)["probabilities"]
     monkeypatch.setattr(predict, "BATCH_BYTES", 3 * 16 * 16 * 4)
     rows = ArrayExamples(levels, np.zeros(len(levels), np.int64))
-    assert np.allclose(predict_rows(predictor, rows), at_once, atol=1e-6)
+    assert np.allclose(predictor.score(rows), at_once, atol=1e-6)
 
 
 def test_no_images_give_no_probabilities(portable: tuple[Portable, bytes]) -> None:
     predictor = Predictor.load(portable[1])
-    assert predictor.predict_levels(np.empty((0, 16, 16), np.uint8)).shape == (0, 2)
-    assert predictor.predict_units([]).shape == (0, 2)
+    assert predictor.predict_levels(np.empty((0, 16, 16), np.uint8))["probabilities"].shape == (0, 2)
+    assert predictor.predict_units([]) == []
 
 
 def test_something_else_than_a_model_is_the_users_fault() -> None:

@@ -10,7 +10,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 
 from imaging.errors import EnvironmentFault
-from imaging.statistics.classification import Predictions
+from imaging.statistics.classification import ClassPredictions
 from services.ledger import entries
 from services.mlflow.registry import Registered, by_alias, set_alias
 from services.settings import Settings
@@ -152,7 +152,7 @@ def test_of_two_promotions_at_once_one_wins(tracked: Settings, versions: list[Re
 
 
 def evaluated(candidate: Registered, **changes: Any) -> Evaluation:
-    told = Predictions(
+    told = ClassPredictions(
         labels=np.array([0, 1]),
         probabilities=np.eye(2),
         patients=np.array(["a", "b"]),

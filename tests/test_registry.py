@@ -9,6 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from models.config import TrainConfig
+from models.objectives.classification import Classification
 from models.portable.predictor import Predictor
 from services.mlflow.registry import (
     Registered,
@@ -48,16 +49,16 @@ def test_a_registered_model_is_version_one(model: Registered) -> None:
 
 
 def test_a_version_says_what_it_expects(model: Registered) -> None:
-    assert (model.spec, model.classes, model.threshold) == (GREY, ("dark", "bright"), 0.5)
+    assert model.spec == GREY
+    assert model.objective == Classification(classes=("dark", "bright"), threshold=0.5)
 
 
-def test_a_version_without_threshold_has_none(model: Registered) -> None:
-    assert Registered(name="n", version=1, run_id="r", tags={"threshold": ""}).threshold is None
-
-
-def test_classes_may_hold_any_sign() -> None:
-    tags = model_tags(GREY, TrainConfig(), ("a|b", 'c"d'))
-    assert Registered(name="n", version=1, run_id="r", tags=tags).classes == ("a|b", 'c"d')
+@pytest.mark.parametrize("classes", [("a", "b", "c"), ("a|b", 'c"d')])
+def test_classes_without_threshold_and_with_any_sign_come_back(classes: tuple[str, ...]) -> None:
+    objective = Classification(classes=classes)
+    tags = model_tags(GREY, TrainConfig(), objective)
+    assert tags["threshold"] == ""
+    assert Registered(name="n", version=1, run_id="r", tags=tags).objective == objective
 
 
 def test_tags_are_on_the_version_itself(tracked: Settings, model: Registered) -> None:
@@ -95,7 +96,7 @@ def test_requirements_name_no_torch_and_nothing_of_ours(tracked: Settings, model
 
 def test_the_fetched_file_predicts(tracked: Settings, model: Registered) -> None:
     told = Predictor.load(model_file(tracked, model)).predict_levels(np.full((1, 16, 16), 51, np.uint8))
-    assert told == pytest.approx(np.array([[0.8, 0.2]]))
+    assert told["probabilities"] == pytest.approx(np.array([[0.8, 0.2]]))
 
 
 def test_mlflow_predicts_at_any_size(tracked: Settings, model: Registered) -> None:

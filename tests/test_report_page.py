@@ -6,18 +6,23 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from imaging.dataset.version.summary import Count
-from imaging.statistics.classification import Predictions
+from imaging.statistics.classification import ClassPredictions
 from imaging.statistics.intervals import measure_all
 from imaging.statistics.verdict import GateConfig, decide
+from models.objectives.classification import Classification
+from tasks.report.class_sections import class_curves
 from tasks.report.page import (
     PLACES,
+    GalleryImage,
     LabelTrouble,
+    Picture,
     ReasonCount,
     ReportData,
+    Section,
     SplitCount,
-    Thumbnail,
     cut,
     render,
 )
@@ -26,10 +31,10 @@ EMPTY = ReportData(title="Lesion on CT", created="2025-06-14 02:03 UTC")
 GATE = GateConfig(draws=200)
 
 
-def model(skill: float, classes: int = 2, n: int = 120, seed: int = 1) -> Predictions:
+def model(skill: float, classes: int = 2, n: int = 120, seed: int = 1) -> ClassPredictions:
     labels = np.arange(n) % classes
     raw = np.exp(skill * np.eye(classes)[labels] + np.random.default_rng(seed).normal(size=(n, classes)))
-    return Predictions(
+    return ClassPredictions(
         labels=labels,
         probabilities=raw / raw.sum(axis=1, keepdims=True),
         patients=np.array([f"5e{i:06x}c0ffee" for i in range(n)]),
@@ -38,13 +43,18 @@ def model(skill: float, classes: int = 2, n: int = 120, seed: int = 1) -> Predic
     )
 
 
+def no_images(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+    raise AssertionError("curves need no images")
+
+
 def report(classes: int = 2, skill: float = 2, champion_skill: float | None = 1.5) -> ReportData:
     candidate = model(skill, classes)
     champion = None if champion_skill is None else model(champion_skill, classes, seed=2)
     return replace(
         EMPTY,
-        candidate=candidate,
-        champion=champion,
+        sections=[class_curves(candidate, champion, no_images)],
+        titles=Classification.epoch_titles,
+        lower_is_better=["Brier score", "Log loss"],
         verdict=decide(candidate, champion, GATE),
         measures=measure_all(candidate, draws=50),
         champion_measures=measure_all(champion, draws=50) if champion else {},
@@ -57,7 +67,7 @@ def report(classes: int = 2, skill: float = 2, champion_skill: float | None = 1.
 
 def without_figures(data: ReportData) -> ReportData:
     """Return the report without what takes long to draw."""
-    return replace(data, candidate=None, champion=None, history=())
+    return replace(data, sections=(), history=())
 
 
 def text_of(page: str) -> str:
@@ -110,9 +120,23 @@ def test_an_empty_report_has_no_empty_sections() -> None:
 
 
 def full() -> ReportData:
-    image = np.zeros((8, 8), dtype=np.uint8)
+    gallery = [
+        GalleryImage(
+            image=np.zeros((8, 8), dtype=np.uint8),
+            alt=f"Test image, {label}",
+            headline=headline,
+            tone=tone,
+            lines=(f"true: {label}", f"called: plain, {probability}"),
+        )
+        for headline, tone, label, probability in (
+            ("Wrong", "wrong", "contrast", 0.62),
+            ("Right", "right", "plain", 0.88),
+        )
+    ]
+    made = report()
     return replace(
-        report(),
+        made,
+        sections=[*made.sections, Section(title="Examples", gallery=gallery)],
         counts=[
             SplitCount(split="train", label="plain", patients=20, examples=1234),
             SplitCount(split="test", label="contrast", patients=7, examples=9),
@@ -126,10 +150,6 @@ def full() -> ReportData:
         label_troubles=[
             LabelTrouble(what="images with no label", count=1, keys=("3f9a1c77e0b24d5a",)),
             LabelTrouble(what="labels that name no image", count=2, lines=("line 17", "line 40")),
-        ],
-        thumbnails=[
-            Thumbnail(image=image, label="plain", predicted="plain", probability=0.875),
-            Thumbnail(image=image, label="contrast", predicted="plain", probability=0.625),
         ],
         timings={"Training": 30.0, "Evaluation": 15.0},
         provenance={"commit": "1f7e0c9d41b2"},
@@ -209,18 +229,6 @@ def test_an_undefined_measure_is_called_so() -> None:
     assert "nan" not in seen
 
 
-def test_without_a_threshold_the_accuracy_is_listed_once() -> None:
-    measures = measure_all(model(2, classes=3), draws=20)
-    page = render(replace(EMPTY, candidate=model(2, classes=3), measures=measures))
-    assert "Accuracy" in page
-    assert "Accuracy (argmax)" not in page
-
-
-def test_with_a_threshold_both_accuracies_are_listed(full_page: str) -> None:
-    assert "<td>Accuracy</td>" in full_page
-    assert "<td>Accuracy (argmax)</td>" in full_page
-
-
 def test_few_patients_are_warned_of() -> None:
     few = replace(EMPTY, measures=measure_all(model(2, n=12), ["auroc"], draws=20))
     assert "Only 12 test patients" in render(few)
@@ -290,13 +298,21 @@ def test_the_kept_epoch_is_counted_from_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert drawn == [1, 1]
 
 
-def test_wrong_examples_come_before_right_ones(full_page: str) -> None:
+def test_examples_are_shown_in_their_order(full_page: str) -> None:
     seen = text_of(full_page)
     assert "Wrong true: contrast called: plain, 0.62 Right true: plain called: plain, 0.88" in seen
 
 
+def test_a_section_of_pictures_has_its_title_where_it_has_one() -> None:
+    picture = Picture(title="Overlay", source="data:image/png;base64,", caption="Truth and prediction.")
+    page = render(replace(EMPTY, sections=[Section(title="Worst <cases>", pictures=[picture])]))
+    assert "Worst <cases> Overlay Truth and prediction." in text_of(page).replace("&lt;", "<").replace(
+        "&gt;", ">"
+    )
+
+
 def test_the_training_has_a_curve_of_losses_and_one_of_measures() -> None:
-    page = render(replace(EMPTY, history=report().history))
+    page = render(replace(EMPTY, history=report().history, titles={"auroc": "AUROC"}))
     assert re.findall(r"<h3>(.*?)</h3>", page) == ["Loss", "Validation"]
     assert "AUROC, validation" in text_of(page)
 

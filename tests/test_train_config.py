@@ -8,7 +8,6 @@ from pydantic import BaseModel, ValidationError
 from models.config import AugmentConfig, NetworkName, OptimizerConfig, TrainConfig
 from models.networks.catalog import NETWORKS
 from models.training.optimization import OPTIMIZERS, SCHEDULES
-from models.training.validation import MERITS
 
 
 def test_the_form_offers_every_network() -> None:
@@ -20,7 +19,6 @@ def test_the_form_offers_every_network() -> None:
     [
         (OptimizerConfig, "name", OPTIMIZERS),
         (OptimizerConfig, "schedule", SCHEDULES),
-        (TrainConfig, "measure", MERITS),
     ],
 )
 def test_every_choice_has_its_row_in_a_table(
@@ -61,6 +59,8 @@ def test_every_field_has_a_title_for_the_form(model: type[BaseModel]) -> None:
         {"seed": -1},
         {"learning_rate": 0.1},
         {"optimizer": {"learning_rate": 0}},
+        {"objective": "divination"},
+        {"measure": "dice"},
         {"augment": {"shift_fraction": 0.6}},
     ],
 )

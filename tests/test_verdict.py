@@ -1,27 +1,27 @@
 """The gate's rule, each way that it can go."""
 
 from dataclasses import asdict, replace
-from typing import get_args
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from imaging.statistics.classification import LOWER_IS_BETTER, MEASURES, Predictions
+from imaging.errors import UserFault
+from imaging.statistics.classification import MEASURES, ClassPredictions
 from imaging.statistics.intervals import measure_all
-from imaging.statistics.verdict import GateConfig, GateMeasure, decide
+from imaging.statistics.verdict import GateConfig, decide
 
 GATE = GateConfig(draws=400)
 
 
 def model(
     skill: float, n: int = 300, seed: int = 0, noise_seed: int = 1, images_each: int = 1
-) -> Predictions:
+) -> ClassPredictions:
     """Return the predictions of a model that separates two classes by `skill` standard deviations."""
     labels = np.repeat(np.random.default_rng(seed).integers(2, size=n), images_each)
     noise = np.random.default_rng(noise_seed).normal(size=n * images_each)
     scores = 1 / (1 + np.exp(-(skill * (labels - 0.5) + noise)))
-    return Predictions(
+    return ClassPredictions(
         labels=labels,
         probabilities=np.stack([1 - scores, scores], axis=1),
         patients=np.repeat([f"p{i:03d}" for i in range(n)], images_each),
@@ -180,12 +180,24 @@ def test_tags_without_a_champion_say_so() -> None:
     assert (tags["gate.champion"], tags["gate.difference"]) == ("none", "none")
 
 
-def test_the_gate_offers_every_measure_of_which_more_is_better() -> None:
-    assert set(get_args(GateMeasure)) == MEASURES.keys() - LOWER_IS_BETTER
+def test_the_gate_decides_on_every_measure_of_which_more_is_better() -> None:
+    candidate = model(3, n=40)
+    for name, measure in MEASURES.items():
+        gate = GateConfig(measure=name, draws=200)
+        if measure.higher_is_better:
+            assert decide(candidate, None, gate).measure == name
+        else:
+            with pytest.raises(UserFault, match=f"cannot decide on '{name}': choose one of auroc, auprc"):
+                decide(candidate, None, gate)
+
+
+def test_the_first_measure_decides_where_none_is_named() -> None:
+    assert decide(model(3), None, GATE).measure == "auroc"
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"floor": 0.4}, {"floor": 1.1}, {"margin": -0.1}, {"measure": "brier"}, {"min_patients": 0}]
+    "wrong",
+    [{"floor": 0.4}, {"floor": 1.1}, {"margin": -0.1}, {"measure": "Dice score"}, {"min_patients": 0}],
 )
 def test_a_value_outside_the_bounds_is_refused(wrong: dict[str, float | str]) -> None:
     with pytest.raises(ValidationError):

@@ -10,8 +10,9 @@ from imaging.preprocess.slice import planes
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import AugmentConfig, TrainConfig
 from models.networks.catalog import NETWORKS, build
+from models.objectives.classification import Classification
 from models.portable.export import export_onnx, verify_export
-from models.portable.predictor import Predictor, predict_rows
+from models.portable.predictor import Predictor
 from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import best_network
 from models.training.launch import launch
@@ -21,7 +22,7 @@ from models.training.worker import TrainData
 pytestmark = pytest.mark.slow
 
 SPEC = PreprocessSpec(kind="volume", slices=6, size_px=16)
-CLASSES = ("plain", "lesion")
+OBJECTIVE = Classification(classes=("plain", "lesion"))
 
 
 def lesions(count: int, seed: int) -> ArrayExamples:
@@ -38,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("volumes")
     still = AugmentConfig(shift_fraction=0, rotate_deg=0, scale=0, contrast=0, brightness=0)
     config = TrainConfig(network="small_cnn", epochs=6, batch_size=16, workers=1, augment=still)
-    launch(config, TrainData(train=lesions(96, 0), val=lesions(33, 1), classes=CLASSES), folder)
+    launch(config, TrainData(train=lesions(96, 0), val=lesions(33, 1), objective=OBJECTIVE), folder)
     return folder
 
 
@@ -52,16 +53,16 @@ def test_every_network_takes_the_slices_as_channels(name: str) -> None:
 
 
 def test_the_portable_file_predicts_what_the_network_does(trained: Path) -> None:
-    network = best_network(trained / "checkpoint", "small_cnn", 2, SPEC.channels)
-    predictor = Predictor.load(export_onnx(network, SPEC, CLASSES).SerializeToString())
+    network = best_network(trained / "checkpoint", OBJECTIVE, "small_cnn", SPEC.channels)
+    predictor = Predictor.load(export_onnx(network, SPEC, OBJECTIVE).SerializeToString())
     rows = lesions(20, 2)
     with torch.no_grad():
         wanted = network(normalise(torch.from_numpy(planes(rows.images)).float())).softmax(dim=1).numpy()
-    np.testing.assert_allclose(predict_rows(predictor, rows), wanted, atol=1e-4)
+    np.testing.assert_allclose(predictor.score(rows), wanted, atol=1e-4)
 
 
 def test_the_portable_file_of_either_order_is_proved(trained: Path) -> None:
-    network = best_network(trained / "checkpoint", "small_cnn", 2, SPEC.channels)
+    network = best_network(trained / "checkpoint", OBJECTIVE, "small_cnn", SPEC.channels)
     for order in ("window-resize", "resize-window"):
         spec = SPEC.model_copy(update={"order": order})
-        assert verify_export(export_onnx(network, spec, CLASSES), network, spec) <= 1e-4
+        assert verify_export(export_onnx(network, spec, OBJECTIVE), network, spec, OBJECTIVE) <= 1e-4

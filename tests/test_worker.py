@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.config import AugmentConfig, TrainConfig
+from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import BEST, save
 from models.training.ranks import Ranks
@@ -21,7 +22,7 @@ def data() -> TrainData:
     draw = np.random.default_rng(0)
     labels = (np.arange(30) % 3 == 0).astype(np.int64)
     rows = ArrayExamples(draw.integers(0, 256, (30, 16, 16), dtype=np.uint8), labels)
-    return TrainData(train=rows, val=rows, classes=("plain", "lesion"))
+    return TrainData(train=rows, val=rows, objective=Classification(classes=("plain", "lesion")))
 
 
 def started(config: TrainConfig, data: TrainData, rank: int = 0, size: int = 1) -> Worker:
@@ -32,16 +33,16 @@ def started(config: TrainConfig, data: TrainData, rank: int = 0, size: int = 1) 
 
 def test_shares_of_all_ranks_are_the_batch_of_one(data: TrainData) -> None:
     batch = next(started(CONFIG, data).batches(0))
-    images, labels = started(CONFIG, data).load(0, 0, batch)
+    images, targets = started(CONFIG, data).load(0, 0, batch)
     shares = [started(CONFIG, data, rank, 3).load(0, 0, batch) for rank in range(3)]
     assert torch.allclose(torch.cat([share[0] for share in shares]), images, atol=1e-5)
-    assert torch.equal(torch.cat([share[1] for share in shares]), labels)
+    assert torch.equal(torch.cat([share[1]["labels"] for share in shares]), targets["labels"])
 
 
 def test_labels_belong_to_their_images(data: TrainData) -> None:
     batch = np.array([4, 3, 9])
-    _, labels = started(CONFIG, data).load(0, 0, batch)
-    assert labels.tolist() == data.train.labels[batch].tolist()
+    _, targets = started(CONFIG, data).load(0, 0, batch)
+    assert targets["labels"].tolist() == data.train.labels[batch].tolist()
 
 
 @pytest.mark.parametrize(("epoch", "step"), [(0, 1), (1, 0)])
@@ -80,8 +81,9 @@ def test_convolutions_are_laid_out_channels_last(data: TrainData) -> None:
 
 
 def test_classes_weigh_the_same_when_balanced(data: TrainData) -> None:
-    weights = started(CONFIG, data).class_weights
-    assert weights[0] * 20 == pytest.approx(weights[1] * 10)
+    weights = started(CONFIG, data).weights
+    sums = [weights[data.train.labels == label].sum() for label in (0, 1)]
+    assert sums[0] == pytest.approx(sums[1])
 
 
 @pytest.mark.parametrize(("precision", "reduced"), [("auto", False), ("fp32", False), ("bf16", True)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.statistics.classification import Flags, Predictions
+from imaging.statistics.classification import ClassPredictions, Flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     return float(np.average(distances, weights=[b.count for b in bins]))
 
 
-def reliability_of(predictions: Predictions, bins: int = 10) -> list[ReliabilityBin]:
+def reliability_of(predictions: ClassPredictions, bins: int = 10) -> list[ReliabilityBin]:
     """Return the reliability of the positive class, or with many classes of the most probable one."""
     if len(predictions.classes) == 2:
         return reliability(predictions.probabilities[:, 1], predictions.labels == 1, bins)

@@ -1,24 +1,24 @@
-"""Measures of a classifier: each maps example weights (draws, n) to values (draws,).
+"""Predictions of a classifier and the measures of them.
 
-Weights of one give the plain value; a bootstrap hands in how often each example was drawn.
-A value that a draw does not define (no positive case in it, nothing called positive) is NaN.
+Each measure maps example weights (draws, n) to values (draws,); see `imaging.statistics.predictions`. What a draw
+does not define (no positive case in it, nothing called positive) is NaN.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imaging.errors import UserFault
+from imaging.statistics.predictions import Floats, MeasureDefinition
 
-Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Predictions:
-    """What a model said about n examples.
+class ClassPredictions:
+    """Class probabilities of n examples, beside their true classes.
 
     `labels` (n,) index into `classes`; `probabilities` are (n, classes); `patients` (n,) are patient keys.
     `threshold` is the probability of the positive class, `classes[1]`, from which a case is called positive;
@@ -65,8 +65,49 @@ class Predictions:
         """The classes that take the part of the positive one: the second of two, or each of many."""
         return [1] if len(self.classes) == 2 else list(range(len(self.classes)))
 
+    @property
+    def measures(self) -> Mapping[str, MeasureDefinition]:
+        """The measures of a classifier."""
+        return MEASURES
 
-def confusion(predictions: Predictions, weights: Floats) -> Floats:
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """The measures that are shown and logged."""
+        return REPORTED
+
+    @property
+    def repeated(self) -> frozenset[str]:
+        """Without a threshold, a class is called by argmax, so both accuracies are one."""
+        return frozenset({"accuracy_argmax"} if self.threshold is None else ())
+
+    def too_few_patients(self, least: int) -> str:
+        """Return which class has fewer than `least` patients, or nothing."""
+        counts = [len(np.unique(self.patients[self.labels == k])) for k in range(len(self.classes))]
+        fewest = int(np.argmin(counts))
+        if counts[fewest] >= least:
+            return ""
+        return (
+            f"only {counts[fewest]} test patients are '{self.classes[fewest]}' and the gate asks for "
+            f"{least} of each class; label more patients or lower min_patients."
+        )
+
+    def not_comparable(self, champion: "ClassPredictions") -> str:
+        """Return why a champion of other classes or of other test examples cannot be compared, or nothing."""
+        if self.classes != champion.classes:
+            return (
+                f"the champion knows the classes {', '.join(champion.classes)} and the candidate "
+                f"{', '.join(self.classes)}; register the candidate under another model name."
+            )
+        same = np.array_equal(self.labels, champion.labels)
+        if not (same and np.array_equal(self.patients, champion.patients)):
+            return (
+                f"the two did not predict the same test examples ({len(champion.labels)} of the champion, "
+                f"{len(self.labels)} of the candidate); let both predict one test part."
+            )
+        return ""
+
+
+def confusion(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the weighted counts (draws, classes, classes): rows are true classes, columns called ones."""
     k = len(predictions.classes)
     cell = predictions.labels * k + predictions.predicted
@@ -89,92 +130,88 @@ def ranked_counts(positive: Flags, scores: NDArray[np.floating], weights: Floats
     return true, false
 
 
-def accuracy(predictions: Predictions, weights: Floats) -> Floats:
+def accuracy(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the share of examples that are called right, at the threshold."""
     return _mean(predictions.predicted == predictions.labels, weights)
 
 
-def accuracy_argmax(predictions: Predictions, weights: Floats) -> Floats:
+def accuracy_argmax(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the share of examples whose most probable class is the true one."""
     return _mean(predictions.probabilities.argmax(axis=1) == predictions.labels, weights)
 
 
-def precision(predictions: Predictions, weights: Floats) -> Floats:
+def precision(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the share of those called positive that are (the positive predictive value)."""
     true, false, _, _ = _outcomes(predictions, weights)
     return _macro(true, true + false)
 
 
-def recall(predictions: Predictions, weights: Floats) -> Floats:
+def recall(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the share of positives that are called so (the sensitivity)."""
     true, _, missed, _ = _outcomes(predictions, weights)
     return _macro(true, true + missed)
 
 
-def specificity(predictions: Predictions, weights: Floats) -> Floats:
+def specificity(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the share of negatives that are called so."""
     _, false, _, rejected = _outcomes(predictions, weights)
     return _macro(rejected, rejected + false)
 
 
-def f1(predictions: Predictions, weights: Floats) -> Floats:
+def f1(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the harmonic mean of precision and recall."""
     true, false, missed, _ = _outcomes(predictions, weights)
     return _macro(2 * true, 2 * true + false + missed)
 
 
-def auroc(predictions: Predictions, weights: Floats) -> Floats:
+def auroc(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the area under the receiver operating characteristic; a tie counts half."""
     return _one_versus_rest(_area_under_roc, predictions, weights)
 
 
-def auprc(predictions: Predictions, weights: Floats) -> Floats:
+def auprc(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the average precision: the area under the steps of the precision-recall curve."""
     return _one_versus_rest(_average_precision, predictions, weights)
 
 
-def brier(predictions: Predictions, weights: Floats) -> Floats:
+def brier(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the mean squared error of the probabilities, at most 1 with two classes, else 2 (Brier 1950)."""
     truth = predictions.labels[:, None] == np.arange(len(predictions.classes))
     squared = (predictions.probabilities.astype(np.float64) - truth) ** 2
     return _mean(squared[:, predictions.one_versus_rest].sum(axis=1), weights)
 
 
-def log_loss(predictions: Predictions, weights: Floats) -> Floats:
+def log_loss(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the mean of minus the logarithm of the true class's probability, in nats."""
     of_truth = predictions.probabilities[np.arange(len(predictions.labels)), predictions.labels]
     return _mean(-np.log(np.clip(of_truth.astype(np.float64), np.finfo(np.float64).eps, 1)), weights)
 
 
-MEASURES: dict[str, Callable[[Predictions, Floats], Floats]] = {
-    "auroc": auroc,
-    "auprc": auprc,
-    "accuracy": accuracy,
-    "accuracy_argmax": accuracy_argmax,
-    "recall": recall,
-    "specificity": specificity,
-    "precision": precision,
-    "f1": f1,
-    "brier": brier,
-    "log_loss": log_loss,
+MEASURES: dict[str, MeasureDefinition] = {
+    "auroc": MeasureDefinition(title="AUROC", values=auroc),
+    "auprc": MeasureDefinition(title="AUPRC", values=auprc),
+    "accuracy": MeasureDefinition(title="Accuracy", values=accuracy),
+    "accuracy_argmax": MeasureDefinition(title="Accuracy (argmax)", values=accuracy_argmax),
+    "recall": MeasureDefinition(title="Recall (sensitivity)", values=recall),
+    "specificity": MeasureDefinition(title="Specificity", values=specificity),
+    "precision": MeasureDefinition(title="Precision (PPV)", values=precision),
+    "f1": MeasureDefinition(title="F1", values=f1),
+    "brier": MeasureDefinition(title="Brier score", values=brier, higher_is_better=False, decides=False),
+    "log_loss": MeasureDefinition(title="Log loss", values=log_loss, higher_is_better=False, decides=False),
 }
-"""Name to measure. With many classes those of a positive class are macro means of one versus rest."""
+"""The measures by name. With many classes, measures of a positive class are macro means of one versus rest."""
 
-TITLES: dict[str, str] = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "accuracy": "Accuracy",
-    "accuracy_argmax": "Accuracy (argmax)",
-    "recall": "Recall (sensitivity)",
-    "specificity": "Specificity",
-    "precision": "Precision (PPV)",
-    "f1": "F1",
-    "brier": "Brier score",
-    "log_loss": "Log loss",
-}
-"""Name to what a reader sees."""
-
-LOWER_IS_BETTER = frozenset({"brier", "log_loss"})
+REPORTED = (
+    "auroc",
+    "auprc",
+    "accuracy",
+    "accuracy_argmax",
+    "precision",
+    "recall",
+    "specificity",
+    "f1",
+    "brier",
+)
 
 
 def best_threshold(labels: NDArray[np.int64], scores: NDArray[np.floating]) -> float:
@@ -202,6 +239,46 @@ def best_threshold(labels: NDArray[np.int64], scores: NDArray[np.floating]) -> f
     return float(cuts[index.argmax()])
 
 
+GRID = np.linspace(0, 1, 401)
+"""Where the curves of many classes are averaged."""
+
+Points = tuple[Floats, Floats]
+Curve = Callable[[Flags, NDArray[np.floating]], Points]
+
+
+def roc_curve(positive: Flags, scores: NDArray[np.floating]) -> Points:
+    """Return false and true positive rates from (0, 0) to (1, 1), a corner for each distinct score.
+
+    >>> roc_curve(np.array([True, False]), np.array([0.9, 0.1]))
+    (array([0., 0., 1.]), array([0., 1., 1.]))
+    """
+    true, false = (counts[0] for counts in ranked_counts(positive, scores, np.ones((1, len(scores)))))
+    return np.append(0.0, false / false[-1]), np.append(0.0, true / true[-1])
+
+
+def precision_recall_curve(positive: Flags, scores: NDArray[np.floating]) -> Points:
+    """Return recall, rising from 0 to 1, and precision; the area below these steps is the average precision.
+
+    >>> precision_recall_curve(np.array([True, False]), np.array([0.9, 0.1]))
+    (array([0., 1., 1., 1.]), array([1. , 1. , 0.5, 0.5]))
+    """
+    true, false = (counts[0] for counts in ranked_counts(positive, scores, np.ones((1, len(scores)))))
+    recall = np.append(0.0, np.repeat(true / true[-1], 2)[:-1])
+    return recall, np.repeat(true / (true + false), 2)
+
+
+def curves_of(predictions: ClassPredictions, curve: Curve) -> list[Points]:
+    """Return the curve of each one-versus-rest class that has both positive and negative examples."""
+    members = [(k, predictions.labels == k) for k in predictions.one_versus_rest]
+    return [curve(flags, predictions.probabilities[:, k]) for k, flags in members if 0 < flags.mean() < 1]
+
+
+def mean_curve(curves: Sequence[Points]) -> Points:
+    """Return the mean height of at least one curve over `GRID`."""
+    mean: Floats = np.mean([np.interp(GRID, x, y) for x, y in curves], axis=0)
+    return GRID, mean
+
+
 def _mean(values: NDArray[np.generic], weights: Floats) -> Floats:
     mean: Floats = weights @ values.astype(np.float64) / weights.sum(axis=1)
     return mean
@@ -216,7 +293,7 @@ def _macro(part: Floats, whole: Floats) -> Floats:
     return mean
 
 
-def _outcomes(predictions: Predictions, weights: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+def _outcomes(predictions: ClassPredictions, weights: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Return true positives, false positives, false negatives and true negatives, (draws, classes) each."""
     table = confusion(predictions, weights)
     true = np.diagonal(table, axis1=1, axis2=2)
@@ -227,7 +304,7 @@ def _outcomes(predictions: Predictions, weights: Floats) -> tuple[Floats, Floats
 
 
 def _one_versus_rest(
-    measure: Callable[[Floats, Floats], Floats], predictions: Predictions, weights: Floats
+    measure: Callable[[Floats, Floats], Floats], predictions: ClassPredictions, weights: Floats
 ) -> Floats:
     per_class = [
         measure(*ranked_counts(predictions.labels == k, predictions.probabilities[:, k], weights))

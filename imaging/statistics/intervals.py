@@ -11,7 +11,7 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.statistics.classification import MEASURES, Floats, Predictions
+from imaging.statistics.predictions import Floats, MeasureDefinition, Predictions
 
 BLOCK_VALUES = 1 << 20
 """Weights held at a time; each measure needs a few times 8 bytes for each."""
@@ -28,12 +28,14 @@ class Measure:
     """
 
     name: str
+    title: str
     value: float
     lower: float
     upper: float
     patients: int
     examples: int
     undefined_draws: int
+    higher_is_better: bool = True
 
     def __str__(self) -> str:
         return f"{self.value_text} {self.interval_text}".strip()
@@ -61,41 +63,48 @@ def patient_weights(patients: NDArray[np.str_], draws: int, seed: int) -> Iterat
 def bootstrap(
     predictions: Predictions, names: Iterable[str], draws: int = 2000, seed: int = 0
 ) -> dict[str, Floats]:
-    """Return the measures (keys of `MEASURES`) of each draw, (draws,) each."""
+    """Return the named measures of each draw, (draws,) each."""
     blocks: dict[str, list[Floats]] = {name: [] for name in names}
     for weights in patient_weights(predictions.patients, draws, seed):
         for name, values in blocks.items():
-            values.append(MEASURES[name](predictions, weights))
+            values.append(predictions.measures[name].values(predictions, weights))
     return {name: np.concatenate(values) for name, values in blocks.items()}
 
 
-def summarize(name: str, value: float, drawn: Floats, patients: NDArray[np.str_]) -> Measure:
+def summarize(
+    name: str, definition: MeasureDefinition, value: float, drawn: Floats, patients: NDArray[np.str_]
+) -> Measure:
     """Return the measure of a value and its draws (draws,) by the percentile interval."""
     defined = drawn[~np.isnan(drawn)]
     lower, upper = np.percentile(defined, LIMITS) if defined.size else (np.nan, np.nan)
     return Measure(
         name=name,
+        title=definition.title,
         value=value,
         lower=float(lower),
         upper=float(upper),
         patients=len(np.unique(patients)),
         examples=len(patients),
         undefined_draws=len(drawn) - len(defined),
+        higher_is_better=definition.higher_is_better,
     )
 
 
 def value_of(predictions: Predictions, name: str) -> float:
     """Return the plain value of a measure."""
-    return float(MEASURES[name](predictions, np.ones((1, len(predictions.labels))))[0])
+    once = np.ones((1, len(predictions.patients)))
+    return float(predictions.measures[name].values(predictions, once)[0])
 
 
 def measure_all(
-    predictions: Predictions, names: Iterable[str] = tuple(MEASURES), draws: int = 2000, seed: int = 0
+    predictions: Predictions, names: Iterable[str] = (), draws: int = 2000, seed: int = 0
 ) -> dict[str, Measure]:
-    """Return each named measure with its 95 % patient-bootstrap interval."""
-    drawn = bootstrap(predictions, names, draws, seed)
+    """Return each named measure, by default all, with its 95 % patient-bootstrap interval."""
+    drawn = bootstrap(predictions, tuple(names) or predictions.measures, draws, seed)
     return {
-        name: summarize(name, value_of(predictions, name), values, predictions.patients)
+        name: summarize(
+            name, predictions.measures[name], value_of(predictions, name), values, predictions.patients
+        )
         for name, values in drawn.items()
     }
 

@@ -5,20 +5,15 @@ the 95 % interval of candidate - champion, by a paired patient bootstrap, lies a
 one-sided at 97.5 %; ICH E9, section 3.3.2).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isnan
-from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from imaging.statistics.classification import TITLES, Floats, Predictions
+from imaging.errors import UserFault
 from imaging.statistics.intervals import Measure, bootstrap, summarize, value_of
-
-GateMeasure = Literal[
-    "auroc", "auprc", "accuracy", "accuracy_argmax", "recall", "specificity", "precision", "f1"
-]
-"""The measures of which more is better."""
+from imaging.statistics.predictions import Floats, MeasureDefinition, Predictions, deciding
 
 
 class GateConfig(BaseModel):
@@ -26,7 +21,12 @@ class GateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Gate")
 
-    measure: GateMeasure = Field("auroc", title="Measure", description="What decides; more is better.")
+    measure: str | None = Field(
+        None,
+        pattern="^[a-z0-9_]+$",
+        title="Measure",
+        description="What decides; more is better. Default: the objective's first, which is auroc for classes.",
+    )
     floor: float = Field(
         0.70, ge=0.5, le=1, title="Floor", description="The least value of the measure, 0.5 to 1."
     )
@@ -101,34 +101,48 @@ class Verdict:
         return _signed(self.difference, self.difference_lower, self.difference_upper)
 
 
+def gate_measure(measures: Mapping[str, MeasureDefinition], gate: GateConfig) -> str:
+    """Return the name of the measure that decides: the gate's, or the first that may decide.
+
+    Raises UserFault for one that is not among them, or that may not decide.
+    """
+    known = deciding(measures)
+    if gate.measure is not None and gate.measure not in known:
+        raise UserFault(f"the gate cannot decide on {gate.measure!r}: choose one of {', '.join(known)}")
+    return gate.measure or known[0]
+
+
 def decide(candidate: Predictions, champion: Predictions | None, gate: GateConfig) -> Verdict:
     """Return whether the candidate may become the champion.
 
-    Both must have predicted the same examples, in the same order, with the same classes; otherwise the
-    verdict is no. The floor is held against the plain value, the margin against the interval's lower limit.
+    Both must have predicted the same examples, in the same order, in the same terms; otherwise the verdict is
+    no. The floor is compared with the plain value, the margin with the interval's lower limit.
     """
     own, drawn = _measured(candidate, gate)
-    obstacle = _too_few(candidate, gate) or _below_floor(own, gate)
+    obstacle = candidate.too_few_patients(gate.min_patients) or _below_floor(own, gate)
     if champion is None:
         reason = obstacle or f"{_reached(own, gate)}, and there is no champion yet."
         return _verdict(gate, own, promote=not obstacle, reason=reason)
     other, drawn_other = _measured(champion, gate)
-    unlike = _unlike(candidate, champion)
-    if unlike:
+    if unlike := candidate.not_comparable(champion):
         return _verdict(gate, own, promote=False, reason=unlike, champion=other)
-    difference = summarize(gate.measure, own.value - other.value, drawn - drawn_other, candidate.patients)
+    definition = candidate.measures[own.name]
+    difference = summarize(
+        own.name, definition, own.value - other.value, drawn - drawn_other, candidate.patients
+    )
     # Written so that an undefined limit, NaN, is a no.
-    holds = difference.lower > -gate.margin
-    reason = obstacle or _compared(own, other, difference, gate, holds)
+    within = difference.lower > -gate.margin
+    reason = obstacle or _compared(own, other, difference, gate, within)
     return _verdict(
-        gate, own, promote=holds and not obstacle, reason=reason, champion=other, difference=difference
+        gate, own, promote=within and not obstacle, reason=reason, champion=other, difference=difference
     )
 
 
 def _measured(predictions: Predictions, gate: GateConfig) -> tuple[Measure, Floats]:
-    drawn = bootstrap(predictions, [gate.measure], gate.draws, gate.seed)[gate.measure]
-    value = value_of(predictions, gate.measure)
-    return summarize(gate.measure, value, drawn, predictions.patients), drawn
+    name = gate_measure(predictions.measures, gate)
+    drawn = bootstrap(predictions, [name], gate.draws, gate.seed)[name]
+    value = value_of(predictions, name)
+    return summarize(name, predictions.measures[name], value, drawn, predictions.patients), drawn
 
 
 def _verdict(
@@ -143,7 +157,7 @@ def _verdict(
     return Verdict(
         promote=promote,
         reason=reason,
-        measure=gate.measure,
+        measure=own.name,
         candidate=own,
         champion=champion,
         difference=None if difference is None else difference.value,
@@ -156,61 +170,33 @@ def _verdict(
     )
 
 
-def _too_few(candidate: Predictions, gate: GateConfig) -> str:
-    """Return why the test patients are too few to decide, or nothing."""
-    counts = [
-        len(np.unique(candidate.patients[candidate.labels == k])) for k in range(len(candidate.classes))
-    ]
-    fewest = int(np.argmin(counts))
-    if counts[fewest] >= gate.min_patients:
-        return ""
-    return (
-        f"only {counts[fewest]} test patients are '{candidate.classes[fewest]}' and the gate asks for "
-        f"{gate.min_patients} of each class; label more patients or lower min_patients."
-    )
-
-
 def _below_floor(own: Measure, gate: GateConfig) -> str:
     if own.value >= gate.floor:
         return ""
     return (
-        f"the candidate's {TITLES[gate.measure]} of {own} on {own.patients:,} patients does not reach "
+        f"the candidate's {own.title} of {own} on {own.patients:,} patients does not reach "
         f"the floor of {gate.floor:.3f}."
     )
 
 
-def _unlike(candidate: Predictions, champion: Predictions) -> str:
-    """Return why the two cannot be compared, or nothing."""
-    if candidate.classes != champion.classes:
-        return (
-            f"the champion knows the classes {', '.join(champion.classes)} and the candidate "
-            f"{', '.join(candidate.classes)}; register the candidate under another model name."
-        )
-    same = np.array_equal(candidate.labels, champion.labels)
-    if not (same and np.array_equal(candidate.patients, champion.patients)):
-        return (
-            f"the two did not predict the same test examples ({len(champion.labels)} of the champion, "
-            f"{len(candidate.labels)} of the candidate); let both predict one test part."
-        )
-    return ""
-
-
 def _reached(own: Measure, gate: GateConfig) -> str:
     return (
-        f"the candidate's {TITLES[gate.measure]} of {own} on {own.patients:,} patients reaches "
+        f"the candidate's {own.title} of {own} on {own.patients:,} patients reaches "
         f"the floor of {gate.floor:.3f}"
     )
 
 
-def _compared(own: Measure, other: Measure, difference: Measure, gate: GateConfig, holds: bool) -> str:
-    spread = _signed(difference.value, difference.lower, difference.upper)
+def _compared(own: Measure, other: Measure, difference: Measure, gate: GateConfig, within: bool) -> str:
+    interval = _signed(difference.value, difference.lower, difference.upper)
     meaning = (
         f"not worse by more than the margin of {gate.margin:.3f}."
-        if holds
+        if within
         else f"a loss of more than the margin of {gate.margin:.3f} is not ruled out."
     )
-    joint = "and" if holds else "but"
-    return f"{_reached(own, gate)}, {joint} its difference from the champion's {other} is {spread}: {meaning}"
+    joint = "and" if within else "but"
+    return (
+        f"{_reached(own, gate)}, {joint} its difference from the champion's {other} is {interval}: {meaning}"
+    )
 
 
 def _signed(value: float, lower: float | None, upper: float | None) -> str:

@@ -1,9 +1,8 @@
-"""Export of the portable model: one ONNX file that takes modality units of any size and gives class probabilities."""
+"""Export of the portable model: one ONNX file that takes modality units of any size and gives what a contract names."""
 
-import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -12,12 +11,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from imaging.compatibility import canonical_json, needed_release
 from imaging.errors import EnvironmentFault
 from imaging.preprocess.spec import LEVELS, PreprocessSpec
+from models.objectives.catalog import contract_of, file_metadata
+from models.objectives.protocol import Objective, named_outputs
+from models.portable.contract import TensorContract
 from models.training.batches import normalise
 
-INPUT, OUTPUT = "image", "probabilities"
 OPSET = 20
 TOLERANCE = 1e-4
 SHAPES = ((1, 64, 64), (3, 96, 61), (2, 13, 40))
@@ -25,21 +25,28 @@ SHAPES = ((1, 64, 64), (3, 96, 61), (2, 13, 40))
 
 
 class Portable(nn.Module):
-    """Preprocessing, network and softmax as one graph: (batch, channels, height, width) to (batch, classes).
+    """Preprocessing, network and activation as one graph, from images (batch, channels, height, width).
 
     The slices of a volume are its channels; their number is fixed, height and width are not.
     """
 
-    def __init__(self, network: nn.Module, spec: PreprocessSpec) -> None:
+    def __init__(self, network: nn.Module, spec: PreprocessSpec, objective: Objective) -> None:
         super().__init__()
         self.network = network
+        self.objective = objective
+        self.names = [output.name for output in objective.outputs(spec)]
         self.lower, self.upper = spec.portable_window.bounds
         self.size_px = spec.size_px
         self.window_first = spec.order == "window-resize"
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the probability of each class."""
-        return self.network(normalise(self.levels(image))).softmax(dim=1)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs in the order of the contract."""
+        outputs = self.named(image)
+        return tuple(outputs[name] for name in self.names)
+
+    def named(self, image: Tensor) -> Mapping[str, Tensor]:
+        """Return the outputs by name."""
+        return self.objective.activate(named_outputs(self.network(normalise(self.levels(image)))))
 
     def levels(self, image: Tensor) -> Tensor:
         """Return grey levels (batch, channels, size_px, size_px), as `imaging.preprocess.slice.prepare` does."""
@@ -66,25 +73,27 @@ def area_weights(length: int, side: int, size: int) -> Tensor:
     return overlap.clamp(min=0).float() / side
 
 
-def export_onnx(
-    network: nn.Module, spec: PreprocessSpec, classes: tuple[str, ...], threshold: float | None = None
-) -> onnx.ModelProto:
+def export_onnx(network: nn.Module, spec: PreprocessSpec, objective: Objective) -> onnx.ModelProto:
     """Return the portable model, weights inside: `onnx.save(model, path)` or `model.SerializeToString()`.
 
-    Input `image`: float32 (batch, channels, height, width) in `spec.input_units`. Output `probabilities`: float32
-    (batch, classes). The metadata name the classes, the spec, the input's units and the threshold.
+    Its inputs and outputs are those of the contract; the metadata name what a consumer has to know.
+    Raises UserFault if the network's outputs do not fit the contract.
     """
-    axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    contract, portable = contract_of(objective, spec), Portable(network, spec, objective).eval()
     # No size of the example equals another or the network's, so that no two axes are taken for one.
-    example = torch.zeros(2, spec.channels, spec.size_px + 7, spec.size_px + 3)
+    sizes = {"batch": 2, "height": spec.size_px + 7, "width": spec.size_px + 3}
+    (image,) = contract.inputs
+    example = torch.zeros(image.sized(sizes))
+    with torch.no_grad():
+        contract.check(portable.named(example), sizes)
     with _quiet():
         program = torch.onnx.export(
-            Portable(network, spec).eval(),
+            portable,
             (example,),
             dynamo=True,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={"image": axes},
+            input_names=[image.name],
+            output_names=portable.names,
+            dynamic_shapes={image.name: _free_axes(image)},
             opset_version=OPSET,
             external_data=False,
             verbose=False,
@@ -92,43 +101,47 @@ def export_onnx(
     if program is None:
         raise EnvironmentFault("torch exported no ONNX program: install the pinned torch and onnxscript")
     model = _without_traces(program.model_proto)
-    described = {
-        "classes": json.dumps(classes),
-        "spec": canonical_json(spec),
-        "input_units": spec.input_units,
-        "threshold": json.dumps(threshold),
-    }
-    if needs := needed_release(spec):
-        described["needs"] = needs
-    onnx.helper.set_model_props(model, described)
+    write_metadata(model, objective, spec)
     return model
 
 
-def set_threshold(model: onnx.ModelProto, threshold: float) -> None:
-    """Write the threshold into the metadata, once it was chosen with the model's own probabilities."""
-    told = {item.key: item.value for item in model.metadata_props}
-    onnx.helper.set_model_props(model, told | {"threshold": json.dumps(threshold)})
+def write_metadata(model: onnx.ModelProto, objective: Objective, spec: PreprocessSpec) -> None:
+    """Write what a file says of itself; again where the objective was calibrated with the file's own outputs."""
+    onnx.helper.set_model_props(model, file_metadata(objective, spec))
 
 
-def verify_export(model: onnx.ModelProto, network: nn.Module, spec: PreprocessSpec) -> float:
-    """Return the largest difference of probabilities between ONNX Runtime and torch, over several shapes.
+def verify_export(
+    model: onnx.ModelProto, network: nn.Module, spec: PreprocessSpec, objective: Objective
+) -> float:
+    """Return the largest difference of outputs between ONNX Runtime and torch, over several shapes.
 
-    Raises EnvironmentFault if it is more than 1e-4.
+    Raises EnvironmentFault if it is more than 1e-4 of an output's largest value, or of 1.
     """
     from models.portable.predictor import Predictor
 
-    predictor, reference = Predictor.load(model.SerializeToString()), Portable(network, spec).eval()
+    predictor, reference = (
+        Predictor.load(model.SerializeToString()),
+        Portable(network, spec, objective).eval(),
+    )
     worst = 0.0
     for image in _samples(spec):
         with torch.no_grad():
-            wanted = reference(torch.from_numpy(image)).numpy()
-        worst = max(worst, float(np.abs(predictor.run(image) - wanted).max()))
+            expected = {
+                name: output.numpy() for name, output in reference.named(torch.from_numpy(image)).items()
+            }
+        given = predictor.run(image)
+        for name, values in expected.items():
+            worst = max(worst, float(np.abs(given[name] - values).max() / max(1.0, np.abs(values).max())))
     if worst > TOLERANCE:
         raise EnvironmentFault(
             f"the exported model differs from torch by {worst:.2g}, more than {TOLERANCE}: "
             "install the pinned onnxruntime, torch and onnxscript"
         )
     return worst
+
+
+def _free_axes(tensor: TensorContract) -> dict[int, Any]:
+    return {n: torch.export.Dim(axis.name) for n, axis in enumerate(tensor.axes) if axis.size is None}
 
 
 def _samples(spec: PreprocessSpec) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
@@ -150,7 +163,7 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what the exporter tells its own developers."""
+    """Hold back the exporter's lines to its own developers."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,23 +10,6 @@ from torch import Tensor
 
 MIDDLE = 127.5
 """Grey levels 0..255 are mapped to -1..1."""
-
-
-class TrainingExamples(Protocol):
-    """Examples of one split: labels at hand, pixels by index."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Class indices (n,)."""
-        ...
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        ...
-
-    def gather(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return images (k, size_px, size_px) of grey levels."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +71,3 @@ def share(count: int, rank: int, size: int) -> slice:
 def normalise(levels: Tensor) -> Tensor:
     """Map grey levels 0..255 to -1..1; the exported model holds the same step."""
     return levels / MIDDLE - 1
-
-
-def class_weights(labels: NDArray[np.int64], classes: int, mode: str) -> NDArray[np.float32]:
-    """Return one weight per class (classes,), of mean 1 over the rows; a class without rows weighs 0.
-
-    >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced")
-    array([0.6666667, 2.       ], dtype=float32)
-    """
-    if mode == "none":
-        return np.ones(classes, np.float32)
-    counts = np.bincount(labels, minlength=classes)
-    present = np.count_nonzero(counts)
-    return np.divide(len(labels), present * counts, out=np.zeros(classes), where=counts > 0).astype(
-        np.float32
-    )

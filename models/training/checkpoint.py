@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from imaging.errors import EnvironmentFault
-from models.networks.catalog import build
+from models.objectives.protocol import Objective
 from models.training.progress import PROGRESS, Progress
 
 NETWORK, AVERAGE, BEST, OPTIMIZER = (
@@ -54,9 +54,9 @@ def restore(
     return Progress.read(folder), load_file(folder / BEST)
 
 
-def best_network(folder: Path, name: str, classes: int, channels: int = 1) -> nn.Module:
+def best_network(folder: Path, objective: Objective, name: str, channels: int = 1) -> nn.Module:
     """Return the network of the best epoch so far, ready to predict, on the CPU."""
-    network = build(name, classes, channels)
+    network = objective.build(name, channels)
     network.load_state_dict(load_file(folder / BEST))
     return network.eval()
 

@@ -18,6 +18,7 @@ from torch.multiprocessing.spawn import spawn
 from imaging.dataset.version.dataset_version import open_version
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
+from models.objectives.catalog import objective_class
 from models.training.loop import Report, fit
 from models.training.ranks import Ranks
 from models.training.worker import TrainData
@@ -66,8 +67,13 @@ def train_loop(config: dict[str, Any]) -> None:
     """
     store = open_store(config["store"], Path(config["cache"]), config["cache_bytes"])
     version = open_version(store, config["dataset"], config["digest"])
-    data = TrainData(train=version.examples("train"), val=version.examples("val"), classes=version.classes)
-    fit_in_ray(TrainConfig.model_validate(config["train"]), data, Path(config["run_folder"]))
+    train_config = TrainConfig.model_validate(config["train"])
+    data = TrainData(
+        train=version.examples("train"),
+        val=version.examples("val"),
+        objective=objective_class(train_config.objective).of_version(version),
+    )
+    fit_in_ray(train_config, data, Path(config["run_folder"]))
 
 
 def report_to_ray(metrics: Mapping[str, float], folder: Path | None) -> None:

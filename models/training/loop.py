@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from models.config import TrainConfig
+from models.objectives.protocol import named_outputs
 from models.training.batches import seed_of
 from models.training.checkpoint import save
 from models.training.optimization import l1_norm, recalibrate, set_learning_rate
 from models.training.progress import record
 from models.training.ranks import Ranks
-from models.training.validation import MERITS, validate
+from models.training.validation import validate
 from models.training.worker import TrainData, Worker
 
 RECALIBRATION_STEPS = 16
@@ -85,19 +85,17 @@ def train_step(worker: Worker, epoch: int, step: int, batch: NDArray[np.int64]) 
     The loss is divided by the weight of the global batch, not of this rank's share, so the sum over the ranks
     does not depend on how many there are.
     """
-    config, data = worker.config.optimizer, worker.data
-    images, labels = worker.load(epoch, step, batch)
-    weights = torch.from_numpy(worker.class_weights).to(images.device)
-    weight_of_batch = float(worker.class_weights[data.train.labels[batch]].sum())
+    l1_penalty = worker.config.optimizer.l1_penalty
+    images, targets = worker.load(epoch, step, batch)
     with worker.reduced_precision():
-        logits = worker.model(images)
-    loss = functional.cross_entropy(logits.float(), labels, weights, reduction="sum") / weight_of_batch
+        outputs = named_outputs(worker.model(images))
+    loss = worker.objective.loss(outputs, targets) / float(worker.weights[batch].sum())
     # Gradients are averaged over the ranks, while the parts of the loss have to add up.
-    objective = loss * worker.ranks.size
-    if config.l1_penalty:
-        objective = objective + config.l1_penalty * l1_norm(worker.network)
+    minimized = loss * worker.ranks.size
+    if l1_penalty:
+        minimized = minimized + l1_penalty * l1_norm(worker.network)
     worker.optimizer.zero_grad()
-    objective.backward()
+    minimized.backward()
     set_learning_rate(worker.optimizer, worker.learning_rate(epoch, step))
     worker.optimizer.step()
     worker.average.update(epoch * worker.steps + step)
@@ -106,7 +104,7 @@ def train_step(worker: Worker, epoch: int, step: int, batch: NDArray[np.int64]) 
 
 def advance(worker: Worker, metrics: Mapping[str, float]) -> None:
     """Count the epoch; if it is the best so far, keep its averaged weights."""
-    worker.progress = worker.progress.after(MERITS[worker.config.measure](metrics))
+    worker.progress = worker.progress.after(worker.objective.merit(metrics, worker.config.measure))
     if worker.progress.best_epoch == metrics["epoch"]:
         worker.best = {name: value.clone() for name, value in worker.average.network.state_dict().items()}
 

@@ -1,6 +1,6 @@
 """One process's part of a training run: its network, optimizer and progress, and how it loads a batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,9 @@ from torch import Tensor, nn
 from imaging.errors import UserFault
 from imaging.preprocess.slice import planes
 from models.config import TrainConfig
-from models.networks.catalog import build
+from models.objectives.protocol import Objective, TrainingExamples
 from models.training.augment import apply, draw
-from models.training.batches import (
-    TrainingExamples,
-    class_weights,
-    epoch_batches,
-    generator,
-    normalise,
-    share,
-    steps_per_epoch,
-)
+from models.training.batches import epoch_batches, generator, normalise, share, steps_per_epoch
 from models.training.checkpoint import Weights, restore
 from models.training.optimization import WeightAverage, learning_rate_at, make_optimizer
 from models.training.progress import Progress
@@ -33,11 +25,11 @@ from models.training.ranks import Ranks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainData:
-    """The rows that training may see; the test split is not among them."""
+    """The examples that training may see, and what is learned from them; the test split is not among them."""
 
     train: TrainingExamples
     val: TrainingExamples
-    classes: tuple[str, ...]
+    objective: Objective
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,7 +43,9 @@ class Worker:
     model: nn.Module
     average: WeightAverage
     optimizer: torch.optim.Optimizer
-    class_weights: NDArray[np.float32]
+    objective: Objective
+    weights: NDArray[np.float32]
+    """The weight of each training example in the loss."""
     progress: Progress
     best: Weights
 
@@ -65,7 +59,8 @@ class Worker:
             raise UserFault(f"{len(data.train)} training images for {ranks.size} workers: use fewer workers")
         torch.manual_seed(config.seed)
         channels = planes(data.train.gather(np.zeros(1, np.int64))).shape[1]
-        network = build(config.network, len(data.classes), channels).to(ranks.device)
+        objective = data.objective.fitted(data.train, config)
+        network = objective.build(config.network, channels).to(ranks.device)
         # Channels last is 1.2 to 1.5 times as fast on processors, and what the convolutions of GPUs prefer.
         network = network.to(memory_format=torch.channels_last)
         average = WeightAverage(network, config.ema_decay)
@@ -81,7 +76,8 @@ class Worker:
             model=ranks.synchronised(network),
             average=average,
             optimizer=optimizer,
-            class_weights=class_weights(data.train.labels, len(data.classes), config.class_weights),
+            objective=objective,
+            weights=objective.weights(data.train),
             progress=progress,
             best=best,
         )
@@ -100,22 +96,24 @@ class Worker:
         """Yield the global batches of an epoch."""
         return epoch_batches(self.config.seed, epoch, len(self.data.train), self.config.batch_size)
 
-    def load(self, epoch: int, step: int, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return this rank's share of a global batch, varied and normalised: images and labels, on the device."""
+    def load(self, epoch: int, step: int, batch: NDArray[np.int64]) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return this rank's share of a global batch, varied alike: normalised images and targets, on the device."""
         mine = share(len(batch), self.ranks.rank, self.ranks.size)
         drawn = draw(self.config.augment, len(batch), generator(self.config.seed, epoch, step))[mine]
-        levels = self.levels(self.data.train, batch[mine])
-        labels = torch.from_numpy(self.data.train.labels[batch[mine]]).to(levels.device)
-        return normalise(apply(levels, drawn.to(levels.device))), labels
+        variation = drawn.to(self.ranks.device)
+        images = normalise(apply(self.levels(self.data.train, batch[mine]), variation))
+        arrays = self.objective.targets(self.data.train, batch[mine])
+        targets = {name: torch.from_numpy(array).to(self.ranks.device) for name, array in arrays.items()}
+        return images, self.objective.vary(targets, variation)
 
     def load_unvaried(self, batch: NDArray[np.int64]) -> Tensor:
         """Return this rank's share of a global batch as prediction will see it: normalised images alone."""
         mine = share(len(batch), self.ranks.rank, self.ranks.size)
         return normalise(self.levels(self.data.train, batch[mine]))
 
-    def levels(self, rows: TrainingExamples, index: NDArray[np.int64]) -> Tensor:
+    def levels(self, examples: TrainingExamples, index: NDArray[np.int64]) -> Tensor:
         """Return grey levels (k, channels, size, size) as float32; they travel to the device as bytes."""
-        return torch.from_numpy(planes(rows.gather(index))).to(self.ranks.device).float()
+        return torch.from_numpy(planes(examples.gather(index))).to(self.ranks.device).float()
 
     def reduced_precision(self) -> AbstractContextManager[Any]:
         """Return the autocast of the forward pass; 'auto' leaves processors at fp32, where bf16 is slower."""

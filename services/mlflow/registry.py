@@ -1,6 +1,5 @@
 """Model versions in MLflow's registry: register a candidate, find challenger and champion, list what MLflow names."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed
@@ -16,9 +15,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from imaging.compatibility import canonical_json, check_release, needed_release, read_config
+from imaging.compatibility import canonical_json, check_release, read_config
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
+from models.objectives.catalog import contract_of, objective_metadata, objective_of
+from models.objectives.protocol import Objective
+from models.portable.contract import Contract
 from services.mlflow.runs import reachable
 from services.settings import Settings
 
@@ -54,14 +56,9 @@ class Registered:
         return read_config(PreprocessSpec, self.tags["spec"], str(self), digest=self.tags["spec.digest"])
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes, in the order of its probabilities."""
-        return tuple(json.loads(self.tags["classes"]))
-
-    @property
-    def threshold(self) -> float | None:
-        """The probability at which a case is called positive; None with more than two classes."""
-        return float(self.tags["threshold"]) if self.tags["threshold"] else None
+    def objective(self) -> Objective:
+        """What it predicts, and with which classes and thresholds."""
+        return objective_of(self.tags)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +81,13 @@ def register(
         for known in _versions(settings, f"name = '{name}' and run_id = '{run_id}'"):
             return known
         mlflow.set_tracking_uri(settings.tracking_uri)
-        channels = PreprocessSpec.model_validate_json(tags["spec"]).channels
+        contract = contract_of(objective_of(tags), PreprocessSpec.model_validate_json(tags["spec"]))
         with mlflow.start_run(run_id=run_id):
             info = mlflow.onnx.log_model(
                 model,
                 name="model",
-                signature=signature(len(json.loads(tags["classes"])), channels),
-                input_example=example_input(channels),
+                signature=signature(contract),
+                input_example=example_input(contract),
                 # Given, because guessing them starts a process and takes half a minute.
                 pip_requirements=[
                     f"{package}=={installed(package)}" for package in ("onnxruntime", "onnx", "numpy")
@@ -105,17 +102,24 @@ def register(
         return _registered(client.get_model_version(name, made.version))
 
 
-def signature(classes: int, channels: int = 1) -> ModelSignature:
-    """Return the signature of any batch, height and width; an inferred one would fix them."""
-    return ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, channels, -1, -1), "image")]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, classes), "probabilities")]),
+def signature(contract: Contract) -> ModelSignature:
+    """Return the signature of a contract: free axes stay free; an inferred signature would fix them."""
+    inputs, outputs = (
+        Schema(
+            [
+                TensorSpec(np.dtype(np.float32), tuple(size or -1 for size in tensor.shape), tensor.name)
+                for tensor in tensors
+            ]
+        )
+        for tensors in (contract.inputs, contract.outputs)
     )
+    return ModelSignature(inputs=inputs, outputs=outputs)
 
 
-def example_input(channels: int = 1) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """Return a tiny input: one image of 8 by 8, all water."""
-    return {"image": np.zeros((1, channels, 8, 8), np.float32)}
+def example_input(contract: Contract) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return a tiny input: one image of 8 by 8, all zero."""
+    sizes = {"batch": 1, "height": 8, "width": 8}
+    return {tensor.name: np.zeros(tensor.sized(sizes), np.float32) for tensor in contract.inputs}
 
 
 def by_alias(settings: Settings, name: str, alias: Alias) -> Registered | None:
@@ -198,17 +202,20 @@ def named_datasets(settings: Settings) -> frozenset[str]:
         return frozenset(digest for digest in digests if digest)
 
 
-def model_tags(spec: PreprocessSpec, config: TrainConfig, classes: tuple[str, ...]) -> dict[str, str]:
-    """Return the tags that say what a version expects, how it was made, and the oldest release that reads it."""
-    needs = needed_release(spec)
+def model_tags(spec: PreprocessSpec, config: TrainConfig, objective: Objective) -> dict[str, str]:
+    """Return the tags that say what a version expects and predicts, how it was made, and the oldest release of use."""
+    # What is null in a file, such as the threshold of many classes, is an empty tag.
+    described = {
+        key: "" if value == "null" else value for key, value in objective_metadata(objective, spec).items()
+    }
     return {
         "spec": canonical_json(spec),
         "spec.digest": spec.digest,
         "input.units": spec.input_units,
-        "classes": json.dumps(classes),
+        **described,
         "network": config.network,
         "train.digest": config.digest,
-    } | ({"needs": needs} if needs else {})
+    }
 
 
 def _digests_of_run(run: Run) -> Iterator[str | None]:

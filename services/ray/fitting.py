@@ -12,6 +12,7 @@ from typing import Any
 
 from imaging.errors import EnvironmentFault
 from models.config import TrainConfig
+from models.objectives.catalog import objective_class
 from models.training.progress import Progress, read_history
 from services.mlflow.runs import epoch_metrics, reachable, watched_run
 from services.ray.jobs import run_step
@@ -123,15 +124,17 @@ class EpochReporter:
         with reachable(self.settings) as client:
             client.log_batch(self.job.run_id, metrics=epoch_metrics(fresh))
         self.reported += len(fresh)
+        config = TrainConfig.model_validate(self.job.train)
         for row in fresh:
-            self.log(_line(row, self.job.train["epochs"]))
+            self.log(_line(row, config))
 
 
-def _line(row: Mapping[str, float], epochs: int) -> str:
-    left_s = (epochs - 1 - row["epoch"]) * row["seconds"]
+def _line(row: Mapping[str, float], config: TrainConfig) -> str:
+    name, title = next(iter(objective_class(config.objective).epoch_titles.items()))
+    left_s = (config.epochs - 1 - row["epoch"]) * row["seconds"]
     return (
-        f"epoch {row['epoch'] + 1:.0f}/{epochs}  loss {row['train_loss']:.3f}  "
-        f"val loss {row['val_loss']:.3f}  val AUROC {row['val_auroc']:.3f}  "
+        f"epoch {row['epoch'] + 1:.0f}/{config.epochs}  loss {row['train_loss']:.3f}  "
+        f"val loss {row['val_loss']:.3f}  val {title} {row[f'val_{name}']:.3f}  "
         f"{row['images_per_s']:.0f} images/s, at most {left_s:.0f} s left"
     )
 

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from imaging.refusal_reasons import IGNORED, MEANINGS, REASONS
-from imaging.statistics.classification import TITLES
+from models.objectives.catalog import objective_class_of
 
 if TYPE_CHECKING:
     # A flow loads its own outcome's module alone, and not those of all others.
@@ -51,16 +51,12 @@ def training_markdown(outcome: "TrainOutcome") -> str:
         if outcome.trained_now
         else "trained earlier on the same data"
     )
+    name, title = next(iter(objective_class_of(candidate.tags).epoch_titles.items()))
     rows = [
-        (
-            f"{row['epoch']:.0f}",
-            f"{row['train_loss']:.3f}",
-            f"{row['val_loss']:.3f}",
-            f"{row['val_auroc']:.3f}",
-        )
+        (f"{row['epoch']:.0f}", *(f"{row[key]:.3f}" for key in ("train_loss", "val_loss", f"val_{name}")))
         for row in outcome.history
     ]
-    history = table(("epoch", "train loss", "val loss", "val AUROC"), rows) if rows else ""
+    history = table(("epoch", "train loss", "val loss", f"val {title}"), rows) if rows else ""
     head = (
         f"**Training**: version {candidate.version} of `{candidate.name}`, {candidate.tags['network']}, {how}"
     )
@@ -81,7 +77,7 @@ def reevaluation_markdown(outcome: "Reevaluation") -> str:
 def measures_markdown(measures: Mapping[str, "Measure"], champion: Mapping[str, "Measure"]) -> str:
     """Return a table of measures with their 95 % patient-bootstrap intervals."""
     some = next(iter(measures.values()))
-    rows = [(TITLES[name], measure, champion.get(name, "")) for name, measure in measures.items()]
+    rows = [(measure.title, measure, champion.get(name, "")) for name, measure in measures.items()]
     head = f"test set: {some.examples} images of {some.patients} patients"
     return table((head, "this model", "champion" if champion else ""), rows)
 

@@ -1,15 +1,16 @@
-"""Owns the report: what it is told, and the one self-contained HTML page that it becomes."""
+"""Report of a night: its data, and the one self-contained HTML page that they become."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from imaging.dataset.version.summary import Count
-from imaging.statistics.classification import LOWER_IS_BETTER, TITLES, Predictions
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import Verdict
 from tasks.report import figures
@@ -50,50 +51,6 @@ class LabelTrouble:
     lines: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
-class Thumbnail:
-    """A test image (height, width), its true label, what it was called, and the probability of that call."""
-
-    image: NDArray[np.uint8]
-    label: str
-    predicted: str
-    probability: float
-
-    @property
-    def right(self) -> bool:
-        """Whether the call is the true label."""
-        return self.label == self.predicted
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ReportData:
-    """All that one page tells. Keys of patients must be pseudonyms; what is empty is left out of the page.
-
-    A row of `history` has `epoch` and any of `train_loss`, `val_loss`, `val_<measure>`, `learning_rate`,
-    `seconds`. The first epoch is 0, here and in `best_epoch`; the page counts from 1, as people do.
-    `timings` are seconds by stage. `groups` are images and patients by modality, site and the like; a site is a
-    pseudonym.
-    """
-
-    title: str
-    created: str
-    verdict: Verdict | None = None
-    candidate: Predictions | None = None
-    champion: Predictions | None = None
-    measures: Mapping[str, Measure] = field(default_factory=dict)
-    champion_measures: Mapping[str, Measure] = field(default_factory=dict)
-    history: Sequence[Mapping[str, float]] = ()
-    best_epoch: int | None = None
-    counts: Sequence[SplitCount] = ()
-    groups: Mapping[str, Mapping[str, Count]] = field(default_factory=dict)
-    quarantine: Sequence[ReasonCount] = ()
-    ignored: Sequence[ReasonCount] = ()
-    label_troubles: Sequence[LabelTrouble] = ()
-    thumbnails: Sequence[Thumbnail] = ()
-    timings: Mapping[str, float] = field(default_factory=dict)
-    provenance: Mapping[str, str] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """A figure of the page; the caption says how to read it."""
@@ -103,9 +60,63 @@ class Picture:
     caption: str
 
 
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class GalleryImage:
+    """A test image (height, width) with a headline, which the tone colours, and lines of text."""
+
+    image: NDArray[np.uint8]
+    alt: str
+    headline: str
+    tone: Literal["right", "wrong"]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class Section:
+    """A part of the page about predictions; see `Objective.report_sections`."""
+
+    title: str = ""
+    pictures: Sequence[Picture] = ()
+    gallery: Sequence[GalleryImage] = ()
+
+
+Images = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+"""Maps positions (k,) among the test examples to their prepared images (k, height, width)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReportData:
+    """All data of one page. Keys of patients must be pseudonyms; what is empty is left out of the page.
+
+    A row of `history` has `epoch` and any of `train_loss`, `val_loss`, `val_<measure>`, `learning_rate`,
+    `seconds`. The first epoch is 0, here and in `best_epoch`; the page counts from 1, as people do.
+    `titles` are those of its measures, `lower_is_better` those of measures of which less is better.
+    `timings` are seconds by stage. `groups` are images and patients by modality, site and the like; a site is a
+    pseudonym.
+    """
+
+    title: str
+    created: str
+    verdict: Verdict | None = None
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    champion_measures: Mapping[str, Measure] = field(default_factory=dict)
+    lower_is_better: Sequence[str] = ()
+    sections: Sequence[Section] = ()
+    history: Sequence[Mapping[str, float]] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
+    best_epoch: int | None = None
+    counts: Sequence[SplitCount] = ()
+    groups: Mapping[str, Mapping[str, Count]] = field(default_factory=dict)
+    quarantine: Sequence[ReasonCount] = ()
+    ignored: Sequence[ReasonCount] = ()
+    label_troubles: Sequence[LabelTrouble] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
 def render(data: ReportData) -> str:
     """Return the page as HTML that asks nothing of the network."""
-    data, measures = _counted_from_one(data), _shown(data)
+    data = _counted_from_one(data)
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -116,21 +127,17 @@ def render(data: ReportData) -> str:
     page.filters |= {
         "cut": cut,
         "number": number,
-        "column": figures.column_title,
+        "column": partial(figures.column_title, titles=data.titles),
         "thumbnail": figures.thumbnail,
     }
     return page.get_template("page.html.j2").render(
         data=data,
         splits=list(dict.fromkeys(row.split for row in data.counts)),
         counts=_by_label(data.counts),
-        performance=_performance(data),
         training=_training(data),
-        measures=measures,
-        intervals=figures.interval_plot(measures, data.champion_measures) if measures else "",
+        intervals=figures.interval_plot(data.measures, data.champion_measures) if data.measures else "",
         warnings=_warnings(data),
-        titles=TITLES,
         listed=PLACES,
-        lower_is_better=" and ".join(TITLES[name] for name in TITLES if name in LOWER_IS_BETTER),
     )
 
 
@@ -152,12 +159,6 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
 
 
-def _shown(data: ReportData) -> dict[str, Measure]:
-    """Return the measures without the accuracy that, for want of a threshold, would come twice."""
-    twice = data.candidate is not None and data.candidate.threshold is None
-    return {n: m for n, m in data.measures.items() if not (twice and n == "accuracy_argmax")}
-
-
 def _counted_from_one(data: ReportData) -> ReportData:
     return replace(
         data,
@@ -174,46 +175,12 @@ def _by_label(counts: Sequence[SplitCount]) -> dict[str, dict[str, SplitCount]]:
     return table
 
 
-def _performance(data: ReportData) -> list[Picture]:
-    """Return the pictures of the predictions on the test part."""
-    if data.candidate is None:
-        return []
-    pair = (data.candidate, data.champion)
-    many = len(data.candidate.classes) > 2
-    each = " Thin lines are single classes against the rest, the bold line is their mean." if many else ""
-    called = "the most probable class" if data.candidate.threshold is None else "the threshold"
-    subject = "the most probable class" if many else f"“{data.candidate.classes[1]}”"
-    return [
-        Picture(
-            title="ROC curve",
-            source=figures.roc(*pair),
-            caption=f"Sensitivity for each rate of false alarms; the dotted line is chance.{each}",
-        ),
-        Picture(
-            title="Precision-recall curve",
-            source=figures.precision_recall(*pair),
-            caption=f"How many of those called positive are; the dotted line is chance.{each}",
-        ),
-        Picture(
-            title="Confusion matrix",
-            source=figures.confusion_matrix(data.candidate),
-            caption=f"Test images of the candidate, called by {called}; a row adds up to its true class.",
-        ),
-        Picture(
-            title="Calibration",
-            source=figures.calibration(*pair),
-            caption=f"How often {subject} came true, in bins of equal counts; the dotted line is perfect. "
-            "The error is the mean distance from it.",
-        ),
-    ]
-
-
 def _training(data: ReportData) -> list[Picture]:
     """Return the training curves: the losses, then the validation measures."""
-    columns = list(dict.fromkeys(key for row in data.history for key in row))
+    columns = {key: figures.column_title(key, data.titles) for row in data.history for key in row}
     groups = {
-        "Loss": [key for key in columns if key.endswith("_loss")],
-        "Validation": [key for key in columns if key.startswith("val_") and key != "val_loss"],
+        "Loss": {key: title for key, title in columns.items() if key.endswith("_loss")},
+        "Validation": {k: title for k, title in columns.items() if k.startswith("val_") and k != "val_loss"},
     }
     captions = {
         "Loss": "What training lowers, on training and validation patients.",
@@ -222,22 +189,22 @@ def _training(data: ReportData) -> list[Picture]:
     return [
         Picture(
             title=title,
-            source=figures.history_plot(data.history, keys, data.best_epoch),
+            source=figures.history_plot(data.history, shown, data.best_epoch),
             caption=captions[title],
         )
-        for title, keys in groups.items()
-        if keys
+        for title, shown in groups.items()
+        if shown
     ]
 
 
 def _warnings(data: ReportData) -> list[str]:
     """Return what a reader must know before trusting the numbers."""
-    said = []
+    warnings = []
     fewest = min((measure.patients for measure in data.measures.values()), default=FEW_PATIENTS)
     if fewest < FEW_PATIENTS:
-        said.append(f"Only {fewest} test patients: the intervals are rough and likely too narrow.")
-    undefined = {n: m.undefined_draws for n, m in data.measures.items() if m.undefined_draws}
+        warnings.append(f"Only {fewest} test patients: the intervals are rough and likely too narrow.")
+    undefined = [m for m in data.measures.values() if m.undefined_draws]
     if undefined:
-        names = ", ".join(f"{TITLES[name]} {count:,}" for name, count in undefined.items())
-        said.append(f"Draws left out of the intervals because a class was missing in them: {names}.")
-    return said
+        counts = ", ".join(f"{measure.title} {measure.undefined_draws:,}" for measure in undefined)
+        warnings.append(f"Draws left out of the intervals because a class was missing in them: {counts}.")
+    return warnings

@@ -1,0 +1,66 @@
+"""Protocol of predictions: what intervals, the gate and the report need to know of any kind of task.
+
+A kind of task (classes, findings, masks) keeps what a model predicted for n examples in a class of its own, beside
+the measures of it, and offers the attributes below.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureDefinition:
+    """One measure of a kind of task.
+
+    `values` maps predictions and example weights (draws, n) to values (draws,). Weights of one give the plain
+    value; a bootstrap hands in how often each example was drawn. What a draw does not define is NaN.
+    """
+
+    title: str
+    values: Callable[[Any, Floats], Floats]
+    higher_is_better: bool = True
+    decides: bool = True
+    """Whether the gate may decide on it; more must be better then."""
+
+
+class Predictions(Protocol):
+    """Predictions of one model for n examples, with the truth about them."""
+
+    @property
+    def patients(self) -> NDArray[np.str_]:
+        """Patient keys (n,)."""
+        ...
+
+    @property
+    def measures(self) -> Mapping[str, MeasureDefinition]:
+        """The measures by name; the gate decides on the first that may decide, unless it is told another."""
+        ...
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """Names of the measures that are shown and logged, in this order."""
+        ...
+
+    @property
+    def repeated(self) -> frozenset[str]:
+        """Names of reported measures that equal another one for these predictions; a page leaves them out."""
+        ...
+
+    def too_few_patients(self, least: int) -> str:
+        """Return why fewer patients than the gate asks for are tested, as the end of a sentence, or nothing."""
+        ...
+
+    def not_comparable(self, champion: Any) -> str:
+        """Return why a champion's predictions cannot be compared with these, as the end of a sentence, or nothing."""
+        ...
+
+
+def deciding(measures: Mapping[str, MeasureDefinition]) -> tuple[str, ...]:
+    """Return the names of the measures that the gate may decide on."""
+    return tuple(name for name, measure in measures.items() if measure.decides)

@@ -1,0 +1,66 @@
+"""Table of objectives by name, and the metadata by which a model names its objective."""
+
+from collections.abc import Mapping
+
+from imaging.compatibility import canonical_json, needed_release, newest_release
+from imaging.errors import UserFault
+from imaging.preprocess.spec import PreprocessSpec
+from models.objectives.classification import Classification
+from models.objectives.protocol import Objective
+from models.portable.contract import ENTRY, Contract, image_input
+
+OBJECTIVES: dict[str, type[Objective]] = {Classification.name: Classification}
+
+DEFAULT = Classification.name
+"""The objective of files and tags that name none: those of the first releases, and of all classifiers since."""
+
+FIRST_ENTRIES = ("classes", "spec", "input_units", "threshold")
+"""The metadata of the first releases in their order; equal models keep equal bytes."""
+
+
+def objective_class(name: str) -> type[Objective]:
+    """Return the objective of this name; raise UserFault if the table does not have it."""
+    if name not in OBJECTIVES:
+        raise UserFault(
+            f"no objective is called {name!r}: choose one of {', '.join(OBJECTIVES)}, or install the release of "
+            "radloop that has it"
+        )
+    return OBJECTIVES[name]
+
+
+def objective_class_of(metadata: Mapping[str, str]) -> type[Objective]:
+    """Return the kind of objective that metadata or tags name."""
+    return objective_class(Contract.read(metadata[ENTRY]).objective if ENTRY in metadata else DEFAULT)
+
+
+def objective_of(metadata: Mapping[str, str]) -> Objective:
+    """Return the objective of a portable file's metadata, or of a model version's tags."""
+    objective = objective_class_of(metadata)
+    if missing := {"spec", *objective.metadata_keys} - set(metadata):
+        raise UserFault(f"the model's metadata lack {', '.join(sorted(missing))}: export it with radloop")
+    return objective.from_metadata(metadata)
+
+
+def contract_of(objective: Objective, spec: PreprocessSpec) -> Contract:
+    """Return the contract of a portable file."""
+    return Contract(objective=objective.name, inputs=(image_input(spec),), outputs=objective.outputs(spec))
+
+
+def objective_metadata(objective: Objective, spec: PreprocessSpec) -> dict[str, str]:
+    """Return what a file or a model version says of its objective, and the oldest release that reads it.
+
+    A classifier's contract is left out: it follows from the classes.
+    """
+    entries = objective.metadata()
+    if objective.name != DEFAULT:
+        entries |= {ENTRY: contract_of(objective, spec).model_dump_json()}
+    needs = newest_release(needed_release(spec), objective.since)
+    return entries | ({"needs": needs} if needs else {})
+
+
+def file_metadata(objective: Objective, spec: PreprocessSpec) -> dict[str, str]:
+    """Return the metadata of a portable file, always in the same order."""
+    entries = {"spec": canonical_json(spec), "input_units": spec.input_units}
+    entries |= objective_metadata(objective, spec)
+    first = [key for key in FIRST_ENTRIES if key in entries]
+    return {key: entries[key] for key in [*first, *(key for key in entries if key not in first)]}

@@ -1,0 +1,181 @@
+"""Classification: one class of several for each image, by softmax and cross entropy."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.statistics.classification import MEASURES, ClassPredictions, best_threshold
+from models.objectives.protocol import Arrays, Objective, PatientExamples, Score, TrainingExamples
+from models.portable.contract import Axis, TensorContract
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from imaging.dataset.version.dataset_version import DatasetVersion
+    from models.config import TrainConfig
+
+PROBABILITIES = "probabilities"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Objective):
+    """One of `classes`; of two, the second is the one that is looked for.
+
+    `threshold` is its probability from which a case is called positive; None calls the most probable class.
+    """
+
+    name: ClassVar = "classification"
+    metadata_keys: ClassVar = ("classes", "threshold")
+    epoch_titles: ClassVar = {"auroc": "AUROC", "accuracy": "Accuracy"}
+    selectors: ClassVar = ("auroc", "loss")
+    measures: ClassVar = MEASURES
+    report_sections: ClassVar = ("class-curves", "surest-calls")
+
+    classes: tuple[str, ...]
+    threshold: float | None = None
+    class_weights: NDArray[np.float32] | None = field(default=None, compare=False)
+    """Weights in the loss (classes,); None weighs all alike."""
+
+    @classmethod
+    def of_version(cls, version: "DatasetVersion") -> Self:
+        """Return the classification into the classes of a dataset version."""
+        return cls(classes=version.classes)
+
+    def check(self, version: "DatasetVersion") -> None:
+        """Raise UserFault for fewer than two classes, or a class without a patient in each split."""
+        from imaging.dataset.version.dataset_version import check_trainable
+
+        check_trainable(version)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
+        """Return the classification of a model; files write no threshold as null, and tags as nothing."""
+        threshold = metadata["threshold"]
+        return cls(
+            classes=tuple(json.loads(metadata["classes"])),
+            threshold=None if threshold in ("", "null") else float(threshold),
+        )
+
+    def metadata(self) -> dict[str, str]:
+        """Return the classes in the order of the probabilities, and the threshold."""
+        return {"classes": json.dumps(self.classes), "threshold": json.dumps(self.threshold)}
+
+    def outputs(self, spec: PreprocessSpec) -> tuple[TensorContract, ...]:
+        """Return the one output: the probability of each class."""
+        axes = (Axis(name="batch"), Axis(name="class", size=len(self.classes), labels=self.classes))
+        meaning = "probability of each class; those of one image add up to 1"
+        return (TensorContract(name=PROBABILITIES, axes=axes, units="1", meaning=meaning),)
+
+    def build(self, network: str, channels: int) -> "nn.Module":
+        """Return the named network of the catalog with an output for each class."""
+        from models.networks.catalog import build
+
+        return build(network, len(self.classes), channels)
+
+    def fitted(self, train: TrainingExamples, config: "TrainConfig") -> Self:
+        """Return the classification with the class weights that the configuration asks for."""
+        return replace(
+            self, class_weights=class_weights(train.labels, len(self.classes), config.class_weights)
+        )
+
+    def weights(self, examples: TrainingExamples) -> NDArray[np.float32]:
+        """Return the weight of each example's class."""
+        return self._class_weights[examples.labels]
+
+    def targets(self, examples: TrainingExamples, index: NDArray[np.int64]) -> Arrays:
+        """Return the class indices."""
+        return {"labels": examples.labels[index]}
+
+    def loss(self, outputs: "Mapping[str, Tensor]", targets: "Mapping[str, Tensor]") -> "Tensor":
+        """Return the weighted sum of cross entropies."""
+        from torch.nn import functional
+
+        logits = outputs["logits"].float()
+        weights = logits.new_tensor(self._class_weights)
+        return functional.cross_entropy(logits, targets["labels"], weights, reduction="sum")
+
+    def activate(self, outputs: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
+        """Return the probabilities (n, classes)."""
+        return {PROBABILITIES: outputs["logits"].softmax(dim=1)}
+
+    @property
+    def score_size(self) -> int:
+        """The probabilities themselves are kept."""
+        return len(self.classes)
+
+    def score(self, outputs: Arrays, targets: Arrays) -> NDArray[np.float32]:
+        """Return the probabilities."""
+        return np.asarray(outputs[PROBABILITIES], np.float32)
+
+    def epoch_measures(self, scores: NDArray[np.float32], examples: TrainingExamples) -> dict[str, float]:
+        """Return the weighted log loss, the AUROC and the accuracy of the most probable class."""
+        predictions = ClassPredictions(
+            labels=examples.labels,
+            probabilities=scores,
+            patients=np.full(len(examples), ""),
+            classes=self.classes,
+        )
+        once, weights = np.ones((1, len(examples))), self.weights(examples)[None].astype(np.float64)
+        return {
+            "loss": float(MEASURES["log_loss"].values(predictions, weights)[0]),
+            "auroc": float(MEASURES["auroc"].values(predictions, once)[0]),
+            "accuracy": float(MEASURES["accuracy_argmax"].values(predictions, once)[0]),
+        }
+
+    def merit(self, metrics: Mapping[str, float], selector: str) -> tuple[float, ...]:
+        """Return the AUROC and, between equal ones, the loss; or the loss alone."""
+        if selector == "loss":
+            return (-metrics["val_loss"],)
+        # An AUROC of 1 is soon reached on few patients, and an undefined one says nothing: the loss decides then.
+        auroc = metrics["val_auroc"]
+        return (0.0 if math.isnan(auroc) else auroc, -metrics["val_loss"])
+
+    def calibrated(self, score: Score, examples: TrainingExamples) -> Self:
+        """Return the classification with the best threshold, where there are two classes."""
+        if len(self.classes) != 2:
+            return self
+        return replace(self, threshold=best_threshold(examples.labels, score(examples)[:, 1]))
+
+    def refusal(self, version: "DatasetVersion") -> str:
+        """Return how the classes differ from those of a dataset version, or nothing; their order may."""
+        if set(self.classes) == set(version.classes):
+            return ""
+        return f"knows the classes {list(self.classes)} and the dataset has {list(version.classes)}"
+
+    def predictions(
+        self, scores: NDArray[np.float32], examples: PatientExamples, version: "DatasetVersion"
+    ) -> ClassPredictions:
+        """Return the probabilities in the order of the version's classes, beside the true classes."""
+        order = [self.classes.index(name) for name in version.classes]
+        return ClassPredictions(
+            labels=examples.labels,
+            probabilities=scores[:, order],
+            patients=examples.patient_keys,
+            classes=version.classes,
+            threshold=self.threshold,
+        )
+
+    @property
+    def _class_weights(self) -> NDArray[np.float32]:
+        return np.ones(len(self.classes), np.float32) if self.class_weights is None else self.class_weights
+
+
+def class_weights(labels: NDArray[np.int64], classes: int, mode: str) -> NDArray[np.float32]:
+    """Return one weight per class (classes,), of mean 1 over the examples; a class without examples weighs 0.
+
+    >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced")
+    array([0.6666667, 2.       ], dtype=float32)
+    """
+    if mode == "none":
+        return np.ones(classes, np.float32)
+    counts = np.bincount(labels, minlength=classes)
+    present = np.count_nonzero(counts)
+    return np.divide(len(labels), present * counts, out=np.zeros(classes), where=counts > 0).astype(
+        np.float32
+    )
