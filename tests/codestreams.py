@@ -1,4 +1,4 @@
-"""Owns the codestreams that the tests of compressed frames share: an encoder for each lossless syntax."""
+"""Codestreams for tests of compressed frames: an encoder for each lossless syntax."""
 
 from collections.abc import Callable
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""Owns the tiny DICOM objects that the tests of the reader share, and short words for what comes out of them."""
+"""Small DICOM objects for tests of the reader, and helpers that read them."""
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -122,8 +122,8 @@ def images(data: bytes, modality: str = "CT") -> list[Image]:
 
 def image(data: bytes) -> Image:
     """Return the only image of a file."""
-    (found,) = images(data)
-    return found
+    (result,) = images(data)
+    return result
 
 
 def fault(data: bytes, modality: str = "CT") -> DataFault:
@@ -181,5 +181,5 @@ def corpus() -> list[Path]:
         Path(nibabel.__file__).parent / "nicom" / "tests" / "data",
         DATA / "ct-contrast",
     ]
-    found = [path for root in roots for path in sorted(root.rglob("*")) if path.is_file()]
-    return [path for path in found if path.suffix not in (".py", ".pyc")]
+    result = [path for root in roots for path in sorted(root.rglob("*")) if path.is_file()]
+    return [path for path in result if path.suffix not in (".py", ".pyc")]

@@ -1,4 +1,4 @@
-"""Owns what the tests of transforms share: an image, a table, and how a file wants to be shown."""
+"""Images, tables and windows for tests of transforms."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Owns the synthetic headers of slices that the tests of volumes share, and short words for what came out."""
+"""Synthetic headers of slices for tests of volumes, and helpers that describe the result."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,37 +34,37 @@ def series(*at: float, cosines: Sequence[float] = AXIAL, **changes: Any) -> list
     return [one(z, cosines, InstanceNumber=(float(n),), **changes) for n, z in enumerate(at, 1)]
 
 
-def only(found: Stacking) -> Stack:
+def only(stacking: Stacking) -> Stack:
     """Return the one volume that there is."""
-    assert len(found.stacks) == 1
-    return found.stacks[0]
+    assert len(stacking.stacks) == 1
+    return stacking.stacks[0]
 
 
-def codes(found: Stacking) -> set[str]:
+def codes(stacking: Stacking) -> set[str]:
     """Return the codes of all findings."""
-    return {finding.code for stack in found.stacks for finding in stack.findings}
+    return {finding.code for stack in stacking.stacks for finding in stack.findings}
 
 
-def detail(found: Stacking, code: str) -> str:
+def detail(stacking: Stacking, code: str) -> str:
     """Return what the first finding of a code says."""
-    return next(f.detail for stack in found.stacks for f in stack.findings if f.code == code)
+    return next(f.detail for stack in stacking.stacks for f in stack.findings if f.code == code)
 
 
-def orders(found: Stacking) -> set[frozenset[int]]:
+def orders(stacking: Stacking) -> set[frozenset[int]]:
     """Return which slices came together."""
-    return {frozenset(stack.order) for stack in found.stacks}
+    return {frozenset(stack.order) for stack in stacking.stacks}
 
 
-def seen(found: Stacking) -> list[object]:
+def seen(stacking: Stacking) -> list[object]:
     """Return all that can be seen of volumes but which slice is which."""
-    return [(s.places, s.affine.tolist(), s.spacing_mm, s.findings, s.label) for s in found.stacks]
+    return [(s.places, s.affine.tolist(), s.spacing_mm, s.findings, s.label) for s in stacking.stacks]
 
 
 def off_mm(stacked: Stack, slices: Sequence[Attributes]) -> float:
     """Return how far the affine puts first pixels from where the slices say that they are."""
-    said = np.array([slices[n]["ImagePositionPatient"] for n in stacked.order], float)
+    stated = np.array([slices[n]["ImagePositionPatient"] for n in stacked.order], float)
     put = np.array([stacked.affine @ (0, 0, k, 1) for k in stacked.places])[:, :3]
-    return float(np.abs(said - put).max())
+    return float(np.abs(stated - put).max())
 
 
 def tilt(degrees: float) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Readers that others wrote see the pixels and attributes that we see; and the bench would tell if they did not."""
+"""Agreement with other readers in pixels and attributes; the bench finds a difference that is planted."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +44,10 @@ def differing(pixels: Any) -> dict[str, Pair]:
 def test_pixels_are_those_of_another_reader(
     reader: str, files: list[tuple[str, Path]], readers: dict[str, Pair]
 ) -> None:
-    found = examine(files, {reader: readers[reader]})
-    assert not found.unexplained
-    assert not found.stale
-    assert found.counts[reader]["equal"] > 80
+    result = examine(files, {reader: readers[reader]})
+    assert not result.unexplained
+    assert not result.stale
+    assert result.counts[reader]["equal"] > 80
 
 
 @pytest.mark.slow
@@ -55,10 +55,10 @@ def test_pixels_are_those_of_another_reader(
 def test_dcmtk_reads_the_same(
     reader: str, least: int, dcmtk: None, files: list[tuple[str, Path]], readers: dict[str, Pair]
 ) -> None:
-    found = examine(files, {reader: readers[reader]})
-    assert not found.unexplained
-    assert not found.stale
-    assert found.counts[reader]["equal"] >= least
+    result = examine(files, {reader: readers[reader]})
+    assert not result.unexplained
+    assert not result.stale
+    assert result.counts[reader]["equal"] >= least
 
 
 def test_a_big_endian_copy_has_the_values_of_its_original() -> None:
@@ -69,18 +69,18 @@ def test_a_big_endian_copy_has_the_values_of_its_original() -> None:
 
 
 def test_other_pixels_are_a_disagreement() -> None:
-    found = examine([FILE], differing(GREY + 1), {})
-    assert found.unexplained == ["it it: 1 apart"]
+    result = examine([FILE], differing(GREY + 1), {})
+    assert result.unexplained == ["it it: 1 apart"]
     assert not examine([FILE], differing(GREY), {}).unexplained
 
 
-def test_an_explanation_must_hold() -> None:
+def test_an_explanation_must_be_true() -> None:
     table = {("it", "*"): Explained("one more", lambda ours, theirs: bool((theirs == ours + 1).all()))}
     assert not examine([FILE], differing(GREY + 1), table).unexplained
     assert examine([FILE], differing(GREY + 2), table).unexplained
 
 
-def test_an_explanation_that_nothing_needs_is_told() -> None:
+def test_an_explanation_that_nothing_needs_is_reported() -> None:
     table = {
         ("it", "i*"): Explained("one more", lambda *_: True),
         ("it", "other"): Explained("", lambda *_: True),

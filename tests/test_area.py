@@ -1,4 +1,4 @@
-"""The area average is exact, whatever the ratio, the kind of number and the bounds."""
+"""Area average: exact at any ratio, type of number and bounds."""
 
 from typing import Any
 
@@ -43,15 +43,15 @@ def test_what_is_clipped_is_averaged_behind_it(
     side = size + more
     values = (np.random.default_rng(side).random((side, side)) * 100).astype(kind)
     clipped = np.clip(values.astype(np.float64), lower, lower + range_)
-    found = area_average(values, size, lower, lower + range_)
-    np.testing.assert_allclose(found, exact(clipped, size), 2e-5, 1e-3)
+    averaged = area_average(values, size, lower, lower + range_)
+    np.testing.assert_allclose(averaged, exact(clipped, size), 2e-5, 1e-3)
 
 
 @pytest.mark.parametrize("bounds", [(300.0, 400.0), (-400.0, -300.0), (-np.inf, 20.0), (20.0, np.inf)])
-def test_bounds_outside_the_kind_of_number_hold(bounds: tuple[float, float]) -> None:
+def test_bounds_outside_the_type_of_number_change_nothing(bounds: tuple[float, float]) -> None:
     values = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    found = area_average(values, 4, *bounds)
-    np.testing.assert_allclose(found, exact(np.clip(values.astype(float), *bounds), 4))
+    averaged = area_average(values, 4, *bounds)
+    np.testing.assert_allclose(averaged, exact(np.clip(values.astype(float), *bounds), 4))
 
 
 def test_the_values_are_left_as_they_were() -> None:

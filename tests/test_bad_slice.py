@@ -1,4 +1,4 @@
-"""A bad slice among the files of an ingest: what it costs under each policy, and for how long."""
+"""Bad slice among the files of an ingest: its cost under each policy, and for how long."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,14 +34,14 @@ def archive(tmp_path: Path) -> Path:
 
 
 def write_slice(folder: Path, study: int, number: int, level: int | None = None, **changes: Any) -> Path:
-    told: dict[str, Any] = {
+    detail: dict[str, Any] = {
         "PatientID": f"P{study}",
         "StudyInstanceUID": f"1.2.{study}",
         "SeriesInstanceUID": f"1.2.{study}.1",
         "SOPInstanceUID": f"1.2.{study}.1.{number}",
     }
     pixels = np.full((64, 64), 10 * study + number if level is None else level)
-    return write_dicom(folder / "dicom" / f"{study}-{number}", pixels, **told | changes)
+    return write_dicom(folder / "dicom" / f"{study}-{number}", pixels, **detail | changes)
 
 
 def cut(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Files are read into one buffer again and again, or mapped where they are large."""
+"""File buffer: files are read into the same memory, or mapped where they are large."""
 
 import mmap
 import os
@@ -40,11 +40,11 @@ def test_a_large_file_is_mapped(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(MAPPED_BYTES)
         file.write(b"begin")
-    found = FileBuffer().load(path, 2**30)
-    assert isinstance(found.obj, mmap.mmap)
-    assert found.readonly
-    assert found[:5] == b"begin"
-    assert len(found) == MAPPED_BYTES
+    view = FileBuffer().load(path, 2**30)
+    assert isinstance(view.obj, mmap.mmap)
+    assert view.readonly
+    assert view[:5] == b"begin"
+    assert len(view) == MAPPED_BYTES
 
 
 def test_a_file_above_the_limit_is_refused_unread(tmp_path: Path) -> None:

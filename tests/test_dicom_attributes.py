@@ -1,4 +1,4 @@
-"""Attributes have one plain value, whoever parsed them."""
+"""Attributes of a header: the same plain values from the strict walk and from pydicom."""
 
 import struct
 from typing import Any
@@ -19,11 +19,11 @@ SMALL = ramp((4, 4))
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 
 
-def told(data: bytes) -> dict[str, Any]:
+def read_attributes(data: bytes) -> dict[str, Any]:
     """Return the attributes, which both ways must agree on."""
-    found = dict(open_object(data).attributes)
-    assert found == dict(_by_pydicom(data).attributes)
-    return found
+    attributes = dict(open_object(data).attributes)
+    assert attributes == dict(_by_pydicom(data).attributes)
+    return attributes
 
 
 def raw(tag: int, vr: bytes, value: bytes) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def raw(tag: int, vr: bytes, value: bytes) -> dict[str, Any]:
     data = made(SMALL, PatientID=None)
     places = (0x0020000D, 0x00280002)
     data = insert(data, element(tag, vr, value), next(place for place in places if place > tag))
-    return told(data)
+    return read_attributes(data)
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
@@ -39,7 +39,7 @@ def test_numbers_and_texts_are_the_same_in_each_syntax(syntax: str) -> None:
     data = made(
         SMALL, syntax, RescaleSlope="0.5", WindowCenter=[40, -600], EffectiveEchoTime=1.5, Manufacturer="A"
     )
-    found = told(data)
+    attributes = read_attributes(data)
     expected = {
         "RescaleSlope": (0.5,),
         "WindowCenter": (40.0, -600.0),
@@ -47,12 +47,12 @@ def test_numbers_and_texts_are_the_same_in_each_syntax(syntax: str) -> None:
         "Manufacturer": "A",
         "Rows": (4.0,),
     }
-    assert {name: found[name] for name in expected} == expected
+    assert {name: attributes[name] for name in expected} == expected
 
 
 def test_only_the_listed_attributes_are_kept() -> None:
     data = made(SMALL, PatientName="DOE^JANE", PatientBirthDate="19700101", StudyDescription="knee")
-    assert set(told(data)) <= {*TEXTS, *NUMBERS}
+    assert set(read_attributes(data)) <= {*TEXTS, *NUMBERS}
 
 
 def test_every_listed_attribute_is_in_the_dictionary() -> None:
@@ -76,7 +76,7 @@ def test_a_number_that_is_none_is_empty(value: bytes) -> None:
 def test_padding_has_the_sign_of_the_pixels(syntax: str, signed: int, expected: float, vr: str) -> None:
     one = dataset(SMALL, PixelRepresentation=signed)
     one.add_new("PixelPaddingValue", vr, 63536 if vr == "US" else -2000)
-    assert told(file_bytes(one, syntax))["PixelPaddingValue"] == (expected,)
+    assert read_attributes(file_bytes(one, syntax))["PixelPaddingValue"] == (expected,)
 
 
 def test_a_backslash_in_an_identifier_keeps_two_patients_apart() -> None:
@@ -85,7 +85,7 @@ def test_a_backslash_in_an_identifier_keeps_two_patients_apart() -> None:
 
 def test_a_text_beyond_ascii_is_decoded_by_its_character_set() -> None:
     data = made(SMALL, SpecificCharacterSet="ISO_IR 100", PatientID="Ä1")
-    assert told(data)["PatientID"] == "Ä1"
+    assert read_attributes(data)["PatientID"] == "Ä1"
 
 
 def test_a_value_of_another_vr_is_read_by_pydicom() -> None:
@@ -106,10 +106,10 @@ def test_a_very_long_value_of_a_file_is_not_looked_at(tag: int) -> None:
     value = b"1" * 2**17
     data = insert(made(SMALL, ImplicitVRLittleEndian, PatientID=None), b"", 0x00280002)
     data = insert(data, struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value, 0x0020000D)
-    assert not {"Manufacturer", "SliceThickness"} & set(told(data))
+    assert not {"Manufacturer", "SliceThickness"} & set(read_attributes(data))
 
 
-def test_what_pydicom_says_while_it_converts_is_kept_back(recwarn: pytest.WarningsRecorder) -> None:
+def test_messages_of_pydicom_while_it_converts_are_dropped(recwarn: pytest.WarningsRecorder) -> None:
     data = made(SMALL, ExplicitVRBigEndian).replace(b"1.2.3.4\0", b"DOE^JANE")
     recwarn.clear()
     assert open_object(data).attributes["SOPInstanceUID"] == "DOE^JANE"

@@ -1,4 +1,4 @@
-"""A codestream has an end and at least so many bytes; what was cut short or claims too much never reaches a decoder."""
+"""Bounds of a codestream: one that is cut short or claims too much never reaches a decoder."""
 
 import struct
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def test_padding_may_stand_behind_the_end(padding: bytes) -> None:
 
 
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless])
-def test_a_claim_that_the_bytes_cannot_hold_is_truncated(syntax: str) -> None:
+def test_a_claim_of_more_than_the_bytes_is_truncated(syntax: str) -> None:
     frame = ENCODERS[syntax](np.zeros((8, 8), np.uint8))
     frame = frame.replace(struct.pack(">HH", 8, 8), struct.pack(">HH", 60000, 1000), 1)
     with pytest.raises(DataFault, match="cannot be 60000 x 1000"):

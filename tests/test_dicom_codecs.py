@@ -1,4 +1,4 @@
-"""Every codec gives back the values that went in, and a decoder that is missing is no fault of the file."""
+"""Codecs of compressed frames: each gives back the encoded values, and a missing decoder is no fault of the file."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -63,14 +63,14 @@ def differences(stored: NDArray[np.int16], start: int) -> list[int]:
 def jpeg_lossless(stored: NDArray[np.int16], bits: int = 12) -> bytes:
     """Encode by ITU-T T.81, process 14, first-order prediction; every category has a code of five bits."""
     rows, columns = stored.shape
-    told = ""
+    code = ""
     for difference in differences(stored, 1 << (bits - 1)):
         category = abs(difference).bit_length()
-        told += f"{category:05b}"
+        code += f"{category:05b}"
         if category:
-            told += f"{difference if difference > 0 else difference + (1 << category) - 1:0{category}b}"
-    told += "1" * (-len(told) % 8)
-    scan = int(told, 2).to_bytes(len(told) // 8, "big").replace(b"\xff", b"\xff\x00")
+            code += f"{difference if difference > 0 else difference + (1 << category) - 1:0{category}b}"
+    code += "1" * (-len(code) % 8)
+    scan = int(code, 2).to_bytes(len(code) // 8, "big").replace(b"\xff", b"\xff\x00")
     frame = bytes([bits]) + rows.to_bytes(2, "big") + columns.to_bytes(2, "big") + bytes([1, 1, 0x11, 0])
     table = bytes([0, 0, 0, 0, 0, 17, *[0] * 11, *range(17)])
     segments = ((0xC3, frame), (0xC4, table), (0xDA, bytes([1, 1, 0, 1, 0, 0])))
@@ -123,8 +123,8 @@ EXACT = {
 def read(folder: Path, modality: str = "CT") -> Instance:
     source = FolderSource(folder)
     (file,) = source.scan()
-    (found,) = read_file(source, file, modality)
-    return found
+    (instance,) = read_file(source, file, modality)
+    return instance
 
 
 def written(folder: Path, stored: NDArray[np.int16], change: Callable[[Dataset], None], signed: bool) -> Path:

@@ -1,4 +1,4 @@
-"""What a codestream says of its size is read before a decoder reserves memory for it."""
+"""Size of a codestream: it is read before a decoder reserves memory for it."""
 
 import struct
 
@@ -29,23 +29,23 @@ DEEP = ramp((20, 30), np.uint16)
     ids=["jpeg", "lossless", "jpegls", "ljpeg", "j2k", "jp2", "htj2k"],
 )
 def test_the_size_is_what_was_encoded(data: bytes, bits: int) -> None:
-    found = codestream_size(data)
-    assert found is not None
-    assert (found.rows, found.columns, found.samples, found.bits) == (20, 30, 1, bits)
+    size = codestream_size(data)
+    assert size is not None
+    assert (size.rows, size.columns, size.samples, size.bits) == (20, 30, 1, bits)
 
 
 @pytest.mark.parametrize("codecformat", ["j2k", "jp2"])
 @pytest.mark.parametrize("kind", [np.int16, np.uint16])
-def test_jpeg_2000_tells_its_sign(codecformat: str, kind: type) -> None:
+def test_jpeg_2000_gives_its_sign(codecformat: str, kind: type) -> None:
     data = imagecodecs.jpeg2k_encode(ramp((20, 30), kind), codecformat=codecformat, reversible=True)
-    found = codestream_size(data)
-    assert found is not None
-    assert found.signed is (kind is np.int16)
+    size = codestream_size(data)
+    assert size is not None
+    assert size.signed is (kind is np.int16)
 
 
 def test_samples_are_counted() -> None:
-    found = codestream_size(imagecodecs.jpeg8_encode(np.zeros((8, 9, 3), np.uint8)))
-    assert found == Size(rows=8, columns=9, samples=3, bits=8)
+    size = codestream_size(imagecodecs.jpeg8_encode(np.zeros((8, 9, 3), np.uint8)))
+    assert size == Size(rows=8, columns=9, samples=3, bits=8)
 
 
 def test_an_origin_is_taken_off() -> None:
@@ -67,11 +67,11 @@ def test_segments_before_the_frame_are_stepped_over() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\x00\x00", b"GIF89a" * 9]
 )
-def test_what_tells_no_size_is_none(data: bytes) -> None:
+def test_bytes_without_a_size_are_none(data: bytes) -> None:
     assert codestream_size(data) is None
 
 
-def test_a_codestream_cut_before_its_size_tells_none() -> None:
+def test_a_codestream_cut_before_its_size_has_none() -> None:
     data = imagecodecs.jpeg2k_encode(DEEP, codecformat="j2k")
     assert all(codestream_size(data[:end]) is None for end in range(40))
 
@@ -79,5 +79,5 @@ def test_a_codestream_cut_before_its_size_tells_none() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_size_or_none(data: bytes) -> None:
     for start in (b"", b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "):
-        found = codestream_size(start + data)
-        assert found is None or isinstance(found, Size)
+        size = codestream_size(start + data)
+        assert size is None or isinstance(size, Size)

@@ -1,4 +1,4 @@
-"""Colour becomes brightness, whatever the photometric interpretation."""
+"""Colour images: they become brightness in every photometric interpretation."""
 
 from io import BytesIO
 from typing import Any
@@ -61,28 +61,32 @@ def test_compressed_colour_is_what_pydicom_makes_of_it(photometric: str) -> None
     np.testing.assert_array_equal(shown(file_bytes(one, RLELossless)), shown(plain))
 
 
-def test_several_frames_of_subsampled_colour_are_told_apart() -> None:
+def test_several_frames_of_subsampled_colour_are_separated() -> None:
     frames = np.random.default_rng(4).integers(0, 256, (3, 16 * 16 * 2)).astype(np.uint8)
-    told = {"PhotometricInterpretation": "YBR_FULL_422", "NumberOfFrames": 3, "PixelData": frames.tobytes()}
-    several = images(made(COLOUR, **told))
+    attributes = {
+        "PhotometricInterpretation": "YBR_FULL_422",
+        "NumberOfFrames": 3,
+        "PixelData": frames.tobytes(),
+    }
+    several = images(made(COLOUR, **attributes))
     for one, value in zip(several, frames, strict=True):
-        alone = image(made(COLOUR, **told | {"NumberOfFrames": 1, "PixelData": value.tobytes()}))
+        alone = image(made(COLOUR, **attributes | {"NumberOfFrames": 1, "PixelData": value.tobytes()}))
         np.testing.assert_array_equal(one.stored, alone.stored)
 
 
 def palette(bits: int, segmented: bool = False, first: int = 0) -> dict[str, Any]:
-    told: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    attributes: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     kind = np.uint8 if bits == 8 else np.uint16
     for number, name in enumerate(("Red", "Green", "Blue"), 1):
-        told[f"{name}PaletteColorLookupTableDescriptor"] = [256, first, bits]
+        attributes[f"{name}PaletteColorLookupTableDescriptor"] = [256, first, bits]
         if segmented:
             # A line from 0 to white (PS3.3 C.7.9.2.2), after one discrete entry.
             values = np.array([0, 1, 0, 1, 255, (2**bits - 1) // number], kind)
-            told[f"Segmented{name}PaletteColorLookupTableData"] = values.tobytes()
+            attributes[f"Segmented{name}PaletteColorLookupTableData"] = values.tobytes()
         else:
             entries = (np.arange(256) * (2**bits // 256) // number).astype(kind)
-            told[f"{name}PaletteColorLookupTableData"] = entries.tobytes()
-    return told
+            attributes[f"{name}PaletteColorLookupTableData"] = entries.tobytes()
+    return attributes
 
 
 @pytest.mark.parametrize("segmented", [False, True])
@@ -97,6 +101,6 @@ def test_a_palette_is_what_pydicom_makes_of_it(bits: int, segmented: bool) -> No
 
 @pytest.mark.parametrize("missing", ["all", "BluePaletteColorLookupTableData"])
 def test_a_palette_without_tables_is_a_fault(missing: str) -> None:
-    told = palette(8) if missing != "all" else {"PhotometricInterpretation": "PALETTE COLOR"}
-    told.pop(missing, None)
-    assert fault(made(ramp((16, 16), np.uint8), **told)).reason == "undecodable"
+    attributes = palette(8) if missing != "all" else {"PhotometricInterpretation": "PALETTE COLOR"}
+    attributes.pop(missing, None)
+    assert fault(made(ramp((16, 16), np.uint8), **attributes)).reason == "undecodable"

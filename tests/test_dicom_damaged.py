@@ -1,4 +1,4 @@
-"""A damaged file is read whole or refused, and never with pixels that it does not have."""
+"""Damaged files: each is read whole or refused, and never gets pixels that it does not have."""
 
 from io import BytesIO
 from typing import Any

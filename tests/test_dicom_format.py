@@ -1,4 +1,4 @@
-"""A DICOM file: what is read of it, and what is said of one that is bad."""
+"""Reader of DICOM files: the contents of an instance, and the reasons of bad files."""
 
 import csv
 from collections import Counter
@@ -38,8 +38,8 @@ PLANTED: dict[str, Any] = {
 def read(path: Path) -> Instance:
     status = path.stat()
     file = SourceFile(name=path.name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-    (found,) = read_file(FolderSource(path.parent), file)
-    return found
+    (instance,) = read_file(FolderSource(path.parent), file)
+    return instance
 
 
 def fault(path: Path) -> DataFault:
@@ -50,29 +50,29 @@ def fault(path: Path) -> DataFault:
 
 def test_an_image_is_read(tmp_path: Path) -> None:
     stored = np.arange(4096).reshape(64, 64)
-    found = read(write_dicom(tmp_path / "IM1", stored, RescaleSlope=1, RescaleIntercept=-1024))
-    np.testing.assert_array_equal(found.image.values, stored - 1024)
+    instance = read(write_dicom(tmp_path / "IM1", stored, RescaleSlope=1, RescaleIntercept=-1024))
+    np.testing.assert_array_equal(instance.image.values, stored - 1024)
 
 
 def test_an_image_keeps_its_identifiers(tmp_path: Path) -> None:
-    found = read(write_dicom(tmp_path / "IM1", **PLANTED))
-    told = (found.patient_id, found.study_uid, found.series_uid, found.sop_instance_uid)
-    assert told == tuple(
+    instance = read(write_dicom(tmp_path / "IM1", **PLANTED))
+    values = (instance.patient_id, instance.study_uid, instance.series_uid, instance.sop_instance_uid)
+    assert values == tuple(
         PLANTED[k] for k in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
     )
 
 
-def test_an_image_says_how_it_wants_to_be_shown(tmp_path: Path) -> None:
+def test_an_image_has_its_window_and_photometric(tmp_path: Path) -> None:
     path = write_dicom(
         tmp_path / "IM1", WindowCenter=40, WindowWidth=400, PhotometricInterpretation="MONOCHROME1"
     )
-    found = read(path).image
-    assert (found.vois, found.inverted) == ((Window(center=40, width=400),), True)
+    instance = read(path).image
+    assert (instance.vois, instance.inverted) == ((Window(center=40, width=400),), True)
 
 
 def test_an_image_has_no_label_and_no_part(tmp_path: Path) -> None:
-    found = read(write_dicom(tmp_path / "IM1"))
-    assert (found.label, found.split) == (None, None)
+    instance = read(write_dicom(tmp_path / "IM1"))
+    assert (instance.label, instance.split) == (None, None)
 
 
 BAD: dict[str, tuple[str, dict[str, Any]]] = {
@@ -93,7 +93,7 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_says_why(tmp_path: Path, name: str) -> None:
+def test_a_bad_file_has_its_reason(tmp_path: Path, name: str) -> None:
     reason, changes = BAD[name]
     assert fault(write_dicom(tmp_path / "IM1", **PLANTED | changes)).reason == reason
 
@@ -101,11 +101,11 @@ def test_a_bad_file_says_why(tmp_path: Path, name: str) -> None:
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 @pytest.mark.parametrize("name", BAD)
 def test_a_fault_names_no_patient(tmp_path: Path, name: str) -> None:
-    told = repr(fault(write_dicom(tmp_path / "IM1", **PLANTED | BAD[name][1])).args)
-    assert not [value for value in (*PLANTED.values(), "MUSTERMANN", str(tmp_path)) if value in told]
+    values = repr(fault(write_dicom(tmp_path / "IM1", **PLANTED | BAD[name][1])).args)
+    assert not [value for value in (*PLANTED.values(), "MUSTERMANN", str(tmp_path)) if value in values]
 
 
-def test_a_directory_is_told_by_its_class_whatever_its_name(tmp_path: Path) -> None:
+def test_a_directory_is_recognised_by_its_class_whatever_its_name(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "IM1", **PLANTED, SOPClassUID=MediaStorageDirectoryStorage)
     dataset = dcmread(path)
     del dataset.SOPClassUID  # a directory names its class in the file meta alone, PS3.3 F.3
@@ -154,7 +154,7 @@ def test_every_slice_is_read(ct_slices: Path) -> None:
     outcomes = Counter[str]()
     for file in source.scan():
         try:
-            outcomes.update(str(found.attributes["modality"]) for found in read_file(source, file))
+            outcomes.update(str(instance.attributes["modality"]) for instance in read_file(source, file))
         except DataFault as bad:
             outcomes[bad.reason] += 1
     assert outcomes == {"CT": len(list(ct_slices.glob("*.dcm"))), "not-dicom": 1}
@@ -173,13 +173,13 @@ def test_values_are_those_of_pydicom(ct_slices: Path) -> None:
         np.testing.assert_allclose(read(path).image.values, expected, atol=1e-3)
 
 
-def test_files_hold_the_instances_that_their_labels_name(ct_slices: Path) -> None:
+def test_files_have_the_instances_that_their_labels_name(ct_slices: Path) -> None:
     with (ct_slices / "labels.csv").open(newline="") as file:
         labelled = {row["SOPInstanceUID"] for row in csv.DictReader(file)}
     assert {read(path).sop_instance_uid for path in ct_slices.glob("*.dcm")} == labelled
 
 
-def test_real_files_hold_five_instances_twice(data_dir: Path) -> None:
+def test_real_files_have_five_instances_twice(data_dir: Path) -> None:
     seen = Counter(read(path).sop_instance_uid for path in (data_dir / "ct-contrast").glob("*.dcm"))
     assert (len(seen), max(seen.values())) == (95, 2)
 

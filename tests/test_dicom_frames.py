@@ -1,4 +1,4 @@
-"""Stored values of each frame, whatever the bits, and however the frames lie in the file."""
+"""Stored values of frames: all numbers of bits, and all layouts of frames in a file."""
 
 import struct
 from typing import Any
@@ -28,11 +28,11 @@ def test_odd_bits_keep_their_sign_whatever_lies_above(bits: int, signed: bool) -
     overlay = (np.uint16(0xFFFF) << np.uint16(bits)) if bits < 16 else np.uint16(0)
     noisy = wanted.view(np.uint16) ^ (ramp((8, 8), np.uint16, step=7919) & overlay)
     data = made(noisy, BitsStored=bits, PixelRepresentation=int(signed))
-    (found,) = stored_frames(data)
-    np.testing.assert_array_equal(found, wanted)
+    (frame,) = stored_frames(data)
+    np.testing.assert_array_equal(frame, wanted)
     swapped = made(noisy.byteswap(), ExplicitVRBigEndian, BitsStored=bits, PixelRepresentation=int(signed))
-    (found,) = stored_frames(swapped)
-    np.testing.assert_array_equal(found, wanted)
+    (frame,) = stored_frames(swapped)
+    np.testing.assert_array_equal(frame, wanted)
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
@@ -42,13 +42,13 @@ def test_a_value_ends_at_high_bit(high_bit: int, signed: bool) -> None:
     wanted = (ramp((8, 8), np.int64, step=977) % 4096 + low).astype(np.int16 if signed else np.uint16)
     shifted = (wanted.view(np.uint16) & 0xFFF) << np.uint16(high_bit - 11) | np.uint16(high_bit > 11)
     data = made(shifted, BitsStored=12, HighBit=high_bit, PixelRepresentation=int(signed))
-    (found,) = stored_frames(data)
-    np.testing.assert_array_equal(found, wanted)
+    (frame,) = stored_frames(data)
+    np.testing.assert_array_equal(frame, wanted)
 
 
 def test_a_high_bit_that_is_too_low_is_passed_over() -> None:
-    (found,) = stored_frames(made(DEEP, HighBit=7))
-    np.testing.assert_array_equal(found, DEEP)
+    (frame,) = stored_frames(made(DEEP, HighBit=7))
+    np.testing.assert_array_equal(frame, DEEP)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint32])
@@ -83,26 +83,26 @@ def test_frames_of_several_fragments_each(syntax: str, has_bot: bool) -> None:
 
 def test_one_frame_of_several_fragments() -> None:
     value = encapsulate([LOSSLESS[JPEGLSLossless](DEEP, 16)], fragments_per_frame=4)
-    (found,) = stored_frames(compressed([], DEEP, JPEGLSLossless, value))
-    np.testing.assert_array_equal(found, DEEP)
+    (frame,) = stored_frames(compressed([], DEEP, JPEGLSLossless, value))
+    np.testing.assert_array_equal(frame, DEEP)
 
 
 def test_frames_by_the_extended_offset_table() -> None:
     frames = [LOSSLESS[JPEGLSLossless](one, 16) for one in SEVERAL]
     value, offsets, lengths = encapsulate_extended(frames)
-    told = {"ExtendedOffsetTable": offsets, "ExtendedOffsetTableLengths": lengths}
-    data = compressed([], SEVERAL, JPEGLSLossless, value, **told)
+    changes = {"ExtendedOffsetTable": offsets, "ExtendedOffsetTableLengths": lengths}
+    data = compressed([], SEVERAL, JPEGLSLossless, value, **changes)
     np.testing.assert_array_equal(list(stored_frames(data)), SEVERAL)
 
 
-def test_the_extended_offset_table_tells_which_fragments_belong_together() -> None:
+def test_the_extended_offset_table_groups_fragments() -> None:
     # The ends of codestreams would tell it too: here the first half of a frame ends like a whole one.
     frames = [LOSSLESS[JPEGLSLossless](one, 16) for one in SEVERAL]
     pieces = [part for one in frames for part in (one[:40] + b"", one[40:])]
     value = encapsulate(pieces, has_bot=False)
     starts = np.cumsum([0, *(len(part) + len(part) % 2 + 8 for part in pieces)])[0:-1:2]
-    told = {"ExtendedOffsetTable": starts.astype("<u8").tobytes(), "ExtendedOffsetTableLengths": bytes(24)}
-    data = compressed([], SEVERAL, JPEGLSLossless, value, **told)
+    changes = {"ExtendedOffsetTable": starts.astype("<u8").tobytes(), "ExtendedOffsetTableLengths": bytes(24)}
+    data = compressed([], SEVERAL, JPEGLSLossless, value, **changes)
     np.testing.assert_array_equal(list(stored_frames(data)), SEVERAL)
 
 
@@ -128,15 +128,15 @@ def test_fewer_bytes_than_frames_are_truncation() -> None:
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
 def test_floating_point_pixels_are_read(keyword: str, kind: Any, syntax: str) -> None:
     stored = np.linspace(-1, 1, 24).astype(kind).reshape(2, 3, 4)
-    told = {"PixelData": None, keyword: stored.tobytes(), "PixelRepresentation": None, "BitsStored": None}
-    np.testing.assert_array_equal(list(stored_frames(made(stored, syntax, **told))), stored)
+    changes = {"PixelData": None, keyword: stored.tobytes(), "PixelRepresentation": None, "BitsStored": None}
+    np.testing.assert_array_equal(list(stored_frames(made(stored, syntax, **changes))), stored)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])
 def test_floating_point_pixels_that_cannot_be_counted_with_are_a_fault(bad: float) -> None:
     stored = np.full((4, 4), bad)
-    told = {"PixelData": None, "DoubleFloatPixelData": stored.tobytes(), "BitsStored": None}
-    assert fault(made(stored, **told)).reason == "undecodable"
+    changes = {"PixelData": None, "DoubleFloatPixelData": stored.tobytes(), "BitsStored": None}
+    assert fault(made(stored, **changes)).reason == "undecodable"
 
 
 def test_floating_point_pixels_of_another_width_are_a_fault() -> None:

@@ -1,4 +1,4 @@
-"""What is taken from a header: identifiers that must be there, and a short list of harmless attributes."""
+"""Header of an image: identifiers that must be present, and a short list of harmless attributes."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ IDENTIFIERS = {
     "SeriesInstanceUID": "1.2.3.4",
     "SOPInstanceUID": "1.2.3.4.5",
 }
-TOLD = {
+ATTRIBUTES = {
     "PatientName": "DOE^JANE",
     "PatientBirthDate": "19640812",
     "StudyDate": "20240102",
@@ -49,7 +49,7 @@ IMAGE = {
 def header(**changes: Any) -> Header:
     """Read a header with changes; None leaves an attribute out."""
     dataset = Dataset()
-    for keyword, value in (IDENTIFIERS | TOLD | IMAGE | changes).items():
+    for keyword, value in (IDENTIFIERS | ATTRIBUTES | IMAGE | changes).items():
         if value is not None:
             setattr(dataset, keyword, value)
     return read_header(of_dataset(dataset), "CT", has_pixels="PixelData" in dataset)
@@ -62,8 +62,8 @@ def fault(**changes: Any) -> DataFault:
 
 
 def test_the_identifiers_are_read() -> None:
-    found = header()
-    read = (found.patient_id, found.study_uid, found.series_uid, found.sop_instance_uid)
+    result = header()
+    read = (result.patient_id, result.study_uid, result.series_uid, result.sop_instance_uid)
     assert read == tuple(IDENTIFIERS.values())
 
 
@@ -145,8 +145,8 @@ def test_an_object_without_pixels_is_refused() -> None:
 def test_a_photometric_interpretation_that_is_not_in_the_table_is_unsupported(
     photometric: str | None,
 ) -> None:
-    found = fault(PhotometricInterpretation=photometric)
-    assert (found.reason, found.detail) == (
+    result = fault(PhotometricInterpretation=photometric)
+    assert (result.reason, result.detail) == (
         "unsupported",
         f"PhotometricInterpretation is {photometric or ''!r}",
     )
@@ -158,7 +158,7 @@ def test_every_photometric_interpretation_of_the_table_is_taken(photometric: str
 
 
 @pytest.mark.parametrize("frames", [None, "", 1, 2])
-def test_any_number_of_frames_may_be_said_or_none(frames: Any) -> None:
+def test_any_number_of_frames_may_be_stated_or_none(frames: Any) -> None:
     assert header(NumberOfFrames=frames).attributes["rows"] == 4
 
 
@@ -186,8 +186,8 @@ def test_the_pixels_come_before_their_kind() -> None:
     ids=lambda changes: next(iter(changes)),
 )
 def test_a_fault_quotes_no_value_that_could_name_a_patient(changes: dict[str, Any]) -> None:
-    said = repr(fault(**changes).args)
-    assert not [value for value in (*IDENTIFIERS.values(), *TOLD.values(), "Jane") if value in said]
+    message = repr(fault(**changes).args)
+    assert not [value for value in (*IDENTIFIERS.values(), *ATTRIBUTES.values(), "Jane") if value in message]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "1e999", "wide"])

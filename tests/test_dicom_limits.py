@@ -1,4 +1,4 @@
-"""Limits are checked before memory is used, and a large object is read frame by frame."""
+"""Limits of a DICOM object: checked before memory is used; a large object is read frame by frame."""
 
 import struct
 import tracemalloc
@@ -86,18 +86,18 @@ def deflated(plain: bytes) -> bytes:
     return head[: 144 + length] + deflater.compress(plain) + deflater.flush()
 
 
-def test_a_bomb_is_told_by_its_ratio() -> None:
+def test_a_bomb_is_recognised_by_its_ratio() -> None:
     data = deflated(bytes(2**26))
     assert peak_mib(lambda: fault(data)) < 64
     assert fault(data).reason == "inflate-bomb"
 
 
-def test_a_bomb_is_told_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_recognised_by_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imaging.dicom.parse.LIMITS", Limits(inflated_bytes=1000))
     assert fault(made(GREY, DeflatedExplicitVRLittleEndian)).reason == "inflate-bomb"
 
 
-def test_what_pydicom_would_have_to_hold_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_that_pydicom_parses_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imaging.dicom.parse.LIMITS", Limits(parsed_bytes=1000))
     assert fault(made(GREY, ExplicitVRBigEndian)).reason == "too-large"
     list(stored_frames(made(GREY)))
@@ -128,8 +128,11 @@ def test_a_large_object_of_fragments_is_read_frame_by_frame() -> None:
     pieces = [part for one in padded for part in (one[:100] + bytes(0), one[100:] + bytes(2**20))]
     stacked = np.stack([DEEP] * 40)
     offsets = np.cumsum([0, *(len(part) + len(part) % 2 + 8 for part in pieces)])[0:-1:2]
-    told = {"ExtendedOffsetTable": offsets.astype("<u8").tobytes(), "ExtendedOffsetTableLengths": bytes(320)}
-    data = compressed([], stacked, JPEGLSLossless, encapsulate(pieces, has_bot=False), **told)
+    changes = {
+        "ExtendedOffsetTable": offsets.astype("<u8").tobytes(),
+        "ExtendedOffsetTableLengths": bytes(320),
+    }
+    data = compressed([], stacked, JPEGLSLossless, encapsulate(pieces, has_bot=False), **changes)
     one = open_object(data)
     layout = layout_of(one.attributes)
     assert peak_mib(lambda: stored_frame(one, layout, 20)) < 8

@@ -1,4 +1,4 @@
-"""From bytes to a data set: what is whole is read, what is not says why."""
+"""Parsing by pydicom: a whole file becomes a data set, any other has its reason."""
 
 import logging
 import struct
@@ -106,16 +106,16 @@ def test_a_transfer_syntax_is_named_where_the_file_has_none(whole: bytes) -> Non
     ],
     ids=["empty", "magic at the start", "text", "zeros", "picture", "table"],
 )
-def test_other_files_are_told_apart(data: bytes) -> None:
+def test_other_files_are_no_dicom(data: bytes) -> None:
     assert fault_of(data).reason == "not-dicom"
 
 
-def test_a_directory_is_told_by_its_class(tmp_path: Path) -> None:
+def test_a_directory_is_recognised_by_its_class(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "x", SOPClassUID=MediaStorageDirectoryStorage)
     assert fault_of(path.read_bytes()).reason == "dicomdir"
 
 
-def test_a_value_that_overruns_the_file_says_by_how_much(whole: bytes) -> None:
+def test_a_value_that_overruns_the_file_gives_the_lengths(whole: bytes) -> None:
     assert fault_of(whole[:-100]).detail == "(7FE0,0010) has 8192 bytes, 8092 are left"
 
 
@@ -192,7 +192,7 @@ def test_a_thousand_nested_sequences_are_refused(tmp_path: Path) -> None:
     assert fault_of(data).reason == "too-deep"
 
 
-def test_a_fault_tells_the_kind_of_error_and_not_its_words(
+def test_a_fault_has_the_class_of_an_error_and_not_its_text(
     monkeypatch: pytest.MonkeyPatch, whole: bytes
 ) -> None:
     def fail(*_: object, **__: object) -> None:

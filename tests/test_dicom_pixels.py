@@ -1,4 +1,4 @@
-"""From stored pixels to modality units, and the window that a file asks for."""
+"""Modality units of stored pixels, and the windows of a file."""
 
 import struct
 from io import BytesIO
@@ -179,10 +179,10 @@ def test_a_window_that_shows_nothing_is_none(function: str, width: Any) -> None:
 def test_the_window_shows_what_the_standard_shows(function: str) -> None:
     stored = np.arange(-200, 300).reshape(10, 50)
     dataset = image(stored, WindowCenter=40, WindowWidth=150, VOILUTFunction=function)
-    found = read(dataset)
+    result = read(dataset)
     # pydicom maps to the range of 16 stored bits.
     judged = (apply_voi_lut(stored.astype(np.int16), dataset) + 2**15) / (2**16 - 1)
-    np.testing.assert_allclose(found.vois[0].show(found.values), judged, atol=1e-6)
+    np.testing.assert_allclose(result.vois[0].show(result.values), judged, atol=1e-6)
 
 
 def test_too_few_bytes_are_truncation_with_both_counts() -> None:

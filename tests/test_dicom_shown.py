@@ -1,4 +1,4 @@
-"""What is padding, inverted, overlaid or not square comes out as it is meant."""
+"""Shown levels of padding, inverted images, overlays and pixels that are not square."""
 
 from typing import Any
 
@@ -44,23 +44,23 @@ PADDED: list[tuple[Any, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("padding", "told"), PADDED)
+@pytest.mark.parametrize(("padding", "changes"), PADDED)
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("voi", VOIS, ids=["window", "sigmoid", "table"])
 @pytest.mark.parametrize("order", ["window-resize", "resize-window"])
 def test_padding_is_black_and_bleeds_into_nothing(
-    padding: int, told: dict[str, Any], photometric: str, voi: dict[str, Any], order: Any
+    padding: int, changes: dict[str, Any], photometric: str, voi: dict[str, Any], order: Any
 ) -> None:
     plain = np.full((32, 32), 200, np.int16)
     stored = plain.copy()
     stored[:, :15] = padding
     spec = PreprocessSpec(window="file", size_px=16, order=order)
-    data = made(stored, PhotometricInterpretation=photometric, **told, **voi)
+    data = made(stored, PhotometricInterpretation=photometric, **changes, **voi)
     whole = prepare(image(made(plain, PhotometricInterpretation=photometric, **voi)), spec)[0, 0]
-    found = prepare(image(data), spec).astype(float)
-    assert (found[:, :7] == 0).all()
-    np.testing.assert_allclose(found[:, 7], whole / 2, 0, 1)
-    assert (found[:, 8:] == whole).all()
+    levels = prepare(image(data), spec).astype(float)
+    assert (levels[:, :7] == 0).all()
+    np.testing.assert_allclose(levels[:, 7], whole / 2, 0, 1)
+    assert (levels[:, 8:] == whole).all()
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -88,12 +88,13 @@ def test_an_overlay_in_high_bits_changes_no_level() -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [{"PixelAspectRatio": [2, 1]}, {"PixelSpacing": [1.0, 0.5]}, {"ImagerPixelSpacing": [0.6, 0.3]}]
+    "changes",
+    [{"PixelAspectRatio": [2, 1]}, {"PixelSpacing": [1.0, 0.5]}, {"ImagerPixelSpacing": [0.6, 0.3]}],
 )
-def test_pixels_that_are_not_square_keep_their_proportions(told: dict[str, Any]) -> None:
+def test_pixels_that_are_not_square_keep_their_proportions(changes: dict[str, Any]) -> None:
     stored = np.full((16, 32), 400, np.int16)
-    found = prepare(image(made(stored, **told)), PreprocessSpec(size_px=32))
-    assert (found == 255).all()
-    found = prepare(image(made(stored)), PreprocessSpec(size_px=32))
-    assert (found[:8] == 0).all()
-    assert (found[8:24] == 255).all()
+    levels = prepare(image(made(stored, **changes)), PreprocessSpec(size_px=32))
+    assert (levels == 255).all()
+    levels = prepare(image(made(stored)), PreprocessSpec(size_px=32))
+    assert (levels[:8] == 0).all()
+    assert (levels[8:24] == 255).all()

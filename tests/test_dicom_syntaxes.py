@@ -1,4 +1,4 @@
-"""Every transfer syntax gives back what was encoded, and a missing decoder is named."""
+"""Transfer syntaxes: each gives back the encoded values, and a missing decoder is named."""
 
 from io import BytesIO
 from pathlib import Path
@@ -39,9 +39,9 @@ def test_every_lossless_syntax_gives_back_what_was_encoded(syntax: str, bits: in
     kind = f"{'i' if signed else 'u'}{1 if bits == 8 else 2}"
     stored = (ramp((40, 30), np.int64, step=53) % 2**bits + low).astype(kind)
     data = compressed([LOSSLESS[syntax](stored, bits)], stored, syntax, BitsStored=bits, HighBit=bits - 1)
-    (found,) = stored_frames(data)
-    assert found.dtype == stored.dtype
-    np.testing.assert_array_equal(found, stored)
+    (decoded,) = stored_frames(data)
+    assert decoded.dtype == stored.dtype
+    np.testing.assert_array_equal(decoded, stored)
 
 
 @pytest.mark.parametrize("syntax", NATIVE)
@@ -56,8 +56,8 @@ def test_every_native_syntax_gives_back_what_was_written(syntax: str, kind: Any)
         data = file_bytes(one, syntax)
     else:
         data = made(stored, syntax)
-    (found,) = stored_frames(data)
-    np.testing.assert_array_equal(found, stored)
+    (decoded,) = stored_frames(data)
+    np.testing.assert_array_equal(decoded, stored)
 
 
 def plain_jpeg(stored: NDArray[Any], bits: int) -> bytes:
@@ -71,8 +71,8 @@ def test_lossy_jpeg_is_what_pydicom_decodes(syntax: str, bits: int, plugin: str)
     stored = (GREY if bits == 8 else DEEP % 4096).astype(np.uint8 if bits == 8 else np.uint16)
     data = compressed([plain_jpeg(stored, bits)], stored, syntax, BitsStored=bits)
     expected, _ = get_decoder(syntax).as_array(dcmread(BytesIO(data)), decoding_plugin=plugin)
-    (found,) = stored_frames(data)
-    np.testing.assert_allclose(found.astype(int), expected.astype(int), 0, 1 if bits == 8 else 2)
+    (decoded,) = stored_frames(data)
+    np.testing.assert_allclose(decoded.astype(int), expected.astype(int), 0, 1 if bits == 8 else 2)
 
 
 def test_every_syntax_that_pydicom_decodes_is_tested() -> None:
@@ -106,11 +106,11 @@ def test_a_missing_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
-def test_a_codestream_that_does_not_reach_high_bit_holds_the_value_at_its_end(syntax: str) -> None:
+def test_a_codestream_that_does_not_reach_high_bit_has_the_value_at_its_end(syntax: str) -> None:
     stored = DEEP % 4096
     data = compressed([LOSSLESS[syntax](stored, 12)], stored, syntax, BitsStored=12, HighBit=15)
-    (found,) = stored_frames(data)
-    np.testing.assert_array_equal(found, stored)
+    (decoded,) = stored_frames(data)
+    np.testing.assert_array_equal(decoded, stored)
 
 
 def test_an_unsigned_codestream_of_signed_pixels_keeps_their_sign() -> None:
@@ -119,15 +119,15 @@ def test_an_unsigned_codestream_of_signed_pixels_keeps_their_sign() -> None:
         unsigned(stored, 12), codecformat="j2k", reversible=True, bitspersample=12
     )
     data = compressed([frame], stored, JPEG2000Lossless, BitsStored=12)
-    (found,) = stored_frames(data)
-    np.testing.assert_array_equal(found, stored)
+    (decoded,) = stored_frames(data)
+    np.testing.assert_array_equal(decoded, stored)
 
 
 def test_the_mismatched_file_of_pydicom_is_read_as_it_is_meant() -> None:
     path = Path(str(get_testdata_file("J2K_pixelrep_mismatch.dcm", download=False)))
-    (found,) = stored_frames(path.read_bytes())
-    np.testing.assert_array_equal(found, dcmread(path).pixel_array)
-    assert found.min() == -2000
+    (decoded,) = stored_frames(path.read_bytes())
+    np.testing.assert_array_equal(decoded, dcmread(path).pixel_array)
+    assert decoded.min() == -2000
 
 
 @pytest.mark.parametrize("end", range(13, 700, 13))

@@ -1,4 +1,4 @@
-"""From stored values to modality units and shown levels, by the formulas of PS3.3 C.11 written out here."""
+"""Transforms of stored values: they agree with the formulas of PS3.3 C.11, written out here."""
 
 from io import BytesIO
 from typing import Any
@@ -39,7 +39,7 @@ def sigmoid(x: NDArray[Any], c: float, w: float) -> NDArray[np.float64]:
     ("function", "formula"), [("LINEAR", linear), ("LINEAR_EXACT", linear_exact), ("SIGMOID", sigmoid)]
 )
 @pytest.mark.parametrize(("center", "width"), [(40, 400), (300.5, 1500), (0, 2), (-1000, 77)])
-def test_a_window_shows_what_the_standard_says(
+def test_a_window_shows_values_as_in_the_standard(
     function: str, formula: Any, center: float, width: float
 ) -> None:
     data = made(STORED, WindowCenter=center, WindowWidth=width, VOILUTFunction=function)
@@ -78,8 +78,8 @@ def test_the_spec_chooses_among_several_windows() -> None:
 def test_tables_come_before_windows() -> None:
     luts = table([0, 65535], 0, 16)
     luts.extend(table([65535, 0], 0, 16))
-    found = image(made(STORED, VOILUTSequence=luts, WindowCenter=40, WindowWidth=400)).vois
-    assert [type(voi) for voi in found] == [Lut, Lut, Window]
+    result = image(made(STORED, VOILUTSequence=luts, WindowCenter=40, WindowWidth=400)).vois
+    assert [type(voi) for voi in result] == [Lut, Lut, Window]
 
 
 def test_a_window_that_nobody_asked_for_is_a_fault() -> None:
@@ -108,7 +108,7 @@ def test_a_voi_table_is_looked_up(syntax: str, vr: str, bits: int, first: int) -
     np.testing.assert_allclose(shown(data), expected, 0, 0.51)
 
 
-def test_a_negative_first_value_is_told_without_its_sign_too() -> None:
+def test_a_negative_first_value_may_be_written_without_its_sign() -> None:
     entries = np.arange(4096)
     unsigned = table(entries, 65536 - 1024, 12)
     data = made(STORED, VOILUTSequence=unsigned)
@@ -213,6 +213,6 @@ def test_a_factor_that_leaves_single_precision_is_a_fault(keyword: str) -> None:
 def test_extreme_factors_make_grey_levels(slope: str) -> None:
     data = made(STORED, RescaleSlope=slope, WindowCenter=40, WindowWidth=400)
     with np.errstate(all="raise", under="ignore"):
-        found = shown(data)
+        result = shown(data)
     expected = linear(STORED * float(slope), 40, 400)
-    np.testing.assert_allclose(found, expected, 0, 0.51)
+    np.testing.assert_allclose(result, expected, 0, 0.51)

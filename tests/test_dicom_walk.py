@@ -1,4 +1,4 @@
-"""The strict walk reads what pydicom reads, bit by bit, and leaves to it whatever it does not know."""
+"""Strict walk: it reads the same values as pydicom, and leaves unusual files to it."""
 
 import gzip
 import struct
@@ -56,16 +56,16 @@ def content(path: Path) -> bytes:
 
 def frames(one: DicomObject) -> list[Any]:
     """Return the bits of each frame, or the reason why there are none."""
-    found: list[Any] = []
+    result: list[Any] = []
     try:
         layout = layout_of(one.attributes)
         check_present(one, layout)
         for index in range(layout.frames):
             stored = stored_frame(one, layout, index)
-            found.append((stored.dtype.str, stored.shape, stored.tobytes()))
+            result.append((stored.dtype.str, stored.shape, stored.tobytes()))
     except DataFault as fault:
-        found.append(fault.reason)
-    return found
+        result.append(fault.reason)
+    return result
 
 
 def seen(opener: Callable[[bytes], DicomObject], data: bytes) -> Any:
@@ -193,14 +193,14 @@ def test_a_million_fragments_are_refused() -> None:
     assert fault(compressed([], SMALL, RLELossless, value)).reason == "too-many-elements"
 
 
-def test_a_head_says_where_the_pixels_begin() -> None:
+def test_a_head_gives_the_place_of_the_pixels() -> None:
     data = made(ramp((128, 128)))
     walked = walk(data[:1000], len(data))
     assert walked is not None
     assert walked.pixels == ((len(data) - 2 * 128**2, 2 * 128**2),)
 
 
-def test_a_head_that_ends_before_the_pixels_says_nothing() -> None:
+def test_a_head_that_ends_before_the_pixels_is_not_enough() -> None:
     data = made(ramp((128, 128)))
     walked = walk(data)
     assert walked is not None
@@ -229,8 +229,13 @@ def test_a_patient_in_japanese_is_left_to_pydicom() -> None:
 
 def test_zero_is_a_number() -> None:
     data = made(SMALL, DiffusionBValue=0.0, TriggerTime="0", PixelPaddingValue=0)
-    told = open_object(data).attributes
-    assert told["DiffusionBValue"] == told["TriggerTime"] == told["PixelPaddingValue"] == (0.0,)
+    attributes = open_object(data).attributes
+    assert (
+        attributes["DiffusionBValue"]
+        == attributes["TriggerTime"]
+        == attributes["PixelPaddingValue"]
+        == (0.0,)
+    )
 
 
 @pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192"])

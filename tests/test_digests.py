@@ -1,4 +1,4 @@
-"""Digests of files and of pixels: one bit changes them, and pixels have the same one however they are written."""
+"""Digests of files and of pixels: one bit changes them, and compression does not change those of pixels."""
 
 from io import BytesIO
 from pathlib import Path
@@ -32,13 +32,13 @@ CODED = (RLELossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLo
 
 
 def read(data: bytes) -> Instance:
-    (found,) = read_dicom(data, "CT")
-    return found
+    (result,) = read_dicom(data, "CT")
+    return result
 
 
 def digests(data: bytes) -> tuple[str, str]:
-    found = read(data)
-    return found.content_blake3, found.pixel_blake3
+    result = read(data)
+    return result.content_blake3, result.pixel_blake3
 
 
 def coded(stored: NDArray[np.uint16], syntax: str, bits: int) -> bytes:
@@ -75,15 +75,15 @@ def test_the_order_of_bytes_in_memory_changes_no_digest() -> None:
     assert pixel_digest(swapped) == pixel_digest(TWELVE)
 
 
-def test_a_digest_of_pixels_is_what_its_docstring_says() -> None:
+def test_a_digest_of_pixels_is_as_in_its_docstring() -> None:
     assert pixel_digest(TWELVE) == blake3(b"<u2(8, 6)" + TWELVE.tobytes()).digest()
 
 
-def test_a_digest_of_a_native_file_is_what_its_docstring_says() -> None:
+def test_a_digest_of_a_native_file_is_as_in_its_docstring() -> None:
     data, start = made(TWELVE, BitsStored=12), len(made(TWELVE, BitsStored=12)) - TWELVE.nbytes
-    told = data[:start] + pixel_digest(TWELVE)
-    told += start.to_bytes(8, "little") + TWELVE.nbytes.to_bytes(8, "little")
-    assert read(data).content_blake3 == blake3(told).hexdigest()
+    hashed = data[:start] + pixel_digest(TWELVE)
+    hashed += start.to_bytes(8, "little") + TWELVE.nbytes.to_bytes(8, "little")
+    assert read(data).content_blake3 == blake3(hashed).hexdigest()
 
 
 @pytest.mark.parametrize("frames", [1, 2])
@@ -118,9 +118,9 @@ def test_a_path_to_the_pixels_makes_no_difference_to_a_copy_in_memory() -> None:
 
 
 def test_frames_share_the_digest_of_their_file_and_not_of_their_pixels() -> None:
-    found = list(read_dicom(made(np.stack([TWELVE, TWELVE + 1])), "CT"))
-    assert len({one.content_blake3 for one in found}) == 1
-    assert len({one.pixel_blake3 for one in found}) == 2
+    result = list(read_dicom(made(np.stack([TWELVE, TWELVE + 1])), "CT"))
+    assert len({one.content_blake3 for one in result}) == 1
+    assert len({one.pixel_blake3 for one in result}) == 2
 
 
 def test_colours_have_one_digest_by_plane_and_by_pixel() -> None:

@@ -1,4 +1,4 @@
-"""Elements and depth are counted before pydicom makes objects of them, in whatever form they are written."""
+"""Limits of elements and depth: counted before pydicom makes objects of them, in every form of encoding."""
 
 import struct
 import tracemalloc

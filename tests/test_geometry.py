@@ -1,4 +1,4 @@
-"""Where the pixels of one image lie: spacing, orientation, affine."""
+"""Geometry of one image: spacing, orientation, affine."""
 
 from typing import Any
 
@@ -43,19 +43,19 @@ def test_the_spacing_in_the_patient_wins_over_that_at_the_detector() -> None:
     assert pixel_spacing(both) == Spacing(0.1, 0.1, "PixelSpacing")
 
 
-def test_the_spacing_at_the_detector_says_that_it_is() -> None:
+def test_the_spacing_at_the_detector_has_its_source() -> None:
     both = {"NominalScannedPixelSpacing": (0.3, 0.3), "ImagerPixelSpacing": (0.2, 0.1)}
     assert pixel_spacing(both) == Spacing(0.2, 0.1, "ImagerPixelSpacing")
 
 
-def test_the_spacing_of_a_scanned_film_says_that_it_is() -> None:
+def test_the_spacing_of_a_scanned_film_has_its_source() -> None:
     both = {"PixelAspectRatio": (1.0, 1.0), "NominalScannedPixelSpacing": (0.3, 0.3)}
     assert pixel_spacing(both).source == "NominalScannedPixelSpacing"
 
 
 def test_an_aspect_ratio_is_vertical_size_over_horizontal() -> None:
-    found = pixel_spacing({"PixelAspectRatio": (2.0, 1.0)})
-    assert (found.row_mm / found.column_mm, found.source) == (2.0, "PixelAspectRatio")
+    spacing = pixel_spacing({"PixelAspectRatio": (2.0, 1.0)})
+    assert (spacing.row_mm / spacing.column_mm, spacing.source) == (2.0, "PixelAspectRatio")
 
 
 def test_without_any_spacing_pixels_are_square() -> None:
@@ -89,7 +89,7 @@ def test_cosines_of_four_decimals_are_good_enough() -> None:
 @pytest.mark.parametrize(
     "cosines", [(0.0,) * 6, (1.0, 0, 0, 1, 0, 0), (2.0, 0, 0, 0, 1, 0), (1.0, 0, 0, 0.01, 1, 0), (1e200,) * 6]
 )
-def test_directions_that_are_not_orthonormal_are_told(cosines: tuple[float, ...]) -> None:
+def test_directions_that_are_not_orthonormal_are_recognised(cosines: tuple[float, ...]) -> None:
     assert not is_orthonormal(cosines)
 
 

@@ -43,55 +43,55 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(archive: Path) -> dict[str, Any]:
+def counts(archive: Path) -> dict[str, Any]:
     result = CliRunner().invoke(app, ["inspect", str(archive), "--json"])
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
+    counts: dict[str, Any] = json.loads(result.stdout)
+    return counts
 
 
 @pytest.mark.parametrize(
     ("name", "count"),
     [("files", 13), ("patients", 2), ("studies", 3), ("series", 2), ("frames", 10), ("volumes", 2)],
 )
-def test_it_counts(told: dict[str, Any], name: str, count: int) -> None:
-    assert told[name] == count
+def test_it_counts(counts: dict[str, Any], name: str, count: int) -> None:
+    assert counts[name] == count
 
 
-def test_it_counts_modalities(told: dict[str, Any]) -> None:
-    assert told["modalities"] == {"CT": 10, "SR": 1}
+def test_it_counts_modalities(counts: dict[str, Any]) -> None:
+    assert counts["modalities"] == {"CT": 10, "SR": 1}
 
 
-def test_it_counts_transfer_syntaxes(told: dict[str, Any]) -> None:
-    assert told["syntaxes"] == {"Explicit VR Little Endian": 10}
+def test_it_counts_transfer_syntaxes(counts: dict[str, Any]) -> None:
+    assert counts["syntaxes"] == {"Explicit VR Little Endian": 10}
 
 
-def test_it_counts_sizes(told: dict[str, Any]) -> None:
-    assert told["sizes"] == {"48 x 32": 10}
+def test_it_counts_sizes(counts: dict[str, Any]) -> None:
+    assert counts["sizes"] == {"48 x 32": 10}
 
 
-def test_it_counts_problems(told: dict[str, Any]) -> None:
-    assert told["problems"] == {"not-dicom": 1, "truncated": 1, "no-pixels": 1}
+def test_it_counts_problems(counts: dict[str, Any]) -> None:
+    assert counts["problems"] == {"not-dicom": 1, "truncated": 1, "no-pixels": 1}
 
 
-def test_it_finds_the_gap(told: dict[str, Any]) -> None:
-    assert told["findings"] == {"gap": 1}
+def test_it_finds_the_gap(counts: dict[str, Any]) -> None:
+    assert counts["findings"] == {"gap": 1}
 
 
 def test_a_person_reads_the_same(archive: Path) -> None:
     shown = CliRunner().invoke(app, ["inspect", str(archive)]).output
     assert "13 files" in shown
-    for words in (
+    for text in (
         "2 patients",
         "3 studies",
         "Transfer syntaxes",
         "truncated",
         "the file ends before its data does",
     ):
-        assert words in shown
+        assert text in shown
 
 
-def test_variants_of_an_identifier_are_told(tmp_path: Path) -> None:
+def test_variants_of_an_identifier_are_reported(tmp_path: Path) -> None:
     for number, patient in enumerate(("00123", "123", "124")):
         write_dicom(
             tmp_path / str(number), np.zeros((8, 8)), PatientID=patient, SOPInstanceUID=f"1.4.{number}"
@@ -118,21 +118,21 @@ def test_that_list_is_for_its_owner_alone(archive: Path, tmp_path: Path) -> None
 
 def test_a_value_that_slipped_into_a_code_is_not_shown() -> None:
     counter = OverviewCounter()
-    said = {"Modality": "Doe^Jane", "SOPInstanceUID": "1.2", "PatientID": "x", "SeriesInstanceUID": "1.3"}
-    counter.add(SourceFile(name="a", size_bytes=1, mtime_ns=1), HeaderPeek(format="dicom", attributes=said))
+    header = {"Modality": "Doe^Jane", "SOPInstanceUID": "1.2", "PatientID": "x", "SeriesInstanceUID": "1.3"}
+    counter.add(SourceFile(name="a", size_bytes=1, mtime_ns=1), HeaderPeek(format="dicom", attributes=header))
     assert counter.result().modalities == {"(none)": 1}
 
 
-def test_the_same_object_twice_is_told() -> None:
+def test_the_same_object_twice_is_a_problem() -> None:
     counter = OverviewCounter()
-    said = {"SOPInstanceUID": "1.2", "PatientID": "x", "SeriesInstanceUID": "1.3"}
+    header = {"SOPInstanceUID": "1.2", "PatientID": "x", "SeriesInstanceUID": "1.3"}
     for name in "ab":
-        peek = HeaderPeek(format="dicom", attributes=said, has_pixels=True)
+        peek = HeaderPeek(format="dicom", attributes=header, has_pixels=True)
         counter.add(SourceFile(name=name, size_bytes=1, mtime_ns=1), peek)
     assert counter.result().problems == {"repeated-instance": 1}
 
 
-def test_what_is_no_source_is_told_as_elsewhere(tmp_path: Path) -> None:
+def test_a_missing_source_is_a_fault_of_the_user(tmp_path: Path) -> None:
     from imaging.errors import UserFault
 
     result = CliRunner().invoke(app, ["inspect", str(tmp_path / "nowhere")])

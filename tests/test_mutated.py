@@ -1,4 +1,4 @@
-"""Whatever is done to a file, it ends as examples or as one typed reason; and the bench would tell if it did not."""
+"""Mutated files: each ends as examples or as one typed reason; the bench finds a failure that is planted."""
 
 import re
 import subprocess
@@ -96,11 +96,11 @@ def test_each_verdict_can_be_missed(change: dict[str, Any]) -> None:
 def test_mutated_files_end_as_examples_or_as_one_reason() -> None:
     # A process of its own: the peak of memory is that of all its children, and only those of the sandbox count.
     command = [sys.executable, "-m", "bench.mutated", "--files", str(FILES)]
-    said = subprocess.run(
+    output = subprocess.run(
         command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False
     ).stdout
-    assert said.startswith(f"{FILES} files")
+    assert output.startswith(f"{FILES} files")
     # The machine may be busy with other tests; how long all may take is the bench's to say.
-    assert not [line for line in said.splitlines() if line.startswith("MISSED") and "time" not in line]
-    assert "decoder-crashed" not in said
-    assert int(re.findall(r"examples \| (\d+)", said)[0]) > FILES / 4
+    assert not [line for line in output.splitlines() if line.startswith("MISSED") and "time" not in line]
+    assert "decoder-crashed" not in output
+    assert int(re.findall(r"examples \| (\d+)", output)[0]) > FILES / 4

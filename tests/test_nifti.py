@@ -1,4 +1,4 @@
-"""NIfTI files: how their volumes lie, which values they hold, and what is refused."""
+"""Reader of NIfTI files: orientation and values of volumes, and the reasons of refused files."""
 
 import gzip
 import struct
@@ -48,8 +48,8 @@ def volumes(content: bytes | Path, metadata: tuple[tuple[str, str], ...] = METAD
 
 
 def image(content: bytes | Path) -> Image:
-    (found,) = volumes(content)
-    return found.image
+    (result,) = volumes(content)
+    return result.image
 
 
 def reason(content: bytes) -> str:
@@ -78,22 +78,22 @@ def test_the_spacing_is_in_mm(unit: int, factor: float) -> None:
 def test_however_a_volume_is_stored_it_lies_the_same(order: tuple[int, ...], signs: tuple[int, ...]) -> None:
     affine = LPS[:, [*order, 3]] * [*signs, 1]
     stored = VOXELS.transpose(order)[:: signs[0], :: signs[1], :: signs[2]]
-    found = image(written(np.ascontiguousarray(stored), affine))
-    np.testing.assert_array_equal(found.stored, VOXELS.T)
-    assert found.spacing_mm == (3, 2, 1)
+    result = image(written(np.ascontiguousarray(stored), affine))
+    np.testing.assert_array_equal(result.stored, VOXELS.T)
+    assert result.spacing_mm == (3, 2, 1)
 
 
 def test_a_tilted_volume_lies_by_its_nearest_axes() -> None:
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]]
-    found = image(written(VOXELS, turn @ LPS))
-    np.testing.assert_array_equal(found.stored, VOXELS.T)
-    assert found.spacing_mm == pytest.approx((3, 2, 1))
+    result = image(written(VOXELS, turn @ LPS))
+    np.testing.assert_array_equal(result.stored, VOXELS.T)
+    assert result.spacing_mm == pytest.approx((3, 2, 1))
 
 
 def test_slope_and_intercept_are_applied() -> None:
-    found = image(written(VOXELS, scl_slope=2.0, scl_inter=-1000.0))
-    np.testing.assert_array_equal(found.values, VOXELS.T * 2 - 1000)
+    result = image(written(VOXELS, scl_slope=2.0, scl_inter=-1000.0))
+    np.testing.assert_array_equal(result.values, VOXELS.T * 2 - 1000)
 
 
 def test_a_slope_of_zero_is_none() -> None:
@@ -112,9 +112,9 @@ def test_without_a_window_there_is_none() -> None:
 @pytest.mark.parametrize("dtype", ["u1", "i1", "i2", "u2", "i4", "f4", "f8"])
 def test_values_keep_their_type(dtype: str) -> None:
     voxels = VOXELS.astype(dtype)
-    found = image(written(voxels))
-    np.testing.assert_array_equal(found.stored, voxels.T)
-    assert found.stored.dtype == np.dtype(dtype)
+    result = image(written(voxels))
+    np.testing.assert_array_equal(result.stored, voxels.T)
+    assert result.stored.dtype == np.dtype(dtype)
 
 
 def test_a_file_of_the_other_byte_order_is_read() -> None:
@@ -122,14 +122,14 @@ def test_a_file_of_the_other_byte_order_is_read() -> None:
     header.set_data_dtype(">i2")
     data = nibabel.Nifti1Image(VOXELS.astype(">i2"), LPS, header).to_bytes()
     assert data[:4] == struct.pack(">i", 348)
-    found = image(data)
-    np.testing.assert_array_equal(found.stored, VOXELS.T)
-    assert found.stored.dtype.isnative
+    result = image(data)
+    np.testing.assert_array_equal(result.stored, VOXELS.T)
+    assert result.stored.dtype.isnative
 
 
 def test_nifti_2_is_read() -> None:
-    found = image(written(VOXELS, kind=nibabel.Nifti2Image))
-    np.testing.assert_array_equal(found.stored, VOXELS.T)
+    result = image(written(VOXELS, kind=nibabel.Nifti2Image))
+    np.testing.assert_array_equal(result.stored, VOXELS.T)
 
 
 def test_a_compressed_file_is_read() -> None:
@@ -143,9 +143,9 @@ def test_a_path_is_read_like_bytes(tmp_path: Path) -> None:
 
 def test_a_series_in_time_is_one_volume_a_frame() -> None:
     voxels = np.stack([VOXELS, VOXELS + 1000, VOXELS * 2], axis=-1)
-    found = volumes(written(voxels))
-    assert [one.frame for one in found] == [1, 2, 3]
-    for one, expected in zip(found, np.moveaxis(voxels, -1, 0), strict=True):
+    result = volumes(written(voxels))
+    assert [one.frame for one in result] == [1, 2, 3]
+    for one, expected in zip(result, np.moveaxis(voxels, -1, 0), strict=True):
         np.testing.assert_array_equal(one.image.stored, expected.T)
 
 
@@ -154,22 +154,22 @@ def test_dimensions_of_one_at_the_end_do_not_count() -> None:
 
 
 def test_two_dimensions_are_an_image() -> None:
-    found = image(written(VOXELS[:, :, 0]))
-    np.testing.assert_array_equal(found.stored, VOXELS[:, :, 0].T)
-    assert found.spacing_mm == (2, 1)
+    result = image(written(VOXELS[:, :, 0]))
+    np.testing.assert_array_equal(result.stored, VOXELS[:, :, 0].T)
+    assert result.spacing_mm == (2, 1)
 
 
 def test_two_dimensions_may_stand_upright() -> None:
     affine = LPS[:, [0, 2, 1, 3]]
-    found = image(written(VOXELS[:, 0, :], affine))
-    np.testing.assert_array_equal(found.stored, VOXELS[:, 0, :].T)
-    assert found.spacing_mm == (3, 1)
+    result = image(written(VOXELS[:, 0, :], affine))
+    np.testing.assert_array_equal(result.stored, VOXELS[:, 0, :].T)
+    assert result.spacing_mm == (3, 1)
 
 
-def test_a_volume_is_known_by_its_name_and_its_told_patient() -> None:
-    (found,) = volumes(written(VOXELS))
-    assert (found.patient_id, found.sop_instance_uid, found.series_uid) == ("P1", "d/a.nii", "d/a.nii")
-    assert found.attributes == {"modality": "MR", "rows": 5, "columns": 4}
+def test_a_volume_has_its_name_and_the_patient_of_the_metadata() -> None:
+    (result,) = volumes(written(VOXELS))
+    assert (result.patient_id, result.sop_instance_uid, result.series_uid) == ("P1", "d/a.nii", "d/a.nii")
+    assert result.attributes == {"modality": "MR", "rows": 5, "columns": 4}
 
 
 def test_without_a_patient_a_volume_is_refused() -> None:
@@ -204,7 +204,7 @@ BAD: dict[str, tuple[str, bytes]] = {
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_says_why(name: str) -> None:
+def test_a_bad_file_has_its_reason(name: str) -> None:
     expected, data = BAD[name]
     assert reason(data) == expected
 
@@ -247,7 +247,7 @@ def test_nothing_beyond_the_volumes_is_inflated(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_files_are_read_as_nibabel_reads_them(path: Path) -> None:
     try:
-        found = volumes(path)
+        result = volumes(path)
     except DataFault as bad:
         assert (path.name, bad.reason) in {
             ("resampled_anat_moved.nii", "undecodable"),  # holds NaN
@@ -256,7 +256,7 @@ def test_shipped_files_are_read_as_nibabel_reads_them(path: Path) -> None:
         return
     expected = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
     expected = expected[..., None] if expected.ndim == 3 else expected
-    for one, voxels in zip(found, np.moveaxis(expected, -1, 0), strict=True):
+    for one, voxels in zip(result, np.moveaxis(expected, -1, 0), strict=True):
         np.testing.assert_allclose(one.image.values, voxels[::-1, ::-1].T, rtol=1e-5)
 
 

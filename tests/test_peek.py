@@ -113,7 +113,7 @@ def test_compressed_pixels_are_not_looked_for_in_a_head(tmp_path: Path) -> None:
     assert (result.reason, result.has_pixels, result.syntax) == ("", True, JPEGLSLossless)
 
 
-def test_an_object_without_pixels_says_so(tmp_path: Path) -> None:
+def test_an_object_without_pixels_has_none(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(made(STORED, PixelData=None))
     for result in (peek(tmp_path / "x"), peek(made(STORED, PixelData=None))):
         assert (result.reason, result.has_pixels) == ("", False)

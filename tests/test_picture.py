@@ -1,4 +1,4 @@
-"""PNG, JPEG and TIFF: which grey levels come out, and what is refused."""
+"""Reader of PNG, JPEG and TIFF: grey levels, and the reasons of refused files."""
 
 import io
 import struct
@@ -41,8 +41,8 @@ def frames(content: bytes | Path) -> list[Instance]:
 
 
 def image(content: bytes | Path) -> Image:
-    (found,) = frames(content)
-    return found.image
+    (result,) = frames(content)
+    return result.image
 
 
 def fault(content: bytes) -> DataFault:
@@ -51,16 +51,16 @@ def fault(content: bytes) -> DataFault:
     return caught.value
 
 
-def saved(pixels: Array | PIL.Image.Image, kind: str = "PNG", **told: Any) -> bytes:
+def saved(pixels: Array | PIL.Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     made = io.BytesIO()
     picture = pixels if isinstance(pixels, PIL.Image.Image) else PIL.Image.fromarray(pixels)
-    picture.save(made, kind, **told)
+    picture.save(made, kind, **options)
     return made.getvalue()
 
 
-def tiff(pixels: Array, **told: Any) -> bytes:
+def tiff(pixels: Array, **options: Any) -> bytes:
     made = io.BytesIO()
-    tifffile.imwrite(made, pixels, **told)
+    tifffile.imwrite(made, pixels, **options)
     return made.getvalue()
 
 
@@ -77,21 +77,21 @@ def png(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def test_grey_stays_as_it_is() -> None:
-    found = image(saved(GREY))
-    np.testing.assert_array_equal(found.stored, GREY)
-    assert found.vois == (IDENTITY,)
+    result = image(saved(GREY))
+    np.testing.assert_array_equal(result.stored, GREY)
+    assert result.vois == (IDENTITY,)
 
 
 def test_sixteen_bits_stay_and_are_shown_over_their_full_range() -> None:
-    found = image(saved(DEEP))
-    np.testing.assert_array_equal(found.stored, DEEP)
-    shown = found.vois[0].show(np.array([0, 65535], np.float32))
+    result = image(saved(DEEP))
+    np.testing.assert_array_equal(result.stored, DEEP)
+    shown = result.vois[0].show(np.array([0, 65535], np.float32))
     np.testing.assert_array_equal(shown, [0, 1])
 
 
 def test_one_bit_is_black_and_white() -> None:
-    found = image(saved(PIL.Image.fromarray(GREY).convert("1", dither=PIL.Image.Dither.NONE)))
-    np.testing.assert_array_equal(found.stored, np.where(GREY > 127, 255, 0))
+    result = image(saved(PIL.Image.fromarray(GREY).convert("1", dither=PIL.Image.Dither.NONE)))
+    np.testing.assert_array_equal(result.stored, np.where(GREY > 127, 255, 0))
 
 
 def test_colour_becomes_luma() -> None:
@@ -106,8 +106,8 @@ def test_a_palette_is_looked_up() -> None:
 
 def test_what_is_transparent_is_black() -> None:
     alpha = np.where(GREY > 127, 255, 0).astype(np.uint8)
-    found = image(saved(np.dstack([COLOUR, alpha])))
-    np.testing.assert_array_equal(found.stored, np.where(alpha > 0, luma(COLOUR), 0))
+    result = image(saved(np.dstack([COLOUR, alpha])))
+    np.testing.assert_array_equal(result.stored, np.where(alpha > 0, luma(COLOUR), 0))
 
 
 def test_grey_with_alpha_is_grey() -> None:
@@ -115,9 +115,9 @@ def test_grey_with_alpha_is_grey() -> None:
     np.testing.assert_array_equal(image(saved(picture)).stored, GREY)
 
 
-@pytest.mark.parametrize("told", [{}, {"progressive": True}, {"subsampling": 0}])
-def test_a_jpeg_is_what_pillow_shows(told: dict[str, Any]) -> None:
-    data = saved(COLOUR, "JPEG", **told)
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_jpeg_is_what_pillow_shows(options: dict[str, Any]) -> None:
+    data = saved(COLOUR, "JPEG", **options)
     np.testing.assert_array_equal(image(data).stored, luma(np.asarray(PIL.Image.open(io.BytesIO(data)))))
 
 
@@ -152,13 +152,19 @@ def test_a_path_is_read_like_bytes(tmp_path: Path) -> None:
     assert frames(tmp_path / "a.png")[0].content_blake3 == frames(saved(GREY))[0].content_blake3
 
 
-def test_a_picture_is_known_by_its_name_and_its_told_patient() -> None:
-    (found,) = frames(saved(GREY))
-    assert (found.patient_id, found.study_uid, found.series_uid, found.sop_instance_uid, found.frame) == (
+def test_a_picture_has_its_name_and_the_patient_of_the_metadata() -> None:
+    (result,) = frames(saved(GREY))
+    assert (
+        result.patient_id,
+        result.study_uid,
+        result.series_uid,
+        result.sop_instance_uid,
+        result.frame,
+    ) == (
         *("P1", "d/a.png", "d/a.png", "d/a.png"),
         0,
     )
-    assert found.attributes == {"modality": "OT", "rows": 20, "columns": 30}
+    assert result.attributes == {"modality": "OT", "rows": 20, "columns": 30}
 
 
 def test_without_a_patient_a_picture_is_refused() -> None:
@@ -168,7 +174,7 @@ def test_without_a_patient_a_picture_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "options",
     [
         {},
         {"compression": "zlib", "predictor": True},
@@ -180,8 +186,8 @@ def test_without_a_patient_a_picture_is_refused() -> None:
     ],
 )
 @pytest.mark.parametrize("pixels", [GREY, DEEP, DEEP.astype(np.int16)], ids=["8", "16", "signed"])
-def test_a_tiff_stays_as_it_is(pixels: Array, told: dict[str, Any]) -> None:
-    np.testing.assert_array_equal(image(tiff(pixels, **told)).stored, pixels)
+def test_a_tiff_stays_as_it_is(pixels: Array, options: dict[str, Any]) -> None:
+    np.testing.assert_array_equal(image(tiff(pixels, **options)).stored, pixels)
 
 
 @pytest.mark.parametrize("pixels", [GREY, DEEP, (DEEP - 2**15).astype(np.int16)])
@@ -192,8 +198,8 @@ def test_a_tiff_is_shown_over_its_full_range(pixels: Array) -> None:
 
 
 def test_a_tiff_of_real_numbers_has_no_window() -> None:
-    found = image(tiff(GREY.astype(np.float32) / 7))
-    assert (found.vois, found.stored.dtype) == ((), np.float32)
+    result = image(tiff(GREY.astype(np.float32) / 7))
+    assert (result.vois, result.stored.dtype) == ((), np.float32)
 
 
 def test_a_tiff_that_is_white_at_zero_is_inverted() -> None:
@@ -204,26 +210,26 @@ def test_a_tiff_that_is_white_at_zero_is_inverted() -> None:
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 def test_a_tiff_in_colour_becomes_luma(planar: str) -> None:
     pixels = COLOUR if planar == "contig" else np.moveaxis(COLOUR, 2, 0)
-    found = image(tiff(pixels, photometric="rgb", planarconfig=planar))
-    np.testing.assert_array_equal(found.stored, luma(COLOUR))
+    result = image(tiff(pixels, photometric="rgb", planarconfig=planar))
+    np.testing.assert_array_equal(result.stored, luma(COLOUR))
 
 
 def test_deep_colour_stays_deep() -> None:
-    found = image(tiff(np.dstack([DEEP, DEEP, DEEP]), photometric="rgb"))
-    np.testing.assert_array_equal(found.stored, DEEP)
+    result = image(tiff(np.dstack([DEEP, DEEP, DEEP]), photometric="rgb"))
+    np.testing.assert_array_equal(result.stored, DEEP)
 
 
 def test_a_tiff_with_a_palette_is_looked_up() -> None:
     picture = PIL.Image.fromarray(COLOUR).quantize(16)
-    found = image(saved(picture, "TIFF"))
+    result = image(saved(picture, "TIFF"))
     expected = np.asarray(picture.convert("RGB").convert("L"))
-    assert np.abs((found.stored >> 8).astype(int) - expected).max() <= 1
+    assert np.abs((result.stored >> 8).astype(int) - expected).max() <= 1
 
 
 def test_a_tiff_of_one_bit_is_black_and_white() -> None:
     picture = PIL.Image.fromarray(GREY).convert("1", dither=PIL.Image.Dither.NONE)
-    found = image(saved(picture, "TIFF", compression="group4"))
-    np.testing.assert_array_equal(found.stored, np.where(GREY > 127, 255, 0))
+    result = image(saved(picture, "TIFF", compression="group4"))
+    np.testing.assert_array_equal(result.stored, np.where(GREY > 127, 255, 0))
 
 
 def test_jpeg_in_tiff_is_what_pillow_shows() -> None:
@@ -234,9 +240,9 @@ def test_jpeg_in_tiff_is_what_pillow_shows() -> None:
 
 def test_pages_are_frames() -> None:
     pages = [GREY, GREY[::-1], GREY // 2]
-    found = frames(tiff(np.stack(pages), photometric="minisblack"))
-    assert [one.frame for one in found] == [1, 2, 3]
-    for one, page in zip(found, pages, strict=True):
+    result = frames(tiff(np.stack(pages), photometric="minisblack"))
+    assert [one.frame for one in result] == [1, 2, 3]
+    for one, page in zip(result, pages, strict=True):
         np.testing.assert_array_equal(one.image.stored, page)
 
 
@@ -288,7 +294,7 @@ def test_a_tiff_over_the_limits_is_refused_before_it_is_decoded() -> None:
     assert fault(bytes(data)).reason == "too-large"
 
 
-def test_what_is_no_picture_is_said_so() -> None:
+def test_a_file_that_is_no_picture_has_its_reason() -> None:
     assert fault(b"MUSTERMANN").reason == "unreadable"
 
 
@@ -330,9 +336,9 @@ def test_a_picture_filled_up_with_zeros_is_no_picture(kind: str, share: float) -
     assert fault(data[:kept] + bytes(len(data) - kept)).reason in ("truncated", "undecodable")
 
 
-@pytest.mark.parametrize("told", [{}, {"bigtiff": True}, {"byteorder": ">"}])
-def test_pages_are_counted_in_every_layout(told: dict[str, Any]) -> None:
-    data = tiff(np.stack([GREY] * 3), photometric="minisblack", **told)
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}])
+def test_pages_are_counted_in_every_layout(options: dict[str, Any]) -> None:
+    data = tiff(np.stack([GREY] * 3), photometric="minisblack", **options)
     assert data[:4] in LAYOUTS
     assert count_pages(data) == 3
 
@@ -354,11 +360,11 @@ PIXELS = {name: [one.image.stored.tobytes() for one in frames(data)] for name, d
 @given(name=st.sampled_from(sorted(WHOLE)), share=st.floats(0, 1, exclude_max=True))
 def test_a_picture_cut_anywhere_is_whole_or_a_fault(name: str, share: float) -> None:
     try:
-        found = frames(WHOLE[name][: int(share * len(WHOLE[name]))])
+        result = frames(WHOLE[name][: int(share * len(WHOLE[name]))])
     except DataFault as bad:
         assert bad.reason in ("truncated", "unreadable", "undecodable")
     else:
-        assert [one.image.stored.tobytes() for one in found] == PIXELS[name]
+        assert [one.image.stored.tobytes() for one in result] == PIXELS[name]
 
 
 @hypothesis_settings(max_examples=300)

@@ -1,4 +1,4 @@
-"""A volume is prepared plane by plane, scaled whole or at its true spacing, cropped or padded in the middle."""
+"""Preparation of a volume: scaled as a whole, or at its true spacing and cropped or padded in the middle."""
 
 from dataclasses import replace
 from typing import Any
@@ -39,28 +39,28 @@ def test_without_a_spacing_the_whole_is_scaled_to_the_size() -> None:
 def test_the_shape_is_the_specs() -> None:
     for slices in (1, 2, 3, 5, 40):
         for size in (7, 16, 33):
-            found = prepare_volume(volume(slices, size, size), spec(slices=5))
-            assert found.shape == spec(slices=5).shape == (5, 16, 16)
-            assert found.dtype == np.uint8
+            levels = prepare_volume(volume(slices, size, size), spec(slices=5))
+            assert levels.shape == spec(slices=5).shape == (5, 16, 16)
+            assert levels.dtype == np.uint8
 
 
 def test_a_plane_is_prepared_like_an_image() -> None:
     image = volume(4, 40, 50, spacing_mm=(2.0, 1.0, 0.7))
-    for plane, found in zip(image.stored, prepare_volume(image, spec()), strict=True):
+    for plane, levels in zip(image.stored, prepare_volume(image, spec()), strict=True):
         alone = Image(stored=plane, spacing_mm=(1.0, 0.7))
-        np.testing.assert_allclose(found.astype(int), prepare(alone, spec()).astype(int), 0, 1)
+        np.testing.assert_allclose(levels.astype(int), prepare(alone, spec()).astype(int), 0, 1)
 
 
 def test_with_a_spacing_voxels_become_that_large() -> None:
     image = volume(8, 32, 32, spacing_mm=(1.0, 0.5, 0.5))
-    found = prepare_volume(image, spec(spacing_mm=(2.0, 1.0, 1.0)))
-    np.testing.assert_allclose(found, blocks(image.stored, 2, 2, 2), 0, 1)
+    levels = prepare_volume(image, spec(spacing_mm=(2.0, 1.0, 1.0)))
+    np.testing.assert_allclose(levels, blocks(image.stored, 2, 2, 2), 0, 1)
 
 
 def test_what_is_larger_is_cropped_to_its_middle() -> None:
     image = volume(8, 32, 32, spacing_mm=(1.0, 1.0, 1.0))
-    found = prepare_volume(image, spec(spacing_mm=(1.0, 1.0, 1.0)))
-    np.testing.assert_array_equal(found, image.stored[2:6, 8:24, 8:24])
+    levels = prepare_volume(image, spec(spacing_mm=(1.0, 1.0, 1.0)))
+    np.testing.assert_array_equal(levels, image.stored[2:6, 8:24, 8:24])
 
 
 @pytest.mark.parametrize("inverted", [False, True])
@@ -68,9 +68,9 @@ def test_what_is_smaller_is_padded_with_black(inverted: bool) -> None:
     image = Image(
         stored=np.full((2, 8, 8), 0 if inverted else 255.0), inverted=inverted, spacing_mm=(1.0, 1.0, 1.0)
     )
-    found = prepare_volume(image, spec(spacing_mm=(1.0, 1.0, 1.0)))
-    assert (found[1:3, 4:12, 4:12] == 255).all()
-    assert found.astype(bool).sum() == 2 * 8 * 8
+    levels = prepare_volume(image, spec(spacing_mm=(1.0, 1.0, 1.0)))
+    assert (levels[1:3, 4:12, 4:12] == 255).all()
+    assert levels.astype(bool).sum() == 2 * 8 * 8
 
 
 def test_a_thing_keeps_its_size_in_mm() -> None:
@@ -101,6 +101,6 @@ def test_padding_is_black(spacing_mm: Any, inverted: bool, order: Any) -> None:
     for voi in (None, Sigmoid(100, 50)):
         changed = replace(image, vois=(voi,) if voi else ())
         window: Any = "file" if voi else IDENTITY
-        found = prepare_volume(changed, spec(window=window, spacing_mm=spacing_mm, order=order))
-        assert (found[:, :, :8] == 0).all()
-        assert (found[:, :, 8:] > 50).all()
+        levels = prepare_volume(changed, spec(window=window, spacing_mm=spacing_mm, order=order))
+        assert (levels[:, :, :8] == 0).all()
+        assert (levels[:, :, 8:] > 50).all()

@@ -1,4 +1,4 @@
-"""An object becomes instances, frame by frame, each with the transforms of its own functional groups."""
+"""Reader of DICOM objects: an instance for each frame, with the transforms of its own functional groups."""
 
 import struct
 import tracemalloc
@@ -45,9 +45,9 @@ CLASSES = {
 def group(**macros: dict[str, Any]) -> Dataset:
     """Return functional groups: each macro by its sequence's keyword and what its item says."""
     made = Dataset()
-    for keyword, told in macros.items():
+    for keyword, attributes in macros.items():
         item = Dataset()
-        for name, value in told.items():
+        for name, value in attributes.items():
             setattr(item, name, value)
         setattr(made, keyword, Sequence([item]))
     return made
@@ -86,11 +86,11 @@ def enhanced(modality: str = "CT", **changes: Any) -> Dataset:
 @pytest.mark.parametrize("modality", CLASSES)
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 def test_each_frame_of_an_enhanced_object_has_its_own_scale_and_window(modality: str, syntax: str) -> None:
-    found = images(file_bytes(enhanced(modality), syntax), modality)
-    assert [(one.slope, one.intercept) for one in found] == [(5, 6), (2, -3), (2, -3)]
-    assert [one.vois for one in found] == [(Window(center=100 * n, width=50 + n),) for n in range(3)]
-    assert [one.spacing_mm for one in found] == [(0.5, 0.5)] * 3
-    for n, one in enumerate(found):
+    result = images(file_bytes(enhanced(modality), syntax), modality)
+    assert [(one.slope, one.intercept) for one in result] == [(5, 6), (2, -3), (2, -3)]
+    assert [one.vois for one in result] == [(Window(center=100 * n, width=50 + n),) for n in range(3)]
+    assert [one.spacing_mm for one in result] == [(0.5, 0.5)] * 3
+    for n, one in enumerate(result):
         np.testing.assert_array_equal(one.values, FRAMES[n] * one.slope + one.intercept)
 
 
@@ -113,18 +113,18 @@ def test_the_position_of_each_frame_is_its_own() -> None:
 
 
 def test_what_stands_at_the_top_is_weaker_than_the_groups() -> None:
-    found = images(file_bytes(enhanced(RescaleSlope=99, RescaleIntercept=99)))
-    assert [one.slope for one in found] == [5, 2, 2]
+    result = images(file_bytes(enhanced(RescaleSlope=99, RescaleIntercept=99)))
+    assert [one.slope for one in result] == [5, 2, 2]
 
 
-def test_private_groups_say_nothing_about_the_pixels() -> None:
+def test_private_groups_do_not_change_the_pixels() -> None:
     one = enhanced()
     private = Dataset()
     private.RescaleSlope = 77
     private.VOILUTSequence = Sequence([])
     for own in one.PerFrameFunctionalGroupsSequence:
         own.private_block(0x2005, "SCANNER", create=True).add_new(0x0F, "SQ", Sequence([private]))
-    assert [found.slope for found in images(file_bytes(one))] == [5, 2, 2]
+    assert [result.slope for result in images(file_bytes(one))] == [5, 2, 2]
 
 
 def test_a_table_in_a_frames_group_is_that_frames() -> None:
@@ -133,13 +133,13 @@ def test_a_table_in_a_frames_group_is_that_frames() -> None:
     lut.LUTDescriptor = [2, 0, 16]
     lut.LUTData = np.array([0, 65535], "<u2").tobytes()
     one.PerFrameFunctionalGroupsSequence[1].FrameVOILUTSequence[0].VOILUTSequence = Sequence([lut])
-    assert [len(found.vois) for found in images(file_bytes(one))] == [1, 2, 1]
+    assert [len(result.vois) for result in images(file_bytes(one))] == [1, 2, 1]
 
 
 def test_groups_for_fewer_frames_than_there_are_leave_the_shared_ones() -> None:
     one = enhanced()
     one.PerFrameFunctionalGroupsSequence = one.PerFrameFunctionalGroupsSequence[:1]
-    assert [found.slope for found in images(file_bytes(one))] == [5, 2, 2]
+    assert [result.slope for result in images(file_bytes(one))] == [5, 2, 2]
 
 
 def test_frames_count_from_one_and_a_single_image_is_none() -> None:
@@ -186,12 +186,12 @@ def test_each_object_that_is_no_image_has_its_reason(changes: dict[str, Any], re
     "data",
     [made(FRAMES[0]), made(FRAMES[0], ImplicitVRLittleEndian), made(FRAMES[0])[:700], made(FRAMES[0])[132:]],
 )
-def test_what_is_left_of_a_file_tells_its_series(data: bytes) -> None:
+def test_the_rest_of_a_file_gives_its_series(data: bytes) -> None:
     assert parent_uids(data) == {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3"}
 
 
 @pytest.mark.parametrize("data", [b"", b"Dear colleague", bytes(5000), made(FRAMES[0])[:200]])
-def test_what_tells_no_series_is_empty(data: bytes) -> None:
+def test_bytes_without_a_series_give_none(data: bytes) -> None:
     assert parent_uids(data) == {}
 
 
@@ -249,8 +249,8 @@ def test_any_bytes_changed_give_prepared_images_or_a_fault(
     try:
         for one in read_dicom(bytes(data), "CT"):
             assert prepare(one.image, SPEC).shape == (16, 16)
-    except DataFault as found:
-        assert found.reason
+    except DataFault as result:
+        assert result.reason
 
 
 @pytest.mark.parametrize("seed", range(len(SEEDS)))
@@ -263,14 +263,19 @@ def test_each_seed_cut_anywhere_is_whole_or_refused(seed: int) -> None:
     whole = [one.values for one in images(SEEDS[seed])]
     for end in range(132, len(SEEDS[seed]), 3):
         try:
-            found = [one.values for one in images(SEEDS[seed][:end])]
+            result = [one.values for one in images(SEEDS[seed][:end])]
         except DataFault:
             continue
-        np.testing.assert_array_equal(found, whole)
+        np.testing.assert_array_equal(result, whole)
 
 
 def test_slices_of_a_series_keep_what_is_their_own() -> None:
-    told = {"RescaleIntercept": -1024, "WindowCenter": 40, "WindowWidth": 400, "InstitutionName": "Harbour"}
+    attributes = {
+        "RescaleIntercept": -1024,
+        "WindowCenter": 40,
+        "WindowWidth": 400,
+        "InstitutionName": "Harbour",
+    }
     changes: list[dict[str, Any]] = [
         {"SOPInstanceUID": "1.9.1", "ImagePositionPatient": [0, 0, 1]},
         {"SOPInstanceUID": "1.9.2", "WindowCenter": 300},
@@ -280,18 +285,18 @@ def test_slices_of_a_series_keep_what_is_their_own() -> None:
         {"SOPInstanceUID": "1.9.6", "PixelPaddingValue": 0},
         {"SOPInstanceUID": "1.9.7", "PixelSpacing": [2, 1]},
     ]
-    files = [made(FRAMES[0] + n, **told | one) for n, one in enumerate(changes)]
+    files = [made(FRAMES[0] + n, **attributes | one) for n, one in enumerate(changes)]
     for _ in range(2):
-        found = [one for data in files for one in read_dicom(data, "CT")]
-        assert [one.sop_instance_uid for one in found] == [one["SOPInstanceUID"] for one in changes]
-        assert [one.patient_id for one in found] == ["P", "P", "P", "Q", "P", "P", "P"]
-        assert [one.image.intercept for one in found] == [-1024, -1024, 0, -1024, -1024, -1024, -1024]
-        assert [one.image.vois[0] for one in found][:2] == [Window(center=c, width=400) for c in (40, 300)]
-        assert [one.image.inverted for one in found] == [False] * 4 + [True, False, False]
-        assert [one.image.padding for one in found] == [None] * 5 + [(0, 0), None]
-        assert [one.image.spacing_mm for one in found] == [None] * 6 + [(2, 1)]
-        assert {one.institution for one in found} == {"Harbour"}
-        for n, one in enumerate(found):
+        result = [one for data in files for one in read_dicom(data, "CT")]
+        assert [one.sop_instance_uid for one in result] == [one["SOPInstanceUID"] for one in changes]
+        assert [one.patient_id for one in result] == ["P", "P", "P", "Q", "P", "P", "P"]
+        assert [one.image.intercept for one in result] == [-1024, -1024, 0, -1024, -1024, -1024, -1024]
+        assert [one.image.vois[0] for one in result][:2] == [Window(center=c, width=400) for c in (40, 300)]
+        assert [one.image.inverted for one in result] == [False] * 4 + [True, False, False]
+        assert [one.image.padding for one in result] == [None] * 5 + [(0, 0), None]
+        assert [one.image.spacing_mm for one in result] == [None] * 6 + [(2, 1)]
+        assert {one.institution for one in result} == {"Harbour"}
+        for n, one in enumerate(result):
             np.testing.assert_array_equal(one.image.stored, FRAMES[0] + n)
 
 

@@ -1,4 +1,4 @@
-"""From one grid of voxels to another: resampling, cropping and padding."""
+"""Resampling, cropping and padding of volumes."""
 
 import tracemalloc
 from typing import Any
@@ -32,10 +32,10 @@ def linear(volume: NDArray[Any], spacing: tuple[float, ...], new: tuple[float, .
         for axis in axes(volume.shape, spacing, new, antialias=False)
     ]
     grid = np.meshgrid(*at, indexing="ij")
-    found: NDArray[np.float64] = ndimage.map_coordinates(
+    result: NDArray[np.float64] = ndimage.map_coordinates(
         volume.astype(np.float64), grid, order=1, mode="nearest"
     )
-    return found
+    return result
 
 
 def area(line: NDArray[np.float64], size: int, step: float) -> NDArray[np.float64]:
@@ -49,16 +49,16 @@ def by_definition(
     volume: NDArray[Any], spacing: tuple[float, ...], new: tuple[float, ...]
 ) -> NDArray[np.float64]:
     """Resample each axis with its own kernel in double precision: area to coarser voxels, linear to finer ones."""
-    found = volume.astype(np.float64)
+    result = volume.astype(np.float64)
     for number, axis in enumerate(axes(volume.shape, spacing, new)):
         if axis.factor < 1:
-            found = np.apply_along_axis(area, number, found, axis.size, 1 / axis.factor)
+            result = np.apply_along_axis(area, number, result, axis.size, 1 / axis.factor)
         else:
             at = (np.arange(axis.size) + 0.5) / axis.factor - 0.5
-            found = np.apply_along_axis(
-                lambda line, at=at: np.interp(at, np.arange(len(line)), line), number, found
+            result = np.apply_along_axis(
+                lambda line, at=at: np.interp(at, np.arange(len(line)), line), number, result
             )
-    return found
+    return result
 
 
 def itk_image(volume: NDArray[Any], spacing: tuple[float, float, float]) -> SimpleITK.Image:
@@ -82,16 +82,16 @@ def test_without_antialiasing_it_is_linear_everywhere(
     shape: tuple[int, ...], spacing: tuple[float, float, float], new: tuple[float, float, float], seed: int
 ) -> None:
     volume = noise(shape, seed)
-    found = resample(volume, spacing, new, antialias=False)
-    np.testing.assert_allclose(found, linear(volume, spacing, new), atol=0.01)
+    result = resample(volume, spacing, new, antialias=False)
+    np.testing.assert_allclose(result, linear(volume, spacing, new), atol=0.01)
 
 
 @pytest.mark.parametrize("factor", [0.999, 1.001])
 def test_a_spacing_that_changes_no_size_still_changes_the_grid(factor: float) -> None:
     volume, new = noise((3, 50, 50)), (1.0, factor, factor)
-    found = resample(volume, (1.0, 1.0, 1.0), new)
-    assert found.shape == volume.shape
-    np.testing.assert_allclose(found, by_definition(volume, (1.0, 1.0, 1.0), new), atol=0.01)
+    result = resample(volume, (1.0, 1.0, 1.0), new)
+    assert result.shape == volume.shape
+    np.testing.assert_allclose(result, by_definition(volume, (1.0, 1.0, 1.0), new), atol=0.01)
 
 
 def test_finer_in_one_direction_and_coarser_in_the_other_keeps_both_kernels() -> None:
@@ -107,26 +107,26 @@ def test_a_clinical_volume_is_within_a_thousandth_of_a_level_of_scipy() -> None:
 
 def test_simple_itk_gives_the_same_on_the_grid_that_the_affine_describes() -> None:
     volume, spacing, new = noise((10, 40, 30)), (2.0, 0.5, 0.7), (1.3, 0.6, 0.4)
-    found = resample(volume, spacing, new, antialias=False)
+    result = resample(volume, spacing, new, antialias=False)
     grid = resampled_affine(np.diag([*spacing[::-1], 1.0]), spacing, new)
     theirs = SimpleITK.Resample(
         itk_image(volume, spacing),
-        found.shape[::-1],
+        result.shape[::-1],
         SimpleITK.Transform(),
         SimpleITK.sitkLinear,
         grid[:3, 3].tolist(),
         grid.diagonal()[:3].tolist(),
         np.eye(3).ravel().tolist(),
     )
-    np.testing.assert_allclose(found, SimpleITK.GetArrayFromImage(theirs), atol=0.01)
+    np.testing.assert_allclose(result, SimpleITK.GetArrayFromImage(theirs), atol=0.01)
 
 
 def test_the_new_affine_has_the_new_spacing_and_the_old_first_corner() -> None:
     turned = np.array([[0.0, -3, 0, 10], [2, 0, 0, 20], [0, 0, 5, 30], [0, 0, 0, 1]])
-    found = resampled_affine(turned, (5.0, 3.0, 2.0), (2.5, 1.0, 4.0))
-    np.testing.assert_allclose(np.linalg.norm(found[:3, :3], axis=0), (4.0, 1.0, 2.5))
+    result = resampled_affine(turned, (5.0, 3.0, 2.0), (2.5, 1.0, 4.0))
+    np.testing.assert_allclose(np.linalg.norm(result[:3, :3], axis=0), (4.0, 1.0, 2.5))
     corner = (-0.5, -0.5, -0.5, 1)
-    np.testing.assert_allclose(found @ corner, turned @ corner)
+    np.testing.assert_allclose(result @ corner, turned @ corner)
 
 
 def test_the_same_spacing_gives_the_same_values() -> None:
@@ -142,10 +142,10 @@ def test_whole_ratios_are_means_of_blocks() -> None:
 
 def test_the_mean_of_an_even_field_is_kept_to_the_last_digit() -> None:
     # OpenCV's area kernel drops overlaps below a thousandth of a pixel without giving their weight to the others.
-    found = resample(
+    result = resample(
         np.full((1, 6, 6), 1700, np.int16), (1, 2.3245482287585206, 2.3245482287585206), (1, 3.875, 3.875)
     )
-    np.testing.assert_allclose(found, 1700, rtol=1e-6)
+    np.testing.assert_allclose(result, 1700, rtol=1e-6)
 
 
 def test_a_fine_pattern_turns_grey_and_does_not_alias() -> None:
@@ -242,8 +242,8 @@ def test_the_middle_stays_in_the_middle(size: int, expected: list[int], axis: in
     line = np.moveaxis(np.arange(1, 5, dtype=np.int16).reshape(4, 1, 1), 0, axis)
     sizes = [1, 1, 1]
     sizes[axis] = size
-    found = crop_or_pad(line, (sizes[0], sizes[1], sizes[2]), -9)
-    assert (found.ravel().tolist(), found.dtype, list(found.shape)) == (expected, np.int16, sizes)
+    result = crop_or_pad(line, (sizes[0], sizes[1], sizes[2]), -9)
+    assert (result.ravel().tolist(), result.dtype, list(result.shape)) == (expected, np.int16, sizes)
 
 
 @given(LENGTHS, LENGTHS)
@@ -254,8 +254,8 @@ def test_cropping_undoes_padding(shape: tuple[int, int, int], more: tuple[int, i
 
 
 def test_one_axis_can_be_cropped_while_another_is_padded() -> None:
-    found = crop_or_pad(np.arange(4).reshape(1, 4, 1), (3, 2, 1), -1)
-    np.testing.assert_array_equal(found[:, :, 0], [[-1, -1], [1, 2], [-1, -1]])
+    result = crop_or_pad(np.arange(4).reshape(1, 4, 1), (3, 2, 1), -1)
+    np.testing.assert_array_equal(result[:, :, 0], [[-1, -1], [1, 2], [-1, -1]])
 
 
 def test_the_result_is_a_copy() -> None:

@@ -1,4 +1,4 @@
-"""The files of a series become volumes by their geometry, and a bad slice costs what the policy says."""
+"""Reader of a series: volumes by geometry, and the cost of a bad slice under each policy."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,14 +34,14 @@ def level(n: int) -> Any:
 
 def piece(n: int, **changes: Any) -> bytes:
     """Return slice `n`, at n x 2 mm, all of whose values are 10 n."""
-    told = {
+    defaults = {
         "SOPInstanceUID": f"1.2.3.{n}",
         "ImagePositionPatient": [0, 0, 2.0 * n],
         "ImageOrientationPatient": AXIAL,
         "PixelSpacing": [0.5, 0.5],
         "InstanceNumber": 99 - n,
     }
-    return made(changes.pop("stored", level(n)), **{**told, **changes})
+    return made(changes.pop("stored", level(n)), **{**defaults, **changes})
 
 
 def payload(*contents: bytes | Path, policy: str = DROP_STUDY) -> Payload:
@@ -107,14 +107,14 @@ BROKEN = [
 @pytest.mark.parametrize(
     "contents", [CUT, HOLE, [*WHOLE[:2], BROKEN[2], *WHOLE[3:]]], ids=["cut", "hole", "broken"]
 )
-def test_one_bad_slice_costs_the_volume_where_the_policy_says_so(contents: list[bytes]) -> None:
+def test_one_bad_slice_costs_the_volume_under_drop_study(contents: list[bytes]) -> None:
     assert fault(*contents).reason == "bad-slice"
 
 
 @pytest.mark.parametrize(
     "contents", [CUT, HOLE, [*WHOLE[:2], BROKEN[2], *WHOLE[3:]]], ids=["cut", "hole", "broken"]
 )
-def test_one_bad_slice_is_drawn_from_its_neighbours_where_the_policy_says_so(contents: list[bytes]) -> None:
+def test_one_bad_slice_is_filled_from_its_neighbours_under_drop_slice(contents: list[bytes]) -> None:
     one = volume(*contents, policy=DROP_SLICE)
     assert middles(one) == [0, 10, 20, 30, 40]
     assert "gap" in one.findings
@@ -128,7 +128,7 @@ def test_a_bad_slice_at_an_end_is_left_out(bad: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [0, 2, 4])
-def test_a_volume_says_that_slices_were_left_out(bad: int) -> None:
+def test_a_volume_has_a_finding_if_slices_were_left_out(bad: int) -> None:
     pieces = [piece(n) for n in range(5)]
     pieces[bad] = pieces[bad][:-40]
     assert "slices-dropped" in volume(*pieces, policy=DROP_SLICE).findings
@@ -153,9 +153,9 @@ def test_a_gap_is_drawn_by_the_distance_of_its_neighbours() -> None:
 
 def test_a_localizer_becomes_a_volume_of_its_own() -> None:
     localizer = piece(9, ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImagePositionPatient=[3, 0, 9])
-    found = volumes(localizer, *WHOLE)
-    assert sorted(len(one.image.stored) for one in found) == [1, 5]
-    assert len({one.sop_instance_uid for one in found}) == 2
+    result = volumes(localizer, *WHOLE)
+    assert sorted(len(one.image.stored) for one in result) == [1, 5]
+    assert len({one.sop_instance_uid for one in result}) == 2
 
 
 def test_two_echoes_become_two_volumes() -> None:
@@ -214,9 +214,9 @@ def test_padding_of_each_slice_is_padding_of_the_volume() -> None:
 
 
 def test_what_one_neighbour_did_not_measure_is_not_drawn() -> None:
-    found = np.array([[[0.0, PADDED]], [[7.0, 7.0]], [[10.0, 10.0]]], np.float32)
-    fill_gaps(found, [0, 2])
-    np.testing.assert_array_equal(found[1], [[5, PADDED]])
+    result = np.array([[[0.0, PADDED]], [[7.0, 7.0]], [[10.0, 10.0]]], np.float32)
+    fill_gaps(result, [0, 2])
+    np.testing.assert_array_equal(result[1], [[5, PADDED]])
 
 
 def test_other_files_of_a_series_cost_nothing() -> None:
@@ -229,7 +229,7 @@ def test_two_patients_make_no_volume(policy: str) -> None:
     assert fault(*WHOLE[:4], piece(4, PatientID="Q"), policy=policy).reason == "bad-slice"
 
 
-def test_slices_that_tell_no_position_make_no_volume() -> None:
+def test_slices_without_a_position_make_no_volume() -> None:
     contents = [piece(n, ImagePositionPatient=None) for n in range(3)]
     assert fault(*contents).reason == "bad-slice"
     assert fault(*contents, policy=DROP_SLICE).reason == "no-geometry"
@@ -240,9 +240,9 @@ def test_a_volume_of_too_many_voxels_is_refused(monkeypatch: pytest.MonkeyPatch)
     assert fault(*WHOLE).reason == "too-large"
 
 
-def test_a_fault_tells_no_value_of_the_files() -> None:
-    told = fault(*WHOLE[:4], piece(4, PatientID="DOE^JANE")).detail
-    assert "DOE" not in told
+def test_a_fault_quotes_no_value_of_the_files() -> None:
+    detail = fault(*WHOLE[:4], piece(4, PatientID="DOE^JANE")).detail
+    assert "DOE" not in detail
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A prepared image is within one level of the exact result, in the order that the spec says."""
+"""Preparation of a slice: within one level of the exact result, in the order of the specification."""
 
 from typing import Any
 
@@ -102,25 +102,25 @@ def test_the_two_orders_differ() -> None:
 @pytest.mark.parametrize("inverted", [False, True])
 def test_what_lies_beside_an_oblong_image_is_black(shape: tuple[int, int], inverted: bool) -> None:
     stored = np.full(shape, -3000 if inverted else 3000, np.int16)
-    found = prepare(Image(stored=stored, inverted=inverted), PreprocessSpec(size_px=32))
-    assert found.max() == 255
-    assert found.min() == 0
-    share = np.count_nonzero(found) / found.size
+    levels = prepare(Image(stored=stored, inverted=inverted), PreprocessSpec(size_px=32))
+    assert levels.max() == 255
+    assert levels.min() == 0
+    share = np.count_nonzero(levels) / levels.size
     assert share == pytest.approx(min(shape) / max(shape), abs=0.1)
 
 
 def test_a_small_image_is_drawn_larger() -> None:
     stored = np.array([[0, 255], [255, 0]], np.uint8)
-    found = prepare(Image(stored=stored), PreprocessSpec(window=IDENTITY, size_px=16))
-    np.testing.assert_array_equal(found, np.kron(stored, np.ones((8, 8), np.uint8)))
+    levels = prepare(Image(stored=stored), PreprocessSpec(window=IDENTITY, size_px=16))
+    np.testing.assert_array_equal(levels, np.kron(stored, np.ones((8, 8), np.uint8)))
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 0.5), (0.5, 1.0), (1.0, 3.0), (0.7, 0.7)])
 def test_a_spacing_sets_the_proportions(spacing: tuple[float, float]) -> None:
     image = Image(stored=np.full((60, 60), 3000, np.int16), spacing_mm=spacing)
-    found = prepare(image, PreprocessSpec(size_px=60)) == 255
+    levels = prepare(image, PreprocessSpec(size_px=60)) == 255
     expected = [60 * min(1.0, spacing[axis] / spacing[1 - axis]) for axis in (0, 1)]
-    assert [found.any(1).sum(), found.any(0).sum()] == pytest.approx(expected, abs=1)
+    assert [levels.any(1).sum(), levels.any(0).sum()] == pytest.approx(expected, abs=1)
 
 
 @pytest.mark.parametrize("voi", [Sigmoid(40, 400), Lut(0, 8, np.arange(256, dtype=np.uint16))])
@@ -129,7 +129,7 @@ def test_a_spacing_sets_the_proportions(spacing: tuple[float, float]) -> None:
 def test_a_curve_is_drawn_before_or_behind_the_average(voi: Voi, inverted: bool, order: Any) -> None:
     stored = np.random.default_rng(6).integers(0, 256, (64, 64)).astype(np.int16)
     spec = PreprocessSpec(window="file", size_px=32, order=order)
-    found = prepare(Image(stored=stored, vois=(voi,), inverted=inverted), spec)
+    levels = prepare(Image(stored=stored, vois=(voi,), inverted=inverted), spec)
 
     def show(values: NDArray[Any]) -> NDArray[Any]:
         shown = voi.show(values.astype(np.float32))
@@ -139,7 +139,7 @@ def test_a_curve_is_drawn_before_or_behind_the_average(voi: Voi, inverted: bool,
         return np.asarray(values.astype(np.float64).reshape(32, 2, 32, 2).mean((1, 3)))
 
     expected = mean(show(stored)) if order == "window-resize" else show(mean(stored))
-    np.testing.assert_allclose(found, expected * 255, 0, 1)
+    np.testing.assert_allclose(levels, expected * 255, 0, 1)
 
 
 def test_a_slope_of_zero_is_one_grey() -> None:

@@ -1,4 +1,4 @@
-"""What puts slices into several volumes, and what does not."""
+"""Grouping of slices: which differences make several volumes, and which do not."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from tests.slices import SAGITTAL, codes, one, orders, series, tilt
 
 
 def test_a_localizer_is_kept_apart() -> None:
-    found = stack_slices([*series(0, 5, 10), one(0, SAGITTAL)])
-    assert orders(found) == {frozenset({0, 1, 2}), frozenset({3})}
-    assert all("mixed-orientation" in {f.code for f in s.findings} for s in found.stacks)
+    stacking = stack_slices([*series(0, 5, 10), one(0, SAGITTAL)])
+    assert orders(stacking) == {frozenset({0, 1, 2}), frozenset({3})}
+    assert all("mixed-orientation" in {f.code for f in s.findings} for s in stacking.stacks)
 
 
 def test_rounding_of_cosines_keeps_slices_together() -> None:
@@ -21,28 +21,31 @@ def test_rounding_of_cosines_keeps_slices_together() -> None:
 
 
 def test_sizes_are_kept_apart() -> None:
-    found = stack_slices([*series(0, 5), *series(10, 15, Rows=(128.0,))])
-    assert (orders(found), codes(found)) == ({frozenset({0, 1}), frozenset({2, 3})}, {"mixed-size"})
+    stacking = stack_slices([*series(0, 5), *series(10, 15, Rows=(128.0,))])
+    assert (orders(stacking), codes(stacking)) == ({frozenset({0, 1}), frozenset({2, 3})}, {"mixed-size"})
 
 
 def test_pixel_spacings_are_kept_apart() -> None:
-    found = stack_slices([*series(0, 5), *series(10, 15, PixelSpacing=(0.5, 0.26))])
-    assert (orders(found), codes(found)) == ({frozenset({0, 1}), frozenset({2, 3})}, {"mixed-spacing"})
+    stacking = stack_slices([*series(0, 5), *series(10, 15, PixelSpacing=(0.5, 0.26))])
+    assert (orders(stacking), codes(stacking)) == ({frozenset({0, 1}), frozenset({2, 3})}, {"mixed-spacing"})
 
 
 def test_a_stretch_of_another_step_is_kept_apart() -> None:
-    found = stack_slices(series(0, 2.5, 5, 7.5, 10, 15, 20, 25, 30))
-    assert [(s.order, s.spacing_mm[0]) for s in found.stacks] == [((0, 1, 2, 3, 4), 2.5), ((5, 6, 7, 8), 5.0)]
-    assert codes(found) == {"mixed-spacing"}
+    stacking = stack_slices(series(0, 2.5, 5, 7.5, 10, 15, 20, 25, 30))
+    assert [(s.order, s.spacing_mm[0]) for s in stacking.stacks] == [
+        ((0, 1, 2, 3, 4), 2.5),
+        ((5, 6, 7, 8), 5.0),
+    ]
+    assert codes(stacking) == {"mixed-spacing"}
 
 
 def test_series_are_kept_apart() -> None:
-    found = stack_slices([*series(0, 5), *series(2, 7, SeriesInstanceUID="1.1")])
-    assert [(s.order, s.label) for s in found.stacks] == [
+    stacking = stack_slices([*series(0, 5), *series(2, 7, SeriesInstanceUID="1.1")])
+    assert [(s.order, s.label) for s in stacking.stacks] == [
         ((2, 3), "series 1 of 2"),
         ((0, 1), "series 2 of 2"),
     ]
-    assert codes(found) == {"several-series"}
+    assert codes(stacking) == {"several-series"}
 
 
 APART: list[tuple[str, str, Any, Any]] = [
@@ -52,7 +55,7 @@ APART: list[tuple[str, str, Any, Any]] = [
     ("several-echoes", "EchoNumbers", (1.0,), (2.0,)),
     ("several-b-values", "DiffusionBValue", None, (1000.0,)),
 ]
-TOLD: list[tuple[str, str, Any, Any]] = [
+COPIES: list[tuple[str, str, Any, Any]] = [
     ("several-echoes", "EchoTime", (12.0,), (96.0,)),
     ("several-echoes", "EffectiveEchoTime", (12.0,), (96.0,)),
     ("several-types", "ImageType", "ORIGINAL\\PRIMARY\\M", "ORIGINAL\\PRIMARY\\P"),
@@ -61,22 +64,22 @@ TOLD: list[tuple[str, str, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "keyword", "first", "second"), APART + TOLD)
-def test_copies_that_an_attribute_tells_apart_are_volumes(
+@pytest.mark.parametrize(("code", "keyword", "first", "second"), APART + COPIES)
+def test_copies_that_differ_in_an_attribute_are_volumes(
     code: str, keyword: str, first: Any, second: Any
 ) -> None:
     mixed = [s for z in (0, 5, 10) for value in (first, second) for s in series(z, **{keyword: value})]
-    found = stack_slices(mixed)
-    assert orders(found) == {frozenset({0, 2, 4}), frozenset({1, 3, 5})}
-    assert (codes(found), found.left_out) == ({code}, ())
+    stacking = stack_slices(mixed)
+    assert orders(stacking) == {frozenset({0, 2, 4}), frozenset({1, 3, 5})}
+    assert (codes(stacking), stacking.left_out) == ({code}, ())
 
 
 @pytest.mark.parametrize(("code", "keyword", "first", "second"), APART)
 def test_a_volume_never_mixes_them_even_at_other_positions(
     code: str, keyword: str, first: Any, second: Any
 ) -> None:
-    found = stack_slices([*series(0, 5, **{keyword: first}), *series(10, 15, **{keyword: second})])
-    assert (orders(found), codes(found)) == ({frozenset({0, 1}), frozenset({2, 3})}, {code})
+    stacking = stack_slices([*series(0, 5, **{keyword: first}), *series(10, 15, **{keyword: second})])
+    assert (orders(stacking), codes(stacking)) == ({frozenset({0, 1}), frozenset({2, 3})}, {code})
 
 
 @pytest.mark.parametrize("keyword", ["TriggerTime", "AcquisitionNumber", "EchoTime"])
@@ -87,28 +90,28 @@ def test_a_value_for_each_slice_is_no_reason_to_part_a_single_volume(keyword: st
 
 def test_trigger_times_that_differ_from_slice_to_slice_count_by_their_order() -> None:
     slices = [one(5.0 * z, TriggerTime=(40.0 * t + z,)) for z in range(4) for t in range(3)]
-    found = stack_slices(slices)
-    assert orders(found) == {frozenset(range(t, 12, 3)) for t in range(3)}
-    assert [s.label for s in found.stacks] == [f"time {t} of 3" for t in (1, 2, 3)]
+    stacking = stack_slices(slices)
+    assert orders(stacking) == {frozenset(range(t, 12, 3)) for t in range(3)}
+    assert [s.label for s in stacking.stacks] == [f"time {t} of 3" for t in (1, 2, 3)]
 
 
-def test_echo_times_that_differ_from_slice_to_slice_tell_nothing() -> None:
+def test_echo_times_that_differ_from_slice_to_slice_are_ignored() -> None:
     slices = [one(5.0 * z, EchoTime=(10.0 * e + z,)) for z in range(4) for e in range(2)]
     assert codes(stack_slices(slices)) == {"duplicate-position"}
 
 
 def test_nobody_guesses_which_of_uneven_copies_is_missing() -> None:
     slices = [one(5.0 * z, TriggerTime=(40.0 * t + z,)) for z in range(4) for t in range(3)][1:]
-    found = stack_slices(slices)
-    assert codes(found) == {"duplicate-position"}
-    assert len(found.left_out) == 7
+    stacking = stack_slices(slices)
+    assert codes(stacking) == {"duplicate-position"}
+    assert len(stacking.left_out) == 7
 
 
-def test_a_missing_copy_is_a_gap_where_the_times_are_told() -> None:
+def test_a_missing_copy_is_a_gap_where_the_times_are_stated() -> None:
     slices = [one(5.0 * z, TriggerTime=(40.0 * t,)) for z in range(4) for t in range(3)]
     del slices[4]
-    found = stack_slices(slices)
-    assert [s.places for s in found.stacks] == [(0, 1, 2, 3), (0, 2, 3), (0, 1, 2, 3)]
+    stacking = stack_slices(slices)
+    assert [s.places for s in stacking.stacks] == [(0, 1, 2, 3), (0, 2, 3), (0, 1, 2, 3)]
 
 
 def test_types_and_times_together_make_a_volume_of_each_pair() -> None:
@@ -118,15 +121,15 @@ def test_types_and_times_together_make_a_volume_of_each_pair() -> None:
         for t in range(2)
         for kind in "MP"
     ]
-    found = stack_slices(slices)
-    assert orders(found) == {frozenset({n, n + 4, n + 8}) for n in range(4)}
-    assert found.stacks[0].label == "type 1 of 2, time 1 of 2"
+    stacking = stack_slices(slices)
+    assert orders(stacking) == {frozenset({n, n + 4, n + 8}) for n in range(4)}
+    assert stacking.stacks[0].label == "type 1 of 2, time 1 of 2"
 
 
-def test_copies_with_nothing_but_instance_numbers_are_kept_apart_and_said_to_be() -> None:
+def test_copies_that_differ_in_instance_numbers_alone_are_volumes_with_a_finding() -> None:
     slices = [one(5.0 * z, InstanceNumber=(t * 4.0 + z,)) for z in range(4) for t in range(2)]
-    found = stack_slices(slices)
-    assert (orders(found), codes(found)) == (
+    stacking = stack_slices(slices)
+    assert (orders(stacking), codes(stacking)) == (
         {frozenset({0, 2, 4, 6}), frozenset({1, 3, 5, 7})},
         {"copies-untold"},
     )
@@ -138,8 +141,11 @@ def test_fields_of_view_in_the_same_planes_are_kept_apart() -> None:
     for moved in right:
         x, y, z = moved["ImagePositionPatient"]
         moved["ImagePositionPatient"] = (x + 150, y, z)
-    found = stack_slices(left + right)
-    assert (orders(found), codes(found)) == ({frozenset({0, 1, 2}), frozenset({3, 4, 5})}, {"side-by-side"})
+    stacking = stack_slices(left + right)
+    assert (orders(stacking), codes(stacking)) == (
+        {frozenset({0, 1, 2}), frozenset({3, 4, 5})},
+        {"side-by-side"},
+    )
 
 
 def test_a_tilted_series_at_two_times_is_two_tilted_volumes() -> None:

@@ -1,4 +1,4 @@
-"""From slices in any order to volumes: order, grid, what is kept apart, and what is found."""
+"""Stacking of slices in any order: order, grid and findings of volumes."""
 
 import time
 from pathlib import Path
@@ -33,8 +33,8 @@ def test_slices_are_ordered_by_position_and_not_by_instance_number() -> None:
 
 
 def test_a_plain_series_is_one_volume_without_findings() -> None:
-    found = stack_slices(series(0, 5, 10, 15))
-    assert (only(found).findings, only(found).label, found.left_out) == ((), "", ())
+    stacking = stack_slices(series(0, 5, 10, 15))
+    assert (only(stacking).findings, only(stacking).label, stacking.left_out) == ((), "", ())
 
 
 def test_spacing_is_of_slices_then_rows_then_columns() -> None:
@@ -83,8 +83,8 @@ def test_the_order_of_what_is_given_changes_nothing(permutation: list[int]) -> N
 
 
 def test_each_slice_comes_out_once() -> None:
-    found = stack_slices(many())
-    out = [n for s in found.stacks for n in s.order] + [n for n, _ in found.left_out]
+    stacking = stack_slices(many())
+    out = [n for s in stacking.stacks for n in s.order] + [n for n, _ in stacking.left_out]
     assert sorted(out) == list(range(len(many())))
 
 
@@ -119,34 +119,37 @@ def test_no_slices_make_no_volume() -> None:
 
 @pytest.mark.parametrize("missing", ["ImagePositionPatient", "ImageOrientationPatient"])
 def test_a_slice_without_geometry_is_left(missing: str) -> None:
-    found = stack_slices([*series(0, 5), one(10, **{missing: None})])
-    assert (only(found).order, found.left_out) == ((0, 1), ((2, "no-geometry"),))
+    stacking = stack_slices([*series(0, 5), one(10, **{missing: None})])
+    assert (only(stacking).order, stacking.left_out) == ((0, 1), ((2, "no-geometry"),))
 
 
 def test_a_slice_whose_directions_are_not_orthonormal_is_left() -> None:
-    found = stack_slices([*series(0, 5), one(10, ImageOrientationPatient=(1.0, 0, 0, 0.2, 1, 0))])
-    assert found.left_out == ((2, "bad-orientation"),)
+    stacking = stack_slices([*series(0, 5), one(10, ImageOrientationPatient=(1.0, 0, 0, 0.2, 1, 0))])
+    assert stacking.left_out == ((2, "bad-orientation"),)
 
 
-def test_of_copies_that_nothing_tells_apart_the_lowest_number_stays() -> None:
+def test_of_copies_without_a_difference_the_lowest_number_stays() -> None:
     slices = [*series(0, 5, 10, SOPInstanceUID="1"), one(5, InstanceNumber=(1.5,), SOPInstanceUID="2")]
-    found = stack_slices(slices)
-    assert (only(found).order, found.left_out) == ((0, 3, 2), ((1, "duplicate-position"),))
-    assert detail(found, "duplicate-position") == "slices: 1"
+    stacking = stack_slices(slices)
+    assert (only(stacking).order, stacking.left_out) == ((0, 3, 2), ((1, "duplicate-position"),))
+    assert detail(stacking, "duplicate-position") == "slices: 1"
 
 
 def test_a_series_sent_twice_is_one_volume() -> None:
-    found = stack_slices(series(0, 5, 10) * 2)
-    assert (only(found).places, [why for _, why in found.left_out]) == ((0, 1, 2), ["duplicate-position"] * 3)
+    stacking = stack_slices(series(0, 5, 10) * 2)
+    assert (only(stacking).places, [why for _, why in stacking.left_out]) == (
+        (0, 1, 2),
+        ["duplicate-position"] * 3,
+    )
 
 
 # What is to be known of a volume.
 
 
 def test_a_gap_counts_the_slices_that_are_missing() -> None:
-    found = stack_slices(series(0, 5, 10, 25, 30, 40))
-    assert only(found).places == (0, 1, 2, 5, 6, 8)
-    assert (codes(found), detail(found, "gap")) == ({"gap"}, "slices missing: 3, gaps: 2")
+    stacking = stack_slices(series(0, 5, 10, 25, 30, 40))
+    assert only(stacking).places == (0, 1, 2, 5, 6, 8)
+    assert (codes(stacking), detail(stacking, "gap")) == ({"gap"}, "slices missing: 3, gaps: 2")
 
 
 def test_a_gap_leaves_every_slice_at_its_position() -> None:
@@ -154,59 +157,59 @@ def test_a_gap_leaves_every_slice_at_its_position() -> None:
     assert off_mm(only(stack_slices(slices)), slices) < 1e-9
 
 
-def test_slices_off_the_even_grid_are_told() -> None:
-    found = stack_slices(series(0, 5, 10.4, 15, 20))
-    assert (codes(found), detail(found, "uneven-spacing")) == ({"uneven-spacing"}, "up to 0.4 mm")
+def test_slices_off_the_even_grid_are_reported() -> None:
+    stacking = stack_slices(series(0, 5, 10.4, 15, 20))
+    assert (codes(stacking), detail(stacking, "uneven-spacing")) == ({"uneven-spacing"}, "up to 0.4 mm")
 
 
 def test_positions_of_two_decimals_are_even() -> None:
     assert codes(stack_slices(series(*[round(n / 3, 2) for n in range(200)]))) == set()
 
 
-def test_slices_off_the_line_are_told() -> None:
+def test_slices_off_the_line_are_reported() -> None:
     slices = series(0, 5, 10, 15)
     x, y, z = slices[1]["ImagePositionPatient"]
     slices[1]["ImagePositionPatient"] = (x + 3, y - 4, z)
-    found = stack_slices(slices)
-    assert (codes(found), detail(found, "crooked")) == ({"crooked"}, "up to 5 mm")
+    stacking = stack_slices(slices)
+    assert (codes(stacking), detail(stacking, "crooked")) == ({"crooked"}, "up to 5 mm")
 
 
 @pytest.mark.parametrize("degrees", [-20, 12.5])
-def test_a_tilt_is_told_in_degrees(degrees: float) -> None:
-    found = stack_slices(tilt(degrees))
-    assert (codes(found), detail(found, "tilted")) == ({"tilted"}, f"{abs(degrees):.2f} degrees")
+def test_a_tilt_is_reported_in_degrees(degrees: float) -> None:
+    stacking = stack_slices(tilt(degrees))
+    assert (codes(stacking), detail(stacking, "tilted")) == ({"tilted"}, f"{abs(degrees):.2f} degrees")
 
 
 def test_a_tilted_volume_has_a_sheared_affine_and_the_distance_of_its_planes() -> None:
-    found = only(stack_slices(tilt(20)))
-    assert off_mm(found, tilt(20)) < 1e-9
-    assert found.spacing_mm[0] == pytest.approx(5)
-    assert np.linalg.norm(found.affine[:3, 2]) == pytest.approx(5 / np.cos(np.radians(20)))
+    stacking = only(stack_slices(tilt(20)))
+    assert off_mm(stacking, tilt(20)) < 1e-9
+    assert stacking.spacing_mm[0] == pytest.approx(5)
+    assert np.linalg.norm(stacking.affine[:3, 2]) == pytest.approx(5 / np.cos(np.radians(20)))
 
 
-def test_positions_are_believed_before_the_told_distance() -> None:
-    found = stack_slices(series(0, 5, 10, SpacingBetweenSlices=(2.5,)))
-    assert (only(found).spacing_mm[0], codes(found)) == (5.0, {"other-step"})
-    assert detail(found, "other-step") == "told: 2.5 mm, found: 5 mm"
+def test_positions_come_before_the_stated_distance() -> None:
+    stacking = stack_slices(series(0, 5, 10, SpacingBetweenSlices=(2.5,)))
+    assert (only(stacking).spacing_mm[0], codes(stacking)) == (5.0, {"other-step"})
+    assert detail(stacking, "other-step") == "stated: 2.5 mm, stacking: 5 mm"
 
 
-@pytest.mark.parametrize("told", [5.0, -5.0, 0.0])
-def test_a_sign_or_a_zero_in_the_told_distance_is_no_difference(told: float) -> None:
-    assert codes(stack_slices(series(0, 5, 10, SpacingBetweenSlices=(told,)))) == set()
+@pytest.mark.parametrize("stated", [5.0, -5.0, 0.0])
+def test_a_sign_or_a_zero_in_the_stated_distance_is_no_difference(stated: float) -> None:
+    assert codes(stack_slices(series(0, 5, 10, SpacingBetweenSlices=(stated,)))) == set()
 
 
 @pytest.mark.parametrize(
-    ("told", "step"),
+    ("stated", "step"),
     [
         ({}, 1.0),
         ({"SliceThickness": (3.0,)}, 3.0),
         ({"SliceThickness": (3.0,), "SpacingBetweenSlices": (4.0,)}, 4.0),
     ],
 )
-def test_a_single_slice_is_as_thick_as_it_says(told: dict[str, Any], step: float) -> None:
-    found = stack_slices([one(0, **told)])
-    assert (only(found).spacing_mm[0], codes(found)) == (step, {"single-slice"})
-    np.testing.assert_allclose(only(found).affine[:3, 2], (0, 0, step))
+def test_a_single_slice_is_as_thick_as_stated(stated: dict[str, Any], step: float) -> None:
+    stacking = stack_slices([one(0, **stated)])
+    assert (only(stacking).spacing_mm[0], codes(stacking)) == (step, {"single-slice"})
+    np.testing.assert_allclose(only(stacking).affine[:3, 2], (0, 0, step))
 
 
 @pytest.mark.parametrize(
@@ -215,8 +218,8 @@ def test_a_single_slice_is_as_thick_as_it_says(told: dict[str, Any], step: float
     ids=str,
 )
 def test_a_spacing_from_elsewhere_is_flagged(keyword: str | None, code: str) -> None:
-    told = {keyword: (0.5, 0.25)} if keyword else {}
-    assert codes(stack_slices(series(0, 5, PixelSpacing=None, **told))) == {code}
+    stated = {keyword: (0.5, 0.25)} if keyword else {}
+    assert codes(stack_slices(series(0, 5, PixelSpacing=None, **stated))) == {code}
 
 
 def test_every_code_is_in_the_table_and_no_other() -> None:

@@ -1,4 +1,4 @@
-"""The geometry of volumes agrees with that of SimpleITK and nibabel, on written and on real series."""
+"""Geometry of volumes: it agrees with SimpleITK and nibabel, on written and on real series."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,11 +61,11 @@ def test_simple_itk_reads_the_same_order_spacing_and_affine(
 ) -> None:
     slices = series(12, 0, 9, 3, 6, cosines=cosines)
     write_series(tmp_path, slices)
-    image, found = itk_volume(tmp_path), only(stack_slices(slices))
+    image, stacked = itk_volume(tmp_path), only(stack_slices(slices))
     numbers = SimpleITK.GetArrayViewFromImage(image)[:, 0, 0]
-    assert tuple(numbers - 1) == found.order
-    np.testing.assert_allclose(found.affine, itk_affine(image), atol=1e-6)
-    np.testing.assert_allclose(found.spacing_mm, image.GetSpacing()[::-1], atol=1e-6)
+    assert tuple(numbers - 1) == stacked.order
+    np.testing.assert_allclose(stacked.affine, itk_affine(image), atol=1e-6)
+    np.testing.assert_allclose(stacked.spacing_mm, image.GetSpacing()[::-1], atol=1e-6)
 
 
 def test_a_nifti_that_simple_itk_writes_has_our_affine_in_its_frame(tmp_path: Path) -> None:
@@ -84,8 +84,8 @@ def test_real_scans_agree_with_simple_itk() -> None:
     reader.SetFileNames(names)
     image = reader.Execute()
     headers = [pydicom.dcmread(name) for name in names]
-    found = only(
+    stacked = only(
         stack_slices([{word: tuple(map(float, header[word])) for word in keywords} for header in headers])
     )
-    assert found.order == tuple(range(len(names)))
-    np.testing.assert_allclose(found.affine, itk_affine(image), atol=1e-4)
+    assert stacked.order == tuple(range(len(names)))
+    np.testing.assert_allclose(stacked.affine, itk_affine(image), atol=1e-4)
