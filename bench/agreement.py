@@ -1,4 +1,4 @@
-"""Do independent readers see the same? gdcm, SimpleITK and dcmtk beside ours, on every file there is.
+"""Agreement with independent readers: gdcm, SimpleITK and dcmtk beside ours, on all files of packages and the archive.
 
 Stored values, modality values, grey levels by the file's window, and attributes. A disagreement that EXPLAINED does
 not explain fails, and so does an explanation that nothing needs any more.
@@ -35,14 +35,14 @@ LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit)
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """Why a reader sees something else, and how that looks, for only so is the reason proven."""
+    """Reason of a difference, and a check of the values that proves it."""
 
     why: str
-    holds: Callable[[Any, Any], bool]
+    proof: Callable[[Any, Any], bool]
 
 
 def same_bytes(ours: Pixels, theirs: Pixels) -> bool:
-    """Say whether each pixel has the bytes that ours has, in some order."""
+    """Return whether each pixel has the bytes that ours has, in some order."""
     pair = [np.sort(one.view(np.uint8).reshape(*one.shape[:3], -1), axis=-1) for one in _whole(ours, theirs)]
     return bool((pair[0] == pair[1]).all())
 
@@ -53,31 +53,31 @@ def _whole(*arrays: Pixels) -> list[Pixels]:
 
 
 def upside_down(ours: Pixels, theirs: Pixels) -> bool:
-    """Say whether values that we have large are small there, by one sum for the whole file."""
+    """Return whether values that we have large are small there, by one sum for the whole file."""
     return bool(np.ptp(ours + theirs) < 1e-2)
 
 
 def upper_bytes(ours: Pixels, theirs: Pixels) -> bool:
-    """Say whether colours are the upper bytes of ours, whose brightness it is."""
+    """Return whether colours are the upper bytes of ours, whose brightness it is."""
     return bool(np.abs(ours / 256 - theirs @ np.array([0.299, 0.587, 0.114])).max() < 0.01)
 
 
 def as_unsigned(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Say whether only paddings differ, by 65536."""
+    """Return whether only paddings differ, by 65536."""
     paddings = set(ours) <= {"PixelPaddingValue", "PixelPaddingRangeLimit"}
     return paddings and all(theirs[name][0] - ours[name][0] == 2**16 for name in ours)
 
 
-def words_swapped(ours: Pixels, theirs: Pixels) -> bool:
-    """Say whether the two words of 16 bits of each value change places."""
-    words = ours.astype("<u4").view("<u2").reshape(*ours.shape, 2)
-    return bool((np.ascontiguousarray(words[..., ::-1]).view("<u4")[..., 0] == theirs).all())
+def swapped_pairs(ours: Pixels, theirs: Pixels) -> bool:
+    """Return whether the two words of 16 bits of each value change places."""
+    pairs = ours.astype("<u4").view("<u2").reshape(*ours.shape, 2)
+    return bool((np.ascontiguousarray(pairs[..., ::-1]).view("<u4")[..., 0] == theirs).all())
 
 
-WORDS = Explained(
+SWAPPED_PAIRS = Explained(
     "big endian and 32 bits: the file holds each value most significant byte first, and is so the same as rtdose.dcm. "
     "The others turn the bytes of each word of 16 bits (OW, PS3.5 A.3), and get 4226809870 for 982000",
-    words_swapped,
+    swapped_pairs,
 )
 NO_NUMBER = (
     "NumberOfFrames is '1A', no integer string (PS3.5 6.2): we refuse to guess how many frames there are"
@@ -110,9 +110,9 @@ EXPLAINED: Mapping[tuple[str, str], Explained] = {
     ("dcmdump", "*/badVR.dcm"): Explained(
         NO_NUMBER, lambda ours, theirs: (ours, theirs) == ({"NumberOfFrames": ()}, {"NumberOfFrames": "1A"})
     ),
-    ("gdcm", "*/rtdose_expb*.dcm"): WORDS,
-    ("SimpleITK", "*/rtdose_expb*.dcm"): WORDS,
-    ("dcmtk", "*/rtdose_expb*.dcm"): WORDS,
+    ("gdcm", "*/rtdose_expb*.dcm"): SWAPPED_PAIRS,
+    ("SimpleITK", "*/rtdose_expb*.dcm"): SWAPPED_PAIRS,
+    ("dcmtk", "*/rtdose_expb*.dcm"): SWAPPED_PAIRS,
     ("dcmdump", "*/meta_missing_tsyntax.dcm"): GROUP_1,
     ("dcmdump", "*/nested_priv_SQ.dcm"): GROUP_1,
     ("dcm2pnm", "ct-contrast/*"): Explained(
@@ -129,8 +129,8 @@ EXPLAINED: Mapping[tuple[str, str], Explained] = {
 
 
 @dataclass(slots=True)
-class Found:
-    """What was found: counts by reader and outcome, and what is wrong."""
+class Comparison:
+    """Outcomes of a comparison: counts by reader and outcome, and what is wrong."""
 
     counts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     unexplained: list[str] = field(default_factory=list)
@@ -147,24 +147,24 @@ def examine(
     files: Iterable[tuple[str, Path]],
     readers: Mapping[str, Pair],
     explained: Mapping[tuple[str, str], Explained] = EXPLAINED,
-) -> Found:
+) -> Comparison:
     """Compare readers with ours on files, each with its name."""
-    found = Found()
+    comparison = Comparison()
     for name, path in files:
         for reader, pair in readers.items():
             keys = [key for key in explained if key[0] == reader and fnmatch(name, key[1])]
-            found.matched.update(keys)
+            comparison.matched.update(keys)
             ours, theirs = (_read(read, path) for read in pair)
             outcome = judge(ours, theirs, lossy=_is_lossy(path))
             if outcome == "differs":
                 parts = (ours, theirs) if reader != "dcmdump" else _differing(ours, theirs)
-                holding = [key for key in keys if explained[key].holds(*parts)]
-                found.used.update(holding)
-                outcome = "explained" if holding else "unexplained"
-                if not holding:
-                    found.unexplained.append(f"{reader} {name}: {_in_short(*parts)}")
-            found.counts[reader][outcome] += 1
-    return found
+                proven = [key for key in keys if explained[key].proof(*parts)]
+                comparison.used.update(proven)
+                outcome = "explained" if proven else "unexplained"
+                if not proven:
+                    comparison.unexplained.append(f"{reader} {name}: {_in_short(*parts)}")
+            comparison.counts[reader][outcome] += 1
+    return comparison
 
 
 def _read(read: Callable[[Path], Any], path: Path) -> Any:
@@ -175,7 +175,7 @@ def _read(read: Callable[[Path], Any], path: Path) -> Any:
 
 
 def judge(ours: Any, theirs: Any, *, lossy: bool) -> str:
-    """Say how two readings compare; a text says why there is none."""
+    """Return how two readings compare; a reading that failed is a text with its reason."""
     if isinstance(theirs, str):
         return "neither" if isinstance(ours, str) else "only ours"
     if isinstance(ours, str):
@@ -246,15 +246,15 @@ def main() -> int:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder, pairs() as readers:
         files = [file for package in (pydicom, nibabel) for file in wheel_files(package, Path(folder))]
-        found = examine([*files, *archive_files()], readers)
-    print(table(found.counts))
-    for key, count in found.used.items():
+        comparison = examine([*files, *archive_files()], readers)
+    print(table(comparison.counts))
+    for key, count in comparison.used.items():
         print(f"{' '.join(key)} ({count}): {EXPLAINED[key].why}")
-    for one in found.unexplained:
+    for one in comparison.unexplained:
         print(f"UNEXPLAINED {one}")
-    for one in found.stale:
+    for one in comparison.stale:
         print(f"NO LONGER NEEDED {one}")
-    return 1 if found.unexplained or found.stale else 0
+    return 1 if comparison.unexplained or comparison.stale else 0
 
 
 if __name__ == "__main__":

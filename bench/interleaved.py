@@ -1,4 +1,4 @@
-"""Owns the timing of candidates in turn, so that what slows the machine slows them all."""
+"""Timing of candidates in turn, so that a slow machine slows them all alike."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""Mutated files: whatever is in a file, it ends as examples or as one typed reason, within a memory and a time.
+"""Mutated files: each ends as examples or as one typed reason, within limits of memory and time.
 
 Files that ship with pydicom are damaged in many ways and go through the sandbox as ingest has them read.
 """
@@ -41,7 +41,7 @@ class Case:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of all files."""
+    """Outcomes of all files."""
 
     files: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -52,7 +52,7 @@ class Tally:
     peak_mib: float = 0.0
 
     def add(self, case: Case, outcome: Outcome) -> None:
-        fault = outcome if isinstance(outcome, DataFault) else _told(outcome)
+        fault = outcome if isinstance(outcome, DataFault) else _fault_of(outcome)
         reason = fault.reason if fault else "examples"
         called = f"{case.number} ({case.name}, {case.mutation})"
         self.files += 1
@@ -78,7 +78,7 @@ class Tally:
         yield f"time: {self.seconds:.0f} s, at most {limit_s:.0f}", self.seconds <= limit_s
 
 
-def _told(answer: Answer) -> DataFault | None:
+def _fault_of(answer: Answer) -> DataFault | None:
     return next((DataFault(reason, detail) for _, reason, detail, _ in answer.value["faults"]), None)
 
 
@@ -95,12 +95,12 @@ def make(run: int, number: int, seeds: Sequence[Seed]) -> Case:
 
 
 def sandbox() -> Pool:
-    """Return what ingest has files read by."""
+    """Return the pool of workers that reads files in ingest."""
     return Pool(FUNCTION, {"spec": SPEC.model_dump_json()})
 
 
 def examine(cases: Iterable[Case], pool: Pool) -> Tally:
-    """Have files read as ingest does, and tally what became of them."""
+    """Return the outcomes of files that are read as in ingest."""
     tally, sent, started = Tally(), deque[Case](), time.perf_counter()
 
     def items() -> Iterator[Item]:
@@ -135,9 +135,9 @@ def main() -> int:
     print(f"{tally.files} files of {len(seeds)} seeds\n{table(tally.reasons)}")
     for where, called in sorted(tally.deadly.items()):
         print(f"cost a worker: {where}: {_some(called)}")
-    missed = [words for words, kept in tally.verdicts() if not kept]
-    for words, kept in tally.verdicts():
-        print(f"{'' if kept else 'MISSED '}{words}")
+    missed = [text for text, kept in tally.verdicts() if not kept]
+    for text, kept in tally.verdicts():
+        print(f"{'' if kept else 'MISSED '}{text}")
     return 1 if missed else 0
 
 

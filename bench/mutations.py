@@ -1,4 +1,4 @@
-"""Owns the ways in which a file is damaged; what each draws comes from the generator that it is given."""
+"""Mutations of a file; each takes its random choices from a generator that the caller gives."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ COUNTS = (
     "x",
     "9" * 400,
 )
-WORDS = (
+TEXTS = (
     *COUNTS,
     "-1e38",
     "1e-320",
@@ -73,7 +73,7 @@ def shorten(draw: Random, seed: Seed, other: Seed) -> Damaged:
     gone = draw.randrange(LEAST, one.end - one.value) & ~1
     body = bytearray(seed.body)
     del body[one.end - gone : one.end]
-    _say_length(body, seed, one, one.end - one.value - gone)
+    _set_length(body, seed, one, one.end - one.value - gone)
     return Damaged(seed.file(bytes(body)), short=True)
 
 
@@ -105,12 +105,12 @@ def overwrite(draw: Random, seed: Seed, other: Seed) -> Damaged:
 def length(draw: Random, seed: Seed, other: Seed) -> Damaged:
     """Give an element, an item or a fragment another length."""
     body, one = bytearray(seed.body), draw.choice((*seed.elements, *seed.pixels * 8))
-    told = one.end - one.value
-    _say_length(
+    stated = one.end - one.value
+    _set_length(
         body,
         seed,
         one,
-        draw.choice((*NUMBERS, *HUGE, told + 1, max(told - 1, 0), told + 2, max(told - 2, 0))),
+        draw.choice((*NUMBERS, *HUGE, stated + 1, max(stated - 1, 0), stated + 2, max(stated - 2, 0))),
     )
     return Damaged(seed.file(bytes(body)))
 
@@ -128,14 +128,14 @@ def shape(draw: Random, seed: Seed, other: Seed) -> Damaged:
     return Damaged(seed.file(bytes(body)), short=more)
 
 
-def words(draw: Random, seed: Seed, other: Seed) -> Damaged:
+def value(draw: Random, seed: Seed, other: Seed) -> Damaged:
     """Write another value where a text or a number in digits stands."""
     texts = [
         one
         for one in seed.elements
         if one.vr in (b"DS", b"IS", b"CS", b"UI", b"LO", b"") and one.end > one.value
     ]
-    return _text(seed, draw.choice(texts), draw.choice(WORDS).encode())
+    return _text(seed, draw.choice(texts), draw.choice(TEXTS).encode())
 
 
 def delete(draw: Random, seed: Seed, other: Seed) -> Damaged:
@@ -208,10 +208,10 @@ def grow(draw: Random, seed: Seed, other: Seed) -> Damaged:
         pack(">II", *before[::-1]): pack(">II", columns, rows),
     }
     for one in seed.pixels[1:] if seed.encapsulated else ():
-        for told, claim in claims.items():
-            at = body.find(told, one.value, min(one.end, one.value + 1000))
+        for stated, claim in claims.items():
+            at = body.find(stated, one.value, min(one.end, one.value + 1000))
             if at >= 0:
-                body[at : at + len(told)] = claim
+                body[at : at + len(stated)] = claim
     more = rows * columns > before[0] * before[1] and not (seed.encapsulated and seed.syntax != RLELossless)
     return Damaged(seed.file(bytes(body)), short=more)
 
@@ -238,14 +238,14 @@ MUTATIONS: Mapping[str, Mutation] = MappingProxyType(
     {
         one.__name__: one
         for one in (
-            *(cut, shorten, flip, flip_file, overwrite, length, shape, words, delete, duplicate),
+            *(cut, shorten, flip, flip_file, overwrite, length, shape, value, delete, duplicate),
             *(swap, nest, other_vr, codestream, grow, splice, transplant),
         )
     }
 )
 
 
-def _say_length(body: bytearray, seed: Seed, one: Element, number: int) -> None:
+def _set_length(body: bytearray, seed: Seed, one: Element, number: int) -> None:
     pack_into(
         f"{seed.order}{'H' if one.length_size == 2 else 'I'}",
         body,
@@ -258,5 +258,5 @@ def _text(seed: Seed, one: Element, value: bytes) -> Damaged:
     value += b" " * (len(value) % 2)
     body = bytearray(seed.body)
     body[one.value : one.end] = value
-    _say_length(body, seed, one, len(value))
+    _set_length(body, seed, one, len(value))
     return Damaged(seed.file(bytes(body)))

@@ -1,4 +1,4 @@
-"""Owns four ways to read the pixels of a DICOM file: ours, and gdcm's, SimpleITK's and dcmtk's."""
+"""Readers of the pixels of a DICOM file: ours, and those of gdcm, SimpleITK and dcmtk."""
 
 import subprocess
 import tempfile
@@ -152,15 +152,15 @@ def our_attributes(path: Path) -> Attributes:
 
 def dcmtk_attributes(path: Path) -> Attributes:
     """Return the attributes that we read too, as dcmdump prints them."""
-    found: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     for line in run("dcmdump", "-q", "+L", "-Un", "+uc", "-M", str(path)).splitlines():
         at_top = line[:1] == "(" and line[10:11] == ")"
         keyword = wanted().get(int(line[1:5] + line[6:10], 16), ("", ""))[0] if at_top else ""
         text = line[15:].rsplit("#", 1)[0].strip()
         if keyword and text != "(no value available)":
             parts = [part.strip() for part in text.removeprefix("[").removesuffix("]").split("\\")]
-            found[keyword] = "\\".join(parts).strip() if keyword in TEXTS else _numbers(parts)
-    return {keyword: value for keyword, value in found.items() if value != ""}
+            attributes[keyword] = "\\".join(parts).strip() if keyword in TEXTS else _numbers(parts)
+    return {keyword: value for keyword, value in attributes.items() if value != ""}
 
 
 def _numbers(parts: list[str]) -> tuple[float, ...] | str:
@@ -171,11 +171,11 @@ def _numbers(parts: list[str]) -> tuple[float, ...] | str:
 
 
 def run(*command: str) -> str:
-    """Run a tool of dcmtk's and return what it says."""
+    """Run a tool of dcmtk's and return its output."""
     done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False)
     if done.returncode:
-        said = done.stderr.decode("latin-1").strip().splitlines()
-        raise Unreadable(said[-1] if said else f"status {done.returncode}")
+        lines = done.stderr.decode("latin-1").strip().splitlines()
+        raise Unreadable(lines[-1] if lines else f"status {done.returncode}")
     return done.stdout.decode("latin-1")
 
 
@@ -193,22 +193,22 @@ def _arranged(flat: Pixels, shape: tuple[int, ...], *, planar: bool, photometric
     if samples == 1:
         return flat[: frames * rows * columns].reshape(shape[:3])
     if planar:
-        found = flat[: np.prod(shape)].reshape(frames, samples, rows, columns).transpose(0, 2, 3, 1)
+        values = flat[: np.prod(shape)].reshape(frames, samples, rows, columns).transpose(0, 2, 3, 1)
     elif photometric == "YBR_FULL_422" and flat.size < np.prod(shape):
         # Two pixels of four samples: their own brightness, and colour that they share (PS3.3 C.7.6.3.1.2).
         pairs = flat[: frames * rows * columns * 2].reshape(frames, rows, columns // 2, 4)
-        found = pairs[..., [0, 2, 3, 1, 2, 3]].reshape(shape)
+        values = pairs[..., [0, 2, 3, 1, 2, 3]].reshape(shape)
     else:
-        found = flat[: np.prod(shape)].reshape(shape)
-    return _rgb(found) if photometric in ("YBR_FULL", "YBR_FULL_422") else found
+        values = flat[: np.prod(shape)].reshape(shape)
+    return _rgb(values) if photometric in ("YBR_FULL", "YBR_FULL_422") else values
 
 
 def _rgb(ybr: Pixels) -> Pixels:
     """Return red, green and blue by the equations of PS3.3 C.7.6.3.1.2."""
     y, b, r = np.moveaxis(ybr.astype(np.float64), -1, 0)
     b, r = b - 128, r - 128
-    found = np.stack([y + 1.402 * r, y - 0.344136 * b - 0.714136 * r, y + 1.772 * b], axis=-1)
-    return np.clip(np.floor(found + 0.5), 0, 255)
+    values = np.stack([y + 1.402 * r, y - 0.344136 * b - 0.714136 * r, y + 1.772 * b], axis=-1)
+    return np.clip(np.floor(values + 0.5), 0, 255)
 
 
 Reader = Callable[[Path], Any]

@@ -1,4 +1,4 @@
-"""Compares resampling of a volume with SimpleITK's and scipy's at the same grid and the same result.
+"""Speed of resampling a volume, beside SimpleITK and scipy with the same grid and the same result.
 
 48 x 512 x 512 voxels become 60 x 400 x 400. The rounds are interleaved, so that whatever else the machine does falls
 on all; the result is medians and the median of the ratios of neighbours in time. Turning arrays into SimpleITK's

@@ -1,4 +1,4 @@
-"""Owns the files that the bench of mutated files begins with: what pydicom ships, and where its elements lie."""
+"""Seeds of the bench of mutated files: files that pydicom ships, with the places of their elements."""
 
 import zlib
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ PIXEL_DATA = 0x7FE00010
 class Element:
     """The header of an element, an item or a fragment, and its value; `end` is where the next header begins.
 
-    What holds others ends where its value begins.
+    An element with others inside ends where its value begins.
     """
 
     tag: int
@@ -109,13 +109,13 @@ def seed(name: str) -> Seed:
 def seeds_of_all() -> list[Seed]:
     """Return every image in pydicom's wheel that pydicom can write again."""
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
-    found = []
+    images = []
     for path in sorted(folder.glob("*.dcm")):
         # Some of what it ships cannot be read, or was never an image.
         with suppress(Exception):
             one = seed(path.stem)
-            found += [one] if one.pixels and "Rows" in dcmread(path) else []
-    return found
+            images += [one] if one.pixels and "Rows" in dcmread(path) else []
+    return images
 
 
 def _elements(body: bytes, order: str, implicit: bool) -> Iterator[Element]:
@@ -131,7 +131,7 @@ def _elements(body: bytes, order: str, implicit: bool) -> Iterator[Element]:
             size, length_at = (4, at + 8) if vr in LONG else (2, at + 6)
         value = length_at + size
         length = (short if size == 2 else long).unpack_from(body, length_at)[0]
-        holds = length == UNDEFINED or vr == b"SQ" or (tag == ITEM and not in_pixels)
+        nested = length == UNDEFINED or vr == b"SQ" or (tag == ITEM and not in_pixels)
         in_pixels |= tag == PIXEL_DATA and length == UNDEFINED
-        at = value if holds else value + length
+        at = value if nested else value + length
         yield Element(tag, vr, start, value, at, length_at, size)

@@ -190,7 +190,7 @@ def test_a_tilted_volume_has_a_sheared_affine_and_the_distance_of_its_planes() -
 def test_positions_come_before_the_stated_distance() -> None:
     stacking = stack_slices(series(0, 5, 10, SpacingBetweenSlices=(2.5,)))
     assert (only(stacking).spacing_mm[0], codes(stacking)) == (5.0, {"other-step"})
-    assert detail(stacking, "other-step") == "stated: 2.5 mm, stacking: 5 mm"
+    assert detail(stacking, "other-step") == "told: 2.5 mm, found: 5 mm"
 
 
 @pytest.mark.parametrize("stated", [5.0, -5.0, 0.0])
