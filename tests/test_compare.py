@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imaging.dataset.tables import table_files as parts
+from imaging.dataset.tables import table_files
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.version.compare import Difference, compare
 from imaging.dataset.version.publish import build_version
@@ -142,7 +142,7 @@ def test_versions_of_two_keys_are_not_compared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part_rows", [2, 1000])
 def test_parts_of_both_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_rows: int) -> None:
-    monkeypatch.setattr(parts, "PART_ROWS", part_rows)
+    monkeypatch.setattr(table_files, "PART_ROWS", part_rows)
     store, rows = FolderStore(tmp_path), [numbered(n) for n in range(32)]
     old, new = built(store, rows), built(store, [*rows[:-1], numbered(31, model="other")])
     read: list[str] = []
@@ -175,7 +175,7 @@ def test_it_says_what_dictionaries_say(
     old: dict[int, dict[str, Any]], new: dict[int, dict[str, Any]], part_rows: int
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "PART_ROWS", part_rows)
+        patch.setattr(table_files, "PART_ROWS", part_rows)
         difference = difference_of(
             Path(folder), *([numbered(n, **values) for n, values in side.items()] for side in (old, new))
         )

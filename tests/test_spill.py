@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.dataset.tables import spill as spreading
+from imaging.dataset.tables import spill
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.spill import grouped_by_prefix
 from tests.test_lazy_rows import SCHEMA, blocks
@@ -39,13 +39,13 @@ def test_every_row_is_in_the_group_of_its_first_digits(parts: list[list[int]], d
 
 
 def test_many_blocks_go_through_files_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spreading, "WAITING_ROWS", 5)
+    monkeypatch.setattr(spill, "WAITING_ROWS", 5)
     parts = [[number, 255 - number, number // 2] for number in range(40)]
     assert keys_of_groups(blocks(*parts), 1) == expected(parts, 1)
 
 
 def test_what_lies_in_one_group_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spreading.tempfile, "TemporaryDirectory", None)
+    monkeypatch.setattr(spill.tempfile, "TemporaryDirectory", None)
     assert keys_of_groups(blocks([0x10, 0x1F], [0x20], [0x11]), 1) == [["10", "11", "1f"], ["20"]]
 
 

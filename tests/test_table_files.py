@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from imaging.dataset.tables import table_files as parts
+from imaging.dataset.tables import table_files
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.tables.table_files import (
     cut_by_prefix,
@@ -58,20 +58,20 @@ def test_an_empty_table_has_no_parts_and_keeps_its_columns(store: FolderStore) -
 
 
 def test_a_large_table_is_cut_by_the_first_digits_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_ROWS", 2)
+    monkeypatch.setattr(table_files, "PART_ROWS", 2)
     table = keyed("0a", "0b", "1a", "fa", "fb")
     cuts = cut_by_prefix(table, "k", prefix_digits(table.num_rows))
     assert [part["k"].to_pylist() for part in cuts] == [["0a", "0b"], ["1a"], ["fa", "fb"]]
 
 
 def test_parts_are_in_the_order_of_their_key(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_ROWS", 2)
+    monkeypatch.setattr(table_files, "PART_ROWS", 2)
     names = written(store, keyed("fa", "0b", "1a", "0a"))
     assert read_parts(store, names, KEYS)["k"].to_pylist() == ["0a", "0b", "1a", "fa"]
 
 
 def test_a_new_row_leaves_the_other_parts_alone(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_ROWS", 2)
+    monkeypatch.setattr(table_files, "PART_ROWS", 2)
     before = written(store, keyed("0a", "1a", "2a"))
     after = written(store, keyed("0a", "1a", "1b", "2a"))
     assert (len(before), len(after), len({*before, *after})) == (3, 3, 4)

@@ -15,7 +15,7 @@ from tests.night_process import Night, Plan, passed
 
 pytestmark = pytest.mark.slow
 
-PLACES = [("plan", 1), ("with_finished", 2), ("publish", 1)]
+PLACES = [("plan_ingest", 1), ("with_finished_chunks", 2), ("publish", 1)]
 """Where two nights wait for each other: when both have listed the files, have read them, have made a version."""
 
 
@@ -78,7 +78,7 @@ def test_of_the_same_archive_they_make_what_one_makes(plan: Plan, place: tuple[s
 def test_what_one_alone_has_seen_is_there_in_the_end(
     plan: Plan, larger: Plan, place: tuple[str, int]
 ) -> None:
-    outcomes = together(replace(plan, pause=place), replace(larger, hold=place))
+    outcomes = together(replace(plan, pause=place), replace(larger, pause=place))
     assert ["error" in outcome for outcome in outcomes] == [False, False]
     check_files(larger)
 
@@ -96,7 +96,7 @@ def test_the_one_that_has_seen_more_may_be_the_first(
 
 
 @pytest.mark.parametrize(
-    "place", [("Journal.read", 1), ("Journal.read", 2), ("settle", 1), ("build_version", 1)]
+    "place", [("Journal.read", 1), ("Journal.read", 2), ("resolve_conflicts", 1), ("build_version", 1)]
 )
 def test_chunks_that_another_night_publishes_are_missed_by_nobody(plan: Plan, place: tuple[str, int]) -> None:
     killed = Night(plan)
