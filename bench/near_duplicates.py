@@ -16,7 +16,8 @@ import numpy as np
 from bench.copies import AREA, RESIZED, SAME, SKIPPED, SPLITS, Copy, Images, chests, ct_contrast, pneumonia
 from bench.interleaved import interleave, ratio
 from imaging.dataset.split.fingerprint import fingerprints, flat
-from imaging.dataset.split.near_duplicates import DISTANCE, linked_groups, near_pairs, numbers, row_overlaps
+from imaging.dataset.split.near_duplicates import DISTANCE, linked_groups, near_pairs, row_overlaps
+from imaging.dataset.tables.row_operations import codes
 from imaging.image.image import Image
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
@@ -138,7 +139,7 @@ def million(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def at_scale(table: Table, rows: int) -> None:
     """Print what the search for overlaps takes; nothing else has run in this process, whose memory is printed."""
     values, patients, splits = million(rows)
-    numbered = numbers(patients.tolist())
+    numbered = codes(patients.tolist())
     work: Mapping[str, Callable[[], Any]] = {
         "overlaps of a quarter that is for test, and of val": lambda: row_overlaps(values, patients, splits),
         "patients who belong together": lambda: together(linked_groups(values, numbered)),

@@ -113,7 +113,7 @@ def read_new(job: IngestJob, settings: Settings, flow_run_id: str, on_progress: 
     """
     with job.sandbox:
         pending = find_pending(job)
-        files = pending.scan.to_read
+        files = pending.plan.to_read
         if settings.ray_address and len(files) > RAY_FROM:
             job.sandbox.end()
             _read_on_cluster(job.request, settings, flow_run_id)
@@ -164,12 +164,12 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
     pending = read.pending
     for _ in range(ATTEMPTS):
         pending = find_pending(job, pending)
-        for _ in _chunks(job, pending.scan.to_read, settings):
+        for _ in _chunks(job, pending.plan.to_read, settings):
             pass
-        if pending.scan.to_read:
+        if pending.plan.to_read:
             continue
         try:
-            version, scan = _build(job, pending.previous, pending.scan)
+            version, scan = _build(job, pending.previous, pending.plan)
         except (Missing, Damaged):
             # Another run may have put what was finished into a version, and dropped it while it was being read.
             if find_pending(job, pending) is pending:

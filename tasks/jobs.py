@@ -46,7 +46,7 @@ def ingest(folder: Path, settings: Settings) -> None:
     watch_lease(folder / LEASE_FILE, last_act=lambda: None)
     join_cluster()
     job = open_job.fn(request, settings)
-    files, pace = find_pending(job).scan.to_read, Pace("files")
+    files, pace = find_pending(job).plan.to_read, Pace("files")
     read_here(job, files, settings, lambda done, total: log(pace.line(done, total)))
 
 

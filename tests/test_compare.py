@@ -149,7 +149,7 @@ def test_parts_of_both_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def spy(store: FolderStore, names: Sequence[str], *rest: Any) -> Any:
         read.extend(names)
-        return parts.read_parts(store, names, *rest)
+        return table_files.read_parts(store, names, *rest)
 
     monkeypatch.setattr("imaging.dataset.version.compare.read_parts", spy)
     shared = set(old.head.parts["examples"]).intersection(new.head.parts["examples"])

@@ -20,7 +20,6 @@ from imaging.dataset.split.near_duplicates import (
     ROW_OVERLAPS,
     linked_groups,
     near_pairs,
-    numbers,
     row_overlaps,
     unique_sorted,
 )
@@ -233,10 +232,6 @@ def test_every_row_with_an_overlap_is_named() -> None:
 def test_what_has_no_rows_has_no_overlaps() -> None:
     assert not len(row_overlaps(np.empty((0, 64), np.uint8), [], []))
     assert not len(linked_groups(np.empty((0, 64), np.uint8), np.empty(0, np.int64)))
-
-
-def test_a_column_is_numbered_by_its_values() -> None:
-    assert numbers(["b", None, "a", "b"]).tolist() == [0, -1, 1, 0]
 
 
 class RowsOfTable:

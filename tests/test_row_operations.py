@@ -9,7 +9,13 @@ import pyarrow.compute as pc
 import pytest
 
 from imaging.dataset.tables.lazy_rows import LazyRows
-from imaging.dataset.tables.row_operations import concat, filter_batches, refuse_lost_studies, refuse_repeats
+from imaging.dataset.tables.row_operations import (
+    codes,
+    concat,
+    filter_batches,
+    refuse_lost_studies,
+    refuse_repeats,
+)
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.refusal_reasons import IGNORED, NO_LOSS, REASONS
 from tests.synthetic import example, examples, refusal, refusals
@@ -133,3 +139,7 @@ def test_whose_turn_is_first_stands_wherever_it_lies() -> None:
         ["f0"],
         [("f1", "duplicate-pixels", "instance i0"), ("again", "duplicate-instance", "instance i0")],
     )
+
+
+def test_a_column_is_numbered_by_its_values() -> None:
+    assert codes(["b", None, "a", "b"]).tolist() == [0, -1, 1, 0]

@@ -50,13 +50,13 @@ class ListedSource:
 class PendingFiles:
     """What must be read beside a version and the finished chunks.
 
-    `beside` is the plan beside the version alone, `scan` the one beside version and chunks.
+    `version_plan` is the plan beside the version alone, `plan` the one beside version and chunks.
     """
 
     previous: DatasetVersion | None
-    beside: IngestPlan
+    version_plan: IngestPlan
     chunks: Sequence[str]
-    scan: IngestPlan
+    plan: IngestPlan
 
 
 def find_pending(listed: ListedSource, before: PendingFiles | None = None) -> PendingFiles:
@@ -84,9 +84,9 @@ def _pending(
     same = before if before and digest_of(before.previous) == digest_of(previous) else None
     if same and same.chunks == chunks:
         return same
-    beside = same.beside if same else listed.plan(previous)
-    scan = with_finished_chunks(beside, listed.journal.read(chunks), listed.spec.digest)
-    return PendingFiles(previous=previous, beside=beside, chunks=chunks, scan=scan)
+    version_plan = same.version_plan if same else listed.plan(previous)
+    plan = with_finished_chunks(version_plan, listed.journal.read(chunks), listed.spec.digest)
+    return PendingFiles(previous=previous, version_plan=version_plan, chunks=chunks, plan=plan)
 
 
 def digest_of(version: DatasetVersion | None) -> str | None:

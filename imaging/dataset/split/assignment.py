@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imaging.dataset.split.fingerprint import from_column
-from imaging.dataset.split.near_duplicates import linked_groups, numbers, unique_sorted
+from imaging.dataset.split.near_duplicates import linked_groups, unique_sorted
+from imaging.dataset.tables.row_operations import codes
 from imaging.dataset.tables.schemas import TABLES
 
 
@@ -25,7 +26,7 @@ def draw_splits(examples: pa.Table, previous: pa.Table, shares: Mapping[str, flo
     if not new.any():
         return previous
     labels, sites = (
-        numbers(_joined(*_ranked(examples[name], drawn), patients, len(names)))
+        codes(_joined(*_ranked(examples[name], drawn), patients, len(names)))
         for name in ("label", "site_key")
     )
     # To pick the fingerprints of the drawn rows would be one copy more of most of the bytes.
@@ -99,7 +100,7 @@ def _known_splits(names: pa.StringArray, previous: pa.Table, splits: list[str]) 
 
 def _strata(labels: NDArray[np.int64], sites: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return (patients, 2) numbers of the strata of each patient: its labels, and its labels and sites."""
-    both = numbers(pa.array(labels * len(labels) + sites))
+    both = codes(pa.array(labels * len(labels) + sites))
     return np.stack([labels, labels.max(initial=0) + 1 + both], axis=1)
 
 
@@ -117,10 +118,10 @@ def _ranked(column: pa.ChunkedArray, drawn: pa.ChunkedArray) -> tuple[pa.StringA
     """Return the different values of the drawn rows of a column in their order, and the number of each row's value."""
     # Encoded before they are picked: so that no text is copied.
     encoded = column.dictionary_encode().filter(drawn).combine_chunks()
-    codes = np.asarray(encoded.indices)
-    used = unique_sorted(codes)
+    numbers = np.asarray(encoded.indices)
+    used = unique_sorted(numbers)
     values = encoded.dictionary.take(pa.array(used))
     order = pc.sort_indices(values)
     place = np.empty(len(encoded.dictionary), np.int64)
     place[used[np.asarray(order)]] = np.arange(len(order))
-    return values.take(order), place[codes]
+    return values.take(order), place[numbers]

@@ -1,9 +1,9 @@
 """Near duplicates by the distance of fingerprints: pairs of images, groups of patients, and overlaps of splits."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +13,12 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from imaging.dataset.split.fingerprint import as_column, flat
+from imaging.dataset.tables.row_operations import Column, codes, first_equal
 
 Fingerprints = NDArray[np.uint8]
 RowNumbers = NDArray[np.int64]
 Pairs = NDArray[np.int64]
 Points = NDArray[np.float64]
-Column: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray
 
 DISTANCE = 16.0
 """Fingerprints no farther apart are of one image. The measure goes to 508: other patients' slices of ct-contrast are
@@ -89,7 +89,7 @@ def row_overlaps(fingerprints: Fingerprints, patients: Column, splits: Column) -
 
     Rows without a split are left out.
     """
-    patient, split = numbers(patients), numbers(splits)
+    patient, split = codes(patients), codes(splits)
     near: list[Pairs] = []
     # Rows that ask cost more than rows that are searched: the smallest split is searched for in all others.
     smallest = np.argsort(np.bincount(split[split >= 0]), kind="stable")
@@ -137,19 +137,13 @@ def _in_two_splits(patient: NDArray[np.int64], split: NDArray[np.int64]) -> Pair
     return np.stack([home[elsewhere], each[elsewhere]], axis=1)
 
 
-def numbers(column: Column) -> NDArray[np.int64]:
-    """Return a number from 0 on for each value of a column, equal for equal values; -1 where there is none."""
-    whole = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
-    return np.asarray(whole.combine_chunks().dictionary_encode().indices.fill_null(-1), np.int64)
-
-
 class _Distinct:
     """Different fingerprints of some rows, without flat ones: the `first` row of each, and the `count` of its rows."""
 
     def __init__(self, fingerprints: Fingerprints, rows: RowNumbers) -> None:
         self.fingerprints = fingerprints
         used = np.concatenate([rows[:0], *(some[~flat(fingerprints[some])] for some in _parts(rows))])
-        same = _first_equal(fingerprints, used)
+        same = _first_equal_rows(fingerprints, used)
         firsts = np.flatnonzero(same == np.arange(len(same)))
         self.first = used[firsts]
         self.count = np.bincount(same)[firsts].astype(np.int64)
@@ -177,7 +171,7 @@ def _parts(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
     return (rows[start : start + MEASURED] for start in range(0, len(rows), MEASURED))
 
 
-def _first_equal(fingerprints: Fingerprints, rows: RowNumbers) -> RowNumbers:
+def _first_equal_rows(fingerprints: Fingerprints, rows: RowNumbers) -> RowNumbers:
     """Return for each of these rows the index of the first that is equal."""
     # Few rows share a checksum, and only they are compared whole: a table of all takes several times their memory.
     sums = np.concatenate(
@@ -186,9 +180,8 @@ def _first_equal(fingerprints: Fingerprints, rows: RowNumbers) -> RowNumbers:
     order = np.argsort(sums)
     again = np.flatnonzero(np.diff(sums[order]) == 0)
     shared = unique_sorted(order[np.concatenate([again, again + 1])])
-    codes = as_column(fingerprints[rows[shared]]).dictionary_encode().indices.to_numpy()
     first = np.arange(len(rows))
-    first[shared] = shared[np.unique(codes, return_index=True)[1][codes]]
+    first[shared] = shared[first_equal(codes(as_column(fingerprints[rows[shared]])))]
     return first
 
 

@@ -4,6 +4,7 @@ Nothing here makes an object for each row, since a dataset may have ten million.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from imaging.dataset.tables.schemas import REFUSALS
 from imaging.refusal_reasons import CONFLICTING_INSTANCE, IGNORED, NO_LOSS
 
 Codes = NDArray[np.int64]
+Column: TypeAlias = Sequence[str | None] | pa.Array | pa.ChunkedArray
 
 
 def refuse_repeats(examples: LazyRows, ranks: Codes, *, drop_equal_pixels: bool) -> tuple[LazyRows, pa.Table]:
@@ -27,14 +29,14 @@ def refuse_repeats(examples: LazyRows, ranks: Codes, *, drop_equal_pixels: bool)
     columns = examples.select(["instance_key", "pixel_blake3"])
     order = np.argsort(ranks, kind="stable")
     instances, pixels = codes(columns["instance_key"])[order], codes(columns["pixel_blake3"])[order]
-    first = _first_equal(instances)
+    first = first_equal(instances)
     repeated = first != np.arange(len(first))
     same = pixels[first] == pixels
     reason = np.where(repeated, np.where(same, "duplicate-instance", CONFLICTING_INSTANCE), "")
     if drop_equal_pixels:
         # Among the kept ones alone: a refused copy does not count as the first with its pixels.
         at = np.flatnonzero(~repeated)
-        first[at] = at[_first_equal(pixels[at])]
+        first[at] = at[first_equal(pixels[at])]
         reason[at[first[at] != at]] = "duplicate-pixels"
     refused = np.empty(len(first), np.bool_)
     refused[order] = reason != ""
@@ -42,7 +44,7 @@ def refuse_repeats(examples: LazyRows, ranks: Codes, *, drop_equal_pixels: bool)
     # In the order of the rows, not of their ranks.
     at = at[np.argsort(order[at])]
     details = instance_details(columns["instance_key"].take(pa.array(order[first[at]])))
-    repeats = refusals_of(examples.filter(pa.array(refused)), reason[at], details)
+    repeats = refusals_of(examples.filter(pa.array(refused)), pa.array(reason[at], pa.string()), details)
     return examples.filter(pa.array(~refused)), repeats
 
 
@@ -70,20 +72,17 @@ def refuse_lost_studies(examples: LazyRows, refusals: pa.Table) -> tuple[pa.Arra
     gone = pc.is_in(examples.select(["study_key"])["study_key"], value_set=lost)
     refused = refusals_of(examples.filter(gone), "bad-study")
     # A file of several frames is refused once.
-    once = _first_equal(codes(refused["source_key"])) == np.arange(refused.num_rows)
+    once = first_equal(codes(refused["source_key"])) == np.arange(refused.num_rows)
     return gone, refused.filter(pa.array(once))
 
 
-def refusals_of(
-    examples: LazyRows, reason: str | NDArray[np.str_], detail: str | pa.ChunkedArray = ""
-) -> pa.Table:
+def refusals_of(examples: LazyRows, reason: str | pa.Array, detail: str | pa.ChunkedArray = "") -> pa.Table:
     """Return refusals of the files of examples."""
-    given = {"reason": reason, "detail": detail}
-    own = examples.select([name for name in REFUSALS.names if name not in given])
-    columns = [
-        _column(given[name], examples.num_rows) if name in given else own[name] for name in REFUSALS.names
-    ]
-    return pa.table(columns, schema=REFUSALS)
+    rows = examples.select([name for name in REFUSALS.names if name not in ("reason", "detail")])
+    for name, value in (("reason", reason), ("detail", detail)):
+        column = pa.repeat(value, rows.num_rows) if isinstance(value, str) else value
+        rows = rows.append_column(name, column)
+    return concat([rows], REFUSALS)
 
 
 def concat(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
@@ -98,25 +97,19 @@ def concat_columns(columns: Iterable[pa.ChunkedArray]) -> pa.ChunkedArray:
     return pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
 
 
-def codes(column: pa.ChunkedArray) -> Codes:
-    """Return a number for each value, the same for equal ones, in the order in which they first occur."""
-    encoded = column.combine_chunks().dictionary_encode()
-    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), np.int64)
+def codes(column: Column) -> Codes:
+    """Return a number from 0 on for each value, in the order in which they first occur; -1 where there is none."""
+    whole = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([column])
+    return np.asarray(whole.combine_chunks().dictionary_encode().indices.fill_null(-1), np.int64)
 
 
-def _first_equal(numbers: Codes) -> Codes:
+def first_equal(numbers: Codes) -> Codes:
     """Return for each number the index of the first that is equal.
 
-    >>> _first_equal(np.array([7, 3, 7, 3]))
+    >>> first_equal(np.array([7, 3, 7, 3]))
     array([0, 1, 0, 1])
     """
     at = np.empty(numbers.max(initial=-1) + 1, np.int64)
     # Backwards, so that the first is written last.
     at[numbers[::-1]] = np.arange(len(numbers))[::-1]
     return at[numbers]
-
-
-def _column(values: str | NDArray[np.str_] | pa.ChunkedArray, count: int) -> pa.Array | pa.ChunkedArray:
-    if isinstance(values, str):
-        return pa.repeat(values, count)
-    return values if isinstance(values, pa.ChunkedArray) else pa.array(values, pa.string())
