@@ -26,8 +26,8 @@ from imaging.sources.folder_source import FolderSource
 from services.ray.chunk_pool import cores
 from services.settings import Settings
 from tasks.ingest import RAY_FROM
-from tests.growing import labels
-from tests.night_process import KEY, Night, Plan, take_in
+from tests.growing_archive import labels
+from tests.ingest_process import KEY, Night, Plan, take_in
 from tests.test_ingest_kills import kill_again_and_again
 
 SLICES, VISITS = 8, 1.5

@@ -17,7 +17,6 @@ import pytest
 from infra.stack.processes import OwnedProcess, end, start
 from infra.stack.record import Stack, read_stack
 from services.settings import Settings, activate
-from tests.commands import MARK
 from tests.public_images import write_slices
 from tests.requirements import image_sets
 from tests.synthetic import write_archive
@@ -28,6 +27,12 @@ hypothesis.settings.load_profile("shared")
 
 # Torch's threads wait for each other by spinning, which on such a machine makes a training take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+SLEEP = (sys.executable, "-c", "import time; time.sleep(300)")
+FAILING = (sys.executable, "-c", "import sys; print('no such door'); sys.exit(1)")
+"""Commands that replace servers in tests."""
+MARK = ("RADLOOP_STACK", "mark-of-this-test")
+PORTS = dict.fromkeys(("prefect", "mlflow", "ray"))
 
 REPOSITORY = Path(__file__).parent.parent
 KEPT = ("RADLOOP_DATA", "RADLOOP_SCREENSHOTS")
@@ -112,12 +117,12 @@ def plain_flows(monkeypatch: pytest.MonkeyPatch, environment: None) -> list[dict
         for name, value in vars(module).copy().items():
             if isinstance(value, Flow | Task):
                 monkeypatch.setattr(module, name, value.fn)
-        monkeypatch.setattr(module, "create_markdown_artifact", lambda *_, **told: left.append(told))
+        monkeypatch.setattr(module, "create_markdown_artifact", lambda *_, **values: left.append(values))
     monkeypatch.setattr(
-        "services.prefect.progress.create_progress_artifact", lambda *_, **told: left.append(told)
+        "services.prefect.progress.create_progress_artifact", lambda *_, **values: left.append(values)
     )
     monkeypatch.setattr(
-        "services.prefect.progress.update_progress_artifact", lambda *_, **told: left.append(told)
+        "services.prefect.progress.update_progress_artifact", lambda *_, **values: left.append(values)
     )
     monkeypatch.setattr("cli.flow_run.quiet_logs", lambda: None)
     return left
@@ -127,8 +132,8 @@ def until(seen: Callable[[], Seen], what: str, limit_s: float = 150) -> Seen:
     """Wait for something that servers do in their own time, and return it."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
-        if found := seen():
-            return found
+        if result := seen():
+            return result
         time.sleep(0.3)
     raise AssertionError(f"{what} did not happen within {limit_s} s")
 

@@ -1,4 +1,4 @@
-"""Owns a proxy that stands before a real server of HTTP and spoils the replies that a test names."""
+"""HTTP proxy before a real server that spoils the replies a test names."""
 
 import http.client
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
 
 @dataclass
 class Reply:
-    """What the server said, before it is passed on; a fault changes it."""
+    """Reply of the server before it is passed on; a fault changes it."""
 
     status: int
     headers: dict[str, str]
     body: bytes
     sent: int | None = None
-    """How many bytes of the body are passed on before the line breaks; None: all, and it does not break."""
+    """Bytes of the body that are passed on before the connection breaks; None: all, and it does not break."""
     lost: bool = False
 
 
@@ -27,34 +27,34 @@ Fault = Callable[[Reply], None]
 
 
 def break_off(reply: Reply) -> None:
-    """Let the body end in the middle of what was announced."""
+    """Break the connection in the middle of the body."""
     reply.sent = len(reply.body) // 2
 
 
 def shorten(reply: Reply) -> None:
-    """Pass on half of the body as if it was all, with status 200 and nothing that tells."""
+    """Pass on half of the body as if it was all, with status 200 and without a checksum."""
     reply.body = reply.body[: len(reply.body) // 2]
-    _untold(reply)
+    _without_checksum(reply)
 
 
 def flip(reply: Reply) -> None:
-    """Change one bit of the body, with nothing that tells."""
+    """Change one bit of the body, and pass on no checksum."""
     reply.body = bytes([reply.body[0] ^ 1]) + reply.body[1:]
-    _untold(reply)
+    _without_checksum(reply)
 
 
-def flip_told(reply: Reply) -> None:
-    """Change one bit of the body; the checksum that the server keeps is passed on."""
+def flip_with_checksum(reply: Reply) -> None:
+    """Change one bit of the body; the checksum of the server is passed on."""
     reply.body = bytes([reply.body[0] ^ 1]) + reply.body[1:]
 
 
 def lose(reply: Reply) -> None:
-    """Break the line after the server did what it was asked, before it says so."""
+    """Break the connection after the server did the request, before its reply."""
     reply.lost = True
 
 
 def refuse(status: int, code: str) -> Fault:
-    """Return the fault of saying that it did not work, whatever the server did."""
+    """Return the fault of a reply with an error, whatever the server did."""
 
     def fault(reply: Reply) -> None:
         reply.status, reply.headers = status, {}
@@ -63,7 +63,7 @@ def refuse(status: int, code: str) -> Fault:
     return fault
 
 
-def _untold(reply: Reply) -> None:
+def _without_checksum(reply: Reply) -> None:
     reply.headers = {
         name: value for name, value in reply.headers.items() if not name.lower().startswith("x-amz-checksum")
     }
@@ -78,13 +78,13 @@ class Seen:
     headers: dict[str, str]
 
 
-def _meant(plan: tuple[str, str, Fault], request: Seen) -> bool:
+def _matches(plan: tuple[str, str, Fault], request: Seen) -> bool:
     return plan[0] == request.method and plan[1] in request.path
 
 
 @dataclass
 class FaultProxy:
-    """Where it answers, what passed, and what is spoiled next."""
+    """The proxy's address, the requests that passed, and the faults that are planned."""
 
     address: str = ""
     seen: list[Seen] = field(default_factory=list)
@@ -92,30 +92,30 @@ class FaultProxy:
     _lock: Lock = field(default_factory=Lock)
 
     def spoil(self, method: str, within: str, *faults: Fault) -> None:
-        """Spoil the next replies to requests of a method whose path holds a text, one fault each."""
+        """Spoil the next replies to requests of a method whose path contains a text, one fault each."""
         with self._lock:
             self._planned += [(method, within, fault) for fault in faults]
 
     def pass_on(self, request: Seen, reply: Reply) -> None:
-        """Note a request, and spoil its reply if that is its turn."""
+        """Record a request, and spoil its reply where a fault is planned for it."""
         with self._lock:
             self.seen.append(request)
-            turn = next((plan for plan in self._planned if _meant(plan, request)), None)
+            turn = next((plan for plan in self._planned if _matches(plan, request)), None)
             if turn:
                 self._planned.remove(turn)
         if turn:
-            # A fault may ask the server something itself.
+            # A fault may send requests itself.
             turn[2](reply)
 
     @property
     def left(self) -> int:
-        """Faults that nothing has met yet."""
+        """Number of planned faults that no request has met yet."""
         return len(self._planned)
 
 
 @contextmanager
 def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
-    """Run a proxy before the server at an address; signatures hold, since the name of the host is passed on."""
+    """Run a proxy before the server at an address; signatures stay valid, since the name of the host is passed on."""
     proxy, server_name = FaultProxy(), urlsplit(upstream).netloc
 
     class Handler(BaseHTTPRequestHandler):
@@ -147,7 +147,7 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
                     self.send_header(name, value)
             self.send_header("Content-Length", str(length))
             self.end_headers()
-            # Who does not want the rest of a reply ends the line.
+            # A client that does not want the rest of a reply closes the connection.
             with suppress(ConnectionError):
                 self.wfile.write(reply.body[: reply.sent])
 
@@ -156,7 +156,7 @@ def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        # A client keeps its line open, and that is no reason to wait for it.
+        # A client keeps its connection open: do not wait for it.
         server.block_on_close = False
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -1,4 +1,4 @@
-"""Owns the real servers that tests of sources talk to: SeaweedFS for S3, Orthanc for DICOMweb, on free ports."""
+"""Real servers for the tests of sources and stores: SeaweedFS for S3, Orthanc for DICOMweb, on free ports."""
 
 import json
 import os
@@ -27,14 +27,14 @@ WEED_PORTS = [
     f"{part}.port{kind}" for part in ("s3", "master", "volume", "filer", "admin") for kind in ("", ".grpc")
 ]
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-"""Where the package orthanc-dicomweb puts it."""
+"""Path of the plugin in the package orthanc-dicomweb."""
 
 START_LIMIT_S = 90
 
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A running server, where it answers and whom it lets in."""
+    """A running server: its address, and the user and password that it accepts."""
 
     address: str
     user: str = USER
@@ -65,7 +65,7 @@ class Server:
 
 
 def begin_at(monkeypatch: pytest.MonkeyPatch, server: Server, folder: Path, **changed: str) -> None:
-    """Let boto3 find this server alone, with its credentials unless others are given, and nothing of this machine's."""
+    """Set the environment in which boto3 finds this server alone, with its credentials unless others are given."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     nothing = {name: str(folder / "none") for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")}
@@ -116,7 +116,7 @@ def s3_server(folder: Path, ports: Mapping[str, int] | None = None) -> Iterator[
         with _running(command, folder, lambda: _status(server.address) in (200, 403)) as pid:
             yield replace(server, pid=pid)
     finally:
-        # It makes these in /tmp whatever it is told, and leaves some behind.
+        # It makes these in /tmp whatever its options are, and leaves some behind.
         for name, port in ports.items():
             if name.endswith(".grpc"):
                 part = name.partition(".")[0]
@@ -149,7 +149,7 @@ def dicomweb_server(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def odd_server(answer: Callable[[str], tuple[int, Mapping[str, str], bytes]]) -> Iterator[str]:
-    """Run a server that answers a path as it is told, be it wrong; Content-Length is only what it says."""
+    """Run a server with the given answers, also wrong ones; it sends no Content-Length of its own."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

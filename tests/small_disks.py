@@ -1,4 +1,4 @@
-"""Owns small disks for tests that fill them: file systems in memory, mounted where this machine lets us."""
+"""Small disks for tests that fill them: file systems in memory, mounted where this machine allows it."""
 
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tests.requirements import leave_out
 
 @contextmanager
 def small_disk(place: Path, size: str) -> Iterator[Path]:
-    """Mount a disk of a size, as mount writes it, at a new folder; what injects faults stands for it elsewhere."""
+    """Mount a disk of a size, as mount writes it, at a new folder; elsewhere tests with injected faults replace it."""
     place.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, check=False

@@ -1,4 +1,4 @@
-"""Owns the tiny synthetic inputs that several test modules share."""
+"""Tiny synthetic inputs that several test modules share: rows, images, DICOM files, versions and a model."""
 
 import csv
 import socket
@@ -122,7 +122,7 @@ def plain_image(level: int, **changes: Any) -> Image:
 
 @dataclass
 class MemorySource:
-    """Files by name, each of which reads as some instances or as a fault; `read_names` tells what was read."""
+    """Files by name, each of which reads as some instances or as a fault; `read_names` has the files that were read."""
 
     files: dict[str, list[Instance] | DataFault]
     mtimes: dict[str, int] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class MemorySource:
         return Payload(format=self.kind, name=file.name, contents=(b"",))
 
     def run(self, spec: PreprocessSpec = GREY) -> Run:
-        """Return what does the work of the sandbox on these files, here."""
+        """Return a run that reads these files in this process, without the sandbox."""
         return in_process({"spec": spec.model_dump_json()}, {self.kind: self._read})
 
     def _read(self, payload: Payload, modality: str) -> Iterator[Instance]:
@@ -172,7 +172,7 @@ def built(
     splits: Mapping[str, str] = MappingProxyType({}),
     by: Recipe | None = None,
 ) -> DatasetVersion:
-    """Write a version of some rows, which nobody sees before it is published."""
+    """Write a version of some rows, which is invisible before it is published."""
     known = pa.table([list(splits), list(splits.values())], schema=TABLES["splits"])
     return build_version(store, by or recipe(), LazyRows.of(examples(*rows)), refusals(*bad), known)
 
@@ -267,15 +267,15 @@ def bright_model(*, gain: float = 1.0, offset: float = 0.0) -> onnx.ModelProto:
     initial = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in numbers.items()]
     initial.append(helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3]))
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, "height", "width"])
-    told = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
-    graph = helper.make_graph(nodes, "bright", [image], [told], initial)
+    output = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph(nodes, "bright", [image], [output], initial)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    told_of_itself = {
+    metadata = {
         "classes": '["dark", "bright"]',
         "spec": GREY.model_dump_json(),
         "threshold": "0.5",
     }
-    helper.set_model_props(model, told_of_itself)
+    helper.set_model_props(model, metadata)
     return model
 
 

@@ -9,8 +9,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from tests.dicom_objects import file_bytes
-from tests.graph import item
-from tests.reports import (
+from tests.referencing_objects import item
+from tests.scrubbed_objects import KEY, clean, scrubbed, slice_of
+from tests.structured_reports import (
     Code,
     by_position,
     code,
@@ -21,7 +22,6 @@ from tests.reports import (
     measured,
     report,
 )
-from tests.scrubbing import KEY, clean, scrubbed, slice_of
 
 COMMENT: Code = ("121106", "DCM", "Comment")
 TRACKING: Code = ("112039", "DCM", "Tracking Identifier")

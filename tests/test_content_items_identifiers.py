@@ -9,10 +9,10 @@ from pydicom.sequence import Sequence
 
 from imaging.deidentify.profile.structured import load_content
 from tests.dicom_objects import NATIVE, file_bytes
-from tests.graph import item
-from tests.planted import leaks
-from tests.reports import nested, of_row, report
-from tests.scrubbing import clean, scrubbed, slice_of
+from tests.planted_identifiers import leaks
+from tests.referencing_objects import item
+from tests.scrubbed_objects import clean, scrubbed, slice_of
+from tests.structured_reports import nested, of_row, report
 
 ROWS = load_content().rows
 POLICIES: dict[str, dict[str, Any]] = {

@@ -16,10 +16,10 @@ from imaging.deidentify.profile.structured import load_content
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import file_bytes
-from tests.graph import study
-from tests.reports import nested, of_row, report
+from tests.referencing_objects import study
 from tests.requirements import program
-from tests.scrubbing import KEY, LOOSE
+from tests.scrubbed_objects import KEY, LOOSE
+from tests.structured_reports import nested, of_row, report
 
 FILES = sorted((Path(pydicom.__file__).parent / "data").rglob("*.dcm"))
 POLICIES = {

@@ -11,8 +11,8 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
 from tests.dicom_objects import file_bytes
-from tests.graph import FRAME_OF_REFERENCE, REPORT, SEGMENTS, SLICES, STRUCTURES, STUDY, study
-from tests.scrubbing import KEY
+from tests.referencing_objects import FRAME_OF_REFERENCE, REPORT, SEGMENTS, SLICES, STRUCTURES, STUDY, study
+from tests.scrubbed_objects import KEY
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ SETUP = {
 
 def in_a_process_of_its_own(objects: dict[str, Dataset]) -> Iterator[tuple[str, Dataset]]:
     """Yield each object as a worker that was started for these few gives it back."""
-    with Pool("tests.scrubbing:scrub_parcel", SETUP, workers=1) as pool:
+    with Pool("tests.scrubbed_objects:scrub_parcel", SETUP, workers=1) as pool:
         items = [Item({}, (file_bytes(one),)) for one in objects.values()]
         for uid, answer in zip(objects, pool.map(iter(items)), strict=True):
             assert isinstance(answer, Answer), answer

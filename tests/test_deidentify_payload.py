@@ -13,7 +13,7 @@ from imaging.dicom.parse import parse
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
 from tests.dicom_objects import file_bytes, ramp
-from tests.scrubbing import KEY, slice_of
+from tests.scrubbed_objects import KEY, slice_of
 
 SETUP = {"options": DeidentifyOptions().model_dump_json(), "secret": KEY.secret.hex()}
 VALUE = {"format": "dicom", "name": "Doe/one.dcm", "metadata": []}

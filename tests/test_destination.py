@@ -22,7 +22,7 @@ from imaging.deidentify.folder.file_ledger import (
 )
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.refusal_reasons import CONFLICTING_OBJECT
-from tests.nights import BEFORE, MADE, entry
+from tests.destination_nights import BEFORE, MADE, entry
 
 REPOSITORY = Path(__file__).parent.parent
 NOTHING = SCHEMA.empty_table()
@@ -252,7 +252,10 @@ def test_a_night_that_dies_before_any_step_is_finished_by_the_next_one(tmp_path:
         commit(Destination(start), *BEFORE)
     seen = outputs(start)
     subprocess.run(
-        [sys.executable, "-m", "tests.nights", str(tmp_path)], check=True, timeout=120, cwd=REPOSITORY
+        [sys.executable, "-m", "tests.destination_nights", str(tmp_path)],
+        check=True,
+        timeout=120,
+        cwd=REPOSITORY,
     )
     *finished, whole = sorted(tmp_path.glob("[0-9][0-9][0-9]"))
     assert outputs(whole) == {"1": "0", "3": "2", "4": "3"}

@@ -22,8 +22,8 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import corpus, file_bytes
-from tests.planted import leaks, planted, whole
-from tests.scrubbing import KEY, LOOSE, STRICT, slice_of
+from tests.planted_identifiers import leaks, planted, whole
+from tests.scrubbed_objects import KEY, LOOSE, STRICT, slice_of
 from tests.synthetic import write_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -13,8 +13,8 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from tests.codestreams import DEEP, LOSSLESS
 from tests.dicom_objects import NATIVE, compressed, dataset, file_bytes, ramp
-from tests.planted import plain
-from tests.scrubbing import KEY
+from tests.planted_identifiers import plain
+from tests.scrubbed_objects import KEY
 
 
 def written_by_pydicom(data: bytes) -> bytes:

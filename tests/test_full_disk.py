@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from imaging.store.folder_store import FolderStore
-from tests.growing import content, files_of, grow, labels, seen
-from tests.night_process import Night, Plan, begun, passed
+from tests.growing_archive import content, files_of, grow, labels, seen
+from tests.ingest_process import Night, Plan, begun, passed
 from tests.small_disks import small_disk
 
 pytestmark = pytest.mark.slow

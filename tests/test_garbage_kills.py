@@ -23,8 +23,8 @@ from imaging.dataset.version.history import list_versions
 from imaging.dataset.version.publish import publish
 from imaging.store.durable_file import TEMPORARY
 from imaging.store.folder_store import FolderStore
-from tests.growing import content, grow, labels, seen
-from tests.night_process import LOADED, Night, Plan, passed
+from tests.growing_archive import content, grow, labels, seen
+from tests.ingest_process import LOADED, Night, Plan, passed
 from tests.synthetic import built, example, examples, recipe, refusal, refusals
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from imaging.dataset.version.dataset_version import newest_version
 from imaging.store.folder_store import FolderStore
 from imaging.store.open_store import open_store
 from tests.conftest import until
-from tests.growing import content, files_of, grow, labels, seen
-from tests.night_process import Night, Plan, begun, passed
+from tests.growing_archive import content, files_of, grow, labels, seen
+from tests.ingest_process import Night, Plan, begun, passed
 from tests.servers import begin_at, make_bucket, s3_server
 
 pytestmark = pytest.mark.slow

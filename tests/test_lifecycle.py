@@ -25,8 +25,7 @@ from infra.stack.servers import Server, answer_of
 from services.mlflow.registry import champions
 from services.settings import Settings, activate
 from services.stack_file import running_stack
-from tests.commands import FAILING, PORTS, SLEEP
-from tests.conftest import Running, until
+from tests.conftest import FAILING, PORTS, SLEEP, Running, until
 from tests.synthetic import register_bright
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,7 @@ import pytest
 
 from infra.stack.processes import OwnedProcess, StackError, choose_ports, end, tail
 from infra.stack.record import FILE, Stack, read_stack
-from tests.commands import FAILING, MARK, PORTS, SLEEP
-from tests.conftest import until
+from tests.conftest import FAILING, MARK, PORTS, SLEEP, until
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from pydicom.datadict import tag_for_keyword
 
 from imaging.deidentify.objects.rules import DATES, TEXT, rules_for
 from imaging.deidentify.options import DeidentifyOptions
-from tests.scrubbing import LOOSE, STRICT
+from tests.scrubbed_objects import LOOSE, STRICT
 
 DEFAULT = DeidentifyOptions()
 

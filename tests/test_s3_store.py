@@ -27,7 +27,7 @@ from tests.fault_proxy import (
     break_off,
     fault_proxy,
     flip,
-    flip_told,
+    flip_with_checksum,
     lose,
     refuse,
     shorten,
@@ -42,7 +42,13 @@ CONTENT = b"what was stored" * 100
 NAME = digest_name("shards", bytes_digest(CONTENT), ".npy")
 LARGE = bytes(range(256)) * 2**16
 LARGE_NAME = digest_name("shards", bytes_digest(LARGE), ".npy")
-SPOILS = {"broken": break_off, "short": shorten, "flipped": flip, "flipped, told": flip_told, "lost": lose}
+SPOILS = {
+    "broken": break_off,
+    "short": shorten,
+    "flipped": flip,
+    "flipped, with checksum": flip_with_checksum,
+    "lost": lose,
+}
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import NATIVE, element, file_bytes, insert
-from tests.planted import APART_DAYS, leaks, planted, whole
-from tests.scrubbing import KEY, clean, fault, raw_of, scrubbed, slice_of
+from tests.planted_identifiers import APART_DAYS, leaks, planted, whole
+from tests.scrubbed_objects import KEY, clean, fault, raw_of, scrubbed, slice_of
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Invalid value for VR", "ignore:The value length", "ignore:Unknown encoding"

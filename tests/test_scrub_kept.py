@@ -14,7 +14,7 @@ from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.dicom.parse import parse
 from tests.dicom_objects import NATIVE, file_bytes
-from tests.scrubbing import KEY, LOOSE, STRICT, clean, raw_of, scrubbed, slice_of
+from tests.scrubbed_objects import KEY, LOOSE, STRICT, clean, raw_of, scrubbed, slice_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR", "ignore:The value length")
 RESEARCH = {

@@ -17,7 +17,7 @@ from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.codestreams import DEEP, LOSSLESS, SEVERAL
 from tests.dicom_objects import compressed, dataset, file_bytes, ramp
-from tests.scrubbing import KEY, clean, fault
+from tests.scrubbed_objects import KEY, clean, fault
 
 SECRET = b"Doe^Johanna 4711"
 SYNTAXES = [ExplicitVRLittleEndian, ExplicitVRBigEndian]

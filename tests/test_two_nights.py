@@ -10,8 +10,8 @@ import pytest
 
 from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.store.folder_store import FolderStore
-from tests.growing import content, files_of, grow, images, labels, seen
-from tests.night_process import Night, Plan, passed
+from tests.growing_archive import content, files_of, grow, images, labels, seen
+from tests.ingest_process import Night, Plan, passed
 
 pytestmark = pytest.mark.slow
 

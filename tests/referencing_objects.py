@@ -1,4 +1,4 @@
-"""Owns a small study whose objects refer to one another: CT slices, an RT structure set, a segmentation, a report."""
+"""Small study whose objects refer to one another: CT slices, an RT structure set, a segmentation and a report."""
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -27,7 +27,7 @@ def study() -> dict[str, Dataset]:
 
 
 def _object(uid: str, sop_class: str, modality: str, **changes: object) -> Dataset:
-    told = {
+    values = {
         "SOPInstanceUID": uid,
         "SOPClassUID": sop_class,
         "StudyInstanceUID": STUDY,
@@ -37,7 +37,7 @@ def _object(uid: str, sop_class: str, modality: str, **changes: object) -> Datas
         "StudyDate": "20240228",
         "Modality": modality,
     }
-    return dataset(ramp((8, 8), np.uint16), **told | changes)
+    return dataset(ramp((8, 8), np.uint16), **values | changes)
 
 
 def _slice(uid: str, number: int) -> Dataset:
@@ -59,14 +59,14 @@ def _structures() -> Dataset:
     frame = item(FrameOfReferenceUID=FRAME_OF_REFERENCE, RTReferencedStudySequence=Sequence([of_study]))
     contour = item(ContourImageSequence=Sequence([reference(SLICES[1])]), ContourData=["1", "2", "1"])
     roi = item(ROINumber=1, ReferencedFrameOfReferenceUID=FRAME_OF_REFERENCE, ROIName="Johanna's liver")
-    told = {
+    values = {
         "PixelData": None,
         "StructureSetLabel": "Doe plan",
         "ReferencedFrameOfReferenceSequence": Sequence([frame]),
         "StructureSetROISequence": Sequence([roi]),
         "ROIContourSequence": Sequence([item(ReferencedROINumber=1, ContourSequence=Sequence([contour]))]),
     }
-    return _object(STRUCTURES, RTStructureSetStorage, "RTSTRUCT", **told)
+    return _object(STRUCTURES, RTStructureSetStorage, "RTSTRUCT", **values)
 
 
 def _segments() -> Dataset:
@@ -75,12 +75,12 @@ def _segments() -> Dataset:
     series = item(
         SeriesInstanceUID=f"{SERIES}.43", ReferencedInstanceSequence=Sequence(map(reference, SLICES))
     )
-    told = {
+    values = {
         "FrameOfReferenceUID": FRAME_OF_REFERENCE,
         "ReferencedSeriesSequence": Sequence([series]),
         "PerFrameFunctionalGroupsSequence": Sequence([group]),
     }
-    return _object(SEGMENTS, SegmentationStorage, "SEG", **told)
+    return _object(SEGMENTS, SegmentationStorage, "SEG", **values)
 
 
 def _report() -> Dataset:
@@ -94,10 +94,10 @@ def _report() -> Dataset:
         ReferencedSOPSequence=Sequence([reference(SEGMENTS, SegmentationStorage)]),
     )
     evidence = item(StudyInstanceUID=STUDY, ReferencedSeriesSequence=Sequence([series]))
-    told = {
+    values = {
         "PixelData": None,
         "ValueType": "CONTAINER",
         "ContentSequence": Sequence([image, text, observer]),
         "CurrentRequestedProcedureEvidenceSequence": Sequence([evidence]),
     }
-    return _object(REPORT, EnhancedSRStorage, "SR", **told)
+    return _object(REPORT, EnhancedSRStorage, "SR", **values)

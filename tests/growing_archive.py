@@ -16,7 +16,7 @@ from imaging.dataset.version.dataset_version import DatasetVersion, newest_versi
 from imaging.dataset.version.publish import KEYS
 from imaging.pseudonyms import Pseudonyms
 from imaging.store.protocol import Store
-from tests.night_process import KEY
+from tests.ingest_process import KEY
 from tests.synthetic import write_dicom, write_labels
 
 FIRST, LATER = 24, 6

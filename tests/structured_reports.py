@@ -1,4 +1,4 @@
-"""Owns made-up structured reports: content items of every kind, one for each row of table E.3.4-1, nested."""
+"""Made-up structured reports: nested content items of every kind, one for each row of table E.3.4-1."""
 
 from collections.abc import Iterable
 from datetime import date, timedelta
@@ -8,8 +8,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import Comprehensive3DSRStorage, CTImageStorage
 
 from imaging.deidentify.profile.structured import ContentRow
-from tests.graph import item, reference
-from tests.scrubbing import slice_of
+from tests.referencing_objects import item, reference
+from tests.scrubbed_objects import slice_of
 
 Code = tuple[str, str, str]
 FINDINGS: Code = ("121070", "DCM", "Findings")
@@ -32,8 +32,8 @@ def content(value_type: str, name: Code | None, relation: str = "CONTAINS", **va
 
 
 def container(items: Iterable[Dataset], name: Code = FINDINGS) -> Dataset:
-    kept = Sequence(list(items))
-    return content("CONTAINER", name, ContinuityOfContent="SEPARATE", ContentSequence=kept)
+    content_sequence = Sequence(list(items))
+    return content("CONTAINER", name, ContinuityOfContent="SEPARATE", ContentSequence=content_sequence)
 
 
 def measured(number: str, units: Code = ("mm", "UCUM", "mm"), **more: object) -> Sequence:

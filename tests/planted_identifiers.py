@@ -1,4 +1,4 @@
-"""Owns objects in which every row of the profile's table holds a value that must not come out again."""
+"""DICOM objects with an identifier planted in every row of the profile's table; none may be in the output."""
 
 import base64
 import struct
@@ -24,19 +24,19 @@ APART_DAYS = 7
 
 
 def rows() -> list[int]:
-    """Return a tag for each row of the table that a data set can hold."""
-    found = []
+    """Return a tag for each row of the table that a data set can have."""
+    tags = []
     for row in load_profile().rows:
         text = row.tag.replace("x", "0").replace("X", "0")
         if len(text) == 8 and all(digit in "0123456789abcdefABCDEF" for digit in text):
-            found.append(int(text, 16))
+            tags.append(int(text, 16))
     return [
-        tag for tag in found if tag >> 16 >= 8 and tag not in (0x00080018, 0x0020000D, 0x0020000E, 0x00100020)
+        tag for tag in tags if tag >> 16 >= 8 and tag not in (0x00080018, 0x0020000D, 0x0020000E, 0x00100020)
     ]
 
 
 def value_of(vr: str, number: int) -> tuple[object, str] | None:
-    """Return a legal value and the part of it that must be gone; None of a VR that can hold no such thing."""
+    """Return a legal value and the part of it that must be gone; None for a VR that cannot have one."""
     name = f"Sen{number:05d}tinel"
     day = f"{FIRST_DAY + timedelta(days=APART_DAYS * number):%Y%m%d}"
     texts = dict.fromkeys(("LO", "SH", "ST", "LT", "UT", "UC", "AE", "CS", "UR"), (name, name))
@@ -54,9 +54,9 @@ def planted(depth: int, numbers: Iterator[int]) -> tuple[Dataset, set[str]]:
         vr = _vr(tag)
         number = next(numbers)
         if vr == "SQ":
-            item, found = _item(number)
+            item, inner = _item(number)
             made[tag] = DataElement(tag, "SQ", Sequence([item]))
-            secrets |= found
+            secrets |= inner
         elif (value := value_of(vr, number)) is not None:
             made[tag] = DataElement(tag, vr, value[0])
             secrets.add(value[1])
@@ -67,7 +67,7 @@ def planted(depth: int, numbers: Iterator[int]) -> tuple[Dataset, set[str]]:
 
 
 def _vr(tag: int) -> str:
-    """Return the VR of the dictionary, or one that holds anything."""
+    """Return the VR of the dictionary, or UN, which takes any bytes."""
     if tag >> 16 & 1 or not dictionary_has_tag(tag):
         return "UN"
     return dictionary_VR(tag).replace("OB or OW", "OW")

@@ -1,4 +1,4 @@
-"""Owns what the tests of de-identification share: a slice of a patient, the key, and short words for what comes out."""
+"""Objects before and after scrubbing: a slice of a patient, the key, and the output of both engines, compared."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -36,7 +36,7 @@ LOOSE = DeidentifyOptions(
 
 
 def clean(data: bytes, **options: Any) -> bytes:
-    """Return what becomes of a file; the swift way, where it is one, ends the same."""
+    """Return the output for a file; where there is a fast path, its output must be the same."""
     chosen = DeidentifyOptions(**options)
     fast_path = open_fast_path(data, chosen, KEY)
     output = fast_path.output() if fast_path else None
@@ -65,12 +65,12 @@ def fault(data: bytes, **options: Any) -> DataFault:
 
 
 def raw_of(data: bytes, keyword: str) -> bytes | None:
-    held = parse(data).get_item(keyword)
-    assert isinstance(held, RawDataElement)
-    return held.value
+    element = parse(data).get_item(keyword)
+    assert isinstance(element, RawDataElement)
+    return element.value
 
 
-def scrub_parcel(
+def scrub_payload(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
 ) -> tuple[Any, Sequence[bytes]]:
     """De-identify a file in a worker of the sandbox, without a look at its pixels."""

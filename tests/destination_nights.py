@@ -1,7 +1,7 @@
-"""Owns nights over a destination that die before a step of theirs, each in turn: `python -m tests.nights FOLDER`.
+"""De-identification nights that die before one of their steps: `python -m tests.destination_nights FOLDER`.
 
-FOLDER/start is the destination before the night. FOLDER/NNN-died is what is there after a death before step NNN, and
-FOLDER/NNN what the next night makes of it; the last one is of a night that did not die.
+FOLDER/start is the destination before the night. FOLDER/NNN-died is its state after a death before step NNN, and
+FOLDER/NNN its state after the next night; the last one is of a night that did not die.
 """
 
 import os
