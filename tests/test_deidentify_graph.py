@@ -24,7 +24,7 @@ SETUP = {
 
 def in_a_process_of_its_own(objects: dict[str, Dataset]) -> Iterator[tuple[str, Dataset]]:
     """Yield each object as a worker that was started for these few gives it back."""
-    with Pool("tests.scrubbed_objects:scrub_parcel", SETUP, workers=1) as pool:
+    with Pool("tests.scrubbed_objects:scrub_payload", SETUP, workers=1) as pool:
         items = [Item({}, (file_bytes(one),)) for one in objects.values()]
         for uid, answer in zip(objects, pool.map(iter(items)), strict=True):
             assert isinstance(answer, Answer), answer
