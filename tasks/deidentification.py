@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from imaging.errors import EnvironmentFault, UserFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
+from services.prefect.progress import Pace
 from services.ray.chunk_pool import one_behind, run_chunks
 from services.ray.deidentify_worker import FACTORY
 from services.ray.jobs import run_step
@@ -154,12 +154,11 @@ def _check_same_source(work: ReadPlan, destination: Destination) -> None:
 def _read(
     work: ReadPlan, order: Mapping[str, Any], destination: Destination, log: Callable[[str], None]
 ) -> None:
-    total, done, started = len(work.to_read), 0, time.monotonic()
+    done, pace = 0, Pace("files")
     instances = InstanceContents(output_digests(work.current))
     with destination.partial_files() as folder:
         chunks = run_chunks(FACTORY, {**order, "drafts": str(folder)}, work.to_read)
         # A commit waits for the disk, and meanwhile the workers shall not wait for it.
         for decided in one_behind(lambda chunk: destination.commit(folder, chunk[1], instances), chunks):
             done += len(decided)
-            rate = done / (time.monotonic() - started)
-            log(f"{done}/{total} files, {rate:.0f} files/s, {(total - done) / rate:.0f} s left")
+            log(pace.line(done, len(work.to_read)))
