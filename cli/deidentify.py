@@ -1,26 +1,17 @@
 """Command `radloop deidentify`: write a source de-identified, or prove that a folder is."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from cli.flow_run import run_flow
-from cli.options import Config, ask, read_config
-from cli.terminal import console, progress_bar
+from cli.flow_run import checked_request, run_flow
+from cli.options import Config, read_config
+from cli.terminal import console
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import UserFault
 from services.settings import activate
 from tasks.requests import DeidentifyRequest, absolute_place
-
-if TYPE_CHECKING:
-    from imaging.deidentify.proof.output_search import Hit
-
-NOT_CLEAN = 1
-"""The exit code where the proof found something; 2 is for what a person can mend."""
-LISTED = 200
-"""Lines of hits that are printed: the table counts them all, and a person reads the first."""
 
 
 def _help(field: str) -> Any:
@@ -71,20 +62,20 @@ def register(app: typer.Typer) -> None:
                 raise UserFault(
                     "either write (SRC DST) or prove (--verify DST --against SRC): give one of them"
                 )
-            prove(verify, against)
-            return
-        # Loaded here: it takes Prefect and the readers.
-        from tasks.deidentification import open_places
+            if verify is None or not against:
+                raise UserFault("a proof needs both: give --verify DST --against SRC")
+            # Loaded here: it takes the readers.
+            from cli.proof import print_proof
 
+            print_proof(verify, against)
+            return
         part = read_config(config, DeidentifyRequest) if config else {}
         places = {name: given[name] or part.get(name) for name in ("source", "destination")}
         if not all(places.values()):
             raise UserFault("give the source and the destination: radloop deidentify SRC DST")
         options = {name: given[name] for name in DeidentifyOptions.model_fields}
         asked = {name: absolute_place(str(place)) for name, place in places.items()}
-        request = ask(DeidentifyRequest, config, asked | {"options": options})
-        open_places(request)
-        run_flow("deidentify", request)
+        run_flow("deidentify", checked_request("deidentify", config, asked | {"options": options}))
         settings = activate()
         if settings.key is None:
             console.print(
@@ -93,42 +84,3 @@ def register(app: typer.Typer) -> None:
                 highlight=False,
                 soft_wrap=True,
             )
-
-
-def prove(destination: Path | None, against: str) -> None:
-    """Search a destination for what its source must not have given away; exit with 1 where anything is found."""
-    from imaging.deidentify.proof.verification import table_rows
-    from tasks.deidentification import prove
-
-    if destination is None or not against:
-        raise UserFault("a proof needs both: give --verify DST --against SRC")
-    with progress_bar("searching", "files") as on_progress:
-        done = prove(destination, against, activate(), on_progress)
-    table = Table(box=None, show_header=False)
-    table.add_column()
-    # A digest that is cut off proves nothing.
-    table.add_column(overflow="fold")
-    for row in table_rows(done):
-        table.add_row(*row)
-    console.print(table, soft_wrap=True, highlight=False)
-    results = [f"found: {place(hit)}" for hit in done.hits] + [f"not proven: {why}" for why in done.unproven]
-    for line in results[:LISTED]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if len(results) > LISTED:
-        console.print(f"and {len(results) - LISTED} more", highlight=False)
-    if not done.clean:
-        raise typer.Exit(NOT_CLEAN)
-
-
-def place(hit: "Hit") -> str:
-    """Return where an original value was found, and of which kind it is; never the value itself.
-
-    >>> from imaging.deidentify.proof.output_search import Hit
-    >>> place(Hit(output="images/1.dcm", kind="id", tag=0x00100020, encoding="UTF-8", where="texts", offset=41))
-    'images/1.dcm, an id as UTF-8, at byte 41 of its texts'
-    """
-    article = "an" if hit.kind[0] in "aeio" else "a"
-    if hit.where == "name":
-        # The name of the file would show the value.
-        return f"a file beside the images, {article} {hit.kind} in its name"
-    return f"{hit.output}, {article} {hit.kind} as {hit.encoding}, at byte {hit.offset} of its {hit.where}"

@@ -18,10 +18,12 @@ from tasks.requests import REQUESTS
 def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) -> Any:
     """Return the request of a flow, after a look at its source where it has one; nothing is written."""
     # Loaded here: it takes the codecs and readers, which --help does not need.
-    from tasks.preflight import check_input
+    from tasks.preflight import check_input, open_places
 
     request: Any = ask(REQUESTS[name], config, dict(given))
-    if name in ("nightly", "ingest") or getattr(request, "source", None):
+    if name == "deidentify":
+        open_places(request)
+    elif name in ("nightly", "ingest") or getattr(request, "source", None):
         check_input(request)
     return request
 

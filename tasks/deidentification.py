@@ -3,16 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.compatibility import canonical
-from imaging.deidentify.folder.deidentify_chunk import DicomOnly
 from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome, deidentify_outcome
-from imaging.deidentify.folder.destination import Destination, DestinationRecord, check_apart
+from imaging.deidentify.folder.destination import Destination, DestinationRecord
 from imaging.deidentify.folder.file_ledger import (
     InstanceContents,
     ReadPlan,
@@ -22,18 +20,14 @@ from imaging.deidentify.folder.file_ledger import (
 )
 from imaging.deidentify.payload import FUNCTION
 from imaging.deidentify.profile.profile import load_profile
-from imaging.deidentify.proof.verification import Verification
-from imaging.deidentify.proof.verify import verify
-from imaging.dicom.codecs import check_decoders
-from imaging.errors import EnvironmentFault, UserFault
+from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms
-from imaging.sources.open_source import open_source
-from imaging.sources.protocol import Source
 from services.prefect.progress import Pace
 from services.ray.chunk_pool import one_behind, run_chunks
 from services.ray.deidentify_worker import FACTORY
 from services.ray.jobs import run_step
 from services.settings import Settings
+from tasks.preflight import existing_key, open_places
 from tasks.requests import DeidentifyRequest, absolute_place
 from tasks.retry import INPUT_OUTPUT
 
@@ -86,51 +80,6 @@ def bring_up_to_date(
             _read(work, order, destination, log)
         destination.sweep(work.removed)
         return deidentify_outcome(destination, work, settings.private)
-
-
-def open_places(request: DeidentifyRequest) -> tuple[Source, Destination]:
-    """Return source and destination, after a look at both; nothing is written."""
-    if not request.source or not request.destination:
-        raise UserFault("give the source and the destination: radloop deidentify SRC DST")
-    load_profile()
-    check_decoders()
-    source = open_source(request.source)
-    if source.kind == "medmnist":
-        raise UserFault(
-            "an .npz file holds no DICOM objects: give a folder, an archive, s3:// or dicomweb+https://"
-        )
-    destination = Destination(Path(request.destination).expanduser().resolve())
-    if "://" not in request.source:
-        check_apart(Path(request.source).expanduser(), destination.root)
-    if next(source.scan(), None) is None:
-        raise UserFault("the source holds no files: is it mounted, and the right one?")
-    return DicomOnly(source), destination
-
-
-def prove(
-    destination: Path, against: str, settings: Settings, on_progress: Callable[[int, int], object]
-) -> Verification:
-    """Search a destination for the identifiers of its source."""
-    place = Destination(destination.expanduser().resolve())
-    outputs = len(latest(place.ledger.read()))
-    source = DicomOnly(open_source(against))
-    return verify(
-        place.root,
-        source,
-        existing_key(settings, place),
-        on_progress=lambda done: on_progress(done, max(done, outputs)),
-    )
-
-
-def existing_key(settings: Settings, destination: Destination) -> Pseudonyms:
-    """Return the key; one is made only where nothing was made with another before."""
-    path = settings.private / "pseudonym.key"
-    if destination.exists() and settings.key is None and not path.exists():
-        raise EnvironmentFault(
-            f"{destination.root} was made with a key and there is none at {path}: restore it from your backup, set "
-            "RADLOOP_KEY, or give a new destination"
-        )
-    return settings.pseudonyms()
 
 
 def _made(request: DeidentifyRequest, pseudonyms: Pseudonyms) -> DestinationRecord:

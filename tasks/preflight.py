@@ -1,4 +1,4 @@
-"""Checks before any work: the source and the label table exist, and the servers answer."""
+"""Checks before any work: sources, label tables and keys are there, and the servers answer. Prefect is not loaded."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,13 +7,17 @@ from pathlib import Path
 import httpx
 
 from imaging.annotations.label_table import label_columns
+from imaging.deidentify.folder.deidentify_chunk import DicomOnly
+from imaging.deidentify.folder.destination import Destination, check_apart
+from imaging.deidentify.profile.profile import load_profile
 from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
+from imaging.pseudonyms import Pseudonyms
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
 from services.ray.jobs import connect
 from services.settings import Settings
-from tasks.requests import IngestRequest
+from tasks.requests import DeidentifyRequest, IngestRequest
 
 TIMEOUT_S = 5.0
 REMEDY = "give --source a folder or archive with images, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH or an NPZ file"
@@ -48,6 +52,36 @@ def check_input(request: IngestRequest) -> Source:
             "with the columns file, PatientID and label"
         )
     return source
+
+
+def open_places(request: DeidentifyRequest) -> tuple[Source, Destination]:
+    """Return source and destination, after a look at both; nothing is written."""
+    if not request.source or not request.destination:
+        raise UserFault("give the source and the destination: radloop deidentify SRC DST")
+    load_profile()
+    check_decoders()
+    source = open_source(request.source)
+    if source.kind == "medmnist":
+        raise UserFault(
+            "an .npz file holds no DICOM objects: give a folder, an archive, s3:// or dicomweb+https://"
+        )
+    destination = Destination(Path(request.destination).expanduser().resolve())
+    if "://" not in request.source:
+        check_apart(Path(request.source).expanduser(), destination.root)
+    if next(source.scan(), None) is None:
+        raise UserFault("the source holds no files: is it mounted, and the right one?")
+    return DicomOnly(source), destination
+
+
+def existing_key(settings: Settings, destination: Destination) -> Pseudonyms:
+    """Return the key; one is made only where nothing was made with another before."""
+    path = settings.private / "pseudonym.key"
+    if destination.exists() and settings.key is None and not path.exists():
+        raise EnvironmentFault(
+            f"{destination.root} was made with a key and there is none at {path}: restore it from your backup, set "
+            "RADLOOP_KEY, or give a new destination"
+        )
+    return settings.pseudonyms()
 
 
 def check_servers(settings: Settings) -> None:

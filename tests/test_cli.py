@@ -272,7 +272,7 @@ def test_a_bug_is_not_dressed_up(radloop: Radloop, monkeypatch: pytest.MonkeyPat
     def broken(_: str) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("cli.main.load_flow", broken)
+    monkeypatch.setattr("cli.flow_run.load_flow", broken)
     with pytest.raises(ZeroDivisionError):
         radloop("train")
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from infra.stack.flow_runs import latest_runs
 from infra.stack.servers import answer_of
 from tests.conftest import Running
 from tests.synthetic import write_dicom
@@ -56,10 +57,12 @@ def test_a_source_is_deidentified_by_a_job_of_the_cluster(
     assert "3 objects of" in " ".join(done.stdout.split())
     assert len(list((tmp_path / "out" / "images").rglob("*.dcm"))) == 3
     ours = [job for job in jobs_of(stack) if job["submission_id"] not in before]
-    assert all("tasks.deidentify_job" in job["entrypoint"] for job in ours)
+    assert all("tasks.jobs deidentify" in job["entrypoint"] for job in ours)
     assert [job["status"] for job in ours] == ["SUCCEEDED"]
     assert "rosengarten" not in str(ours)
     assert list((stack.record.home / "private" / "deidentify").iterdir()) == []
+    # The run is on the server that is up, and not on one of the command's own.
+    assert "deidentify" in {run.flow for run in latest_runs(stack.record.addresses["prefect"])}
 
 
 def test_what_a_person_can_mend_is_told_before_a_job_is_made(stack: Running, archive: Path) -> None:

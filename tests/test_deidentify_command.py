@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 import flows.deidentify
 from cli import deidentify as deidentify_command
+from cli import proof
 from cli.main import app, main
 from cli.options import ask
 from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
@@ -66,7 +67,7 @@ def radloop(
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[DeidentifyRequest]:
     """Collect what the command asks the flow for, instead of running it."""
     requests: list[DeidentifyRequest] = []
-    monkeypatch.setattr("tasks.deidentification.open_places", requests.append)
+    monkeypatch.setattr("tasks.preflight.open_places", requests.append)
     monkeypatch.setattr(deidentify_command, "run_flow", lambda name, request: None)
     return requests
 
@@ -177,7 +178,7 @@ def test_the_help_tells_each_default(radloop: Callable[..., tuple[int, str]]) ->
 
 def test_a_hit_in_the_name_of_a_file_is_told_without_it() -> None:
     hit = Hit(output="erika.txt", kind="name", tag=1, encoding="UTF-8", where="name", offset=0)
-    assert "erika" not in deidentify_command.place(hit)
+    assert "erika" not in proof.place(hit)
 
 
 def test_words_tell_what_to_hand_out_and_how_to_prove_it() -> None:

@@ -16,6 +16,7 @@ import pytest
 from pydantic import Field
 
 from cli.main import main
+from cli.proof import prove
 from cli.stack import nightly_request
 from imaging.compatibility import Since, canonical, canonical_json, log_once
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
@@ -38,7 +39,7 @@ from services.ledger import entries
 from services.mlflow.registry import Registered, by_alias, by_version, model_tags, newest, register, set_tags
 from services.mlflow.runs import start_run
 from services.settings import Settings
-from tasks.deidentification import bring_up_to_date, prove
+from tasks.deidentification import bring_up_to_date
 from tasks.evaluation import Evaluation, champion_of_other_spec, compare, contenders, versions_for
 from tasks.ingest import find_pending, open_job, publish_version, read_new
 from tasks.promotion import ledger_path, promote

@@ -109,3 +109,9 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it() -> Non
     code = f"import sys, cli.main; sys.exit(' '.join({HEAVY} & set(sys.modules)) or 0)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_prefect_is_loaded_by_no_look_before_a_flow() -> None:
+    """It reads where its server is when it is loaded, which must be after the running stack was looked for."""
+    code = "import sys, cli.main, tasks.preflight; sys.exit('prefect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
