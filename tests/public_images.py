@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.data import get_testdata_file
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
-from imaging.phantom.phantom_archive import DICOM, LABELS, MASKS, PhantomDay, write_phantom
-from imaging.phantom.schedule import PhantomSpec
+from imaging.phantom.phantom_archive import DICOM, LABELS, PhantomDay, write_phantom
+from imaging.phantom.schedule import PhantomSpec, studies
 
 CT_OF_PYDICOM = ("CT_small.dcm", "693_J2KI.dcm", "J2K_pixelrep_mismatch.dcm")
 DIGIT_PARTS = {"train": 600, "val": 100, "test": 100}
@@ -50,18 +50,21 @@ def write_hospital(folder: Path, spec: PhantomSpec = HOSPITAL) -> tuple[Path, Pa
     """Write a made-up hospital with files as they go wrong; return its images, its labels and what is in it.
 
     Beside the phantom's own faults, one image is there again under another SOPInstanceUID, with a label of its own.
-    Slices with a lesion are 150 HU brighter, so that a network of two epochs can tell them.
+    Patients with a lesion are 300 HU denser, so that a network of few steps can tell them.
     """
     day = write_phantom(folder, spec)
     images, labels = folder / DICOM, folder / LABELS
+    with_lesion = {study.patient.patient_id for study in studies(spec, 1) if study.patient.lesion}
     paths = [path for path in sorted(images.rglob("IM*")) if path.is_file()]
     for path in paths:
         dataset = pydicom.dcmread(path)
-        if (folder / MASKS / f"{dataset.SOPInstanceUID}.npy").exists():
-            dataset.RescaleIntercept += 150
+        if dataset.PatientID in with_lesion:
+            dataset.RescaleIntercept += 300
             dataset.save_as(path)
     dataset = pydicom.dcmread(paths[0])
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{dataset.SOPInstanceUID}.1"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid(
+        entropy_srcs=["again"]
+    )
     dataset.save_as(images / "pixels-again")
     with labels.open("a", newline="") as file:
         csv.writer(file).writerow((dataset.SOPInstanceUID, "normal"))

@@ -30,7 +30,7 @@ from tests.public_images import DIGIT_PARTS, write_digits, write_hospital
 from tests.requirements import DATA, image_sets
 
 EPOCHS = 2
-TRAINING = {"network": "small_cnn", "epochs": EPOCHS}
+TRAINING = {"network": "small_cnn", "epochs": EPOCHS, "batch_size": 4, "ema_decay": 0.5}
 ALONE = TRAINING | {"workers": 1}
 GATE = {"floor": 0.5, "margin": 0.5, "draws": 200}
 """A gate that lets a model of two epochs pass: what is tested is the way, not the model."""
