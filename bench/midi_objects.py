@@ -1,4 +1,4 @@
-"""Owns made-up objects with identifiers planted in free text, nested and private, and the answers that go with them.
+"""Made-up objects with identifiers planted in free text, nested and private, and the answers that go with them.
 
 After the MIDI-B challenge (Rutherford et al. 2021, 2025): synthetic identifiers in real attributes, and for each
 attribute the action that a de-identification owes it.

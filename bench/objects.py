@@ -1,4 +1,4 @@
-"""Owns made-up objects with a sentinel in each attribute that must not survive, at every depth, in each encoding."""
+"""Made-up objects with a sentinel in each attribute that must not survive, at every depth, in each encoding."""
 
 import re
 import zlib

@@ -26,7 +26,7 @@ GUARDED = (401, 403)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class ChosenServer:
     """A server that an environment variable names."""
 
     title: str
@@ -92,9 +92,11 @@ def check_servers(settings: Settings) -> None:
         connect(settings.ray_address)
 
 
-def _servers(settings: Settings) -> Iterator[Server]:
+def _servers(settings: Settings) -> Iterator[ChosenServer]:
     if settings.prefect_api_url:
-        yield Server(title="Prefect server", variable="PREFECT_API_URL", address=settings.prefect_api_url)
+        yield ChosenServer(
+            title="Prefect server", variable="PREFECT_API_URL", address=settings.prefect_api_url
+        )
     uri = settings.tracking_uri
     if "://" not in uri or uri.startswith("file:"):
         raise UserFault(
@@ -102,10 +104,10 @@ def _servers(settings: Settings) -> Iterator[Server]:
             "set it to sqlite:///FILE or http://HOST:PORT, or unset it"
         )
     if uri.startswith("http"):
-        yield Server(title="MLflow server", variable="MLFLOW_TRACKING_URI", address=uri)
+        yield ChosenServer(title="MLflow server", variable="MLFLOW_TRACKING_URI", address=uri)
 
 
-def _check_answers(server: Server) -> None:
+def _check_answers(server: ChosenServer) -> None:
     try:
         status = httpx.get(f"{server.address.rstrip('/')}/health", timeout=TIMEOUT_S).status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:

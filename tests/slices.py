@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from imaging.dicom.geometry import Attributes
-from imaging.dicom.stacking import Stack, Stacking
+from imaging.dicom.stacking import SliceStack, Stacking
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
@@ -34,7 +34,7 @@ def series(*at: float, cosines: Sequence[float] = AXIAL, **changes: Any) -> list
     return [one(z, cosines, InstanceNumber=(float(n),), **changes) for n, z in enumerate(at, 1)]
 
 
-def only(stacking: Stacking) -> Stack:
+def only(stacking: Stacking) -> SliceStack:
     """Return the one volume that there is."""
     assert len(stacking.stacks) == 1
     return stacking.stacks[0]
@@ -60,7 +60,7 @@ def seen(stacking: Stacking) -> list[object]:
     return [(s.places, s.affine.tolist(), s.spacing_mm, s.findings, s.label) for s in stacking.stacks]
 
 
-def off_mm(stacked: Stack, slices: Sequence[Attributes]) -> float:
+def off_mm(stacked: SliceStack, slices: Sequence[Attributes]) -> float:
     """Return how far the affine puts first pixels from where the slices say that they are."""
     stated = np.array([slices[n]["ImagePositionPatient"] for n in stacked.order], float)
     put = np.array([stacked.affine @ (0, 0, k, 1) for k in stacked.places])[:, :3]

@@ -43,7 +43,7 @@ SPACING_FINDINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Stack:
+class SliceStack:
     """Slices of one volume, ordered along the normal (the cross product of a row's and a column's direction).
 
     `order` are the indices of the slices in the input, `places` their slice index k in the volume: 0, 1, 2 and so on,
@@ -64,7 +64,7 @@ class Stack:
 class Stacking:
     """The volumes that slices make, and the slices that are in none, each with its reason, a key of FINDINGS."""
 
-    stacks: tuple[Stack, ...]
+    stacks: tuple[SliceStack, ...]
     left_out: tuple[tuple[int, str], ...]
 
 
@@ -76,7 +76,7 @@ def stack_slices(slices: Sequence[Attributes]) -> Stacking:
     used and the rest is left out.
     """
     table, left_out = tabulate(slices)
-    stacks: list[Stack] = []
+    stacks: list[SliceStack] = []
     for group in group_slices(table):
         cosines = direction(table, group.members)
         kept, copies = _without_copies(table, group, cosines)
@@ -116,7 +116,7 @@ def _stretches(table: SliceTable, group: SliceGroup, unit: Matrix) -> list[Slice
     return divide(group, codes, "stretch", "mixed-spacing")
 
 
-def _stack(table: SliceTable, group: SliceGroup, cosines: Matrix) -> Stack:
+def _stack(table: SliceTable, group: SliceGroup, cosines: Matrix) -> SliceStack:
     """Return ordered slices on an even grid, with findings about what does not fit it."""
     first = group.members[0]
     spacing, unit, position_mm = table.spacing[first], normal(cosines), table.position_mm[group.members]
@@ -131,7 +131,7 @@ def _stack(table: SliceTable, group: SliceGroup, cosines: Matrix) -> Stack:
         *_tilt(step_mm, distance),
         *_other_step(table.columns["SpacingBetweenSlices"][first, 0], distance),
     )
-    return Stack(
+    return SliceStack(
         order=tuple(table.index[group.members].tolist()),
         places=tuple(grid.tolist()),
         affine=affine(cosines, spacing, position_mm[0], step_mm),

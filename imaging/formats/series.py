@@ -14,7 +14,7 @@ from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.header import Header, read_header
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
-from imaging.dicom.stacking import Stack, stack_slices
+from imaging.dicom.stacking import SliceStack, stack_slices
 from imaging.digests import digest_of_all, file_digest, pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.dicom import allocated, frame_image
@@ -124,7 +124,7 @@ def _headers(
     return slices, header, faults
 
 
-def _refuse_flaws(left: Sequence[tuple[int, str]], stacks: Sequence[Stack]) -> None:
+def _refuse_flaws(left: Sequence[tuple[int, str]], stacks: Sequence[SliceStack]) -> None:
     reasons = [reason for _, reason in left]
     codes = [finding.code for one in stacks for finding in one.findings]
     flaws = sorted(FLAWS & {*reasons, *codes})
@@ -136,7 +136,7 @@ def _volume(
     payload: Payload,
     header: Header,
     slices: list[Slice],
-    one: Stack,
+    one: SliceStack,
     buffer: FileBuffer,
 ) -> Instance:
     digests = Digests()
@@ -186,7 +186,7 @@ def _frame(opened: DicomObject, index: int, digests: Digests) -> Image:
 
 
 def _assemble(
-    images: Iterator[tuple[int, Image | DataFault]], one: Stack, *, known: bool
+    images: Iterator[tuple[int, Image | DataFault]], one: SliceStack, *, known: bool
 ) -> tuple[Image, bool]:
     """Return the slices at their places in one array of modality units, and whether no slice had a fault."""
     first: Image | None = None

@@ -35,7 +35,7 @@ MAX_VOXELS = 2**30
 
 
 @dataclass(frozen=True, slots=True)
-class Axis:
+class ResampledAxis:
     """Resampling of one axis from `length` to `size` voxels, `factor` times as many but for rounding.
 
     The kernel is the area if `area` is set, else linear.
@@ -111,7 +111,7 @@ def axes(
     new_spacing_mm: tuple[float, ...],
     *,
     antialias: bool = True,
-) -> list[Axis]:
+) -> list[ResampledAxis]:
     """Return the resampling of each axis; raise as `resample` does."""
     if not all(isfinite(value) and value > 0 for value in new_spacing_mm):
         raise UserFault(f"new_spacing_mm is {new_spacing_mm}: give lengths above 0 mm")
@@ -121,7 +121,9 @@ def axes(
     factors = [max(old / new, 1 / n) for n, old, new in zip(shape, spacing_mm, new_spacing_mm, strict=True)]
     sizes = [round(min(n * factor, 2**62)) for n, factor in zip(shape, factors, strict=True)]
     _check_voxels(sizes)
-    return [Axis(n, m, f, antialias and f < 1) for n, m, f in zip(shape, sizes, factors, strict=True)]
+    return [
+        ResampledAxis(n, m, f, antialias and f < 1) for n, m, f in zip(shape, sizes, factors, strict=True)
+    ]
 
 
 def resampled_affine(
@@ -162,7 +164,7 @@ def _check_voxels(sizes: Sequence[int]) -> None:
         raise DataFault("too-large", f"{shape} voxels would be made, the limit is {MAX_VOXELS}")
 
 
-def _plane_resizer(rows: Axis, columns: Axis) -> Callable[[Volume, Volume], object]:
+def _plane_resizer(rows: ResampledAxis, columns: ResampledAxis) -> Callable[[Volume, Volume], object]:
     """Return the function that writes an image (rows, columns), resampled, into one of the new size."""
     if rows.factor == columns.factor == 1:
         return lambda image, out: np.copyto(out, image)

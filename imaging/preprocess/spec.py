@@ -1,4 +1,4 @@
-"""Owns the specification of a model's input: what is taken in, how it is shown, and at which size."""
+"""Specification of a model's input: what is taken in, how it is shown, and at which size."""
 
 from typing import Literal, Self
 
