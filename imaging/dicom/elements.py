@@ -76,35 +76,38 @@ def skip_sequence(data: Buffer, at: int, size: int, implicit: bool) -> int:
     Raises DataFault "truncated", and "too-deep" or "too-many-elements" at a limit; Doubt and struct.error as
     `iter_elements` does.
     """
-    open_items, count = [False], 0  # for each open sequence: whether one of its items is open
-    while open_items:
-        count += 1
-        if count > LIMITS.elements:
-            check_limit("too-many-elements", "the number of elements", count, LIMITS.elements)
+    open_items = [False]  # for each open sequence: whether one of its items is open
+    for _ in range(LIMITS.elements):
         group, element, length = IMPLICIT_HEADER(data, at)
-        tag, value, vr = group << 16 | element, at + 8, b"SQ"
+        tag = group << 16 | element
+        at += 8
         if open_items[-1] and tag != ITEM_END:
+            vr = b"SQ"
             if not implicit:
-                vr, length, value = explicit_header(data, at)
+                vr, length, at = explicit_header(data, at - 8)
             if length != UNDEFINED:
-                at = within(value, length, size)
-                continue
-            if vr != b"SQ":
+                at = within(at, length, size)
+            elif vr == b"SQ":
+                open_items.append(False)
+                check_limit("too-deep", "the depth of sequences", len(open_items), LIMITS.depth)
+            else:
                 raise Doubt
-            open_items.append(False)
-            check_limit("too-deep", "the depth of sequences", len(open_items), LIMITS.depth)
         elif open_items[-1]:
             open_items[-1] = False
         elif tag == SEQUENCE_END:
             open_items.pop()
+            if not open_items:
+                return at
         elif tag != ITEM:
             raise Doubt
         elif length == UNDEFINED:
             open_items[-1] = True
         else:
-            value = within(value, length, size)
-        at = value
-    return at
+            at = within(at, length, size)
+    raise DataFault(
+        "too-many-elements",
+        f"the number of elements is {LIMITS.elements + 1}, the limit is {LIMITS.elements}",
+    )
 
 
 def fragments(data: Buffer, at: int) -> tuple[tuple[int, int], ...]:
