@@ -9,7 +9,7 @@ from typing import Any
 from blake3 import blake3
 from pydicom.dataset import Dataset
 
-from imaging.buffer import FileBuffer
+from imaging.buffer import process_buffer
 from imaging.deidentify.objects.context import PATIENTS
 from imaging.deidentify.objects.fast_path import FastPath, open_fast_path
 from imaging.deidentify.objects.file_writer import write_object
@@ -49,7 +49,7 @@ def deidentify_payload(
     try:
         if value["format"] != "dicom":
             raise DataFault("not-dicom")
-        data = _buffer().load(blobs[0], LIMITS.file_bytes) if isinstance(blobs[0], Path) else blobs[0]
+        data = process_buffer().load(blobs[0], LIMITS.file_bytes)
         options = _options(setup["options"])
         pseudonyms = Pseudonyms(bytes.fromhex(setup["secret"]), options.patient_variants)
         fast_path = open_fast_path(data, options, pseudonyms)
@@ -98,9 +98,3 @@ def deidentified(
 @cache
 def _options(json: str) -> DeidentifyOptions:
     return DeidentifyOptions.model_validate_json(json)
-
-
-@cache
-def _buffer() -> FileBuffer:
-    """Return the one buffer of this worker."""
-    return FileBuffer()
