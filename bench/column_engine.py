@@ -159,9 +159,9 @@ def against_listing(engine: str, home: Path) -> Result:
     spec = "spec"
 
     def ours() -> list[bytes]:
-        found = compare_with_listing(rows, listing, spec)
-        known = pc.is_in(listing["source_key"], value_set=rows.filter(found.current)["source_key"])
-        return _bytes(found.current, found.changed, found.removed, pc.invert(known))
+        masks = compare_with_listing(rows, listing, spec)
+        known = pc.is_in(listing["source_key"], value_set=rows.filter(masks.current)["source_key"])
+        return _bytes(masks.current, masks.changed, masks.removed, pc.invert(known))
 
     def acero() -> list[bytes]:
         numbered = rows.append_column("at", pa.array(np.arange(len(rows))))
@@ -283,9 +283,7 @@ def by_prefix(engine: str, home: Path) -> Result:
             )
             prefixes = sorted(path.name for path in (Path(folder) / "groups").iterdir())
             return contents(
-                connection.execute(
-                    f"SELECT {', '.join(EXAMPLES.names)} FROM '{folder}/groups/{one}/*.parquet'"
-                )
+                connection.sql(f"SELECT {', '.join(EXAMPLES.names)} FROM '{folder}/groups/{one}/*.parquet'")
                 .to_arrow_table()
                 .cast(EXAMPLES)
                 for one in prefixes
