@@ -7,7 +7,7 @@ the tables that name objectives and sections knows it.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from models.objectives.protocol import Arrays, Objective, PatientExamples, Score
 from models.portable.contract import Axis, TensorContract
 from models.training.augment import Variation, apply
 from models.training.batches import normalise
+from models.training.launch import train_loop
 from tasks.report.page import GalleryImage, Images, Section
 from tasks.reporting import SECTIONS
 
@@ -180,3 +181,9 @@ def register_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the objective and its section to the tables, for the time of a test."""
     monkeypatch.setitem(OBJECTIVES, Pixels.name, Pixels)
     monkeypatch.setitem(SECTIONS, "worst-pixels", worst_pixels)
+
+
+def pixel_worker(config: dict[str, Any]) -> None:
+    """Train as a worker of Ray, whose process has tables of its own."""
+    OBJECTIVES[Pixels.name] = Pixels
+    train_loop(config)

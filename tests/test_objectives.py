@@ -36,7 +36,8 @@ from models.training.progress import Progress, read_history
 from models.training.worker import TrainData
 from services.mlflow.registry import Registered, model_file, model_tags, set_alias
 from services.mlflow.runs import start_run
-from services.ray.fitting import EpochReporter, FitOutcome, TrainingJob
+from services.ray.cluster import training_ray
+from services.ray.fitting import EpochReporter, FitOutcome, TrainingJob, fit
 from services.settings import Settings
 from tasks.evaluation import Evaluation, evaluate_pair, metrics_of
 from tasks.promotion import promote_candidate
@@ -44,7 +45,7 @@ from tasks.report.outcomes import measures_markdown, training_markdown
 from tasks.reporting import Night, publish_report
 from tasks.requests import NightlyRequest
 from tasks.training import TrainOutcome, make_candidate
-from tests.pixel_objective import PixelNetwork, Pixels, register_pixels
+from tests.pixel_objective import PixelNetwork, Pixels, pixel_worker, register_pixels
 from tests.synthetic import GREY, version_of
 
 CLASSES = Classification(classes=("dark", "bright"), threshold=0.3)
@@ -252,17 +253,7 @@ def go(settings: Settings, folder: Path) -> Way:
     objective = objective_class(config.objective).of_version(version)
     data = TrainData(train=version.examples("train"), val=version.examples("val"), objective=objective)
     checkpoint = launch(config, data, folder)
-    job = TrainingJob(
-        store=settings.dataset_place,
-        cache=str(settings.cache),
-        cache_bytes=settings.cache_bytes,
-        dataset="pixels",
-        digest=version.digest,
-        train=canonical(config),
-        run_folder=str(folder),
-        run_id=start_run(settings, "pixels", "run", {}, {}),
-        flow_run_id="f",
-    )
+    job = job_of(settings, version, config, folder)
     history = read_history(folder)
     outcome = FitOutcome(
         checkpoint=str(checkpoint),
@@ -284,6 +275,20 @@ def go(settings: Settings, folder: Path) -> Way:
     )
     page = Path(publish_report.fn(night, settings)).read_text()
     return Way(version, history, job, candidate, evaluation, page)
+
+
+def job_of(settings: Settings, version: DatasetVersion, config: TrainConfig, folder: Path) -> TrainingJob:
+    return TrainingJob(
+        store=settings.dataset_place,
+        cache=str(settings.cache),
+        cache_bytes=settings.cache_bytes,
+        dataset=version.head.dataset,
+        digest=version.digest,
+        train=canonical(config),
+        run_folder=str(folder),
+        run_id=start_run(settings, version.head.dataset, "run", {}, {}),
+        flow_run_id="f",
+    )
 
 
 def ingested(version: DatasetVersion) -> IngestOutcome:
@@ -434,3 +439,17 @@ def test_its_loss_does_not_depend_on_the_number_of_workers(
 def test_choosing_an_objective_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_workers_of_ray_train_it(
+    tracked: Settings, pixels: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.training.launch.train_loop", pixel_worker)
+    config = TrainConfig.model_validate(CONFIG | {"workers": 2, "epochs": 2})
+    version, lines = version_of(tracked.folder_store, name="pixels-ray"), list[str]()
+    with training_ray(config.workers):
+        outcome = fit(job_of(tracked, version, config, tmp_path), tracked, lines.append)
+    assert [row["epoch"] for row in outcome.history] == [0, 1]
+    assert "val Explained energy" in lines[-1]
+    assert (Path(outcome.checkpoint) / "best.safetensors").is_file()
