@@ -78,9 +78,9 @@ def names(source: Archive) -> list[str]:
 
 
 def content(source: Archive, name: str) -> bytes:
-    (found,) = source.fetch(SourceFile(name=name, size_bytes=0, mtime_ns=0)).contents
-    assert isinstance(found, bytes)
-    return found
+    (data,) = source.fetch(SourceFile(name=name, size_bytes=0, mtime_ns=0)).contents
+    assert isinstance(data, bytes)
+    return data
 
 
 def outcome(source: Archive, name: str) -> str:
@@ -126,7 +126,7 @@ def test_nothing_is_written_beside_the_archive(packed: Callable[..., Archive], t
     assert [path.name for path in tmp_path.iterdir()] == [source.path.name]
 
 
-def test_the_format_is_told_by_the_name(packed: Callable[..., Archive]) -> None:
+def test_the_format_is_known_by_the_name(packed: Callable[..., Archive]) -> None:
     source = packed(("a/IM1", b"x"))
     assert source.fetch(next(source.scan())).format == "dicom"
 
@@ -160,7 +160,7 @@ def test_a_name_that_is_not_there_any_more_is_the_users_matter(packed: Callable[
         content(packed(("a", b"x")), "b")
 
 
-def test_a_directory_of_dicom_is_told_by_its_name(packed: Callable[..., Archive]) -> None:
+def test_a_directory_of_dicom_is_known_by_its_name(packed: Callable[..., Archive]) -> None:
     assert outcomes(packed(("d/DICOMDIR", b"x"))) == {"d/DICOMDIR": "dicomdir"}
 
 
@@ -278,7 +278,7 @@ def test_a_member_that_is_not_as_long_as_declared_is_refused(
     assert outcomes(Archive("zip", tmp_path / "a.zip")) == {"a": expected}
 
 
-def test_a_bomb_is_told_by_what_a_zip_declares(tmp_path: Path) -> None:
+def test_a_bomb_is_known_by_what_a_zip_declares(tmp_path: Path) -> None:
     zip_of(tmp_path / "a.zip", ("a", bytes(2**20)), ("b", b"y"), compression=zipfile.ZIP_DEFLATED)
     data = bytearray((tmp_path / "a.zip").read_bytes())
     struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, 2**30)
@@ -290,7 +290,7 @@ def test_a_member_that_lies_before_the_archive_is_refused_alone(tmp_path: Path) 
     zip_of(tmp_path / "a.zip", ("a", b"x"), ("b", b"y"))
     data = bytearray((tmp_path / "a.zip").read_bytes())
     end = data.index(b"PK\x05\x06")
-    # The listing is said to begin later than it does, so all places move to the front.
+    # The listing declares to begin later than it does, so all places move to the front.
     struct.pack_into("<I", data, end + 16, struct.unpack_from("<I", data, end + 16)[0] + 20)
     (tmp_path / "a.zip").write_bytes(data)
     assert outcome(Archive("zip", tmp_path / "a.zip"), "a") == "unreadable"
@@ -330,7 +330,7 @@ def test_a_zip_that_is_cut_has_no_listing(tmp_path: Path, kept: int) -> None:
         names(Archive("zip", tmp_path / "a.zip"))
 
 
-def test_what_is_no_tar_is_said_so(tmp_path: Path) -> None:
+def test_what_is_no_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(NOISE)
     with pytest.raises(UserFault, match="no tar archive"):
         names(Archive("tar", tmp_path / "a.tar"))
@@ -380,17 +380,17 @@ def test_a_tar_that_is_cut_lists_what_is_before_and_the_cut(
     # Small packets, so that bzip2's blocks of 900 kB do not hide the members before the cut.
     tar_of(path, *((f"IM{n}", os.urandom(300_000)) for n in range(10)))
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    found = list(outcomes(Archive("tar", path)).items())
-    assert found[-1] == (END, "truncated")
-    assert [reason for _, reason in found].count("read") >= int(share * 10) - 4
+    listed = list(outcomes(Archive("tar", path)).items())
+    assert listed[-1] == (END, "truncated")
+    assert [reason for _, reason in listed].count("read") >= int(share * 10) - 4
 
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_tar_that_ends_between_two_members_is_cut_too(tmp_path: Path, kept: int) -> None:
     data = tar_bytes(("a", b"x"), ("b", b"y"))
     (tmp_path / "a.tar").write_bytes(data[: 1024 + 512 * kept])
-    found = outcomes(Archive("tar", tmp_path / "a.tar"))
-    assert (found["a"], found[END]) == ("read", "truncated")
+    result = outcomes(Archive("tar", tmp_path / "a.tar"))
+    assert (result["a"], result[END]) == ("read", "truncated")
 
 
 def test_a_damaged_header_is_listed_as_such(tmp_path: Path) -> None:
@@ -424,8 +424,8 @@ def test_a_header_that_leads_back_ends_the_listing(tmp_path: Path) -> None:
     info.size = -2048
     data = tar_bytes(("a", b"x"))[:1024] + info.tobuf(tarfile.GNU_FORMAT) + bytes(2048)
     (tmp_path / "a.tar").write_bytes(data)
-    found = outcomes(Archive("tar", tmp_path / "a.tar"))
-    assert (found["a"], found["b"], found[END]) == ("read", "unreadable", "unreadable")
+    result = outcomes(Archive("tar", tmp_path / "a.tar"))
+    assert (result["a"], result["b"], result[END]) == ("read", "unreadable", "unreadable")
 
 
 def test_a_sparse_member_is_unsupported(tmp_path: Path) -> None:
@@ -440,9 +440,9 @@ def test_a_compressed_tar_stops_where_it_grows_too_far(
     small = type(archive_member.LIMITS)(inflated_bytes=2**20)
     monkeypatch.setattr(archive_member, "LIMITS", small)
     source = tar_of(tmp_path / f"a{suffix}", ("a", b"x"), ("b", bytes(2**24)), ("c", b"y"))
-    found = outcomes(source)
-    assert (found["a"], found[END]) == ("read", "archive-bomb")
-    assert "c" not in found
+    result = outcomes(source)
+    assert (result["a"], result[END]) == ("read", "archive-bomb")
+    assert "c" not in result
 
 
 def test_a_header_may_not_claim_the_memory(tmp_path: Path) -> None:

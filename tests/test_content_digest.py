@@ -1,4 +1,4 @@
-"""Names that say what they name, and which store an address is."""
+"""Digests in the names of objects, and the store of an address."""
 
 from pathlib import Path
 
@@ -39,14 +39,14 @@ def test_a_file_has_the_digest_of_its_bytes(tmp_path: Path, content: bytes) -> N
     assert file_digest(tmp_path / "file") == bytes_digest(content)
 
 
-def test_a_name_counts_more_than_what_is_told() -> None:
+def test_a_name_counts_more_than_what_is_recorded() -> None:
     name, other = digest_name("shards", DIGEST, ".npy"), bytes_digest(b"y")
     check_digest(name, DIGEST, recorded=other)
     with pytest.raises(Damaged, match="is not what was stored"):
         check_digest(name, other, recorded=other)
 
 
-def test_without_a_digest_in_the_name_the_told_one_counts() -> None:
+def test_without_a_digest_in_the_name_the_recorded_one_counts() -> None:
     check_digest("a", DIGEST, recorded=DIGEST)
     check_digest("a", DIGEST)
     with pytest.raises(Damaged):

@@ -1,4 +1,4 @@
-"""The flows stand in Prefect as they are meant to: by their names, on their schedules, with their parameters."""
+"""Deployments in Prefect: the flows by their names, on their schedules, with their parameters."""
 
 import os
 from importlib import import_module
@@ -35,10 +35,10 @@ def scheduled(stack: Running, flow: str) -> list[FlowRun]:
     """Return the scheduled runs of a flow; Prefect's scheduler makes them in the seconds after deploying."""
     prefect = stack.record.addresses["prefect"]
 
-    def found() -> list[FlowRun]:
+    def runs_of_flow() -> list[FlowRun]:
         return [run for run in next_runs(prefect, limit=200) if run.flow == flow]
 
-    return until(found, f"the scheduling of {flow}")
+    return until(runs_of_flow, f"the scheduling of {flow}")
 
 
 def test_all_flows_are_deployed() -> None:
@@ -200,7 +200,7 @@ def test_the_night_is_remembered_for_the_next_up(stack: Running) -> None:
 
 
 @pytest.mark.slow
-def test_what_prefect_refuses_is_told_with_its_words(stack: Running, tmp_path: Path) -> None:
+def test_what_prefect_refuses_is_reported_with_its_words(stack: Running, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     broken = {"name": "broken", "entrypoint": "flows.ingest.nobody", "work_pool": {"name": "radloop"}}
     environment = {**os.environ, "PREFECT_API_URL": f"{stack.record.addresses['prefect']}/api"}

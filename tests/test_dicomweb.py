@@ -29,20 +29,22 @@ NAME = "1.2/3.4/5.6"
 
 
 def wheel_file(name: str) -> Path:
-    found = get_testdata_file(name, download=False)
-    assert found, f"{name} is not in pydicom's wheel"
-    return Path(str(found))
+    path = get_testdata_file(name, download=False)
+    assert path, f"{name} is not in pydicom's wheel"
+    return Path(str(path))
 
 
 @pytest.fixture(scope="module")
 def stored(made_up_slices: Path) -> dict[str, bytes]:
     """Return files by what a source names them."""
     paths = [wheel_file(name) for name in COMPRESSED] + sorted(made_up_slices.glob("*.dcm"))[:8]
-    found = {}
+    files = {}
     for path in paths:
-        told = dcmread(path, stop_before_pixels=True)
-        found[f"{told.StudyInstanceUID}/{told.SeriesInstanceUID}/{told.SOPInstanceUID}"] = path.read_bytes()
-    return found
+        header = dcmread(path, stop_before_pixels=True)
+        files[f"{header.StudyInstanceUID}/{header.SeriesInstanceUID}/{header.SOPInstanceUID}"] = (
+            path.read_bytes()
+        )
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,9 @@ def names(source: DicomWeb) -> list[str]:
 
 
 def content(source: DicomWeb, name: str = NAME) -> bytes:
-    (found,) = source.fetch(SourceFile(name=name, size_bytes=0, mtime_ns=0)).contents
-    assert isinstance(found, bytes)
-    return found
+    (data,) = source.fetch(SourceFile(name=name, size_bytes=0, mtime_ns=0)).contents
+    assert isinstance(data, bytes)
+    return data
 
 
 @slow
@@ -101,7 +103,7 @@ def test_the_date_is_a_filter(server: Server) -> None:
 
 
 @slow
-def test_without_credentials_the_remedy_is_told(server: Server) -> None:
+def test_without_credentials_the_remedy_is_reported(server: Server) -> None:
     with pytest.raises(EnvironmentFault, match=r"status 401: check its credentials in ~/\.netrc"):
         names(at(server, auth=False))
 
@@ -114,7 +116,7 @@ def test_a_netrc_file_lets_in(server: Server, monkeypatch: pytest.MonkeyPatch, t
 
 
 @slow
-def test_a_wrong_path_is_told(server: Server) -> None:
+def test_a_wrong_path_is_reported(server: Server) -> None:
     source = DicomWeb(f"dicomweb+{server.address}/elsewhere", auth=HTTPBasicAuth(server.user, server.word))
     with pytest.raises(EnvironmentFault, match="status 404: check the path of the address"):
         names(source)
@@ -151,15 +153,15 @@ def listing(path: str) -> tuple[int, dict[str, str], bytes]:
 def test_what_has_no_valid_uid_is_listed_and_refused() -> None:
     with odd_server(listing) as address:
         source = DicomWeb(f"dicomweb+{address}")
-        found = names(source)
-        assert found == [
+        listed = names(source)
+        assert listed == [
             "1.2/3.4/5.6",
             "1.2/3.4/(instance 1)",
             "1.2/3.4/8.9",
             "1.2/(series 1)",
             "(study 1)",
         ]
-        for name in found[1:2] + found[3:]:
+        for name in listed[1:2] + listed[3:]:
             with pytest.raises(DataFault) as caught:
                 content(source, name)
             assert caught.value.reason == "missing-identifier"

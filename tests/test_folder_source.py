@@ -1,4 +1,4 @@
-"""A folder tree as a source: what is listed, and what is handed over."""
+"""Folder tree as a source: the files that it lists and hands over."""
 
 import os
 from pathlib import Path
@@ -28,13 +28,13 @@ def touched(root: Path, *relative: str) -> Path:
 
 
 def test_files_of_all_depths_are_listed(tmp_path: Path) -> None:
-    found = names(touched(tmp_path, "IM1", "a/IM2", "a/b/c/IM3"))
-    assert found == ["IM1", "a/IM2", "a/b/c/IM3"]
+    listed_names = names(touched(tmp_path, "IM1", "a/IM2", "a/b/c/IM3"))
+    assert listed_names == ["IM1", "a/IM2", "a/b/c/IM3"]
 
 
 def test_the_order_is_that_of_the_names(tmp_path: Path) -> None:
-    found = names(touched(tmp_path, "b", "a/z", "a.b", "a-b/c", "A", "10", "9"))
-    assert found == sorted(found)
+    listed_names = names(touched(tmp_path, "b", "a/z", "a.b", "a-b/c", "A", "10", "9"))
+    assert listed_names == sorted(listed_names)
 
 
 def test_whatever_a_file_is_called_it_is_listed(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_file_is_handed_over_as_its_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["DICOMDIR", "a/dicomdir"])
-def test_a_directory_of_dicom_is_told_by_its_name(tmp_path: Path, name: str) -> None:
+def test_a_directory_of_dicom_is_known_by_its_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataFault) as caught:
         FolderSource(touched(tmp_path, name)).fetch(listed(name))
     assert caught.value.reason == "dicomdir"

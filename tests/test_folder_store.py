@@ -1,4 +1,4 @@
-"""A store in a folder: objects are whole or absent, and a pointer moves only from where it was seen."""
+"""Store in a folder: objects are whole or absent, and a pointer moves only from its expected value."""
 
 import errno
 import os
@@ -82,7 +82,7 @@ def test_a_disk_that_cannot_be_written_is_a_fault_of_the_environment(
         store.write("a", b"bytes")
 
 
-def test_a_draft_is_renamed_only_when_it_is_on_the_disk(
+def test_a_temporary_file_is_renamed_only_when_it_is_on_the_disk(
     store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
@@ -92,7 +92,7 @@ def test_a_draft_is_renamed_only_when_it_is_on_the_disk(
     assert seen == [False, True]
 
 
-def test_a_draft_of_somebody_else_gets_its_name_only_when_it_is_on_the_disk(
+def test_a_temporary_file_of_somebody_else_gets_its_name_only_when_it_is_on_the_disk(
     store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, bool]] = []
@@ -108,7 +108,7 @@ def test_a_draft_of_somebody_else_gets_its_name_only_when_it_is_on_the_disk(
     assert (seen, names(store), store.read("a")) == ([("draft", False)], ["a"], b"bytes")
 
 
-def test_a_draft_that_the_disk_does_not_take_gets_no_name(
+def test_a_temporary_file_that_the_disk_does_not_take_gets_no_name(
     store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(monkeypatch, errno.ENOSPC)
@@ -129,7 +129,9 @@ def test_every_folder_of_the_names_is_synced_once(
     assert sorted(seen) == [store.root / name for name in (".", "a", "a/b", "a/e")]
 
 
-def test_a_folder_that_cannot_be_synced_is_told(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_synced_is_reported(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.write("a/b", b"")
     fail(monkeypatch, errno.EIO)
     with pytest.raises(OSError, match="Input/output"):
@@ -143,7 +145,7 @@ def test_of_many_that_swap_at_once_one_wins(store: FolderStore) -> None:
     assert store.pointer("p") == str(won.index(True))
 
 
-def test_a_lock_that_somebody_keeps_is_told(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_somebody_keeps_is_reported(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder_store, "LOCK_TIMEOUT_S", 0.1)
     with (
         FileLock(store.path(".p.lock")),
@@ -153,13 +155,13 @@ def test_a_lock_that_somebody_keeps_is_told(store: FolderStore, monkeypatch: pyt
     assert store.swap("p", None, "one")
 
 
-def test_drafts_and_locks_are_no_objects(store: FolderStore) -> None:
+def test_temporary_files_and_locks_are_no_objects(store: FolderStore) -> None:
     store.swap("a/p", None, "one")
     store.path("a/.draft-1").write_bytes(b"")
-    assert [found.name for found in store.names()] == ["a/p"]
+    assert [entry.name for entry in store.names()] == ["a/p"]
 
 
-def test_only_old_drafts_are_swept(store: FolderStore) -> None:
+def test_only_old_temporary_files_are_swept(store: FolderStore) -> None:
     for name, age in (("a/.draft-old", 7200), ("a/.draft-new", 0)):
         store.write(name, b"half")
         passed = store.path(name).stat().st_mtime - age
@@ -290,7 +292,7 @@ def test_a_small_disk_fills_up_and_is_used_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [None, "one"])
-def test_a_pointer_that_was_moved_is_told_as_moved_though_the_disk_does_not_say_that_it_lasts(
+def test_a_pointer_that_was_moved_is_reported_as_moved_though_the_disk_does_not_say_that_it_lasts(
     store: FolderStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, before: str | None
 ) -> None:
     store.path("p").parent.mkdir(exist_ok=True)
@@ -299,9 +301,9 @@ def test_a_pointer_that_was_moved_is_told_as_moved_though_the_disk_does_not_say_
     Broken(monkeypatch, folders=True)
     assert store.swap("p", before, "two")
     assert store.pointer("p") == "two"
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert "did not say that this lasts (OSError): check the disk" in said
-    assert str(store.root) not in said
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "did not say that this lasts (OSError): check the disk" in message
+    assert str(store.root) not in message
 
 
 def test_a_pointer_that_was_not_moved_is_no_success(

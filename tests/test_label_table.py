@@ -1,4 +1,4 @@
-"""The label table: which columns it reads, what it keeps, and what it says about the rest."""
+"""Label table: the columns that are read, the labels that are kept, and the report of the other lines."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +35,7 @@ def table(folder: Path, text: str, column: str | None = None) -> LabelTable:
 def keys(**levels: str) -> pa.Table:
     """Return examples with pseudonyms made from identifiers, a letter each."""
     count = len(next(iter(levels.values())))
-    named = {KEY_OF_LEVEL[level]: [NAMES.key(level, one) for one in told] for level, told in levels.items()}  # type: ignore[index,arg-type]
+    named = {KEY_OF_LEVEL[level]: [NAMES.key(level, one) for one in names] for level, names in levels.items()}  # type: ignore[index,arg-type]
     rows = ({name: column[at] for name, column in named.items()} for at in range(count))
     return examples(*(example(at, **row) for at, row in enumerate(rows)))
 
@@ -157,8 +157,8 @@ def test_the_same_label_twice_is_no_conflict() -> None:
 
 def test_of_lines_far_apart_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels, "BATCH_LINES", 3)
-    told = [(2, "c", "yes"), (3, "a", "no"), (4, "c", "yes"), (5, "b", "no"), (6, "c", "no"), (7, "a", "no")]
-    read = build_label_table("patient", told, NAMES)
+    rows = [(2, "c", "yes"), (3, "a", "no"), (4, "c", "yes"), (5, "b", "no"), (6, "c", "no"), (7, "a", "no")]
+    read = build_label_table("patient", rows, NAMES)
     assert read.keys.to_pylist() == NAMES.keys("patient", "cab")
     assert (read.values.to_pylist(), read.lines.to_pylist()) == (["yes", "no", "no"], [2, 3, 5])
     assert read.conflicts.to_pylist() == NAMES.keys("patient", "c")
@@ -167,13 +167,13 @@ def test_of_lines_far_apart_the_first_counts(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(("batch_lines", "compact_lines"), [(1, 0), (3, 2), (2**12, 2**17)])
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["yes", "no", " yes", ""]))))
 def test_lines_count_in_their_order(
-    batch_lines: int, compact_lines: int, told: list[tuple[str, str]]
+    batch_lines: int, compact_lines: int, rows: list[tuple[str, str]]
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(labels, "BATCH_LINES", batch_lines)
         patched.setattr(labels, "COMPACT_LINES", compact_lines)
-        read = build_label_table("patient", [(at, *pair) for at, pair in enumerate(told)], NAMES)
-    lines = [(NAMES.key("patient", name), value.strip(), at) for at, (name, value) in enumerate(told)]
+        read = build_label_table("patient", [(at, *pair) for at, pair in enumerate(rows)], NAMES)
+    lines = [(NAMES.key("patient", name), value.strip(), at) for at, (name, value) in enumerate(rows)]
     labelled = [line for line in lines if line[1]]
     first = {key: (value, at) for key, value, at in reversed(labelled)}
     kept = sorted((at, key, value) for key, (value, at) in first.items())
@@ -182,7 +182,7 @@ def test_lines_count_in_their_order(
     assert read.conflicts.to_pylist() == sorted({key for key, value, _ in labelled if value != first[key][0]})
 
 
-def test_few_lines_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_lines_are_kept_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     class Identifier(str):
         """A text that can be watched."""
 
@@ -200,17 +200,17 @@ def test_few_lines_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lines_that_change_nothing_are_dropped_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    held, concat = [0], pa.concat_batches
+    counts, concat = [0], pa.concat_batches
 
     def watched(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-        held.append(sum(map(len, batches)))
+        counts.append(sum(map(len, batches)))
         return concat(batches)
 
     monkeypatch.setattr(pa, "concat_batches", watched)
     monkeypatch.setattr(labels, "BATCH_LINES", 4)
     monkeypatch.setattr(labels, "COMPACT_LINES", 8)
     read = build_label_table("patient", [(at, "abc"[at % 3], "yn"[at % 2]) for at in range(999)], NAMES)
-    assert (len(read.keys), len(read.conflicts), max(held) <= 18) == (3, 3, True)
+    assert (len(read.keys), len(read.conflicts), max(counts) <= 18) == (3, 3, True)
 
 
 @pytest.mark.parametrize("line", ["a,", "a,  ", "a"])
@@ -223,19 +223,19 @@ def test_labels_are_joined_in_the_images_order() -> None:
     assert join_labels(read, keys(study="sts")).labels.to_pylist() == ["yes", "no", "yes"]
 
 
-def test_a_label_that_names_no_image_is_told_by_its_line(tmp_path: Path) -> None:
+def test_a_label_that_names_no_image_is_reported_by_its_line(tmp_path: Path) -> None:
     read = table(tmp_path, 'PatientID,label\n\na,yes\n"x",no\n')
     assert join_labels(read, keys(patient="aab")).report.lines_without_image == (4,)
 
 
-def test_an_image_without_label_is_told() -> None:
+def test_an_image_without_label_is_reported() -> None:
     read = build_label_table("patient", [(2, "a", "yes")], NAMES)
     joined = join_labels(read, keys(instance="ijk", patient="aab"))
     assert joined.labels.to_pylist() == ["yes", "yes", None]
     assert joined.faults.to_pylist() == [None, None, "no-label"]
 
 
-def test_an_image_with_two_labels_is_told_apart_from_one_without() -> None:
+def test_an_image_with_two_labels_is_distinguished_from_one_without() -> None:
     read = build_label_table("instance", [(2, "i", "yes"), (5, "i", "no")], NAMES)
     joined = join_labels(read, keys(instance="ij"))
     assert joined.labels.to_pylist() == [None, None]

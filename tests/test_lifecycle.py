@@ -1,4 +1,4 @@
-"""The stack begins whole or not at all, is recognised again, and ends without touching what is not its own."""
+"""Stack of one machine: it starts completely or not at all, is recognised, and ends only its own processes."""
 
 import json
 import os

@@ -30,14 +30,14 @@ def images(rows: int, side: int = 28) -> NDArray[np.uint8]:
 
 def arrays(**counts: int) -> dict[str, Any]:
     """Return what a MedMNIST file with these parts holds."""
-    held: dict[str, Any] = {}
+    contents: dict[str, Any] = {}
     for part, rows in counts.items():
-        held |= {f"{part}_images": images(rows), f"{part}_labels": np.arange(rows)[:, None] % 3}
-    return held
+        contents |= {f"{part}_images": images(rows), f"{part}_labels": np.arange(rows)[:, None] % 3}
+    return contents
 
 
-def written(folder: Path, **held: Any) -> MedMnistFile:
-    np.savez(folder / "some.npz", **held)
+def written(folder: Path, **contents: Any) -> MedMnistFile:
+    np.savez(folder / "some.npz", **contents)
     return MedMnistFile(folder / "some.npz")
 
 
@@ -47,7 +47,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> MedMnistFile:
 
 
 def rows(source: MedMnistFile) -> list[Instance]:
-    return [found for file in source.scan() for found in read_file(source, file)]
+    return [instance for file in source.scan() for instance in read_file(source, file)]
 
 
 def parts(source: MedMnistFile) -> dict[str, int]:
@@ -57,9 +57,9 @@ def parts(source: MedMnistFile) -> dict[str, int]:
     return counted
 
 
-def refused(folder: Path, **held: Any) -> str:
-    """Return what is said of a file that is not taken."""
-    source = written(folder, **held)
+def refused(folder: Path, **contents: Any) -> str:
+    """Return the message for a file that is refused."""
+    source = written(folder, **contents)
     with pytest.raises(UserFault) as caught:
         rows(source)
     return str(caught.value)
@@ -105,8 +105,8 @@ def test_a_label_is_text(source: MedMnistFile) -> None:
 
 
 def test_a_row_is_a_patient_of_its_own(source: MedMnistFile) -> None:
-    found = rows(source)
-    assert len({row.patient_id for row in found}) == len(found) == sum(COUNTS.values())
+    instances = rows(source)
+    assert len({row.patient_id for row in instances}) == len(instances) == sum(COUNTS.values())
 
 
 def test_a_row_is_named_by_its_part_and_number(source: MedMnistFile) -> None:
@@ -116,8 +116,8 @@ def test_a_row_is_named_by_its_part_and_number(source: MedMnistFile) -> None:
 
 
 def test_a_row_is_named_by_its_bytes(source: MedMnistFile) -> None:
-    found = rows(source)[3]
-    assert found.content_blake3 == found.pixel_blake3 == pixel_digest(images(24)[3]).hex()
+    row = rows(source)[3]
+    assert row.content_blake3 == row.pixel_blake3 == pixel_digest(images(24)[3]).hex()
 
 
 def test_the_modality_does_not_matter(source: MedMnistFile) -> None:
@@ -136,9 +136,9 @@ def test_preparing_leaves_the_grey_levels_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("side", "size_px"), [(8, 16), (28, 28), (1100, 1024)])
 def test_the_size_is_kept_where_a_model_takes_it(tmp_path: Path, side: int, size_px: int) -> None:
-    held = {part: images(1, side) for part in ("train_images", "test_images")}
+    contents = {part: images(1, side) for part in ("train_images", "test_images")}
     zeros = {part: np.zeros(1, int) for part in ("train_labels", "test_labels")}
-    assert written(tmp_path, **held, **zeros).default_spec().size_px == size_px
+    assert written(tmp_path, **contents, **zeros).default_spec().size_px == size_px
 
 
 def test_labels_may_be_a_plain_list(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_labels_may_be_a_plain_list(tmp_path: Path) -> None:
 
 
 def test_the_layout_of_keras_is_read(tmp_path: Path) -> None:
-    held = {"x_train": images(24), "y_train": np.arange(24), "x_test": images(5), "y_test": np.arange(5)}
-    assert len(rows(written(tmp_path, **held))) == 29
+    contents = {"x_train": images(24), "y_train": np.arange(24), "x_test": images(5), "y_test": np.arange(5)}
+    assert len(rows(written(tmp_path, **contents))) == 29
 
 
 def test_without_val_a_twelfth_of_train_is_val(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_the_twelfth_is_the_same_each_time(tmp_path: Path) -> None:
 
 
 def test_the_twelfth_is_drawn_from_all_rows(tmp_path: Path) -> None:
-    found = rows(written(tmp_path, **arrays(train=240, test=5)))
-    drawn = [int(row.sop_instance_uid.removeprefix("train-")) for row in found if row.split == "val"]
+    instances = rows(written(tmp_path, **arrays(train=240, test=5)))
+    drawn = [int(row.sop_instance_uid.removeprefix("train-")) for row in instances if row.split == "val"]
     assert min(drawn) < 120 < max(drawn)
 
 
@@ -175,9 +175,9 @@ def test_many_ranges_are_read_with_one_load(source: MedMnistFile, monkeypatch: p
     loaded: list[Path] = []
     load = np.load
 
-    def note(path: Path, **told: Any) -> Any:
+    def note(path: Path, **options: Any) -> Any:
         loaded.append(path)
-        return load(path, **told)
+        return load(path, **options)
 
     monkeypatch.setattr(np, "load", note)
     assert sum(len(read_file(source, file)) for file in files) == sum(COUNTS.values())
@@ -202,8 +202,8 @@ def test_a_range_that_is_not_there_is_refused(source: MedMnistFile, name: str) -
 
 
 def test_colour_is_refused_with_its_shape(tmp_path: Path) -> None:
-    said = refused(tmp_path, **arrays(**COUNTS) | {"train_images": np.zeros((24, 28, 28, 3), np.uint8)})
-    assert "(24, 28, 28, 3)" in said
+    message = refused(tmp_path, **arrays(**COUNTS) | {"train_images": np.zeros((24, 28, 28, 3), np.uint8)})
+    assert "(24, 28, 28, 3)" in message
 
 
 def test_other_numbers_than_bytes_are_refused(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_labels_must_be_one_whole_number_an_image(tmp_path: Path, labels: NDArra
     assert "val_labels" in refused(tmp_path, **arrays(**COUNTS) | {"val_labels": labels})
 
 
-def test_a_missing_part_is_told_with_what_is_there(tmp_path: Path) -> None:
+def test_a_missing_part_is_reported_with_what_is_there(tmp_path: Path) -> None:
     assert "some.npz holds val_images, val_labels; needed are train_images" in refused(
         tmp_path, **arrays(val=4)
     )
@@ -265,7 +265,7 @@ def test_a_file_of_the_digits_reads_as_its_rows(digits: MedMnistFile) -> None:
 
 def test_pneumoniamnist_has_its_official_parts(data_dir: Path) -> None:
     source = MedMnistFile(data_dir / "pneumoniamnist.npz")
-    assert {part: len(found) for part, found in source.images.items()} == {
+    assert {part: len(rows) for part, rows in source.images.items()} == {
         "train": 4708,
         "val": 524,
         "test": 624,

@@ -1,4 +1,4 @@
-"""Which kind of source an address is."""
+"""Kind of source by its address."""
 
 import tarfile
 import zipfile
@@ -94,7 +94,7 @@ def test_opening_reads_nothing(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
-def test_a_path_that_is_not_there_is_told_with_what_may_be_given(tmp_path: Path, kind: object) -> None:
+def test_a_path_that_is_not_there_is_reported_with_what_may_be_given(tmp_path: Path, kind: object) -> None:
     with pytest.raises(UserFault, match="gone does not exist: give a folder") as caught:
         open_source(tmp_path / "gone")
     assert getattr(kind, "title", None) in str(caught.value)

@@ -1,4 +1,4 @@
-"""The table that says whose picture is whose."""
+"""Table of the patient of each picture."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_line_may_be_repeated(tmp_path: Path) -> None:
     assert patients.metadata("a.png") == (("patient", "P1"),)
 
 
-def test_without_a_column_of_patients_the_remedy_is_told(tmp_path: Path) -> None:
+def test_without_a_column_of_patients_the_remedy_is_reported(tmp_path: Path) -> None:
     patients = table(tmp_path, "file,label\nMUSTERMANN.png,x\n")
     with pytest.raises(UserFault, match="add a column PatientID") as caught:
         list(patients.checked(listed("MUSTERMANN.png")))
@@ -93,23 +93,23 @@ def test_a_table_about_dicom_is_none_of_pictures(tmp_path: Path) -> None:
     assert table(tmp_path, "PatientID,label\nP1,x\n") == Patients()
 
 
-def test_a_table_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_table_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserFault, match="no label table at"):
         read_patients(tmp_path / "gone.csv")
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_another_encoding_is_told_without_its_text(tmp_path: Path, encoding: str) -> None:
-    said = refused(tmp_path, "file,PatientID\nÄRIKA.png,MÜSTERMANN\n", encoding)
-    assert "CSV UTF-8" in said
-    assert "STERMANN" not in said
+def test_another_encoding_is_reported_without_its_text(tmp_path: Path, encoding: str) -> None:
+    message = refused(tmp_path, "file,PatientID\nÄRIKA.png,MÜSTERMANN\n", encoding)
+    assert "CSV UTF-8" in message
+    assert "STERMANN" not in message
 
 
-def test_a_broken_quote_is_told(tmp_path: Path) -> None:
+def test_a_broken_quote_is_reported(tmp_path: Path) -> None:
     assert "CSV UTF-8" in refused(tmp_path, 'file,PatientID\n"a.png"x,P1\n')
 
 
-def test_pictures_without_a_table_are_told_which_one_to_write() -> None:
+def test_pictures_without_a_table_name_the_table_to_write() -> None:
     listing = Patients().checked(listed("a.png", "b.nii", "README"))
     assert next(listing).name == "a.png"
     with pytest.raises(UserFault, match=r"2 of 3 files .* first line is 'file,PatientID,label'"):

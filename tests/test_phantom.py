@@ -125,13 +125,15 @@ def test_every_encoding_occurs(archive: tuple[Path, PhantomDay, PhantomDay], syn
 def test_every_vendor_has_its_own_rescale(
     archive: tuple[Path, PhantomDay, PhantomDay], vendor: object
 ) -> None:
-    found = {(h.Manufacturer, float(h.RescaleSlope), float(h.RescaleIntercept)) for h in headers(archive[0])}
-    assert (vendor.manufacturer, vendor.slope, vendor.intercept) in found  # type: ignore[attr-defined]
+    vendors = {
+        (h.Manufacturer, float(h.RescaleSlope), float(h.RescaleIntercept)) for h in headers(archive[0])
+    }
+    assert (vendor.manufacturer, vendor.slope, vendor.intercept) in vendors  # type: ignore[attr-defined]
 
 
 def test_both_photometric_interpretations_occur(archive: tuple[Path, PhantomDay, PhantomDay]) -> None:
-    found = {header.PhotometricInterpretation for header in headers(archive[0])}
-    assert found == {"MONOCHROME1", "MONOCHROME2"}
+    photometrics = {header.PhotometricInterpretation for header in headers(archive[0])}
+    assert photometrics == {"MONOCHROME1", "MONOCHROME2"}
 
 
 def test_air_is_black_and_tissue_is_not_whatever_the_storage(

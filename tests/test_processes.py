@@ -1,4 +1,4 @@
-"""Processes are recognised, ended with all they started, and never mistaken for others; ports and record, too."""
+"""Processes of the stack: they are recognised and ended with their children; ports and the record of the stack."""
 
 import os
 import signal

@@ -46,13 +46,13 @@ def test_a_changed_file_fails_the_check_and_is_made_anew(
     assert json.loads(changed.read_bytes())["sha256"] == load_profile().sha256
 
 
-def test_a_disagreement_is_told_with_both_codes() -> None:
+def test_a_disagreement_is_reported_with_both_codes() -> None:
     rows = {
         "00100010": ("00100010", "Patient's Name", "X", {}),
         "00100020": ("00100020", "Patient ID", "Z", {}),
     }
-    told = profile_table.differences({"00100010": "Z", "00100020": "Z", "00100030": "X"}, rows)
-    assert told == {"00100010": "Z and X", "00100030": "X and None"}
+    unexplained = profile_table.differences({"00100010": "Z", "00100020": "Z", "00100030": "X"}, rows)
+    assert unexplained == {"00100010": "Z and X", "00100030": "X and None"}
 
 
 def test_the_packages_and_the_reader_mean_the_same_edition_and_the_same_digest() -> None:

@@ -48,8 +48,8 @@ def test_what_will_not_change_is_not(error: Exception) -> None:
 
 
 def of_s3(code: str, status: int) -> ClientError:
-    told = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(told, "GetObject")  # type: ignore[arg-type]
+    response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "GetObject")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

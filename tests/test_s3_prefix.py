@@ -58,9 +58,9 @@ def at(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
 
 
 def content(source: S3Prefix, name: str) -> bytes:
-    (found,) = source.fetch(SourceFile(name=name, size_bytes=0, mtime_ns=0)).contents
-    assert isinstance(found, bytes)
-    return found
+    (data,) = source.fetch(SourceFile(name=name, size_bytes=0, mtime_ns=0)).contents
+    assert isinstance(data, bytes)
+    return data
 
 
 @slow
@@ -122,7 +122,7 @@ def test_an_empty_prefix_lists_nothing(server: Server) -> None:
 
 @slow
 @pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
-def test_wrong_credentials_are_told_without_them(
+def test_wrong_credentials_are_reported_without_them(
     server: Server, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "wrong-and-secret")

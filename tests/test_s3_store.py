@@ -171,8 +171,8 @@ def test_small_shards_that_were_just_sent_are_packed_without_being_fetched(
 ) -> None:
     monkeypatch.setattr(compaction, "SMALL_BYTES", 32)
     shards = [write_shard(store, np.full((1, 4, 4), level, np.uint8)) for level in (1, 2)]
-    told = [example(at, shard=shard, row=0) for at, shard in enumerate(shards)]
-    (compacted,) = set(compaction.compact_shards(store, examples(*told), (4, 4))["shard"].to_pylist())
+    rows = [example(at, shard=shard, row=0) for at, shard in enumerate(shards)]
+    (compacted,) = set(compaction.compact_shards(store, examples(*rows), (4, 4))["shard"].to_pylist())
     assert map_shard(store, compacted)[:, 0, 0].tolist() == [1, 2]
     assert fetched(proxy, "shards/") == 0
 
@@ -212,7 +212,7 @@ def test_a_listing_comes_in_pages(store: Store, proxy: FaultProxy) -> None:
         list(pool.map(lambda number: store.write(f"many/{number:04}", b""), range(1001)))
     proxy.seen.clear()
     proxy.spoil("GET", "list-type=2", lose, break_off)
-    assert len({found.name for found in store.names("many/")}) == 1001
+    assert len({entry.name for entry in store.names("many/")}) == 1001
     assert len({seen.path for seen in proxy.seen}) == 2
 
 
@@ -225,7 +225,7 @@ def test_a_commit_whose_reply_is_lost_is_no_lost_race(store: Store, proxy: Fault
     assert (store.pointer("p"), proxy.left) == ("two", 0)
 
 
-def test_a_race_that_was_lost_is_told_though_the_winner_wrote_the_same(
+def test_a_race_that_was_lost_is_reported_though_the_winner_wrote_the_same(
     store: Store, proxy: FaultProxy
 ) -> None:
     def overtake(_: object) -> None:
@@ -300,7 +300,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
 
 @pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_a_wrong_key_is_told_without_it(
+def test_a_wrong_key_is_reported_without_it(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -341,7 +341,7 @@ def test_without_credentials_the_variables_are_named(store: Store, monkeypatch: 
         store.read("a")
 
 
-def test_a_dead_server_is_told_after_a_while(
+def test_a_dead_server_is_reported_after_a_while(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(s3_client, "PATIENCE_S", 0.2)

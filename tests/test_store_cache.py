@@ -1,4 +1,4 @@
-"""Copies of a store on S3 take no more room than they may, and none goes that somebody has."""
+"""Cache of a store on S3: it stays within its limit, and never removes a copy in use."""
 
 import mmap
 import os
@@ -104,15 +104,15 @@ def test_a_copy_that_went_while_it_was_opened_is_none(cache: Cache, monkeypatch:
 
 def test_what_is_being_fetched_stays_and_is_counted(cache: Cache) -> None:
     three(cache)
-    draft = keep(cache, ".draft-1", 6 * MB, OLD_S - 9)
-    with draft.open("ab") as writing:
+    temporary = keep(cache, ".temporary-1", 6 * MB, OLD_S - 9)
+    with temporary.open("ab") as writing:
         flock(writing, LOCK_SH)
         assert cache.make_room(3 * MB)
-        assert names(cache) == {".draft-1"}
+        assert names(cache) == {".temporary-1"}
 
 
 def test_what_a_dead_process_was_fetching_goes(cache: Cache) -> None:
-    keep(cache, ".draft-1", 9 * MB, OLD_S)
+    keep(cache, ".temporary-1", 9 * MB, OLD_S)
     assert cache.make_room(9 * MB)
     assert names(cache) == set()
 
@@ -156,11 +156,11 @@ def test_on_a_full_disk_what_was_sent_is_gone(tmp_path: Path) -> None:
         assert (names(cache), (tmp_path / "sent").exists()) == (set(), False)
 
 
-def test_a_full_disk_is_told_with_what_bounds_the_cache(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_what_bounds_the_cache(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "64k") as disk:
         cache = Cache(disk / "cache", 5 * 10**9)
-        said = r"cannot write a below .*/cache: .*RADLOOP_CACHE_GB, here 5 GB.*nothing was published"
-        with pytest.raises(EnvironmentFault, match=said), cache.faults(cache.folder / "a"):
+        message = r"cannot write a below .*/cache: .*RADLOOP_CACHE_GB, here 5 GB.*nothing was published"
+        with pytest.raises(EnvironmentFault, match=message), cache.faults(cache.folder / "a"):
             keep(cache, "a", MB, OLD_S)
 
 

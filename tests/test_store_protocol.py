@@ -40,7 +40,7 @@ def named(content: bytes) -> str:
 
 
 def listed(store: Store, prefix: str = "") -> list[str]:
-    return sorted(found.name for found in store.names(prefix))
+    return sorted(entry.name for entry in store.names(prefix))
 
 
 def test_what_was_written_is_read(store: Store) -> None:
@@ -63,7 +63,7 @@ def test_what_was_not_written_does_not_exist(store: Store) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", named(b"x")])
-def test_what_is_missing_is_told_by_its_name(store: Store, name: str) -> None:
+def test_what_is_missing_is_reported_by_its_name(store: Store, name: str) -> None:
     for get in (store.read, store.local):
         with pytest.raises(Missing, match=f"{name} is .* restore it from a copy"):
             get(name)
@@ -123,9 +123,9 @@ def test_an_object_is_damaged_when_it_is_not_what_its_name_says(store: Store) ->
 
 def test_names_are_listed_with_size_and_time(store: Store) -> None:
     store.write("a/b", b"12345")
-    (found,) = store.names()
-    assert (found.name, found.size_bytes) == ("a/b", 5)
-    assert abs(found.mtime_ns - time.time_ns()) < 60e9
+    (entry,) = store.names()
+    assert (entry.name, entry.size_bytes) == ("a/b", 5)
+    assert abs(entry.mtime_ns - time.time_ns()) < 60e9
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_only_what_dicom_or_the_table_defines_is_known(code: str, scheme: str, k
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "problem"),
     [
         ('"2026d",\n "source"', '"2023",\n "source"', "is edition 2023"),
         ('"PNAME", "D"', '"PNAME", "K"', "other content"),
@@ -131,13 +131,13 @@ def test_only_what_dicom_or_the_table_defines_is_known(code: str, scheme: str, k
     ],
 )
 def test_a_table_that_was_changed_is_refused(
-    before: str, after: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: str, after: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = structured.FILE.read_text()
     assert before in text
     (tmp_path / "structured.json").write_text(text.replace(before, after, 1))
     monkeypatch.setattr(structured, "FILE", tmp_path / "structured.json")
-    with pytest.raises(EnvironmentFault, match=rf"structured\.json.*{told}.*install radloop anew"):
+    with pytest.raises(EnvironmentFault, match=rf"structured\.json.*{problem}.*install radloop anew"):
         load_content.__wrapped__()
 
 
