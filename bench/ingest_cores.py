@@ -1,9 +1,9 @@
-"""How much faster two cores ingest than one, through Ray: `python -m bench.ingest_cores`.
+"""Speed of ingest on two cores beside one, through Ray: `python -m bench.ingest_cores`.
 
 Each side is a Ray of its own, all its processes kept to its cores, with a worker for each core; beside each worker is
 the process that guards against bad files. Both sides take in the same series of raw slices, by turns, into an empty
 store. What counts is all of it, from the first chunk that is handed out to the last one that is in the journal; Ray and
-the workers have begun before, in a round that is not told. "Work" is what all processes had of the cores meanwhile.
+the workers have begun before, in a round that does not count. "Work" is the time of cores that all processes used.
 """
 
 import argparse
@@ -34,31 +34,31 @@ LEAST = 1.7
 SERIES_FILES = 128
 KEY = "5e" * 32
 
-Told = tuple[float, float]
-"""Milliseconds a file: the time, and the work."""
+Costs = tuple[float, float]
+"""Milliseconds a file: of time, and of work."""
 
 
-class Takes(Protocol):
-    """What takes in all files at a size."""
+class Ingest(Protocol):
+    """Ingest of all files at a size."""
 
-    def take_in(self, size: int) -> Told: ...
+    def take_in(self, size: int) -> Costs: ...
 
 
 class Side:
-    """A process that takes in a folder whenever it is told to, on some cores."""
+    """A process on some cores that takes in a folder for each size that it receives."""
 
     def __init__(self, cores: Sequence[int], source: Path, home: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._mine, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, cores, source, home))
         self._process.start()
-        # Else the end of the process would not be seen.
+        # Otherwise the end of the process would not be seen.
         theirs.close()
 
-    def take_in(self, size: int) -> Told:
+    def take_in(self, size: int) -> Costs:
         self._mine.send(size)
-        told: Told = self._mine.recv()
-        return told
+        costs: Costs = self._mine.recv()
+        return costs
 
     def end(self) -> None:
         self._mine.close()
@@ -66,8 +66,8 @@ class Side:
 
 
 def serve(parent: Connection, cores: Sequence[int], source: Path, home: Path) -> None:
-    """Take in all files whenever a size comes."""
-    # What is started from here on inherits it, and Ray has as many workers.
+    """Take in all files for each size that is received."""
+    # Processes that are started later inherit it, and Ray has as many workers.
     os.sched_setaffinity(0, cores)
     os.environ["RADLOOP_KEY"] = KEY
     settings = Settings(home=home)
@@ -92,7 +92,7 @@ def _next(parent: Connection) -> int | None:
 
 
 def order_of(settings: Settings, source: Path, size: int) -> Mapping[str, Any]:
-    """Return what `tasks.ingest` tells its workers."""
+    """Return the order that `tasks.ingest` gives its workers."""
     return {
         "home": str(settings.folder),
         "store": None,
@@ -108,7 +108,7 @@ def order_of(settings: Settings, source: Path, size: int) -> Mapping[str, Any]:
 
 
 def worked() -> float:
-    """Return the seconds of a core that this process and all below it have had."""
+    """Return the seconds of cores that this process and its descendants have used."""
     own = psutil.Process()
     return sum(sum(one.cpu_times()[:2]) for one in (own, *own.children(recursive=True)))
 
@@ -119,32 +119,32 @@ def archive(folder: Path, files: int) -> Path:
     slices, count = raw_slices(ARCHIVE), files // SERIES_FILES
     for path in slices[:: max(len(slices) // count, 1)][:count]:
         series(path, SERIES_FILES, folder)
-    # Else it would be written while somebody is timed.
+    # Otherwise it would be written during a timed round.
     os.sync()
     return folder
 
 
-def in_turn(size: int, one: Takes, both: Takes, rounds: int) -> tuple[list[Told], list[Told]]:
-    """Return what each round took on one core and on both, after a round that is not told."""
+def in_turn(size: int, one: Ingest, both: Ingest, rounds: int) -> tuple[list[Costs], list[Costs]]:
+    """Return the costs of each round on one core and on both, after a round that does not count."""
     sides = {"one": one, "both": both}
-    took: dict[str, list[Told]] = {name: [] for name in sides}
+    took: dict[str, list[Costs]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name in list(sides)[:: 1 if number % 2 else -1]:
             took[name].append(sides[name].take_in(size))
     return took["one"][1:], took["both"][1:]
 
 
-def row(size: int, one: Sequence[Told], both: Sequence[Told]) -> str:
+def row(size: int, one: Sequence[Costs], both: Sequence[Costs]) -> str:
     """Return a line of the table; the speed is that of rounds beside each other."""
-    times, works = ([[told[at] for told in side] for side in (both, one)] for at in range(2))
+    times, works = ([[costs[at] for costs in side] for side in (both, one)] for at in range(2))
     reached = ratio(times[1], times[0])
-    words = [
+    cells = [
         f"{statistics.median(time):.2f} ms, work {statistics.median(work):.2f} ms"
         for time, work in zip(times, works, strict=True)
     ]
     verdict = "" if reached >= LEAST else "  MISSED"
     return (
-        f"| whole ingest of 512 x 512 to {size} through Ray | 2 cores {words[0]} | 1 core {words[1]} "
+        f"| whole ingest of 512 x 512 to {size} through Ray | 2 cores {cells[0]} | 1 core {cells[1]} "
         f"| {reached:.2f} x | at least {LEAST:g} x{verdict} |"
     )
 

@@ -36,15 +36,15 @@ ALLOCATOR = "ARROW_DEFAULT_MEMORY_POOL"
 KILLS_A_SEED, TIMES = 50, 3
 UNCHANGED_S, NEW_SHARE, FLAT = 3.0, 0.02, 1.25
 JUDGED_FROM = 100_000
-"""Of fewer files the start of the sandbox is more than 2 % of a night."""
+"""With fewer files the start of the sandbox is more than 2 % of a night."""
 MIB = 2**20
 EVERY_S = 0.5
-"""How often memory is looked at; the kernel keeps the peak of each process."""
+"""Interval at which memory is read; the kernel keeps the peak of each process."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passed:
-    """What a night took: seconds of the listing alone and of all, writes to the store, peaks of memory in bytes."""
+class NightCosts:
+    """Costs of a night: seconds of the listing alone and of all, writes to the store, peaks of memory in bytes."""
 
     files: int
     listing_s: float
@@ -62,14 +62,12 @@ def main() -> int:
     parser.add_argument(
         "--archive", type=Path, help="Where the first day of the archives is kept for other runs."
     )
-    parser.add_argument(
-        "--profile", action="store_true", help="say where the time of an unchanged night goes"
-    )
+    parser.add_argument("--profile", action="store_true", help="print a profile of an unchanged night")
     arguments = parser.parse_args()
     print("| what | took | asked for |\n|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(dir=arguments.archive) as place:
         folder, few, many = Path(place), arguments.objects // 10, arguments.objects
-        # A night in a process of its own finds it in its environment; these are forked from one that has begun.
+        # A night in a process of its own has it in its environment; these are forked from one that has begun.
         os.environ[ALLOCATOR] = Settings(home=folder).defaults()[ALLOCATOR]
         small = passed(archive(folder / "few", spec(few, arguments.size_px), arguments.archive))
         large = spec(many, arguments.size_px)
@@ -82,7 +80,7 @@ def main() -> int:
 
 
 def archive(folder: Path, hospital: PhantomSpec, kept: Path | None) -> Plan:
-    """Paint an archive, or take one that was kept, and return how it is taken in."""
+    """Return the plan of a night over an archive, which is painted or taken from `kept`."""
     files = round(hospital.patients * VISITS * SLICES)
     painted = kept / f"{hospital.patients}-{hospital.size_px}" if kept else folder
     if not (painted / "labels.csv").exists():
@@ -116,8 +114,8 @@ def spec(files: int, size_px: int) -> PhantomSpec:
     )
 
 
-def passed(plan: Plan) -> Passed:
-    """Pass a night; see what it needs."""
+def passed(plan: Plan) -> NightCosts:
+    """Run a night, and return its costs."""
     started = time.perf_counter()
     listed = sum(1 for _ in FolderSource(plan.source).scan())
     listing_s = time.perf_counter() - started
@@ -125,11 +123,11 @@ def passed(plan: Plan) -> Passed:
     with watched(night.pid) as peaks:
         answer = night.over()
     assert answer.get("files_listed") == listed, answer
-    return Passed(
+    return NightCosts(
         files=listed,
         listing_s=listing_s,
         seconds=answer["seconds"],
-        # That its home is there is asked by making it.
+        # Making the home is no write to the store.
         writes=sum(step != "mkdir " for step in night.steps),
         driver_bytes=answer["peak_bytes"],
         worker_bytes=max(peaks.values(), default=0),
@@ -161,8 +159,8 @@ def watched(pid: int) -> Iterator[dict[str, int]]:
 
 def work_of(process: psutil.Process) -> str:
     with suppress(psutil.Error):
-        words = " ".join(process.cmdline())
-        return next((name for name in ("imaging.sandbox.worker", "ray::") if name in words), "")
+        command_line = " ".join(process.cmdline())
+        return next((name for name in ("imaging.sandbox.worker", "ray::") if name in command_line), "")
     return ""
 
 
@@ -173,8 +171,8 @@ def peak_of(pid: int) -> int:
     return 0
 
 
-def nights(plan: Plan, small: Passed, large: PhantomSpec, few: int, many: int) -> int:
-    """Pass the first night, some with nothing new and some with 1 % new; return how many figures were missed."""
+def nights(plan: Plan, small: NightCosts, large: PhantomSpec, few: int, many: int) -> int:
+    """Run the first night, some with nothing new and some with 1 % new; return the number of missed figures."""
     first = passed(plan)
     again = middle([passed(plan) for _ in range(TIMES)])
     homes = [shutil.copytree(plan.home, plan.home.with_name(f"home{number}")) for number in range(TIMES)]
@@ -207,13 +205,13 @@ def nights(plan: Plan, small: Passed, large: PhantomSpec, few: int, many: int) -
     return missed
 
 
-def middle(nights: Sequence[Passed]) -> Passed:
-    """Return the night that took, beside the listing before it, neither the most nor the least."""
+def middle(nights: Sequence[NightCosts]) -> NightCosts:
+    """Return the night of median duration, without the listing before it."""
     return sorted(nights, key=lambda night: night.seconds - night.listing_s)[len(nights) // 2]
 
 
 def kills(folder: Path, count: int) -> int:
-    """Kill nights; what is wrong is an AssertionError that says where."""
+    """Kill nights and check each time what readers see; raise AssertionError where it is wrong."""
     folder.mkdir()
     count_nights = 0
     started = time.perf_counter()
@@ -228,7 +226,7 @@ def kills(folder: Path, count: int) -> int:
 
 
 def profile(plan: Plan) -> None:
-    """Say where the time of an unchanged night goes."""
+    """Print a profile of an unchanged night."""
     import flows.ingest  # noqa: F401 (what it costs to load is no part of a night)
 
     os.environ.update(RADLOOP_HOME=str(plan.home), RADLOOP_KEY=KEY)
@@ -239,7 +237,7 @@ def profile(plan: Plan) -> None:
 
 
 def row(what: str, took: str, asked: str, reached: bool = True) -> int:
-    """Print a line of the table; return 1 where what was asked for was missed."""
+    """Print a line of the table; return 1 where a bound was missed."""
     print(f"| {what} | {took} | {asked}{'' if reached else '  MISSED'} |", flush=True)
     return int(not reached)
 

@@ -1,21 +1,21 @@
-"""What two cores gain is told beside one, of rounds in turn, and a miss is called one."""
+"""Bench of ingest on two cores: rounds take turns, and a speed below the bound is called a miss."""
 
 from dataclasses import dataclass, field
 
 import pytest
 
-from bench.ingest_cores import Told, in_turn, row
+from bench.ingest_cores import Costs, in_turn, row
 
 
 @dataclass
-class Noting:
-    """Takes what it is told to take, and notes when it was asked."""
+class Recording:
+    """Ingest of given times that records the order of the calls."""
 
     name: str
     took: list[float]
     asked: list[str] = field(default_factory=list)
 
-    def take_in(self, size: int) -> Told:
+    def take_in(self, size: int) -> Costs:
         self.asked.append(self.name)
         return self.took.pop(0), 1.0
 
@@ -30,9 +30,9 @@ def test_the_speed_is_that_of_the_same_round() -> None:
     assert "| 2.00 x |" in row(256, one, both)
 
 
-def test_both_take_turns_and_the_first_round_is_not_told() -> None:
+def test_both_take_turns_and_the_first_round_does_not_count() -> None:
     asked: list[str] = []
-    one, both = Noting("one", [100.0, 1.0, 2.0], asked), Noting("both", [100.0, 3.0, 4.0], asked)
-    told = in_turn(256, one, both, rounds=2)
-    assert [[time for time, _ in side] for side in told] == [[1.0, 2.0], [3.0, 4.0]]
+    one, both = Recording("one", [100.0, 1.0, 2.0], asked), Recording("both", [100.0, 3.0, 4.0], asked)
+    costs = in_turn(256, one, both, rounds=2)
+    assert [[time for time, _ in side] for side in costs] == [[1.0, 2.0], [3.0, 4.0]]
     assert asked == ["both", "one", "one", "both", "both", "one"]
