@@ -27,8 +27,8 @@ from tests.servers import make_bucket, s3_server
 
 BUCKET = "bench"
 UPLOAD, DOWNLOAD, FOLDER = 0.85, 1.0, 0.9
-"""Least speed beside candidates that check less: ours takes SHA-256 of every part on the way in (boto3 CRC-32), and on the way out
-BLAKE3 of the whole, and waits for the disk."""
+"""Least speed beside candidates that check less: ours takes SHA-256 of every part on the way in (boto3 CRC-32), and on
+the way out BLAKE3 of the whole, and waits for the disk."""
 
 LARGE_BYTES, MEMORY_BYTES = 512 * 10**6, 64 * 10**6
 
