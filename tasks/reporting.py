@@ -17,13 +17,15 @@ from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.dataset.version.summary import count_by
 from imaging.refusal_reasons import IGNORED, REASONS
+from models.portable.predictor import Predictor
+from services.mlflow.registry import model_file
 from services.mlflow.runs import commit, reachable
 from services.settings import Settings
 from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
 from tasks.report.class_sections import class_curves, surest_calls
 from tasks.report.page import (
-    Images,
+    ExampleViews,
     LabelTrouble,
     ReasonCount,
     ReportData,
@@ -33,11 +35,11 @@ from tasks.report.page import (
 )
 from tasks.training import TrainOutcome
 
-SECTIONS: dict[str, Callable[[Any, Any, Images], Section]] = {
+SECTIONS: dict[str, Callable[[Any, Any, ExampleViews], Section]] = {
     "class-curves": class_curves,
     "surest-calls": surest_calls,
 }
-"""By the names that objectives give: from predictions of the candidate and the champion, and the test images."""
+"""By the names that objectives give: from the predictions of candidate and champion, and views of the examples."""
 LISTED = 1000
 """Of the images without label, so many are named."""
 PACKAGES = ("radloop", "torch", "ray", "mlflow", "prefect", "onnxruntime", "pydicom")
@@ -100,7 +102,7 @@ def report_data(night: Night, settings: Settings) -> ReportData:
             for measure in evaluation.predictions.measures.values()
             if not measure.higher_is_better
         ],
-        sections=_sections(evaluation, version),
+        sections=_sections(evaluation, version, settings),
         history=night.trained.history,
         titles=evaluation.candidate.objective.epoch_titles,
         best_epoch=night.trained.best_epoch,
@@ -145,19 +147,25 @@ def _unlabelled(version: DatasetVersion, fault: str) -> pa.ChunkedArray:
     return labelled.filter(pc.equal(labelled["label_fault"], fault))["object_key"]
 
 
-def _sections(evaluation: Evaluation, version: DatasetVersion) -> list[Section]:
-    def images(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        stored = version.examples_of(evaluation.test_keys[positions]).gather(np.arange(len(positions)))
-        return np.stack([middle_plane(image) for image in stored]) if len(stored) else stored
+def _sections(evaluation: Evaluation, version: DatasetVersion, settings: Settings) -> list[Section]:
+    model = evaluation.candidate
 
-    candidate, champion = evaluation.predictions, evaluation.champion_predictions
-    names = evaluation.candidate.objective.report_sections
-    return [SECTIONS[name](candidate, champion, images) for name in names]
+    def stored(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return version.examples_of(evaluation.test_keys[positions]).gather(np.arange(len(positions)))
+
+    def outputs(positions: NDArray[np.int64]) -> Mapping[str, NDArray[np.float32]]:
+        return Predictor.load(model_file(settings, model)).predict_levels(stored(positions))
+
+    views = ExampleViews(images=lambda positions: middle_planes(stored(positions)), outputs=outputs)
+    return [
+        SECTIONS[name](evaluation.predictions, evaluation.champion_predictions, views)
+        for name in model.objective.report_sections
+    ]
 
 
-def middle_plane(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image as it is, and of a volume its middle slice."""
-    return image if image.ndim == 2 else image[len(image) // 2]
+def middle_planes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images (k, height, width) as they are, and of volumes their middle slices."""
+    return images if images.ndim == 3 else images[:, images.shape[1] // 2]
 
 
 def _provenance(night: Night, version: DatasetVersion) -> dict[str, str]:

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging.dataset.split.shares import SplitConfig
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import VariantPolicy
-from imaging.statistics.verdict import GateConfig, gate_measure
+from imaging.statistics.predictions import deciding
+from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
 from models.objectives.catalog import OBJECTIVES
 
@@ -102,10 +102,12 @@ class NightlyRequest(IngestRequest):
 
     @model_validator(mode="after")
     def _gate_decides_on_the_objective(self) -> Self:
-        try:
-            gate_measure(OBJECTIVES[self.training.objective].measures, self.gate)
-        except UserFault as fault:
-            raise ValueError(str(fault)) from None
+        known = deciding(OBJECTIVES[self.training.objective].measures)
+        # Which parts a measure has, such as findings, the dataset says.
+        if self.gate.measure is not None and self.gate.measure.partition("[")[0] not in known:
+            raise ValueError(
+                f"the gate cannot decide on {self.gate.measure!r}: choose one of {', '.join(known)}"
+            )
         return self
 
 

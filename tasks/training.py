@@ -9,6 +9,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from imaging.compatibility import canonical
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
 from imaging.errors import UserFault
 from imaging.store.open_store import open_store
@@ -67,10 +68,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     """Open the MLflow run of a training, and write down what it needs."""
     version = newest_dataset(settings, request.dataset)
     config = request.training
-    parameters = config.model_dump(mode="json") | {
-        "dataset.digest": version.digest,
-        "spec": version.spec.digest,
-    }
+    parameters = canonical(config) | {"dataset.digest": version.digest, "spec": version.spec.digest}
     name = f"{config.network} {version.digest[:8]}"
     run_id = start_run(settings, request.dataset, name, parameters, {FLOW_RUN_TAG: flow_run_id})
     log_dataset(settings, run_id, version, "training")
@@ -80,7 +78,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
         cache_bytes=settings.cache_bytes,
         dataset=request.dataset,
         digest=version.digest,
-        train=config.model_dump(mode="json"),
+        train=canonical(config),
         run_folder=str(settings.store_root / "training" / run_id),
         run_id=run_id,
         flow_run_id=flow_run_id,

@@ -25,7 +25,7 @@ from models.portable.contract import Axis, TensorContract
 from models.training.augment import Variation, apply
 from models.training.batches import normalise
 from models.training.launch import train_loop
-from tasks.report.page import GalleryImage, Images, Section
+from tasks.report.page import ExampleViews, GalleryImage, Section
 from tasks.reporting import SECTIONS
 
 
@@ -159,20 +159,23 @@ class PixelNetwork(nn.Module):
         return {"both": self.convolution(image)}
 
 
-def worst_pixels(candidate: PixelPredictions, champion: PixelPredictions | None, images: Images) -> Section:
-    """Return the test images with the largest errors."""
+def worst_pixels(
+    candidate: PixelPredictions, champion: PixelPredictions | None, views: ExampleViews
+) -> Section:
+    """Return the test images with the largest errors, each beside what the model made of it."""
     worst = np.argsort(-candidate.squared, kind="stable")[:3]
+    shown = zip(worst, views.images(worst), views.outputs(worst)["pixels"][:, 0], strict=True)
     return Section(
         title="Worst pixels",
         gallery=[
             GalleryImage(
-                image=image,
+                image=np.hstack([image, ((output + 1) * 127.5).astype(np.uint8)]),
                 alt="Test image",
                 headline=f"Error {candidate.squared[position] ** 0.5:.3f}",
                 tone="wrong",
                 lines=(),
             )
-            for image, position in zip(images(worst), worst, strict=True)
+            for position, image, output in shown
         ],
     )
 

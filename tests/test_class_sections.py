@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from imaging.statistics.classification import ClassPredictions
 from tasks.report import class_sections, figures
 from tasks.report.class_sections import surest, surest_calls
+from tasks.report.page import ExampleViews
 
 
 def predictions_of(classes: int, n: int = 60, noise: float = 1.0) -> ClassPredictions:
@@ -132,9 +133,8 @@ def test_wrong_calls_are_shown_before_right_ones() -> None:
     predictions = replace(
         predictions_of(2, n=3), labels=np.array([0, 0, 1]), probabilities=np.eye(2)[[0, 1, 1]]
     )
-    gallery = surest_calls(
-        predictions, None, lambda positions: np.zeros((len(positions), 4, 4), np.uint8)
-    ).gallery
+    views = ExampleViews(images=lambda positions: np.zeros((len(positions), 4, 4), np.uint8), outputs=dict)
+    gallery = surest_calls(predictions, None, views).gallery
     assert [(image.headline, image.tone, image.lines) for image in gallery] == [
         ("Wrong", "wrong", ("true: class 0", "called: class 1, 1.00")),
         ("Right", "right", ("true: class 0", "called: class 0, 1.00")),

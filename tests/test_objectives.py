@@ -209,9 +209,12 @@ def test_a_measure_of_another_objective_is_refused(pixels: None) -> None:
 
 
 def test_a_gate_on_a_measure_of_another_objective_is_refused_before_the_night(pixels: None) -> None:
-    night = {"source": "x", "training": CONFIG, "gate": {"measure": "auroc"}}
-    with pytest.raises(ValueError, match="gate cannot decide on 'auroc': choose one of explained"):
-        NightlyRequest.model_validate(night)
+    night = {"source": "x", "training": CONFIG}
+    for measure in ("auroc", "error"):
+        with pytest.raises(ValueError, match=f"gate cannot decide on '{measure}': choose one of explained"):
+            NightlyRequest.model_validate(night | {"gate": {"measure": measure}})
+    part = {"measure": "explained[negative]"}
+    assert NightlyRequest.model_validate(night | {"gate": part}).gate.measure == "explained[negative]"
     assert (
         NightlyRequest.model_validate(night | {"gate": {"measure": "explained"}}).gate.measure == "explained"
     )

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from models.objectives.classification import Classification
 from tasks.report.class_sections import class_curves
 from tasks.report.page import (
     PLACES,
+    ExampleViews,
     GalleryImage,
     LabelTrouble,
     Picture,
@@ -43,8 +45,8 @@ def model(skill: float, classes: int = 2, n: int = 120, seed: int = 1) -> ClassP
     )
 
 
-def no_images(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-    raise AssertionError("curves need no images")
+def no_view(positions: NDArray[np.int64]) -> NoReturn:
+    raise AssertionError("curves need no example")
 
 
 def report(classes: int = 2, skill: float = 2, champion_skill: float | None = 1.5) -> ReportData:
@@ -52,7 +54,7 @@ def report(classes: int = 2, skill: float = 2, champion_skill: float | None = 1.
     champion = None if champion_skill is None else model(champion_skill, classes, seed=2)
     return replace(
         EMPTY,
-        sections=[class_curves(candidate, champion, no_images)],
+        sections=[class_curves(candidate, champion, ExampleViews(images=no_view, outputs=no_view))],
         titles=Classification.epoch_titles,
         lower_is_better=["Brier score", "Log loss"],
         verdict=decide(candidate, champion, GATE),

@@ -23,7 +23,8 @@ class GateConfig(BaseModel):
 
     measure: str | None = Field(
         None,
-        pattern="^[a-z0-9_]+$",
+        # In brackets a part of the measure, such as one finding of several.
+        pattern=r"^[a-z0-9_]+(\[[^\[\]]+\])?$",
         title="Measure",
         description="What decides; more is better. Default: the objective's first, which is auroc for classes.",
     )

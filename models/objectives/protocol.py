@@ -78,7 +78,7 @@ class Objective(Protocol):
     measures: ClassVar[Mapping[str, MeasureDefinition]]
     """Measures of its predictions; see `imaging.statistics.predictions`."""
     report_sections: ClassVar[tuple[str, ...]]
-    """Sections of a night's report, keys of `tasks.report.sections.SECTIONS`."""
+    """Sections of a night's report, keys of `tasks.reporting.SECTIONS`."""
 
     # What it is about
 

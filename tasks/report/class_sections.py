@@ -19,13 +19,15 @@ from imaging.statistics.classification import (
 )
 from imaging.statistics.intervals import value_of
 from tasks.report import figures
-from tasks.report.page import GalleryImage, Images, Picture, Section
+from tasks.report.page import ExampleViews, GalleryImage, Picture, Section
 
 EXAMPLES = 6
 """Of right calls and of wrong ones, so many are shown."""
 
 
-def class_curves(candidate: ClassPredictions, champion: ClassPredictions | None, images: Images) -> Section:
+def class_curves(
+    candidate: ClassPredictions, champion: ClassPredictions | None, views: ExampleViews
+) -> Section:
     """Return the ROC and precision-recall curves, the confusion matrix and the calibration."""
     many = len(candidate.classes) > 2
     each = " Thin lines are single classes against the rest, the bold line is their mean." if many else ""
@@ -58,7 +60,9 @@ def class_curves(candidate: ClassPredictions, champion: ClassPredictions | None,
     )
 
 
-def surest_calls(candidate: ClassPredictions, champion: ClassPredictions | None, images: Images) -> Section:
+def surest_calls(
+    candidate: ClassPredictions, champion: ClassPredictions | None, views: ExampleViews
+) -> Section:
     """Return the test images of the surest calls of the candidate, wrong ones first."""
     right, wrong = surest(candidate, EXAMPLES)
     chosen = np.concatenate([wrong, right])
@@ -76,7 +80,7 @@ def surest_calls(candidate: ClassPredictions, champion: ClassPredictions | None,
                     f"{candidate.probabilities[position, candidate.predicted[position]]:.2f}",
                 ),
             )
-            for number, (image, position) in enumerate(zip(images(chosen), chosen, strict=True))
+            for number, (image, position) in enumerate(zip(views.images(chosen), chosen, strict=True))
         ],
     )
 

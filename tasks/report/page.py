@@ -80,8 +80,12 @@ class Section:
     gallery: Sequence[GalleryImage] = ()
 
 
-Images = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-"""Maps positions (k,) among the test examples to their prepared images (k, height, width)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleViews:
+    """Test examples by their positions (k,): prepared images (k, height, width), and the candidate's outputs."""
+
+    images: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    outputs: Callable[[NDArray[np.int64]], Mapping[str, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
