@@ -23,6 +23,7 @@ from bench.interleaved import interleave, ratio
 from bench.without_pixels import FUNCTION as WITHOUT_PIXELS
 from bench.without_pixels import without_pixels
 from imaging.buffer import write_file
+from imaging.cores import available_cores
 from imaging.deidentify import payload
 from imaging.deidentify.identity.text_cleaner import _folded_spellings
 from imaging.deidentify.objects.fast_path import cache_for
@@ -30,7 +31,6 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixels.text_candidates import Candidate, find_candidates
 from imaging.deidentify.pixels.text_detector import read_candidate, reads_as_text
 from imaging.dicom.limits import LIMITS
-from services.ray.chunk_pool import cores
 from services.settings import Settings
 from tasks.deidentification import bring_up_to_date
 from tasks.requests import DeidentifyRequest
@@ -143,10 +143,10 @@ def whole_way(source: Path, name: str, *, looks: bool = False) -> bool:
         paths = [path.stat() for path in Path(folder, "out").rglob("*.dcm")]
     # Each file says when a worker wrote it, and when it became visible. The first third is for starting up.
     written = sorted(one.st_mtime for one in paths)[len(paths) // 3 :]
-    rate = (len(written) - 1) / (max(one.st_ctime for one in paths) - written[0]) / cores()
+    rate = (len(written) - 1) / (max(one.st_ctime for one in paths) - written[0]) / available_cores()
     verdict = "" if rate >= OBJECTS_A_SECOND else "  MISSED"
     print(
-        f"| the whole way, {name}, {cores()} cores | {outcome.files_read} files, {outcome.objects} objects | "
+        f"| the whole way, {name}, {available_cores()} cores | {outcome.files_read} files, {outcome.objects} objects | "
         f"{rate:.0f}/s and core after the first third | refused: {dict(outcome.quarantined)} | "
         f"at least {OBJECTS_A_SECOND:g}/s{verdict} |"
     )

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import psutil
 
+from imaging.cores import available_cores
 from imaging.phantom.phantom_archive import write_phantom
 from imaging.phantom.schedule import PhantomSpec
 from imaging.sources.folder_source import FolderSource
-from services.ray.chunk_pool import cores
 from services.settings import Settings
 from tasks.ingest import RAY_FROM
 from tests.growing_archive import labels
@@ -85,7 +85,7 @@ def archive(folder: Path, hospital: PhantomSpec, kept: Path | None) -> Plan:
     painted = kept / f"{hospital.patients}-{hospital.size_px}" if kept else folder
     if not (painted / "labels.csv").exists():
         print(f"painting {files} slices", file=sys.stderr, flush=True)
-        write_phantom(painted, hospital, workers=cores())
+        write_phantom(painted, hospital, workers=available_cores())
     if painted != folder:
         # The second day is written beside the first, and what is kept stays as it is.
         shutil.copytree(painted / "dicom", folder / "dicom", copy_function=os.link)

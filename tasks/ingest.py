@@ -11,6 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.annotations.label_table import LabelTable, read_labels
+from imaging.cores import available_cores
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome, ingest_outcome, write_problems
 from imaging.dataset.ingest.journal import Journal
@@ -29,7 +30,7 @@ from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
-from services.ray.chunk_pool import cores, run_chunks
+from services.ray.chunk_pool import run_chunks
 from services.ray.ingest_worker import FACTORY, FileItems, open_sandbox
 from services.ray.jobs import run_step
 from services.settings import Settings
@@ -68,7 +69,7 @@ def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
     """Open the source and the label table, and list the files."""
     source = check_input(request)
     spec = request.preprocess or source.default_spec()
-    sandbox = open_sandbox(spec, cores())
+    sandbox = open_sandbox(spec, available_cores())
     # They load what they need while the files are listed.
     sandbox.start()
     try:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from imaging.cores import available_cores
 from imaging.errors import EnvironmentFault, UserFault
 from services.ray.chunk_pool import (
     CHUNK_ITEMS,
@@ -21,7 +22,6 @@ from services.ray.chunk_pool import (
     _cut,
     _do_chunk,
     _worker,
-    cores,
     one_behind,
     run_chunks,
 )
@@ -90,7 +90,7 @@ def test_no_items_open_no_worker(order: dict[str, Any]) -> None:
 def test_few_items_are_worked_on_in_this_process_with_all_its_cores(order: dict[str, Any]) -> None:
     assert flat(run_chunks(DOUBLE, order, range(100))) == ([*range(100)], [*range(0, 200, 2)])
     assert {process for _, process in notes(order)} == {os.getpid()}
-    assert {path.read_text() for path in Path(order["folder"]).iterdir()} == {str(cores())}
+    assert {path.read_text() for path in Path(order["folder"]).iterdir()} == {str(available_cores())}
 
 
 def test_what_is_here_already_is_in_the_order_of_what_is_done_here(order: dict[str, Any]) -> None:

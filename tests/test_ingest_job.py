@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from prefect.utilities.collections import visit_collection
 
+from imaging.cores import available_cores
 from imaging.dataset.ingest.listing import list_files
 from imaging.dataset.ingest.pending_files import find_pending
 from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
-from services.ray.chunk_pool import cores
 from services.ray.ingest_worker import FileItems
 from services.settings import Settings
 from tasks.ingest import IngestJob, ReadResult, open_job, read_new
@@ -67,7 +67,7 @@ def test_the_workers_that_started_with_the_listing_read_and_are_gone(
         seen.update(worker.pid for worker in workers_of(os.getpid()))
 
     assert read_new.fn(job, settings, "", told).files == FILES
-    assert (len(ahead), seen) == (cores(), {*ahead})
+    assert (len(ahead), seen) == (available_cores(), {*ahead})
     assert not workers_of(os.getpid())
 
 

@@ -1,6 +1,5 @@
 """Pool of sandbox processes that call a function on items in order; a crash costs only the item that caused it."""
 
-import os
 import re
 import select
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from imaging.cores import available_cores
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.sandbox.messages import BadMessage, Message, pack
 from imaging.sandbox.worker import ITEM_INTO
@@ -60,7 +60,7 @@ class Pool:
         bytes_ahead: int = 256 << 20,
     ) -> None:
         self.limits = limits or WorkerLimits()
-        self.size = workers or len(os.sched_getaffinity(0))
+        self.size = workers or available_cores()
         self._order = {  # first message to each worker
             "function": function,
             "setup": dict(setup),

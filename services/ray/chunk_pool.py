@@ -1,7 +1,6 @@
 """Pool of workers for chunks of items: on Ray, or in this process where the items are few."""
 
 import json
-import os
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from imaging.cores import available_cores
 from imaging.errors import EnvironmentFault, RadloopError
 from services.ray.cluster import local_ray
 
@@ -61,7 +61,7 @@ def run_chunks(
     if len(items) > (chunk_items if ray_from is None else ray_from):
         yield from _on_ray(factory, order, items, chunk_items)
     elif items:
-        with _open(factory, {**order, "cores": cores(), **here}) as do:
+        with _open(factory, {**order, "cores": available_cores(), **here}) as do:
             # One worker has all cores, and none waits for another: a single chunk is cut, that progress is seen.
             size = chunk_items if len(items) > chunk_items else max(1, chunk_items // PIECES)
             for chunk in _pieces(items, size):
@@ -80,11 +80,6 @@ def one_behind(do: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             yield begun.result()
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def _cut(items: Sequence[T], chunk_items: int, workers: int) -> Iterator[Sequence[T]]:
     least = max(1, chunk_items // PIECES)
     return _pieces(items, min(chunk_items, max(least, len(items) // (PIECES * workers))))
@@ -101,7 +96,7 @@ def _on_ray(
     import ray
 
     text = json.dumps({**order, "cores": 1})
-    with local_ray(cores(), STORE_BYTES):
+    with local_ray(available_cores(), STORE_BYTES):
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_do_chunk)
         workers = int(ray.cluster_resources().get("CPU", 1))
         begun: deque[tuple[Sequence[T], Any]] = deque()
