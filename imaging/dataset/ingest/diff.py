@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from imaging.dataset.ingest.listing import Listing, compare_with_listing
+from imaging.dataset.ingest.listing import Comparison, Listing, compare_with_listing
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.row_operations import concat, concat_columns, instance_details
 from imaging.dataset.tables.schemas import EXAMPLES, REFUSALS, SOURCE, TABLES
@@ -77,53 +77,50 @@ def plan_ingest(
     if previous is not None:
         _check_patients(previous.head, pseudonyms)
     moved = previous is not None and (base is None or base.digest != previous.digest)
-    old = _compare(KnownRows.of(previous), listing, spec, KnownRows.of(base) if moved else None)
+    known = KnownRows.of(previous)
+    examples, refusals = _compare(known, listing, spec, KnownRows.of(base) if moved else None)
+    current = known.refusals.filter(refusals.current)
+    changed = known.examples.filter(examples.changed)
     # As long as a changed file is refused for its other pixels, the first ones are kept.
-    disputed = old.refusals.filter(pc.equal(old.refusals["reason"], CONFLICTING_INSTANCE))["source_key"]
-    stays = pc.is_in(old.changed.select(["source_key"])["source_key"], value_set=disputed)
-    kept = old.changed.filter(stays) + old.current
-    refusals = _lasting(old.refusals, kept, drops_studies=drops_studies)
+    disputed = current.filter(pc.equal(current["reason"], CONFLICTING_INSTANCE))["source_key"]
+    stays = pc.is_in(changed.select(["source_key"])["source_key"], value_set=disputed)
+    kept = changed.filter(stays) + known.examples.filter(examples.current)
+    lasting = _lasting(current, kept, drops_studies=drops_studies)
+    removed = known.examples.filter(examples.removed)
     return IngestPlan(
-        to_read=_without_files_of(listing, kept, refusals),
+        to_read=_without_files_of(listing, kept, lasting),
         examples=kept,
         ranks=np.zeros(kept.num_rows, np.int64),
-        superseded=old.changed.filter(pc.invert(stays)),
-        removed=old.removed,
-        refusals=refusals,
+        superseded=changed.filter(pc.invert(stays)),
+        removed=removed,
+        refusals=lasting,
         tombstones=previous.table("tombstones") if previous else TABLES["tombstones"].empty_table(),
         listed_files=len(listing),
-        removed_files=len(pc.unique(_files_of(old.removed, old.removed_refusals))),
+        removed_files=len(pc.unique(_files_of(removed, known.refusals.filter(refusals.removed)))),
     )
 
 
 def with_finished_chunks(plan: IngestPlan, finished: KnownRows, spec: str) -> IngestPlan:
     """Return a plan with the rows of chunks that are finished and that are in no version yet."""
     # Of files that are still to be read: another run may have finished the same ones, and published them.
-    new = _compare(finished, plan.to_read, spec)
+    examples, refusals = _compare(finished, plan.to_read, spec)
+    new, refused = finished.examples.filter(examples.current), finished.refusals.filter(refusals.current)
     # Ranked as they are listed, whatever chunk they were in: of a repeated instance the first one is kept.
-    files = new.current.select(["source_key"])["source_key"]
+    files = new.select(["source_key"])["source_key"]
     at = pc.index_in(files, value_set=plan.to_read.table["source_key"]).to_numpy().astype(np.int64)
     return replace(
         plan,
-        to_read=_without_files_of(plan.to_read, new.current, new.refusals),
-        examples=plan.examples + new.current,
+        to_read=_without_files_of(plan.to_read, new, refused),
+        examples=plan.examples + new,
         ranks=np.concatenate([plan.ranks, 1 + at]),
-        refusals=concat([plan.refusals, new.refusals], REFUSALS),
+        refusals=concat([plan.refusals, refused], REFUSALS),
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ComparedRows:
-    """Examples and refusals whose file is as it was, changed, or removed; refusals of changed files are left out."""
-
-    current: LazyRows
-    changed: LazyRows
-    removed: LazyRows
-    refusals: pa.Table
-    removed_refusals: pa.Table
-
-
-def _compare(known: KnownRows, listing: Listing, spec: str, before: KnownRows | None = None) -> _ComparedRows:
+def _compare(
+    known: KnownRows, listing: Listing, spec: str, before: KnownRows | None = None
+) -> tuple[Comparison, Comparison]:
+    """Return how the examples and the refusals compare with a listing."""
     examples, refusals = (
         compare_with_listing(rows.select(COMPARED), listing.table, spec, earlier and earlier.select(COMPARED))
         for rows, earlier in (
@@ -131,13 +128,7 @@ def _compare(known: KnownRows, listing: Listing, spec: str, before: KnownRows | 
             (known.refusals, before and before.refusals),
         )
     )
-    return _ComparedRows(
-        current=known.examples.filter(examples.current),
-        changed=known.examples.filter(examples.changed),
-        removed=known.examples.filter(examples.removed),
-        refusals=known.refusals.filter(refusals.current),
-        removed_refusals=known.refusals.filter(refusals.removed),
-    )
+    return examples, refusals
 
 
 def _lasting(refusals: pa.Table, examples: LazyRows, *, drops_studies: bool) -> pa.Table:

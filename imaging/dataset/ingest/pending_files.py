@@ -34,17 +34,6 @@ class ListedSource:
         """Whether a bad slice costs its study."""
         return self.bad_slice == DROP_STUDY
 
-    def plan(self, previous: DatasetVersion | None) -> IngestPlan:
-        """Return what must be read beside a version."""
-        return plan_ingest(
-            self.listing,
-            previous,
-            self.spec.digest,
-            self.pseudonyms,
-            base=self.base,
-            drops_studies=self.drops_studies,
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class PendingFiles:
@@ -84,7 +73,18 @@ def _pending(
     same = before if before and digest_of(before.previous) == digest_of(previous) else None
     if same and same.chunks == chunks:
         return same
-    version_plan = same.version_plan if same else listed.plan(previous)
+    version_plan = (
+        same.version_plan
+        if same
+        else plan_ingest(
+            listed.listing,
+            previous,
+            listed.spec.digest,
+            listed.pseudonyms,
+            base=listed.base,
+            drops_studies=listed.drops_studies,
+        )
+    )
     plan = with_finished_chunks(version_plan, listed.journal.read(chunks), listed.spec.digest)
     return PendingFiles(previous=previous, version_plan=version_plan, chunks=chunks, plan=plan)
 

@@ -34,7 +34,7 @@ def find_flaws(version: DatasetVersion, on_progress: OnProgress = lambda *_: Non
     They are read from the store itself, never from a cache, one object at a time.
     """
     head = version.head
-    parts = dict.fromkeys((name for names in head.parts.values() for name in names), _nothing)
+    parts = dict.fromkeys((name for names in head.parts.values() for name in names), lambda _: "")
     flaws = list(_check(version, parts, on_progress, 0))
     if not flaws and not _is_named(version):
         flaws.append(
@@ -82,10 +82,6 @@ def _ends(version: DatasetVersion, parts: Sequence[str]) -> dict[str, tuple[int,
     rows = read_parts(version.store, parts, TABLES["examples"], ["shard", "row"])
     ends = rows.group_by("shard").aggregate([("row", "min"), ("row", "max")]).sort_by("shard").to_pylist()
     return {one["shard"]: (one["row_min"], one["row_max"]) for one in ends}
-
-
-def _nothing(_: bytes) -> str:
-    return ""
 
 
 def _shard_check(shape: tuple[int, ...], rows: tuple[int, int]) -> Check:
