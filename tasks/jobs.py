@@ -18,8 +18,8 @@ from imaging.errors import UserFault
 from services.mlflow.runs import end_run
 from services.prefect.progress import Pace
 from services.ray.cluster import join_cluster
-from services.ray.fitting import TrainingJob, fit
 from services.ray.jobs import JOB_FILE, LEASE_FILE, OUTCOME_FILE, watch_lease
+from services.ray.training import TrainingJob, fit
 from services.settings import Settings, activate
 from tasks.requests import DeidentifyRequest, IngestRequest
 

@@ -19,8 +19,8 @@ from models.portable.predictor import Predictor
 from services.mlflow.registry import Registered, model_tags, newest, register, set_alias
 from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
 from services.ray.cluster import training_ray
-from services.ray.fitting import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.ray.jobs import stop_job_of
+from services.ray.training import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.settings import Settings
 from tasks.requests import TrainRequest
 from tasks.retry import INPUT_OUTPUT

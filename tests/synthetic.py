@@ -22,11 +22,11 @@ from imaging.dataset.tables.schemas import EXAMPLES, FINGERPRINT_BYTES, REFUSALS
 from imaging.dataset.tables.shard import write_shard
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.publish import Recipe, build_version, publish
-from imaging.digests import pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.readers import FORMATS
 from imaging.image.image import Image
 from imaging.image.instance import Instance
+from imaging.pixel_digests import pixel_digest
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.dispatch import Run
 from imaging.sources.protocol import Payload, Source, SourceFile

@@ -290,7 +290,7 @@ def test_an_inverted_image_is_turned_over(store: FolderStore) -> None:
     assert image_of(store, row).max() == 255 - 7
 
 
-def test_digests_are_those_that_the_reader_told(store: FolderStore) -> None:
+def test_pixel_digests_are_those_that_the_reader_told(store: FolderStore) -> None:
     (row,) = examples(store, {"a": [instance(7, content_blake3="c" * 64, pixel_blake3="d" * 64)]})
     assert (row["content_blake3"], row["pixel_blake3"]) == ("c" * 64, "d" * 64)
 

@@ -223,7 +223,7 @@ def test_a_marked_field_keeps_the_default_with_which_it_came(default: float, nam
 
 
 @pytest.mark.parametrize(("kind", "values", "digest"), DIGESTS)
-def test_digests_are_those_of_release_0_1_0(
+def test_pixel_digests_are_those_of_release_0_1_0(
     kind: type[BaseModel], values: Mapping[str, Any], digest: str
 ) -> None:
     assert config_digest(kind.model_validate(values)) == digest

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from imaging.digests import pixel_digest
 from imaging.errors import UserFault
 from imaging.image.instance import Instance
+from imaging.pixel_digests import pixel_digest
 from imaging.preprocess.slice import prepare
 from imaging.sources.medmnist_file import ROWS_A_FILE, MedMnistFile
 from imaging.sources.protocol import SourceFile

@@ -37,7 +37,7 @@ from models.training.worker import TrainData
 from services.mlflow.registry import Registered, model_file, model_tags, set_alias
 from services.mlflow.runs import start_run
 from services.ray.cluster import training_ray
-from services.ray.fitting import EpochReporter, FitOutcome, TrainingJob, fit
+from services.ray.training import EpochReporter, FitOutcome, TrainingJob, fit
 from services.settings import Settings
 from tasks.evaluation import Evaluation, evaluate_pair, metrics_of
 from tasks.promotion import promote_candidate

@@ -16,7 +16,7 @@ from models.config import TrainConfig
 from models.training.progress import read_history
 from services.mlflow.runs import start_run
 from services.ray.cluster import training_ray
-from services.ray.fitting import FitOutcome, TrainingJob, fit
+from services.ray.training import FitOutcome, TrainingJob, fit
 from services.settings import Settings, activate
 from tests.conftest import fresh_environment, until
 from tests.synthetic import version_of

@@ -11,12 +11,12 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless
 
-from imaging.digests import digest_of_all, file_digest, pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.peek import FUNCTION
 from imaging.formats.series import DROP_SLICE, DROP_STUDY, PADDED, fill_gaps, read_series
 from imaging.formats.series_source import SeriesSource, series_tag
 from imaging.image.instance import Instance
+from imaging.pixel_digests import digest_of_all, file_digest, pixel_digest
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.preprocess.volume import prepare_volume
 from imaging.sandbox.pool import Pool

@@ -19,11 +19,11 @@ from imaging.dicom.parse import reading
 from imaging.dicom.pixels import NATIVE_BITS, Layout, check_present, layout_of, stored_frame
 from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.dicom.walk import DEFLATED
-from imaging.digests import file_digest, native_file_digest, pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.header_cache import HeaderCache
 from imaging.image.image import Image
 from imaging.image.instance import Instance
+from imaging.pixel_digests import file_digest, native_file_digest, pixel_digest
 
 UID_HEAD_BYTES = 2**20
 """The head of a file, which holds its UIDs if it has any."""

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 from imaging.buffer import FileBuffer
 from imaging.dicom.limits import LIMITS
-from imaging.digests import file_digest, pixel_digest
 from imaging.errors import DataFault, RadloopError
 from imaging.image.image import Image
 from imaging.image.instance import Instance
+from imaging.pixel_digests import file_digest, pixel_digest
 from imaging.sources.protocol import Payload
 
 

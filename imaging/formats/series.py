@@ -15,11 +15,11 @@ from imaging.dicom.header import Header, read_header
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.dicom.stacking import SliceStack, stack_slices
-from imaging.digests import digest_of_all, file_digest, pixel_digest
 from imaging.errors import DataFault
 from imaging.formats.dicom import allocated, frame_image
 from imaging.image.image import Image
 from imaging.image.instance import Instance
+from imaging.pixel_digests import digest_of_all, file_digest, pixel_digest
 from imaging.sources.protocol import Payload
 
 DROP_SLICE, DROP_STUDY = "drop-slice", "drop-study"

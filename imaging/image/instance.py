@@ -11,7 +11,7 @@ class Instance:
     """One image or volume with its identifiers; `frame` counts from 1 in a multi-frame object and is 0 in others.
 
     `institution` is one of the identifiers, empty where there is none. The digests are hex digits of
-    `imaging.digests`; `findings` are keys of `imaging.dicom.findings.FINDINGS`.
+    `imaging.pixel_digests`; `findings` are keys of `imaging.dicom.findings.FINDINGS`.
     """
 
     patient_id: str

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.digests import pixel_digest
 from imaging.errors import UserFault
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.image.window import IDENTITY
+from imaging.pixel_digests import pixel_digest
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.protocol import Payload, SourceFile
 

@@ -20,9 +20,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.digests import digest_of_all, file_digest, native_file_digest, pixel_digest
 from imaging.formats.dicom import read_dicom
 from imaging.image.instance import Instance
+from imaging.pixel_digests import digest_of_all, file_digest, native_file_digest, pixel_digest
 from tests.codestreams import LOSSLESS
 from tests.dicom_objects import compressed, dataset, file_bytes, made, ramp
 
