@@ -214,7 +214,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def make_room(self: ElementCache, size: int) -> None:
         before(self, size)
-        sizes.append(len(self._known) + len(self._of_patients))
+        sizes.append(len(self._known) + len(self.of_patients))
 
     monkeypatch.setattr("imaging.deidentify.objects.element_cache.CACHE_BYTES", 20 * ENTRY_BYTES)
     monkeypatch.setattr(ElementCache, "_make_room", make_room)

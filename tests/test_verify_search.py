@@ -13,7 +13,7 @@ import pytest
 
 from imaging.deidentify.identity.identifiers import Identifier, Kind
 from imaging.deidentify.proof import pattern_search
-from imaging.deidentify.proof.file_search import all_contents
+from imaging.deidentify.proof.contents import all_contents
 from imaging.deidentify.proof.output_search import find_hits
 from imaging.deidentify.proof.pattern_search import Searcher, SearchLevel
 from imaging.deidentify.proof.patterns import patterns, strength_of

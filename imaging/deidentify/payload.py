@@ -15,8 +15,7 @@ from imaging.deidentify.objects.fast_path import FastPath, open_fast_path
 from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.objects.raw_elements import raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID
-from imaging.deidentify.objects.scrub import scrub
-from imaging.deidentify.objects.sop_classes import check_sop_class
+from imaging.deidentify.objects.scrub import check_sop_class, scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixels.check import check_pixels
 from imaging.dicom.elements import Buffer

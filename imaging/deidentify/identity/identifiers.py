@@ -50,19 +50,10 @@ ONE_VALUE = frozenset({"ST", "LT", "UT", "UR"})
 RESETS = {ord(character) for character in "\t\n\f\r\\^="}
 """Characters after which the first character set applies again (PS3.5 6.1.2.5.3)."""
 NOBODY = frozenset(
-    {
-        "anonymous",
-        "anonymized",
-        "anonymised",
-        "unknown",
-        "unspecified",
-        "none",
-        "undefined",
-        "notavailable",
-        "patient",
-    }
+    {"anonymous", "anonymized", "anonymised", "unknown", "unspecified", "none", "undefined", "notavailable"}
+    | {"patient"}
 )
-"""Values that say that a value is not known."""
+"""Folded values that mean that nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ TITLES = frozenset(
     }
 )
 """Parts of names that many people share and that occur in many texts."""
-BETWEEN_WORDS = re.compile(r"[\s,.\-_'’`/]+")
-BETWEEN_LINES = re.compile(r"[\r\n;,^]+")
+WORD_SEPARATORS = re.compile(r"[\s,.\-_'’`/]+")
+LINE_SEPARATORS = re.compile(r"[\r\n;,^]+")
 LINE_LETTERS = 5
 """Letters below which a line of an address is no more than the number of a house."""
 DATE_DIGITS = re.compile(r"([0-9]{4})\.?([0-9]{2})\.?([0-9]{2})")
@@ -23,36 +23,14 @@ NUMERIC = (
     *("{y}{m:02}{d:02}", "{y}-{m:02}-{d:02}", "{y}/{m:02}/{d:02}", "{y}.{m:02}.{d:02}", "{y} {m:02} {d:02}"),
     *("{d:02}.{m:02}.{y}", "{d:02}/{m:02}/{y}", "{d:02}-{m:02}-{y}", "{d:02} {m:02} {y}", "{d:02}{m:02}{y}"),
     *("{m:02}/{d:02}/{y}", "{m:02}-{d:02}-{y}", "{m:02}.{d:02}.{y}", "{m:02} {d:02} {y}", "{m:02}{d:02}{y}"),
-    *(
-        "{d}.{m}.{y}",
-        "{d}. {m}. {y}",
-        "{d}/{m}/{y}",
-        "{d}-{m}-{y}",
-        "{m}/{d}/{y}",
-        "{m}-{d}-{y}",
-        "{y}-{m}-{d}",
-    ),
-    *(
-        "{d:02}.{m:02}.{s}",
-        "{d:02}/{m:02}/{s}",
-        "{m:02}/{d:02}/{s}",
-        "{d:02}-{m:02}-{s}",
-        "{m:02}-{d:02}-{s}",
-    ),
-    *("{d}.{m}.{s}", "{d}/{m}/{s}", "{m}/{d}/{s}", "{s}-{m:02}-{d:02}"),
+    *("{d}.{m}.{y}", "{d}. {m}. {y}", "{d}/{m}/{y}", "{d}-{m}-{y}", "{m}/{d}/{y}", "{m}-{d}-{y}"),
+    *("{y}-{m}-{d}", "{d:02}.{m:02}.{s}", "{d:02}/{m:02}/{s}", "{m:02}/{d:02}/{s}", "{d:02}-{m:02}-{s}"),
+    *("{m:02}-{d:02}-{s}", "{d}.{m}.{s}", "{d}/{m}/{s}", "{m}/{d}/{s}", "{s}-{m:02}-{d:02}"),
 )
 """Year, month, day, and the year's last two digits `s`: those only between separators, as any number has six digits."""
 WITH_MONTH_NAME = (
-    *(
-        "{d} {n} {y}",
-        "{d}. {n} {y}",
-        "{d:02} {n} {y}",
-        "{d}-{n}-{y}",
-        "{d:02}-{n}-{y}",
-        "{d}{n}{y}",
-        "{d:02}{n}{y}",
-    ),
-    *("{n} {d} {y}", "{n} {d}, {y}", "{n} {d:02} {y}", "{n} {d:02}, {y}", "{y} {n} {d}"),
+    *("{d} {n} {y}", "{d}. {n} {y}", "{d:02} {n} {y}", "{d}-{n}-{y}", "{d:02}-{n}-{y}", "{d}{n}{y}"),
+    *("{d:02}{n}{y}", "{n} {d} {y}", "{n} {d}, {y}", "{n} {d:02} {y}", "{n} {d:02}, {y}", "{y} {n} {d}"),
 )
 FORMS = tuple(dict.fromkeys(re.sub(r"(?<=})[^{}]+(?={)", "-", form) for form in (*NUMERIC, *WITH_MONTH_NAME)))
 """One of all forms that differ only in what separates their parts."""
@@ -108,7 +86,7 @@ def place_spellings(value: str) -> frozenset[str]:
     >>> sorted(place_spellings("Waldklinik, Seestr. 5, 7"))
     ['Seestr. 5', 'Waldklinik', 'Waldklinik, Seestr. 5, 7']
     """
-    lines = {line.strip() for line in BETWEEN_LINES.split(value)}
+    lines = {line.strip() for line in LINE_SEPARATORS.split(value)}
     whole = {value, *(line for line in lines if len(fold(line)) >= LINE_LETTERS)}
     return _distinctive({one for plain in whole for one in (plain, *accent_variants(plain))})
 
@@ -134,13 +112,13 @@ def _plain_names(group: str) -> Iterator[str]:
     yield from (
         word
         for name in (family, given)
-        for word in (name.strip(), *_distinctive_words(name))
+        for word in (name.strip(), *_distinctive_parts(name))
         if word.lower() not in TITLES
     )
 
 
-def _distinctive_words(name: str) -> list[str]:
-    return [word for word in BETWEEN_WORDS.split(name) if is_distinctive(fold(word))]
+def _distinctive_parts(name: str) -> list[str]:
+    return [word for word in WORD_SEPARATORS.split(name) if is_distinctive(fold(word))]
 
 
 def _joined(family: str, given: str) -> Iterator[str]:

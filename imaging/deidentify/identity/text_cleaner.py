@@ -1,7 +1,7 @@
 """Cleaning of free text by value: whatever names somebody in the same object is taken out of it."""
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from imaging.deidentify.identity.identifiers import Identifier, spellings
 from imaging.deidentify.identity.spellings import FORMS, date_spellings
 
 Span = tuple[int, int]
-Breaks = frozenset[tuple[int, ...]]
+Breaks = Set[tuple[int, ...]]
 
 SHORT_WORD, SHORT_NUMBER = 6, 8
 """Lengths below which a word or number counts only as a whole one, as it may be a part of others."""
@@ -85,23 +85,16 @@ def _folded_spellings(identifier: Identifier) -> tuple[_FoldedSpelling, ...]:
     is_date = identifier.kind == "date"
     for spelling in date_spellings(identifier.value, FORMS) if is_date else spellings(identifier):
         breaks_by_spelling.setdefault(fold(spelling), set()).add(_breaks_of(spelling))
-    return tuple(
-        _folded_spelling(folded, frozenset(breaks), loose=not is_date)
-        for folded, breaks in breaks_by_spelling.items()
-        if folded
-    )
+    breaks_by_spelling.pop("", None)
+    return tuple(_folded_spelling(*item, loose=not is_date) for item in breaks_by_spelling.items())
 
 
 def _folded_spelling(folded: str, breaks: Breaks, *, loose: bool) -> _FoldedSpelling:
-    whole = (
-        len(folded) < (SHORT_NUMBER if folded.isdecimal() else SHORT_WORD) and min(folded) <= LAST_ALPHABET
-    )
-    return _FoldedSpelling(
-        folded,
-        breaks=None if loose and len(folded) >= SHORT_WORD else breaks,
-        left=whole or any(1 in one for one in breaks),
-        right=whole or any(len(folded) - 1 in one for one in breaks),
-    )
+    length, short = len(folded), SHORT_NUMBER if folded.isdecimal() else SHORT_WORD
+    whole = length < short and min(folded) <= LAST_ALPHABET
+    positions: set[int] = set().union(*breaks)
+    kept = None if loose and length >= SHORT_WORD else breaks
+    return _FoldedSpelling(folded, kept, whole or 1 in positions, whole or length - 1 in positions)
 
 
 def _either(one: _FoldedSpelling, other: _FoldedSpelling) -> _FoldedSpelling:

@@ -13,11 +13,11 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from imaging.deidentify.objects.context import CODE_SCHEME, CODE_VALUES, ObjectContext, Scope
-from imaging.deidentify.objects.raw_elements import Element, make_raw, raw_bytes
+from imaging.deidentify.objects.raw_elements import Element, raw_bytes
 from imaging.deidentify.objects.rules import Rule
 from imaging.deidentify.objects.values import dummy, treated
 from imaging.deidentify.profile.profile import Action
-from imaging.deidentify.profile.structured import WITHOUT_WORDS, Concept, concept, load_content
+from imaging.deidentify.profile.structured import WITHOUT_TEXT, Concept, concept, load_content
 from imaging.dicom.attributes import decode_numbers
 
 VALUE_TYPE, NAME, RELATIONSHIP, CONTENT = 0x0040A040, 0x0040A043, 0x0040A010, 0x0040A730
@@ -75,7 +75,7 @@ def restore_values(
         _restore(context, scope, item, UID_VALUE, Rule("keep", ("UI",)), elements)
     for tag, vr in TIMES.items():
         if tag in elements and not content.is_harmless:
-            elements[BaseTag(tag)] = _made(context, tag, vr, dummy(tag, vr) or b"")
+            elements[BaseTag(tag)] = context.element(tag, vr, dummy(tag, vr) or b"")
     if content.value_type in ("NUM", "NUMERIC") and content.action == "K":
         _cap(context, scope, elements)
 
@@ -107,7 +107,7 @@ def _stays(context: ObjectContext, scope: Scope, item: Dataset) -> bool:
     content = _content(context, scope, item)
     if content.action == "X":
         # Coordinates need the image that they refer to; its identifiers are replaced as everywhere.
-        return scope.text(item, RELATIONSHIP) == "SELECTED FROM" and content.value_type in WITHOUT_WORDS
+        return scope.text(item, RELATIONSHIP) == "SELECTED FROM" and content.value_type in WITHOUT_TEXT
     # A dummy code or measurement would be taken for a real one.
     return content.action != "D" or content.value_type not in ("CODE", "NUM", "NUMERIC", "")
 
@@ -126,7 +126,7 @@ def _restore(
     raw, vr = raw_bytes(element, scope.terms, little=context.little), rule.vrs[0]
     value = treated(context, scope, tag, vr, rule, raw)
     if value is not None:
-        elements[BaseTag(tag)] = _made(context, tag, vr, value)
+        elements[BaseTag(tag)] = context.element(tag, vr, value)
 
 
 def _cap(context: ObjectContext, scope: Scope, elements: dict[BaseTag, Element]) -> None:
@@ -139,7 +139,7 @@ def _cap(context: ObjectContext, scope: Scope, elements: dict[BaseTag, Element])
         codes = cast(list[Dataset], units.value) if units is not None else ()
         most = OLDEST * max((IN_A_YEAR.get(scope.text(code, CODE_VALUE), 1) for code in codes), default=1)
         if max(decode_numbers(raw_bytes(number), "DS"), default=0) >= most:
-            holder[BaseTag(NUMBER)] = _made(context, NUMBER, "DS", str(most).encode())
+            holder[BaseTag(NUMBER)] = context.element(NUMBER, "DS", str(most).encode())
 
 
 def _adapt_references(context: ObjectContext, scope: Scope, items: list[Dataset]) -> frozenset[int]:
@@ -185,7 +185,3 @@ def _all(items: Iterable[Dataset]) -> Iterator[Dataset]:
 
 def _children(item: Dataset) -> list[Dataset]:
     return list(item[CONTENT].value or ()) if CONTENT in item else []
-
-
-def _made(context: ObjectContext, tag: int, vr: str, value: bytes) -> Element:
-    return make_raw(tag, vr, value, implicit=context.implicit, little=context.little)

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
+from imaging.deidentify.identity.text_cleaner import TextCleaner
 from imaging.deidentify.objects.charsets import Decode, decoder, terms_of
-from imaging.deidentify.objects.raw_elements import raw_bytes
+from imaging.deidentify.objects.raw_elements import make_raw, raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID, RuleOf
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.pseudonyms import Pseudonyms, canonical_patient_id
@@ -17,20 +19,8 @@ PATIENTS = 64
 CODE_VALUES = frozenset({0x00080100, 0x00080119, 0x00080120})
 STANDARD_SCHEMES = frozenset(
     {"DCM", "SCT", "SRT", "SNM3", "99SDM", "LN", "UCUM", "FMA", "RADLEX", "NCIt", "UMLS", "MSH", "I9C", "I10"}
-    | {
-        "BI",
-        "ISO3166_1",
-        "RFC3066",
-        "RFC5646",
-        "ITIS_TSN",
-        "PUBCHEM_CID",
-        "NEU",
-        "C4",
-        "C5",
-        "ACR",
-        "IBSI",
-        "ICDO3",
-    }
+    | {"BI", "ISO3166_1", "RFC3066", "RFC5646", "ITIS_TSN", "PUBCHEM_CID", "NEU", "C4", "C5", "ACR", "IBSI"}
+    | {"ICDO3"}
 )
 """Coding schemes whose codes mean the same everywhere (PS3.16 8), so that they identify nobody."""
 
@@ -48,16 +38,6 @@ class TreatmentNotes:
         return text.encode()
 
 
-class Cleaner(Protocol):
-    """Search and removal of the identifiers of an object in text; see `TextCleaner`."""
-
-    def matches(self, text: str) -> bool:
-        """Tell whether the text names somebody."""
-
-    def clean(self, text: str) -> str:
-        """Return the text without what names somebody; the same text where nothing does."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectContext:
     """Options, keys, cleaner and encoding, which all elements of one object share."""
@@ -65,7 +45,7 @@ class ObjectContext:
     options: DeidentifyOptions
     pseudonyms: Pseudonyms
     rule_of: RuleOf
-    cleaner: Cleaner
+    cleaner: TextCleaner
     days: int
     implicit: bool
     little: bool
@@ -74,6 +54,10 @@ class ObjectContext:
     def patient_id(self, original: str) -> str:
         """Return the new PatientID, the same one for all variants where they are to be joined."""
         return _patient_id(self.pseudonyms, canonical(original, self.options))
+
+    def element(self, tag: int, vr: str, value: bytes) -> RawDataElement:
+        """Return an element of the output."""
+        return make_raw(tag, vr, value, implicit=self.implicit, little=self.little)
 
 
 # Files of one patient come together, and each keyed hash takes as long as some ten elements.

@@ -61,7 +61,8 @@ class ElementCache:
         self._implicit, self._charset, self._rule_of = implicit, charset, rules_for(options)
         self._charset_value = charset.value() if charset else b""
         self._known: dict[bytes, CachedElement] = {}
-        self._of_patients: dict[tuple[bytes, bytes], TreatedBytes] = {}
+        self.of_patients: dict[tuple[bytes, bytes], TreatedBytes] = {}
+        """Treated elements that depend on the patient, by the bytes of the PatientID and of the element."""
         self._parsed: dict[bytes, Dataset] = {}
         self._kept_bytes = 0
         self.added: dict[tuple[str, ...], dict[int, bytes]] = {}
@@ -76,10 +77,6 @@ class ElementCache:
         known = self._known.get
         return [known(element.whole) or self._collected(element) for element in elements]
 
-    def treated(self, element: ElementBytes, known: CachedElement, patient: bytes) -> TreatedBytes | None:
-        """Return the treated form of an element, this patient's where it matters; None if there is none yet."""
-        return known.treated or self._of_patients.get((patient, element.whole))
-
     def keep(
         self, element: ElementBytes, known: CachedElement, treated: TreatedBytes, patient: bytes | None
     ) -> None:
@@ -90,7 +87,7 @@ class ElementCache:
         if patient is None:
             self._known[element.whole] = CachedElement(known.raw, known.identifiers, treated)
         else:
-            self._of_patients[patient, element.whole] = treated
+            self.of_patients[patient, element.whole] = treated
 
     def parsed(self, element: ElementBytes) -> Dataset:
         """Return the data set of an element that contains others; treatment changes it, so it is for one use."""
@@ -103,9 +100,10 @@ class ElementCache:
     def _collected(self, element: ElementBytes) -> CachedElement:
         is_removed = self._rule_of(element.tag).treatment == "remove"
         raw = element.raw(implicit=self._implicit and element.tag not in META_TAGS)
-        known = CachedElement(raw, self._identifiers(element, raw), REMOVED if is_removed else None)
+        identifiers = self._identifiers(element, raw)
+        known = CachedElement(raw, identifiers, REMOVED if is_removed else None)
         # An entry without any result is not worth its place.
-        if any(known[1:]) and len(element.whole) <= ELEMENT_BYTES:
+        if (identifiers or is_removed) and len(element.whole) <= ELEMENT_BYTES:
             self._make_room(2 * len(element.whole))
             self._known[element.whole] = known
         return known
@@ -135,7 +133,7 @@ class ElementCache:
         self._kept_bytes += count + ENTRY_BYTES
         if self._kept_bytes > CACHE_BYTES:
             self._known.clear()
-            self._of_patients.clear()
+            self.of_patients.clear()
             self._kept_bytes = count + ENTRY_BYTES
 
 

@@ -37,6 +37,8 @@ PIXEL_DATA, SYNTAX, STORED_CLASS = 0x7FE00010, 0x00020010, 0x00020002
 VRS = {vr: vr.decode() for vr in SHORT | LONG}
 SYNTAXES = {str(uid).encode(): uid for uid in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)}
 KNOWN_TAGS = 2**15
+Header = tuple[int, str | None, int, int]
+"""Tag, VR, start of the value and its length."""
 
 
 class ElementBytes(NamedTuple):
@@ -94,14 +96,19 @@ def parse_elements(data: Buffer, previous: ParsedFile | None = None) -> ParsedFi
 def _parsed(data: Buffer, head: bytes, previous: ParsedFile | None) -> ParsedFile:
     if head[FIRST_AT - 4 : FIRST_AT] != MAGIC or len(data) > LIMITS.parsed_bytes:
         raise Doubt
-    meta, at = _elements(head, FIRST_AT, previous.meta if previous else [], META_TAGS, implicit=False)
+    meta, at, _ = _elements(head, FIRST_AT, previous.meta if previous else [], META_TAGS, implicit=False)
     syntax = _syntax({element.tag: element for element in meta})
     implicit = syntax == ImplicitVRLittleEndian
     if implicit and all(0x40 < code < 0x5B for code in head[at + 4 : at + 6]):
         raise Doubt  # pydicom takes it for explicit
     alike = previous.elements if previous and previous.syntax == syntax else []
-    elements, at = _elements(head, at, alike, DATA_SET_TAGS, implicit=implicit)
-    pixels = _pixels(data, head, at, implicit=implicit)
+    elements, at, (tag, vr, value, length) = _elements(head, at, alike, DATA_SET_TAGS, implicit=implicit)
+    pixels = None
+    if at < len(data):
+        is_native = tag == PIXEL_DATA and vr in (None, "OB", "OW") and length and not length % 2
+        if not is_native or value + length != len(data):
+            raise Doubt
+        pixels = vr, memoryview(data)[value:]
     return ParsedFile(syntax=syntax, meta=meta, elements=elements, pixels=pixels)
 
 
@@ -117,9 +124,10 @@ def _syntax(meta: dict[int, ElementBytes]) -> UID:
 
 def _elements(
     head: bytes, at: int, previous: list[ElementBytes], tags: range, *, implicit: bool
-) -> tuple[list[ElementBytes], int]:
-    """Return the elements of a range of tags, and where the next one begins."""
+) -> tuple[list[ElementBytes], int, Header]:
+    """Return the elements of a range of tags, where the next one begins, and its header, empty at the end."""
     elements: list[ElementBytes] = []
+    following: Header = (0, None, 0, 0)
     before, stop, size, rest = tags.start - 1, tags.stop, len(head), iter(previous)
     other = next(rest, None)
     while at < size:
@@ -134,10 +142,11 @@ def _elements(
         else:
             group, element, code, length = EXPLICIT_HEADER(head, at)
             vr, value = VRS.get(code), at + 8
-            if code in LONG:
+            if code not in SHORT:
                 value, length = at + 12, LONG_LENGTH(head, at + 8)[0]
         tag = group << 16 | element
         if tag >= stop:
+            following = tag, vr, value, length
             break
         if tag <= before or not (implicit or vr):
             raise Doubt
@@ -150,7 +159,7 @@ def _elements(
         before, at = tag, end
         while other is not None and other.tag <= tag:
             other = next(rest, None)
-    return elements, at
+    return elements, at, following
 
 
 def _sequence_end(head: bytes, tag: int, vr: str | None, at: int, implicit: bool) -> int:
@@ -170,19 +179,3 @@ def _dictionary_vr(tag: int) -> str | None:
 
 
 _key = lru_cache(KNOWN_TAGS)(BaseTag)
-
-
-def _pixels(data: Buffer, head: bytes, at: int, *, implicit: bool) -> tuple[str | None, memoryview] | None:
-    """Return VR and value of native pixel data, which must be the last element; the value is not copied."""
-    if at == len(data):
-        return None
-    if implicit:
-        group, element, length = IMPLICIT_HEADER(head, at)
-        vr, value = None, at + 8
-    else:
-        group, element, code, _ = EXPLICIT_HEADER(head, at)
-        length, vr, value = LONG_LENGTH(head, at + 8)[0], VRS.get(code), at + 12
-    is_native = group << 16 | element == PIXEL_DATA and vr in (None, "OB", "OW")
-    if not is_native or value + length != len(data) or not length or length % 2:
-        raise Doubt
-    return vr, memoryview(data)[value:]

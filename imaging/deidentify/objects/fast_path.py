@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -45,7 +45,6 @@ from imaging.deidentify.objects.scrub import (
     treated_element,
     written_terms,
 )
-from imaging.deidentify.objects.sop_classes import check_sop_class
 from imaging.deidentify.objects.statement import statement
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.elements import Buffer, Doubt
@@ -59,11 +58,13 @@ PREVIOUS: deque[ParsedFile] = deque(maxlen=1)
 """The last file: neighbours in a series share most of their elements."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordingCleaner:
-    """A cleaner without identifiers, which records the texts that it is asked about."""
+class RecordingCleaner(TextCleaner):
+    """A cleaner without identifiers, which records the texts that are searched."""
 
-    texts: list[str] = field(default_factory=list)
+    __slots__ = ("texts",)
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
 
     def matches(self, text: str) -> bool:
         """Return False, as there are no identifiers."""
@@ -104,7 +105,6 @@ class FastPath:
         return None
 
     def _output(self) -> tuple[tuple[Buffer, ...], dict[str, str]]:
-        check_sop_class(self.dataset, self.options)
         context, scope = begin(self.dataset, self.options, self.pseudonyms, RecordingCleaner())
         self._check_unchanged(scope)
         treated = self._treated(context, scope)
@@ -112,7 +112,7 @@ class FastPath:
         context.notes.needs_utf8 = any(one.needs_utf8 for one in treated.values())
         written = {tag: one.written for tag, one in treated.items()} | self._added(context, scope)
         begun, *pixels = self._pixels(context, treated)
-        body = [*(part for _, part in sorted(written.items())), begun]
+        body = [*(written[tag] for tag in sorted(written)), begun]
         sop_class, instance = (treated[tag].value for tag in (SOP_CLASS, SOP_INSTANCE))
         return (in_file(str(self.parsed.syntax), sop_class, instance, body), *pixels), identifiers
 
@@ -130,7 +130,7 @@ class FastPath:
         patient, cache = raw_bytes(self.dataset.get_item(PATIENT_ID)), self.cache
         treated: dict[int, TreatedBytes] = {}
         for element, known in zip(self.parsed.elements, self.known, strict=True):
-            result = cache.treated(element, known, patient)
+            result = known.treated or cache.of_patients.get((patient, element.whole))
             if result is None:
                 result = self._treat(context, scope, element, known)
                 cache.keep(element, known, result, patient if context.notes.is_patient_specific else None)
@@ -158,9 +158,13 @@ class FastPath:
             dataset = self.cache.parsed(element)
             with reading("unreadable"):  # it silences pydicom's warnings, too, which quote values
                 result = treated_element(context, scope, dataset, dataset.get_item(element.tag))
-        written = b"".join(encoded(result, context.implicit, True)) if result is not None else b""
-        value = result.value if isinstance(result, RawDataElement) else None
-        return TreatedBytes(value or b"", written, SEPARATOR.join(texts), notes.needs_utf8)
+        value = written = b""
+        if type(result) is RawDataElement:
+            value = result.value or b""
+            written = header(element.tag, result.VR or "", len(value), context.implicit, True) + value
+        elif result is not None:
+            written = b"".join(encoded(result, context.implicit, True))
+        return TreatedBytes(value, written, SEPARATOR.join(texts), notes.needs_utf8)
 
     def _added(self, context: ObjectContext, scope: Scope) -> dict[int, bytes]:
         """Return the elements that are added to every object: the statement and the character set."""
@@ -215,11 +219,9 @@ def open_fast_path(data: Buffer, options: DeidentifyOptions, pseudonyms: Pseudon
 
 
 def _dataset(syntax: UID, meta: Sequence[CachedElement], elements: Sequence[CachedElement]) -> Dataset:
-    dataset = Dataset({known.raw.tag: known.raw for known in elements})
+    dataset = Dataset({raw.tag: raw for raw, _, _ in elements})
     declared = DataElement(SYNTAX, "UI", syntax, already_converted=True)
-    dataset.file_meta = FileMetaDataset(
-        {known.raw.tag: known.raw for known in meta} | {declared.tag: declared}
-    )
+    dataset.file_meta = FileMetaDataset({raw.tag: raw for raw, _, _ in meta} | {declared.tag: declared})
     return dataset
 
 

@@ -54,10 +54,13 @@ def _file_meta(syntax: str, sop_class: bytes, sop_instance: bytes) -> bytes:
         0x00020012: ("UI", IMPLEMENTATION_CLASS.encode()),
         0x00020013: ("SH", VERSION_NAME.encode()),
     }
-    group = b"".join(
-        with_header(tag, vr, value, implicit=False, little=True) for tag, (vr, value) in elements.items()
-    )
-    return with_header(0x00020000, "UL", struct.pack("<I", len(group)), implicit=False, little=True) + group
+    group = b"".join(_explicit(tag, vr, value) for tag, (vr, value) in elements.items())
+    return _explicit(0x00020000, "UL", struct.pack("<I", len(group))) + group
+
+
+def _explicit(tag: int, vr: str, value: bytes) -> bytes:
+    value = padded(vr, value)
+    return header(tag, vr, len(value), False, True) + value
 
 
 def _deflated(plain: bytes) -> bytes:
@@ -81,35 +84,19 @@ def _encoded(dataset: Dataset, implicit: bool, little: bool) -> Iterator[bytes]:
 
 
 def encoded(element: Element, implicit: bool, little: bool) -> Iterator[bytes]:
-    """Yield the bytes of an element that `scrub` made."""
-    if isinstance(element, RawDataElement) and element.VR != "SQ":
-        return _parts(element, implicit, little)
-    return _sequence(element, implicit, little)
-
-
-def _sequence(element: Element, implicit: bool, little: bool) -> Iterator[bytes]:
-    """Yield a sequence and its items with their lengths (PS3.5 7.5)."""
-    parts = []
-    for item in cast(Sequence, element.value) or ():
-        content = b"".join(_encoded(item, implicit, little))
-        parts += [_packer(little)[1](ITEM >> 16, ITEM & 0xFFFF, len(content)), content]
-    yield header(int(element.tag), "SQ", sum(map(len, parts)), implicit, little)
+    """Yield the bytes of an element that `scrub` returned; sequences and items with their lengths (PS3.5 7.5)."""
+    parts, is_open = [element.value or b""], False
+    if element.VR == "SQ":
+        parts = []
+        for item in cast(Sequence, element.value) or ():
+            content = b"".join(_encoded(item, implicit, little))
+            parts += [_packer(little)[1](ITEM >> 16, ITEM & 0xFFFF, len(content)), content]
+    elif cast(RawDataElement, element).length == UNDEFINED:
+        is_open = True
+        parts.append(_packer(little)[1](SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0))
+    length = UNDEFINED if is_open else sum(map(len, parts))
+    yield header(int(element.tag), str(element.VR), length, implicit, little)
     yield from parts
-
-
-def _parts(element: RawDataElement, implicit: bool, little: bool) -> Iterator[bytes]:
-    """Yield the header of an element, its value, and the delimiter of one of undefined length."""
-    value, is_open = element.value or b"", element.length == UNDEFINED
-    yield header(int(element.tag), str(element.VR), UNDEFINED if is_open else len(value), implicit, little)
-    yield value
-    if is_open:
-        yield _packer(little)[1](SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF, 0)
-
-
-def with_header(tag: int, vr: str, value: bytes, *, implicit: bool, little: bool) -> bytes:
-    """Return all bytes of an element of an even length."""
-    value = padded(vr, value)
-    return header(tag, vr, len(value), implicit, little) + value
 
 
 def header(tag: int, vr: str, length: int, implicit: bool, little: bool) -> bytes:

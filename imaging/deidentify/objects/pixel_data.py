@@ -15,7 +15,7 @@ from pydicom.uid import RLELossless
 
 from imaging.deidentify.objects.codestream_text import without_text
 from imaging.deidentify.objects.context import ObjectContext
-from imaging.deidentify.objects.raw_elements import Element, make_raw, raw_bytes
+from imaging.deidentify.objects.raw_elements import Element, raw_bytes
 from imaging.deidentify.objects.rules import PIXELS
 from imaging.dicom.attributes import Value, decode_numbers, decode_text
 from imaging.dicom.codecs import check_codestream, decode_fast
@@ -67,7 +67,7 @@ def clean_pixel_data(context: ObjectContext, dataset: Dataset, elements: dict[Ba
             value = clean_native(
                 raw_bytes(element), layout, floating=tag != 0x7FE00010, little=context.little
             )
-            elements[tag] = make_raw(tag, vr, bytes(value), implicit=context.implicit, little=context.little)
+            elements[tag] = context.element(tag, vr, bytes(value))
 
 
 def layout_by(value_of: Callable[[int], bytes], *, little: bool) -> Layout:

@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 
 from pydicom.datadict import private_dictionary_VR
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.valuerep import VR
 
 from imaging.deidentify.objects.context import ObjectContext, Scope
-from imaging.deidentify.objects.raw_elements import Element, make_raw, raw_bytes
+from imaging.deidentify.objects.raw_elements import Element, raw_bytes, value_bytes
 from imaging.deidentify.objects.rules import CONCRETE, DATES, Rule, keeping
-from imaging.deidentify.objects.values import WIDTHS, treated
+from imaging.deidentify.objects.values import treated
 from imaging.deidentify.profile.safe_private import is_safe
-from imaging.dicom.elements import UNDEFINED
 
 
 def kept_private(context: ObjectContext, scope: Scope, dataset: Dataset) -> Iterator[Element]:
@@ -33,30 +31,18 @@ def kept_private(context: ObjectContext, scope: Scope, dataset: Dataset) -> Iter
             used.add(creator_tag)
             yield kept
     for number in used:
-        yield make_raw(
-            number, "LO", creators[number].encode(), implicit=context.implicit, little=context.little
-        )
+        yield context.element(number, "LO", creators[number].encode())
 
 
 def _element(context: ObjectContext, scope: Scope, element: Element, creator: str) -> Element | None:
     """Return an element cleaned by its value; None where its VR is unknown, it is a sequence, or nothing is left."""
     tag, vr = int(element.tag), _vr(element, creator)
-    if (
-        vr is None
-        or vr not in set(VR)
-        or (isinstance(element, RawDataElement) and _is_foreign(context, element, vr))
-    ):
+    raw = value_bytes(element, vr, scope.terms, little=context.little) if vr in set(VR) - {"SQ"} else None
+    if vr is None or raw is None:
         return None
     rule = Rule("shift" if vr in DATES else "uid" if vr == "UI" else keeping(vr), (vr,))
-    raw = raw_bytes(element, scope.terms, little=context.little)
-    value = None if rule.treatment == "items" else treated(context, scope, tag, vr, rule, raw)
-    return (
-        None if value is None else make_raw(tag, vr, value, implicit=context.implicit, little=context.little)
-    )
-
-
-def _is_foreign(context: ObjectContext, element: RawDataElement, vr: str) -> bool:
-    return element.length == UNDEFINED or (element.is_little_endian != context.little and vr in WIDTHS)
+    value = treated(context, scope, tag, vr, rule, raw)
+    return None if value is None else context.element(tag, vr, value)
 
 
 def _vr(element: Element, creator: str) -> str | None:

@@ -9,8 +9,15 @@ from pydicom.filewriter import writers
 from pydicom.tag import BaseTag
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, VR
 
+from imaging.dicom.elements import UNDEFINED
+
 Element = DataElement | RawDataElement
 ZERO_PADDED = frozenset({"UI", "OB", "OW", "OF", "OD", "OL", "OV", "UN"})
+WIDTHS = {
+    **{"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8},
+    **{"OB": 1, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "OW": 2},
+}
+"""Bytes of one number by VR (PS3.5 6.2); a value must be a whole number of them."""
 
 
 def raw_bytes(element: Element | None, terms: tuple[str, ...] = (), *, little: bool = True) -> bytes:
@@ -35,6 +42,17 @@ def raw_bytes(element: Element | None, terms: tuple[str, ...] = (), *, little: b
     else:
         function(buffer, element)
     return buffer.getvalue()
+
+
+def value_bytes(
+    element: Element, vr: str, terms: tuple[str, ...] = (), *, little: bool = True
+) -> bytes | None:
+    """Return the bytes of a value of a VR; None where they are no single value in the byte order of the output."""
+    if type(element) is not RawDataElement:
+        return raw_bytes(element, terms, little=little)
+    if element.length == UNDEFINED or (element.is_little_endian != little and vr in WIDTHS):
+        return None
+    return element.value or b""
 
 
 def padded(vr: str, value: bytes) -> bytes:

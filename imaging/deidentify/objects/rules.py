@@ -52,21 +52,14 @@ DRAWN = (0x50, 0x60)
 PATIENT_ID, PATIENT_NAME = 0x00100020, 0x00100010
 PIXELS = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
 NAMING = frozenset(
-    {
-        *("PatientBirthDateInAlternativeCalendar", "PatientDeathDateInAlternativeCalendar"),
-        *("LocalNamespaceEntityID", "UniversalEntityID", "HL7InstanceIdentifier", "DocumentTitle", "OwnerID"),
-        *(
-            "EvaluatorSequence",
-            "ComponentWelderIDs",
-            "HangingProtocolCreator",
-            "HangingProtocolUserGroupName",
-        ),
-        *("CodingSchemeResponsibleOrganization", "ContactDisplayName", "BreedRegistrationNumber"),
-        *("RadiationMachineName", "PrinterName", "StorageMediaFileSetID", "NTPSourceAddress", "ErrorComment"),
-        *("ItineraryID", "BoardingPassID", "CarrierID", "AuthorizationEquipmentCertificationNumber"),
-        *("EncryptedAttributesSequence", "EncryptedContent", "MACParametersSequence", "Signature"),
-        *("RecordKey", "PriorRecordKey", "HPGLDocument", "ThreatROIBitmap"),
-    }
+    {"PatientBirthDateInAlternativeCalendar", "PatientDeathDateInAlternativeCalendar", "ContactDisplayName"}
+    | {"LocalNamespaceEntityID", "UniversalEntityID", "HL7InstanceIdentifier", "DocumentTitle", "OwnerID"}
+    | {"EvaluatorSequence", "ComponentWelderIDs", "HangingProtocolCreator", "HangingProtocolUserGroupName"}
+    | {"CodingSchemeResponsibleOrganization", "BreedRegistrationNumber", "RecordKey", "PriorRecordKey"}
+    | {"RadiationMachineName", "PrinterName", "StorageMediaFileSetID", "NTPSourceAddress", "ErrorComment"}
+    | {"ItineraryID", "BoardingPassID", "CarrierID", "AuthorizationEquipmentCertificationNumber"}
+    | {"EncryptedAttributesSequence", "EncryptedContent", "MACParametersSequence", "Signature"}
+    | {"HPGLDocument", "ThreatROIBitmap"}
 )
 """Attributes without a row in the table that name people, places or devices, or that cannot be read."""
 

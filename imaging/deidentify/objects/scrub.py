@@ -23,7 +23,6 @@ from imaging.deidentify.objects.content_items import (
 )
 from imaging.deidentify.objects.context import (
     CHARACTER_SET,
-    Cleaner,
     ObjectContext,
     Scope,
     canonical,
@@ -31,7 +30,7 @@ from imaging.deidentify.objects.context import (
 )
 from imaging.deidentify.objects.pixel_data import clean_pixel_data
 from imaging.deidentify.objects.private_elements import kept_private
-from imaging.deidentify.objects.raw_elements import Element, make_raw, raw_bytes
+from imaging.deidentify.objects.raw_elements import Element, make_raw, raw_bytes, value_bytes
 from imaging.deidentify.objects.rules import (
     CONCRETE,
     PATIENT_ID,
@@ -42,14 +41,13 @@ from imaging.deidentify.objects.rules import (
     Treatment,
     rules_for,
 )
-from imaging.deidentify.objects.sop_classes import check_sop_class
 from imaging.deidentify.objects.statement import statement
-from imaging.deidentify.objects.values import WIDTHS, treated
+from imaging.deidentify.objects.values import treated
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.dicom.elements import UNDEFINED
+from imaging.dicom.attributes import decode_text
 from imaging.dicom.parse import reading
 from imaging.errors import DataFault
-from imaging.pseudonyms import Pseudonyms
+from imaging.pseudonyms import Pseudonyms, is_standard_uid
 
 IDENTIFIERS = {
     "SOPInstanceUID": 0x00080018,
@@ -57,6 +55,13 @@ IDENTIFIERS = {
     "SeriesInstanceUID": 0x0020000E,
     "PatientID": PATIENT_ID,
 }
+
+SOP_CLASS = 0x00080016
+STORAGE = "1.2.840.10008.5.1.4.1.1."
+STRUCTURED = f"{STORAGE}88."
+"""Structured reports and what is built like them (PS3.4 B.5)."""
+ENCAPSULATED = (f"{STORAGE}104.", f"{STORAGE}9.4.")
+"""Encapsulated PDF, CDA, STL, OBJ and MTL, and recorded voices: their content cannot be cleaned here."""
 
 
 def scrub(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) -> Dataset:
@@ -67,7 +72,6 @@ def scrub(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) 
     "unreadable".
     """
     with reading("unreadable"):
-        check_sop_class(dataset, options)
         context, scope = begin(dataset, options, pseudonyms)
         elements = {element.tag: element for element in _elements(context, scope, dataset)}
         clean_pixel_data(context, dataset, elements)
@@ -80,12 +84,13 @@ def scrub(dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms) 
 
 
 def begin(
-    dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms, cleaner: Cleaner | None = None
+    dataset: Dataset, options: DeidentifyOptions, pseudonyms: Pseudonyms, cleaner: TextCleaner | None = None
 ) -> tuple[ObjectContext, Scope]:
     """Return context and scope of an object; `cleaner` is one that knows all its identifiers, made where none is given.
 
-    Raises DataFault "missing-identifier".
+    Raises DataFault "document", "unsupported" or "missing-identifier".
     """
+    check_sop_class(dataset, options)
     rule_of, syntax = rules_for(options), dataset.file_meta.TransferSyntaxUID
     scope = Scope(patient="").reading(dataset)
     texts = {name: scope.text(dataset, tag) for name, tag in IDENTIFIERS.items()}
@@ -102,6 +107,21 @@ def begin(
         little=syntax != ExplicitVRBigEndian,
     )
     return context, replace(scope, patient=context.patient_id(texts["PatientID"]))
+
+
+def check_sop_class(dataset: Dataset, options: DeidentifyOptions) -> None:
+    """Raise DataFault "document" for a document that must not pass, "unsupported" for a class outside the standard."""
+    element = dataset.get_item(SOP_CLASS)
+    value = element.value if element is not None else None
+    uid = decode_text(value) if isinstance(value, bytes) else str(value or "")
+    if not uid:
+        raise DataFault("missing-identifier", "SOPClassUID is missing or empty")
+    if not is_standard_uid(uid):
+        raise DataFault("unsupported", "the SOP class is private: nobody else knows what it holds")
+    if uid.startswith(ENCAPSULATED):
+        raise DataFault("document", "an encapsulated document or a recorded voice never passes")
+    if uid.startswith(STRUCTURED) and options.documents == "quarantine":
+        raise DataFault("document", "a structured report passes only where documents are to be cleaned")
 
 
 def hidden(identifiers: Iterable[Identifier], rule_of: RuleOf) -> list[Identifier]:
@@ -123,39 +143,24 @@ def _elements(context: ObjectContext, scope: Scope, dataset: Dataset) -> Iterato
 def treated_element(
     context: ObjectContext, scope: Scope, dataset: Dataset, element: Element
 ) -> Element | None:
-    """Return a treated element, None where it is removed."""
+    """Return a treated element, None where it is removed; the character set is added at the end."""
     # pydicom's tags are slow to compare.
     tag = int(element.tag)
     rule = context.rule_of(tag)
-    if is_removed(tag, rule) or (scope.depth and tag in PIXELS):
+    if rule.treatment == "remove" or tag == CHARACTER_SET or (scope.depth and tag in PIXELS):
         return None
-    return _element(context, scope, dataset, tag, element, rule)
-
-
-def is_removed(tag: int, rule: Rule) -> bool:
-    """Tell whether an element is removed, whatever its value; the character set is added at the end."""
-    return rule.treatment == "remove" or tag == CHARACTER_SET
-
-
-def _element(
-    context: ObjectContext, scope: Scope, dataset: Dataset, tag: int, element: Element, rule: Rule
-) -> Element | None:
     declared, first = element.VR, rule.vrs[0]
     vr = legal_vr(declared, rule)
     if first == "SQ":
         return _sequence(context, scope, dataset, element, rule) if vr else None
     if tag in PIXELS:
         return element if vr else None
-    raw = _value_bytes(context, scope, element, vr) if vr else None
+    raw = value_bytes(element, vr, scope.terms, little=context.little) if vr else None
     value = treated(context, scope, tag, vr or first, rule, raw)
     if value is None:
         return None
-    if (
-        value is raw
-        and (declared == vr or context.implicit)
-        and not len(raw) % 2
-        and type(element) is RawDataElement
-    ):
+    is_unchanged = value is raw and (declared == vr or context.implicit) and not len(value) % 2
+    if is_unchanged and type(element) is RawDataElement:
         return element
     return make_raw(element.tag, vr or first, value, implicit=context.implicit, little=context.little)
 
@@ -167,15 +172,6 @@ def legal_vr(declared: str | None, rule: Rule) -> str | None:
     if declared in (None, "UN") or declared in CONCRETE:
         return rule.vrs[0]
     return rule.vrs[0] if declared in TEXT and rule.vrs[0] in TEXT else None
-
-
-def _value_bytes(context: ObjectContext, scope: Scope, element: Element, vr: str) -> bytes | None:
-    """Return the bytes of a value, None where they are no single value in the byte order of the output."""
-    if type(element) is not RawDataElement:
-        return raw_bytes(element, scope.terms, little=context.little)
-    if element.length == UNDEFINED or (element.is_little_endian != context.little and vr in WIDTHS):
-        return None
-    return element.value or b""
 
 
 def _sequence(

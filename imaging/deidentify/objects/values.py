@@ -6,14 +6,10 @@ from types import MappingProxyType
 
 from imaging.deidentify.identity.dates import cap_age, shift_da, shift_dt
 from imaging.deidentify.objects.context import CODE_SCHEME, ObjectContext, Scope
+from imaging.deidentify.objects.raw_elements import WIDTHS
 from imaging.deidentify.objects.rules import BULK, Rule, Treatment
 from imaging.dicom.attributes import decode_numbers
 
-WIDTHS = {
-    **{"AT": 4, "FD": 8, "FL": 4, "SL": 4, "SS": 2, "SV": 8, "UL": 4, "US": 2, "UV": 8},
-    **{"OB": 1, "OD": 8, "OF": 4, "OL": 4, "OV": 8, "OW": 2},
-}
-"""Bytes of one number by VR (PS3.5 6.2); a value must be a whole number of them."""
 FORMS = {
     "TM": re.compile(rb"(\d\d(:?\d\d(:?\d\d(\.\d{1,6})?)?)?[ \0]*(\\|$))*"),
     "UI": re.compile(rb"[0-9.\\]*[ \0]*"),

@@ -13,35 +13,10 @@ VOLUMES = frozenset({"CT", "MR", "PT", "NM"})
 PHOTOGRAPHS = frozenset({"XC", "DMS"})
 """Modalities of photographs of patients, and of their skin."""
 PARTS = frozenset(
-    {
-        *(
-            "HEAD",
-            "HEADNECK",
-            "HEADANDNECK",
-            "NECK",
-            "BRAIN",
-            "SKULL",
-            "FACE",
-            "FACIALBONES",
-            "JAW",
-            "MANDIBLE",
-        ),
-        *(
-            "MAXILLA",
-            "ORBIT",
-            "EYE",
-            "EAR",
-            "IAC",
-            "NOSE",
-            "SINUS",
-            "PARANASALSINUS",
-            "TMJ",
-            "ZYGOMA",
-            "TEETH",
-        ),
-        *("PITUITARY", "CEREBRAL", "CRANIUM", "TEMPORALBONE", "SCALP", "TONGUE", "MOUTH", "CIRCLEOFWILLIS"),
-        *("WHOLEBODY", "HEADTOTHIGH", "SKULLBASETOTHIGH"),
-    }
+    {"HEAD", "HEADNECK", "HEADANDNECK", "NECK", "BRAIN", "SKULL", "FACE", "FACIALBONES", "JAW", "MANDIBLE"}
+    | {"MAXILLA", "ORBIT", "EYE", "EAR", "IAC", "NOSE", "SINUS", "PARANASALSINUS", "TMJ", "ZYGOMA", "TEETH"}
+    | {"PITUITARY", "CEREBRAL", "CRANIUM", "TEMPORALBONE", "SCALP", "TONGUE", "MOUTH", "CIRCLEOFWILLIS"}
+    | {"WHOLEBODY", "HEADTOTHIGH", "SKULLBASETOTHIGH"}
 )
 """Values of BodyPartExamined, letters alone (PS3.16 annex L): scanned with the face, or all of the body."""
 REGIONS = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
@@ -66,7 +41,7 @@ CODES = {
     "whole body": ("38266002", "T-D0010"),
 }
 """The same as codes of SNOMED CT and SNOMED RT (PS3.16 CID 4031)."""
-HEAD_WORDS = re.compile(
+HEAD_TERMS = re.compile(
     r"(?<![^\W_])(head|brain|skull|facial|face|neuro\w*|crani\w*|cerebr\w*|orbits?|sinus(es)?|whole ?body|mprage"
     r"|maxillo\w*|kopf\w*|sch(ä|ae|a)del\w*|gehirn|hirn\w*|t[eê]te|cerveau|cabeza|cr[aá]neo|testa|encefalo|dental)(?![^\W_])",
     re.IGNORECASE,
@@ -102,4 +77,4 @@ def _of_the_head(dataset: Dataset) -> bool:
     if parts & PARTS or known.intersection(code_values(dataset, REGIONS)):
         return True
     described = (text for name in DESCRIPTIONS for text in attribute_texts(dataset, name))
-    return not parts and any(HEAD_WORDS.search(text) for text in described)
+    return not parts and any(HEAD_TERMS.search(text) for text in described)

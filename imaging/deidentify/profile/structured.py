@@ -17,7 +17,7 @@ Concept = tuple[str, str]
 
 SNOMED = frozenset({"SRT", "SNM3", "99SDM"})
 """Retired names of one coding scheme (PS3.16 table 8-1), whose codes are to be known still."""
-WITHOUT_WORDS = frozenset(
+WITHOUT_TEXT = frozenset(
     {"CONTAINER", "SCOORD", "SCOORD3D", "TCOORD", "TABLE", "IMAGE", "COMPOSITE", "WAVEFORM", "UIDREF"}
 )
 """Value types of geometry, references and structure: their values are treated by attribute."""
@@ -58,11 +58,11 @@ class ContentTable:
         rows = _by_concept(self).get(name, {})
         if value_type in rows:
             return _resolved(rows[value_type], options)
-        # What is described in words may be coded or measured as well, and is no secret then.
+        # A concept that is described in text may also be coded or measured, and is no secret then.
         others = [
             row for row in rows.values() if value_type == "TEXT" or "clean_descriptors" not in row.options
         ]
-        if value_type in WITHOUT_WORDS or not others:
+        if value_type in WITHOUT_TEXT or not others:
             return None
         actions = {_resolved(row, options) for row in others}
         return "X" if actions & {"X", "K"} else "D" if "D" in actions else "C"

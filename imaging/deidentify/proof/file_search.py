@@ -4,12 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from imaging.deidentify.identity.identifiers import Identifier
-from imaging.deidentify.proof.file_contents import Content, file_contents
-from imaging.deidentify.proof.object_contents import is_object, object_contents
+from imaging.deidentify.proof.contents import all_contents
 from imaging.deidentify.proof.output_search import Hit, find_hits
 from imaging.deidentify.proof.pattern_search import Searcher
 from imaging.deidentify.proof.patterns import NO_OBJECT, patterns
-from imaging.errors import DataFault
 
 IDENTIFIERS_AT_A_TIME = 1000
 """Each becomes some 50 patterns; a search for those of a thousand takes about 100 MB."""
@@ -40,15 +38,3 @@ class FileSearch:
             except FileNotFoundError:
                 # A server's own file that came and went.
                 continue
-
-
-def all_contents(path: Path, name: str = "") -> Iterable[Content]:
-    """Yield the contents to search of a file of any type, and its name with its folders."""
-    yield Content("name", "values", name.encode("utf-8", "surrogateescape"))
-    yield from file_contents(path)
-    if is_object(path):
-        try:
-            yield from object_contents(path.read_bytes())
-        except DataFault:
-            # Not whole: its bytes were searched.
-            return

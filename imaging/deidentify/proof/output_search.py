@@ -12,8 +12,7 @@ from blake3 import blake3
 
 from imaging.buffer import FileBuffer
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.proof.file_contents import Content
-from imaging.deidentify.proof.object_contents import object_contents
+from imaging.deidentify.proof.contents import Content, object_contents
 from imaging.deidentify.proof.pattern_search import Searcher
 from imaging.deidentify.proof.patterns import Pattern, patterns
 from imaging.deidentify.proof.search_targets import SearchTargets, search_targets

@@ -1,4 +1,4 @@
-"""Contents of a file that are to be searched: its bytes, and what is packed, compressed or tabulated in them."""
+"""Contents to be searched: of a DICOM object, and of a file of any type what is packed or tabulated in it too."""
 
 import base64
 import gzip
@@ -15,8 +15,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from imaging.deidentify.proof.pattern_search import Searchable, SearchLevel
+from imaging.dicom.elements import Buffer
+from imaging.dicom.limits import LIMITS
+from imaging.dicom.parse import parse, reading
+from imaging.errors import DataFault
 
 INFLATED_BYTES = 256 << 20
 ROWS_AT_A_TIME = 65536
@@ -26,6 +33,13 @@ TEXTUAL = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 """Databases and their write-ahead logs: binary, but made of texts, also of rows that were deleted."""
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, sqlite3.Error, pa.ArrowException)
 """Exceptions for a file that is not of the type it seems to be; its bytes are searched as they are."""
+TEXT_VRS = frozenset({"AE", "DA", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
+"""VRs whose values are written by people; a code string (CS) is from a list, where a name may be an organ's too, and
+UIDs that an option keeps contain days of studies."""
+META_AT = 144
+"""Offset of the elements after the length of the file meta group."""
+VALUE_BYTES = 1 << 16
+"""Longer values are pixels, tables and documents: searched as bytes of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +49,62 @@ class Content:
     where: str
     level: SearchLevel
     data: Searchable
+
+
+def all_contents(path: Path, name: str = "") -> Iterator[Content]:
+    """Yield the contents to search of a file of any type, and its name with its folders."""
+    yield Content("name", "values", name.encode("utf-8", "surrogateescape"))
+    yield from file_contents(path)
+    with path.open("rb") as file:
+        is_object = file.read(132)[128:] == b"DICM"  # PS3.10 7.1
+    if is_object:
+        try:
+            yield from object_contents(path.read_bytes())
+        except DataFault:
+            # Not whole: its bytes were searched.
+            return
+
+
+def object_contents(data: Buffer) -> Iterator[Content]:
+    """Yield the contents of a DICOM file that are to be searched; raise DataFault where it cannot be parsed."""
+    yield Content("file", "bytes", data)
+    dataset = parse(data)
+    if dataset.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+        yield Content("inflated", "bytes", _inflated(data))
+    with reading("unreadable"):
+        texts, values = list[str](), list[bytes]()
+        for item in (dataset.file_meta, dataset):
+            _gather(item, texts, values)
+    yield Content("values", "values", b"\0".join(values))
+    yield Content("texts", "text", "\0".join(texts).encode("utf-8", "surrogateescape"))
+
+
+def _inflated(data: Buffer) -> bytes:
+    """Return the inflated data set after the file meta group, whose length is known to be right (PS3.10 7.1)."""
+    start = META_AT + int.from_bytes(data[META_AT - 4 : META_AT], "little")
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(bytes(data[start:]), LIMITS.inflated_bytes)
+
+
+def _gather(item: Dataset, texts: list[str], values: list[bytes]) -> None:
+    for tag in list(item.keys()):
+        raw = item.get_item(tag).value
+        element = item[tag]
+        if element.VR == "SQ":
+            for nested in element.value:
+                _gather(nested, texts, values)
+        elif element.VR == "DT":
+            # The day by itself: more digits follow it.
+            texts += [part for text in _value_texts(element.value) for part in (text[:8], text[8:])]
+        elif element.VR in TEXT_VRS:
+            texts += _value_texts(element.value)
+        elif isinstance(raw, bytes) and len(raw) <= VALUE_BYTES:
+            values.append(raw)
+
+
+def _value_texts(value: object) -> list[str]:
+    if isinstance(value, bytes):
+        return [value.decode("latin-1")]
+    return [str(one) for one in (value if isinstance(value, MultiValue) else (value,)) if one is not None]
 
 
 def file_contents(path: Path) -> Iterator[Content]:
