@@ -217,8 +217,8 @@ def _worth(encoding: str, raw: bytes, strength: Strength) -> bool:
 
 def _distinct(text: str) -> bool:
     """Tell whether a text has a digit or two words: one word with an initial may be anybody's."""
-    words = [word for word in WORD.findall(text) if len(word) > 1]
-    return any(map(str.isdigit, text)) or len(words) > 1 or _ideographic(text)
+    long_enough = [word for word in WORD.findall(text) if len(word) > 1]
+    return any(map(str.isdigit, text)) or len(long_enough) > 1 or _ideographic(text)
 
 
 def _ideographic(text: str) -> bool:
