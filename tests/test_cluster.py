@@ -206,7 +206,7 @@ from tasks.requests import IngestRequest
 steps.RAY_FROM = 0
 job = steps.open_job.fn(IngestRequest(source=sys.argv[1], labels=sys.argv[2], dataset="on-cluster"), settings)
 read = steps.read_new.fn(job, settings, "reading-of-a-test", lambda done, total: print("here", done))
-print("finished", read.files, len(find_pending(job).scan.to_read))
+print("finished", read.files, len(find_pending(job).plan.to_read))
 """
 
 

@@ -100,7 +100,7 @@ def to_read(settings: Settings, spec: PreprocessSpec) -> int:
     request = ingest_part(request_of(settings)).model_copy(update={"preprocess": spec})
     job = open_job.fn(request, settings)
     job.sandbox.end()
-    return len(find_pending(job).scan.to_read)
+    return len(find_pending(job).plan.to_read)
 
 
 def trees(folder: Path) -> dict[str, str]:
