@@ -8,6 +8,7 @@ import pytest
 
 from imaging.errors import EnvironmentFault
 from imaging.store.folder_store import FolderStore
+from models.objectives.classification import Classification
 from services.mlflow import registry
 from services.mlflow.registry import model_tags, named_datasets, register
 from services.mlflow.runs import end_run, log_dataset, reachable, start_run
@@ -54,7 +55,8 @@ def test_a_dataset_that_a_run_was_given_is_named(tracked: Settings, name: str, t
 def test_a_model_names_what_it_was_made_from_and_measured_on(tracked: Settings, name: str, tag: str) -> None:
     from models.config import TrainConfig
 
-    tags = model_tags(GREY, TrainConfig(network="small_cnn"), ("dark", "bright"))
+    objective = Classification(classes=("dark", "bright"))
+    tags = model_tags(GREY, TrainConfig(network="small_cnn"), objective)
     run = start_run(tracked, name, "run", {}, {})
     register(tracked, name, run, bright_model(), tags | {"threshold": "0.5", tag: f"digest of {name}"})
     assert f"digest of {name}" in named_datasets(tracked)

@@ -88,14 +88,15 @@ def watch(event, arguments):
     if event.startswith("socket.") or (event == "open" and "w" in str(arguments[1] or "")):
         touched.append(event)
 import numpy as np
-from imaging.deidentify.pixels import detector
-from imaging.deidentify.pixels.text_candidates import Place
+from imaging.deidentify.pixels import text_detector
+from imaging.deidentify.pixels.text_candidates import Candidate
 from imaging.sandbox.worker import limit_size, size_bytes
 sys.addaudithook(watch)
 limit_size(size_bytes() + (768 << 20))
 frame = np.random.default_rng(0).normal(0, 9, (3000, 2500)).astype(np.float32)
-list(detector.find_text(frame)); next(detector.look(frame[:512, :512], Place(100, 100, None)), None)
-detector.is_read(np.zeros((20, 90), np.uint8))
+list(text_detector.find_text(frame))
+next(text_detector.read_candidate(frame[:512, :512], Candidate(100, 100, None)), None)
+text_detector.reads_as_text(np.zeros((20, 90), np.uint8))
 sys.exit(", ".join(touched) or 0)
 """
     done = subprocess.run(
