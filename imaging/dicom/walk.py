@@ -239,11 +239,12 @@ def _decoded(raw_values: list[RawValue]) -> dict[str, Value]:
     """Return values by keyword; raise Doubt for an element of another VR than the dictionary's."""
     attributes: dict[str, Value] = {}
     for tag, vr, value in raw_values:
-        raw = bytes(value[: VALUE_BYTES + 1])
         signed = tag in SIGNED_LIKE_PIXELS and attributes.get("PixelRepresentation") == (1.0,)
-        # Slices of a series share most of their short values, and different series many.
-        decode = _cached_entry if len(raw) <= CACHED_VALUE_BYTES else _entry
-        keyword, decoded = decode(tag, vr, raw, signed)
+        if len(value) <= CACHED_VALUE_BYTES:
+            # Slices of a series share most of their short values, and different series many.
+            keyword, decoded = _cached_entry(tag, vr, bytes(value), signed)
+        else:
+            keyword, decoded = _entry(tag, vr, bytes(value[: VALUE_BYTES + 1]), signed)
         if decoded is not None:
             attributes[keyword] = decoded
     return attributes

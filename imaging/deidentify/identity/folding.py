@@ -83,6 +83,8 @@ def is_distinctive(folded: str) -> bool:
 
 def unaccented(text: str) -> str:
     """Return a text without accents; a letter that only looks like one with an accent stays."""
+    if text.isascii():
+        return text
     apart = unicodedata.normalize("NFKD", text)
     return unicodedata.normalize("NFC", "".join(one for one in apart if not unicodedata.combining(one)))
 
