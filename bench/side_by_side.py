@@ -165,7 +165,7 @@ def nights(sides: Sides, folder: Path, objects: int = 10_000) -> list[bool]:
 
     for number in range(4):
         pass_night("first", number)
-        for _ in range(2):
+        for _ in range(4):
             pass_night("unchanged", number)
     write_phantom(archive, hospital, day=2)
     for number in range(4):

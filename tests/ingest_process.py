@@ -27,7 +27,8 @@ from infra.stack.processes import end
 from services.ray import chunk_pool as chunks
 from services.ray import ingest_worker
 
-LOADED = ["pytest", "flows.ingest", "tests.ingest_process"]
+# pyarrow loads pandas, where it is installed, at the first array that it looks at.
+LOADED = ["pytest", "pandas", "flows.ingest", "tests.ingest_process"]
 FACTORY = "tests.ingest_process:open_worker"
 KEY = "5e" * 32
 """One key for all homes, so that their rows can be compared."""
