@@ -32,7 +32,7 @@ from pydicom.dataset import Dataset
 from bench.overlays import SEEN, UNSEEN, Hand, burn, patients_apart
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixels import text_detector
-from imaging.deidentify.pixels.check import check_pixels
+from imaging.deidentify.pixels.pixel_check import check_pixels
 from imaging.deidentify.pixels.renderings import as_grey, leveled
 from imaging.deidentify.pixels.text_candidates import cell_scores
 from imaging.dicom.parse import parse

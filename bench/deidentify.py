@@ -22,7 +22,6 @@ from dicomanonymizer.simpledicomanonymizer import anonymize_dicom_file, initiali
 from bench.interleaved import interleave, ratio
 from bench.without_pixels import FUNCTION as WITHOUT_PIXELS
 from bench.without_pixels import without_pixels
-from imaging.buffer import write_file
 from imaging.cores import available_cores
 from imaging.deidentify import payload
 from imaging.deidentify.identity.text_cleaner import _folded_spellings
@@ -31,6 +30,7 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixels.text_candidates import Candidate, find_candidates
 from imaging.deidentify.pixels.text_detector import read_candidate, reads_as_text
 from imaging.dicom.limits import LIMITS
+from imaging.file_io import write_file
 from services.settings import Settings
 from tasks.deidentification import bring_up_to_date
 from tasks.requests import DeidentifyRequest

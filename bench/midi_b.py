@@ -117,7 +117,7 @@ def run(
     wanted: int, told: Callable[[int], object] = lambda done: None
 ) -> tuple[Counter[str], Counter[Check]]:
     """Check objects until there are so many checks; return how many of each kind there were, and what failed."""
-    from imaging.deidentify.pixels.check import check_pixels
+    from imaging.deidentify.pixels.pixel_check import check_pixels
 
     of, failed = Counter[str](), Counter[Check]()
     seen, pseudonyms, number = Seen(), Pseudonyms(bytes(range(32))), 0

@@ -160,7 +160,7 @@ def watched(pid: int) -> Iterator[dict[str, int]]:
 def work_of(process: psutil.Process) -> str:
     with suppress(psutil.Error):
         command_line = " ".join(process.cmdline())
-        return next((name for name in ("imaging.sandbox.worker", "ray::") if name in command_line), "")
+        return next((name for name in ("imaging.sandbox.worker_loop", "ray::") if name in command_line), "")
     return ""
 
 

@@ -18,11 +18,11 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from bench.interleaved import interleave, row
-from imaging.buffer import FileBuffer
 from imaging.dicom.attributes import Attributes
 from imaging.dicom.dicom_object import open_object
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
+from imaging.file_io import FileBuffer
 from imaging.image.image import Image
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec

@@ -21,8 +21,8 @@ import numpy as np
 from models.config import TrainConfig
 from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples
+from models.training.epoch_history import read_history
 from models.training.launch import fit_in_ray, launch, report_to_ray
-from models.training.progress import read_history
 from models.training.worker import TrainData
 
 BATCH_SIZE = 64

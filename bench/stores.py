@@ -18,7 +18,7 @@ import psutil
 from blake3 import blake3
 
 from bench.interleaved import interleave, row
-from imaging.buffer import write_file
+from imaging.file_io import write_file
 from imaging.store.content_digest import digest_name
 from imaging.store.open_store import open_store
 from imaging.store.protocol import Store

@@ -11,7 +11,7 @@ from imaging.deidentify.folder.deidentify_chunk import DicomOnly
 from imaging.deidentify.folder.destination import Destination
 from imaging.deidentify.folder.file_ledger import latest
 from imaging.deidentify.proof.output_search import Hit
-from imaging.deidentify.proof.verification import Verification, table_rows
+from imaging.deidentify.proof.verification_record import Verification, table_rows
 from imaging.deidentify.proof.verify import verify
 from imaging.sources.open_source import open_source
 from services.settings import Settings, activate

@@ -14,7 +14,7 @@ from imaging.pseudonyms import VariantPolicy
 from imaging.statistics.predictions import deciding
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
-from models.objectives.catalog import OBJECTIVES
+from models.objectives.objective_catalog import OBJECTIVES
 
 if TYPE_CHECKING:
     # Loading it loads MLflow, which takes seconds that a refused request should not cost.

@@ -14,13 +14,13 @@ from imaging.dataset.version.dataset_version import DatasetVersion, newest_versi
 from imaging.errors import UserFault
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
-from models.objectives.catalog import objective_class
+from models.objectives.objective_catalog import objective_class
 from models.portable.predictor import Predictor
 from services.mlflow.registry import Registered, model_tags, newest, register, set_alias
 from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
 from services.ray.cluster import training_ray
 from services.ray.jobs import stop_job_of
-from services.ray.training import FitOutcome, TrainingJob, fit, fit_on_cluster
+from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.settings import Settings
 from tasks.requests import TrainRequest
 from tasks.retry import INPUT_OUTPUT

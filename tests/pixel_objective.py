@@ -19,7 +19,7 @@ from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.preprocess.slice import planes
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.predictions import Floats, MeasureDefinition
-from models.objectives.catalog import OBJECTIVES
+from models.objectives.objective_catalog import OBJECTIVES
 from models.objectives.protocol import Arrays, Objective, PatientExamples, Score, TrainingExamples
 from models.portable.contract import Axis, TensorContract
 from models.training.augment import Variation, apply

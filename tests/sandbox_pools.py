@@ -37,7 +37,9 @@ def pools() -> Iterator[MakePool]:
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children() if "imaging.sandbox.worker" in child.cmdline()]
+    return [
+        child for child in psutil.Process(pid).children() if "imaging.sandbox.worker_loop" in child.cmdline()
+    ]
 
 
 def act(name: str, **value: Any) -> Item:

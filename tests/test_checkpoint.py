@@ -15,10 +15,10 @@ from models.networks.catalog import build
 from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples
 from models.training.checkpoint import best_network, restore, save
+from models.training.epoch_history import Progress, read_history
 from models.training.launch import keep_last
 from models.training.loop import fit
 from models.training.optimization import WeightAverage, make_optimizer
-from models.training.progress import Progress, read_history
 from models.training.ranks import Ranks
 from models.training.worker import TrainData
 

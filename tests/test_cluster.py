@@ -17,7 +17,7 @@ from infra.stack.servers import answer_of
 from services.mlflow.runs import reachable
 from services.ray.jobs import stop_job
 from services.settings import Settings
-from tasks.jobs import check_room
+from tasks.cluster_jobs import check_room
 from tests.conftest import Running, until
 
 ENDED = ("STOPPED", "FAILED", "SUCCEEDED")

@@ -57,7 +57,7 @@ def test_a_source_is_deidentified_by_a_job_of_the_cluster(
     assert "3 objects of" in " ".join(done.stdout.split())
     assert len(list((tmp_path / "out" / "images").rglob("*.dcm"))) == 3
     ours = [job for job in jobs_of(stack) if job["submission_id"] not in before]
-    assert all("tasks.jobs deidentify" in job["entrypoint"] for job in ours)
+    assert all("tasks.cluster_jobs deidentify" in job["entrypoint"] for job in ours)
     assert [job["status"] for job in ours] == ["SUCCEEDED"]
     assert "rosengarten" not in str(ours)
     assert list((stack.record.home / "private" / "deidentify").iterdir()) == []

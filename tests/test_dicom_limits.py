@@ -20,10 +20,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.buffer import FileBuffer
 from imaging.dicom.dicom_object import open_object
 from imaging.dicom.limits import LIMITS, Limits
 from imaging.dicom.pixels import layout_of, stored_frame
+from imaging.file_io import FileBuffer
 from tests.codestreams import DEEP, GREY, LOSSLESS, rle
 from tests.dicom_objects import compressed, fault, made, ramp, stored_frames
 

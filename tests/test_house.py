@@ -13,6 +13,9 @@ LONGEST_LINES = 350
 INNER_IMPORTS = 60
 """At most: what a command does not need it does not load, so some imports stay inside functions."""
 
+ALIKE = ("classification", "export")
+"""Modules of one name: an objective and its measures; the export of a dataset, and of a model."""
+
 
 @pytest.fixture(scope="module")
 def parsed() -> list[tuple[Path, ast.Module]]:
@@ -48,6 +51,19 @@ def test_no_two_classes_share_a_name(parsed: list[tuple[Path, ast.Module]]) -> N
                 if isinstance(node, ast.ClassDef):
                     places[node.name].append(str(path))
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+def test_no_two_modules_share_a_name(parsed: list[tuple[Path, ast.Module]]) -> None:
+    places = defaultdict(list)
+    for path, _ in parsed:
+        # A command, its flow and its steps have one name; each room with several implementations has its protocol.
+        if path.parts[0] not in ("bench", "cli", "flows", "tasks") and path.name not in (
+            "__init__.py",
+            "protocol.py",
+        ):
+            places[path.stem].append(str(path))
+    repeated = {name: paths for name, paths in places.items() if len(paths) > 1}
+    assert repeated == {name: repeated.get(name) for name in ALIKE}
 
 
 def test_imports_stand_at_the_top() -> None:

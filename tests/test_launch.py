@@ -12,8 +12,8 @@ from imaging.cores import available_cores
 from models.config import TrainConfig
 from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples
+from models.training.epoch_history import read_history
 from models.training.launch import launch
-from models.training.progress import read_history
 from models.training.ranks import Ranks
 from models.training.worker import TrainData
 

@@ -13,9 +13,9 @@ from models.config import AugmentConfig, OptimizerConfig, TrainConfig
 from models.objectives.classification import Classification, class_weights
 from models.training.batches import ArrayExamples
 from models.training.checkpoint import best_network
+from models.training.epoch_history import read_history
 from models.training.launch import launch
 from models.training.loop import fit, train_step
-from models.training.progress import read_history
 from models.training.ranks import Ranks
 from models.training.worker import TrainData, Worker
 

@@ -11,7 +11,7 @@ from bench.midi_b import HIPAA, KINDS, OPTIONS, Seen, checks, folded, pixel_chec
 from bench.midi_objects import Exam, exam, put, set_pixels
 from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.objects.scrub import scrub
-from imaging.deidentify.pixels.check import check_pixels
+from imaging.deidentify.pixels.pixel_check import check_pixels
 from imaging.dicom.parse import parse
 from imaging.pseudonyms import Pseudonyms
 

@@ -20,24 +20,24 @@ from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
-from models.objectives.catalog import (
+from models.objectives.classification import Classification, class_weights
+from models.objectives.objective_catalog import (
     OBJECTIVES,
     contract_of,
     file_metadata,
     objective_class,
     objective_of,
 )
-from models.objectives.classification import Classification, class_weights
 from models.portable.contract import Contract
 from models.portable.export import export_onnx
 from models.portable.predictor import Predictor
+from models.training.epoch_history import Progress, read_history
 from models.training.launch import launch
-from models.training.progress import Progress, read_history
 from models.training.worker import TrainData
 from services.mlflow.registry import Registered, model_file, model_tags, set_alias
 from services.mlflow.runs import start_run
 from services.ray.cluster import training_ray
-from services.ray.training import EpochReporter, FitOutcome, TrainingJob, fit
+from services.ray.trainer import EpochReporter, FitOutcome, TrainingJob, fit
 from services.settings import Settings
 from tasks.evaluation import Evaluation, evaluate_pair, metrics_of
 from tasks.promotion import promote_candidate
@@ -438,7 +438,7 @@ def test_its_loss_does_not_depend_on_the_number_of_workers(
             assert alone[measure] == pytest.approx(together[measure], abs=1e-4), measure
 
 
-@pytest.mark.parametrize("module", ["models.objectives.catalog", "models.config", "tasks.requests"])
+@pytest.mark.parametrize("module", ["models.objectives.objective_catalog", "models.config", "tasks.requests"])
 def test_choosing_an_objective_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

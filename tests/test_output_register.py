@@ -7,7 +7,7 @@ import pytest
 
 from imaging.deidentify.folder.file_ledger import REMOVED, LedgerEntry, to_bytes, to_table
 from imaging.deidentify.proof.output_register import CHANGED, GONE, OutputRegister
-from imaging.deidentify.proof.verification import outputs_digest
+from imaging.deidentify.proof.verification_record import outputs_digest
 from imaging.errors import EnvironmentFault
 
 

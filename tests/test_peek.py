@@ -12,8 +12,8 @@ import psutil
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless
 
-from imaging.buffer import FileBuffer
 from imaging.errors import DataFault
+from imaging.file_io import FileBuffer
 from imaging.formats.peek import BATCH_FILES, FUNCTION, HeaderPeek, peek_batch, peek_headers, peeks_of
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer

@@ -13,10 +13,10 @@ from mlflow import MlflowClient
 
 from imaging.store.folder_store import FolderStore
 from models.config import TrainConfig
-from models.training.progress import read_history
+from models.training.epoch_history import read_history
 from services.mlflow.runs import start_run
 from services.ray.cluster import training_ray
-from services.ray.training import FitOutcome, TrainingJob, fit
+from services.ray.trainer import FitOutcome, TrainingJob, fit
 from services.settings import Settings, activate
 from tests.conftest import fresh_environment, until
 from tests.synthetic import version_of

@@ -19,7 +19,7 @@ from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import load_profile
-from imaging.deidentify.proof.verification import is_signed, table_rows
+from imaging.deidentify.proof.verification_record import is_signed, table_rows
 from imaging.deidentify.proof.verify import Verification, verify
 from imaging.dicom.parse import parse
 from imaging.errors import UserFault

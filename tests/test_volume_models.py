@@ -15,8 +15,8 @@ from models.portable.export import export_onnx, verify_export
 from models.portable.predictor import Predictor
 from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import best_network
+from models.training.epoch_history import read_history
 from models.training.launch import launch
-from models.training.progress import read_history
 from models.training.worker import TrainData
 
 pytestmark = pytest.mark.slow

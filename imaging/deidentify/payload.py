@@ -9,7 +9,6 @@ from typing import Any
 from blake3 import blake3
 from pydicom.dataset import Dataset
 
-from imaging.buffer import process_buffer
 from imaging.deidentify.objects.context import PATIENTS
 from imaging.deidentify.objects.fast_path import FastPath, open_fast_path
 from imaging.deidentify.objects.file_writer import write_object
@@ -17,11 +16,12 @@ from imaging.deidentify.objects.raw_elements import raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID
 from imaging.deidentify.objects.scrub import check_sop_class, scrub
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pixels.check import check_pixels
+from imaging.deidentify.pixels.pixel_check import check_pixels
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.parse import parse, reading
 from imaging.errors import DataFault
+from imaging.file_io import process_buffer
 from imaging.pseudonyms import Pseudonyms
 
 PLAIN = re.compile(rb"[!-\[\]-~][ -\[\]-~]*\0?")

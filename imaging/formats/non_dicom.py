@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from imaging.buffer import FileBuffer
 from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault, RadloopError
+from imaging.file_io import FileBuffer
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.pixel_digests import file_digest, pixel_digest

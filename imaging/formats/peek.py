@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imaging.buffer import Content, process_buffer
 from imaging.dicom.attributes import Attributes, text
 from imaging.dicom.dicom_object import open_object
 from imaging.dicom.header import UID_FORM
@@ -13,6 +12,7 @@ from imaging.dicom.limits import LIMITS
 from imaging.dicom.pixels import check_present, layout_of
 from imaging.dicom.walk import HEAD_BYTES, walk
 from imaging.errors import DataFault
+from imaging.file_io import Content, process_buffer
 from imaging.formats.dicom import UID_HEAD_BYTES, parent_uids
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer

@@ -5,8 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-from imaging.buffer import process_buffer
 from imaging.dicom.limits import LIMITS
+from imaging.file_io import process_buffer
 from imaging.formats.dicom import read_dicom
 from imaging.formats.nifti import read_nifti
 from imaging.formats.picture import read_picture

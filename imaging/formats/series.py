@@ -8,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.buffer import FileBuffer
 from imaging.dicom.attributes import Attributes
 from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.header import Header, read_header
@@ -16,6 +15,7 @@ from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.dicom.stacking import SliceStack, stack_slices
 from imaging.errors import DataFault
+from imaging.file_io import FileBuffer
 from imaging.formats.dicom import allocated, frame_image
 from imaging.image.image import Image
 from imaging.image.instance import Instance

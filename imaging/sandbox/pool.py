@@ -13,7 +13,7 @@ from typing import Any, Self
 from imaging.cores import available_cores
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.sandbox.messages import BadMessage, Message, pack
-from imaging.sandbox.worker import ITEM_INTO
+from imaging.sandbox.worker_loop import ITEM_INTO
 from imaging.sandbox.worker_process import Answer, Job, WorkerLimits, WorkerProcess
 
 DEPTH = 4
@@ -46,7 +46,7 @@ class Item:
 class Pool:
     """Worker processes that call one function, with limits of memory and time.
 
-    `function` is "package.module:name" of an `imaging.sandbox.worker.Function`; `setup` is its first argument in
+    `function` is "package.module:name" of an `imaging.sandbox.worker_loop.Function`; `setup` is its first argument in
     each call. Workers start when there are items for them, or all at `start`, and stay until the pool is closed.
     `bytes_ahead` bounds the bytes of items and answers that this process keeps at a time.
     """

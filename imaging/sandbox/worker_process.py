@@ -15,7 +15,7 @@ from typing import Any
 
 from imaging.errors import DataFault, EnvironmentFault, UserFault
 from imaging.sandbox.messages import Inbox, Message, pack, send_some
-from imaging.sandbox.worker import MIB, OUT_OF_MEMORY
+from imaging.sandbox.worker_loop import MIB, OUT_OF_MEMORY
 
 START_LIMIT_S = 120.0
 GRACE_S = 5.0
@@ -172,7 +172,15 @@ class WorkerProcess:
 
 def _start(connection: socket.socket) -> subprocess.Popen[bytes]:
     # -P: a file json.py in the folder where the run was started must not become the library of that name.
-    command = [sys.executable, "-P", "-W", "ignore", "-m", "imaging.sandbox.worker", str(connection.fileno())]
+    command = [
+        sys.executable,
+        "-P",
+        "-W",
+        "ignore",
+        "-m",
+        "imaging.sandbox.worker_loop",
+        str(connection.fileno()),
+    ]
     paths = [entry or str(Path.cwd()) for entry in sys.path]
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     try:

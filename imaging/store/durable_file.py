@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 
-from imaging.buffer import write_file
 from imaging.errors import EnvironmentFault
+from imaging.file_io import write_file
 
 TEMPORARY = ".draft-"
 """Prefix of the names of temporary files."""

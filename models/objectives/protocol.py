@@ -1,8 +1,9 @@
 """Protocol of an objective: everything in which one kind of task differs from another, from targets to the report.
 
 Training, validation, export, prediction, registry, gate and report know objectives through this protocol alone; a
-new kind of task is one file beside this one and a line in `models.objectives.catalog`. Importing an objective loads
-no torch, because evaluation and reports need none: torch belongs into the functions that training calls.
+new kind of task is one file beside this one and a line in `models.objectives.objective_catalog`. Importing an
+objective loads no torch, because evaluation and reports need none: torch belongs into the functions that training
+calls.
 
 A network returns either a tensor, which is the output `logits`, or a dictionary of named tensors.
 """

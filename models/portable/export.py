@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from imaging.errors import EnvironmentFault
 from imaging.preprocess.spec import LEVELS, PreprocessSpec
-from models.objectives.catalog import contract_of, file_metadata
+from models.objectives.objective_catalog import contract_of, file_metadata
 from models.objectives.protocol import Objective, named_outputs
 from models.portable.contract import TensorContract
 from models.training.batches import normalise

@@ -16,7 +16,7 @@ from imaging.errors import UserFault
 from imaging.image.window import Window
 from imaging.preprocess.slice import planes, to_modality_units
 from imaging.preprocess.spec import PreprocessSpec
-from models.objectives.catalog import contract_of, objective_of
+from models.objectives.objective_catalog import contract_of, objective_of
 from models.objectives.protocol import Objective, TrainingExamples
 from models.portable.contract import Contract
 

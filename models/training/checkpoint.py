@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imaging.errors import EnvironmentFault
 from models.objectives.protocol import Objective
-from models.training.progress import PROGRESS, Progress
+from models.training.epoch_history import PROGRESS, Progress
 
 NETWORK, AVERAGE, BEST, OPTIMIZER = (
     f"{part}.safetensors" for part in ("network", "average", "best", "optimizer")

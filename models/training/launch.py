@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import spawn
 from imaging.dataset.version.dataset_version import open_version
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
-from models.objectives.catalog import objective_class
+from models.objectives.objective_catalog import objective_class
 from models.training.loop import Report, fit
 from models.training.ranks import Ranks
 from models.training.worker import TrainData

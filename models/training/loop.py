@@ -20,8 +20,8 @@ from models.config import TrainConfig
 from models.objectives.protocol import named_outputs
 from models.training.batches import seed_of
 from models.training.checkpoint import save
+from models.training.epoch_history import record
 from models.training.optimization import l1_norm, recalibrate, set_learning_rate
-from models.training.progress import record
 from models.training.ranks import Ranks
 from models.training.validation import validate
 from models.training.worker import TrainData, Worker

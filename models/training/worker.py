@@ -18,8 +18,8 @@ from models.objectives.protocol import Objective, TrainingExamples
 from models.training.augment import apply, draw
 from models.training.batches import epoch_batches, generator, normalise, share, steps_per_epoch
 from models.training.checkpoint import Weights, restore
+from models.training.epoch_history import Progress
 from models.training.optimization import WeightAverage, learning_rate_at, make_optimizer
-from models.training.progress import Progress
 from models.training.ranks import Ranks
 
 

@@ -18,7 +18,7 @@ from mlflow.types import Schema, TensorSpec
 from imaging.compatibility import canonical_json, check_release, read_config
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
-from models.objectives.catalog import contract_of, objective_metadata, objective_of
+from models.objectives.objective_catalog import contract_of, objective_metadata, objective_of
 from models.objectives.protocol import Objective
 from models.portable.contract import Contract
 from services.mlflow.runs import reachable

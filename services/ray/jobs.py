@@ -46,14 +46,14 @@ def run_step(
 ) -> Path:
     """Do a step of a flow run on the cluster at RADLOOP_RAY_ADDRESS; return the file with its outcome.
 
-    `job` is JSON, and the folder is one that all nodes see: `tasks.jobs` is at the other end.
+    `job` is JSON, and the folder is one that all nodes see: `tasks.cluster_jobs` is at the other end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / JOB_FILE).write_text(job)
     order = JobOrder(
         address=str(settings.ray_address),
         submission_id=f"{PREFIX}{flow_run_id}",
-        entrypoint=f"{sys.executable} -m tasks.jobs {step} {folder}",
+        entrypoint=f"{sys.executable} -m tasks.cluster_jobs {step} {folder}",
         environment=settings.defaults(),
         lease=folder / LEASE_FILE,
     )

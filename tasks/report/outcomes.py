@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from imaging.refusal_reasons import IGNORED, MEANINGS, REASONS
-from models.objectives.catalog import objective_class_of
+from models.objectives.objective_catalog import objective_class_of
 
 if TYPE_CHECKING:
     # A flow loads its own outcome's module alone, and not those of all others.

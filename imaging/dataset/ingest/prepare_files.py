@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.buffer import process_buffer
 from imaging.dataset.split.fingerprint import fingerprints
 from imaging.errors import DataFault
+from imaging.file_io import process_buffer
 from imaging.formats.dicom import UID_HEAD_BYTES, parent_uids
 from imaging.formats.readers import FORMATS, Reader
 from imaging.image.instance import Instance

@@ -15,7 +15,7 @@ from pydicom.tag import BaseTag
 from imaging.deidentify.objects.context import CODE_SCHEME, CODE_VALUES, ObjectContext, Scope
 from imaging.deidentify.objects.raw_elements import Element, raw_bytes
 from imaging.deidentify.objects.rules import Rule
-from imaging.deidentify.objects.values import dummy, treated
+from imaging.deidentify.objects.value_treatment import dummy, treated
 from imaging.deidentify.profile.profile import Action
 from imaging.deidentify.profile.structured import WITHOUT_TEXT, Concept, concept, load_content
 from imaging.dicom.attributes import decode_numbers

@@ -34,6 +34,7 @@ from imaging.deidentify.objects.element_parser import (
     parse_elements,
 )
 from imaging.deidentify.objects.file_writer import SOP_CLASS, SOP_INSTANCE, encoded, header, in_file
+from imaging.deidentify.objects.method_statement import statement
 from imaging.deidentify.objects.pixel_data import clean_native, layout_by
 from imaging.deidentify.objects.raw_elements import padded, raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID, rules_for
@@ -45,7 +46,6 @@ from imaging.deidentify.objects.scrub import (
     treated_element,
     written_terms,
 )
-from imaging.deidentify.objects.statement import statement
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.elements import Buffer, Doubt
 from imaging.dicom.parse import reading

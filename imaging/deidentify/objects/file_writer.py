@@ -15,8 +15,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from imaging.deidentify.objects.charsets import terms_of
+from imaging.deidentify.objects.method_statement import VERSION_NAME
 from imaging.deidentify.objects.raw_elements import Element, make_raw, padded, raw_bytes
-from imaging.deidentify.objects.statement import VERSION_NAME
 from imaging.dicom.elements import ITEM, LONG, SEQUENCE_END, UNDEFINED, Buffer
 
 IMPLEMENTATION_CLASS = UID("2.25.292795442295406804666398100462442980605")

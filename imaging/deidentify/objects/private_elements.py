@@ -9,7 +9,7 @@ from pydicom.valuerep import VR
 from imaging.deidentify.objects.context import ObjectContext, Scope
 from imaging.deidentify.objects.raw_elements import Element, raw_bytes, value_bytes
 from imaging.deidentify.objects.rules import CONCRETE, DATES, Rule, keeping
-from imaging.deidentify.objects.values import treated
+from imaging.deidentify.objects.value_treatment import treated
 from imaging.deidentify.profile.safe_private import is_safe
 
 

@@ -28,6 +28,7 @@ from imaging.deidentify.objects.context import (
     canonical,
     shift_days,
 )
+from imaging.deidentify.objects.method_statement import statement
 from imaging.deidentify.objects.pixel_data import clean_pixel_data
 from imaging.deidentify.objects.private_elements import kept_private
 from imaging.deidentify.objects.raw_elements import Element, make_raw, raw_bytes, value_bytes
@@ -41,8 +42,7 @@ from imaging.deidentify.objects.rules import (
     Treatment,
     rules_for,
 )
-from imaging.deidentify.objects.statement import statement
-from imaging.deidentify.objects.values import treated
+from imaging.deidentify.objects.value_treatment import treated
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.attributes import decode_text
 from imaging.dicom.parse import reading

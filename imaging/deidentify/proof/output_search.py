@@ -10,7 +10,6 @@ from typing import Any
 
 from blake3 import blake3
 
-from imaging.buffer import FileBuffer
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.proof.contents import Content, object_contents
 from imaging.deidentify.proof.pattern_search import Searcher
@@ -19,6 +18,7 @@ from imaging.deidentify.proof.search_targets import SearchTargets, search_target
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
+from imaging.file_io import FileBuffer
 from imaging.pseudonyms import Pseudonyms
 
 FUNCTION = "imaging.deidentify.proof.output_search:search_outputs"

@@ -24,7 +24,7 @@ from imaging.deidentify.proof.file_search import FileSearch
 from imaging.deidentify.proof.output_register import OutputRegister
 from imaging.deidentify.proof.output_search import FUNCTION, Hit
 from imaging.deidentify.proof.patterns import ENCODINGS
-from imaging.deidentify.proof.verification import Verification, outputs_digest, sign
+from imaging.deidentify.proof.verification_record import Verification, outputs_digest, sign
 from imaging.errors import DataFault, UserFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item, Pool

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imaging.buffer import MAPPED_BYTES, FileBuffer, write_file
 from imaging.errors import DataFault, EnvironmentFault
+from imaging.file_io import MAPPED_BYTES, FileBuffer, write_file
 
 
 def written(path: Path, data: bytes) -> Path:

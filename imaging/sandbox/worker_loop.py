@@ -1,7 +1,7 @@
 """Main loop of a sandbox worker: calls one function on untrusted files, within limits of memory and time.
 
-Started as `python -m imaging.sandbox.worker DESCRIPTOR`, with the connection to its parent under that number. It ends
-when the connection does.
+Started as `python -m imaging.sandbox.worker_loop DESCRIPTOR`, with the connection to its parent under that number. It
+ends when the connection does.
 """
 
 import gc
@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from imaging.buffer import write_file
 from imaging.errors import DataFault, EnvironmentFault
+from imaging.file_io import write_file
 from imaging.sandbox.messages import Blob, Message, read_message, write_message
 
 Function = Callable[

@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 
 from imaging.errors import EnvironmentFault, UserFault
 from models.config import TrainConfig
-from models.training.progress import record
+from models.training.epoch_history import record
 from services.mlflow.runs import get_run, start_run
-from services.ray import training
-from services.ray.training import TrainingJob, report_epochs
+from services.ray import trainer
+from services.ray.trainer import TrainingJob, report_epochs
 from services.settings import Settings
 from tasks.requests import TrainRequest
 from tasks.training import FLOW_RUN_TAG, begin, failing, known_candidate, newest_dataset, stop
@@ -41,7 +41,7 @@ def job(tracked: Settings, tmp_path: Path) -> TrainingJob:
 
 @pytest.fixture(autouse=True)
 def short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "POLL_S", 0.02)
+    monkeypatch.setattr(trainer, "POLL_S", 0.02)
 
 
 def finish_epoch(job: TrainingJob, epoch: int) -> None:
@@ -91,7 +91,7 @@ def test_the_last_epochs_are_not_lost(tracked: Settings, job: TrainingJob) -> No
 
 def away_for(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
     """Let the tracking server be away for some calls; return the list of the calls so far."""
-    whole, made = training.reachable, []
+    whole, made = trainer.reachable, []
 
     @contextmanager
     def sometimes(settings: Settings) -> Any:
@@ -101,7 +101,7 @@ def away_for(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
         with whole(settings) as client:
             yield client
 
-    monkeypatch.setattr(training, "reachable", sometimes)
+    monkeypatch.setattr(trainer, "reachable", sometimes)
     return made
 
 

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
 
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.pixels.check import check_pixels
+from imaging.deidentify.pixels.pixel_check import check_pixels
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import dataset, file_bytes, made, stored_frames

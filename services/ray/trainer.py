@@ -12,8 +12,8 @@ from typing import Any
 
 from imaging.errors import EnvironmentFault
 from models.config import TrainConfig
-from models.objectives.catalog import objective_class
-from models.training.progress import Progress, read_history
+from models.objectives.objective_catalog import objective_class
+from models.training.epoch_history import Progress, read_history
 from services.mlflow.runs import epoch_metrics, reachable, watched_run
 from services.ray.jobs import run_step
 from services.settings import Settings

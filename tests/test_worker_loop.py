@@ -14,7 +14,7 @@ import pytest
 
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.worker import resolve
+from imaging.sandbox.worker_loop import resolve
 from imaging.sandbox.worker_process import ONE_THREAD, WorkerLimits
 from tests.sandbox_functions import echo
 from tests.sandbox_pools import MakePool, act, numbers, outcomes, pools, shortened, workers_of

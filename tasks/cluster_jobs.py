@@ -1,4 +1,4 @@
-"""Entry points of jobs on a Ray cluster: `python -m tasks.jobs train|ingest|deidentify FOLDER`.
+"""Entry points of jobs on a Ray cluster: `python -m tasks.cluster_jobs train|ingest|deidentify FOLDER`.
 
 In FOLDER, which all nodes see, a file says what to do, a lease is renewed by the flow run that waits for the job, and
 a file with the outcome is what the job returns; see `services.ray.jobs.run_step`.
@@ -19,7 +19,7 @@ from services.mlflow.runs import end_run
 from services.prefect.progress import Pace
 from services.ray.cluster import join_cluster
 from services.ray.jobs import JOB_FILE, LEASE_FILE, OUTCOME_FILE, watch_lease
-from services.ray.training import TrainingJob, fit
+from services.ray.trainer import TrainingJob, fit
 from services.settings import Settings, activate
 from tasks.requests import DeidentifyRequest, IngestRequest
 

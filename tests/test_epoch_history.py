@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.config import TrainConfig
-from models.training.progress import HISTORY, Progress, read_history, record
+from models.training.epoch_history import HISTORY, Progress, read_history, record
 
 
 def test_epochs_come_back_in_order(tmp_path: Path) -> None:
