@@ -147,12 +147,15 @@ def test_a_contract_comes_back_from_its_entry(pixels: None) -> None:
     assert Contract.read(contract.model_dump_json()) == contract
 
 
-def test_fields_of_a_newer_contract_are_ignored(pixels: None) -> None:
+def test_fields_of_a_newer_contract_are_ignored_and_said(
+    pixels: None, caplog: pytest.LogCaptureFixture
+) -> None:
     contract = contract_of(Pixels(), GREY)
     newer = json.loads(contract.model_dump_json())
     newer |= {"author": "somebody"}
     newer["outputs"][0]["colour"] = "red"
     assert Contract.read(json.dumps(newer)) == contract
+    assert "the model's contract was written by a newer radloop: read without author, colour" in caplog.text
 
 
 @pytest.mark.parametrize("entry", ['{"format": 2, "objective": "pixels"}', "[]", "not JSON"])

@@ -4,11 +4,13 @@ It stands in the metadata of the file and becomes the signature in the registry.
 classifier, whose contract follows from its classes; so files of the first releases are read for ever.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from imaging.compatibility import log_unknown
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 
@@ -52,7 +54,7 @@ class TensorContract(BaseModel):
 class Contract(BaseModel):
     """Everything that a consumer of the file has to know about what goes in and comes out.
 
-    Fields that a newer release has added are ignored; a newer format is refused.
+    Fields that a newer release has added are ignored, with a line in the log; a newer format is refused.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,12 +68,15 @@ class Contract(BaseModel):
     def read(cls, entry: str) -> Self:
         """Read the contract out of a file's metadata; raise UserFault for one that this release does not know."""
         try:
-            return cls.model_validate_json(entry)
+            contract = cls.model_validate_json(entry)
         except ValidationError as error:
             raise UserFault(
                 f"the model's contract is of another format ({error.errors()[0]['msg']}): install the release of "
                 "radloop that made the model, or a newer one"
             ) from None
+        if unknown := _names(json.loads(entry)) - _names(contract.model_dump(mode="json")):
+            log_unknown("the model's contract", ", ".join(sorted(unknown)))
+        return contract
 
     def check(self, outputs: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
         """Raise UserFault unless these arrays or tensors are the outputs, where free axes have these sizes."""
@@ -89,6 +94,13 @@ class Contract(BaseModel):
                     f"output {output.name!r} of objective {self.objective!r} has the shape {actual} and its contract "
                     f"expects {expected} ({axes}): choose a network that gives it; nothing was exported"
                 )
+
+
+def _names(value: Any) -> set[str]:
+    """Return the names of all fields in a value of JSON, at any depth."""
+    if isinstance(value, dict):
+        return {*value}.union(*map(_names, value.values()))
+    return set().union(*map(_names, value)) if isinstance(value, list) else set()
 
 
 def image_input(spec: PreprocessSpec) -> TensorContract:
