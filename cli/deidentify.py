@@ -10,8 +10,8 @@ from cli.options import Config, read_config
 from cli.terminal import console
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import UserFault
+from services.requests import DeidentifyRequest, absolute_place
 from services.settings import activate
-from tasks.requests import DeidentifyRequest, absolute_place
 
 
 def _help(field: str) -> Any:

@@ -14,9 +14,9 @@ from imaging.phantom.schedule import PhantomSpec
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
 from services.ray.cluster import training_ray
+from services.requests import NightlyRequest
 from services.settings import Settings, activate
 from services.stack_file import running_stack
-from tasks.requests import NightlyRequest
 
 NAME = "phantom"
 LUNG = PreprocessSpec(window=Window(center=-300, width=1400), size_px=64)

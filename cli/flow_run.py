@@ -11,14 +11,14 @@ from pydantic import BaseModel
 
 from cli.options import ask
 from cli.terminal import console, quiet_logs
+from services.requests import REQUESTS
 from services.settings import Settings, activate
-from tasks.requests import REQUESTS
 
 
 def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) -> Any:
     """Return the request of a flow, after a look at its source where it has one; nothing is written."""
     # Loaded here: it takes the codecs and readers, which --help does not need.
-    from tasks.preflight import check_input, open_places
+    from services.preflight import check_input, open_places
 
     request: Any = ask(REQUESTS[name], config, dict(given))
     if name == "deidentify":
@@ -30,7 +30,7 @@ def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) ->
 
 def run_flow(name: str, request: BaseModel) -> Any:
     """Run a flow in this process, print its outcome, and return it."""
-    from tasks.preflight import check_servers
+    from services.preflight import check_servers
 
     started = time.monotonic()
     check_servers(activate())

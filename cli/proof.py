@@ -14,8 +14,8 @@ from imaging.deidentify.proof.output_search import Hit
 from imaging.deidentify.proof.verification_record import Verification, table_rows
 from imaging.deidentify.proof.verify import verify
 from imaging.sources.open_source import open_source
+from services.preflight import existing_key
 from services.settings import Settings, activate
-from tasks.preflight import existing_key
 
 NOT_CLEAN = 1
 """The exit code where the proof found something; 2 is for what a person can mend."""

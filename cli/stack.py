@@ -21,8 +21,8 @@ from infra.stack.deployments import TEMPLATE, deployed_time_zone, fill
 from infra.stack.flow_runs import FlowRun, latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
+from services.requests import REQUESTS, NightlyRequest, absolute_place
 from services.settings import Settings, activate
-from tasks.requests import REQUESTS, NightlyRequest, absolute_place
 
 REMEMBERED = "nightly.json"
 """Parameters of the night: written by `radloop run` when it succeeds, and here."""

@@ -7,10 +7,10 @@ from prefect.artifacts import create_markdown_artifact
 
 from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
 from services.ray.jobs import stop_job_of
+from services.requests import DeidentifyRequest
 from services.settings import activate
 from tasks.deidentification import deidentify_source
 from tasks.report.outcomes import deidentification_markdown
-from tasks.requests import DeidentifyRequest
 
 
 def stop_deidentifying(flow: Any, flow_run: Any, state: Any) -> None:

@@ -3,11 +3,11 @@
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from services.preflight import check_servers
+from services.requests import EvaluateRequest
 from services.settings import activate
 from tasks.evaluation import Evaluation, compare, contenders, versions_for
-from tasks.preflight import check_servers
 from tasks.report.outcomes import evaluation_markdown
-from tasks.requests import EvaluateRequest
 
 
 @flow(name="evaluate", flow_run_name="evaluate {request.dataset}", log_prints=True)

@@ -8,14 +8,14 @@ from prefect.artifacts import create_markdown_artifact
 from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.train import stop_training, train
+from services.preflight import check_servers
+from services.requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
 from services.settings import activate
 from tasks.evaluation import champion_of_other_spec, check_champion
 from tasks.identifier_search import search_identifiers
-from tasks.preflight import check_servers
 from tasks.promotion import promote_candidate
 from tasks.report.outcomes import nightly_markdown
 from tasks.reporting import Night, NightlyReport, publish_report
-from tasks.requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
 from tasks.split_check import check_splits
 
 

@@ -4,12 +4,12 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.ingest import ingest
+from services.preflight import check_servers
+from services.requests import ReevaluateRequest, ingest_part
 from services.settings import activate
 from tasks.evaluation import champion_of_other_spec, check_champion
-from tasks.preflight import check_servers
 from tasks.reevaluation import Reevaluation, remeasure
 from tasks.report.outcomes import reevaluation_markdown
-from tasks.requests import ReevaluateRequest, ingest_part
 
 
 @flow(name="reevaluate", flow_run_name="reevaluate {request.dataset}", log_prints=True)

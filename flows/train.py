@@ -5,10 +5,10 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
+from services.preflight import check_servers
+from services.requests import TrainRequest
 from services.settings import activate
-from tasks.preflight import check_servers
 from tasks.report.outcomes import training_markdown
-from tasks.requests import TrainRequest
 from tasks.training import TrainOutcome, begin, finish, fit_model, known_candidate, stop
 
 

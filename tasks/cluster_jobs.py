@@ -20,8 +20,8 @@ from services.prefect.progress import Pace
 from services.ray.cluster import join_cluster
 from services.ray.jobs import JOB_FILE, LEASE_FILE, OUTCOME_FILE, watch_lease
 from services.ray.trainer import TrainingJob, fit
+from services.requests import DeidentifyRequest, IngestRequest
 from services.settings import Settings, activate
-from tasks.requests import DeidentifyRequest, IngestRequest
 
 log = partial(print, flush=True)
 

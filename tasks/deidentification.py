@@ -23,12 +23,12 @@ from imaging.deidentify.profile.profile import load_profile
 from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms
 from services.prefect.progress import Pace
+from services.preflight import existing_key, open_places
 from services.ray.chunk_pool import one_behind, run_chunks
 from services.ray.deidentify_worker import FACTORY
 from services.ray.jobs import run_step
+from services.requests import DeidentifyRequest, absolute_place
 from services.settings import Settings
-from tasks.preflight import existing_key, open_places
-from tasks.requests import DeidentifyRequest, absolute_place
 from tasks.retry import INPUT_OUTPUT
 
 

@@ -21,8 +21,8 @@ from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, 
 from services.ray.cluster import training_ray
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
+from services.requests import TrainRequest
 from services.settings import Settings
-from tasks.requests import TrainRequest
 from tasks.retry import INPUT_OUTPUT
 
 FLOW_RUN_TAG = "prefect.flow_run"

@@ -223,7 +223,7 @@ def test_spellings_of_a_number_can_be_joined(
     radloop: Radloop, archive: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     requests: list[Any] = []
-    monkeypatch.setattr("tasks.preflight.check_input", requests.append)
+    monkeypatch.setattr("services.preflight.check_input", requests.append)
     monkeypatch.setattr("cli.main.run_flow", lambda name, request: None)
     radloop(command, "--source", archive[0], "--patient-variants", "join")
     assert requests[0].patient_variants == "join"

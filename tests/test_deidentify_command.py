@@ -22,8 +22,8 @@ from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.deidentify.proof.output_search import Hit
 from imaging.errors import UserFault
 from imaging.refusal_reasons import DEIDENTIFICATION_REASONS, MEANINGS
+from services.requests import DeidentifyRequest
 from tasks.report.outcomes import deidentification_markdown
-from tasks.requests import DeidentifyRequest
 from tests.synthetic import write_dicom
 
 PAGE = (Path(__file__).parent.parent / "docs" / "privacy.md").read_text()
@@ -67,7 +67,7 @@ def radloop(
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[DeidentifyRequest]:
     """Collect what the command asks the flow for, instead of running it."""
     requests: list[DeidentifyRequest] = []
-    monkeypatch.setattr("tasks.preflight.open_places", requests.append)
+    monkeypatch.setattr("services.preflight.open_places", requests.append)
     monkeypatch.setattr(deidentify_command, "run_flow", lambda name, request: None)
     return requests
 

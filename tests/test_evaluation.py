@@ -13,6 +13,7 @@ from imaging.statistics.verdict import GateConfig
 from imaging.store.folder_store import FolderStore
 from services.mlflow.registry import Registered, set_alias
 from services.mlflow.runs import get_run
+from services.requests import shadow_name
 from services.settings import Settings
 from tasks.evaluation import (
     Evaluation,
@@ -25,7 +26,6 @@ from tasks.evaluation import (
     predict,
     versions_for,
 )
-from tasks.requests import shadow_name
 from tests.synthetic import GREY, measured, register_bright, version_of
 
 GATE = GateConfig(min_patients=2, draws=200)

@@ -26,9 +26,9 @@ from imaging.errors import EnvironmentFault
 from imaging.sources.folder_source import FolderSource
 from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.protocol import SourceFile
+from services.requests import IngestRequest
 from services.settings import Settings
 from tasks.identifier_search import left_since, search_identifiers
-from tasks.requests import IngestRequest
 from tests.public_images import write_digits
 from tests.synthetic import write_dicom
 

@@ -20,10 +20,10 @@ from imaging.deidentify.proof.leak_search import LeakReport
 from imaging.errors import EnvironmentFault
 from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
+from services.requests import IngestRequest
 from services.settings import Settings
 from tasks import identifier_search_remote as remote_leaks
 from tasks.identifier_search import search_identifiers
-from tasks.requests import IngestRequest
 from tests.conftest import Running
 from tests.servers import USER, WORD, Server, begin_at, make_bucket, s3_server
 from tests.synthetic import closed_port, write_dicom

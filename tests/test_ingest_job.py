@@ -14,9 +14,9 @@ from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
 from services.ray.ingest_worker import FileItems
+from services.requests import IngestRequest
 from services.settings import Settings
 from tasks.ingest import IngestJob, ReadResult, open_job, read_new
-from tasks.requests import IngestRequest
 from tests.sandbox_pools import workers_of
 from tests.synthetic import write_archive
 

@@ -20,11 +20,11 @@ from imaging.phantom.phantom_archive import PhantomDay
 from imaging.phantom.schedule import PhantomSpec
 from services.ledger import entries
 from services.ray.cluster import training_ray
+from services.requests import IngestRequest, NightlyRequest, ReevaluateRequest
 from services.settings import Settings, activate
 from tasks.promotion import ledger_path
 from tasks.reevaluation import Reevaluation
 from tasks.reporting import NightlyReport
-from tasks.requests import IngestRequest, NightlyRequest, ReevaluateRequest
 from tests.conftest import Running, fresh_environment
 from tests.public_images import DIGIT_PARTS, write_digits, write_hospital
 from tests.requirements import DATA, image_sets

@@ -38,12 +38,12 @@ from services.mlflow.registry import Registered, model_file, model_tags, set_ali
 from services.mlflow.runs import start_run
 from services.ray.cluster import training_ray
 from services.ray.trainer import EpochReporter, FitOutcome, TrainingJob, fit
+from services.requests import NightlyRequest
 from services.settings import Settings
 from tasks.evaluation import Evaluation, evaluate_pair, metrics_of
 from tasks.promotion import promote_candidate
 from tasks.report.outcomes import measures_markdown, training_markdown
 from tasks.reporting import Night, publish_report
-from tasks.requests import NightlyRequest
 from tasks.training import TrainOutcome, make_candidate
 from tests.pixel_objective import PixelNetwork, Pixels, pixel_worker, register_pixels
 from tests.synthetic import GREY, version_of
@@ -441,7 +441,9 @@ def test_its_loss_does_not_depend_on_the_number_of_workers(
             assert alone[measure] == pytest.approx(together[measure], abs=1e-4), measure
 
 
-@pytest.mark.parametrize("module", ["models.objectives.objective_catalog", "models.config", "tasks.requests"])
+@pytest.mark.parametrize(
+    "module", ["models.objectives.objective_catalog", "models.config", "services.requests"]
+)
 def test_choosing_an_objective_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from imaging.errors import EnvironmentFault, UserFault
+from services import preflight
+from services.preflight import check_input, check_servers
+from services.requests import IngestRequest
 from services.settings import Settings
-from tasks import preflight
-from tasks.preflight import check_input, check_servers
-from tasks.requests import IngestRequest
 from tests.synthetic import closed_port, write_archive, write_labels
 
 

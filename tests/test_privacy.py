@@ -11,9 +11,9 @@ import pytest
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.errors import RadloopError
+from services.requests import IngestRequest
 from services.settings import Settings
 from tasks.report.outcomes import ingest_markdown
-from tasks.requests import IngestRequest
 from tests.synthetic import write_dicom, write_labels
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Invalid value for VR UI")]

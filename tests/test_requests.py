@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from imaging.preprocess.spec import PreprocessSpec
 from services.mlflow.registry import Registered
-from tasks.requests import (
+from services.requests import (
     DeidentifyRequest,
     EvaluateRequest,
     IngestRequest,

@@ -14,8 +14,8 @@ from cli import flow_run
 from cli.terminal import LIBRARIES, NOISE, NoiseFilter, quiet_logs
 from imaging.errors import RadloopError, UserFault
 from services.mlflow.registry import Registered
+from services.requests import REQUESTS
 from tasks.report.outcomes import RENDERERS
-from tasks.requests import REQUESTS
 from tasks.training import TrainOutcome
 
 OUTCOME = TrainOutcome(
@@ -113,5 +113,5 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it() -> Non
 
 def test_prefect_is_loaded_by_no_look_before_a_flow() -> None:
     """It reads where its server is when it is loaded, which must be after the running stack was looked for."""
-    code = "import sys, cli.main, tasks.preflight; sys.exit('prefect' in sys.modules)"
+    code = "import sys, cli.main, services.preflight; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,8 +16,8 @@ from models.training.epoch_history import record
 from services.mlflow.runs import get_run, start_run
 from services.ray import trainer
 from services.ray.trainer import TrainingJob, report_epochs
+from services.requests import TrainRequest
 from services.settings import Settings
-from tasks.requests import TrainRequest
 from tasks.training import FLOW_RUN_TAG, begin, failing, known_candidate, newest_dataset, stop
 from tests.synthetic import register_bright, version_of
 

@@ -24,9 +24,9 @@ from imaging.overview import OverviewCounter
 from imaging.pseudonyms import Pseudonyms, VariantPolicy
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder_store import FolderStore
+from services.requests import IngestRequest
 from services.settings import Settings
 from tasks.report.outcomes import ingest_markdown
-from tasks.requests import IngestRequest
 from tests.synthetic import GREY, MemorySource, built, instance, recipe, write_archive
 
 NAMES = Pseudonyms(b"k" * 32)

@@ -16,8 +16,8 @@ from imaging.pseudonyms import Pseudonyms
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
 from services.ray.jobs import connect
+from services.requests import DeidentifyRequest, IngestRequest
 from services.settings import Settings
-from tasks.requests import DeidentifyRequest, IngestRequest
 
 TIMEOUT_S = 5.0
 REMEDY = "give --source a folder or archive with images, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH or an NPZ file"
