@@ -1,6 +1,7 @@
 """Reader of a series: volumes by geometry, and the cost of a bad slice under each policy."""
 
 from collections.abc import Iterator
+from collections.abc import Sequence as Numbers
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedCTImageStorage, JPEGLSLossless
 
+from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.errors import DataFault
+from imaging.formats import series
 from imaging.formats.peek import FUNCTION
 from imaging.formats.series import DROP_SLICE, DROP_STUDY, PADDED, fill_gaps, read_series
 from imaging.formats.series_source import SeriesSource, series_tag
@@ -172,9 +175,10 @@ def test_each_slice_has_its_own_scale() -> None:
     assert middles(volume(*contents)) == [0, 10 * 2 - 1, 20 * 3 - 2]
 
 
-def test_a_multi_frame_object_becomes_one_volume() -> None:
+def enhanced(*numbers: int, levels: Numbers[int] = (), **changes: Any) -> bytes:
+    """Return an object of several frames: slices `numbers`, with their own values or those of `levels`."""
     groups = []
-    for n in (2, 0, 1):
+    for n in numbers:
         group, place = Dataset(), Dataset()
         place.ImagePositionPatient = [0, 0, 2.0 * n]
         group.PlanePositionSequence = Sequence([place])
@@ -182,17 +186,43 @@ def test_a_multi_frame_object_becomes_one_volume() -> None:
     shared, measures, turn = Dataset(), Dataset(), Dataset()
     measures.PixelSpacing, turn.ImageOrientationPatient = [0.5, 0.5], AXIAL
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = Sequence([measures]), Sequence([turn])
-    data = file_bytes(
+    return file_bytes(
         dataset(
-            np.stack([level(n) for n in (2, 0, 1)]),
+            np.stack([level(n) for n in levels or numbers]),
             SOPClassUID=EnhancedCTImageStorage,
             SharedFunctionalGroupsSequence=Sequence([shared]),
             PerFrameFunctionalGroupsSequence=Sequence(groups),
+            **changes,
         )
     )
-    one = volume(data)
+
+
+def test_a_multi_frame_object_becomes_one_volume() -> None:
+    one = volume(enhanced(2, 0, 1))
     assert middles(one) == [0, 10, 20]
     assert one.image.spacing_mm == (2.0, 0.5, 0.5)
+
+
+def test_frames_of_a_file_that_is_gone_meanwhile_are_not_those_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs = [(0, 1), (2, 3), (4, 5)]
+    files = [
+        enhanced(*pair, levels=(7, 9) if pair == (2, 3) else (), SOPInstanceUID=f"1.2.3.{pair[0]}")
+        for pair in pairs
+    ]
+    opened: list[bytes] = []
+
+    def open_once(data: bytes) -> DicomObject:
+        opened.append(data)
+        if data == files[1] and opened.count(data) > 1:
+            raise DataFault("truncated", "the file became shorter")
+        return open_object(data)
+
+    monkeypatch.setattr(series, "open_object", open_once)
+    one = volume(*files, policy=DROP_SLICE)
+    assert middles(one) == [0, 10, 20, 30, 40, 50]
+    assert "gap" in one.findings
 
 
 def test_monochrome1_is_turned_over_once() -> None:
