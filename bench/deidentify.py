@@ -31,7 +31,7 @@ from imaging.deidentify.pixels.text_candidates import Candidate, find_candidates
 from imaging.deidentify.pixels.text_detector import read_candidate, reads_as_text
 from imaging.dicom.limits import LIMITS
 from imaging.file_io import write_file
-from services.requests import DeidentifyRequest
+from services.flow_requests import DeidentifyRequest
 from services.settings import Settings
 from tasks.deidentification import bring_up_to_date
 

@@ -10,7 +10,7 @@ from cli.options import Config, read_config
 from cli.terminal import console
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import UserFault
-from services.requests import DeidentifyRequest, absolute_place
+from services.flow_requests import DeidentifyRequest, absolute_place
 from services.settings import activate
 
 

@@ -13,8 +13,8 @@ from imaging.phantom.phantom_archive import write_phantom
 from imaging.phantom.schedule import PhantomSpec
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
+from services.flow_requests import NightlyRequest
 from services.ray.cluster import training_ray
-from services.requests import NightlyRequest
 from services.settings import Settings, activate
 from services.stack_file import running_stack
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from cli.options import ask
 from cli.terminal import console, quiet_logs
-from services.requests import REQUESTS
+from services.flow_requests import REQUESTS
 from services.settings import Settings, activate
 
 

@@ -11,10 +11,10 @@ from cli.terminal import print_result, progress_bar
 from imaging.dicom.codecs import check_decoders
 from imaging.dicom.findings import FINDINGS
 from imaging.formats.peek import FUNCTION, peek_headers
-from imaging.overview import Overview, OverviewCounter
 from imaging.private_list import write_private_list
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Pool
+from imaging.source_overview import Overview, OverviewCounter
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source, SourceFile
 

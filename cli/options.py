@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from imaging.errors import UserFault
-from services.requests import DeidentifyRequest, NightlyRequest
+from services.flow_requests import DeidentifyRequest, NightlyRequest
 
 Asked = TypeVar("Asked", bound=BaseModel)
 

@@ -14,14 +14,14 @@ from rich.table import Table
 from cli.flow_run import checked_request
 from cli.options import Config, Labels
 from cli.terminal import console
-from imaging.compatibility import canonical, canonical_json
 from imaging.errors import EnvironmentFault, UserFault
+from imaging.release_compatibility import canonical, canonical_json
 from infra.stack import lifecycle
 from infra.stack.deployments import TEMPLATE, deployed_time_zone, fill
 from infra.stack.flow_runs import FlowRun, latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
-from services.requests import REQUESTS, NightlyRequest, absolute_place
+from services.flow_requests import REQUESTS, NightlyRequest, absolute_place
 from services.settings import Settings, activate
 
 REMEMBERED = "nightly.json"

@@ -6,8 +6,8 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
+from services.flow_requests import DeidentifyRequest
 from services.ray.jobs import stop_job_of
-from services.requests import DeidentifyRequest
 from services.settings import activate
 from tasks.deidentification import deidentify_source
 from tasks.report.outcomes import deidentification_markdown

@@ -3,8 +3,8 @@
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from services.flow_requests import EvaluateRequest
 from services.preflight import check_servers
-from services.requests import EvaluateRequest
 from services.settings import activate
 from tasks.evaluation import Evaluation, compare, contenders, versions_for
 from tasks.report.outcomes import evaluation_markdown

@@ -6,9 +6,9 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
+from services.flow_requests import IngestRequest
 from services.prefect.progress import progress
 from services.ray.jobs import stop_job_of
-from services.requests import IngestRequest
 from services.settings import activate
 from tasks.ingest import open_job, publish_version, read_new
 from tasks.report.outcomes import ingest_markdown

@@ -8,8 +8,8 @@ from prefect.artifacts import create_markdown_artifact
 from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.train import stop_training, train
+from services.flow_requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
 from services.preflight import check_servers
-from services.requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
 from services.settings import activate
 from tasks.evaluation import champion_of_other_spec, check_champion
 from tasks.identifier_search import search_identifiers

@@ -4,8 +4,8 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.ingest import ingest
+from services.flow_requests import ReevaluateRequest, ingest_part
 from services.preflight import check_servers
-from services.requests import ReevaluateRequest, ingest_part
 from services.settings import activate
 from tasks.evaluation import champion_of_other_spec, check_champion
 from tasks.reevaluation import Reevaluation, remeasure

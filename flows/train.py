@@ -5,8 +5,8 @@ from typing import Any
 from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
+from services.flow_requests import TrainRequest
 from services.preflight import check_servers
-from services.requests import TrainRequest
 from services.settings import activate
 from tasks.report.outcomes import training_markdown
 from tasks.training import TrainOutcome, begin, finish, fit_model, known_candidate, stop

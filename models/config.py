@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from imaging.compatibility import Since, config_digest
+from imaging.release_compatibility import Since, config_digest
 from models.objectives.objective_catalog import DEFAULT, OBJECTIVES
 
 NetworkName = Literal["small_cnn", "residual_small", "resnet18", "mobilenet_v3_small"]

@@ -15,8 +15,8 @@ from imaging.errors import EnvironmentFault, UserFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
+from services.flow_requests import DeidentifyRequest, IngestRequest
 from services.ray.jobs import connect
-from services.requests import DeidentifyRequest, IngestRequest
 from services.settings import Settings
 
 TIMEOUT_S = 5.0

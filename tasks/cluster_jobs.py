@@ -15,12 +15,12 @@ from typing import Any
 
 from imaging.dataset.ingest.pending_files import find_pending
 from imaging.errors import UserFault
+from services.flow_requests import DeidentifyRequest, IngestRequest
 from services.mlflow.runs import end_run
 from services.prefect.progress import Pace
 from services.ray.cluster import join_cluster
 from services.ray.jobs import JOB_FILE, LEASE_FILE, OUTCOME_FILE, watch_lease
 from services.ray.trainer import TrainingJob, fit
-from services.requests import DeidentifyRequest, IngestRequest
 from services.settings import Settings, activate
 
 log = partial(print, flush=True)

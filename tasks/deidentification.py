@@ -8,7 +8,6 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.compatibility import canonical
 from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome, deidentify_outcome
 from imaging.deidentify.folder.destination import Destination, DestinationRecord
 from imaging.deidentify.folder.file_ledger import (
@@ -22,12 +21,13 @@ from imaging.deidentify.payload import FUNCTION
 from imaging.deidentify.profile.profile import load_profile
 from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms
+from imaging.release_compatibility import canonical
+from services.flow_requests import DeidentifyRequest, absolute_place
 from services.prefect.progress import Pace
 from services.preflight import existing_key, open_places
 from services.ray.chunk_pool import one_behind, run_chunks
 from services.ray.deidentify_worker import FACTORY
 from services.ray.jobs import run_step
-from services.requests import DeidentifyRequest, absolute_place
 from services.settings import Settings
 from tasks.retry import INPUT_OUTPUT
 

@@ -15,9 +15,9 @@ from imaging.statistics.intervals import Measure, measure_all
 from imaging.statistics.predictions import Predictions
 from imaging.statistics.verdict import GateConfig, Verdict, decide
 from models.portable.predictor import Predictor
+from services.flow_requests import shadow_name
 from services.mlflow.registry import Registered, by_alias, by_version, model_file, newest
 from services.mlflow.runs import log_metrics
-from services.requests import shadow_name
 from services.settings import Settings
 from tasks.retry import INPUT_OUTPUT
 from tasks.training import newest_dataset

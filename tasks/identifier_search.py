@@ -19,7 +19,7 @@ from imaging.deidentify.proof.leak_search import FILE_NAME, LeakReport, sample_i
 from imaging.deidentify.proof.output_search import Hit
 from imaging.errors import EnvironmentFault
 from imaging.sources.open_source import open_source
-from services.requests import IngestRequest
+from services.flow_requests import IngestRequest
 from services.settings import Settings
 from tasks.identifier_search_remote import fetch, fetch_written, has_servers
 

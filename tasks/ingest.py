@@ -30,11 +30,11 @@ from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
+from services.flow_requests import IngestRequest, is_shadow
 from services.preflight import check_input
 from services.ray.chunk_pool import run_chunks
 from services.ray.ingest_worker import FACTORY, FileItems, open_sandbox
 from services.ray.jobs import run_step
-from services.requests import IngestRequest, is_shadow
 from services.settings import Settings
 from tasks.retry import INPUT_OUTPUT
 

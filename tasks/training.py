@@ -9,19 +9,19 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.compatibility import canonical
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
 from imaging.errors import UserFault
+from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
 from models.objectives.objective_catalog import objective_class
 from models.portable.predictor import Predictor
+from services.flow_requests import TrainRequest
 from services.mlflow.registry import Registered, model_tags, newest, register, set_alias
 from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
 from services.ray.cluster import training_ray
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
-from services.requests import TrainRequest
 from services.settings import Settings
 from tasks.retry import INPUT_OUTPUT
 

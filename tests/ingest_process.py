@@ -186,7 +186,7 @@ def take_in(plan: Plan) -> dict[str, Any]:
     from prefect import Task
 
     from flows import ingest
-    from services.requests import IngestRequest
+    from services.flow_requests import IngestRequest
 
     for name, value in vars(ingest).copy().items():
         if isinstance(value, Task):

@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import Comprehensive3DSRStorage, CTImageStorage
 
-from imaging.deidentify.profile.structured import ContentRow
+from imaging.deidentify.profile.structured_content import ContentRow
 from tests.referencing_objects import item, reference
 from tests.scrubbed_objects import slice_of
 

@@ -9,7 +9,7 @@ import pytest
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import newest_version
-from services.requests import IngestRequest
+from services.flow_requests import IngestRequest
 from services.settings import Settings
 from tests.synthetic import write_dicom, write_labels
 

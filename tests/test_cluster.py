@@ -202,7 +202,7 @@ from services.settings import activate
 settings = activate()
 import tasks.ingest as steps
 from imaging.dataset.ingest.pending_files import find_pending
-from services.requests import IngestRequest
+from services.flow_requests import IngestRequest
 steps.RAY_FROM = 0
 job = steps.open_job.fn(IngestRequest(source=sys.argv[1], labels=sys.argv[2], dataset="on-cluster"), settings)
 read = steps.read_new.fn(job, settings, "reading-of-a-test", lambda done, total: print("here", done))

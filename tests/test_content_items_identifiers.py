@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from imaging.deidentify.profile.structured import load_content
+from imaging.deidentify.profile.structured_content import load_content
 from tests.dicom_objects import NATIVE, file_bytes
 from tests.planted_identifiers import leaks
 from tests.referencing_objects import item

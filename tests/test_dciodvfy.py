@@ -12,7 +12,7 @@ from pydicom.uid import Comprehensive3DSRStorage, XRayRadiationDoseSRStorage
 from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.profile.structured import load_content
+from imaging.deidentify.profile.structured_content import load_content
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.dicom_objects import file_bytes

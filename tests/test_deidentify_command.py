@@ -22,7 +22,7 @@ from imaging.deidentify.options import DeidentifyOptions, method_codes
 from imaging.deidentify.proof.output_search import Hit
 from imaging.errors import UserFault
 from imaging.refusal_reasons import DEIDENTIFICATION_REASONS, MEANINGS
-from services.requests import DeidentifyRequest
+from services.flow_requests import DeidentifyRequest
 from tasks.report.outcomes import deidentification_markdown
 from tests.synthetic import write_dicom
 

@@ -21,7 +21,7 @@ from imaging.deidentify.folder.destination import Destination
 from imaging.deidentify.folder.file_ledger import latest
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault, UserFault
-from services.requests import DeidentifyRequest
+from services.flow_requests import DeidentifyRequest
 from services.settings import Settings
 from tasks.deidentification import bring_up_to_date
 from tests import json_objects
@@ -31,7 +31,7 @@ RUN = """
 import sys
 from pathlib import Path
 from tasks.deidentification import bring_up_to_date
-from services.requests import DeidentifyRequest
+from services.flow_requests import DeidentifyRequest
 from services.settings import activate
 
 source, destination = sys.argv[1:]

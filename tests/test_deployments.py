@@ -15,7 +15,7 @@ from infra.stack.deployments import TEMPLATE, deploy, deployed_time_zone, fill
 from infra.stack.flow_runs import FlowRun, next_runs
 from infra.stack.processes import StackError
 from infra.stack.servers import answer_of
-from services.requests import NightlyRequest
+from services.flow_requests import NightlyRequest
 from services.settings import Settings
 from tests.conftest import FLOWS, Running, until
 from tests.synthetic import write_archive

@@ -12,7 +12,7 @@ import yaml
 from cli.main import app
 from imaging.dicom.findings import FINDINGS
 from imaging.refusal_reasons import IGNORED, REASONS
-from services.requests import NightlyRequest
+from services.flow_requests import NightlyRequest
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

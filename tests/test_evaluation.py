@@ -11,9 +11,9 @@ from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.verdict import GateConfig
 from imaging.store.folder_store import FolderStore
+from services.flow_requests import shadow_name
 from services.mlflow.registry import Registered, set_alias
 from services.mlflow.runs import get_run
-from services.requests import shadow_name
 from services.settings import Settings
 from tasks.evaluation import (
     Evaluation,

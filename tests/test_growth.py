@@ -18,7 +18,6 @@ from pydantic import Field
 from cli.main import main
 from cli.proof import prove
 from cli.stack import nightly_request
-from imaging.compatibility import Since, canonical, canonical_json, log_once
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.tables import schemas, table_files
 from imaging.dataset.tables.table_files import read_parts, read_whole, rows_digest, write_parts
@@ -29,16 +28,17 @@ from imaging.dataset.version.head import VersionHead, head_name, pointer_name
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.release_compatibility import Since, canonical, canonical_json, log_once
 from imaging.store.folder_store import FolderStore
 from infra.stack.processes import OwnedProcess
 from infra.stack.record import FILE, Stack, read_stack
 from models.config import TrainConfig
 from models.objectives.classification import Classification
 from models.portable.predictor import Predictor
+from services.flow_requests import DeidentifyRequest, NightlyRequest, TrainRequest, ingest_part
 from services.ledger import entries
 from services.mlflow.registry import Registered, by_alias, by_version, model_tags, newest, register, set_tags
 from services.mlflow.runs import start_run
-from services.requests import DeidentifyRequest, NightlyRequest, TrainRequest, ingest_part
 from services.settings import Settings
 from tasks.deidentification import bring_up_to_date
 from tasks.evaluation import Evaluation, champion_of_other_spec, compare, contenders, versions_for

@@ -26,7 +26,7 @@ from imaging.errors import EnvironmentFault
 from imaging.sources.folder_source import FolderSource
 from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.protocol import SourceFile
-from services.requests import IngestRequest
+from services.flow_requests import IngestRequest
 from services.settings import Settings
 from tasks.identifier_search import left_since, search_identifiers
 from tests.public_images import write_digits

@@ -20,7 +20,7 @@ from imaging.deidentify.proof.leak_search import LeakReport
 from imaging.errors import EnvironmentFault
 from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
-from services.requests import IngestRequest
+from services.flow_requests import IngestRequest
 from services.settings import Settings
 from tasks import identifier_search_remote as remote_leaks
 from tasks.identifier_search import search_identifiers

@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 
+from imaging.deidentify.identity.identifier_kinds import STRINGS, kind_of
 from imaging.deidentify.identity.identifiers import Identifier, Kind, collect_identifiers, spellings
-from imaging.deidentify.identity.kinds import STRINGS, kind_of
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import load_profile
 from imaging.dicom.parse import parse

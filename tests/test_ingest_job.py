@@ -13,8 +13,8 @@ from imaging.dataset.ingest.pending_files import find_pending
 from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
+from services.flow_requests import IngestRequest
 from services.ray.ingest_worker import FileItems
-from services.requests import IngestRequest
 from services.settings import Settings
 from tasks.ingest import IngestJob, ReadResult, open_job, read_new
 from tests.sandbox_pools import workers_of

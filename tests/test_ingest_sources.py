@@ -15,7 +15,7 @@ from PIL import Image
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import newest_version
-from services.requests import IngestRequest
+from services.flow_requests import IngestRequest
 from services.settings import Settings
 from tests.servers import dicomweb_server, s3_server
 from tests.synthetic import write_archive, write_dicom, write_labels

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from imaging.formats.peek import HeaderPeek
-from imaging.overview import OverviewCounter
+from imaging.source_overview import OverviewCounter
 from imaging.sources.protocol import SourceFile
 from tests.synthetic import write_dicom
 

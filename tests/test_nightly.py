@@ -18,9 +18,9 @@ from mlflow.entities import Run
 from imaging.dataset.version.dataset_version import newest_version, open_version
 from imaging.phantom.phantom_archive import PhantomDay
 from imaging.phantom.schedule import PhantomSpec
+from services.flow_requests import IngestRequest, NightlyRequest, ReevaluateRequest
 from services.ledger import entries
 from services.ray.cluster import training_ray
-from services.requests import IngestRequest, NightlyRequest, ReevaluateRequest
 from services.settings import Settings, activate
 from tasks.promotion import ledger_path
 from tasks.reevaluation import Reevaluation

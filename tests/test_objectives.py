@@ -13,11 +13,11 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from imaging.compatibility import canonical
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.release_compatibility import canonical
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
 from models.objectives.classification import Classification, class_weights
@@ -34,11 +34,11 @@ from models.portable.predictor import Predictor
 from models.training.epoch_history import Progress, read_history
 from models.training.launch import launch
 from models.training.worker import TrainData
+from services.flow_requests import NightlyRequest
 from services.mlflow.registry import Registered, model_file, model_tags, set_alias
 from services.mlflow.runs import start_run
 from services.ray.cluster import training_ray
 from services.ray.trainer import EpochReporter, FitOutcome, TrainingJob, fit
-from services.requests import NightlyRequest
 from services.settings import Settings
 from tasks.evaluation import Evaluation, evaluate_pair, metrics_of
 from tasks.promotion import promote_candidate
@@ -442,7 +442,7 @@ def test_its_loss_does_not_depend_on_the_number_of_workers(
 
 
 @pytest.mark.parametrize(
-    "module", ["models.objectives.objective_catalog", "models.config", "services.requests"]
+    "module", ["models.objectives.objective_catalog", "models.config", "services.flow_requests"]
 )
 def test_choosing_an_objective_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

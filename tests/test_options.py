@@ -9,7 +9,7 @@ import yaml
 
 from cli.options import ask, overlay
 from imaging.errors import UserFault
-from services.requests import NightlyRequest, TrainRequest
+from services.flow_requests import NightlyRequest, TrainRequest
 
 
 def config(folder: Path, text: str) -> Path:

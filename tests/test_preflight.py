@@ -14,8 +14,8 @@ import pytest
 
 from imaging.errors import EnvironmentFault, UserFault
 from services import preflight
+from services.flow_requests import IngestRequest
 from services.preflight import check_input, check_servers
-from services.requests import IngestRequest
 from services.settings import Settings
 from tests.synthetic import closed_port, write_archive, write_labels
 

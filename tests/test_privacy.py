@@ -11,7 +11,7 @@ import pytest
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.errors import RadloopError
-from services.requests import IngestRequest
+from services.flow_requests import IngestRequest
 from services.settings import Settings
 from tasks.report.outcomes import ingest_markdown
 from tests.synthetic import write_dicom, write_labels

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.deidentify.profile import structured
-from imaging.deidentify.profile.structured import EDITION, concept, load_content
+from imaging.deidentify.profile import structured_content
+from imaging.deidentify.profile.structured_content import EDITION, concept, load_content
 from imaging.errors import EnvironmentFault
 from infra import structured_table
 
@@ -133,18 +133,18 @@ def test_only_what_dicom_or_the_table_defines_is_known(code: str, scheme: str, k
 def test_a_table_that_was_changed_is_refused(
     before: str, after: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = structured.FILE.read_text()
+    text = structured_content.FILE.read_text()
     assert before in text
-    (tmp_path / "structured.json").write_text(text.replace(before, after, 1))
-    monkeypatch.setattr(structured, "FILE", tmp_path / "structured.json")
-    with pytest.raises(EnvironmentFault, match=rf"structured\.json.*{problem}.*install radloop anew"):
+    (tmp_path / "structured_content.json").write_text(text.replace(before, after, 1))
+    monkeypatch.setattr(structured_content, "FILE", tmp_path / "structured_content.json")
+    with pytest.raises(EnvironmentFault, match=rf"structured_content\.json.*{problem}.*install radloop anew"):
         load_content.__wrapped__()
 
 
 def test_a_changed_file_fails_the_check_and_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = tmp_path / "structured.json"
+    changed = tmp_path / "structured_content.json"
     changed.write_text(structured_table.FILE.read_text().replace('"X"', '"K"', 1))
     monkeypatch.setattr(structured_table, "FILE", changed)
     monkeypatch.setattr(sys, "argv", ["structured_table", "--check"])

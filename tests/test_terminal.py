@@ -13,8 +13,8 @@ from rich.console import Console
 from cli import flow_run
 from cli.terminal import LIBRARIES, NOISE, NoiseFilter, quiet_logs
 from imaging.errors import RadloopError, UserFault
+from services.flow_requests import REQUESTS
 from services.mlflow.registry import Registered
-from services.requests import REQUESTS
 from tasks.report.outcomes import RENDERERS
 from tasks.training import TrainOutcome
 

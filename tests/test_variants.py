@@ -20,11 +20,11 @@ from imaging.dataset.version.publish import build_version
 from imaging.dataset.version.summary import patient_variants
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.formats.peek import HeaderPeek
-from imaging.overview import OverviewCounter
 from imaging.pseudonyms import Pseudonyms, VariantPolicy
+from imaging.source_overview import OverviewCounter
 from imaging.sources.protocol import SourceFile
 from imaging.store.folder_store import FolderStore
-from services.requests import IngestRequest
+from services.flow_requests import IngestRequest
 from services.settings import Settings
 from tasks.report.outcomes import ingest_markdown
 from tests.synthetic import GREY, MemorySource, built, instance, recipe, write_archive

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from imaging.compatibility import config_digest
+from imaging.release_compatibility import config_digest
 
 
 class DeidentifyOptions(BaseModel):

@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from imaging.compatibility import config_digest
 from imaging.image.window import IDENTITY, Window
+from imaging.release_compatibility import config_digest
 
 Order = Literal["window-resize", "resize-window"]
 LEVELS = 255

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from imaging.compatibility import canonical_json, needed_release, newest_release
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.release_compatibility import canonical_json, needed_release, newest_release
 from models.objectives.classification import Classification
 from models.objectives.protocol import Objective
 from models.portable.contract import ENTRY, Contract, image_input

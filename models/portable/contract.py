@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from imaging.compatibility import log_unknown
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.release_compatibility import log_unknown
 
 ENTRY = "contract"
 """Key of the metadata."""

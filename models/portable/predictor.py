@@ -10,12 +10,12 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from imaging.compatibility import check_release, read_config
 from imaging.cores import available_cores
 from imaging.errors import UserFault
 from imaging.image.window import Window
 from imaging.preprocess.slice import planes, to_modality_units
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.release_compatibility import check_release, read_config
 from models.objectives.objective_catalog import contract_of, objective_of
 from models.objectives.protocol import Objective, TrainingExamples
 from models.portable.contract import Contract

@@ -15,8 +15,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from imaging.compatibility import canonical_json, check_release, read_config
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.release_compatibility import canonical_json, check_release, read_config
 from models.config import TrainConfig
 from models.objectives.objective_catalog import contract_of, objective_metadata, objective_of
 from models.objectives.protocol import Objective

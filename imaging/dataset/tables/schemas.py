@@ -87,5 +87,6 @@ TABLES = {
 LATER_COLUMNS: Mapping[str, Any] = {}
 """Columns that came after release 0.1.0, and what each holds in rows of an older release.
 
-A part in which all rows hold that is written without the column, so that it keeps its name (see imaging.compatibility).
+A part in which all rows hold that is written without the column, so that it keeps its name (see
+imaging.release_compatibility).
 """

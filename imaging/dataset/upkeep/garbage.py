@@ -12,7 +12,6 @@ from itertools import groupby
 
 import pyarrow.compute as pc
 
-from imaging.compatibility import newer
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.tables.shard import shard_name
 from imaging.dataset.tables.table_files import read_parts
@@ -20,6 +19,7 @@ from imaging.dataset.version.dataset_version import open_version
 from imaging.dataset.version.head import VersionHead
 from imaging.dataset.version.history import ListedVersion, list_versions
 from imaging.errors import EnvironmentFault, RadloopError, UserFault
+from imaging.release_compatibility import newer
 from imaging.store.content_digest import digest_of
 from imaging.store.protocol import Damaged, Missing, Store, Stored
 

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from imaging.annotations.label_table import LabelReport
-from imaging.compatibility import canonical, check_release, log_once, log_unknown, newer, read_config
 from imaging.dataset.tables.schemas import TABLES
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import VariantPolicy
+from imaging.release_compatibility import canonical, check_release, log_once, log_unknown, newer, read_config
 
 FORMAT = 2
 """Number of the layout that docs/datasets.md describes; an older one is upgraded when it is read, see UPGRADES."""

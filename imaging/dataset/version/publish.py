@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.annotations.label_table import KEY_OF_LEVEL, LabelTable, join_labels, order_classes
-from imaging.compatibility import needed_release
 from imaging.dataset.split.assignment import draw_splits
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import TABLES
@@ -17,6 +16,7 @@ from imaging.dataset.version.dataset_version import DatasetVersion, newest_versi
 from imaging.dataset.version.head import COUNTED, VersionHead, count_rows, head_name, pointer_name
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import VariantPolicy
+from imaging.release_compatibility import needed_release
 from imaging.store.protocol import Store
 
 KEYS = {

@@ -14,8 +14,7 @@ from pydicom.sequence import Sequence
 from pydicom.values import convert_SQ
 
 from imaging.deidentify.identity.dates import shift_dt
-from imaging.deidentify.identity.folding import fold, is_distinctive
-from imaging.deidentify.identity.kinds import SECRET_CODES, STRINGS, Kind, kind_of, vr_of
+from imaging.deidentify.identity.identifier_kinds import SECRET_CODES, STRINGS, Kind, kind_of, vr_of
 from imaging.deidentify.identity.spellings import (
     DATE_DIGITS,
     date_spellings,
@@ -24,6 +23,7 @@ from imaging.deidentify.identity.spellings import (
     only_itself,
     place_spellings,
 )
+from imaging.deidentify.identity.text_folding import fold, is_distinctive
 from imaging.dicom.parse import reading
 from imaging.pseudonyms import is_standard_uid
 

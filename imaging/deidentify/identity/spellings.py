@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import date
 
-from imaging.deidentify.identity.folding import LAST_ALPHABET, accent_variants, fold, is_distinctive
+from imaging.deidentify.identity.text_folding import LAST_ALPHABET, accent_variants, fold, is_distinctive
 
 JOINTS = ("^", " ", ", ", ",", "", "_", "-", ".")
 TITLES = frozenset(

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from ahocorasick import Automaton  # type: ignore[import-not-found]  # a C module without types
 
-from imaging.deidentify.identity.folding import LAST_ALPHABET, fold, folded_positions
 from imaging.deidentify.identity.identifiers import Identifier, spellings
 from imaging.deidentify.identity.spellings import FORMS, date_spellings
+from imaging.deidentify.identity.text_folding import LAST_ALPHABET, fold, folded_positions
 
 Span = tuple[int, int]
 Breaks = Set[tuple[int, ...]]

@@ -17,7 +17,7 @@ from imaging.deidentify.objects.raw_elements import Element, raw_bytes
 from imaging.deidentify.objects.rules import Rule
 from imaging.deidentify.objects.value_treatment import dummy, treated
 from imaging.deidentify.profile.profile import Action
-from imaging.deidentify.profile.structured import WITHOUT_TEXT, Concept, concept, load_content
+from imaging.deidentify.profile.structured_content import WITHOUT_TEXT, Concept, concept, load_content
 from imaging.dicom.attributes import decode_numbers
 
 VALUE_TYPE, NAME, RELATIONSHIP, CONTENT = 0x0040A040, 0x0040A043, 0x0040A010, 0x0040A730

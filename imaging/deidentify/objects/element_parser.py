@@ -13,8 +13,8 @@ from pydicom.dataelem import RawDataElement, empty_value_for_VR
 from pydicom.tag import BaseTag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MediaStorageDirectoryStorage
 
+from imaging.deidentify.identity.identifier_kinds import vr_of
 from imaging.deidentify.identity.identifiers import ITEMS
-from imaging.deidentify.identity.kinds import vr_of
 from imaging.dicom.elements import (
     EXPLICIT_HEADER,
     IMPLICIT_HEADER,

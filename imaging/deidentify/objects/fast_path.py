@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
+from imaging.deidentify.identity.identifier_kinds import Kind
 from imaging.deidentify.identity.identifiers import Identifier
-from imaging.deidentify.identity.kinds import Kind
 from imaging.deidentify.identity.text_cleaner import WIDEST_BREAK, TextCleaner
 from imaging.deidentify.objects.context import CHARACTER_SET, ObjectContext, Scope
 from imaging.deidentify.objects.element_cache import (

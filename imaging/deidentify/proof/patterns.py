@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
+from imaging.deidentify.identity.identifier_kinds import Kind
 from imaging.deidentify.identity.identifiers import Identifier, spellings
-from imaging.deidentify.identity.kinds import Kind
 from imaging.pseudonyms import is_standard_uid
 
 Strength = Literal["weak", "plain", "sure"]

@@ -16,7 +16,6 @@ from typing import Any
 
 from blake3 import blake3
 
-from imaging.compatibility import read_config
 from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import load_profile
@@ -27,6 +26,7 @@ from imaging.deidentify.proof.patterns import ENCODINGS
 from imaging.deidentify.proof.verification_record import Verification, outputs_digest, sign
 from imaging.errors import DataFault, UserFault
 from imaging.pseudonyms import Pseudonyms
+from imaging.release_compatibility import read_config
 from imaging.sandbox.pool import Item, Pool
 from imaging.sources.dispatch import Outcome
 from imaging.sources.protocol import Source

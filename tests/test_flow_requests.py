@@ -7,8 +7,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from imaging.preprocess.spec import PreprocessSpec
-from services.mlflow.registry import Registered
-from services.requests import (
+from services.flow_requests import (
     DeidentifyRequest,
     EvaluateRequest,
     IngestRequest,
@@ -19,6 +18,7 @@ from services.requests import (
     is_shadow,
     shadow_name,
 )
+from services.mlflow.registry import Registered
 
 REQUESTS = (IngestRequest, TrainRequest, EvaluateRequest, NightlyRequest, ReevaluateRequest)
 FORMS = (*REQUESTS, DeidentifyRequest)

@@ -10,7 +10,7 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import Action, chosen_columns, read_table, resolved
 
 EDITION = "2026d"
-FILE = Path(__file__).with_name("structured.json")
+FILE = Path(__file__).with_name("structured_content.json")
 
 Concept = tuple[str, str]
 """Code and scheme, as returned by `concept`."""

@@ -10,7 +10,11 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from imaging.compatibility import (
+from imaging.deidentify.options import DeidentifyOptions
+from imaging.errors import UserFault
+from imaging.image.window import Window
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.release_compatibility import (
     RELEASE,
     Since,
     canonical,
@@ -21,10 +25,6 @@ from imaging.compatibility import (
     needed_release,
     read_config,
 )
-from imaging.deidentify.options import DeidentifyOptions
-from imaging.errors import UserFault
-from imaging.image.window import Window
-from imaging.preprocess.spec import PreprocessSpec
 from models.config import AugmentConfig, OptimizerConfig, TrainConfig
 
 FIRST = "0.1.0"

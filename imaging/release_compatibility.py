@@ -8,7 +8,7 @@ release that brought it:
 While it has its default it is neither written nor covered by a digest. So what was made before keeps its name, an older
 release reads what is written, and a field that a reader does not know has a value that matters. The default of a field
 that is marked never changes after: what was stored without it would be read as something else
-(tests/test_compatibility.py holds all fields and defaults still).
+(tests/test_release_compatibility.py holds all fields and defaults still).
 """
 
 import hashlib
