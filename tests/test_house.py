@@ -27,7 +27,7 @@ def test_no_name_is_of_the_old_dialect(parsed: list[tuple[Path, ast.Module]]) ->
     assert {str(path): names for path, tree in product if (names := dialect_names(tree))} == {}
 
 
-def test_every_module_says_what_it_is(parsed: list[tuple[Path, ast.Module]]) -> None:
+def test_every_module_has_a_docstring(parsed: list[tuple[Path, ast.Module]]) -> None:
     silent = [str(path) for path, tree in parsed if tree.body and not ast.get_docstring(tree)]
     assert silent == []
 

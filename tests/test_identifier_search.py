@@ -83,15 +83,15 @@ def test_an_identifier_stops_the_night_wherever_it_was_left(
 
 
 @pytest.mark.slow
-def test_a_night_that_leaves_none_goes_on_and_says_what_was_searched(
+def test_a_night_without_hits_goes_on_and_reports_what_was_searched(
     archive: Path, settings: Settings
 ) -> None:
     for name, write in LEFT.items():
         (settings.folder / name).parent.mkdir(parents=True, exist_ok=True)
         write(settings.folder / name, "0f3c9a, 4 images of 3 patients, 2026-01-01")
-    found = search(archive, settings)
-    assert (found.files, found.left_out, found.hits) == (len(LEFT), 0, ())
-    assert found.identifiers >= 8
+    result = search(archive, settings)
+    assert (result.files, result.left_out, result.hits) == (len(LEFT), 0, ())
+    assert result.identifiers >= 8
 
 
 @pytest.mark.slow
@@ -143,9 +143,9 @@ def test_a_store_elsewhere_is_searched_too(
 
 
 @pytest.mark.slow
-def test_the_sample_holds_what_identifies_and_file_names(archive: Path) -> None:
-    found = {(one.kind, one.value) for one in sample_identifiers(FolderSource(archive), "seed")}
-    assert {("name", NAME), ("id", f"{PATIENT}-0"), ("id", WARD)} <= found
+def test_the_sample_has_identifiers_and_file_names(archive: Path) -> None:
+    sampled = {(one.kind, one.value) for one in sample_identifiers(FolderSource(archive), "seed")}
+    assert {("name", NAME), ("id", f"{PATIENT}-0"), ("id", WARD)} <= sampled
 
 
 def test_the_sample_is_drawn_by_its_seed() -> None:
@@ -182,7 +182,7 @@ def test_a_date_alone_stops_no_night(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "is_hit"),
     [
         ("born 1964-08-12, female", True),
         ("born on 12.08.1964.", True),
@@ -195,10 +195,10 @@ def test_a_date_alone_stops_no_night(tmp_path: Path) -> None:
         ("version 12.8.64", False),
     ],
 )
-def test_a_day_of_before_any_run_is_looked_for(tmp_path: Path, text: str, found: bool) -> None:
+def test_a_day_of_before_any_run_is_looked_for(tmp_path: Path, text: str, is_hit: bool) -> None:
     (tmp_path / "flow.log").write_text(text)
     day = Identifier("date", BIRTH, 0x00100030)
-    assert bool(search_files([tmp_path / "flow.log"], [day], tmp_path, "seed").hits) == found
+    assert bool(search_files([tmp_path / "flow.log"], [day], tmp_path, "seed").hits) == is_hit
 
 
 def test_the_day_that_stands_for_an_unknown_one_stops_no_night(tmp_path: Path) -> None:
@@ -207,19 +207,19 @@ def test_the_day_that_stands_for_an_unknown_one_stops_no_night(tmp_path: Path) -
     assert search_files([tmp_path / "flow.log"], [day], tmp_path, "seed").hits == ()
 
 
-def test_a_folder_named_after_a_patient_is_found(tmp_path: Path) -> None:
+def test_a_folder_named_after_a_patient_is_a_hit(tmp_path: Path) -> None:
     (tmp_path / PATIENT).mkdir()
     (tmp_path / PATIENT / "a.json").write_text("{}")
-    found = search_files([tmp_path / PATIENT / "a.json"], [Identifier("id", PATIENT, 1)], tmp_path, "seed")
-    assert {hit.where for hit in found.hits} == {"name"}
+    result = search_files([tmp_path / PATIENT / "a.json"], [Identifier("id", PATIENT, 1)], tmp_path, "seed")
+    assert {hit.where for hit in result.hits} == {"name"}
 
 
 def test_what_is_beyond_the_budget_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imaging.deidentify.proof.leak_search.BUDGET_BYTES", 25)
     for number in range(5):
         (tmp_path / f"{number}.npy").write_bytes(b"\0" * 10)
-    found = search_files(tmp_path.iterdir(), [Identifier("id", PATIENT, 1)], tmp_path, "seed")
-    assert (found.files, found.left_out) == (2, 3)
+    result = search_files(tmp_path.iterdir(), [Identifier("id", PATIENT, 1)], tmp_path, "seed")
+    assert (result.files, result.left_out) == (2, 3)
 
 
 @pytest.mark.slow

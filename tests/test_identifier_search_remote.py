@@ -54,8 +54,8 @@ def search(source: str, settings: Settings) -> LeakReport:
 
 def run_id(settings: Settings) -> tuple[MlflowClient, str]:
     client = MlflowClient(settings.tracking_uri)
-    found = client.get_experiment_by_name(DATASET)
-    experiment = found.experiment_id if found else client.create_experiment(DATASET)
+    existing = client.get_experiment_by_name(DATASET)
+    experiment = existing.experiment_id if existing else client.create_experiment(DATASET)
     return client, client.create_run(experiment).info.run_id
 
 
@@ -128,9 +128,9 @@ def test_an_identifier_on_a_server_stops_the_night(tmp_path: Path, elsewhere: Se
 
 
 def test_a_night_that_left_nothing_there_goes_on(tmp_path: Path, elsewhere: Settings) -> None:
-    found = search(archive(tmp_path, "PID-90210777-0"), elsewhere)
-    assert found.files >= 6
-    assert (found.hits, found.left_out) == ((), 0)
+    result = search(archive(tmp_path, "PID-90210777-0"), elsewhere)
+    assert result.files >= 6
+    assert (result.hits, result.left_out) == ((), 0)
     assert list(elsewhere.private.iterdir()) == []
 
 
@@ -207,8 +207,8 @@ def test_a_clean_store_on_s3_is_searched_once_and_the_night_goes_on(tmp_path: Pa
         store.write(name, b"0f3c9a, 4 images of 3 patients")
     source = archive(tmp_path, "PID-90210777-0")
     for _ in range(2):
-        found = search(source, Settings())
-        assert (found.files, found.left_out, found.hits) == (len(NAMES), 0, ())
+        result = search(source, Settings())
+        assert (result.files, result.left_out, result.hits) == (len(NAMES), 0, ())
 
 
 def test_of_a_store_on_s3_what_stood_before_the_night_is_not_fetched(tmp_path: Path, store: Store) -> None:

@@ -60,14 +60,14 @@ def nested(inner: Dataset, depth: int) -> Dataset:
 
 @pytest.mark.parametrize("syntax", NATIVE)
 @pytest.mark.parametrize("depth", [0, 1, 3, 8])
-def test_every_kind_is_found_at_every_depth_in_every_syntax(syntax: str, depth: int) -> None:
+def test_every_kind_is_collected_at_every_depth_in_every_syntax(syntax: str, depth: int) -> None:
     inner = Dataset()
     for keyword, (value, _) in DESCRIBED.items():
         setattr(inner, keyword, value)
     made = image()
     made.update(nested(inner, depth))
-    found = collected(made, syntax)
-    assert {value: found.get(value) for value, _ in DESCRIBED.values()} == dict(DESCRIBED.values())
+    kinds = collected(made, syntax)
+    assert {value: kinds.get(value) for value, _ in DESCRIBED.values()} == dict(DESCRIBED.values())
 
 
 def rows() -> list[str]:
@@ -77,14 +77,14 @@ def rows() -> list[str]:
         for row in load_profile().rows
         if row.tag.isalnum() and "x" not in row.tag and row.tag != "private"
     ]
-    words = STRINGS | {"PN", "UI", "DA", "DT"}
+    text_vrs = STRINGS | {"PN", "UI", "DA", "DT"}
     return [
-        word for word in named if word and dictionary_VR(word) in words and not word.startswith("Selector")
+        word for word in named if word and dictionary_VR(word) in text_vrs and not word.startswith("Selector")
     ]
 
 
-def test_every_row_of_the_profile_that_holds_words_is_collected() -> None:
-    unfound = []
+def test_every_row_of_the_profile_with_text_is_collected() -> None:
+    missed = []
     for keyword in rows():
         value = {"DA": "19640812", "DT": "19640812", "UI": "1.2.99.8"}.get(dictionary_VR(keyword), "SENTINEL")
         inner = Dataset()
@@ -93,9 +93,9 @@ def test_every_row_of_the_profile_that_holds_words_is_collected() -> None:
         holder.file_meta = Dataset()
         (holder.file_meta if inner[keyword].tag.group == 2 else holder).update(inner)
         if value not in {one.value for one in collect_identifiers(holder)}:
-            unfound.append(keyword)
+            missed.append(keyword)
     assert len(rows()) > 400
-    assert unfound == []
+    assert missed == []
 
 
 def test_the_action_for_the_basic_profile_decides() -> None:
@@ -111,10 +111,10 @@ def test_private_elements_are_text_and_their_sequences_are_opened(syntax: str) -
     inner.PatientName = "MUSTERMANN^ERIKA"
     made.private_block(0x0009, "ACME", create=True).add_new(0x01, "LO", "word of Erika")
     made.add(DataElement(0x00091002, "SQ", Sequence([inner])))
-    found = collected(made, syntax)
-    assert found["word of Erika"] == "text"
-    assert found["MUSTERMANN^ERIKA"] == "name"
-    assert "ACME" not in found
+    kinds = collected(made, syntax)
+    assert kinds["word of Erika"] == "text"
+    assert kinds["MUSTERMANN^ERIKA"] == "name"
+    assert "ACME" not in kinds
 
 
 @pytest.mark.parametrize("implicit", [True, False])
@@ -149,9 +149,9 @@ def test_a_known_element_written_as_unknown_has_its_own_kind() -> None:
 def test_file_meta_is_searched() -> None:
     made = parse(file_bytes(image(SOPInstanceUID="1.2.99.5"), NATIVE[0]))
     made.file_meta.SourceApplicationEntityTitle = "WARD-PACS"
-    found = {one.value: one for one in collect_identifiers(made)}
-    assert found["1.2.99.5"].tag == 0x00020003
-    assert found["WARD-PACS"].kind == "device"
+    identifiers = {one.value: one for one in collect_identifiers(made)}
+    assert identifiers["1.2.99.5"].tag == 0x00020003
+    assert identifiers["WARD-PACS"].kind == "device"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_what_points_to_nobody_is_left_out(keyword: str, value: str) -> None:
     assert value not in collected(image(**{keyword: value}))
 
 
-def test_each_value_is_told_once_with_its_first_place() -> None:
+def test_each_value_is_listed_once_with_its_first_place() -> None:
     made = image(ReferringPhysicianName="HOUSE^G", PhysiciansOfRecord="HOUSE^G\\WILSON^J")
     names = [one for one in collect_identifiers(parse(file_bytes(made, NATIVE[0]))) if one.kind == "name"]
     assert names == [Identifier("name", "HOUSE^G", 0x00080090), Identifier("name", "WILSON^J", 0x00081048)]

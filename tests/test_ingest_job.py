@@ -63,10 +63,10 @@ def test_the_workers_that_started_with_the_listing_read_and_are_gone(
     ahead = [worker.pid for worker in workers_of(os.getpid())]
     seen = set[int]()
 
-    def told(*_: int) -> None:
+    def on_progress(*_: int) -> None:
         seen.update(worker.pid for worker in workers_of(os.getpid()))
 
-    assert read_new.fn(job, settings, "", told).files == FILES
+    assert read_new.fn(job, settings, "", on_progress).files == FILES
     assert (len(ahead), seen) == (available_cores(), {*ahead})
     assert not workers_of(os.getpid())
 

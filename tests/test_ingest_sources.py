@@ -110,7 +110,7 @@ def write_series(folder: Path, number: int, count: int = 12, **changes: Any) -> 
     """Write a series of slices in a shuffled order, brighter from slice to slice."""
     order = np.random.default_rng(number).permutation(count)
     for file, place in enumerate(order):
-        told: dict[str, Any] = {
+        elements: dict[str, Any] = {
             "PatientID": f"P{number}",
             "StudyInstanceUID": f"1.2.{number + 1}",
             "SeriesInstanceUID": f"1.3.{number + 1}",
@@ -121,7 +121,7 @@ def write_series(folder: Path, number: int, count: int = 12, **changes: Any) -> 
             "InstanceNumber": file + 1,
         }
         level = np.full((32, 32), 20 * place - 150 + 40 * (number % 2) + number)
-        write_dicom(folder / f"{number}-{file}", level, **(told | changes))
+        write_dicom(folder / f"{number}-{file}", level, **(elements | changes))
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_bad_slice_costs_its_volume(ingest: Ingest, series: tuple[Path, Path])
     assert (outcome.examples, outcome.quarantined) == (PATIENTS - 1, {"bad-slice": 1})
 
 
-def test_a_bad_slice_costs_itself_where_the_policy_says_so(ingest: Ingest, series: tuple[Path, Path]) -> None:
+def test_a_bad_slice_costs_only_itself_under_drop_slice(ingest: Ingest, series: tuple[Path, Path]) -> None:
     path = series[0] / "3-5"
     path.write_bytes(path.read_bytes()[:-100])
     assert ingest(*series, preprocess=VOLUME, bad_slice="drop-slice").examples == PATIENTS

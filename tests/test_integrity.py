@@ -105,7 +105,7 @@ def test_a_head_that_names_others_parts_is_named(version: DatasetVersion) -> Non
 
 
 @pytest.mark.parametrize("row", [4, -1])
-def test_a_row_beyond_its_shard_is_found(tmp_path: Path, row: int) -> None:
+def test_a_row_beyond_its_shard_is_a_flaw(tmp_path: Path, row: int) -> None:
     store = FolderStore(tmp_path)
     shard = write_shard(store, np.zeros((4, 16, 16), np.uint8))
     (flaw,) = find_flaws(built(store, [example(0, shard=shard, row=row)]))
@@ -119,17 +119,17 @@ def test_a_row_beyond_its_shard_is_found(tmp_path: Path, row: int) -> None:
         (np.zeros((4, 16, 16), np.float32), "holds <f4"),
     ],
 )
-def test_a_shard_of_other_images_is_found(tmp_path: Path, array: np.ndarray, what: str) -> None:
+def test_a_shard_of_other_images_is_a_flaw(tmp_path: Path, array: np.ndarray, what: str) -> None:
     np.save(tmp_path / "it.npy", array)
     assert what in flaw_of(tmp_path, (tmp_path / "it.npy").read_bytes())
 
 
-def test_a_shard_that_ends_early_is_found(tmp_path: Path) -> None:
+def test_a_shard_that_ends_early_is_a_flaw(tmp_path: Path) -> None:
     np.save(tmp_path / "it.npy", np.zeros((4, 16, 16), np.uint8))
     assert "has not the 1024 bytes" in flaw_of(tmp_path, (tmp_path / "it.npy").read_bytes()[:-1])
 
 
-def test_a_shard_that_is_no_array_is_found(tmp_path: Path) -> None:
+def test_a_shard_that_is_no_array_is_a_flaw(tmp_path: Path) -> None:
     assert flaw_of(tmp_path, b"no array at all") == "is no array"
 
 
@@ -142,7 +142,7 @@ def flaw_of(folder: Path, content: bytes) -> str:
     return flaw.what
 
 
-def test_it_tells_how_far_it_is(version: DatasetVersion) -> None:
+def test_progress_is_reported(version: DatasetVersion) -> None:
     progress: list[tuple[int, int, int]] = []
     find_flaws(version, lambda *one: progress.append(one))
     sizes = sum(path(version, name).stat().st_size for name in names(version))

@@ -70,14 +70,14 @@ def test_small_blocks_draw_the_same_as_one_large_block(monkeypatch: pytest.Monke
     assert np.array_equal(np.concatenate(blocks), whole)
 
 
-def test_more_examples_than_a_block_holds_are_drawn_one_row_at_a_time(
+def test_more_examples_than_fit_a_block_are_drawn_one_row_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(intervals, "BLOCK_VALUES", 2)
     assert [block.shape for block in patient_weights(np.array(["a", "b", "c"]), 2, 0)] == [(1, 3), (1, 3)]
 
 
-def test_the_draws_of_a_measure_are_those_of_resampled_examples() -> None:
+def test_the_draws_of_a_measure_equal_it_on_resampled_examples() -> None:
     predictions = sample(30)
     drawn = bootstrap(predictions, ["accuracy"], draws=5, seed=3)["accuracy"]
     right = predictions.predicted == predictions.labels
@@ -101,14 +101,14 @@ def test_copies_of_an_image_do_not_narrow_the_interval() -> None:
     assert (copied.lower, copied.upper) == pytest.approx((single.lower, single.upper))
 
 
-def test_about_95_of_100_intervals_hold_the_truth() -> None:
-    held = 0
+def test_about_95_of_100_intervals_cover_the_truth() -> None:
+    covering = 0
     for seed in range(100):
         right = np.random.default_rng(seed).uniform(size=150) < 0.8
         predictions = predictions_of([f"p{i}" for i in range(150)], np.ones(150, dtype=int), right * 1.0)
         measure = measure_all(predictions, ["accuracy"], draws=300, seed=seed)["accuracy"]
-        held += measure.lower <= 0.8 <= measure.upper
-    assert 88 <= held <= 99
+        covering += measure.lower <= 0.8 <= measure.upper
+    assert 88 <= covering <= 99
 
 
 def test_patients_and_examples_are_counted_apart() -> None:

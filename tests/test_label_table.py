@@ -50,7 +50,7 @@ def keys(**levels: str) -> pa.Table:
         ("File", "file"),
     ],
 )
-def test_the_columns_name_says_what_is_labelled(tmp_path: Path, column: str, level: Level) -> None:
+def test_the_columns_name_decides_what_is_labelled(tmp_path: Path, column: str, level: Level) -> None:
     read = table(tmp_path, f"{column},label\na,yes\n")
     assert (read.level, dict(zip(read.keys.to_pylist(), read.values.to_pylist(), strict=True))) == (
         level,
@@ -59,7 +59,7 @@ def test_the_columns_name_says_what_is_labelled(tmp_path: Path, column: str, lev
 
 
 @pytest.mark.parametrize("header", ["file,PatientID,label", "PatientID,file,label"])
-def test_beside_a_file_the_patient_says_whose_it_is_and_not_which(tmp_path: Path, header: str) -> None:
+def test_beside_a_file_the_patient_is_its_owner_and_selects_no_other(tmp_path: Path, header: str) -> None:
     value = {"file": "scans/a.png", "PatientID": "P1", "label": "yes"}
     read = table(tmp_path, f"{header}\n" + ",".join(value[name] for name in header.split(",")) + "\n")
     assert (read.level, dict(zip(read.keys.to_pylist(), read.values.to_pylist(), strict=True))) == (
@@ -140,7 +140,7 @@ def test_finding_the_columns_reads_the_first_line_alone(tmp_path: Path) -> None:
     assert label_columns(tmp_path / "labels.csv").label == "label"
 
 
-def test_the_table_holds_no_identifier(tmp_path: Path) -> None:
+def test_the_table_has_no_identifier(tmp_path: Path) -> None:
     assert "MUSTERMANN" not in repr(table(tmp_path, "PatientID,label\nMUSTERMANN,yes\nMUSTERMANN,no\n"))
 
 
@@ -264,7 +264,7 @@ def test_the_class_that_is_looked_for_comes_second(labels: list[str], classes: t
     assert order_classes(labels) == classes
 
 
-def test_a_person_may_say_which_class_is_looked_for() -> None:
+def test_a_person_may_choose_the_positive_class() -> None:
     assert order_classes(["normal", "lesion"], positive="normal") == ("lesion", "normal")
 
 

@@ -30,13 +30,13 @@ def test_two_processes_write_one_line_an_epoch(tmp_path: Path) -> None:
     assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1]
 
 
-def test_the_checkpoint_is_where_it_is_said_to_be(tmp_path: Path) -> None:
+def test_the_checkpoint_is_in_the_returned_folder(tmp_path: Path) -> None:
     folder = launch(TrainConfig(network="small_cnn", epochs=1, batch_size=8, workers=1), tiny(), tmp_path)
     assert (folder / "best.safetensors").is_file()
 
 
 @pytest.mark.slow
-def test_a_fault_in_one_process_ends_all_and_is_told(tmp_path: Path) -> None:
+def test_a_fault_in_one_process_ends_all_and_is_raised(tmp_path: Path) -> None:
     with pytest.raises(ProcessRaisedException, match="1 training images for 2 workers"):
         launch(TrainConfig(network="small_cnn", epochs=1, batch_size=8, workers=2), tiny(1), tmp_path)
 

@@ -74,7 +74,7 @@ def test_the_token_is_for_its_owner_alone(tmp_path: Path, pretended: list[str]) 
     assert len(token.read_text()) == 64
 
 
-def test_a_second_up_says_so_and_starts_nothing(tmp_path: Path, pretended: list[str]) -> None:
+def test_a_second_up_reports_the_first_and_starts_nothing(tmp_path: Path, pretended: list[str]) -> None:
     before, lines = up(tmp_path), list[str]()
     assert stacks.up(tmp_path, request(), lines.append) == before
     assert lines == ["The stack is up already."]
@@ -159,7 +159,7 @@ def test_two_at_once_are_refused(tmp_path: Path, pretended: list[str]) -> None:
         up(tmp_path)
 
 
-def test_status_tells_who_has_ended(tmp_path: Path, pretended: list[str]) -> None:
+def test_status_shows_which_process_has_ended(tmp_path: Path, pretended: list[str]) -> None:
     running = up(tmp_path)
     os.kill(running.processes[1].pid, signal.SIGKILL)
     until(lambda: running.processes[1].process() is None, "its end")
@@ -223,7 +223,7 @@ def test_a_fault_of_the_stack_is_one_of_the_environment() -> None:
         raise StackError("no such door")
 
 
-def test_status_says_that_nothing_is_up(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_prints_that_nothing_is_up(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     stack_commands.status()
     assert "Nothing is up" in capsys.readouterr().out
 
@@ -258,7 +258,7 @@ def test_ray_answers_nobody_without_the_token(stack: Running) -> None:
 
 
 @pytest.mark.slow
-def test_status_tells_runs_and_champions(
+def test_status_shows_runs_and_champions(
     stack: Running, client: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     champion = register_bright(client, "shining")

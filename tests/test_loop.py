@@ -91,12 +91,12 @@ def test_another_seed_gives_other_weights(data: TrainData, tmp_path: Path) -> No
     assert first.read_bytes() != second.read_bytes()
 
 
-def test_every_epoch_tells_its_measures(data: TrainData, tmp_path: Path) -> None:
+def test_every_epoch_reports_its_measures(data: TrainData, tmp_path: Path) -> None:
     first, second = train(QUICK, data, tmp_path)
-    told = {"epoch", "train_loss", "val_loss", "val_auroc", "val_accuracy"}
-    told |= {"learning_rate", "seconds", "images_per_s"}
-    assert set(second) == told
-    assert set(first) == told | {"first_step_s"}
+    expected = {"epoch", "train_loss", "val_loss", "val_auroc", "val_accuracy"}
+    expected |= {"learning_rate", "seconds", "images_per_s"}
+    assert set(second) == expected
+    assert set(first) == expected | {"first_step_s"}
 
 
 def test_there_is_one_report_an_epoch_with_a_checkpoint(data: TrainData, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_training_stops_after_patience(data: TrainData, tmp_path: Path) -> None:
     assert [row["epoch"] for row in train(config, blank, tmp_path)] == [0, 1, 2]
 
 
-def test_the_best_weights_are_those_of_the_best_epoch(data: TrainData, tmp_path: Path) -> None:
+def test_the_weights_of_the_best_epoch_are_kept(data: TrainData, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"epochs": 4, "measure": "loss"})
     history = train(config, data, tmp_path)
     network = best_network(tmp_path / "checkpoint", data.objective, "small_cnn")

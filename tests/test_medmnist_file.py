@@ -92,7 +92,7 @@ def test_every_row_of_every_part_is_read(source: MedMnistFile) -> None:
     assert parts(source) == COUNTS
 
 
-def test_a_row_holds_its_grey_levels(source: MedMnistFile) -> None:
+def test_a_row_has_its_grey_levels(source: MedMnistFile) -> None:
     np.testing.assert_array_equal(rows(source)[7].image.stored, images(24)[7])
 
 

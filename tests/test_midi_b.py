@@ -25,12 +25,12 @@ def made_of(one: Exam) -> tuple[Dataset, bytes]:
 
 
 def missed(one: Exam, made: Dataset, written: bytes, seen: Seen | None = None) -> set[str]:
-    found = [*checks(one, made, written, seen or Seen()), *pixel_checks(one, made)]
-    return {kind for kind, _, holds in found if not holds}
+    results = [*checks(one, made, written, seen or Seen()), *pixel_checks(one, made)]
+    return {kind for kind, _, passed in results if not passed}
 
 
 @pytest.fixture(scope="module")
-def found() -> list[tuple[str, str, bool]]:
+def results() -> list[tuple[str, str, bool]]:
     seen, all_checks = Seen(), []
     for number in range(OBJECTS):
         one = exam(number)
@@ -39,20 +39,20 @@ def found() -> list[tuple[str, str, bool]]:
 
 
 @pytest.mark.slow
-def test_every_check_holds_on_made_up_objects(found: list[tuple[str, str, bool]]) -> None:
-    assert [(kind, what) for kind, what, holds in found if not holds] == []
+def test_every_check_passes_on_made_up_objects(results: list[tuple[str, str, bool]]) -> None:
+    assert [(kind, what) for kind, what, passed in results if not passed] == []
 
 
-def test_no_check_of_a_hipaa_category_is_missed(found: list[tuple[str, str, bool]]) -> None:
-    assert [(kind, what) for kind, what, holds in found if kind in HIPAA and not holds] == []
-    assert len(found) > 80 * OBJECTS
+def test_no_check_of_a_hipaa_category_is_missed(results: list[tuple[str, str, bool]]) -> None:
+    assert [(kind, what) for kind, what, passed in results if kind in HIPAA and not passed] == []
+    assert len(results) > 80 * OBJECTS
 
 
 def test_each_kind_of_action_is_checked() -> None:
     one, text = exam(0), exam(1, burned_in=True)
-    found = {kind for kind, _, _ in checks(one, *made_of(one), Seen())}
-    found |= {kind for each in (one, text) for kind, _, _ in pixel_checks(each, each.dataset)}
-    assert found == set(KINDS)
+    kinds = {kind for kind, _, _ in checks(one, *made_of(one), Seen())}
+    kinds |= {kind for each in (one, text) for kind, _, _ in pixel_checks(each, each.dataset)}
+    assert kinds == set(KINDS)
 
 
 def test_the_original_fails_all_that_asks_for_a_change() -> None:
@@ -94,8 +94,8 @@ def test_a_patient_with_two_numbers_is_seen() -> None:
 def test_text_in_pixels_is_hidden_and_seen_where_it_is_not() -> None:
     one = exam(0, burned_in=True)
     blanked = check_pixels(parse(one.data), one.data, OPTIONS)
-    assert [holds for _, _, holds in pixel_checks(one, blanked)] == [True]
-    assert [holds for _, _, holds in pixel_checks(one, one.dataset)] == [False]
+    assert [passed for _, _, passed in pixel_checks(one, blanked)] == [True]
+    assert [passed for _, _, passed in pixel_checks(one, one.dataset)] == [False]
 
 
 def test_names_are_compared_as_a_reader_sees_them() -> None:

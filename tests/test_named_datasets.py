@@ -41,8 +41,8 @@ def test_all_runs_of_all_experiments_count(tracked: Settings, name: str) -> None
             digest = f"{name} {experiment} {number}"
             run = start_run(tracked, f"{name}-{experiment}", "run", {"dataset.digest": digest}, {})
             end_run(tracked, run)
-    found = {digest for digest in named_datasets(tracked) if digest.startswith(name)}
-    assert found == {f"{name} {which} {number}" for which in ("one", "two") for number in range(3)}
+    digests = {digest for digest in named_datasets(tracked) if digest.startswith(name)}
+    assert digests == {f"{name} {which} {number}" for which in ("one", "two") for number in range(3)}
 
 
 def test_a_dataset_that_a_run_was_given_is_named(tracked: Settings, name: str, tmp_path: Path) -> None:

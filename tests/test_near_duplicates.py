@@ -192,7 +192,7 @@ def test_a_patient_is_not_linked_with_himself() -> None:
     assert len(members(linked_groups(copied((0, 1)), np.array([0, 0, 1, 2, 3, 4, 5, 6])))) == 7
 
 
-def test_links_of_new_patients_are_found_without_links_between_known_ones() -> None:
+def test_new_patients_are_linked_without_links_between_known_ones() -> None:
     groups = linked_groups(copied((0, 7), (1, 6, 5), (2, 3)), np.arange(8), np.arange(8) >= 5)
     assert members(groups) == [[0, 7], [1, 5, 6], [2], [3], [4]]
 
@@ -250,13 +250,13 @@ def test_no_two_different_painted_images_are_taken_for_one() -> None:
     others(RowsOfTable(), chests(200, 256), 0)  # type: ignore[arg-type]
 
 
-def test_the_repeated_images_of_painted_slices_are_found() -> None:
+def test_the_repeated_images_of_painted_slices_are_near_pairs() -> None:
     images = chests(40, 64)
     prepared = images.fingerprints([*images.values, *images.values[3:9]])
     assert sorted(near_pairs(prepared).tolist()) == [[one, 40 + one - 3] for one in range(3, 9)]
 
 
-def test_eight_digits_in_two_splits_are_found(tmp_path: Path) -> None:
+def test_eight_digits_in_two_splits_are_overlaps(tmp_path: Path) -> None:
     with np.load(write_digits(tmp_path / "digits.npz")) as file:
         train = file["train_images"]
     images, splits = np.concatenate([train, train[:8]]), ["train"] * len(train) + ["val"] * 8
@@ -277,14 +277,14 @@ def test_no_two_different_real_images_are_taken_for_one(images: "type[Images]", 
     others(RowsOfTable(), images(), 0)  # type: ignore[arg-type, call-arg]
 
 
-def test_the_repeated_images_of_ct_contrast_are_found(data_dir: Path) -> None:
+def test_the_repeated_images_of_ct_contrast_are_near_pairs(data_dir: Path) -> None:
     images = ct_contrast(64)
     pairs = near_pairs(images.fingerprints(images.values))
     equal = [(images.values[one] == images.values[two]).all() for one, two in pairs]
     assert (len(pairs), all(equal)) == (6, True)
 
 
-def test_the_eight_images_of_pneumoniamnist_in_two_splits_are_found(data_dir: Path) -> None:
+def test_the_eight_images_of_pneumoniamnist_in_two_splits_are_overlaps(data_dir: Path) -> None:
     images = pneumonia()
     splits = ["train"] * 4708 + ["val"] * 524 + ["test"] * 624
     overlaps = row_overlaps(fingerprints(np.asarray(images.values)), images.patients.tolist(), splits)

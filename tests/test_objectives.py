@@ -102,7 +102,7 @@ def test_a_lower_loss_is_better_where_the_loss_selects() -> None:
     assert CLASSES.merit(better, "loss") > CLASSES.merit(worse, "loss")
 
 
-def test_a_classifiers_file_says_what_those_of_release_0_1_0_said() -> None:
+def test_a_classifiers_file_has_the_metadata_of_release_0_1_0() -> None:
     assert list(file_metadata(CLASSES, GREY).items()) == [
         ("classes", '["dark", "bright"]'),
         ("spec", GREY.model_dump_json()),
@@ -335,7 +335,7 @@ def test_its_file_gives_its_outputs_with_the_axes_of_its_contract(tracked: Setti
     assert predictor.predict_levels(np.empty((0, 16, 16), np.uint8))["pixels"].shape == (0, 2, 16, 16)
 
 
-def test_its_file_says_its_contract_and_what_was_calibrated(tracked: Settings, way: Way) -> None:
+def test_its_file_has_its_contract_and_what_was_calibrated(tracked: Settings, way: Way) -> None:
     metadata = {
         item.key: item.value for item in onnx.load_model(model_file(tracked, way.candidate)).metadata_props
     }
@@ -375,11 +375,15 @@ def test_the_gate_decides_on_its_measure(way: Way) -> None:
 
 
 def test_it_is_compared_with_a_champion_of_its_kind(tracked: Settings, way: Way) -> None:
-    twin = Registered(name="pixels", version=2, run_id=way.candidate.run_id, tags=way.candidate.tags)
+    second_version = Registered(
+        name="pixels", version=2, run_id=way.candidate.run_id, tags=way.candidate.tags
+    )
     set_alias(tracked, way.candidate, "champion")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tasks.evaluation.model_file", lambda settings, _: model_file(settings, way.candidate))
-        verdict = evaluate_pair(tracked, twin, way.candidate, {GREY.digest: way.version}, GATE).verdict
+        verdict = evaluate_pair(
+            tracked, second_version, way.candidate, {GREY.digest: way.version}, GATE
+        ).verdict
     assert (verdict.difference, verdict.promote) == (0, True)
 
 

@@ -72,7 +72,7 @@ def test_every_kind_is_opened_by_its_address(places: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_says_how_its_images_are_prepared(places: Path, kind: str) -> None:
+def test_every_kind_has_a_default_preparation(places: Path, kind: str) -> None:
     if kind != "medmnist":
         assert open_source(address(places, PLACES[kind])).default_spec().modality == "CT"
 

@@ -109,7 +109,7 @@ def test_late_steps_move_the_average_by_one_minus_the_decay() -> None:
     assert average.network.weight.item() == pytest.approx(1.1)
 
 
-def test_running_statistics_become_those_of_the_data() -> None:
+def test_running_statistics_become_the_statistics_of_the_data() -> None:
     network = nn.Sequential(nn.BatchNorm2d(1))
     batches = [torch.randn(64, 1, 8, 8) * 3 + 5 for _ in range(8)]
     recalibrate(network, batches, Ranks())

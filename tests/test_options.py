@@ -19,7 +19,7 @@ def config(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "fragments"),
     [
         ("epochs: 3", ("unknown name 'epochs'", "use one of", "training")),
         ("training: {epoch: 3}", ("training.epoch", "got 3", "radloop.yaml or the options")),
@@ -30,10 +30,10 @@ def config(folder: Path, text: str) -> Path:
         ("preprocess: {size_px: 4}", ("preprocess.size_px", "greater than or equal to 16", "got 4")),
     ],
 )
-def test_a_bad_configuration_is_refused(tmp_path: Path, text: str, words: tuple[str, ...]) -> None:
+def test_a_bad_configuration_is_refused(tmp_path: Path, text: str, fragments: tuple[str, ...]) -> None:
     with pytest.raises(UserFault) as caught:
         ask(NightlyRequest, config(tmp_path, text), {})
-    assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
+    assert [fragment for fragment in fragments if fragment not in str(caught.value)] == [], str(caught.value)
 
 
 def test_a_configuration_in_another_encoding_is_refused(tmp_path: Path) -> None:

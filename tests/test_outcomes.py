@@ -73,7 +73,7 @@ NIGHT = NightlyReport(
 
 
 @pytest.mark.parametrize(
-    "told",
+    "fragment",
     [
         "100 files listed, 12 read, 3 gone",
         "94 images of 54 patients",
@@ -87,15 +87,15 @@ NIGHT = NightlyReport(
         "/home/private/problems.csv",
     ],
 )
-def test_an_ingest_tells(told: str) -> None:
-    assert told in ingest_markdown(INGESTED)
+def test_the_page_of_an_ingest_shows(fragment: str) -> None:
+    assert fragment in ingest_markdown(INGESTED)
 
 
-def test_an_ingest_without_news_says_so() -> None:
+def test_an_ingest_without_news_is_shown_as_unchanged() -> None:
     assert "unchanged, nothing written" in ingest_markdown(replace(INGESTED, changed=False))
 
 
-def test_an_ingest_without_trouble_tells_of_none() -> None:
+def test_an_ingest_without_trouble_shows_none() -> None:
     fine = replace(
         INGESTED,
         quarantined={},
@@ -105,30 +105,30 @@ def test_an_ingest_without_trouble_tells_of_none() -> None:
         images_in_conflict=0,
         problems_file=None,
     )
-    told = ingest_markdown(fine)
-    assert not any(word in told for word in ("not taken in", "labels |", "Original names"))
+    markdown = ingest_markdown(fine)
+    assert not any(word in markdown for word in ("not taken in", "labels |", "Original names"))
 
 
-@pytest.mark.parametrize("told", ["version 7 of `chest`", "small_cnn", "trained for 1 epochs", "0.812"])
-def test_a_training_tells(told: str) -> None:
-    assert told in training_markdown(TRAINED)
+@pytest.mark.parametrize("fragment", ["version 7 of `chest`", "small_cnn", "trained for 1 epochs", "0.812"])
+def test_the_page_of_a_training_shows(fragment: str) -> None:
+    assert fragment in training_markdown(TRAINED)
 
 
 def test_a_training_of_an_earlier_night_has_no_epochs_to_show() -> None:
-    told = training_markdown(replace(TRAINED, trained_now=False, history=()))
-    assert "trained earlier on the same data" in told
-    assert "|" not in told
+    markdown = training_markdown(replace(TRAINED, trained_now=False, history=()))
+    assert "trained earlier on the same data" in markdown
+    assert "|" not in markdown
 
 
-def test_a_measure_is_told_with_its_interval_and_its_patients() -> None:
-    told = measures_markdown({"auroc": measured(0.9)}, {})
-    assert "40 images of 20 patients" in told
-    assert "| AUROC | 0.900 (0.850-0.950) |  |" in told
+def test_a_measure_is_shown_with_its_interval_and_its_patients() -> None:
+    markdown = measures_markdown({"auroc": measured(0.9)}, {})
+    assert "40 images of 20 patients" in markdown
+    assert "| AUROC | 0.900 (0.850-0.950) |  |" in markdown
 
 
 def test_the_champion_stands_beside_the_candidate() -> None:
-    told = measures_markdown({"auroc": measured(0.9)}, {"auroc": measured(0.8)})
-    assert "| AUROC | 0.900 (0.850-0.950) | 0.800 (0.750-0.850) |" in told
+    markdown = measures_markdown({"auroc": measured(0.9)}, {"auroc": measured(0.8)})
+    assert "| AUROC | 0.900 (0.850-0.950) | 0.800 (0.750-0.850) |" in markdown
 
 
 def test_an_evaluation_ends_with_its_verdict() -> None:
@@ -136,10 +136,10 @@ def test_an_evaluation_ends_with_its_verdict() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "sentence"),
     [(0.9, "still reaches the floor of 0.700"), (0.6, "has fallen below the floor of 0.700")],
 )
-def test_a_reevaluation_tells_whether_the_champion_holds(value: float, told: str) -> None:
+def test_a_reevaluation_shows_whether_the_champion_reaches_the_floor(value: float, sentence: str) -> None:
     outcome = Reevaluation(
         champion=MODEL,
         dataset_digest="d",
@@ -147,15 +147,15 @@ def test_a_reevaluation_tells_whether_the_champion_holds(value: float, told: str
         measure="auroc",
         floor=0.7,
     )
-    assert told in reevaluation_markdown(outcome)
+    assert sentence in reevaluation_markdown(outcome)
     assert outcome.reaches_floor == (value == 0.9)
 
 
 @pytest.mark.parametrize(
-    "told", ["**Ingest**", "**Training**", "**Promoted", "| ingest | 1.2 |", "4.5", "reports/night.html"]
+    "fragment", ["**Ingest**", "**Training**", "**Promoted", "| ingest | 1.2 |", "4.5", "reports/night.html"]
 )
-def test_a_night_tells_all_of_its_parts(told: str) -> None:
-    assert told in nightly_markdown(NIGHT)
+def test_a_night_shows_all_of_its_parts(fragment: str) -> None:
+    assert fragment in nightly_markdown(NIGHT)
 
 
 def test_a_cell_cannot_break_its_table() -> None:

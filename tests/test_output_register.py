@@ -23,7 +23,7 @@ def register(folder: Path, *parts: list[LedgerEntry]) -> OutputRegister:
     return OutputRegister(sorted(folder.glob("*.parquet")))
 
 
-def test_an_output_is_found_by_its_source_file(tmp_path: Path) -> None:
+def test_an_output_is_looked_up_by_its_source_file(tmp_path: Path) -> None:
     made = register(tmp_path, [entry("a", "images/1.dcm", "01"), entry("b", reason="truncated")])
     assert [made.output_of(key) for key in "abc"] == ["images/1.dcm", "", ""]
     assert [made.has(name) for name in ("images/1.dcm", "images/2.dcm", "")] == [True, False, False]
@@ -48,7 +48,7 @@ def test_what_nobody_searched_or_what_is_other_is_not_proven(tmp_path: Path) -> 
     assert made.searched() == 3
 
 
-def test_one_output_that_is_said_to_be_two_is_never_proven(tmp_path: Path) -> None:
+def test_an_output_with_two_digests_is_never_proven(tmp_path: Path) -> None:
     made = register(tmp_path, [entry("a", "one", "01"), entry("b", "one", "02")])
     made.record_searched([("one", "02")])
     assert list(made.unproven()) == [("one", CHANGED)]
@@ -63,11 +63,11 @@ def test_one_output_of_two_equal_sources_is_proven_once(tmp_path: Path) -> None:
 def test_the_digest_of_all_is_that_of_their_sorted_digests(tmp_path: Path) -> None:
     made = register(tmp_path, [entry("a", "one", "0c"), entry("b", "two", "0a")])
     made.record_searched([("one", "0c"), ("two", "0a")])
-    told = hashlib.sha256(b"0a\n0b\n0c\n0d").hexdigest()
-    assert outputs_digest(made.digests(["0d", "0b"])) == told
+    expected = hashlib.sha256(b"0a\n0b\n0c\n0d").hexdigest()
+    assert outputs_digest(made.digests(["0d", "0b"])) == expected
 
 
-def test_a_folder_without_a_ledger_holds_nothing_of_ours(tmp_path: Path) -> None:
+def test_a_folder_without_a_ledger_has_no_outputs(tmp_path: Path) -> None:
     made = OutputRegister([])
     assert (made.searched(), list(made.unproven()), list(made.digests(["b", "a"]))) == (0, [], ["a", "b"])
 

@@ -48,8 +48,8 @@ def page() -> Iterator[Page]:
 
 def row(page: Page, title: str) -> Locator:
     """Return the part of the form that has this title, without the parts below it."""
-    told = " or ".join(f"normalize-space()='{title}{more}'" for more in ("", " (Optional)"))
-    label = f"//span[contains(@class, 'property__label')][{told}]"
+    condition = " or ".join(f"normalize-space()='{title}{more}'" for more in ("", " (Optional)"))
+    label = f"//span[contains(@class, 'property__label')][{condition}]"
     part = "ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]"
     return page.locator(f"xpath={label}/{part}").first
 
@@ -93,7 +93,7 @@ def finished(prefect: str, run_id: str) -> dict[str, Any]:
     return until(ended, f"the end of {run_id}", RUN_LIMIT_S) or {}
 
 
-def said(prefect: str, run_id: str) -> str:
+def log_of(prefect: str, run_id: str) -> str:
     """Return all lines in the log of a flow run and of the runs inside it."""
     inner = answer_of(
         f"{prefect}/api/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run_id]}}}
@@ -122,8 +122,8 @@ def test_a_run_from_the_page_leaves_a_new_model_version(
 
     run = finished(prefect, run_id)
 
-    assert run["state_type"] == "COMPLETED", said(prefect, run_id)
-    assert "epoch 1/1" in said(prefect, run_id)
+    assert run["state_type"] == "COMPLETED", log_of(prefect, run_id)
+    assert "epoch 1/1" in log_of(prefect, run_id)
     made = newest(client, NAME)
     assert made is not None
     assert made.tags["network"] == "small_cnn"
@@ -147,12 +147,12 @@ def test_a_folder_is_deidentified_from_the_page(
 
     run = finished(prefect, run_id)
 
-    assert run["state_type"] == "COMPLETED", said(prefect, run_id)
-    assert "2 files listed, 2 to read" in said(prefect, run_id)
+    assert run["state_type"] == "COMPLETED", log_of(prefect, run_id)
+    assert "2 files listed, 2 to read" in log_of(prefect, run_id)
     of_run = {"key": {"any_": ["deidentify"]}, "flow_run_id": {"any_": [run_id]}}
-    (told,) = answer_of(f"{prefect}/api/artifacts/filter", {"artifacts": of_run}) or [{}]
-    assert "2 objects of 2 patients stand in it" in told["data"]
-    assert f"Hand out `{out}/images` alone" in told["data"]
+    (artifact,) = answer_of(f"{prefect}/api/artifacts/filter", {"artifacts": of_run}) or [{}]
+    assert "2 objects of 2 patients stand in it" in artifact["data"]
+    assert f"Hand out `{out}/images` alone" in artifact["data"]
     assert len(list((out / "images").rglob("*.dcm"))) == 2
 
 

@@ -42,7 +42,7 @@ def test_dicom_needs_no_line(tmp_path: Path) -> None:
     assert table(tmp_path, "file,PatientID\n").metadata("IM1") == ()
 
 
-def test_columns_are_found_by_name_in_any_order(tmp_path: Path) -> None:
+def test_columns_are_matched_by_name_in_any_order(tmp_path: Path) -> None:
     assert table(tmp_path, "label,Patient ID,FILE\nx,P1,a.png\n").metadata("a.png") == (("patient", "P1"),)
 
 
@@ -139,7 +139,7 @@ def test_a_file_that_is_refused_by_its_name_is_not_loaded() -> None:
         ("IM1", PreprocessSpec()),
     ],
 )
-def test_what_the_table_names_says_how_it_is_prepared(
+def test_the_kind_of_the_named_files_decides_the_preparation(
     tmp_path: Path, name: str, expected: PreprocessSpec
 ) -> None:
     assert table(tmp_path, f"file,PatientID\n{name},P1\n").default_spec() == expected

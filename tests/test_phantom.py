@@ -160,7 +160,9 @@ def test_every_image_labelled_lesion_has_a_mask(archive: tuple[Path, PhantomDay,
     assert len(masks) == first.labels["lesion"] + second.labels["lesion"]
 
 
-def test_the_label_table_has_the_troubles_it_says(archive: tuple[Path, PhantomDay, PhantomDay]) -> None:
+def test_the_label_table_has_the_troubles_that_the_day_lists(
+    archive: tuple[Path, PhantomDay, PhantomDay],
+) -> None:
     folder, first, _ = archive
     with (folder / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -43,10 +43,10 @@ def reason(data: bytes, options: DeidentifyOptions | None = None) -> str:
     return caught.value.reason
 
 
-def again(found: Dataset) -> bytes:
-    """Return what became of a data set as a file."""
-    syntax = found.file_meta.TransferSyntaxUID
-    return file_bytes(found, syntax)
+def again(dataset: Dataset) -> bytes:
+    """Return a data set as the bytes of a file again."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return file_bytes(dataset, syntax)
 
 
 def test_an_image_without_text_passes_as_it_is() -> None:
@@ -69,21 +69,21 @@ def test_the_label_of_a_slide_is_kept_out() -> None:
     assert reason(made(plain(), ImageType=["ORIGINAL", "PRIMARY", "LABEL"])) == "burned-in-text"
 
 
-def test_dark_text_in_an_inverted_image_is_found() -> None:
+def test_dark_text_in_an_inverted_image_is_detected() -> None:
     inverted = 300 - written(plain())
     assert reason(made(inverted, PhotometricInterpretation="MONOCHROME1")) == "burned-in-text"
 
 
-def test_text_in_one_of_many_frames_is_found() -> None:
+def test_text_in_one_of_many_frames_is_detected() -> None:
     frames = np.stack([plain(), plain(), written(plain()), plain()])
     assert reason(made(frames)) == "burned-in-text"
 
 
-def test_text_on_a_black_frame_is_found() -> None:
+def test_text_on_a_black_frame_is_detected() -> None:
     assert reason(made(written(np.zeros((SIDE, SIDE), np.uint8), 255))) == "burned-in-text"
 
 
-def test_text_in_colour_is_found() -> None:
+def test_text_in_colour_is_detected() -> None:
     frame = np.repeat(plain(np.uint8)[..., None], 3, 2)
     assert reason(made(written(frame))) == "burned-in-text"
 
@@ -93,13 +93,16 @@ def test_text_in_a_palette_is_seen_as_it_is_shown() -> None:
     indices = np.where(written(np.zeros((SIDE, SIDE), np.uint8), 255) > 127, 9, 7).astype(np.uint8)
     palette = bytes(range(9)) + b"\xff" + bytes(246)
     tables = {f"{name}PaletteColorLookupTableData": palette for name in ("Red", "Green", "Blue")}
-    said = {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 8] for name in ("Red", "Green", "Blue")}
+    descriptors = {
+        f"{name}PaletteColorLookupTableDescriptor": [256, 0, 8] for name in ("Red", "Green", "Blue")
+    }
     assert (
-        reason(made(indices, PhotometricInterpretation="PALETTE COLOR", **tables, **said)) == "burned-in-text"
+        reason(made(indices, PhotometricInterpretation="PALETTE COLOR", **tables, **descriptors))
+        == "burned-in-text"
     )
 
 
-def test_large_text_in_a_large_frame_is_found() -> None:
+def test_large_text_in_a_large_frame_is_detected() -> None:
     large = cv2.resize(written(plain(np.uint8)), (1600, 1600), interpolation=cv2.INTER_CUBIC)
     assert reason(made(large)) == "burned-in-text"
 
@@ -124,7 +127,7 @@ def test_pixels_that_cannot_be_decoded_do_not_pass(syntax: str) -> None:
     assert reason(file_bytes(broken, syntax)) == "burned-in-doubt"
 
 
-def test_a_fault_tells_no_value_of_the_file() -> None:
+def test_a_fault_shows_no_value_of_the_file() -> None:
     with pytest.raises(DataFault) as caught:
         checked(made(written(plain()), PatientID="SECRET77"))
     assert "SECRET77" not in str(caught.value) and "DOE" not in str(caught.value)
@@ -167,20 +170,20 @@ def test_what_was_compressed_is_blanked_and_written_native() -> None:
     compressed = parse(made(written(plain())))
     compressed.compress(JPEGLSLossless, generate_instance_uid=False)
     data = file_bytes(compressed, JPEGLSLossless)
-    found = checked(data, BLANK)
-    assert found.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
-    (after,) = stored_frames(again(found))
+    blanked = checked(data, BLANK)
+    assert blanked.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    (after,) = stored_frames(again(blanked))
     assert after.max() < 200
 
 
 def test_blanked_colour_is_rgb() -> None:
     frame = written(np.repeat(plain(np.uint8)[..., None], 3, 2))
-    found = checked(made(frame, PhotometricInterpretation="RGB"), BLANK)
-    assert (found.PhotometricInterpretation, found.PlanarConfiguration) == ("RGB", 0)
-    (after,) = stored_frames(again(found))
+    blanked = checked(made(frame, PhotometricInterpretation="RGB"), BLANK)
+    assert (blanked.PhotometricInterpretation, blanked.PlanarConfiguration) == ("RGB", 0)
+    (after,) = stored_frames(again(blanked))
     assert after.max() < 200
 
 
-def test_yes_without_a_text_that_can_be_found_is_kept_out() -> None:
+def test_yes_without_detectable_text_is_kept_out() -> None:
     nothing = np.zeros((SIDE, SIDE), np.uint8)
     assert reason(made(nothing, BurnedInAnnotation="YES"), BLANK) == "burned-in-text"

@@ -45,7 +45,7 @@ def test_the_embedded_default_asks_nobody(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("variable", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI", "RADLOOP_RAY_ADDRESS"])
-def test_a_closed_port_is_told_within_seconds(environment: None, variable: str) -> None:
+def test_a_closed_port_is_reported_within_seconds(environment: None, variable: str) -> None:
     os.environ[variable] = address = f"http://127.0.0.1:{closed_port()}"
     started = time.monotonic()
     with pytest.raises(EnvironmentFault, match=rf"answers at {address}.*or correct or unset {variable}"):
@@ -75,7 +75,7 @@ def test_a_server_that_asks_who_is_there_is_alive(environment: None) -> None:
         check_servers(Settings())
 
 
-def test_a_server_that_says_nothing_is_not_waited_for(
+def test_a_server_that_never_answers_is_not_waited_for(
     environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "TIMEOUT_S", 0.2)

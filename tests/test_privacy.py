@@ -45,7 +45,7 @@ class Left:
     settings: Settings
     outcome: IngestOutcome
     artifacts: list[dict[str, Any]]
-    said: str
+    log: str
 
 
 def plant(folder: Path) -> tuple[Path, Path]:
@@ -104,7 +104,7 @@ def files(settings: Settings) -> Iterator[Path]:
             yield path
 
 
-def found_in(data: bytes) -> list[str]:
+def hidden_in(data: bytes) -> list[str]:
     lower = data.lower()
     return [value for value in HIDDEN if value.lower().encode() in lower]
 
@@ -112,7 +112,7 @@ def found_in(data: bytes) -> list[str]:
 def test_the_search_would_find_them(planted: tuple[Path, Path]) -> None:
     folder, labels = planted
     whole = b"".join(path.read_bytes() + str(path).encode() for path in folder.rglob("*") if path.is_file())
-    assert set(found_in(whole + labels.read_bytes())) == set(HIDDEN)
+    assert set(hidden_in(whole + labels.read_bytes())) == set(HIDDEN)
 
 
 def test_all_kinds_of_files_were_met(left: Left) -> None:
@@ -130,38 +130,40 @@ def test_all_kinds_of_files_were_met(left: Left) -> None:
     assert outcome.images_in_conflict == 1
 
 
-def test_no_file_of_the_store_holds_one(left: Left) -> None:
-    assert {path.name: found for path in files(left.settings) if (found := found_in(path.read_bytes()))} == {}
+def test_no_file_of_the_store_has_one(left: Left) -> None:
+    assert {
+        path.name: hidden for path in files(left.settings) if (hidden := hidden_in(path.read_bytes()))
+    } == {}
 
 
-def test_no_table_holds_one_once_it_is_decompressed(left: Left) -> None:
+def test_no_table_has_one_once_it_is_decompressed(left: Left) -> None:
     from imaging.dataset.version.dataset_version import open_version
 
     version = open_version(left.settings.dataset_store, "radloop", left.outcome.digest)
     tables = [*version.manifest.to_pylist(), *version.quarantine.to_pylist(), version.splits(), version.head]
-    assert found_in(repr(tables).encode()) == []
+    assert hidden_in(repr(tables).encode()) == []
 
 
-def test_no_name_of_a_file_holds_one(left: Left) -> None:
-    assert found_in(" ".join(str(path) for path in files(left.settings)).encode()) == []
+def test_no_name_of_a_file_has_one(left: Left) -> None:
+    assert hidden_in(" ".join(str(path) for path in files(left.settings)).encode()) == []
 
 
-def test_the_outcome_holds_none(left: Left) -> None:
-    assert found_in(repr(left.outcome).encode()) == []
-    assert found_in(ingest_markdown(left.outcome).encode()) == []
+def test_the_outcome_has_none(left: Left) -> None:
+    assert hidden_in(repr(left.outcome).encode()) == []
+    assert hidden_in(ingest_markdown(left.outcome).encode()) == []
 
 
-def test_no_artifact_holds_one(left: Left) -> None:
+def test_no_artifact_has_one(left: Left) -> None:
     assert left.artifacts
-    assert found_in(repr(left.artifacts).encode()) == []
+    assert hidden_in(repr(left.artifacts).encode()) == []
 
 
-def test_nothing_that_is_said_or_logged_holds_one(left: Left) -> None:
-    assert "files listed" in left.said
-    assert found_in(left.said.encode()) == []
+def test_nothing_that_is_printed_or_logged_has_one(left: Left) -> None:
+    assert "files listed" in left.log
+    assert hidden_in(left.log.encode()) == []
 
 
-def test_the_private_list_names_files_and_lines_for_those_who_may_know(left: Left) -> None:
+def test_the_private_list_names_files_and_lines(left: Left) -> None:
     assert left.outcome.problems_file is not None
     text = Path(left.outcome.problems_file).read_text()
     assert f"{FOLDER}/{FILE}-cut" in text
@@ -180,4 +182,4 @@ def test_an_error_names_none(planted: tuple[Path, Path], settings: Settings, pla
     request = IngestRequest(source=str(folder), labels=str(labels), positive="tumour")
     with pytest.raises(RadloopError) as caught:
         ingest(request)
-    assert found_in(f"{caught.value} {caught.value.__cause__!r}".encode()) == []
+    assert hidden_in(f"{caught.value} {caught.value.__cause__!r}".encode()) == []

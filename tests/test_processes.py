@@ -51,7 +51,7 @@ def test_a_process_that_ended_is_not_recognised(begin: Callable[..., OwnedProces
     until(lambda: owned.process() is None, "its end")
 
 
-def test_what_a_process_says_is_in_its_log(begin: Callable[..., OwnedProcess]) -> None:
+def test_what_a_process_prints_is_in_its_log(begin: Callable[..., OwnedProcess]) -> None:
     assert first_line(begin(FAILING)) == "no such door"
 
 
@@ -80,7 +80,7 @@ def test_ending_spares_the_new_owner_of_a_pid(begin: Callable[..., OwnedProcess]
     assert owned.process() is not None
 
 
-def test_orphans_are_found_by_their_mark(begin: Callable[..., OwnedProcess]) -> None:
+def test_orphans_are_recognised_by_their_mark(begin: Callable[..., OwnedProcess]) -> None:
     owned = begin(PARENT, RADLOOP_STACK=MARK[1])
     child = psutil.Process(int(first_line(owned)))
     os.kill(owned.pid, signal.SIGKILL)

@@ -108,7 +108,7 @@ def test_to_retain_the_device_retains_no_date_that_was_to_be_removed() -> None:
 
 
 @pytest.mark.parametrize("tag", [0x50000005, 0x501E3000, 0x60003000, 0x60FE4000, 0x601E4000])
-def test_repeating_groups_are_found_in_each_of_their_groups(tag: int) -> None:
+def test_repeating_groups_are_matched_in_each_of_their_groups(tag: int) -> None:
     assert (act(tag), act(tag, graphics=True)) == ("X", "C")
 
 
@@ -121,14 +121,14 @@ def test_odd_groups_are_private_whatever_their_number(tag: int) -> None:
     assert (act(tag), act(tag, graphics=True), act(tag, safe_private=True)) == ("X", "X", "C")
 
 
-def test_every_date_and_time_of_the_table_is_shifted_but_those_of_birth_and_place() -> None:
+def test_every_date_and_time_of_the_table_is_shifted_but_of_birth_and_place() -> None:
     known = [int(row.tag, 16) for row in load_profile().rows if row.tag != PRIVATE and "x" not in row.tag]
     dates = [tag for tag in known if _vr(tag) in {"DA", "TM", "DT"}]
     assert len(dates) > 150
     assert {tag for tag in dates if act(tag) != "C"} == set(NOT_SHIFTED)
 
 
-def test_every_uid_of_the_table_can_be_retained_but_those_that_name_no_object() -> None:
+def test_every_uid_of_the_table_that_names_an_object_can_be_retained() -> None:
     known = [row for row in load_profile().rows if row.tag != PRIVATE and "x" not in row.tag]
     uids = {int(row.tag, 16) for row in known if _vr(int(row.tag, 16)) == "UI"}
     assert len(uids) > 50
@@ -136,16 +136,16 @@ def test_every_uid_of_the_table_can_be_retained_but_those_that_name_no_object() 
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [("edition", "2023", "is edition 2023"), ("rows", [], "other rows"), ("sha256", "0" * 64, "other rows")],
 )
 def test_a_table_that_was_changed_is_refused(
-    key: str, value: object, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    key: str, value: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = json.loads(profile.FILE.read_bytes()) | {key: value}
     (tmp_path / "profile.json").write_text(json.dumps(table))
     monkeypatch.setattr(profile, "FILE", tmp_path / "profile.json")
-    with pytest.raises(EnvironmentFault, match=f"profile.json.*{told}.*install radloop anew"):
+    with pytest.raises(EnvironmentFault, match=f"profile.json.*{message}.*install radloop anew"):
         load_profile.__wrapped__()
 
 
@@ -210,7 +210,7 @@ def test_each_option_adds_its_own_code_to_that_of_the_basic_profile(
     chosen: dict[str, object], code: str
 ) -> None:
     options = DeidentifyOptions.model_validate({"dates": "remove"} | chosen)
-    assert [found for found, _ in method_codes(options)] == ["113100", code]
+    assert [value for value, _ in method_codes(options)] == ["113100", code]
 
 
 def test_every_meaning_fits_into_an_lo_of_64_characters() -> None:
