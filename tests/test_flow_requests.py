@@ -44,7 +44,7 @@ def test_no_code_is_shown_in_the_form(kind: type[BaseModel]) -> None:
 
 @pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("word", ["title", "description"])
-def test_every_field_of_the_form_says_what_it_is(kind: type[BaseModel], word: str) -> None:
+def test_every_field_of_the_form_has_its_title_and_description(kind: type[BaseModel], word: str) -> None:
     assert [name for name, field in fields(kind.model_json_schema()) if not field.get(word)] == []
 
 
@@ -120,6 +120,6 @@ def test_images_for_another_model_are_prepared_as_it_expects_them() -> None:
     assert (part.preprocess, part.dataset) == (SPEC, shadow_name("d", CHAMPION))
 
 
-def test_a_shadow_is_told_from_a_dataset() -> None:
+def test_a_shadow_is_distinguished_from_a_dataset() -> None:
     assert is_shadow(shadow_name("d", CHAMPION))
     assert not is_shadow("a-b-c")

@@ -33,8 +33,8 @@ def versions(tracked: Settings, request: pytest.FixtureRequest) -> list[Register
 
 
 def champion(settings: Settings, versions: list[Registered]) -> int | None:
-    found = by_alias(settings, versions[0].name, "champion")
-    return found.version if found else None
+    registered = by_alias(settings, versions[0].name, "champion")
+    return registered.version if registered else None
 
 
 def ledger(settings: Settings, versions: list[Registered]) -> list[dict[str, Any]]:
@@ -152,7 +152,7 @@ def test_of_two_promotions_at_once_one_wins(tracked: Settings, versions: list[Re
 
 
 def evaluated(candidate: Registered, **changes: Any) -> Evaluation:
-    told = ClassPredictions(
+    predictions = ClassPredictions(
         labels=np.array([0, 1]),
         probabilities=np.eye(2),
         patients=np.array(["a", "b"]),
@@ -161,7 +161,7 @@ def evaluated(candidate: Registered, **changes: Any) -> Evaluation:
     plain = Evaluation(
         candidate=candidate,
         champion=None,
-        predictions=told,
+        predictions=predictions,
         champion_predictions=None,
         measures={},
         champion_measures={},

@@ -70,7 +70,7 @@ def test_the_key_does_not_show() -> None:
     assert "kkk" not in repr(NAMES)
 
 
-def test_the_fingerprint_tells_keys_apart_and_is_no_key() -> None:
+def test_the_fingerprint_differs_between_keys_and_is_no_key() -> None:
     other = Pseudonyms(b"j" * KEY_BYTES)
     assert NAMES.fingerprint != other.fingerprint
     assert NAMES.fingerprint.encode() not in NAMES.secret
@@ -93,7 +93,7 @@ def test_nobody_else_can_read_a_new_key(tmp_path: Path) -> None:
     assert modes == [0o700, 0o600]
 
 
-def test_no_draft_of_the_key_stays(tmp_path: Path) -> None:
+def test_no_temporary_file_of_the_key_stays(tmp_path: Path) -> None:
     load_pseudonyms(tmp_path / "key")
     assert [path.name for path in tmp_path.iterdir()] == ["key"]
 
@@ -115,7 +115,7 @@ def test_a_key_of_the_wrong_length_is_refused_and_not_replaced(tmp_path: Path) -
     assert path.read_bytes() == b"short"
 
 
-def test_those_that_start_together_share_one_key(tmp_path: Path) -> None:
+def test_threads_that_start_together_share_one_key(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(load_pseudonyms, [tmp_path / "key"] * 16))
     assert all(names == made[0] for names in made)
@@ -208,7 +208,7 @@ def test_joined_variants_are_one_patient_everywhere() -> None:
     assert len({JOINED.shift_days(text) for text in VARIANTS}) == 1
 
 
-def test_variants_that_are_not_joined_are_told_by_what_they_would_be() -> None:
+def test_variants_that_are_not_joined_share_a_variant_key() -> None:
     assert NAMES.key("patient", "00123") != NAMES.key("patient", "123")
     assert NAMES.variant_key("00123") == NAMES.variant_key("123") == JOINED.key("patient", "123")
     assert JOINED.variant_key("00123") == NAMES.key("patient", "00123")

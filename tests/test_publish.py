@@ -181,7 +181,7 @@ def test_a_label_of_an_object_reaches_all_its_frames(store: FolderStore) -> None
     assert faults(version) == {"o9": "no-label"}
 
 
-def test_the_head_tells_how_many_there_are(store: FolderStore) -> None:
+def test_the_head_counts_examples_and_refusals(store: FolderStore) -> None:
     made = built(store, [example(0, source_label="a", source_split="val")], [refusal(1)])
     assert made.head.counts == Counts(
         examples=1,

@@ -48,7 +48,7 @@ def test_a_registered_model_is_version_one(model: Registered) -> None:
     assert (model.name, model.version, model.uri) == ("registry-read", 1, "models:/registry-read/1")
 
 
-def test_a_version_says_what_it_expects(model: Registered) -> None:
+def test_a_version_has_its_spec_and_objective(model: Registered) -> None:
     assert model.spec == GREY
     assert model.objective == Classification(classes=("dark", "bright"), threshold=0.5)
 
@@ -62,10 +62,10 @@ def test_classes_without_threshold_and_with_any_sign_come_back(classes: tuple[st
 
 
 def test_tags_are_on_the_version_itself(tracked: Settings, model: Registered) -> None:
-    told = MlflowClient(tracked.tracking_uri).get_model_version(model.name, "1")
-    assert told.tags["spec.digest"] == GREY.digest
-    assert told.tags["input.units"] == "grey levels 0..255"
-    assert json.loads(told.tags["classes"]) == ["dark", "bright"]
+    version = MlflowClient(tracked.tracking_uri).get_model_version(model.name, "1")
+    assert version.tags["spec.digest"] == GREY.digest
+    assert version.tags["input.units"] == "grey levels 0..255"
+    assert json.loads(version.tags["classes"]) == ["dark", "bright"]
 
 
 def test_the_signature_leaves_batch_height_and_width_open(tracked: Settings, model: Registered) -> None:
@@ -95,16 +95,16 @@ def test_requirements_name_no_torch_and_nothing_of_ours(tracked: Settings, model
 
 
 def test_the_fetched_file_predicts(tracked: Settings, model: Registered) -> None:
-    told = Predictor.load(model_file(tracked, model)).predict_levels(np.full((1, 16, 16), 51, np.uint8))
-    assert told["probabilities"] == pytest.approx(np.array([[0.8, 0.2]]))
+    prediction = Predictor.load(model_file(tracked, model)).predict_levels(np.full((1, 16, 16), 51, np.uint8))
+    assert prediction["probabilities"] == pytest.approx(np.array([[0.8, 0.2]]))
 
 
 def test_mlflow_predicts_at_any_size(tracked: Settings, model: Registered) -> None:
     mlflow.set_tracking_uri(tracked.tracking_uri)
     loaded = mlflow.pyfunc.load_model(model.uri)
     for shape in ((1, 1, 8, 8), (3, 1, 20, 31)):
-        told = loaded.predict({"image": np.full(shape, 51, np.float32)})["probabilities"]
-        assert told == pytest.approx(np.array([[0.8, 0.2]] * shape[0]))
+        probabilities = loaded.predict({"image": np.full(shape, 51, np.float32)})["probabilities"]
+        assert probabilities == pytest.approx(np.array([[0.8, 0.2]] * shape[0]))
 
 
 def test_registering_twice_makes_one_version(tracked: Settings, model: Registered) -> None:
@@ -118,13 +118,13 @@ def test_another_training_makes_another_version(tracked: Settings) -> None:
     assert versions == [1, 2]
 
 
-def test_the_newest_is_found_among_more_than_a_few(tracked: Settings) -> None:
+def test_the_newest_is_returned_from_more_than_a_few(tracked: Settings) -> None:
     client = MlflowClient(tracked.tracking_uri)
     client.create_registered_model("registry-many")
     for number in range(12):
         client.create_model_version("registry-many", "s3://none/none", tags={"odd": str(number % 2)})
-    found = newest(tracked, "registry-many"), newest(tracked, "registry-many", odd="0")
-    assert [model.version for model in found if model] == [12, 11]
+    newest_models = newest(tracked, "registry-many"), newest(tracked, "registry-many", odd="0")
+    assert [model.version for model in newest_models if model] == [12, 11]
 
 
 def test_a_model_that_is_not_there_is_none(tracked: Settings) -> None:
@@ -138,9 +138,9 @@ def test_an_alias_that_is_not_set_is_none(tracked: Settings, model: Registered) 
 
 def test_an_alias_is_set_and_dropped(tracked: Settings, model: Registered) -> None:
     set_alias(tracked, model, "challenger")
-    found = by_alias(tracked, model.name, "challenger")
-    assert found is not None
-    assert found.version == model.version
+    aliased = by_alias(tracked, model.name, "challenger")
+    assert aliased is not None
+    assert aliased.version == model.version
     drop_alias(tracked, model.name, "challenger")
     assert by_alias(tracked, model.name, "challenger") is None
 
@@ -151,6 +151,6 @@ def test_dropping_an_alias_that_is_not_set_does_nothing(tracked: Settings, model
 
 def test_tags_can_be_added(tracked: Settings, model: Registered) -> None:
     set_tags(tracked, model, {"gate.promote": "true"})
-    found = newest(tracked, model.name)
-    assert found is not None
-    assert found.tags["gate.promote"] == "true"
+    tagged = newest(tracked, model.name)
+    assert tagged is not None
+    assert tagged.tags["gate.promote"] == "true"

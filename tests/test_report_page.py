@@ -170,7 +170,7 @@ def test_images_are_counted_by_modality_and_site(full_page: str) -> None:
     assert re.search(r">\(none\)</td>\s*<td class=\"n\">3</td>", full_page)
 
 
-def test_a_site_is_told_by_the_beginning_of_its_pseudonym(full_page: str) -> None:
+def test_a_site_is_shown_by_the_beginning_of_its_pseudonym(full_page: str) -> None:
     assert ">171717171717</td>" in full_page
     assert "17" * 16 not in full_page
     # Of many sites those with the most images.
@@ -237,12 +237,12 @@ def test_few_patients_are_warned_of() -> None:
     assert "test patients: the intervals are rough" not in render(without_figures(report()))
 
 
-def test_draws_without_a_class_are_told() -> None:
+def test_draws_without_a_class_are_counted() -> None:
     rare = replace(model(2, n=40), labels=np.array([1] + [0] * 39))
     measures = measure_all(rare, ["auroc"], draws=100)
-    said = f"AUROC {measures['auroc'].undefined_draws}"
+    expected = f"AUROC {measures['auroc'].undefined_draws}"
     assert measures["auroc"].undefined_draws > 0
-    assert said in render(replace(EMPTY, measures=measures))
+    assert expected in render(replace(EMPTY, measures=measures))
 
 
 def test_no_patient_key_is_on_the_page(full_page: str) -> None:
@@ -274,7 +274,7 @@ def test_what_was_left_out_is_shown_with_its_reason(full_page: str) -> None:
     assert "images with no label 1" in seen
 
 
-def test_labels_without_an_image_are_told_by_their_lines(full_page: str) -> None:
+def test_labels_without_an_image_are_shown_by_their_lines(full_page: str) -> None:
     assert "labels that name no image 2 line 17, line 40" in text_of(full_page)
 
 
@@ -291,8 +291,8 @@ def test_epochs_are_counted_from_one() -> None:
 def test_the_kept_epoch_is_counted_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[object] = []
 
-    def note(*told: object) -> str:
-        drawn.append(told[2])
+    def note(*arguments: object) -> str:
+        drawn.append(arguments[2])
         return ""
 
     monkeypatch.setattr("tasks.report.figures.history_plot", note)

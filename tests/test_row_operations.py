@@ -64,7 +64,7 @@ def test_equal_pixels_are_kept_where_the_source_fixes_the_splits() -> None:
     assert merged(example(0), example(1, pixel_blake3="x0"), drop_equal_pixels=False)[1] == []
 
 
-def test_a_refused_copy_does_not_hold_its_pixels() -> None:
+def test_a_refused_copy_does_not_claim_its_pixels() -> None:
     conflicting = example(0, source_key="again", pixel_blake3="other")
     standing, _ = merged(example(0), conflicting, example(1, pixel_blake3="other"))
     assert standing == ["f0", "f1"]
@@ -74,7 +74,7 @@ def test_two_frames_of_one_object_are_no_repetition() -> None:
     assert merged(example(0, frame=1), example(1, frame=2, object_key="o0"))[1] == []
 
 
-def test_a_refusal_keeps_what_the_listing_says_of_its_file() -> None:
+def test_a_refusal_keeps_the_listed_properties_of_its_file() -> None:
     rows = examples(example(0), example(0, source_size=7, source_mtime_ns=8, source_tag="t"))
     _, refused = refuse_repeats(LazyRows.of(rows), np.arange(2), drop_equal_pixels=True)
     assert refused.select(["source_size", "source_mtime_ns", "source_tag"]).to_pylist() == [

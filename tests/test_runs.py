@@ -106,18 +106,18 @@ def test_an_epoch_is_a_step(tracked: Settings, run_id: str) -> None:
     rows = [{"epoch": 0, "val_auroc": 0.5}, {"epoch": 1, "val_auroc": 0.75}]
     client = MlflowClient(tracked.tracking_uri)
     client.log_batch(run_id, metrics=epoch_metrics(rows))
-    told = client.get_metric_history(run_id, "val_auroc")
-    assert [(metric.step, metric.value) for metric in told] == [(0, 0.5), (1, 0.75)]
+    history = client.get_metric_history(run_id, "val_auroc")
+    assert [(metric.step, metric.value) for metric in history] == [(0, 0.5), (1, 0.75)]
 
 
-def test_more_epochs_than_a_batch_may_hold_are_logged(tracked: Settings, run_id: str) -> None:
+def test_more_epochs_than_the_limit_of_a_batch_are_logged(tracked: Settings, run_id: str) -> None:
     rows = [{"epoch": epoch, "a": 1.0, "b": 2.0} for epoch in range(600)]
     client = MlflowClient(tracked.tracking_uri)
     client.log_batch(run_id, metrics=epoch_metrics(rows))
     assert len(client.get_metric_history(run_id, "b")) == 600
 
 
-def test_a_run_ends_as_it_is_told(tracked: Settings, run_id: str) -> None:
+def test_a_run_ends_with_the_given_status(tracked: Settings, run_id: str) -> None:
     end_run(tracked, run_id, "FAILED")
     assert get_run(tracked, run_id).info.status == "FAILED"
 
@@ -140,9 +140,9 @@ def test_a_watched_run_goes_on_and_has_the_machines_numbers(
     monkeypatch.setattr(tracking, "SYSTEM_METRICS_INTERVAL_S", 0.1)
     with watched_run(tracked, run_id):
         time.sleep(0.5)
-    told = get_run(tracked, run_id)
-    assert told.info.status == "RUNNING"
-    assert any(name.startswith("system/") for name in told.data.metrics)
+    run = get_run(tracked, run_id)
+    assert run.info.status == "RUNNING"
+    assert any(name.startswith("system/") for name in run.data.metrics)
 
 
 def test_a_watched_run_that_fails_is_failed(tracked: Settings, run_id: str) -> None:
@@ -168,6 +168,6 @@ def test_other_errors_of_mlflow_are_not_dressed_up(tracked: Settings) -> None:
         raise tracking.MlflowException("bad name")
 
 
-def test_a_commit_that_cannot_be_told_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert tracking.commit() == "unknown"

@@ -319,7 +319,7 @@ def test_a_missing_bucket_is_the_users_matter(store: Store, tmp_path: Path, call
         CALLS[call](open_store("s3://nothing-here/data", tmp_path / "cache"))
 
 
-def test_no_log_holds_a_credential(
+def test_no_log_has_a_credential(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)

@@ -76,7 +76,7 @@ def test_a_word_in_the_place_of_a_number_goes() -> None:
     assert scrub(parse(data), DeidentifyOptions(), KEY).SliceThickness is None
 
 
-def test_a_name_in_an_escaped_character_set_is_found() -> None:
+def test_a_name_in_an_escaped_character_set_is_removed() -> None:
     made = slice_of(
         SpecificCharacterSet=["", "ISO 2022 IR 87"],
         PatientName="Yamada^Tarou=山田^太郎",
@@ -107,7 +107,7 @@ def test_a_value_of_another_vr_than_the_dictionarys_goes() -> None:
     assert parse(clean(data)).get("SliceThickness") is None
 
 
-def test_an_element_of_unknown_vr_is_read_as_the_dictionary_says() -> None:
+def test_an_element_of_unknown_vr_is_read_by_the_dictionary() -> None:
     data = insert(file_bytes(slice_of()), element(0x00180050, b"UN", b"1.25"), 0x0020000D)
     assert raw_of(clean(data), "SliceThickness") == b"1.25"
 

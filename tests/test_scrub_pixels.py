@@ -34,8 +34,8 @@ def pixels_of(stored: NDArray[Any], syntax: str = ExplicitVRLittleEndian, **chan
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: UID(uid).name)
 def test_an_overlay_in_high_bits_goes(syntax: str) -> None:
     stored = ramp((8, 8), np.uint16)
-    found = pixels_of(stored | 0x8000, syntax, BitsStored=12)
-    assert np.array_equal(found, stored)
+    scrubbed = pixels_of(stored | 0x8000, syntax, BitsStored=12)
+    assert np.array_equal(scrubbed, stored)
 
 
 def test_an_overlay_in_low_bits_goes() -> None:
@@ -93,20 +93,20 @@ def _jpeg2000_comment(frame: bytes) -> bytes:
     return frame[:after_size] + comment + frame[after_size:]
 
 
-TELLING = [
-    (syntax, tell)
+EMBEDDERS = [
+    (syntax, embed)
     for syntax in LOSSLESS
-    for tell in (_jpeg_comment, _jpeg_application, _jpeg2000_comment)
-    if (tell is _jpeg2000_comment) == (LOSSLESS[syntax](DEEP, 16)[:4] == b"\xff\x4f\xff\x51")
+    for embed in (_jpeg_comment, _jpeg_application, _jpeg2000_comment)
+    if (embed is _jpeg2000_comment) == (LOSSLESS[syntax](DEEP, 16)[:4] == b"\xff\x4f\xff\x51")
     and LOSSLESS[syntax](DEEP, 16)[:1] == b"\xff"
 ]
 
 
 @pytest.mark.parametrize(
-    ("syntax", "tell"), TELLING, ids=lambda one: UID(one).name if isinstance(one, str) else one.__name__
+    ("syntax", "embed"), EMBEDDERS, ids=lambda one: UID(one).name if isinstance(one, str) else one.__name__
 )
-def test_text_in_a_codestream_goes_and_its_pixels_stay(syntax: str, tell: Any) -> None:
-    data = compressed([tell(LOSSLESS[syntax](DEEP, 16))], DEEP, syntax)
+def test_text_in_a_codestream_goes_and_its_pixels_stay(syntax: str, embed: Any) -> None:
+    data = compressed([embed(LOSSLESS[syntax](DEEP, 16))], DEEP, syntax)
     assert SECRET in data
     after = clean(data)
     assert SECRET not in after
@@ -148,7 +148,7 @@ def test_compressed_pixels_of_fewer_bits_than_the_codestream_has_may_pass() -> N
     assert np.array_equal(pydicom.dcmread(BytesIO(clean(data))).pixel_array, shallow)
 
 
-def test_an_overlay_that_is_said_to_lie_in_compressed_pixels_does_not_pass() -> None:
+def test_an_overlay_declared_in_compressed_pixels_does_not_pass() -> None:
     one = parse(compressed([LOSSLESS[JPEGLSLossless](DEEP, 16)], DEEP, JPEGLSLossless))
     one.add_new(0x60000102, "US", 15)
     with pytest.raises(DataFault, match="burned-in-doubt"):

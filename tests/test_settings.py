@@ -37,8 +37,8 @@ def test_a_store_of_ones_own_is_used(settings: Settings, tmp_path: Path) -> None
 
 def test_a_store_on_s3_leaves_what_is_of_this_machine_in_the_home(settings: Settings) -> None:
     os.environ["RADLOOP_STORE"] = "s3://bucket/prefix"
-    found = Settings()
-    assert (found.dataset_place, found.store_root) == ("s3://bucket/prefix", found.folder / "store")
+    on_s3 = Settings()
+    assert (on_s3.dataset_place, on_s3.store_root) == ("s3://bucket/prefix", on_s3.folder / "store")
 
 
 def test_the_cache_of_a_store_on_s3_has_a_limit_in_gigabytes(settings: Settings) -> None:
@@ -109,12 +109,12 @@ def test_no_other_module_reads_the_environment() -> None:
         for root in ("cli", "flows", "tasks", "services", "models", "imaging")
         for path in (REPOSITORY / root).rglob("*.py")
     ]
-    found = {
+    readers = {
         str(path.relative_to(REPOSITORY))
         for path in modules
         if any(word in path.read_text() for word in READS)
     }
-    assert found <= allowed
+    assert readers <= allowed
 
 
 @pytest.mark.slow

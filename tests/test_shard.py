@@ -116,5 +116,5 @@ def test_a_full_disk_is_a_fault_of_the_environment_and_leaves_nothing(
     assert files(store) == []
 
 
-def test_shards_are_spread_over_folders() -> None:
+def test_shards_are_distributed_over_folders() -> None:
     assert shard_name("abcdef") == "shards/ab/abcdef.npy"

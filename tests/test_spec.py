@@ -96,7 +96,7 @@ def test_each_setting_is_part_of_the_digest(other: PreprocessSpec) -> None:
     [(PreprocessSpec(window="file"), IDENTITY), (PreprocessSpec(window=SOFT), SOFT)],
     ids=["file", "fixed"],
 )
-def test_a_portable_model_holds_the_fixed_window_alone(spec: PreprocessSpec, window: Window) -> None:
+def test_a_portable_model_has_the_fixed_window_alone(spec: PreprocessSpec, window: Window) -> None:
     assert spec.portable_window == window
 
 
@@ -110,5 +110,5 @@ def test_a_portable_model_holds_the_fixed_window_alone(spec: PreprocessSpec, win
     ],
     ids=["ct", "mr", "file", "grey"],
 )
-def test_a_consumer_is_told_what_to_hand_in(spec: PreprocessSpec, units: str) -> None:
+def test_the_units_of_the_input_follow_from_the_spec(spec: PreprocessSpec, units: str) -> None:
     assert spec.input_units == units

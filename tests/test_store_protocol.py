@@ -115,7 +115,7 @@ def test_a_file_is_put_in_place_of_another(store: Store, tmp_path: Path) -> None
     assert store.read("a") == b"after"
 
 
-def test_an_object_is_damaged_when_it_is_not_what_its_name_says(store: Store) -> None:
+def test_an_object_is_damaged_when_its_bytes_do_not_match_its_name(store: Store) -> None:
     store.write(named(b"x"), b"y")
     with pytest.raises(Damaged, match=r"is not what was stored .* restore it"):
         store.read(named(b"x"))
@@ -145,7 +145,7 @@ def test_a_prefix_chooses_names(store: Store, prefix: str, expected: list[str]) 
     assert listed(store, prefix) == expected
 
 
-def test_more_names_than_a_page_holds_are_listed(store: Store) -> None:
+def test_more_names_than_fit_a_page_are_listed(store: Store) -> None:
     names = [f"many/{number:04}" for number in range(1005)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: store.write(name, b"x"), names))

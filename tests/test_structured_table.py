@@ -103,7 +103,7 @@ def test_what_is_kept_of_one_value_type_goes_as_another() -> None:
     assert (act("121033", "NUM", **chosen), act("121033", "TEXT", **chosen)) == ("K", "X")
 
 
-def test_a_finding_in_a_code_is_not_what_it_is_in_words() -> None:
+def test_a_finding_in_a_code_is_kept_and_in_text_is_not() -> None:
     assert (act("121071", "CODE"), act("121071", "TEXT")) == (None, "D")
 
 

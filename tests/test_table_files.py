@@ -114,7 +114,7 @@ def test_a_part_of_a_larger_table_has_the_digest_of_its_own_rows() -> None:
 
 
 @pytest.mark.parametrize("labels", [("ab", "c"), ("a", "bc"), ("", "abc"), (None, "abc"), ("abc", None)])
-def test_texts_are_told_apart_by_where_one_ends(labels: tuple[str | None, str | None]) -> None:
+def test_texts_differ_by_where_one_ends(labels: tuple[str | None, str | None]) -> None:
     def digest(*of_rows: str | None) -> str:
         return rows_digest(
             examples(*(example(number, source_label=label) for number, label in enumerate(of_rows)))

@@ -56,7 +56,7 @@ def test_noise_is_not(noise: str) -> None:
     assert not shown(f"{noise} 'brave-lynx'")
 
 
-def test_a_told_error_leaves_no_trace() -> None:
+def test_an_error_of_ours_leaves_no_trace() -> None:
     assert not shown("Encountered exception during execution", UserFault("no such folder"))
 
 
@@ -72,7 +72,7 @@ def test_a_quiet_console_lets_progress_pass() -> None:
     assert text.getvalue().split("  ", 1)[1] == "epoch 1/2\n"
 
 
-def test_a_quiet_console_shows_no_trace_of_a_told_error() -> None:
+def test_a_quiet_console_shows_no_trace_of_an_error_of_ours() -> None:
     with root_console() as (logger, text):
         quiet_logs()
         try:
@@ -82,7 +82,7 @@ def test_a_quiet_console_shows_no_trace_of_a_told_error() -> None:
     assert text.getvalue() == ""
 
 
-def test_libraries_are_quiet_and_still_tell_of_trouble() -> None:
+def test_libraries_are_quiet_and_still_log_errors() -> None:
     with root_console():
         quiet_logs()
         assert not logging.getLogger("mlflow").isEnabledFor(logging.WARNING)

@@ -81,14 +81,14 @@ def test_accents_and_umlauts_hide_no_name(name: str, text: str) -> None:
         *(("İpek^Ali", "ipek"), ("Nguyễn^Văn An", "Nguyen Van An"), ("José^María", "JOSE MARIA")),
     ],
 )
-def test_names_of_many_languages_are_found(name: str, text: str) -> None:
+def test_names_of_many_languages_are_cleaned(name: str, text: str) -> None:
     assert cleaner(("name", name)).clean(text) == ""
 
 
 @pytest.mark.parametrize(
     "text", ["Yamada Tarou", "山田^太郎", "山田太郎", "山田　太郎", "やまだ^たろう", "山田様"]
 )
-def test_each_group_of_components_is_found(text: str) -> None:
+def test_each_group_of_components_is_cleaned(text: str) -> None:
     cleaned = cleaner(("name", "Yamada^Tarou=山田^太郎=やまだ^たろう")).clean(text)
     assert cleaned in ("", "様")
 
@@ -174,7 +174,7 @@ def test_a_date_goes_in_each_usual_format(value: str, text: str) -> None:
 
 
 @given(st.dates(date(1800, 1, 1), date(2999, 12, 31)))
-def test_every_spelling_of_a_date_is_found(day: date) -> None:
+def test_every_spelling_of_a_date_is_matched(day: date) -> None:
     value = f"{day:%Y%m%d}"
     matches = cleaner(("date", value)).matches
     assert all(matches(f"on {one} again") for one in spellings(Identifier("date", value, 0x00080020)))
@@ -225,7 +225,7 @@ def test_what_comes_together_goes_too() -> None:
     assert cleaner(("name", "Mustermann^Erika")).clean("muster Erika mann") == ""
 
 
-def test_nothing_is_found_without_identifiers() -> None:
+def test_nothing_is_matched_without_identifiers() -> None:
     assert not TextCleaner(()).matches("Doe")
 
 
@@ -233,14 +233,16 @@ NAMES = st.text(st.characters(categories=("Lu", "Ll", "Lo")), min_size=3, max_si
 
 
 @given(NAMES, NAMES, st.text(max_size=20), st.text(max_size=20))
-def test_nothing_is_found_in_what_was_cleaned(family: str, given_name: str, before: str, after: str) -> None:
+def test_nothing_is_matched_in_what_was_cleaned(
+    family: str, given_name: str, before: str, after: str
+) -> None:
     names = cleaner(("name", f"{family}^{given_name}"))
     assert not names.matches(names.clean(f"{before} {given_name.upper()}, {family} {after}"))
 
 
 @example("AAA", "AA\ufe70")
 @given(NAMES, NAMES)
-def test_every_spelling_of_a_name_is_found(family: str, given_name: str) -> None:
+def test_every_spelling_of_a_name_is_matched(family: str, given_name: str) -> None:
     name = Identifier("name", f"{family}^{given_name}", 0x00100010)
     names = TextCleaner([name])
     assert all(names.matches(spelling) for spelling in spellings(name))

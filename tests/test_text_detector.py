@@ -80,7 +80,7 @@ def test_letters_stand_out_from_a_bright_organ() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_holds_the_networks_and_reaches_for_no_network_and_no_file(tmp_path: Path) -> None:
+def test_a_worker_runs_the_networks_without_sockets_or_written_files(tmp_path: Path) -> None:
     program = """
 import sys
 touched = []

@@ -69,7 +69,7 @@ def test_values_beyond_their_bounds_are_refused(values: dict[str, object]) -> No
         TrainConfig.model_validate(values)
 
 
-def test_a_batch_smaller_than_the_workers_says_what_to_change() -> None:
+def test_a_batch_smaller_than_the_workers_is_refused_with_a_remedy() -> None:
     with pytest.raises(ValidationError, match="raise batch_size or lower workers"):
         TrainConfig(batch_size=1, workers=2)
 

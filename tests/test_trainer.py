@@ -62,7 +62,7 @@ def wait_until(condition: Any) -> None:
     pytest.fail("it did not happen within 10 s")
 
 
-def test_an_epoch_is_told_while_the_training_goes_on(tracked: Settings, job: TrainingJob) -> None:
+def test_an_epoch_is_reported_while_the_training_goes_on(tracked: Settings, job: TrainingJob) -> None:
     lines: list[str] = []
     with report_epochs(job, tracked, lines.append):
         finish_epoch(job, 0)
@@ -71,7 +71,7 @@ def test_an_epoch_is_told_while_the_training_goes_on(tracked: Settings, job: Tra
     assert "val AUROC 0.750  100 images/s, at most 4 s left" in lines[0]
 
 
-def test_every_epoch_is_told_and_logged_once(tracked: Settings, job: TrainingJob) -> None:
+def test_every_epoch_is_reported_and_logged_once(tracked: Settings, job: TrainingJob) -> None:
     lines: list[str] = []
     with report_epochs(job, tracked, lines.append):
         for epoch in range(3):
@@ -161,16 +161,16 @@ def test_a_training_begins_with_its_data_and_configuration(tracked: Settings) ->
     assert run.inputs.dataset_inputs[0].dataset.digest == version.digest
 
 
-def test_what_was_trained_before_is_found_by_data_and_configuration(tracked: Settings) -> None:
+def test_what_was_trained_before_is_matched_by_data_and_configuration(tracked: Settings) -> None:
     version = version_of(tracked.folder_store, name="fitting-known")
     known = register_bright(tracked, "fitting-known")
     request = TrainRequest(dataset="fitting-known", training=TrainConfig(network="small_cnn"))
     assert known_candidate.fn(request, tracked) is None
     key = f"{version.digest[:16]}-{request.training.digest}"
     MlflowClient(tracked.tracking_uri).set_model_version_tag(known.name, "1", "training.key", key)
-    found = known_candidate.fn(request, tracked)
-    assert found is not None
-    assert (found.candidate.version, found.trained_now) == (1, False)
+    reused = known_candidate.fn(request, tracked)
+    assert reused is not None
+    assert (reused.candidate.version, reused.trained_now) == (1, False)
     assert known_candidate.fn(request.model_copy(update={"again": True}), tracked) is None
 
 

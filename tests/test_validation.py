@@ -24,7 +24,7 @@ def worker() -> Worker:
     return Worker.start(TrainConfig(network="small_cnn", workers=1), data, Ranks(), None)
 
 
-def test_probabilities_are_those_of_the_averaged_network(worker: Worker) -> None:
+def test_probabilities_come_from_the_averaged_network(worker: Worker) -> None:
     torch.nn.init.normal_(worker.average.network[-1].weight)  # type: ignore[index, arg-type]
     images = torch.from_numpy(worker.data.val.gather(np.arange(21)))[:, None] / 127.5 - 1
     with torch.no_grad():
@@ -47,7 +47,7 @@ def test_small_batches_give_the_same_probabilities(worker: Worker, monkeypatch: 
     assert np.allclose(score(worker, worker.data.val), at_once, atol=1e-6)
 
 
-def test_measures_are_those_of_scikit_learn(worker: Worker) -> None:
+def test_measures_equal_scikit_learns(worker: Worker) -> None:
     labels, probabilities = worker.data.val.labels, score(worker, worker.data.val)
     measures = validate(worker)
     assert measures["val_auroc"] == pytest.approx(roc_auc_score(labels, probabilities[:, 1]))

@@ -44,7 +44,7 @@ def test_the_first_model_below_the_floor_is_not() -> None:
     assert verdict.headline.startswith("Not promoted: ")
 
 
-def test_the_floor_is_held_against_the_value_not_the_interval() -> None:
+def test_the_floor_is_compared_with_the_value_not_the_interval() -> None:
     candidate = model(1.2)
     measure = measure_all(candidate, ["auroc"], draws=400)["auroc"]
     floor = (measure.lower + measure.value) / 2
@@ -165,7 +165,7 @@ def test_the_same_question_has_the_same_answer() -> None:
     assert first == second
 
 
-def test_tags_are_text_and_hold_the_numbers() -> None:
+def test_tags_are_text_and_have_the_numbers() -> None:
     verdict = decide(model(3), model(1), GATE)
     tags = verdict.tags()
     assert all(isinstance(v, str) for v in tags.values())
@@ -175,7 +175,7 @@ def test_tags_are_text_and_hold_the_numbers() -> None:
     assert tags["gate.patients"] == "300"
 
 
-def test_tags_without_a_champion_say_so() -> None:
+def test_tags_without_a_champion_are_none() -> None:
     tags = decide(model(3), None, GATE).tags()
     assert (tags["gate.champion"], tags["gate.difference"]) == ("none", "none")
 

@@ -148,15 +148,15 @@ def test_the_proof_counts_what_it_searched(proven: Verification) -> None:
         ("IrradiationEventUID", "1.2.826.0.1.3680043.10.777.2", "uid"),
     ],
 )
-def test_a_leak_is_found_in_each_encoding(
+def test_a_leak_is_detected_in_each_encoding(
     archive: Path, target: Path, keyword: str, value: str, kind: str
 ) -> None:
     for number in range(len(SYNTAXES)):
         leak(target, number, keyword, value)
-    found = verify(target, FolderSource(archive), KEY, workers=1)
+    verification = verify(target, FolderSource(archive), KEY, workers=1)
     wanted = {(f"images/{number}.dcm", kind) for number in range(len(SYNTAXES))}
-    assert {(hit.output, hit.kind) for hit in found.hits} == wanted
-    assert not found.clean
+    assert {(hit.output, hit.kind) for hit in verification.hits} == wanted
+    assert not verification.clean
 
 
 def test_a_value_of_another_object_is_no_leak_where_many_may_have_it(archive: Path, target: Path) -> None:
@@ -169,8 +169,8 @@ def test_a_value_of_another_object_is_no_leak_where_many_may_have_it(archive: Pa
 
 def test_an_identifier_in_a_file_beside_the_outputs_is_a_leak(archive: Path, target: Path) -> None:
     (target / "images" / "note.txt").write_text("HOSP-4815162342")
-    found = verify(target, FolderSource(archive), KEY, workers=1)
-    assert {hit.output for hit in found.hits} == {"images/note.txt"}
+    verification = verify(target, FolderSource(archive), KEY, workers=1)
+    assert {hit.output for hit in verification.hits} == {"images/note.txt"}
 
 
 def test_a_name_of_a_file_is_a_leak_too(archive: Path, target: Path) -> None:
@@ -182,11 +182,11 @@ def test_an_output_whose_original_is_gone_is_not_proven(archive: Path, target: P
     moved = archive / "ward" / "IM0"
     moved.rename(archive.parent / "elsewhere")
     try:
-        found = verify(target, FolderSource(archive), KEY, workers=1)
+        verification = verify(target, FolderSource(archive), KEY, workers=1)
     finally:
         (archive.parent / "elsewhere").rename(moved)
-    assert found.unproven == ("images/0.dcm: it or its original is gone",)
-    assert not found.clean
+    assert verification.unproven == ("images/0.dcm: it or its original is gone",)
+    assert not verification.clean
 
 
 def test_an_output_whose_original_can_no_longer_be_read_is_not_proven(archive: Path, target: Path) -> None:
@@ -201,9 +201,9 @@ def test_an_output_whose_original_can_no_longer_be_read_is_not_proven(archive: P
 
 def test_an_output_that_was_changed_is_not_proven(archive: Path, target: Path) -> None:
     leak(target, 1, "ImageComments", "nothing in particular")
-    found = verify(target, FolderSource(archive), KEY, workers=1)
-    assert found.hits == ()
-    assert [text.partition(":")[0] for text in found.unproven] == ["images/1.dcm"]
+    verification = verify(target, FolderSource(archive), KEY, workers=1)
+    assert verification.hits == ()
+    assert [text.partition(":")[0] for text in verification.unproven] == ["images/1.dcm"]
 
 
 def test_what_an_option_keeps_is_no_leak(archive: Path, tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ def test_a_folder_without_a_record_is_searched_for_what_identifies_any_patient(
     archive: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(archive, tmp_path / "copied")
-    found = verify(tmp_path / "copied", FolderSource(archive), KEY, workers=1)
-    assert {"id", "name", "uid"} <= {hit.kind for hit in found.hits}
+    verification = verify(tmp_path / "copied", FolderSource(archive), KEY, workers=1)
+    assert {"id", "name", "uid"} <= {hit.kind for hit in verification.hits}
 
 
 def test_a_folder_made_with_another_key_is_refused(archive: Path, target: Path) -> None:
@@ -238,18 +238,18 @@ def test_an_empty_folder_is_refused(archive: Path, tmp_path: Path) -> None:
         verify(tmp_path, FolderSource(archive), KEY, workers=1)
 
 
-def test_the_signature_holds_for_what_was_signed_alone(proven: Verification) -> None:
+def test_the_signature_is_valid_for_what_was_signed_alone(proven: Verification) -> None:
     assert is_signed(proven, KEY)
     assert not is_signed(proven, Pseudonyms(b"another"))
     assert not is_signed(replace(proven, hits=(), outputs=7), KEY)
 
 
-def test_the_table_tells_no_value(archive: Path, target: Path) -> None:
+def test_the_table_shows_no_value(archive: Path, target: Path) -> None:
     leak(target, 0, "ImageComments", "Erika Mustermann, HOSP-4815162342")
-    found = verify(target, FolderSource(archive), KEY, workers=1)
-    told = repr((found, table_rows(found))).casefold()
-    assert found.hits
-    assert not any(value.casefold() in told for value in PATIENT.values())
+    verification = verify(target, FolderSource(archive), KEY, workers=1)
+    rendered = repr((verification, table_rows(verification))).casefold()
+    assert verification.hits
+    assert not any(value.casefold() in rendered for value in PATIENT.values())
 
 
 def test_the_same_outputs_have_the_same_digest(archive: Path, clean: Path, proven: Verification) -> None:

@@ -37,33 +37,33 @@ WRITTEN = {
 
 
 def searcher(*identifiers: Identifier, owner: int | None = None) -> Searcher:
-    return Searcher(found for one in identifiers for found in patterns(one, owner=owner))
+    return Searcher(pattern for one in identifiers for pattern in patterns(one, owner=owner))
 
 
 def encodings(
     data: bytes, *identifiers: Identifier, level: SearchLevel = "bytes", owner: int | None = None
 ) -> set[str]:
-    found = searcher(*identifiers, owner=0).search(data, level, owner)
-    return {one.pattern.encoding for one in found}
+    hits = searcher(*identifiers, owner=0).search(data, level, owner)
+    return {hit.pattern.encoding for hit in hits}
 
 
 @pytest.mark.parametrize("how", WRITTEN)
-def test_a_value_is_found_however_it_is_written(how: str) -> None:
+def test_a_value_is_a_hit_however_it_is_written(how: str) -> None:
     noise = np.random.default_rng(0).bytes(1000)
     assert encodings(noise + WRITTEN[how] + noise, PATIENT)
 
 
 @pytest.mark.parametrize("how", WRITTEN)
-def test_where_it_is_not_it_is_not_found(how: str) -> None:
+def test_a_value_with_another_character_is_no_hit(how: str) -> None:
     written = WRITTEN[how]
     assert not encodings(written[: len(written) // 2] + b"?" + written[len(written) // 2 + 1 :], PATIENT)
 
 
-def test_a_value_is_found_across_the_border_of_two_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_across_the_border_of_two_windows_is_a_hit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pattern_search, "WINDOW_BYTES", 64)
     for start in range(40, 70):
         data = b" " * start + VALUE.encode() + b" " * 200
-        assert [found.offset for found in searcher(PATIENT).search(data, "bytes")] == [start]
+        assert [hit.offset for hit in searcher(PATIENT).search(data, "bytes")] == [start]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_value_is_found_across_the_border_of_two_windows(monkeypatch: pytest.M
         ("山田^太郎", "name", "sure"),
     ],
 )
-def test_how_much_a_find_proves_depends_on_what_it_says(text: str, kind: Kind, strength: str) -> None:
+def test_the_strength_of_a_hit_depends_on_its_text(text: str, kind: Kind, strength: str) -> None:
     assert strength_of(text, kind) == strength
 
 
@@ -111,7 +111,7 @@ def test_a_part_of_a_name_proves_something_in_its_own_object_alone() -> None:
 
 
 @pytest.mark.parametrize("text", ["Erika Mustermann", "MUSTERMANN, ERIKA", "mustermann^erika"])
-def test_a_name_is_found_however_it_is_split(text: str) -> None:
+def test_a_name_is_a_hit_however_it_is_split(text: str) -> None:
     assert encodings(f"<{text}>".encode(), NAME, level="values", owner=7)
 
 
@@ -150,16 +150,16 @@ def packed(folder: Path) -> dict[str, Path]:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    told = PngInfo()
-    told.add_text("Comment", f"{VALUE} " * 20, zip=True)
+    metadata = PngInfo()
+    metadata.add_text("Comment", f"{VALUE} " * 20, zip=True)
     buffer = io.BytesIO()
-    Image.new("L", (4, 4)).save(buffer, "png", pnginfo=told)
+    Image.new("L", (4, 4)).save(buffer, "png", pnginfo=metadata)
     paths["t.png"].write_bytes(buffer.getvalue())
     return paths
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.zip", "t.gz", "t.html", "t.db", "t.png"])
-def test_a_value_is_found_in_what_a_file_packs(tmp_path: Path, name: str) -> None:
+def test_a_value_in_the_packed_parts_of_a_file_is_a_hit(tmp_path: Path, name: str) -> None:
     path = packed(tmp_path)[name]
     assert [hit.tag for hit in find_hits(name, all_contents(path), searcher(PATIENT))][:1] == [PATIENT.tag]
 
@@ -188,7 +188,7 @@ def test_the_name_of_a_file_is_searched(tmp_path: Path) -> None:
     assert [hit.where for hit in find_hits("it", all_contents(path), searcher(PATIENT))] == ["name"]
 
 
-def test_a_hit_never_tells_the_value(tmp_path: Path) -> None:
+def test_a_hit_never_shows_the_value(tmp_path: Path) -> None:
     path = tmp_path / "it.txt"
     path.write_text(VALUE)
     assert VALUE not in repr(list(find_hits("it.txt", all_contents(path), searcher(PATIENT, NAME, STUDY))))

@@ -57,7 +57,7 @@ def test_without_variation_loading_is_normalising(data: TrainData) -> None:
     assert torch.allclose(worker.load(0, 0, batch)[0], wanted, atol=1e-4)
 
 
-def test_unvaried_images_are_those_of_prediction(data: TrainData) -> None:
+def test_unvaried_images_equal_the_images_of_prediction(data: TrainData) -> None:
     wanted = normalise(torch.from_numpy(data.train.images[5:10])[:, None].float())
     assert torch.equal(started(CONFIG, data, rank=1, size=2).load_unvaried(np.arange(10)), wanted)
 
@@ -87,7 +87,7 @@ def test_classes_weigh_the_same_when_balanced(data: TrainData) -> None:
 
 
 @pytest.mark.parametrize(("precision", "reduced"), [("auto", False), ("fp32", False), ("bf16", True)])
-def test_processors_compute_in_fp32_unless_told_otherwise(
+def test_processors_compute_in_fp32_unless_bf16_is_chosen(
     data: TrainData, precision: str, reduced: bool
 ) -> None:
     worker = started(CONFIG.model_copy(update={"precision": precision}), data)

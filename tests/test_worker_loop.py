@@ -181,5 +181,5 @@ def test_a_worker_leaves_interrupts_to_its_parent(make: MakePool, name: signal.S
     assert [shortened(answer) for answer in answers][1:] == before
 
 
-def test_a_function_is_found_by_its_name() -> None:
+def test_a_function_is_resolved_by_its_name() -> None:
     assert resolve("tests.sandbox_functions:echo") is echo
