@@ -62,8 +62,8 @@ def main() -> None:
     cv2.setNumThreads(1)
     root = Path(os.environ.get("RADLOOP_DATA", Path(__file__).parent.parent.parent / "shared/data"))
     slices = [path.read_bytes() for path in sorted((root / "ct-contrast").glob("*.dcm"))]
-    held_out = [path.read_bytes() for path in patients_apart(root)[1]]
-    caught_of(held_out, arguments.overlays, arguments.seed, UNSEEN)
+    test_slices = [path.read_bytes() for path in patients_apart(root)[1]]
+    caught_of(test_slices, arguments.overlays, arguments.seed, UNSEEN)
     alarms_of(slices, list(radiographs(root)))
     times_of(slices)
     second_opinion(slices, arguments.seed)
@@ -87,9 +87,9 @@ def caught_of(slices: list[bytes], overlays: int, seed: int, hand: Hand) -> None
     verdict = "" if share >= 0.995 else "  MISSED"
     print(f"caught {share:.2%} of {overlays} overlays, at least 99.50% asked for{verdict}")
     for part, name in enumerate(("turn", "drawn", "value", "size", "object")):
-        told = Counter(kind.split()[part] for kind in missed)
+        counts = Counter(kind.split()[part] for kind in missed)
         print(
-            f"  missed by {name}: {', '.join(f'{what} {count}' for what, count in told.most_common()) or 'none'}"
+            f"  missed by {name}: {', '.join(f'{what} {count}' for what, count in counts.most_common()) or 'none'}"
         )
 
 
@@ -173,14 +173,14 @@ def _milliseconds(call: object, *arguments: object) -> float:
 
 
 def second_opinion(slices: list[bytes], seed: int, count: int = 100) -> None:
-    """Print what tesseract says of some of the same."""
+    """Print what tesseract finds in some of the same images."""
     if not shutil.which("tesseract"):
         print("tesseract is not installed: no second opinion")
         return
-    found = sum(tesseract(trial.picture) for trial in trials(slices, count, seed))
+    caught = sum(tesseract(trial.picture) for trial in trials(slices, count, seed))
     alarms = sum(tesseract(dcmread(BytesIO(data)).pixel_array) for data in slices[:count])
     print(
-        f"tesseract, full range: caught {found} of {count} overlays, false alarms {alarms} of {count} slices"
+        f"tesseract, full range: caught {caught} of {count} overlays, false alarms {alarms} of {count} slices"
     )
 
 
@@ -194,9 +194,11 @@ def tesseract(frame: NDArray[np.generic]) -> bool:
         file.flush()
         command = ["tesseract", file.name, "-", "--psm", "11", "tsv"]
         limited = os.environ | {"OMP_THREAD_LIMIT": "1"}
-        told = subprocess.run(command, capture_output=True, text=True, check=True, env=limited).stdout
-    words = [line.split("\t") for line in told.splitlines()[1:]]
-    return any(float(w[10]) >= SURE and sum(map(str.isalnum, w[11])) >= 2 for w in words if len(w) == 12)
+        output = subprocess.run(command, capture_output=True, text=True, check=True, env=limited).stdout
+    rows = [line.split("\t") for line in output.splitlines()[1:]]
+    return any(
+        float(row[10]) >= SURE and sum(map(str.isalnum, row[11])) >= 2 for row in rows if len(row) == 12
+    )
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ PREFECT_ROWS = (
     "select 'artifact', key, type, description, json_extract(data, '$') from artifact"
     # One without a key is where the result of a task lies, under a name that Prefect draws.
     " where key is not null and created >= :since",
-    # How often progress is told depends on the time.
+    # How often progress is printed depends on the time.
     "select 'log', level, message from log where message not glob '[0-9]*/[0-9]* files*' and created >= :since",
 )
 MLFLOW_ROWS = {
@@ -111,7 +111,7 @@ class Side:
     given_up: bool = False
     since: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()))
 
-    def run(self, fact: str, *words: object, home: str, **variables: str) -> None:
+    def run(self, fact: str, *arguments: object, home: str, **variables: str) -> None:
         """Run a command; what it prints, its error and its exit status are a fact."""
         others = ("RADLOOP_", "PREFECT_", "MLFLOW_", "RAY_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(others)}
@@ -126,11 +126,11 @@ class Side:
         }
         if self.given_up:
             sys.exit(1)
-        command = [sys.executable, "-c", COMMAND_LINE, *map(str, words)]
+        command = [sys.executable, "-c", COMMAND_LINE, *map(str, arguments)]
         done = subprocess.run(
             command, cwd=self.checkout, env=environment | variables, capture_output=True, text=True, check=False
         )  # fmt: skip
-        allowed = next((STATUSES[word] for word in words if word in STATUSES), (0,))
+        allowed = next((STATUSES[word] for word in arguments if word in STATUSES), (0,))
         if done.returncode not in allowed:
             sys.exit(f"{self.checkout}: radloop {' '.join(command[3:])}\n{done.stdout}{done.stderr[-2000:]}")
         errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
@@ -146,7 +146,7 @@ class Side:
         return re.sub(r"(?s)<th class=\"n\">Epoch</th>.*?</table>", _without_timed_columns, text)
 
     def files(self, fact: str, root: Path, left_out: str = "\0") -> None:
-        """Keep the names and digests of all files below a folder, but those whose name begins as told."""
+        """Keep the names and digests of all files below a folder, but those whose name begins with `left_out`."""
         names = {path: path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
         self.facts[fact] = "\n".join(
             sorted(
@@ -169,8 +169,8 @@ class Side:
     def rows(self, fact: str, database: Path, *queries: str, since: str = "") -> None:
         """Keep rows of a database, those of each query sorted: what threads write has no order."""
         with closing(sqlite3.connect(database)) as opened:
-            found = [opened.execute(query, {"since": since}).fetchall() for query in queries]
-        texts = [sorted(self.masked("  ".join(map(str, row))) for row in rows) for rows in found]
+            results = [opened.execute(query, {"since": since}).fetchall() for query in queries]
+        texts = [sorted(self.masked("  ".join(map(str, row))) for row in rows) for rows in results]
         self.facts[fact] = "\n".join(text for some in texts for text in some)
 
 
@@ -184,8 +184,8 @@ def _without_timed_columns(table: re.Match[str]) -> str:
     head = re.findall(r'<th class="n">([^<]*)', table[0])
     timed = [title in ("First step s", "Images per s", "Seconds") for title in head]
 
-    def row(found: re.Match[str]) -> str:
-        cells = re.findall(r'<td class="n">([^<]*)', found[0])
+    def row(match: re.Match[str]) -> str:
+        cells = re.findall(r'<td class="n">([^<]*)', match[0])
         return "  ".join("TIME" if hidden else cell for cell, hidden in zip(cells, timed, strict=True))
 
     return re.sub(r'(<td class="n">[^<]*</td>)+', row, table[0])

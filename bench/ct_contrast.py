@@ -64,8 +64,10 @@ def main() -> None:
             objective=OBJECTIVE,
         )
         probabilities[test] = predicted(config, data, images[test])
-    told = ClassPredictions(labels=labels, probabilities=probabilities, patients=patients, classes=CLASSES)
-    auroc = measure_all(told, ["auroc"])["auroc"]
+    predictions = ClassPredictions(
+        labels=labels, probabilities=probabilities, patients=patients, classes=CLASSES
+    )
+    auroc = measure_all(predictions, ["auroc"])["auroc"]
     seconds = time.perf_counter() - started
     print(
         f"AUROC {auroc}, 5 folds by patient, {auroc.patients} patients, {len(labels)} images, {seconds:.0f} s"
@@ -97,12 +99,12 @@ def load(size_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def folds_of(patients: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Return the fold of each image: all of a patient's in one, the label sets spread evenly."""
+    """Return the fold of each image: all of a patient's in one, the label sets distributed evenly."""
     names, of = np.unique(patients, return_inverse=True)
     sets: list[set[str]] = [set() for _ in names]
     for number, label in zip(of, labels, strict=True):
         sets[number].add(label)
-    strata = np.unique(["|".join(sorted(told)) for told in sets], return_inverse=True)[1]
+    strata = np.unique(["|".join(sorted(labels_there)) for labels_there in sets], return_inverse=True)[1]
     # There is no finer stratum: sites are not known.
     both = np.stack([strata, strata + len(names)], axis=1)
     fold = assign(both, np.full(len(names), -1), [0.2] * len(FOLDS), np.arange(len(names)))
@@ -110,7 +112,7 @@ def folds_of(patients: np.ndarray, labels: Sequence[str]) -> np.ndarray:
 
 
 def predicted(config: TrainConfig, data: TrainData, images: np.ndarray) -> np.ndarray:
-    """Train on two workers and return what the best epoch says about images."""
+    """Train on two workers and return what the best epoch predicts for images."""
     import torch
 
     with tempfile.TemporaryDirectory() as folder:

@@ -47,12 +47,12 @@ WHOLE_FILES = 2400
 
 def raw_slices(folder: Path) -> list[Path]:
     """Return the files whose pixels are 512 x 512 and not compressed."""
-    found = []
+    uncompressed = []
     for path in sorted(folder.glob("*.dcm")):
         head = pydicom.dcmread(path, stop_before_pixels=True)
         if not head.file_meta.TransferSyntaxUID.is_compressed and (head.Rows, head.Columns) == (512, 512):
-            found.append(path)
-    return found
+            uncompressed.append(path)
+    return uncompressed
 
 
 def series(path: Path, neighbours: int, folder: Path) -> list[Path]:

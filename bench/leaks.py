@@ -35,7 +35,7 @@ def ours(data: bytes) -> bytes:
 
 
 def ours_fast(data: bytes) -> bytes:
-    """Do the same as in a night, where most of what a file holds was met before."""
+    """Do the same as in a night, where most elements of a file were met before."""
     for _ in range(2):
         fast_path = open_fast_path(data, BASIC, FAST_KEY)
         output = fast_path.output() if fast_path else None
@@ -79,12 +79,15 @@ def _deid(data: bytes, recipe: str | None) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "in.dcm"
         path.write_bytes(data)
-        told = None
+        recipe_path = None
         if recipe:
-            told = Path(folder) / "deid.dicom"
-            told.write_text(recipe)
+            recipe_path = Path(folder) / "deid.dicom"
+            recipe_path.write_text(recipe)
         (dataset,) = replace_identifiers(
-            str(path), deid=DeidRecipe(str(told) if told else None), remove_private=True, save=False
+            str(path),
+            deid=DeidRecipe(str(recipe_path) if recipe_path else None),
+            remove_private=True,
+            save=False,
         )
         return saved(dataset)
 
@@ -97,7 +100,7 @@ def saved(dataset: Dataset) -> bytes:
 
 TOOLS: dict[str, Tool] = {
     "radloop": ours,
-    "radloop, the swift way": ours_fast,
+    "radloop, the fast path": ours_fast,
     "dicom-anonymizer, 2026c": dicom_anonymizer,
     "dicognito": dicognito,
     "deid, its recipe": deid,

@@ -39,7 +39,7 @@ Check = tuple[str, str, bool]
 
 @dataclass
 class Seen:
-    """What earlier objects became, against which later ones are held."""
+    """What earlier objects became, against which later ones are compared."""
 
     uids: dict[str, str] = field(default_factory=dict)
     patients: dict[str, str] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Seen:
 
 
 def checks(one: Exam, made: Dataset, written: bytes, seen: Seen) -> Iterator[Check]:
-    """Yield each check of one object: its kind, what it was about, and whether it holds."""
+    """Yield each check of one object: its kind, what it was about, and whether it passed."""
     for keyword in RESEARCH:
         yield "tag retained", keyword, made.get(keyword) == one.dataset.get(keyword)
     for keyword in NEVER_EMPTY:
@@ -114,7 +114,7 @@ def pixel_checks(one: Exam, made: Dataset) -> Iterator[Check]:
 
 
 def run(
-    wanted: int, told: Callable[[int], object] = lambda done: None
+    wanted: int, on_progress: Callable[[int], object] = lambda done: None
 ) -> tuple[Counter[str], Counter[Check]]:
     """Check objects until there are so many checks; return how many of each kind there were, and what failed."""
     from imaging.deidentify.pixels.pixel_check import check_pixels
@@ -129,14 +129,14 @@ def run(
             dataset = check_pixels(dataset, one.data, OPTIONS)
         written = write_object(scrub(dataset, OPTIONS, pseudonyms))
         made = parse(written)
-        found = [
+        results = [
             *checks(one, made, written, seen),
             *(pixel_checks(one, made) if one.ink is None or looked else ()),
         ]
-        of.update(kind for kind, _, _ in found)
-        failed.update(check for check in found if not check[2])
+        of.update(kind for kind, _, _ in results)
+        failed.update(check for check in results if not check[2])
         number += 1
-        told(number)
+        on_progress(number)
     distinct = defaultdict(set)
     for patient, new in seen.patients.items():
         distinct[new].add(patient)

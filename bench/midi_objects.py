@@ -168,8 +168,8 @@ def get(dataset: Dataset, path: Path) -> str | None:
 def burn_in(dataset: Dataset, who: Person, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Write a name and a number into a larger image, and return which pixels they took."""
     ink = np.zeros((SIDE, SIDE), np.uint8)
-    for line, words in enumerate((f"{who.family.upper()} {who.number}", f"{who.birth:%d.%m.%Y}")):
-        text = words.encode("ascii", "ignore").decode()
+    for line, identifier in enumerate((f"{who.family.upper()} {who.number}", f"{who.birth:%d.%m.%Y}")):
+        text = identifier.encode("ascii", "ignore").decode()
         place = (6, 20 + 24 * line + int(rng.integers(0, 100)))
         cv2.putText(ink, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1)
     pixels = cv2.GaussianBlur(rng.normal(600, 200, (SIDE, SIDE)), (0, 0), 4).clip(0, 4095).astype(np.uint16)

@@ -21,8 +21,8 @@ PRESET = TrainConfig(
 
 def main() -> None:
     parts = read(DATA / "mnist.npz")
-    whole, held_out = parts["train"], np.arange(len(parts["train"])) % 10 == 0
-    train, val = (ArrayExamples(whole.images[part], whole.labels[part]) for part in (~held_out, held_out))
+    whole, is_val = parts["train"], np.arange(len(parts["train"])) % 10 == 0
+    train, val = (ArrayExamples(whole.images[part], whole.labels[part]) for part in (~is_val, is_val))
     data = TrainData(train=train, val=val, objective=Classification(classes=tuple("0123456789")))
     table(PRESET, data, parts["test"], "MNIST, test part")
 

@@ -61,7 +61,7 @@ UNSEEN = Hand(
 )
 """What no network of ours was trained on, nor any threshold set on: what is measured."""
 SIZES_PX = (9, 10, 11, 12, 13, 14, 16, 18, 20, 24, 28, 36)
-"""Heights of the font. Below nine pixels letters cannot be told apart."""
+"""Heights of the font. Below nine pixels letters look alike."""
 ROSE = 5.0
 WAYS = ("upright", "quarter", "half", "three-quarter", "slanted")
 
@@ -81,14 +81,14 @@ def patients_apart(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the slices of ct-contrast that networks are trained on and those of all other patients."""
     paths = sorted((folder / "ct-contrast").glob("*.dcm"))
     numbers = [str(dcmread(path, specific_tags=["PatientID"]).PatientID) for path in paths]
-    held_out = set(sorted(set(numbers))[::2])
+    test_numbers = set(sorted(set(numbers))[::2])
     sides: tuple[list[Path], list[Path]] = ([], [])
     for path, number in zip(paths, numbers, strict=True):
-        sides[number in held_out].append(path)
+        sides[number in test_numbers].append(path)
     return sides
 
 
-def words(random: np.random.Generator, hand: Hand) -> str:
+def corner_text(random: np.random.Generator, hand: Hand) -> str:
     """Return what usually stands in the corner of an image: a name, an identifier, a date, or two of them."""
     parts = (
         str(random.choice(hand.names)),
@@ -105,13 +105,13 @@ def words(random: np.random.Generator, hand: Hand) -> str:
 def fonts(hand: Hand, size_px: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, ...]:
     """Return a hand's fonts at a size: matplotlib's, and those of Debian's that are installed here."""
     paths = [folder / name for name in hand.outlines for folder in (MATPLOTLIB, DEBIAN)]
-    found = [ImageFont.truetype(str(path), size_px) for path in paths if path.is_file()]
-    return (*found, ImageFont.load_default(size_px)) if hand is SEEN else tuple(found)
+    loaded = [ImageFont.truetype(str(path), size_px) for path in paths if path.is_file()]
+    return (*loaded, ImageFont.load_default(size_px)) if hand is SEEN else tuple(loaded)
 
 
 def typeset(random: np.random.Generator, hand: Hand, size_px: int) -> tuple[Alpha, str]:
     """Return the cover of each pixel by a text, 0 to 1, and the name of the way it was drawn."""
-    text = words(random, hand)
+    text = corner_text(random, hand)
     if random.random() < 0.25:
         return _hershey(int(random.choice(hand.strokes)), text, size_px), "hershey"
     known = fonts(hand, size_px)
@@ -189,7 +189,7 @@ def burn(random: np.random.Generator, image: NDArray[np.generic], bits: int, han
 
 
 def stands_out(under: NDArray[np.generic], inked: NDArray[np.bool_], value: float) -> bool:
-    """Tell whether ink can be told from what lies under it: by five times the noise (Rose 1948).
+    """Tell whether ink stands out from what lies under it: by five times the noise (Rose 1948).
 
     Noise is what differs from the mean of five by five pixels.
     """

@@ -36,7 +36,7 @@ SETS = ("ct-contrast", "pneumoniamnist.npz", "cardiac-mr")
 CLOSED = "http://127.0.0.1:9"
 """An address where nothing answers: with it `radloop demo` writes the first day of its phantom and stops there."""
 MTIME_S = 1_600_000_000
-"""Of all files of the phantom: a dataset version holds the times of its sources."""
+"""Of all files of the phantom: a dataset version contains the times of its sources."""
 ALL, FIRST, FEW = 60, 40, 12
 """Patients of the phantom: in all, in the first night, and de-identified, since the search for text is slow."""
 TRAINING = {"network": "small_cnn", "epochs": 4, "batch_size": 16, "workers": 1, "ema_decay": 0.5, "seed": 7}
@@ -74,8 +74,8 @@ def facts_of(checkout: Path, folder: Path, server: str, quick: bool) -> dict[str
 
 def ingest_sets(side: Side) -> None:
     """Take in both real sets and the phantom."""
-    for words in ("--help", "run --help", "dataset --help", "deidentify --help"):
-        side.run(words, *words.split(), home="home")
+    for command in ("--help", "run --help", "dataset --help", "deidentify --help"):
+        side.run(command, *command.split(), home="home")
     table = ("--labels", DATA / "ct-contrast/labels.csv", "--positive", "contrast")
     given = {
         "ct-contrast": ("--source", DATA / "ct-contrast", *table),
@@ -85,11 +85,11 @@ def ingest_sets(side: Side) -> None:
     names = [name for name, (_, source, *_) in given.items() if source.exists()]
     wait_for(side.server)
     for name in names:
-        words = ("ingest", *given[name], "--name", name)
-        side.run(f"ingest: output for {name}", *words, home="home", PREFECT_API_URL=side.server)
+        arguments = ("ingest", *given[name], "--name", name)
+        side.run(f"ingest: output for {name}", *arguments, home="home", PREFECT_API_URL=side.server)
     # The last of them, with more patients.
     part(side, "ingested", ALL)
-    side.run("ingest: output for the grown phantom", *words, home="home", PREFECT_API_URL=side.server)
+    side.run("ingest: output for the grown phantom", *arguments, home="home", PREFECT_API_URL=side.server)
     ask_datasets(side, "ingest", "home", names, f"diff {names[0]} phantom --json")
 
 
@@ -111,8 +111,8 @@ def deidentify_sets(side: Side) -> None:
         # Rows stand in the order in which workers end.
         rows = pq.read_table(made / ".radloop/parts").to_pylist()
         side.facts[f"deidentify: ledger of {name}"] = "\n".join(sorted(map(str, rows)))
-        words = ("deidentify", "--verify", made, "--against", source)
-        side.run(f"deidentify: proof of {name}", *words, home="apart")
+        arguments = ("deidentify", "--verify", made, "--against", source)
+        side.run(f"deidentify: proof of {name}", *arguments, home="apart")
     side.files("deidentify: private lists", side.folder / "apart/private")
 
 
@@ -157,8 +157,8 @@ def ask_datasets(side: Side, chain: str, home: str, names: list[str], diff: str)
     exported = side.folder / f"exported-{chain}"
     commands = [f"{command} {name} --json" for name in names for command in ("show", "check", "verify")]
     commands += ["list --json", diff, f"export phantom {exported} --with-test --json", "show phantom"]
-    for words in commands:
-        side.run(f"{chain}: dataset {side.masked(words)}", "dataset", *words.split(), home=home)
+    for command in commands:
+        side.run(f"{chain}: dataset {side.masked(command)}", "dataset", *command.split(), home=home)
     for name in names:
         side.facts[f"{chain}: digest of {name}"] = current(side.folder / home, name)
     side.files(f"{chain}: exported files", exported)
@@ -206,7 +206,7 @@ def prefect_server(folder: Path) -> Iterator[str]:
     }
     command = [sys.executable, *f"-m prefect server start --host 127.0.0.1 --port {port}".split()]
     with (folder / "prefect.log").open("w") as log:
-        # In a group of its own, which holds the process that it starts.
+        # In a group of its own, with the process that it starts.
         started = subprocess.Popen(
             command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True
         )

@@ -41,7 +41,7 @@ def differing(pixels: Any) -> dict[str, Pair]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", ["gdcm", "SimpleITK"])
-def test_pixels_are_those_of_another_reader(
+def test_pixels_agree_with_another_reader(
     reader: str, files: list[tuple[str, Path]], readers: dict[str, Pair]
 ) -> None:
     result = examine(files, {reader: readers[reader]})

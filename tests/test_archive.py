@@ -116,7 +116,7 @@ def test_members_come_out_as_they_went_in(packed: Callable[..., Archive]) -> Non
     assert [content(source, name) for name in names(source)] == [NOISE, b"short", b""]
 
 
-def test_sizes_are_those_of_what_comes_out(packed: Callable[..., Archive]) -> None:
+def test_sizes_are_of_the_unpacked_files(packed: Callable[..., Archive]) -> None:
     assert [file.size_bytes for file in packed(("a", bytes(5000)), ("b", b"x")).scan()] == [5000, 1]
 
 

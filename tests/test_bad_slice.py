@@ -123,7 +123,7 @@ def test_what_a_lost_study_repeated_comes_back(night: Callable[..., IngestOutcom
     assert outcomes[-1].examples == (STUDIES - 1) * SLICES
 
 
-def test_the_version_holds_no_row_of_a_dropped_study(
+def test_the_version_has_no_row_of_a_dropped_study(
     night: Callable[..., IngestOutcome], settings: Settings
 ) -> None:
     night(bad_slice="drop-study")

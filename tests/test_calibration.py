@@ -13,7 +13,7 @@ from imaging.statistics.calibration import (
 from imaging.statistics.classification import ClassPredictions
 
 
-def test_bins_hold_equal_counts() -> None:
+def test_bins_have_equal_counts() -> None:
     bins = reliability(np.random.default_rng(0).uniform(size=1000), np.ones(1000, dtype=bool))
     assert [b.count for b in bins] == [100] * 10
 
@@ -23,7 +23,7 @@ def test_bins_rise_in_probability() -> None:
     assert predicted == sorted(predicted)
 
 
-def test_a_bin_holds_the_mean_probability_and_the_rate() -> None:
+def test_a_bin_has_the_mean_probability_and_the_rate() -> None:
     bins = reliability(np.array([0.1, 0.3, 0.6, 1.0]), np.array([True, False, True, True]), bins=2)
     assert bins == [
         ReliabilityBin(predicted=pytest.approx(0.2), observed=0.5, count=2),

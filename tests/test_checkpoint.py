@@ -83,7 +83,7 @@ def test_a_finished_run_resumes_into_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint" / "network.safetensors").read_bytes() == before
 
 
-def test_a_checkpoint_holds_safetensors_and_json_only(tmp_path: Path) -> None:
+def test_a_checkpoint_contains_safetensors_and_json_only(tmp_path: Path) -> None:
     run(TrainConfig(network="small_cnn", epochs=1, batch_size=8, workers=1), tmp_path)
     kinds = {path.suffix for path in (tmp_path / "checkpoint").iterdir()}
     assert kinds == {".safetensors", ".json"}

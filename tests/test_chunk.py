@@ -90,7 +90,7 @@ def test_an_image_of_no_institution_has_no_site(store: FolderStore) -> None:
     assert [row["site_key"] for row in examples(store, {"a": [instance(7)]})] == [""]
 
 
-def test_rows_say_what_the_listing_said(store: FolderStore) -> None:
+def test_rows_repeat_size_time_and_tag_of_the_listing(store: FolderStore) -> None:
     class Tagged(MemorySource):
         def scan(self) -> Iterator[SourceFile]:
             for number, name in enumerate(self.files):
@@ -139,7 +139,7 @@ def test_a_volume_is_prepared_as_one_example(store: FolderStore) -> None:
     assert (row["rows"], row["columns"]) == (16, 16)
 
 
-def test_no_row_holds_an_identifier_or_a_file_name(store: FolderStore) -> None:
+def test_no_row_contains_an_identifier_or_a_file_name(store: FolderStore) -> None:
     made = chunk(
         store,
         {
@@ -165,7 +165,7 @@ def test_what_the_source_knows_comes_along(store: FolderStore) -> None:
     assert (row["rows"], row["columns"], row["kvp"]) == (16, 16, 120.0)
 
 
-def test_what_a_file_does_not_tell_is_empty(store: FolderStore) -> None:
+def test_what_a_file_lacks_is_empty(store: FolderStore) -> None:
     (row,) = examples(store, {"a": [instance(7, label=None, attributes={})]})
     assert [row[name] for name in ("modality", "manufacturer", "model", "body_part")] == [""] * 4
     assert [row[name] for name in ("spacing_mm", "kvp", "source_label", "source_split")] == [None] * 4
@@ -203,7 +203,7 @@ def test_a_file_that_cannot_be_fetched_is_a_refusal(store: FolderStore) -> None:
 
 
 def deadly(run: Run, *names: str) -> Run:
-    """Return a run of which an item ends its worker where it holds one of these files."""
+    """Return a run of which an item ends its worker where it contains one of these files."""
 
     def guarded(items: Iterable[Item]) -> Iterator[Outcome]:
         for item in items:
@@ -278,7 +278,7 @@ def test_a_file_without_the_window_it_should_bring_is_refused(store: FolderStore
     assert reason == "no-window"
 
 
-def test_a_files_own_window_is_used_where_the_spec_says_so(store: FolderStore) -> None:
+def test_a_files_own_window_is_used_where_the_spec_asks_for_it(store: FolderStore) -> None:
     own = PreprocessSpec(window="file", size_px=16)
     bright = instance(7, image=plain_image(7, vois=(Window(center=0, width=2),)))
     (row,) = examples(store, {"a": [bright]}, own)
@@ -290,7 +290,7 @@ def test_an_inverted_image_is_turned_over(store: FolderStore) -> None:
     assert image_of(store, row).max() == 255 - 7
 
 
-def test_pixel_digests_are_those_that_the_reader_told(store: FolderStore) -> None:
+def test_digests_of_the_reader_are_kept(store: FolderStore) -> None:
     (row,) = examples(store, {"a": [instance(7, content_blake3="c" * 64, pixel_blake3="d" * 64)]})
     assert (row["content_blake3"], row["pixel_blake3"]) == ("c" * 64, "d" * 64)
 
@@ -302,7 +302,7 @@ def test_the_same_chunk_twice_writes_the_same_bytes(store: FolderStore) -> None:
     assert {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == written
 
 
-def test_pieces_of_memory_are_not_held_by_rows(store: FolderStore) -> None:
+def test_rows_keep_no_memory_but_their_own(store: FolderStore) -> None:
     before = pa.total_allocated_bytes()
     made = chunk(store, {f"f{number}": [instance(number)] for number in range(100)})
     assert pa.total_allocated_bytes() - before < 4 * (made.examples.nbytes + made.refusals.nbytes) + 2**16
@@ -341,7 +341,7 @@ def test_real_files_go_through_real_workers(store: FolderStore, tmp_path: Path) 
     assert levels[NAMES.key("patient", "P9")] == round((45 + 160) / 399 * 255)
 
 
-def test_every_reason_says_what_it_means() -> None:
+def test_every_reason_has_a_meaning() -> None:
     assert all(meaning and name == name.lower() for name, meaning in REASONS.items())
 
 

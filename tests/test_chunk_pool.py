@@ -58,7 +58,7 @@ def failing(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[int]], Any]
 
 @contextmanager
 def staying(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[int]], Any]]:
-    """Leave a note as long as it is open; what it does is to tell of all such notes."""
+    """Leave a note as long as it is open; what it does is to list all such notes."""
     note = Path(order["folder"]) / f"{order['number']}-{time.monotonic_ns()}"
     note.touch()
     yield lambda _: [path.name for path in note.parent.iterdir()]
@@ -98,7 +98,7 @@ def test_what_is_here_already_is_in_the_order_of_what_is_done_here(order: dict[s
     assert flat(run_chunks(DOUBLE, order, range(3), here=here))[1] == [0, 2, 4]
 
 
-def test_few_items_are_told_piece_by_piece(order: dict[str, Any]) -> None:
+def test_few_items_are_yielded_chunk_by_chunk(order: dict[str, Any]) -> None:
     assert [len(chunk) for chunk, _ in run_chunks(DOUBLE, order, range(CHUNK_ITEMS))] == [32] * 8
 
 
@@ -167,7 +167,7 @@ def test_an_error_one_behind_stops_the_rest() -> None:
     assert taken == [0, 1]
 
 
-def test_a_process_holds_open_what_its_order_needs_and_that_alone(order: dict[str, Any]) -> None:
+def test_a_process_keeps_open_only_what_its_order_needs(order: dict[str, Any]) -> None:
     first, second = (json.dumps({**order, "number": number}) for number in range(2))
     try:
         (one,), (same,), (other,) = (_do_chunk(STAYING, text, [1]) for text in (first, first, second))
@@ -218,9 +218,9 @@ def test_a_killed_node_costs_its_chunk_alone(order: dict[str, Any], lost_node: p
 
     killer = threading.Thread(target=kill_node)
     killer.start()
-    found = flat(run_chunks(DOUBLE, {**order, "sleep_s": 0.5}, range(100), 10))
+    results = flat(run_chunks(DOUBLE, {**order, "sleep_s": 0.5}, range(100), 10))
     killer.join()
-    assert found == ([*range(100)], [*range(0, 200, 2)])
+    assert results == ([*range(100)], [*range(0, 200, 2)])
     begun = Counter(first for first, _ in notes(order))
     assert sorted(begun.values()) == [*[1] * (len(begun) - 1), 2]
     assert set(killed) & {process for _, process in notes(order)}
@@ -266,10 +266,10 @@ class TestOnRay:
 
         killer = threading.Thread(target=kill_one)
         killer.start()
-        found = flat(run_chunks(DOUBLE, {**order, "sleep_s": 0.3}, range(60), 10))
+        results = flat(run_chunks(DOUBLE, {**order, "sleep_s": 0.3}, range(60), 10))
         killer.join()
         begun = [first for first, _ in notes(order)]
-        assert found == ([*range(60)], [*range(0, 120, 2)])
+        assert results == ([*range(60)], [*range(0, 120, 2)])
         chunks = len({first for first, _ in notes(order)})
         assert chunks < len(begun) <= chunks + 2
         assert not psutil.pid_exists(victims[0])
@@ -282,7 +282,7 @@ class TestOnRay:
         with pytest.raises(UserFault, match=r"^no such place$"):
             list(run_chunks(FAILING, {"how": "user"}, range(20), 10))
 
-    def test_any_other_error_is_told_without_what_it_quotes(self, order: dict[str, Any]) -> None:
+    def test_any_other_error_is_reported_without_what_it_quotes(self, order: dict[str, Any]) -> None:
         with pytest.raises(EnvironmentFault, match="ValueError in do, line") as caught:
             list(run_chunks(FAILING, {"how": "bug"}, range(20), 10))
         assert "MUSTERMANN" not in str(caught.value)

@@ -119,13 +119,13 @@ def test_the_confusion_matrix_writes_the_counts_of_rows_of_true_classes(drawn: C
 
 def test_the_surest_calls_come_first_right_and_wrong_apart() -> None:
     second = np.array([0.9, 0.6, 0.2, 0.7])
-    told = ClassPredictions(
+    predictions = ClassPredictions(
         labels=np.array([1, 0, 0, 0]),
         probabilities=np.stack([1 - second, second], axis=1),
         patients=np.array(list("abcd")),
         classes=("dark", "bright"),
     )
-    right, wrong = surest(told, 3)
+    right, wrong = surest(predictions, 3)
     assert (right.tolist(), wrong.tolist()) == ([0, 2], [3, 1])
 
 

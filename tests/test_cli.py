@@ -18,15 +18,15 @@ from tests.synthetic import closed_port, version_of, write_archive, write_labels
 
 
 @dataclass(frozen=True)
-class Said:
-    """How a command ended, what it said and what it left in its home."""
+class CommandResult:
+    """How a command ended, what it printed and what it left in its home."""
 
     code: int
     text: str
     home: Path
 
 
-Radloop = Callable[..., Said]
+Radloop = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ def radloop(
 ) -> Radloop:
     """Run a command in this process, its flow without Prefect."""
 
-    def run(*arguments: str | Path) -> Said:
+    def run(*arguments: str | Path) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["radloop", "--home", str(tmp_path / "home"), *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "400")
         with pytest.raises(SystemExit) as ended:
             main()
         printed = capfd.readouterr()
-        return Said(
+        return CommandResult(
             int(ended.value.code or 0), " ".join((printed.out + printed.err).split()), tmp_path / "home"
         )
 
@@ -53,14 +53,14 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_archive(tmp_path_factory.mktemp("archive") / "dicom")
 
 
-def refused(said: Said, *words: str) -> None:
-    """Check that a command was refused with these words, and that nothing half-done can be seen."""
-    assert said.code == 2, said.text
-    assert "error:" in said.text
-    assert "Traceback" not in said.text
-    assert [word for word in words if word not in said.text] == [], said.text
-    assert newest_version(FolderStore(said.home / "store"), "radloop") is None
-    assert not (said.home / "mlflow.db").exists()
+def refused(result: CommandResult, *texts: str) -> None:
+    """Check that a command was refused with these texts, and that nothing half-done can be seen."""
+    assert result.code == 2, result.text
+    assert "error:" in result.text
+    assert "Traceback" not in result.text
+    assert [text for text in texts if text not in result.text] == [], result.text
+    assert newest_version(FolderStore(result.home / "store"), "radloop") is None
+    assert not (result.home / "mlflow.db").exists()
 
 
 def test_no_source_is_refused(radloop: Radloop) -> None:
@@ -71,9 +71,9 @@ def test_no_source_is_refused(radloop: Radloop) -> None:
 def test_a_folder_that_is_not_there_is_refused(
     radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path, command: str
 ) -> None:
-    said = radloop(command, "--source", tmp_path / "nowhere", "--labels", archive[1])
-    refused(said, f"{tmp_path}/nowhere does not exist", "give a folder of DICOM, NIfTI or picture files")
-    assert not said.home.exists()
+    result = radloop(command, "--source", tmp_path / "nowhere", "--labels", archive[1])
+    refused(result, f"{tmp_path}/nowhere does not exist", "give a folder of DICOM, NIfTI or picture files")
+    assert not result.home.exists()
 
 
 def test_an_empty_folder_is_refused(radloop: Radloop, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_a_folder_without_images_is_refused(
 ) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("not an image")
-    said = radloop("ingest", "--source", tmp_path / "notes", "--labels", archive[1])
-    refused(said, "none of the 1 files", "1 x not-dicom", "is it the right folder?")
+    result = radloop("ingest", "--source", tmp_path / "notes", "--labels", archive[1])
+    refused(result, "none of the 1 files", "1 x not-dicom", "is it the right folder?")
 
 
 def test_dicom_without_labels_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
@@ -98,28 +98,30 @@ def test_dicom_without_labels_is_refused(radloop: Radloop, archive: tuple[Path, 
 
 
 def test_a_label_table_that_is_not_there_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
-    said = radloop("run", "--source", archive[0], "--labels", "nowhere.csv")
-    refused(said, "no label table at nowhere.csv", "give --labels")
+    result = radloop("run", "--source", archive[0], "--labels", "nowhere.csv")
+    refused(result, "no label table at nowhere.csv", "give --labels")
 
 
 def test_a_label_column_that_is_not_there_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
-    said = radloop("run", "--source", archive[0], "--labels", archive[1], "--label-column", "grade")
-    refused(said, "['SOPInstanceUID', 'label', 'ward'] and no 'grade'", "give --label-column one of them")
+    result = radloop("run", "--source", archive[0], "--labels", archive[1], "--label-column", "grade")
+    refused(result, "['SOPInstanceUID', 'label', 'ward'] and no 'grade'", "give --label-column one of them")
 
 
 @pytest.mark.slow
 def test_one_class_only_is_refused_before_its_splits_are_drawn(
     radloop: Radloop, archive: tuple[Path, Path]
 ) -> None:
-    said = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--label-column", "ward")
-    refused(said, "only 'one'", "two classes or more", "check the label table and its label column")
+    result = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--label-column", "ward")
+    refused(result, "only 'one'", "two classes or more", "check the label table and its label column")
 
 
 @pytest.mark.slow
 def test_too_few_patients_for_the_splits_are_refused(radloop: Radloop, tmp_path: Path) -> None:
     folder, labels = write_archive(tmp_path / "few", 4)
-    said = radloop("run", "--source", folder, "--labels", labels)
-    refused(said, "too few patients for the splits", "has 2 patients", "at least one in each", "add labelled")
+    result = radloop("run", "--source", folder, "--labels", labels)
+    refused(
+        result, "too few patients for the splits", "has 2 patients", "at least one in each", "add labelled"
+    )
 
 
 @pytest.mark.slow
@@ -134,8 +136,8 @@ def test_labels_of_other_images_are_refused(
 def test_a_class_to_look_for_that_is_not_there_is_refused(
     radloop: Radloop, archive: tuple[Path, Path]
 ) -> None:
-    said = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--positive", "tumour")
-    refused(said, "'tumour' is not among the labels ['contrast', 'plain']", "name one of them")
+    result = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--positive", "tumour")
+    refused(result, "'tumour' is not among the labels ['contrast', 'plain']", "name one of them")
 
 
 def test_a_file_of_another_kind_is_refused(radloop: Radloop, tmp_path: Path) -> None:
@@ -149,8 +151,8 @@ def test_a_missing_decoder_stops_the_ingest(
     from pydicom.pixels.decoders.base import Decoder
 
     monkeypatch.setattr(Decoder, "is_available", property(lambda _: False))
-    said = radloop("run", "--source", archive[0], "--labels", archive[1])
-    refused(said, "no decoder is installed for Explicit VR Little Endian", "install radloop with all its")
+    result = radloop("run", "--source", archive[0], "--labels", archive[1])
+    refused(result, "no decoder is installed for Explicit VR Little Endian", "install radloop with all its")
 
 
 @pytest.mark.parametrize(
@@ -161,13 +163,13 @@ def test_a_missing_decoder_stops_the_ingest(
         ("RADLOOP_RAY_ADDRESS", "Ray cluster"),
     ],
 )
-def test_a_server_that_does_not_answer_is_told_before_anything_is_read(
+def test_a_server_that_does_not_answer_is_reported_before_anything_is_read(
     radloop: Radloop, archive: tuple[Path, Path], variable: str, server: str
 ) -> None:
     os.environ[variable] = address = f"http://127.0.0.1:{closed_port()}"
-    said = radloop("run", "--source", archive[0], "--labels", archive[1])
-    refused(said, f"no {server} answers at {address}", f"unset {variable}")
-    assert not (said.home / "store").exists()
+    result = radloop("run", "--source", archive[0], "--labels", archive[1])
+    refused(result, f"no {server} answers at {address}", f"unset {variable}")
+    assert not (result.home / "store").exists()
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "reevaluate"])
@@ -181,12 +183,12 @@ def test_training_without_data_is_refused(radloop: Radloop) -> None:
 
 
 def test_an_unknown_network_is_refused_with_the_known_ones(radloop: Radloop) -> None:
-    said = radloop("train", "--network", "vgg")
-    refused(said, "training.network", "got 'vgg'", "'resnet18'", "correct the options")
+    result = radloop("train", "--network", "vgg")
+    refused(result, "training.network", "got 'vgg'", "'resnet18'", "correct the options")
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "texts"),
     [
         (("--epochs", "0"), ("training.epochs", "greater than or equal to 1", "got 0")),
         (("--workers", "64"), ("batch_size 32 is less than workers 64", "raise batch_size")),
@@ -194,9 +196,9 @@ def test_an_unknown_network_is_refused_with_the_known_ones(radloop: Radloop) -> 
     ],
 )
 def test_a_value_out_of_its_limits_is_refused(
-    radloop: Radloop, options: tuple[str, ...], words: tuple[str, ...]
+    radloop: Radloop, options: tuple[str, ...], texts: tuple[str, ...]
 ) -> None:
-    refused(radloop("train", *options), *words)
+    refused(radloop("train", *options), *texts)
 
 
 def test_a_bad_configuration_is_refused(radloop: Radloop, tmp_path: Path) -> None:
@@ -214,8 +216,12 @@ def test_a_home_that_cannot_be_made_is_refused(
     radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "home").write_text("a file")
-    said = radloop("ingest", "--source", archive[0], "--labels", archive[1])
-    assert (said.code, "cannot make the home" in said.text, "give --home" in said.text) == (2, True, True)
+    result = radloop("ingest", "--source", archive[0], "--labels", archive[1])
+    assert (result.code, "cannot make the home" in result.text, "give --home" in result.text) == (
+        2,
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "ingest"])
@@ -234,15 +240,15 @@ def test_the_help_cuts_off_no_default(radloop: Radloop) -> None:
 
 
 def test_an_unknown_option_is_refused(radloop: Radloop) -> None:
-    said = radloop("train", "--epoch", "3")
-    assert (said.code, "No such option" in said.text) == (2, True)
+    result = radloop("train", "--epoch", "3")
+    assert (result.code, "No such option" in result.text) == (2, True)
 
 
 @pytest.mark.slow
-def test_a_good_ingest_succeeds_and_tells(radloop: Radloop, archive: tuple[Path, Path]) -> None:
-    said = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--name", "chest")
-    assert (said.code, "24 files listed, 24 read" in said.text) == (0, True)
-    assert newest_version(FolderStore(said.home / "store"), "chest") is not None
+def test_a_good_ingest_succeeds_and_reports_its_counts(radloop: Radloop, archive: tuple[Path, Path]) -> None:
+    result = radloop("ingest", "--source", archive[0], "--labels", archive[1], "--name", "chest")
+    assert (result.code, "24 files listed, 24 read" in result.text) == (0, True)
+    assert newest_version(FolderStore(result.home / "store"), "chest") is not None
 
 
 @pytest.mark.slow
@@ -264,8 +270,8 @@ def test_a_kept_key_that_was_exchanged_is_refused(radloop: Radloop, archive: tup
     command = ("ingest", "--source", archive[0], "--labels", archive[1])
     home = radloop(*command).home
     (home / "private" / "pseudonym.key").unlink()
-    said = radloop(*command)
-    assert (said.code, "restore the key file" in said.text) == (2, True)
+    result = radloop(*command)
+    assert (result.code, "restore the key file" in result.text) == (2, True)
 
 
 def test_a_bug_is_not_dressed_up(radloop: Radloop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,11 +285,11 @@ def test_a_bug_is_not_dressed_up(radloop: Radloop, monkeypatch: pytest.MonkeyPat
 
 def test_a_training_needs_two_classes_whatever_ingest_let_pass(radloop: Radloop, tmp_path: Path) -> None:
     version_of(FolderStore(tmp_path / "home" / "store"), 4, name="chest")
-    said = radloop("train", "--name", "chest")
-    assert (said.code, "too few patients for the splits" in said.text) == (2, True)
+    result = radloop("train", "--name", "chest")
+    assert (result.code, "too few patients for the splits" in result.text) == (2, True)
 
 
-def in_its_own_process(home: Path, *arguments: str | Path, **environment: str) -> Said:
+def in_its_own_process(home: Path, *arguments: str | Path, **environment: str) -> CommandResult:
     """Run a command as a person does, Prefect and all."""
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", "--home", str(home), *map(str, arguments)],
@@ -293,15 +299,19 @@ def in_its_own_process(home: Path, *arguments: str | Path, **environment: str) -
         timeout=300,
         check=False,
     )
-    return Said(done.returncode, " ".join((done.stdout + done.stderr).split()), home)
+    return CommandResult(done.returncode, " ".join((done.stdout + done.stderr).split()), home)
 
 
 @pytest.mark.slow
 def test_a_task_that_refuses_leaves_no_trace_in_the_terminal(environment: None, tmp_path: Path) -> None:
     folder, labels = write_archive(tmp_path / "few", 4)
-    said = in_its_own_process(tmp_path / "home", "ingest", "--source", folder, "--labels", labels)
+    result = in_its_own_process(tmp_path / "home", "ingest", "--source", folder, "--labels", labels)
     refused(
-        said, "4 files listed", "4 files to read", "too few patients for the splits", "add labelled patients"
+        result,
+        "4 files listed",
+        "4 files to read",
+        "too few patients for the splits",
+        "add labelled patients",
     )
 
 

@@ -75,8 +75,8 @@ def in_its_own_process(stack: Running, code: str, *arguments: str, **environment
 
 def job_status(stack: Running, submission_id: str) -> str:
     token = stack.record.token_file.read_text()
-    found = answer_of(f"{stack.record.addresses['ray']}/api/jobs/{submission_id}", token=token)
-    return str((found or {}).get("status"))
+    job = answer_of(f"{stack.record.addresses['ray']}/api/jobs/{submission_id}", token=token)
+    return str((job or {}).get("status"))
 
 
 def night_in_training(stack: Running) -> str:
@@ -137,7 +137,7 @@ def test_lines_of_a_job_arrive_with_its_environment(jobs: dict[str, Any]) -> Non
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_is_told_with_its_last_words(jobs: dict[str, Any]) -> None:
+def test_a_job_that_fails_is_reported_with_its_last_lines(jobs: dict[str, Any]) -> None:
     assert re.search(r"job failing ended as FAILED.*no such dose", jobs["failure"], re.DOTALL)
 
 
@@ -157,7 +157,7 @@ def test_stopping_what_has_ended_does_nothing(jobs: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_wrong_token_is_told_with_the_remedy(stack: Running, tmp_path: Path) -> None:
+def test_a_wrong_token_is_refused_with_the_remedy(stack: Running, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("0" * 64)
     code = "import sys; from services.ray.jobs import connect; connect(sys.argv[1])"
     address = stack.record.addresses["ray"]

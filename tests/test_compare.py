@@ -59,7 +59,7 @@ def test_what_went_for_good_has_a_tombstone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["spacing_mm", "content_blake3", "model", "fingerprint", "row"])
-def test_a_changed_value_is_told_by_its_column(tmp_path: Path, column: str) -> None:
+def test_a_changed_value_is_reported_under_its_column(tmp_path: Path, column: str) -> None:
     other = {"spacing_mm": 0.7, "fingerprint": bytes(64), "row": 9}.get(column, "other")
     difference = difference_of(
         tmp_path, [numbered(0), numbered(1)], [numbered(0, **{column: other}), numbered(1)]
@@ -87,7 +87,7 @@ def test_what_never_changes_is_an_alarm(tmp_path: Path, column: str, value: str)
     assert difference.alarms[column.removeprefix("source_")].first == ("00",)
 
 
-def test_another_label_is_told_apart_from_a_late_one(tmp_path: Path) -> None:
+def test_another_label_is_distinguished_from_a_late_one(tmp_path: Path) -> None:
     old = [numbered(0, source_label="a"), numbered(1, source_label=None), numbered(2, source_label="b")]
     new = [numbered(0, source_label="b"), numbered(1, source_label="b"), numbered(2, source_label="b")]
     difference = difference_of(tmp_path, old, new)
@@ -119,14 +119,14 @@ def test_two_datasets_draw_their_sides_apart(tmp_path: Path) -> None:
     assert (difference.alarms, difference.changed["split"].count) == ({}, 1)
 
 
-def test_refusals_are_told_where_their_number_is_another(tmp_path: Path) -> None:
+def test_refusals_are_reported_where_their_number_differs(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     old = built(store, [], [refusal(1), refusal(2, "no-pixels")])
     new = built(store, [], [refusal(2, "no-pixels")])
     assert compare(old, new, 10).refusals == {"truncated": (1, 0)}
 
 
-def test_another_preparation_is_told(tmp_path: Path) -> None:
+def test_another_preparation_is_reported(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     other = recipe(spec=GREY.model_copy(update={"size_px": 32}))
     was, now = compare(built(store, []), built(store, [], by=other), 10).head["spec"]
@@ -171,7 +171,7 @@ ANY = st.dictionaries(
 
 @settings(max_examples=40)
 @given(old=ANY, new=ANY, part_rows=st.sampled_from([1, 4, 1000]))
-def test_it_says_what_dictionaries_say(
+def test_the_difference_agrees_with_dictionaries(
     old: dict[int, dict[str, Any]], new: dict[int, dict[str, Any]], part_rows: int
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

@@ -43,9 +43,9 @@ import mlflow, numpy as np
 
 images = np.load(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/consumed@champion")
-told = {name: model.predict({"image": images[name]})["probabilities"].tolist() for name in images.files}
-found = [name for name in json.loads(sys.argv[2]) if importlib.util.find_spec(name)]
-print(json.dumps({"told": told, "importable": found}))
+probabilities = {name: model.predict({"image": images[name]})["probabilities"].tolist() for name in images.files}
+importable = [name for name in json.loads(sys.argv[2]) if importlib.util.find_spec(name)]
+print(json.dumps({"probabilities": probabilities, "importable": importable}))
 """
 
 
@@ -136,7 +136,7 @@ def hounsfield() -> dict[str, np.ndarray]:
 
 
 def ours(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
-    """Return what torch says about images that were prepared as for training."""
+    """Return what torch predicts for images that were prepared as for training."""
     levels = np.stack([prepare(Image(stored=image), SPEC) for image in images[:, 0]])
     with torch.no_grad():
         return network(normalise(torch.from_numpy(levels)[:, None])).softmax(1).numpy()
@@ -156,9 +156,9 @@ def test_a_bare_consumer_sees_our_own_numbers(
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MLFLOW_TRACKING_URI": server}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["importable"] == []
+    output = json.loads(done.stdout.splitlines()[-1])
+    assert output["importable"] == []
     for name, batch in images.items():
         wanted = ours(network, batch)
-        assert np.array(said["told"][name]).shape == (len(batch), 2)
-        assert np.abs(np.array(said["told"][name]) - wanted).max() <= 1e-4
+        assert np.array(output["probabilities"][name]).shape == (len(batch), 2)
+        assert np.abs(np.array(output["probabilities"][name]) - wanted).max() <= 1e-4

@@ -14,7 +14,7 @@ from imaging.store.s3_store import S3Store
 DIGEST = bytes_digest(b"x")
 
 
-def test_a_name_says_its_digest() -> None:
+def test_a_name_contains_its_digest() -> None:
     assert digest_of(digest_name("manifests", DIGEST, ".parquet")) == DIGEST
 
 
@@ -29,7 +29,7 @@ def test_a_name_says_its_digest() -> None:
         f"shards/{DIGEST[:2]}/{DIGEST.upper()}.npy",
     ],
 )
-def test_other_names_say_nothing(name: str) -> None:
+def test_other_names_have_no_digest(name: str) -> None:
     assert digest_of(name) is None
 
 

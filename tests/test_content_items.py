@@ -36,8 +36,8 @@ def after(items: list[Dataset], **options: Any) -> list[Dataset]:
     return list(scrubbed(report(items), **chosen).get("ContentSequence") or ())
 
 
-def the_only(found: list[Dataset]) -> Dataset:
-    (one,) = found
+def the_only(items: list[Dataset]) -> Dataset:
+    (one,) = items
     return one
 
 
@@ -58,8 +58,8 @@ def test_measurements_codes_and_geometry_stay(syntax: str) -> None:
         "CODE", ("363698007", "SCT", "Finding Site"), ConceptCodeSequence=codes(("39607008", "SCT", "Lung"))
     )
     options = {"documents": "clean", "structured": True}
-    found = scrubbed(report([container([length, finding, site, volume])]), syntax, **options)
-    length, finding, site, volume = found.ContentSequence[0].ContentSequence
+    document = scrubbed(report([container([length, finding, site, volume])]), syntax, **options)
+    length, finding, site, volume = document.ContentSequence[0].ContentSequence
     value = length.MeasuredValueSequence[0]
     assert (value.NumericValue, value.MeasurementUnitsCodeSequence[0].CodeValue) == (12.5, "mm")
     assert (length.ContentSequence[0].GraphicData, volume.GraphicData) == ([1.5, 2.5], [1, 2, 3])
@@ -74,7 +74,7 @@ def test_a_text_of_a_concept_that_dicom_defines_stays_without_names() -> None:
 
 
 @pytest.mark.parametrize("name", [PRIVATE, None, ("999999", "DCM", "Nothing"), ("112039", "99LOCAL", "Mine")])
-def test_words_and_dates_of_an_unknown_concept_are_replaced(name: Code | None) -> None:
+def test_texts_and_dates_of_an_unknown_concept_are_replaced(name: Code | None) -> None:
     text, day = after([content("TEXT", name, TextValue="Mr X"), content("DATE", name, Date="20240229")])
     assert (text.TextValue, day.Date) == ("Anonymized", "19000101")
 
@@ -86,8 +86,8 @@ def test_a_private_code_is_replaced_and_a_standard_one_stays() -> None:
         )
 
     private, standard = after([coded("R1", "99LOCAL", "Miller's sign"), coded("4147007", "SCT", "Mass")])
-    told = private.ConceptCodeSequence[0]
-    assert (told.CodeValue, told.CodingSchemeDesignator, told.CodeMeaning) == (
+    replaced = private.ConceptCodeSequence[0]
+    assert (replaced.CodeValue, replaced.CodingSchemeDesignator, replaced.CodeMeaning) == (
         "Anonymized",
         "99RADLOOP",
         "Anonymized",
@@ -102,8 +102,8 @@ def test_a_private_title_is_replaced() -> None:
 
 
 def test_a_person_is_nobody_whatever_the_concept() -> None:
-    found = after([content("PNAME", name, PersonName="Miller^Jane") for name in (PRIVATE, TRACKING, None)])
-    assert {str(one.PersonName) for one in found} == {"Anonymous"}
+    persons = after([content("PNAME", name, PersonName="Miller^Jane") for name in (PRIVATE, TRACKING, None)])
+    assert {str(one.PersonName) for one in persons} == {"Anonymous"}
 
 
 def test_of_two_names_the_strictest_counts() -> None:
@@ -120,8 +120,8 @@ def test_a_text_with_two_names_is_unknown() -> None:
 
 
 def test_without_the_option_no_text_stays() -> None:
-    found = the_only(after([content("TEXT", TRACKING, TextValue="lesion 1")], structured=False))
-    assert found.TextValue == "Anonymized"
+    text = the_only(after([content("TEXT", TRACKING, TextValue="lesion 1")], structured=False))
+    assert text.TextValue == "Anonymized"
 
 
 @pytest.mark.parametrize("value_type", ["NUM", "CODE"])
@@ -144,7 +144,7 @@ def test_a_retired_snomed_code_is_recognized() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "units", "told"),
+    ("number", "units", "expected"),
     [
         ("64", "a", 64),
         ("89", "a", 89),
@@ -154,27 +154,27 @@ def test_a_retired_snomed_code_is_recognized() -> None:
         ("95", "old", 90),
     ],
 )
-def test_an_age_is_kept_on_request_and_capped(number: str, units: str, told: int) -> None:
+def test_an_age_is_kept_on_request_and_capped(number: str, units: str, expected: int) -> None:
     value = measured(number, (units, "UCUM", units), FloatingPointValue=95.5)
     old = content("NUM", AGE, MeasuredValueSequence=value)
     assert after([old]) == []
     kept = the_only(after([old], patient_characteristics=True)).MeasuredValueSequence[0]
-    assert kept.NumericValue == told
+    assert kept.NumericValue == expected
     assert "FloatingPointValue" not in kept
 
 
 def test_an_age_in_an_acquisition_context_is_capped_too() -> None:
     years = {"NumericValue": "93", "MeasurementUnitsCodeSequence": codes(("a", "UCUM", "a"))}
     made = slice_of(AcquisitionContextSequence=Sequence([content("NUMERIC", AGE, **years)]))
-    found = scrubbed(made, structured=True, patient_characteristics=True).AcquisitionContextSequence[0]
-    assert found.NumericValue == 90
+    age = scrubbed(made, structured=True, patient_characteristics=True).AcquisitionContextSequence[0]
+    assert age.NumericValue == 90
     assert not scrubbed(made, structured=True).AcquisitionContextSequence
 
 
-@pytest.mark.parametrize(("uids", "told"), [(False, KEY.uid("1.2.3.77")), (True, "1.2.3.77")])
-def test_a_uid_of_the_table_is_mapped_or_kept_as_all_others(uids: bool, told: str) -> None:
+@pytest.mark.parametrize(("uids", "expected"), [(False, KEY.uid("1.2.3.77")), (True, "1.2.3.77")])
+def test_a_uid_of_the_table_is_mapped_or_kept_as_all_others(uids: bool, expected: str) -> None:
     tracking = content("UIDREF", ("112040", "DCM", "Tracking Unique Identifier"), UID="1.2.3.77")
-    assert told == the_only(after([tracking], uids=uids)).UID
+    assert expected == the_only(after([tracking], uids=uids)).UID
 
 
 def test_a_uid_of_an_unknown_concept_is_never_kept() -> None:
@@ -212,45 +212,45 @@ def test_references_by_position_follow_what_they_mean() -> None:
     comment = content("TEXT", COMMENT, TextValue="gone")
     lengths = [content("NUM", LENGTH, MeasuredValueSequence=measured(number)) for number in ("1", "2")]
     inside = container([comment, lengths[0], lengths[1], by_position(1, 2, 2)])
-    first, second, _ = (found := after([comment, inside, by_position(1, 2, 3), by_position(1)]))
+    first, second, _ = (items := after([comment, inside, by_position(1, 2, 3), by_position(1)]))
     assert len(first.ContentSequence) == 3
     assert first.ContentSequence[2].ReferencedContentItemIdentifier == [1, 1, 1]
     assert second.ReferencedContentItemIdentifier == [1, 1, 2]
-    assert found[2].ReferencedContentItemIdentifier == 1
+    assert items[2].ReferencedContentItemIdentifier == 1
 
 
 def test_a_reference_to_what_is_gone_goes_and_the_others_close_up() -> None:
     comment = content("TEXT", COMMENT, TextValue="gone")
     length = content("NUM", LENGTH, MeasuredValueSequence=measured("1"))
     last = container([by_position(1, 1), by_position(1, 3, 3), length])
-    _, found, refers = after([comment, length, last, by_position(1, 3, 3)])
-    assert [one.get("ValueType") for one in found.ContentSequence] == [None, "NUM"]
-    assert found.ContentSequence[0].ReferencedContentItemIdentifier == [1, 2, 2]
+    _, nested, refers = after([comment, length, last, by_position(1, 3, 3)])
+    assert [one.get("ValueType") for one in nested.ContentSequence] == [None, "NUM"]
+    assert nested.ContentSequence[0].ReferencedContentItemIdentifier == [1, 2, 2]
     assert refers.ReferencedContentItemIdentifier == [1, 2, 2]
 
 
 def test_where_nothing_stays_there_is_no_empty_sequence() -> None:
     made = report([container([content("TEXT", COMMENT, TextValue="gone")])])
-    (found,) = scrubbed(made, documents="clean", structured=True).ContentSequence
-    assert "ContentSequence" not in found
+    (emptied,) = scrubbed(made, documents="clean", structured=True).ContentSequence
+    assert "ContentSequence" not in emptied
 
 
-def test_words_in_other_attributes_of_an_item_are_replaced() -> None:
-    told = {"UnformattedTextValue": "Mr X", "TextValue": "Mr X"}
-    made = content("NUM", TRACKING, MeasuredValueSequence=measured("1"), **told)
+def test_texts_in_other_attributes_of_an_item_are_replaced() -> None:
+    texts = {"UnformattedTextValue": "Mr X", "TextValue": "Mr X"}
+    made = content("NUM", TRACKING, MeasuredValueSequence=measured("1"), **texts)
     assert "Mr X" not in str(the_only(after([made])))
 
 
-def test_cells_of_a_table_keep_their_numbers_and_no_words() -> None:
+def test_cells_of_a_table_keep_their_numbers_and_no_text() -> None:
     cells = Sequence([item(SelectorDSValue="1.5"), item(SelectorLTValue="Mr X")])
     table = content("TABLE", LENGTH, TabulatedValuesSequence=Sequence([item(CellValuesSequence=cells)]))
-    number, words = the_only(after([table])).TabulatedValuesSequence[0].CellValuesSequence
-    assert (number.SelectorDSValue, words.SelectorLTValue) == (1.5, "Anonymized")
+    number, text = the_only(after([table])).TabulatedValuesSequence[0].CellValuesSequence
+    assert (number.SelectorDSValue, text.SelectorLTValue) == (1.5, "Anonymized")
 
 
 @pytest.mark.parametrize("vr", [b"UN", b"OB"])
 @pytest.mark.parametrize("broken", [b"\xfe\xff\x00\xe0\xff\xff\xff\x0fxx", b"Mr X had a name "])
-def test_an_item_whose_name_cannot_be_read_keeps_no_words(broken: bytes, vr: bytes) -> None:
+def test_an_item_whose_name_cannot_be_read_keeps_no_text(broken: bytes, vr: bytes) -> None:
     data = file_bytes(
         slice_of(AcquisitionContextSequence=Sequence([content("TEXT", None, TextValue="Mr X")]))
     )
@@ -258,8 +258,8 @@ def test_an_item_whose_name_cannot_be_read_keeps_no_words(broken: bytes, vr: byt
     name = b"\x40\x00\x43\xa0" + vr + b"\0\0" + len(broken).to_bytes(4, "little") + broken
     made = bytearray(data[:at] + name + data[at:])
     for mark in (b"\x40\x00\x55\x05SQ\0\0", b"\xfe\xff\x00\xe0"):
-        held = made.index(mark) + len(mark)
-        length = int.from_bytes(made[held : held + 4], "little") + len(name)
-        made[held : held + 4] = length.to_bytes(4, "little")
+        start = made.index(mark) + len(mark)
+        length = int.from_bytes(made[start : start + 4], "little") + len(name)
+        made[start : start + 4] = length.to_bytes(4, "little")
     out = clean(bytes(made), structured=True)
     assert (b"Mr X" in out, b"Anonymized" in out) == (False, True)

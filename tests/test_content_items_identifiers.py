@@ -30,7 +30,7 @@ def planted(dates: str) -> tuple[list[Dataset], set[str]]:
 
 
 def ways(items: list[Dataset], depth: int) -> Iterator[Dataset]:
-    """Yield objects that hold content items in each of the sequences that may."""
+    """Yield objects that contain content items in each of the sequences that may."""
     yield report(nested(items, depth))
     inner = [item(ContentItemModifierSequence=Sequence(items), **{"ValueType": "TEXT", "TextValue": "x"})]
     yield slice_of(AcquisitionContextSequence=Sequence(items if depth == 1 else inner))
@@ -61,7 +61,7 @@ def test_no_name_comes_out_of_a_text_that_options_keep() -> None:
     for one in items:
         one.TextValue = "seen by Johanna Doe"
     chosen = {"documents": "clean", "structured": True, "descriptors": True, "device_identity": True}
-    found = scrubbed(report(items), **chosen).ContentSequence
-    kept = [one.TextValue for one in found]
+    cleaned = scrubbed(report(items), **chosen).ContentSequence
+    kept = [one.TextValue for one in cleaned]
     assert kept.count("seen by") > 40
     assert set(kept) == {"seen by", "Anonymized"}

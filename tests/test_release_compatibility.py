@@ -223,7 +223,7 @@ def test_a_marked_field_keeps_the_default_with_which_it_came(default: float, nam
 
 
 @pytest.mark.parametrize(("kind", "values", "digest"), DIGESTS)
-def test_pixel_digests_are_those_of_release_0_1_0(
+def test_configuration_digests_are_as_in_release_0_1_0(
     kind: type[BaseModel], values: Mapping[str, Any], digest: str
 ) -> None:
     assert config_digest(kind.model_validate(values)) == digest
@@ -260,7 +260,7 @@ def test_new_fields_of_configurations_in_a_sequence_are_left_out_too() -> None:
     assert canonical(Bag(specs=(GrownSpec(),))) == {"specs": [canonical(PreprocessSpec())]}
 
 
-def test_what_is_written_says_which_release_it_needs() -> None:
+def test_what_is_written_names_the_release_it_needs() -> None:
     soft = GrownWindow(center=1, width=2, soft=1)
     needs = [
         needed_release(one) for one in (GrownSpec(), GrownSpec(sharpen=1), GrownSpec(sharpen=1, window=soft))
@@ -279,7 +279,7 @@ def test_what_a_newer_release_writes_with_defaults_is_read() -> None:
     )
 
 
-def test_an_unknown_field_that_changes_nothing_is_left_aside_and_said(
+def test_an_unknown_field_that_changes_nothing_is_ignored_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log_once.cache_clear()
