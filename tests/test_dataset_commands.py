@@ -28,15 +28,15 @@ SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Said:
-    """How a command ended, and what it said on standard output and beside it."""
+class CommandResult:
+    """How a command ended, and what it printed on standard output and beside it."""
 
     code: int
     out: str
     rest: str
 
     @property
-    def told(self) -> Any:
+    def parsed(self) -> Any:
         return json.loads(self.out)
 
     @property
@@ -44,7 +44,7 @@ class Said:
         return " ".join((self.out + self.rest).split())
 
 
-Radloop = Callable[..., Said]
+Radloop = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -58,14 +58,14 @@ def radloop(
 ) -> Radloop:
     """Run `radloop dataset ...` in this process."""
 
-    def run(*arguments: str | Path) -> Said:
-        words = ["radloop", "--home", str(tmp_path / "home"), "dataset", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", words)
+    def run(*arguments: str | Path) -> CommandResult:
+        command = ["radloop", "--home", str(tmp_path / "home"), "dataset", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
         monkeypatch.setenv("COLUMNS", "400")
         with pytest.raises(SystemExit) as ended:
             main()
         printed = capfd.readouterr()
-        return Said(int(ended.value.code or 0), printed.out, printed.err)
+        return CommandResult(int(ended.value.code or 0), printed.out, printed.err)
 
     return run
 
@@ -73,13 +73,13 @@ def radloop(
 def two_versions(store: FolderStore, **changes: Any) -> tuple[DatasetVersion, DatasetVersion]:
     """Publish the versions of two nights, of nine patients and of twelve; `changes` are of the first patient then."""
     images = np.random.default_rng(0).integers(0, 256, (12, 16, 16), np.uint8)
-    shard, told = write_shard(store, images), fingerprints(images)
+    shard, prints = write_shard(store, images), fingerprints(images)
     rows = [
         example(
             n,
             shard=shard,
             row=n,
-            fingerprint=told[n].tobytes(),
+            fingerprint=prints[n].tobytes(),
             source_label="ab"[n // 3 % 2],
             source_split=SPLITS[n % 3],
             site_key=f"{n % 2}" * 32,
@@ -110,53 +110,55 @@ def test_json_stands_alone_on_standard_output(
 ) -> None:
     two_versions(store)
     arguments = {"gc": (), "list": (), "diff": ("ct", "ct"), "export": ("ct", tmp_path / "out")}
-    said = radloop(name, *arguments.get(name, ("ct",)), "--json")
-    assert (said.code, said.rest) == (0, "")
-    assert said.told
+    result = radloop(name, *arguments.get(name, ("ct",)), "--json")
+    assert (result.code, result.rest) == (0, "")
+    assert result.parsed
 
 
 def test_nothing_is_listed_in_an_empty_store(radloop: Radloop) -> None:
     assert "There is no dataset yet" in radloop("list").text
-    assert radloop("list", "--json").told == []
+    assert radloop("list", "--json").parsed == []
 
 
 def test_versions_are_listed_with_their_counts(radloop: Radloop, store: FolderStore) -> None:
     old, new = two_versions(store)
     version_of(store, name="mr")
-    told = radloop("list", "ct", "--json").told
-    assert [(one["digest"], one["examples"], one["patients"], one["current"]) for one in told] == [
+    versions = radloop("list", "ct", "--json").parsed
+    assert [(one["digest"], one["examples"], one["patients"], one["current"]) for one in versions] == [
         (new.digest, 12, 12, True),
         (old.digest, 9, 9, False),
     ]
     assert f"{new.digest[:12]} 1970-01-03 00:00 12 12 4 4 4 1 current" in radloop("list").text
 
 
-def test_an_unknown_dataset_is_refused_with_those_that_there_are(
-    radloop: Radloop, store: FolderStore
-) -> None:
+def test_an_unknown_dataset_is_refused_with_the_known_ones(radloop: Radloop, store: FolderStore) -> None:
     two_versions(store)
-    for words in (
+    for command in (
         ("list", "pet"),
         ("show", "pet"),
         ("check", "pet"),
         ("verify", "pet"),
         ("export", "pet", "out"),
     ):
-        said = radloop(*words)
-        assert (said.code, "error: there is no dataset 'pet': there are 'ct'" in said.text) == (2, True)
+        result = radloop(*command)
+        assert (result.code, "error: there is no dataset 'pet': there are 'ct'" in result.text) == (2, True)
 
 
 def test_a_damaged_version_does_not_stop_the_list(radloop: Radloop, store: FolderStore) -> None:
     old, _ = two_versions(store)
     store.write(head_name("ct", old.digest), b'{"format": 1}')
-    said = radloop("list")
-    assert (said.code, "is damaged" in said.text, "12 12 4 4 4 1 current" in said.text) == (0, True, True)
+    result = radloop("list")
+    assert (result.code, "is damaged" in result.text, "12 12 4 4 4 1 current" in result.text) == (
+        0,
+        True,
+        True,
+    )
 
 
 def test_a_version_is_shown_to_a_person(radloop: Radloop, store: FolderStore) -> None:
     _, new = two_versions(store)
     text = radloop("show", "ct").text
-    for words in (
+    for expected in (
         f"ct {new.digest}: 12 images of 12 patients",
         "truncated 1",
         "the test patients were read 0 times",
@@ -166,41 +168,47 @@ def test_a_version_is_shown_to_a_person(radloop: Radloop, store: FolderStore) ->
         "label x split split images patients a test 2 2",
         "█",
     ):
-        assert words in text, words
+        assert expected in text, expected
 
 
 def test_a_version_is_shown_to_a_program(radloop: Radloop, store: FolderStore) -> None:
     two_versions(store)
-    told = radloop("show", "ct", "--json").told
-    assert told["counts"]["label"] == {
+    summary = radloop("show", "ct", "--json").parsed
+    assert summary["counts"]["label"] == {
         "a": {"examples": 6, "patients": 6},
         "b": {"examples": 6, "patients": 6},
     }
-    assert told["numbers"]["spacing_mm"] == {"bins": [[0.5, 0.5, 12]], "missing": 0}
+    assert summary["numbers"]["spacing_mm"] == {"bins": [[0.5, 0.5, 12]], "missing": 0}
 
 
 def test_an_older_version_is_shown_by_its_first_digits(radloop: Radloop, store: FolderStore) -> None:
     old, _ = two_versions(store)
-    assert radloop("show", "ct", old.digest[:6], "--json").told["examples"] == 9
-    assert radloop("show", f"ct@{old.digest[:6]}", "--json").told["examples"] == 9
+    assert radloop("show", "ct", old.digest[:6], "--json").parsed["examples"] == 9
+    assert radloop("show", f"ct@{old.digest[:6]}", "--json").parsed["examples"] == 9
 
 
-def test_what_came_is_told(radloop: Radloop, store: FolderStore) -> None:
+def test_what_was_added_is_reported(radloop: Radloop, store: FolderStore) -> None:
     old, new = two_versions(store)
-    said = radloop("diff", old.digest[:8], "ct", "--first", "2")
-    assert (said.code, "9 images are the same added 3 (i10, i11, ...) removed 0" in said.text) == (0, True)
-    assert radloop("diff", old.digest, new.digest, "--json").told["added"]["count"] == 3
+    result = radloop("diff", old.digest[:8], "ct", "--first", "2")
+    assert (result.code, "9 images are the same added 3 (i10, i11, ...) removed 0" in result.text) == (
+        0,
+        True,
+    )
+    assert radloop("diff", old.digest, new.digest, "--json").parsed["added"]["count"] == 3
 
 
-def test_a_changed_side_is_said_loudly_and_ends_with_1(radloop: Radloop, store: FolderStore) -> None:
+def test_a_changed_split_is_an_alarm_and_ends_with_1(radloop: Radloop, store: FolderStore) -> None:
     old, _ = two_versions(store, source_split="test")
-    said = radloop("diff", old.digest, "ct")
-    assert (said.code, said.text.startswith("NEVER TO CHANGE, AND CHANGED: the split of 1 (i0)")) == (1, True)
+    result = radloop("diff", old.digest, "ct")
+    assert (result.code, result.text.startswith("NEVER TO CHANGE, AND CHANGED: the split of 1 (i0)")) == (
+        1,
+        True,
+    )
 
 
-def test_sites_are_told_by_the_beginning_of_a_pseudonym(radloop: Radloop, store: FolderStore) -> None:
+def test_sites_are_shown_by_the_beginning_of_a_pseudonym(radloop: Radloop, store: FolderStore) -> None:
     two_versions(store, site_key="5e" * 16)
-    sites = radloop("show", "ct", "--json").told["counts"]["site"]
+    sites = radloop("show", "ct", "--json").parsed["counts"]["site"]
     assert {name[:4]: count["examples"] for name, count in sites.items()} == {"1111": 6, "0000": 5, "5e5e": 1}
     text = radloop("show", "ct").text
     assert "site (pseudonym) images patients 111111111111 6 6" in text
@@ -218,51 +226,51 @@ def test_ignored_files_are_no_refused_ones(radloop: Radloop, store: FolderStore)
     assert "1 files refused, 0 of them in conflict, and 1 ignored" in radloop("show", "x").text
 
 
-def test_a_changed_label_is_told(radloop: Radloop, store: FolderStore) -> None:
+def test_a_changed_label_is_reported(radloop: Radloop, store: FolderStore) -> None:
     old, _ = two_versions(store, source_label="b")
-    said = radloop("diff", old.digest, "ct")
-    assert (said.code, "Another label than before: 1 (i0)" in said.text) == (0, True)
+    result = radloop("diff", old.digest, "ct")
+    assert (result.code, "Another label than before: 1 (i0)" in result.text) == (0, True)
 
 
 def test_a_sound_version_passes_its_check(radloop: Radloop, store: FolderStore) -> None:
     two_versions(store)
-    said = radloop("check", "ct")
-    assert said.code == 0
-    assert "no overlap of splits in ct" in said.text
-    assert "it can be trained on" in said.text
+    result = radloop("check", "ct")
+    assert result.code == 0
+    assert "no overlap of splits in ct" in result.text
+    assert "it can be trained on" in result.text
 
 
 def test_an_overlap_of_splits_is_named_and_ends_with_1(radloop: Radloop, store: FolderStore) -> None:
     two_versions(store, patient_key="p1")
-    said = radloop("check", "ct")
-    assert said.code == 1
-    assert said.text.startswith("OVERLAP of splits in ct") and "1 patients in two splits" in said.text
-    told = radloop("check", "ct", "--json").told
-    assert (told["patients_on_two_sides"], told["near_duplicates"]) == (1, 0)
-    assert {told["leaks"][0]["split"], told["leaks"][0]["other_split"]} == {"train", "val"}
+    result = radloop("check", "ct")
+    assert result.code == 1
+    assert result.text.startswith("OVERLAP of splits in ct") and "1 patients in two splits" in result.text
+    overlaps = radloop("check", "ct", "--json").parsed
+    assert (overlaps["patients_on_two_sides"], overlaps["near_duplicates"]) == (1, 0)
+    assert {overlaps["leaks"][0]["split"], overlaps["leaks"][0]["other_split"]} == {"train", "val"}
 
 
 def test_near_duplicates_are_counted_apart(radloop: Radloop, store: FolderStore) -> None:
     _, new = two_versions(store)
-    two_versions_told = new.manifest.filter(new.manifest["instance_key"].to_numpy() == "i1")
-    print_of = two_versions_told["fingerprint"][0].as_py()
+    second = new.manifest.filter(new.manifest["instance_key"].to_numpy() == "i1")
+    print_of = second["fingerprint"][0].as_py()
     rows = new.table("examples", [*example(0)]).to_pylist()
     rows[0]["fingerprint"] = print_of
     assert publish(built(store, rows, by=recipe(dataset="ct")), new.digest)
-    told = radloop("check", "ct", "--json").told
-    assert (told["patients_on_two_sides"], told["near_duplicates"]) == (0, 1)
+    overlaps = radloop("check", "ct", "--json").parsed
+    assert (overlaps["patients_on_two_sides"], overlaps["near_duplicates"]) == (0, 1)
 
 
 def test_a_version_that_nothing_can_be_trained_on_ends_with_1(radloop: Radloop, store: FolderStore) -> None:
     publish(built(store, [example(0)]), None)
-    said = radloop("check", "d")
-    assert (said.code, "not to be trained on: dataset 'd' has no label at all" in said.text) == (1, True)
+    result = radloop("check", "d")
+    assert (result.code, "not to be trained on: dataset 'd' has no label at all" in result.text) == (1, True)
 
 
 def test_a_whole_version_is_verified(radloop: Radloop, store: FolderStore) -> None:
     two_versions(store)
-    said = radloop("verify", "ct")
-    assert (said.code, "is whole: 3 objects" in said.text) == (0, True)
+    result = radloop("verify", "ct")
+    assert (result.code, "is whole: 3 objects" in result.text) == (0, True)
 
 
 def test_what_is_damaged_is_named_with_the_remedy_and_ends_with_1(
@@ -271,18 +279,18 @@ def test_what_is_damaged_is_named_with_the_remedy_and_ends_with_1(
     _, new = two_versions(store)
     name = shard_name(new.manifest["shard"][0].as_py())
     store.write(name, b"other")
-    said = radloop("verify", "ct")
-    assert (said.code, f"{name} is not what was stored" in said.text) == (1, True)
-    assert "Restore these from a copy" in said.text
-    assert radloop("verify", "ct", "--json").told["flaws"] == [
+    result = radloop("verify", "ct")
+    assert (result.code, f"{name} is not what was stored" in result.text) == (1, True)
+    assert "Restore these from a copy" in result.text
+    assert radloop("verify", "ct", "--json").parsed["flaws"] == [
         {"name": name, "what": "is not what was stored"}
     ]
 
 
 def test_nothing_is_collected_unless_it_is_asked_for(radloop: Radloop, store: FolderStore) -> None:
     old, _ = two_versions(store)
-    said = radloop("gc", "--keep", "1", "--grace-hours", "0")
-    assert (said.code, f"version ct {old.digest[:12]}" in said.text, "to be removed" in said.text) == (
+    result = radloop("gc", "--keep", "1", "--grace-hours", "0")
+    assert (result.code, f"version ct {old.digest[:12]}" in result.text, "to be removed" in result.text) == (
         0,
         True,
         True,
@@ -292,24 +300,24 @@ def test_nothing_is_collected_unless_it_is_asked_for(radloop: Radloop, store: Fo
 
 def test_what_is_asked_for_is_collected(radloop: Radloop, store: FolderStore) -> None:
     old, new = two_versions(store)
-    told = radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes", "--json").told
-    assert ([one["digest"] for one in told["versions"]], told["removed"]) == ([old.digest], True)
+    garbage = radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes", "--json").parsed
+    assert ([one["digest"] for one in garbage["versions"]], garbage["removed"]) == ([old.digest], True)
     assert not store.exists(head_name("ct", old.digest))
     assert radloop("verify", "ct").code == 0
-    assert [one["digest"] for one in told["kept"]] == [new.digest]
+    assert [one["digest"] for one in garbage["kept"]] == [new.digest]
 
 
 def test_nothing_of_the_last_day_is_collected(radloop: Radloop, store: FolderStore) -> None:
     old, _ = two_versions(store)
     os.utime(store.path(head_name("ct", old.digest)))
-    assert radloop("gc", "--keep", "1", "--json").told["versions"] == []
+    assert radloop("gc", "--keep", "1", "--json").parsed["versions"] == []
 
 
 def test_a_pinned_version_is_not_collected(radloop: Radloop, store: FolderStore) -> None:
     old, _ = two_versions(store)
     command = ("gc", "--keep", "1", "--grace-hours", "0", "--json")
-    assert radloop(*command, "--pin", old.digest[:12]).told["versions"] == []
-    assert len(radloop(*command).told["versions"]) == 1
+    assert radloop(*command, "--pin", old.digest[:12]).parsed["versions"] == []
+    assert len(radloop(*command).parsed["versions"]) == 1
 
 
 def test_a_version_that_mlflow_names_is_not_collected(
@@ -317,7 +325,7 @@ def test_a_version_that_mlflow_names_is_not_collected(
 ) -> None:
     old, _ = two_versions(store)
     monkeypatch.setattr("cli.dataset.named_by_mlflow", lambda _: frozenset([old.digest]))
-    assert radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes", "--json").told["versions"] == []
+    assert radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes", "--json").parsed["versions"] == []
     assert radloop("verify", f"ct@{old.digest}").code == 0
 
 
@@ -326,20 +334,20 @@ def test_nothing_is_collected_where_mlflow_does_not_answer(radloop: Radloop, sto
     old, _ = two_versions(store)
     os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{closed_port()}"
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    said = radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes")
-    assert (said.code, "does not answer" in said.text) == (2, True)
+    result = radloop("gc", "--keep", "1", "--grace-hours", "0", "--yes")
+    assert (result.code, "does not answer" in result.text) == (2, True)
     assert store.exists(head_name("ct", old.digest))
 
 
-def test_dead_drafts_are_swept(radloop: Radloop, store: FolderStore) -> None:
+def test_partial_files_of_dead_processes_are_removed(radloop: Radloop, store: FolderStore) -> None:
     two_versions(store)
-    draft = store.root / "shards" / ".draft-dead"
-    draft.write_text("half")
-    os.utime(draft, (0, 0))
-    assert radloop("gc", "--json").told["drafts"] == 0
-    assert draft.exists()
-    assert radloop("gc", "--yes", "--json").told["drafts"] == 1
-    assert not draft.exists()
+    partial = store.root / "shards" / ".draft-dead"
+    partial.write_text("half")
+    os.utime(partial, (0, 0))
+    assert radloop("gc", "--json").parsed["drafts"] == 0
+    assert partial.exists()
+    assert radloop("gc", "--yes", "--json").parsed["drafts"] == 1
+    assert not partial.exists()
 
 
 def test_an_export_has_no_test_patients(radloop: Radloop, store: FolderStore, tmp_path: Path) -> None:
@@ -355,29 +363,29 @@ def test_test_patients_are_exported_where_they_are_asked_for_and_counted(
     radloop: Radloop, store: FolderStore, tmp_path: Path
 ) -> None:
     two_versions(store)
-    said = radloop("export", "ct", tmp_path / "out", "--split", "test", "--with-test", "--json")
-    assert (said.told["examples"], count_reads(store, "ct")) == ({"test": 4}, 1)
+    result = radloop("export", "ct", tmp_path / "out", "--split", "test", "--with-test", "--json")
+    assert (result.parsed["examples"], count_reads(store, "ct")) == ({"test": 4}, 1)
     assert pq.read_table(tmp_path / "out" / "test.parquet").num_rows == len(
         np.load(tmp_path / "out" / "test.npy")
     )
 
 
 @pytest.mark.parametrize(
-    ("split", "words"),
+    ("split", "message"),
     [
         ("test", "the patients of split 'test' are locked away"),
         ("holdout", "no split holdout: name some of train"),
     ],
 )
 def test_other_splits_are_refused_with_the_remedy(
-    radloop: Radloop, store: FolderStore, tmp_path: Path, split: str, words: str
+    radloop: Radloop, store: FolderStore, tmp_path: Path, split: str, message: str
 ) -> None:
     two_versions(store)
-    said = radloop("export", "ct", tmp_path / "out", "--split", split)
-    assert (said.code, words in said.text, (tmp_path / "out").exists()) == (2, True, False)
+    result = radloop("export", "ct", tmp_path / "out", "--split", split)
+    assert (result.code, message in result.text, (tmp_path / "out").exists()) == (2, True, False)
 
 
 def test_an_export_of_an_older_version(radloop: Radloop, store: FolderStore, tmp_path: Path) -> None:
     old, _ = two_versions(store)
-    said = radloop("export", f"ct@{old.digest[:8]}", tmp_path / "out", "--json")
-    assert said.told["examples"] == {"train": 3, "val": 3}
+    result = radloop("export", f"ct@{old.digest[:8]}", tmp_path / "out", "--json")
+    assert result.parsed["examples"] == {"train": 3, "val": 3}

@@ -56,13 +56,13 @@ def test_what_has_no_label_is_left_out(version: DatasetVersion, tmp_path: Path) 
     assert (rows["label"].null_count, 5 in rows["columns"].to_pylist(), rows.num_rows) == (0, False, 12)
 
 
-def test_a_row_says_all_but_where_it_was_in_the_store(version: DatasetVersion, tmp_path: Path) -> None:
+def test_a_row_has_all_columns_but_its_place_in_the_store(version: DatasetVersion, tmp_path: Path) -> None:
     export(version, tmp_path / "out", ["val"], "t")
     names = pq.read_table(tmp_path / "out" / "val.parquet").column_names
     assert set(version.manifest.column_names) - set(names) == {"shard", "row", "fingerprint"}
 
 
-def test_the_classes_and_the_preparation_are_told(version: DatasetVersion, tmp_path: Path) -> None:
+def test_the_classes_and_the_preparation_are_in_the_head(version: DatasetVersion, tmp_path: Path) -> None:
     export(version, tmp_path / "out", ["val"], "t")
     head = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert (head["dataset"], head["digest"], head["classes"]) == ("ct", version.digest, ["b", "a"])

@@ -63,7 +63,7 @@ def test_versions_are_listed_counted_and_exported(store: S3Store, tmp_path: Path
     assert np.load(tmp_path / "out" / "val.npy")[:, 0, 0].tolist() == [2, 2]
 
 
-def test_damage_on_the_server_is_found_though_the_cache_is_whole(store: S3Store) -> None:
+def test_damage_on_the_server_is_detected_though_the_cache_is_whole(store: S3Store) -> None:
     version = night(store, 1)
     name = shard_name(version.manifest["shard"][0].as_py())
     store.local(name)

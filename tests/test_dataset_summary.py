@@ -73,12 +73,12 @@ def test_the_size_is_that_of_its_own_objects(version: DatasetVersion) -> None:
     assert (summary.shards, summary.shard_bytes, summary.part_bytes) == (1, 4 * 16 * 16 + 128, expected)
 
 
-def test_the_spec_is_told(version: DatasetVersion) -> None:
+def test_the_spec_is_in_the_summary(version: DatasetVersion) -> None:
     summary = summarize(version)
     assert (summary.spec["size_px"], summary.spec_digest) == (16, GREY.digest)
 
 
-def test_acquisition_is_told_in_histograms(version: DatasetVersion) -> None:
+def test_acquisition_is_summarized_in_histograms(version: DatasetVersion) -> None:
     summary = summarize(version)
     assert summary.values["manufacturer"] == {"ACME": 3, "": 1}
     assert summary.numbers["spacing_mm"] == Histogram(bins=((0.5, 0.5, 3),), missing=1)
@@ -102,6 +102,6 @@ def test_one_value_and_some_rare_ones_make_a_histogram() -> None:
     assert sum(count for _, _, count in histogram.bins) == 10_018
 
 
-def test_an_empty_version_is_told(tmp_path: Path) -> None:
+def test_an_empty_version_has_a_summary(tmp_path: Path) -> None:
     summary = summarize(built(FolderStore(tmp_path), []))
     assert (summary.examples, summary.patients, summary.counts["label"]) == (0, 0, {})

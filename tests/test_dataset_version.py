@@ -87,7 +87,7 @@ def test_patients_are_counted_once(tmp_path: Path) -> None:
     assert made.counts.labelled["train"]["a"] == {"examples": 2, "patients": 1}
 
 
-def test_instances_are_found_whatever_their_split(version: DatasetVersion) -> None:
+def test_instances_are_selected_whatever_their_split(version: DatasetVersion) -> None:
     keys = np.concatenate(
         [version.test_examples("t").instance_keys[:2], version.examples("train").instance_keys[:2]]
     )
@@ -136,7 +136,7 @@ def test_every_read_of_the_test_patients_is_counted(tmp_path: Path) -> None:
     assert (before, count_reads(version.store, "d"), len(rows[0])) == (0, 3, 6)
 
 
-def test_a_read_of_the_test_patients_says_who_of_which_version(tmp_path: Path) -> None:
+def test_a_read_of_the_test_patients_records_reader_and_version(tmp_path: Path) -> None:
     version = version_of(FolderStore(tmp_path))
     version.test_examples("evaluate d 3")
     (note,) = (tmp_path / "datasets" / "d" / "test-reads").iterdir()

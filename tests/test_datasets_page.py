@@ -15,11 +15,11 @@ PAGE = (Path(__file__).parent.parent / "docs" / "datasets.md").read_text()
 def test_a_version_is_read_by_the_lines_of_the_page(tmp_path: Path) -> None:
     version = version_of(FolderStore(tmp_path / "store"), name="lesion")
     (lines,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    told: dict[str, object] = {}
-    exec(lines.replace('Path("store")', f"Path({str(tmp_path / 'store')!r})"), told)
-    assert told["examples"] == version.manifest
-    level = {"dark": 60, "bright": 190}[str(told["label"])]
-    assert np.array_equal(np.asarray(told["image"]), np.full((16, 16), level))
+    namespace: dict[str, object] = {}
+    exec(lines.replace('Path("store")', f"Path({str(tmp_path / 'store')!r})"), namespace)
+    assert namespace["examples"] == version.manifest
+    level = {"dark": 60, "bright": 190}[str(namespace["label"])]
+    assert np.array_equal(np.asarray(namespace["image"]), np.full((16, 16), level))
 
 
 def test_every_column_of_an_example_is_in_the_page() -> None:

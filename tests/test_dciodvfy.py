@@ -37,8 +37,8 @@ def errors(data: bytes, folder: Path) -> Counter[str]:
     validator = program("dciodvfy", "dicom3tools")
     path = folder / "one.dcm"
     path.write_bytes(data)
-    told = subprocess.run([validator, str(path)], capture_output=True, check=False, timeout=60).stderr
-    lines = (line for line in told.decode("latin-1").splitlines() if line.startswith("Error"))
+    output = subprocess.run([validator, str(path)], capture_output=True, check=False, timeout=60).stderr
+    lines = (line for line in output.decode("latin-1").splitlines() if line.startswith("Error"))
     return Counter(re.sub(r"<.*?>|UID \S+$", "", line) for line in lines)
 
 
@@ -53,11 +53,11 @@ def test_no_file_of_pydicom_becomes_invalid(policy: str, tmp_path: Path) -> None
     seen = 0
     for path in FILES:
         try:
-            found = new_errors(path.read_bytes(), POLICIES[policy], tmp_path)
+            added = new_errors(path.read_bytes(), POLICIES[policy], tmp_path)
         except DataFault:
             continue
         seen += 1
-        assert not found, path.name
+        assert not added, path.name
     assert seen >= LEAST_OBJECTS
 
 

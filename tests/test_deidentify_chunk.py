@@ -1,4 +1,4 @@
-"""One chunk of de-identification: drafts that last, rows that say what became of each file, and nothing in between."""
+"""One chunk of de-identification: partial files that last, rows of what became of each file, and nothing in between."""
 
 import json
 import os
@@ -68,12 +68,12 @@ def done(archive: Path, partial: Path, run: Run = sandbox) -> tuple[LedgerEntry,
 
 
 def bodies(partial: Path) -> dict[str, str]:
-    """Return what each draft holds, by its name."""
+    """Return the body in each partial file, by its name."""
     read: Callable[[Path], Any] = lambda path: json.loads(path.read_bytes()[: path.stat().st_size // 2000])  # noqa: E731
     return {path.name: read(path)["body"] for path in partial.glob("*.dcm")}
 
 
-def test_each_object_has_a_draft_under_the_key_of_its_source(archive: Path, partial: Path) -> None:
+def test_each_object_has_a_partial_file_under_the_key_of_its_source(archive: Path, partial: Path) -> None:
     done(archive, partial)
     assert bodies(partial) == {partial_name(KEY.key("file", str(number))): str(number) for number in range(3)}
 
@@ -84,7 +84,7 @@ def test_rows_come_in_the_order_of_the_source(archive: Path, partial: Path) -> N
     assert [row.reason for row in rows] == ["", "", "", "truncated"]
 
 
-def test_a_chunk_leaves_drafts_and_nothing_else(archive: Path, partial: Path) -> None:
+def test_a_chunk_leaves_partial_files_and_nothing_else(archive: Path, partial: Path) -> None:
     done(archive, partial)
     assert {path.suffix for path in partial.iterdir()} == {".dcm"}
 
@@ -95,7 +95,7 @@ def test_half_an_output_is_no_partial_file(archive: Path, partial: Path) -> None
     assert sorted(bodies(partial).values()) == ["0", "2"]
 
 
-def test_a_draft_has_its_name_only_when_it_is_on_the_disk(
+def test_a_partial_file_has_its_name_only_when_it_is_on_the_disk(
     archive: Path, partial: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: set[int] = set()
@@ -113,19 +113,19 @@ def test_a_draft_has_its_name_only_when_it_is_on_the_disk(
     assert partial.stat().st_ino in synced
 
 
-def test_a_worker_that_was_left_behind_never_writes_into_a_draft(archive: Path, partial: Path) -> None:
-    """What one try was told to write to is not what the next one writes to."""
-    told: list[Path | None] = []
+def test_a_worker_that_was_left_behind_never_writes_into_a_partial_file(archive: Path, partial: Path) -> None:
+    """The next try writes to other paths than the first."""
+    targets: list[Path | None] = []
 
     def look(items: Iterable[Item]) -> Iterator[Outcome]:
         for item in items:
-            told.append(item.into)
+            targets.append(item.into)
             yield from sandbox([item])
 
     done(archive, partial, look)
     done(archive, partial, look)
-    assert len(set(told)) == 8
-    assert not {path.name for path in told if path} & set(bodies(partial))
+    assert len(set(targets)) == 8
+    assert not {path.name for path in targets if path} & set(bodies(partial))
 
 
 def test_a_disk_that_is_full_stops_the_chunk(

@@ -26,9 +26,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def deidentify(stack: Running, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def deidentify(stack: Running, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command while the stack is up: as a process of its own, because Ray reads its token when loaded."""
-    command = [sys.executable, "-m", "cli.main", "deidentify", *map(str, words)]
+    command = [sys.executable, "-m", "cli.main", "deidentify", *map(str, arguments)]
     return subprocess.run(
         command,
         env={**os.environ, "RADLOOP_HOME": str(stack.record.home), "COLUMNS": "400"},
@@ -65,6 +65,6 @@ def test_a_source_is_deidentified_by_a_job_of_the_cluster(
     assert "deidentify" in {run.flow for run in latest_runs(stack.record.addresses["prefect"])}
 
 
-def test_what_a_person_can_mend_is_told_before_a_job_is_made(stack: Running, archive: Path) -> None:
+def test_what_a_person_can_mend_is_refused_before_a_job_is_made(stack: Running, archive: Path) -> None:
     done = deidentify(stack, archive, archive / "out")
     assert (done.returncode, "lie in one another" in done.stderr) == (2, True)

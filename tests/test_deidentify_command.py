@@ -45,11 +45,11 @@ OUTCOME = DeidentifyOutcome(
 def radloop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], environment: None
 ) -> Callable[..., tuple[int, str]]:
-    """Run a command in this process, its flow without Prefect; return its exit code and what it said."""
+    """Run a command in this process, its flow without Prefect; return its exit code and what it printed."""
     for name, value in vars(flows.deidentify).copy().items():
         if isinstance(value, Flow | Task):
             monkeypatch.setattr(flows.deidentify, name, value.fn)
-    monkeypatch.setattr(flows.deidentify, "create_markdown_artifact", lambda *_, **told: None)
+    monkeypatch.setattr(flows.deidentify, "create_markdown_artifact", lambda *_, **fields: None)
     monkeypatch.setattr("cli.flow_run.quiet_logs", lambda: None)
 
     def run(*arguments: str | Path) -> tuple[int, str]:
@@ -77,10 +77,10 @@ def options_of(command: str) -> dict[str, Any]:
     return {parameter.name: parameter for parameter in commands.commands[command].params}
 
 
-def invoke(*words: str) -> None:
+def invoke(*arguments: str) -> None:
     command = typer.Typer()
     deidentify_command.register(command)
-    command(list(words), standalone_mode=False)
+    command(list(arguments), standalone_mode=False)
 
 
 def test_every_option_of_the_standard_is_an_option_of_the_command() -> None:
@@ -89,8 +89,8 @@ def test_every_option_of_the_standard_is_an_option_of_the_command() -> None:
 
 def test_every_option_is_in_the_page_with_its_code() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| `--")]
-    told = {line.split("`")[1].split()[0].removeprefix("--").replace("-", "_") for line in rows}
-    assert told == set(DeidentifyOptions.model_fields)
+    documented = {line.split("`")[1].split()[0].removeprefix("--").replace("-", "_") for line in rows}
+    assert documented == set(DeidentifyOptions.model_fields)
 
 
 def test_every_code_that_an_object_may_get_is_in_the_page() -> None:
@@ -135,7 +135,7 @@ def test_an_option_wins_over_the_configuration(asked: list[DeidentifyRequest], t
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{sauce: a}", "sauce"),
         ("[a]", "must hold names"),
@@ -143,10 +143,10 @@ def test_an_option_wins_over_the_configuration(asked: list[DeidentifyRequest], t
         (None, "no configuration"),
     ],
 )
-def test_a_bad_configuration_is_told(tmp_path: Path, content: str | None, told: str) -> None:
+def test_a_bad_configuration_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "c.yaml").write_text(content)
-    with pytest.raises(UserFault, match=told):
+    with pytest.raises(UserFault, match=message):
         invoke("--config", str(tmp_path / "c.yaml"))
 
 
@@ -156,47 +156,47 @@ def test_an_unknown_option_of_the_request_is_refused() -> None:
 
 
 def test_no_source_is_refused_with_what_to_give(radloop: Callable[..., tuple[int, str]]) -> None:
-    code, said = radloop("deidentify")
-    assert (code, "radloop deidentify SRC DST" in said) == (2, True)
+    code, output = radloop("deidentify")
+    assert (code, "radloop deidentify SRC DST" in output) == (2, True)
 
 
-@pytest.mark.parametrize("words", [("--verify", "dst"), ("--against", "src")])
-def test_half_a_proof_is_refused(radloop: Callable[..., tuple[int, str]], words: tuple[str, str]) -> None:
-    code, said = radloop("deidentify", *words)
-    assert (code, "give --verify DST --against SRC" in said) == (2, True)
+@pytest.mark.parametrize("arguments", [("--verify", "dst"), ("--against", "src")])
+def test_half_a_proof_is_refused(radloop: Callable[..., tuple[int, str]], arguments: tuple[str, str]) -> None:
+    code, output = radloop("deidentify", *arguments)
+    assert (code, "give --verify DST --against SRC" in output) == (2, True)
 
 
-def test_a_proof_that_is_told_to_write_is_refused(radloop: Callable[..., tuple[int, str]]) -> None:
-    code, said = radloop("deidentify", "src", "dst", "--verify", "dst", "--against", "src")
-    assert (code, "give one of them" in said) == (2, True)
+def test_a_proof_that_would_write_is_refused(radloop: Callable[..., tuple[int, str]]) -> None:
+    code, output = radloop("deidentify", "src", "dst", "--verify", "dst", "--against", "src")
+    assert (code, "give one of them" in output) == (2, True)
 
 
-def test_the_help_tells_each_default(radloop: Callable[..., tuple[int, str]]) -> None:
-    said = radloop("deidentify", "--help")[1]
-    assert said.count("[default: ") == len(DeidentifyOptions.model_fields)
+def test_the_help_shows_each_default(radloop: Callable[..., tuple[int, str]]) -> None:
+    output = radloop("deidentify", "--help")[1]
+    assert output.count("[default: ") == len(DeidentifyOptions.model_fields)
 
 
-def test_a_hit_in_the_name_of_a_file_is_told_without_it() -> None:
+def test_a_hit_in_the_name_of_a_file_is_reported_without_it() -> None:
     hit = Hit(output="erika.txt", kind="name", tag=1, encoding="UTF-8", where="name", offset=0)
     assert "erika" not in proof.place(hit)
 
 
-def test_words_tell_what_to_hand_out_and_how_to_prove_it() -> None:
-    said = deidentification_markdown(OUTCOME)
-    assert "Hand out `out/images` alone" in said
-    assert "radloop deidentify --verify out --against SRC" in said
+def test_the_report_names_what_to_hand_out_and_how_to_prove_it() -> None:
+    report = deidentification_markdown(OUTCOME)
+    assert "Hand out `out/images` alone" in report
+    assert "radloop deidentify --verify out --against SRC" in report
 
 
-def test_words_tell_each_reason_and_its_meaning() -> None:
-    said = deidentification_markdown(OUTCOME)
-    assert f"| burned-in-text | 2 | {MEANINGS['burned-in-text']} |" in said
-    assert f"| not-dicom | 3 | ignored: {MEANINGS['not-dicom']} |" in said
+def test_the_report_lists_each_reason_and_its_meaning() -> None:
+    report = deidentification_markdown(OUTCOME)
+    assert f"| burned-in-text | 2 | {MEANINGS['burned-in-text']} |" in report
+    assert f"| not-dicom | 3 | ignored: {MEANINGS['not-dicom']} |" in report
 
 
-def test_words_tell_of_patients_that_may_be_one() -> None:
-    said = deidentification_markdown(DeidentifyOutcome(**{**vars(OUTCOME), "patient_variants": 4}))
-    assert "4 patients" in said
-    assert "--patient-variants join" in said
+def test_the_report_counts_patients_that_may_be_one() -> None:
+    report = deidentification_markdown(DeidentifyOutcome(**{**vars(OUTCOME), "patient_variants": 4}))
+    assert "4 patients" in report
+    assert "--patient-variants join" in report
 
 
 @pytest.fixture
@@ -219,19 +219,19 @@ def archive(tmp_path: Path) -> Path:
 def test_a_source_is_written_and_proven(
     radloop: Callable[..., tuple[int, str]], archive: Path, tmp_path: Path
 ) -> None:
-    code, said = radloop("deidentify", archive, tmp_path / "out")
-    assert (code, "3 objects of 3 patients stand" in said) == (0, True), said
-    assert f"Keep a copy of {tmp_path / 'home' / 'private' / 'pseudonym.key'}" in said
-    code, said = radloop("deidentify", "--verify", tmp_path / "out", "--against", archive)
-    assert (code, "no original value was found" in said) == (0, True), said
+    code, output = radloop("deidentify", archive, tmp_path / "out")
+    assert (code, "3 objects of 3 patients stand" in output) == (0, True), output
+    assert f"Keep a copy of {tmp_path / 'home' / 'private' / 'pseudonym.key'}" in output
+    code, output = radloop("deidentify", "--verify", tmp_path / "out", "--against", archive)
+    assert (code, "no original value was found" in output) == (0, True), output
 
 
 @pytest.mark.slow
 def test_spellings_of_a_number_are_joined_where_asked(
     radloop: Callable[..., tuple[int, str]], archive: Path, tmp_path: Path
 ) -> None:
-    said = radloop("deidentify", archive, tmp_path / "joined", "--patient-variants", "join")[1]
-    assert "3 objects of 2 patients stand" in said, said
+    output = radloop("deidentify", archive, tmp_path / "joined", "--patient-variants", "join")[1]
+    assert "3 objects of 2 patients stand" in output, output
 
 
 @pytest.mark.slow
@@ -243,7 +243,7 @@ def test_a_planted_identifier_fails_the_proof(
     dataset = pydicom.dcmread(leak)
     dataset.SoftwareVersions = "for mustermann"
     dataset.save_as(leak)
-    code, said = radloop("deidentify", "--verify", tmp_path / "out", "--against", archive)
+    code, output = radloop("deidentify", "--verify", tmp_path / "out", "--against", archive)
     assert code == 1
-    assert f"found: {leak.relative_to(tmp_path / 'out')}, a name" in said
-    assert "mustermann" not in said.casefold()
+    assert f"found: {leak.relative_to(tmp_path / 'out')}, a name" in output
+    assert "mustermann" not in output.casefold()

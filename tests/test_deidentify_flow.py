@@ -78,8 +78,8 @@ def images(out: Path) -> dict[str, str]:
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = latest(Destination(out).ledger.read()).to_pylist()
-    return found
+    entries: list[dict[str, Any]] = latest(Destination(out).ledger.read()).to_pylist()
+    return entries
 
 
 def times(out: Path) -> dict[Path, int]:
@@ -90,11 +90,11 @@ def times(out: Path) -> dict[Path, int]:
 
 def test_every_object_has_an_output_under_its_new_names(archive: Path, out: Path, settings: Settings) -> None:
     bring(archive, out, settings)
-    found = images(out)
-    assert len(found) == 4
+    outputs = images(out)
+    assert len(outputs) == 4
     assert all(
         json.loads((out / name).read_bytes()[: (out / name).stat().st_size // 2000])["instance"] in name
-        for name in found
+        for name in outputs
     )
 
 
@@ -111,9 +111,9 @@ def test_what_was_refused_is_in_the_ledger_with_its_reason(
 
 
 def test_the_outcome_counts(archive: Path, out: Path, settings: Settings) -> None:
-    found = bring(archive, out, settings)
-    assert (found.files_listed, found.files_read, found.objects, found.patients) == (6, 6, 4, 3)
-    assert (found.quarantined, found.ignored) == ({"truncated": 1}, {"not-dicom": 1})
+    outcome = bring(archive, out, settings)
+    assert (outcome.files_listed, outcome.files_read, outcome.objects, outcome.patients) == (6, 6, 4, 3)
+    assert (outcome.quarantined, outcome.ignored) == ({"truncated": 1}, {"not-dicom": 1})
 
 
 def test_patients_whose_numbers_are_spelled_alike_are_counted(
@@ -137,16 +137,16 @@ def test_no_name_of_a_file_is_in_the_destination(archive: Path, out: Path, setti
 
 
 def test_progress_has_a_rate_and_an_end(archive: Path, out: Path, settings: Settings) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     bring_up_to_date(
         DeidentifyRequest(source=str(archive), destination=str(out)),
         settings,
-        said.append,
+        lines.append,
         json_objects.FUNCTION,
     )
-    assert said[0] == "6 files listed, 6 to read"
-    assert said[-1].startswith("6/6 files, ")
-    assert said[-1].endswith(" files/s, 0 s left")
+    assert lines[0] == "6 files listed, 6 to read"
+    assert lines[-1].startswith("6/6 files, ")
+    assert lines[-1].endswith(" files/s, 0 s left")
 
 
 def test_the_same_run_twice_reads_and_writes_nothing(archive: Path, out: Path, settings: Settings) -> None:
@@ -159,8 +159,8 @@ def test_the_same_run_twice_reads_and_writes_nothing(archive: Path, out: Path, s
 def test_a_new_file_alone_is_read(archive: Path, out: Path, settings: Settings) -> None:
     bring(archive, out, settings)
     write_object(archive, "ward/9", "P9", "1.2.9")
-    found = bring(archive, out, settings)
-    assert (found.files_read, found.objects) == (1, 5)
+    outcome = bring(archive, out, settings)
+    assert (outcome.files_read, outcome.objects) == (1, 5)
 
 
 def test_a_changed_file_replaces_its_output(archive: Path, out: Path, settings: Settings) -> None:
@@ -187,8 +187,8 @@ def test_the_output_of_a_removed_file_is_removed_and_counted(
 ) -> None:
     bring(archive, out, settings)
     (archive / "ward" / "0").unlink()
-    found = bring(archive, out, settings)
-    assert (found.files_removed, found.objects, len(images(out))) == (1, 3, 3)
+    outcome = bring(archive, out, settings)
+    assert (outcome.files_removed, outcome.objects, len(images(out))) == (1, 3, 3)
 
 
 def test_a_removed_file_is_counted_once(archive: Path, out: Path, settings: Settings) -> None:
@@ -203,8 +203,8 @@ def test_of_two_objects_with_one_instance_the_first_of_the_source_stands(
 ) -> None:
     for name in ("b", "a", "c"):
         write_object(tmp_path / "archive", name, body=name)
-    found = bring(tmp_path / "archive", out, settings)
-    assert (found.objects, found.quarantined) == (1, {"conflict": 2})
+    outcome = bring(tmp_path / "archive", out, settings)
+    assert (outcome.objects, outcome.quarantined) == (1, {"conflict": 2})
     (only,) = images(out)
     assert json.loads((out / only).read_bytes()[: (out / only).stat().st_size // 2000])["body"] == "a"
 
@@ -212,8 +212,8 @@ def test_of_two_objects_with_one_instance_the_first_of_the_source_stands(
 def test_the_same_object_under_two_names_is_one_output(tmp_path: Path, out: Path, settings: Settings) -> None:
     for name in ("a", "b"):
         write_object(tmp_path / "archive", name)
-    found = bring(tmp_path / "archive", out, settings)
-    assert (found.objects, found.quarantined, len(images(out))) == (1, {}, 1)
+    outcome = bring(tmp_path / "archive", out, settings)
+    assert (outcome.objects, outcome.quarantined, len(images(out))) == (1, {}, 1)
 
 
 def test_a_conflict_is_decided_anew_when_what_stood_is_gone(
@@ -223,8 +223,8 @@ def test_a_conflict_is_decided_anew_when_what_stood_is_gone(
         write_object(tmp_path / "archive", name, body=name)
     bring(tmp_path / "archive", out, settings)
     (tmp_path / "archive" / "a").unlink()
-    found = bring(tmp_path / "archive", out, settings)
-    assert (found.objects, found.quarantined) == (1, {})
+    outcome = bring(tmp_path / "archive", out, settings)
+    assert (outcome.objects, outcome.quarantined) == (1, {})
 
 
 def test_other_options_need_another_destination(archive: Path, out: Path, settings: Settings) -> None:
@@ -304,9 +304,9 @@ def test_a_broken_installation_stops_the_run_and_shows_nothing(
 def test_an_answer_that_leads_out_of_the_destination_is_refused(
     archive: Path, out: Path, settings: Settings
 ) -> None:
-    found = bring(archive, out, settings, json_objects.ESCAPING)
-    assert (found.objects, images(out)) == (0, {})
-    assert found.quarantined["unreadable"] == 4
+    outcome = bring(archive, out, settings, json_objects.ESCAPING)
+    assert (outcome.objects, images(out)) == (0, {})
+    assert outcome.quarantined["unreadable"] == 4
 
 
 def many(folder: Path, files: int = FILES) -> Path:

@@ -20,8 +20,8 @@ VALUE = {"format": "dicom", "name": "Doe/one.dcm", "metadata": []}
 
 
 def answer(content: bytes | Path, **value: Any) -> tuple[Any, list[bytes]]:
-    told, parts = deidentify_payload(SETUP, VALUE | value, (content,))
-    return told, [b"".join(parts)] if parts else []
+    reply, parts = deidentify_payload(SETUP, VALUE | value, (content,))
+    return reply, [b"".join(parts)] if parts else []
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,13 @@ def smooth() -> bytes:
 
 
 def test_the_answer_has_the_new_identifiers_and_the_file(smooth: bytes) -> None:
-    told, (written,) = answer(smooth)
+    reply, (written,) = answer(smooth)
     made = parse(written)
-    assert told["patient"] == made.PatientID == KEY.patient_id("4711-42")
-    assert told["study"] == made.StudyInstanceUID == KEY.uid("1.2")
-    assert told["series"] == made.SeriesInstanceUID == KEY.uid("1.2.3")
-    assert told["instance"] == made.SOPInstanceUID == KEY.uid("1.2.3.4")
-    assert told["blake3"] == blake3(written).hexdigest()
+    assert reply["patient"] == made.PatientID == KEY.patient_id("4711-42")
+    assert reply["study"] == made.StudyInstanceUID == KEY.uid("1.2")
+    assert reply["series"] == made.SeriesInstanceUID == KEY.uid("1.2.3")
+    assert reply["instance"] == made.SOPInstanceUID == KEY.uid("1.2.3.4")
+    assert reply["blake3"] == blake3(written).hexdigest()
 
 
 def test_a_file_of_this_machine_is_read(smooth: bytes, tmp_path: Path) -> None:
@@ -48,9 +48,9 @@ def test_a_file_of_this_machine_is_read(smooth: bytes, tmp_path: Path) -> None:
 
 def test_a_worker_of_the_sandbox_answers_the_same(smooth: bytes) -> None:
     with Pool(FUNCTION, SETUP, workers=1) as pool:
-        (found,) = pool.map(iter([Item(VALUE, (smooth,))]))
-    assert isinstance(found, Answer), found
-    assert (found.value, [b"".join(found.blobs)]) == answer(smooth)
+        (result,) = pool.map(iter([Item(VALUE, (smooth,))]))
+    assert isinstance(result, Answer), result
+    assert (result.value, [b"".join(result.blobs)]) == answer(smooth)
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_a_worker_of_the_sandbox_answers_the_same(smooth: bytes) -> None:
     ],
 )
 def test_a_fault_is_an_answer_without_a_file(content: bytes, value: dict[str, str], reason: str) -> None:
-    told, blobs = answer(content, **value)
-    assert (told["fault"][0], blobs) == (reason, [])
+    reply, blobs = answer(content, **value)
+    assert (reply["fault"][0], blobs) == (reason, [])
 
 
-def test_variants_of_a_patient_share_what_tells_of_them() -> None:
+def test_variants_of_a_patient_share_their_variant() -> None:
     pixels = ramp((64, 64), np.uint16).tobytes()
     files = (
         file_bytes(slice_of(Rows=64, Columns=64, PixelData=pixels, PatientID=patient))

@@ -200,7 +200,7 @@ def test_the_night_is_remembered_for_the_next_up(stack: Running) -> None:
 
 
 @pytest.mark.slow
-def test_what_prefect_refuses_is_reported_with_its_words(stack: Running, tmp_path: Path) -> None:
+def test_what_prefect_refuses_is_reported_with_its_log(stack: Running, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     broken = {"name": "broken", "entrypoint": "flows.ingest.nobody", "work_pool": {"name": "radloop"}}
     environment = {**os.environ, "PREFECT_API_URL": f"{stack.record.addresses['prefect']}/api"}

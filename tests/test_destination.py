@@ -55,7 +55,7 @@ def test_a_new_folder_is_made_and_remembers_how(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "message"),
     [
         ("key_fingerprint", "e" * 16, "the key ffffffffffffffff"),
         (
@@ -68,11 +68,11 @@ def test_a_new_folder_is_made_and_remembers_how(tmp_path: Path) -> None:
     ],
 )
 def test_another_making_is_refused_with_the_remedy(
-    tmp_path: Path, field: str, value: object, told: str
+    tmp_path: Path, field: str, value: object, message: str
 ) -> None:
     with Destination(tmp_path / "out").locked(MADE):
         pass
-    with pytest.raises(UserFault, match=f"{told}.*give a new destination"):
+    with pytest.raises(UserFault, match=f"{message}.*give a new destination"):
         Destination(tmp_path / "out").check(replace(MADE, **{field: value}))
 
 
@@ -125,7 +125,7 @@ def test_a_neighbour_with_a_longer_name_is_apart(tmp_path: Path) -> None:
     check_apart(tmp_path / "archive", tmp_path / "archive2")
 
 
-def test_committed_drafts_have_their_names_and_rows(made: Destination) -> None:
+def test_committed_files_have_their_names_and_rows(made: Destination) -> None:
     commit(made, entry("a", "1"), entry("b", "2", "1"))
     assert outputs(made.root) == {"1": "0", "2": "1"}
     assert made.ledger.read().num_rows == 2
@@ -147,7 +147,7 @@ def test_a_conflict_is_seen_across_chunks(made: Destination) -> None:
     assert commit(made, entry("b", "1", "6"), instances=instances)[0].reason == CONFLICTING_OBJECT
 
 
-def test_no_draft_is_left(made: Destination) -> None:
+def test_no_partial_file_is_left(made: Destination) -> None:
     commit(made, entry("a", "1", "5"), entry("b", "1", "6"))
     assert [path for path in made.root.rglob("*") if "rows" in path.name] == []
 
@@ -173,7 +173,7 @@ def test_a_commit_that_died_is_finished_by_the_next_run(tmp_path: Path, renamed:
     assert not partial.exists()
 
 
-def test_drafts_without_rows_are_dropped_by_the_next_run(tmp_path: Path) -> None:
+def test_partial_files_without_rows_are_dropped_by_the_next_run(tmp_path: Path) -> None:
     made = Destination(tmp_path / "out")
     with made.locked(MADE):
         pass
@@ -236,7 +236,7 @@ def test_many_parts_become_one(made: Destination) -> None:
     assert (len(made.ledger.parts()), made.ledger.read().equals(pa.table(before))) == (1, True)
 
 
-def test_a_folder_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_environment_fault(tmp_path: Path) -> None:
     (tmp_path / ".radloop").write_text("in the way")
     with (
         pytest.raises(EnvironmentFault, match="cannot make the destination"),

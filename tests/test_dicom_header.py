@@ -77,7 +77,7 @@ def test_a_body_part_that_is_no_code_is_left_out(name: str) -> None:
     assert "body_part" not in header(BodyPartExamined=name).attributes
 
 
-def test_the_attributes_are_those_of_the_list() -> None:
+def test_the_listed_attributes_are_read() -> None:
     assert header().attributes == {
         "modality": "CT",
         "manufacturer": "ACME",

@@ -184,7 +184,7 @@ def test_a_modality_table_of_signed_pixels_begins_below_zero() -> None:
     np.testing.assert_array_equal(image(data).values, STORED + 1024)
 
 
-def test_tables_in_other_sequences_are_not_those_of_the_pixels() -> None:
+def test_tables_in_other_sequences_are_not_applied_to_the_pixels() -> None:
     icon = Dataset()
     icon.VOILUTSequence = table([0, 65535], 0, 16)
     icon.ModalityLUTSequence = table([7, 7], 0, 16)

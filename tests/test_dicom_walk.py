@@ -69,7 +69,7 @@ def frames(one: DicomObject) -> list[Any]:
 
 
 def seen(opener: Callable[[bytes], DicomObject], data: bytes) -> Any:
-    """Return all that an opened object tells, or why it cannot be opened."""
+    """Return all that can be read from an opened object, or why it cannot be opened."""
     try:
         one = opener(data)
     except DataFault as fault:
@@ -115,7 +115,7 @@ def decodable(data: bytes) -> Dataset | None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_bits_are_those_of_pydicoms_own_pixel_array() -> None:
+def test_the_bits_equal_pydicoms_own_pixel_array() -> None:
     compared = 0
     for path in corpus():
         data = content(path)

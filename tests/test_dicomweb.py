@@ -208,7 +208,7 @@ def test_an_answer_that_ends_early_is_no_short_file(kept: int) -> None:
         sent(WHOLE[:kept])
 
 
-def test_a_body_shorter_than_told_is_no_short_file() -> None:
+def test_a_body_shorter_than_its_content_length_is_no_short_file() -> None:
     with pytest.raises(EnvironmentFault):
         sent(b"DICM", **{"Content-Type": "application/dicom", "Content-Length": "99"})
 

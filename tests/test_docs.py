@@ -41,14 +41,14 @@ def shell_lines() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "line"), [item for item in shell_lines() if item[1].startswith("radloop ")])
 def test_a_radloop_line_of_the_pages_is_understood(page: str, line: str) -> None:
-    words = [word for word in shlex.split(line, comments=True)[1:] if word != "..."]
-    while words[0].startswith("--"):
-        words = words[2:]
-    command = COMMANDS[words[0]]
+    arguments = [word for word in shlex.split(line, comments=True)[1:] if word != "..."]
+    while arguments[0].startswith("--"):
+        arguments = arguments[2:]
+    command = COMMANDS[arguments[0]]
     if isinstance(command, typer.core.TyperGroup):
-        command = command.commands[words[1]]
+        command = command.commands[arguments[1]]
     known = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in words[1:] if word.startswith("--")} <= known
+    assert {word for word in arguments[1:] if word.startswith("--")} <= known
 
 
 @pytest.mark.parametrize(("page", "line"), [item for item in shell_lines() if item[1].startswith("make ")])

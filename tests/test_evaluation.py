@@ -106,8 +106,8 @@ def test_the_threshold_is_the_models_own(
     tracked: Settings, good: Registered, version: DatasetVersion
 ) -> None:
     picky = replace(good, tags={**good.tags, "threshold": "0.99"})
-    told = predict(tracked, picky, version, version.test_examples("test"))
-    assert not told.predicted.any()
+    predictions = predict(tracked, picky, version, version.test_examples("test"))
+    assert not predictions.predicted.any()
 
 
 def test_every_measure_that_is_shown_has_its_interval(
@@ -149,8 +149,8 @@ def test_classes_in_another_order_are_put_in_order(
 
 def test_metrics_have_their_limits_and_leave_out_what_is_undefined() -> None:
     undefined = replace(measured(0.5), value=math.nan, lower=math.nan, upper=math.nan)
-    told = metrics_of({"auroc": measured(0.5), "f1": undefined})
-    assert told == pytest.approx({"test_auroc": 0.5, "test_auroc_lower": 0.45, "test_auroc_upper": 0.55})
+    metrics = metrics_of({"auroc": measured(0.5), "f1": undefined})
+    assert metrics == pytest.approx({"test_auroc": 0.5, "test_auroc_lower": 0.45, "test_auroc_upper": 0.55})
 
 
 def test_the_challenger_is_the_one_that_is_compared(

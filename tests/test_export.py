@@ -36,7 +36,7 @@ SHAPES = [
 
 
 def sharp(name: str, classes: int = 2) -> nn.Module:
-    """Return a network whose answer depends on every pixel; fresh ones say nearly the same to all."""
+    """Return a network whose answer depends on every pixel; fresh ones answer nearly the same to all."""
     torch.manual_seed(0)
     network = build(name, classes).eval()
     last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
@@ -73,10 +73,10 @@ def test_any_batch_height_and_width_equals_prepare_and_torch(
 
 def test_the_answers_compared_above_are_not_all_alike(network: nn.Module) -> None:
     with torch.no_grad():
-        told = Portable(network, CT, OBJECTIVE).named(torch.from_numpy(units(CT, (20, 1, 16, 16))))[
+        probabilities = Portable(network, CT, OBJECTIVE).named(torch.from_numpy(units(CT, (20, 1, 16, 16))))[
             "probabilities"
         ]
-    assert told[:, 1].std() > 0.02
+    assert probabilities[:, 1].std() > 0.02
 
 
 @pytest.mark.slow
@@ -89,16 +89,14 @@ def test_every_network_survives_the_export(name: str) -> None:
 
 @pytest.mark.parametrize("length", [5, 16, 31, 64, 100])
 @pytest.mark.parametrize("more", [0, 1, 40])
-def test_area_weights_are_those_of_the_preparation(length: int, more: int) -> None:
+def test_area_weights_equal_the_preparations(length: int, more: int) -> None:
     inside = area_weights(length, length + more, 16).numpy()
     assert np.allclose(inside, imaging.preprocess.area.area_weights(length, length + more, 16), atol=1e-6)
 
 
 @pytest.mark.parametrize("spec", [CT, PreprocessSpec(window=IDENTITY, size_px=16)])
 @pytest.mark.parametrize("shape", [(32, 32), (40, 25), (7, 11)])
-def test_levels_in_the_graph_are_those_of_the_preparation(
-    spec: PreprocessSpec, shape: tuple[int, int]
-) -> None:
+def test_levels_in_the_graph_equal_the_preparations(spec: PreprocessSpec, shape: tuple[int, int]) -> None:
     image = units(spec, shape)
     inside = (
         Portable(nn.Identity(), spec, OBJECTIVE).levels(torch.from_numpy(image)[None, None])[0, 0].numpy()
@@ -123,12 +121,12 @@ def test_all_weights_are_inside_the_file(model: onnx.ModelProto) -> None:
     assert not any(tensor.external_data for tensor in model.graph.initializer)
 
 
-def test_the_file_says_what_it_wants_and_what_it_tells(model: onnx.ModelProto) -> None:
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(told["classes"]) == ["plain", "contrast"]
-    assert PreprocessSpec.model_validate_json(told["spec"]) == CT
-    assert told["input_units"] == "Hounsfield units"
-    assert json.loads(told["threshold"]) == 0.3
+def test_the_metadata_describes_input_and_output(model: onnx.ModelProto) -> None:
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["classes"]) == ["plain", "contrast"]
+    assert PreprocessSpec.model_validate_json(metadata["spec"]) == CT
+    assert metadata["input_units"] == "Hounsfield units"
+    assert json.loads(metadata["threshold"]) == 0.3
 
 
 def test_the_threshold_can_be_written_later_and_leaves_the_rest(network: nn.Module) -> None:
@@ -151,7 +149,7 @@ def test_exporting_twice_gives_the_same_bytes(model: onnx.ModelProto, network: n
 
 
 @pytest.mark.slow
-def test_exporting_says_nothing(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
+def test_exporting_prints_nothing(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
     export_onnx(network, CT, replace(OBJECTIVE, threshold=None))
     assert capfd.readouterr() == ("", "")
 

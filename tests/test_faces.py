@@ -10,7 +10,7 @@ from imaging.deidentify.pixels.faces import check_face
 from imaging.errors import DataFault
 
 
-def told(**values: Any) -> Dataset:
+def dataset_of(**values: Any) -> Dataset:
     made = Dataset()
     for keyword, value in values.items():
         setattr(made, keyword, value)
@@ -18,13 +18,13 @@ def told(**values: Any) -> Dataset:
 
 
 def coded(value: str) -> Dataset:
-    item = told(CodeValue=value, CodingSchemeDesignator="SCT", CodeMeaning="-")
-    return told(Modality="MR", AnatomicRegionSequence=[item])
+    item = dataset_of(CodeValue=value, CodingSchemeDesignator="SCT", CodeMeaning="-")
+    return dataset_of(Modality="MR", AnatomicRegionSequence=[item])
 
 
 def of_frames() -> Dataset:
-    return told(
-        Modality="MR", SharedFunctionalGroupsSequence=[told(FrameAnatomySequence=[coded("12738006")])]
+    return dataset_of(
+        Modality="MR", SharedFunctionalGroupsSequence=[dataset_of(FrameAnatomySequence=[coded("12738006")])]
     )
 
 
@@ -37,17 +37,17 @@ def kept_out(made: Dataset) -> bool:
 
 
 HEADS = [
-    told(Modality="CT", BodyPartExamined="HEAD"),
-    told(Modality="MR", BodyPartExamined="BRAIN"),
-    told(Modality="PT", BodyPartExamined="WHOLEBODY"),
-    told(Modality="CT", BodyPartExamined="HEAD AND NECK"),
-    told(Modality="MR", SeriesDescription="t1_mprage sag"),
-    told(Modality="MR", StudyDescription="MRT Schädel nativ"),
+    dataset_of(Modality="CT", BodyPartExamined="HEAD"),
+    dataset_of(Modality="MR", BodyPartExamined="BRAIN"),
+    dataset_of(Modality="PT", BodyPartExamined="WHOLEBODY"),
+    dataset_of(Modality="CT", BodyPartExamined="HEAD AND NECK"),
+    dataset_of(Modality="MR", SeriesDescription="t1_mprage sag"),
+    dataset_of(Modality="MR", StudyDescription="MRT Schädel nativ"),
     coded("69536005"),
     coded("T-A0100"),
     of_frames(),
-    told(Modality="XC"),
-    told(Modality="US", RecognizableVisualFeatures="YES"),
+    dataset_of(Modality="XC"),
+    dataset_of(Modality="US", RecognizableVisualFeatures="YES"),
 ]
 
 
@@ -64,10 +64,10 @@ def test_a_head_passes_where_faces_may_stay(made: Dataset) -> None:
 @pytest.mark.parametrize(
     "made",
     [
-        told(Modality="CT", BodyPartExamined="CHEST"),
-        told(Modality="CT", BodyPartExamined="CHEST", StudyDescription="headphones on"),
-        told(Modality="DX", BodyPartExamined="SKULL"),
-        told(Modality="CT", SeriesDescription="overhead arms"),
+        dataset_of(Modality="CT", BodyPartExamined="CHEST"),
+        dataset_of(Modality="CT", BodyPartExamined="CHEST", StudyDescription="headphones on"),
+        dataset_of(Modality="DX", BodyPartExamined="SKULL"),
+        dataset_of(Modality="CT", SeriesDescription="overhead arms"),
         coded("51185008"),
     ],
 )
@@ -76,4 +76,4 @@ def test_what_shows_no_face_passes(made: Dataset) -> None:
 
 
 def test_somebody_who_looked_is_believed() -> None:
-    assert not kept_out(told(Modality="CT", BodyPartExamined="HEAD", RecognizableVisualFeatures="NO"))
+    assert not kept_out(dataset_of(Modality="CT", BodyPartExamined="HEAD", RecognizableVisualFeatures="NO"))

@@ -61,7 +61,7 @@ def file_of(syntax: str = ExplicitVRLittleEndian, **changes: Any) -> bytes:
 
 
 def after(*files: bytes, **options: Any) -> Dataset:
-    """Return what comes out of the last of some files, all of which went the swift way in their order."""
+    """Return what comes out of the last of some files, all of which took the fast path in their order."""
     chosen = DeidentifyOptions(**options)
     outputs = [fast(data, chosen) for data in files]
     assert None not in outputs
@@ -98,7 +98,7 @@ def test_no_row_of_the_table_leaks(depth: int, syntax: str, options: DeidentifyO
     numbers = count()
     for _ in range(2):
         extra, secrets = planted(depth, numbers)
-        for tag in [held.tag for held in extra if held.tag > 0x7FE00010]:
+        for tag in [element.tag for element in extra if element.tag > 0x7FE00010]:
             del extra[tag]  # what comes behind the pixels goes the slow way
         data = whole(extra, syntax)
         outputs = [fast(data, options), fast(data, options)]
@@ -122,7 +122,7 @@ def test_two_texts_side_by_side_make_no_name() -> None:
     assert after(made, made).ConvolutionKernel == after(made).ConvolutionKernel
 
 
-def test_the_uid_of_one_object_is_found_in_a_text_that_its_neighbour_kept() -> None:
+def test_the_uid_of_one_object_is_removed_from_a_text_that_its_neighbour_kept() -> None:
     uid = "1.2.826.0.1.3680043.8.498.4711"
     files = [file_of(SOPInstanceUID=one, ImageComments=f"see {uid}") for one in ("1.2.3.9", uid)]
     assert uid in after(files[0], descriptors=True).ImageComments

@@ -28,12 +28,12 @@ FILES = [SourceFile(name=f"f{number}", size_bytes=number, mtime_ns=10 * number) 
 
 
 def row(file: SourceFile, **others: str) -> LedgerEntry:
-    told = {"output": f"images/p/s/t/{file.name}.dcm", "blake3": "0" * 64} | others
+    columns = {"output": f"images/p/s/t/{file.name}.dcm", "blake3": "0" * 64} | others
     return LedgerEntry(
         source_key=KEY.key("file", file.name),
         source_size=file.size_bytes,
         source_mtime_ns=file.mtime_ns,
-        **told,
+        **columns,
     )
 
 
@@ -91,13 +91,13 @@ def test_no_file_is_read_again() -> None:
 @pytest.mark.parametrize("changed", [{"size_bytes": 99}, {"mtime_ns": 99}])
 def test_a_changed_file_is_read_again_and_does_not_stand(changed: dict[str, int]) -> None:
     other = SourceFile(**{"name": "f2", "size_bytes": 2, "mtime_ns": 20} | changed)
-    found = planned([*FILES[:2], other, FILES[3]], *map(row, FILES))
-    assert (found.to_read, found.current.num_rows, found.removed.num_rows) == ([other], 3, 0)
+    plan = planned([*FILES[:2], other, FILES[3]], *map(row, FILES))
+    assert (plan.to_read, plan.current.num_rows, plan.removed.num_rows) == ([other], 3, 0)
 
 
 def test_a_file_that_is_gone_is_removed() -> None:
-    found = planned(FILES[1:], *map(row, FILES))
-    assert (found.removed["source_key"].to_pylist(), found.to_read) == ([KEY.key("file", "f0")], [])
+    plan = planned(FILES[1:], *map(row, FILES))
+    assert (plan.removed["source_key"].to_pylist(), plan.to_read) == ([KEY.key("file", "f0")], [])
 
 
 def test_a_removed_file_is_not_removed_again() -> None:

@@ -292,7 +292,7 @@ def test_a_small_disk_fills_up_and_is_used_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [None, "one"])
-def test_a_pointer_that_was_moved_is_reported_as_moved_though_the_disk_does_not_say_that_it_lasts(
+def test_a_moved_pointer_is_reported_as_moved_though_the_disk_does_not_confirm_it(
     store: FolderStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, before: str | None
 ) -> None:
     store.path("p").parent.mkdir(exist_ok=True)

@@ -49,7 +49,7 @@ def copied(plan: Plan, name: str) -> Plan:
 
 
 def lying(store: FolderStore) -> dict[str, int]:
-    """Return name and size of all that lies in a store, drafts too."""
+    """Return name and size of all that lies in a store, partial files too."""
     files = (path for path in store.root.rglob("*") if path.is_file())
     return {path.relative_to(store.root).as_posix(): path.stat().st_size for path in files}
 
@@ -64,13 +64,13 @@ def finished(plan: Plan, store: FolderStore | None = None) -> set[str]:
 
 
 def goes_on(plan: Plan) -> bool:
-    """Pass a night with room again; say whether it did no chunk again that was finished."""
+    """Pass a night with room again; return whether it did no chunk again that was finished."""
     done, chunks = finished(plan), len(begun(plan.home))
     assert "error" not in passed(plan)
     return not done & {name for chunk in begun(plan.home)[chunks:] for name in chunk}
 
 
-def test_at_every_write_it_is_said_and_costs_nothing_that_was_done(plan: Plan) -> None:
+def test_a_full_disk_at_any_write_is_reported_and_loses_no_finished_work(plan: Plan) -> None:
     undisturbed = Night(copied(plan, "whole"))
     undisturbed.over()
     old, new = (
@@ -82,13 +82,13 @@ def test_at_every_write_it_is_said_and_costs_nothing_that_was_done(plan: Plan) -
         answer = passed(replace(night, full_at=full_at))
         assert content(seen(store_of(night))) in (old, new)
         if step == "fsync store/datasets/d" and "error" not in answer:
-            # The pointer has moved, and the log says that it may not last.
+            # The pointer has moved, and the log warns that it may not last.
             assert content(seen(store_of(night))) == new
             continue
         assert answer.get("error") == "EnvironmentFault", (step, answer)
         assert "No space left on device" in answer["message"]
         assert "make room" in answer["message"]
-        # Most writes are of drafts, which do not stay: what comes next is the same.
+        # Most writes are of partial files, which do not stay: what comes next is the same.
         if before != (before := lying(store_of(night))):
             assert goes_on(night), step
             assert content(seen(store_of(night))) == new
@@ -129,7 +129,7 @@ def test_on_a_small_disk_it_goes_on_as_far_as_there_is_room(plan: Plan, disk: Pa
     assert content(seen(store)) == new
 
 
-def test_where_workers_of_ray_find_no_room_it_is_said_and_what_they_did_stays(plan: Plan, disk: Path) -> None:
+def test_a_full_disk_on_ray_is_reported_and_loses_no_finished_work(plan: Plan, disk: Path) -> None:
     store, old = FolderStore(disk / "store"), content(seen(store_of(plan)))
     shutil.copytree(store_of(plan).root, store.root)
     here = replace(plan, environment={"RADLOOP_STORE": str(store.root)}, chunk_files=RAY_PIECES)

@@ -62,9 +62,9 @@ def retention(**changes: Any) -> Retention:
 
 
 def collected(store: FolderStore, **changes: Any) -> Garbage:
-    found = find_garbage(store, retention(**changes))
-    remove_garbage(store, found)
-    return found
+    garbage = find_garbage(store, retention(**changes))
+    remove_garbage(store, garbage)
+    return garbage
 
 
 def left(store: FolderStore) -> set[str]:
@@ -333,14 +333,14 @@ def test_what_is_cut_short_goes_the_next_time(store: FolderStore, monkeypatch: p
     assert find_garbage(store, retention()).objects == ()
 
 
-def test_it_tells_how_far_it_is(store: FolderStore) -> None:
+def test_progress_is_reported(store: FolderStore) -> None:
     night(store, 0)
     night(store, 1)
     progress: list[tuple[int, int]] = []
-    found = find_garbage(store, retention(), lambda *one: progress.append(one))
-    remove_garbage(store, found, lambda *one: progress.append(one))
+    garbage = find_garbage(store, retention(), lambda *one: progress.append(one))
+    remove_garbage(store, garbage, lambda *one: progress.append(one))
     assert progress[0] == (1, 1)
-    assert progress[-1] == (1 + len(found.objects), 1 + len(found.objects))
+    assert progress[-1] == (1 + len(garbage.objects), 1 + len(garbage.objects))
 
 
 @settings(max_examples=40)

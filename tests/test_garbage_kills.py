@@ -145,9 +145,9 @@ def plan(tmp_path: Path) -> Plan:
 def tidy(plan: Plan) -> int:
     """Remove what is older than a day and not needed; return how much that was."""
     store = FolderStore(plan.home / "store")
-    found = find_garbage(store, Retention(oldest_ns=time.time_ns() - DAY_S * 10**9, keep=1))
-    remove_garbage(store, found)
-    return len(found.heads) + len(found.journals) + len(found.objects)
+    garbage = find_garbage(store, Retention(oldest_ns=time.time_ns() - DAY_S * 10**9, keep=1))
+    remove_garbage(store, garbage)
+    return len(garbage.heads) + len(garbage.journals) + len(garbage.objects)
 
 
 PLACES = [("find_pending", 1), ("find_pending", 2), ("build_version", 1), ("publish", 1), ("Journal.drop", 1)]

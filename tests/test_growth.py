@@ -156,7 +156,7 @@ def test_a_field_more_in_the_training_renames_none(kept: Settings) -> None:
     assert training_key(version, GrownConfig(**plain, mixup=0.5)) != training_key(version, before)
 
 
-def test_the_champion_expects_what_the_dataset_holds(kept: Settings) -> None:
+def test_the_champion_and_the_dataset_have_one_spec(kept: Settings) -> None:
     champion = by_alias(kept, NAME, "champion")
     assert champion is not None
     assert champion.spec == newest_dataset(kept, NAME).spec == PreprocessSpec(size_px=32)
@@ -314,7 +314,7 @@ def test_a_newer_store_is_refused_and_nothing_is_touched(
 
 
 @pytest.mark.slow
-def test_the_commands_say_what_to_install(
+def test_the_commands_name_the_release_to_install(
     kept: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     rewrite_head(kept, format=3, needs="0.9.0")
@@ -330,7 +330,7 @@ def test_the_commands_say_what_to_install(
     assert trees(kept.store_root) == before
 
 
-def test_fields_of_a_newer_head_are_left_aside_and_said(
+def test_fields_of_a_newer_head_are_ignored_with_a_warning(
     kept: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = json.loads(newest_dataset(kept, NAME).head.to_json()) | {"language": "de"}
@@ -418,7 +418,7 @@ def test_tags_of_a_newer_release_are_read_where_they_change_nothing() -> None:
         _ = model_of(GrownSpec(sharpen=1).model_dump_json(), GrownSpec(sharpen=1).digest).spec
 
 
-def test_tags_say_which_release_they_need() -> None:
+def test_tags_name_the_release_they_need() -> None:
     objective = Classification(classes=("a", "b"))
     tags = [model_tags(spec, TrainConfig(), objective) for spec in (GrownSpec(), GrownSpec(sharpen=1))]
     assert [one.get("needs") for one in tags] == [None, "0.9.0"]

@@ -60,7 +60,7 @@ def test_counts_are_no_part_of_the_digest(version: DatasetVersion) -> None:
     assert [find_flaws(rewritten(version, counts)) for counts in (None, COUNTS)] == [[], []]
 
 
-def test_counts_that_are_not_those_of_the_tables_are_a_flaw(version: DatasetVersion) -> None:
+def test_counts_that_differ_from_the_tables_are_a_flaw(version: DatasetVersion) -> None:
     (flaw,) = find_flaws(rewritten(version, replace(COUNTS, patients=2)))
     assert flaw.name == head_name("d", version.digest)
 

@@ -42,7 +42,7 @@ def test_the_version_that_is_pointed_at_is_current(store: FolderStore) -> None:
     assert [one.digest for one in list_versions(store, "ct") if one.current] == [last.digest]
 
 
-def test_a_version_tells_when_it_was_made(store: FolderStore) -> None:
+def test_a_version_has_the_time_when_it_was_made(store: FolderStore) -> None:
     night(store, 86400)
     assert list_versions(store)[0].as_json()["time"] == "1970-01-02T00:00:00+00:00"
 
@@ -92,12 +92,12 @@ def test_the_current_version_is_opened_by_the_name_alone(store: FolderStore) -> 
 def test_a_version_is_opened_by_its_first_digits(store: FolderStore, form: str) -> None:
     wanted = night(store, 1).digest
     night(store, 2)
-    found = {
+    version = {
         "two": lambda: open_by_name(store, "ct", wanted[:8]),
         "at": lambda: open_by_name_or_digest(store, f"ct@{wanted[:8]}"),
         "alone": lambda: open_by_name_or_digest(store, wanted[:8]),
     }[form]()
-    assert found.digest == wanted
+    assert version.digest == wanted
 
 
 def test_a_dataset_goes_before_a_version_that_begins_like_it(store: FolderStore) -> None:
@@ -106,19 +106,19 @@ def test_a_dataset_goes_before_a_version_that_begins_like_it(store: FolderStore)
     assert open_by_name_or_digest(store, digits).digest == named.digest
 
 
-def test_an_unknown_dataset_is_refused_with_those_that_there_are(store: FolderStore) -> None:
+def test_an_unknown_dataset_is_refused_with_the_known_ones(store: FolderStore) -> None:
     night(store, 1)
     night(store, 1, "mr")
     with pytest.raises(UserFault, match="there is no dataset 'pet': there are 'ct', 'mr'"):
         open_by_name(store, "pet")
 
 
-def test_a_store_without_datasets_says_what_makes_one(store: FolderStore) -> None:
+def test_a_store_without_datasets_names_the_command_that_makes_one(store: FolderStore) -> None:
     with pytest.raises(UserFault, match="there is none yet: run `radloop ingest` first"):
         open_by_name(store, "ct")
 
 
-def test_an_unknown_version_is_refused_with_those_that_there_are(store: FolderStore) -> None:
+def test_an_unknown_version_is_refused_with_the_known_ones(store: FolderStore) -> None:
     known = night(store, 1).digest
     with pytest.raises(UserFault, match=f"0 versions that begin with 'xxxx': name one of {known[:12]}"):
         open_by_name(store, "ct", "xxxx")
