@@ -38,12 +38,12 @@ def lines_of(name, command, **environment):
         return str(error)
     return [line for line in lines if "INFO" not in line and "Running entrypoint" not in line]
 
-told = {"lines": lines_of("lines", "echo first && echo $COLOUR", COLOUR="blue")}
-told["failure"] = lines_of("failing", "echo no such dose && exit 4")
-told["again"] = lines_of("failing", "echo mended")
-told["stopped what never was"] = stop_job(address, "never-was")
-told["stopped what has ended"] = stop_job(address, "lines")
-print(json.dumps(told))
+outputs = {"lines": lines_of("lines", "echo first && echo $COLOUR", COLOUR="blue")}
+outputs["failure"] = lines_of("failing", "echo no such dose && exit 4")
+outputs["again"] = lines_of("failing", "echo mended")
+outputs["stopped what never was"] = stop_job(address, "never-was")
+outputs["stopped what has ended"] = stop_job(address, "lines")
+print(json.dumps(outputs))
 """
 SILENT = """
 from pathlib import Path

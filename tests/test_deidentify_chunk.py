@@ -58,8 +58,8 @@ def archive(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def partial(tmp_path: Path) -> Path:
-    (tmp_path / "drafts").mkdir()
-    return tmp_path / "drafts"
+    (tmp_path / "partial").mkdir()
+    return tmp_path / "partial"
 
 
 def done(archive: Path, partial: Path, run: Run = sandbox) -> tuple[LedgerEntry, ...]:

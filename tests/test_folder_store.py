@@ -103,19 +103,19 @@ def test_a_temporary_file_of_somebody_else_gets_its_name_only_when_it_is_on_the_
         fsync(number)
 
     monkeypatch.setattr(os, "fsync", look)
-    store.path("draft").write_bytes(b"bytes")
-    store.finalize("draft", "a")
-    assert (seen, names(store), store.read("a")) == ([("draft", False)], ["a"], b"bytes")
+    store.path("partial").write_bytes(b"bytes")
+    store.finalize("partial", "a")
+    assert (seen, names(store), store.read("a")) == ([("partial", False)], ["a"], b"bytes")
 
 
 def test_a_temporary_file_that_the_disk_does_not_take_gets_no_name(
     store: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail(monkeypatch, errno.ENOSPC)
-    store.path("draft").write_bytes(b"bytes")
+    store.path("partial").write_bytes(b"bytes")
     with pytest.raises(EnvironmentFault, match="make room"):
-        store.finalize("draft", "a")
-    assert names(store) == ["draft"]
+        store.finalize("partial", "a")
+    assert names(store) == ["partial"]
 
 
 def test_every_folder_of_the_names_is_synced_once(
