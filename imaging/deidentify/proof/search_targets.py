@@ -63,27 +63,17 @@ def kept_values(
     """Return the texts that stay as they are by an option, and those that stay but for identifiers in them."""
     kept: set[str] = set()
     cleaned: set[str] = set()
-    for item in _items(dataset):
-        for tag in list(item.keys()):
-            action = profile.action(int(tag), options)
-            private = tag.is_private
-            if private:
-                safe = options.safe_private and is_safe(item[tag].private_creator or "", int(tag))
-                action = "C" if safe else "X"
-            if action in ("K", "C", None) and item[tag].VR in TEXTS:
-                values = set(_texts(item[tag].value))
-                cleaned |= values
-                if action == "K":
-                    kept |= values
+    for element in dataset.iterall():
+        action = profile.action(int(element.tag), options)
+        if element.tag.is_private:
+            safe = options.safe_private and is_safe(element.private_creator or "", int(element.tag))
+            action = "C" if safe else "X"
+        if action in ("K", "C", None) and element.VR in TEXTS:
+            values = set(_texts(element.value))
+            cleaned |= values
+            if action == "K":
+                kept |= values
     return frozenset(kept), frozenset(cleaned)
-
-
-def _items(dataset: Dataset) -> Iterator[Dataset]:
-    yield dataset
-    for element in dataset:
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from _items(item)
 
 
 def _texts(value: object) -> Iterator[str]:
