@@ -7,10 +7,9 @@ with it; all other files of the folder, its ledger too, are searched for values 
 import json
 import os
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +27,15 @@ from imaging.errors import DataFault, UserFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.release_compatibility import read_config
 from imaging.sandbox.pool import Item, Pool
-from imaging.sources.dispatch import Outcome
-from imaging.sources.protocol import Source
+from imaging.sources.dispatch import Outcome, dispatch
+from imaging.sources.protocol import Payload, Source, format_of
 
 __all__ = ["Hit", "Verification", "verify"]
 
 HEAD, PARTS = ".radloop/dataset.json", ".radloop/parts"
 OBJECTS_AT_A_TIME = 16
-BYTES_AT_A_TIME = 32 << 20
-
-Batch = tuple["ObjectPair", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectPair:
-    """An original as its source returns it, and its output below the destination, "" where it has none."""
-
-    contents: Path | bytes
-    output: str
+BYTES_AT_A_TIME = 16 << 20
+"""Of originals; their outputs are about as large."""
 
 
 @dataclass(slots=True)
@@ -78,19 +68,27 @@ def verify(
     others = sorted(_others(destination, register))
     counts, others_search = RunningCounts(), FileSearch(others)
     setup = {"options": options.model_dump_json(), "secret": pseudonyms.secret.hex()}
+    sent: dict[str, str] = {}
+
+    def item_of(payloads: Sequence[Payload]) -> Item:
+        outputs, blobs = [], list[Path | bytes]()
+        for payload in payloads:
+            output = register.output_of(pseudonyms.key("file", payload.name))
+            existing = output if (destination / output).is_file() else ""
+            sent[payload.name] = existing
+            outputs.append(existing)
+            blobs += [payload.contents[0], destination / existing] if existing else [payload.contents[0]]
+        return Item({"objects": outputs}, tuple(blobs))
+
+    originals = (file for file in source.scan() if format_of(file.name) == "dicom")
     with Pool(FUNCTION, setup, workers) as pool:
-        failed: list[ObjectPair] = []
-        for batch, outcome in _answers(
-            pool, destination, _batches(source, destination, register, pseudonyms)
+        for batch, outcome in dispatch(
+            source, originals, pool.map, item_of, OBJECTS_AT_A_TIME, BYTES_AT_A_TIME
         ):
-            if isinstance(outcome, DataFault):
-                # One of them ended the worker, so each is searched by itself.
-                failed += batch
-            else:
-                _count(counts, register, batch, outcome, others_search)
-                on_progress(counts.outputs)
-        for batch, outcome in _answers(pool, destination, ((pair,) for pair in failed)):
-            _count(counts, register, batch, outcome, others_search)
+            # An original that cannot be fetched was not sent, and leaves its output unproven.
+            outputs = [sent.pop(file.name, "") for file in batch]
+            _count(counts, register, outputs, outcome, others_search)
+            on_progress(counts.outputs)
     others_search.flush()
     counts.hits |= others_search.hits
     profile = load_profile()
@@ -141,58 +139,23 @@ def _digest(path: Path) -> str:
     return blake3().update_mmap(path).hexdigest()
 
 
-def _batches(
-    source: Source, destination: Path, register: OutputRegister, pseudonyms: Pseudonyms
-) -> Iterator[Batch]:
-    """Yield the originals of a source, some at a time; one that cannot be fetched leaves its output unproven."""
-    batch: list[ObjectPair] = []
-    size = 0
-    for file in source.scan():
-        try:
-            payload = source.fetch(file)
-        except DataFault:
-            continue
-        output = register.output_of(pseudonyms.key("file", file.name))
-        if payload.format != "dicom":
-            continue
-        existing = output if (destination / output).is_file() else ""
-        batch.append(ObjectPair(payload.contents[0], existing))
-        size += 2 * file.size_bytes
-        if len(batch) >= OBJECTS_AT_A_TIME or size >= BYTES_AT_A_TIME:
-            yield tuple(batch)
-            batch, size = [], 0
-    if batch:
-        yield tuple(batch)
-
-
-def _answers(pool: Pool, destination: Path, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Outcome]]:
-    sent: deque[Batch] = deque()
-
-    def items() -> Iterator[Item]:
-        for batch in batches:
-            sent.append(batch)
-            blobs = (
-                (one.contents, destination / one.output) if one.output else (one.contents,) for one in batch
-            )
-            yield Item({"objects": [one.output for one in batch]}, tuple(chain.from_iterable(blobs)))
-
-    for outcome in pool.map(items()):
-        yield sent.popleft(), outcome
-
-
 def _count(
-    counts: RunningCounts, register: OutputRegister, batch: Batch, outcome: Outcome, others_search: FileSearch
+    counts: RunningCounts,
+    register: OutputRegister,
+    outputs: Sequence[str],
+    outcome: Outcome,
+    others_search: FileSearch,
 ) -> None:
     if isinstance(outcome, DataFault):
-        for one in batch:
-            register.record_unsearched(one.output, outcome.reason)
+        for output in outputs:
+            register.record_unsearched(output, outcome.reason)
         return
     value = outcome.value
-    counts.originals += len(batch) - len(value["faults"])
+    counts.originals += len(outputs) - len(value["faults"])
     counts.searched.update(kind for kind, _, _ in value["identifiers"])
     counts.hits |= {Hit(**hit): None for hit in value["hits"]}
     counts.outputs += len(value["digests"])
     register.record_searched(value["digests"])
     for number, reason in value["faults"].items():
-        register.record_unsearched(batch[int(number)].output, reason)
+        register.record_unsearched(outputs[int(number)], reason)
     others_search.add(Identifier(kind, text, tag) for kind, text, tag in value["identifiers"])
