@@ -71,7 +71,7 @@ def _write_problems(rows: pa.Table, plan: ReadPlan, path: Path) -> Path | None:
         path.unlink(missing_ok=True)
         return None
     why = {row["source_key"]: (row["reason"], row["detail"]) for row in refused}
-    files = zip(plan.keys.tolist(), plan.files, strict=True)
-    listed = (("file", file.name, *why[key.decode()]) for key, file in files if key.decode() in why)
+    files = zip(plan.keys.to_pylist(), plan.files, strict=True)
+    listed = (("file", file.name, *why[key]) for key, file in files if key in why)
     write_private_list(path, PROBLEMS, listed)
     return path

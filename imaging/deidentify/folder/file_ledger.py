@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
@@ -20,7 +20,6 @@ from imaging.store.folder_store import FolderStore
 REMOVED = "removed"
 """The reason of a tombstone: the source file is gone, and so is its output."""
 MANY_PARTS = 16
-KEY_TYPE = "S32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +106,9 @@ def read_rows(path: Path) -> pa.Table:
 
 def latest(rows: pa.Table) -> pa.Table:
     """Return the last row of each source file, in the order in which they were written."""
-    keys = _keys(rows)[::-1]
-    return rows.take(np.sort(len(keys) - 1 - np.unique(keys, return_index=True)[1]))
+    numbered = pa.table({"key": rows["source_key"], "row": np.arange(rows.num_rows)})
+    last = numbered.group_by("key").aggregate([("row", "max")])["row_max"]
+    return rows.take(np.sort(last.to_numpy()))
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class ReadPlan:
     """
 
     files: Sequence[SourceFile]
-    keys: NDArray[np.bytes_]
+    keys: pa.StringArray
     to_read: Sequence[SourceFile]
     known: int
     current: pa.Table
@@ -128,28 +128,28 @@ class ReadPlan:
 
 def plan_reading(files: Sequence[SourceFile], rows: pa.Table, pseudonyms: Pseudonyms) -> ReadPlan:
     """Return which files must be read, by name, size and modification time; `rows` are those that `latest` returns."""
-    live = rows.filter(pa.compute.not_equal(rows["reason"], REMOVED))
-    keys = np.array([pseudonyms.key("file", file.name) for file in files], KEY_TYPE)
-    at, known = _positions(_keys(live), keys)
-    sizes = np.array([file.size_bytes for file in files], np.int64)
-    times = np.array([file.mtime_ns for file in files], np.int64)
-    same = known.copy()
-    same[known] &= sizes[known] == live["source_size"].to_numpy()[at[known]]
-    same[known] &= times[known] == live["source_mtime_ns"].to_numpy()[at[known]]
-    is_current, listed = np.zeros((2, live.num_rows), bool)
-    is_current[at[same]], listed[at[known]] = True, True
-    has_output = pa.compute.not_equal(live["output"], "").to_numpy(zero_copy_only=False)
-    if (has_output & ~is_current).any():
+    live = rows.filter(pc.not_equal(rows["reason"], REMOVED))
+    keys = pa.array(pseudonyms.keys("file", (file.name for file in files)), pa.string())
+    at = pc.index_in(keys, value_set=live["source_key"])
+    same = pc.is_valid(at)
+    for name, listed in (
+        ("source_size", [file.size_bytes for file in files]),
+        ("source_mtime_ns", [file.mtime_ns for file in files]),
+    ):
+        equal = pc.equal(live[name].take(at), pa.array(listed, pa.int64()))
+        same = pc.and_(same, pc.fill_null(equal, False))
+    current = pc.is_in(live["source_key"], value_set=keys.filter(same))
+    if pc.any(pc.and_(pc.not_equal(live["output"], ""), pc.invert(current))).as_py():
         # The other object of a conflict may be gone: objects in conflict are read again.
-        is_current &= pa.compute.not_equal(live["reason"], CONFLICTING_OBJECT).to_numpy(zero_copy_only=False)
-        same[known] &= is_current[at[known]]
+        current = pc.and_(current, pc.not_equal(live["reason"], CONFLICTING_OBJECT))
+        same = pc.is_in(keys, value_set=live["source_key"].filter(current))
     return ReadPlan(
         files=files,
         keys=keys,
-        to_read=[files[number] for number in np.flatnonzero(~same).tolist()],
+        to_read=[files[number] for number in np.flatnonzero(~np.asarray(same)).tolist()],
         known=live.num_rows,
-        current=live.filter(pa.array(is_current)),
-        removed=live.filter(pa.array(~listed)),
+        current=live.filter(current),
+        removed=live.filter(pc.invert(pc.is_in(live["source_key"], value_set=keys))),
     )
 
 
@@ -176,18 +176,3 @@ def _instance(output: str) -> int:
 
 def _content(blake3: str) -> int:
     return int(blake3[:16], 16)
-
-
-def _keys(rows: pa.Table) -> NDArray[np.bytes_]:
-    return np.asarray(rows["source_key"].to_numpy()).astype(KEY_TYPE)
-
-
-def _positions(
-    known: NDArray[np.bytes_], wanted: NDArray[np.bytes_]
-) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return the position of each wanted key among the known ones, and whether it is there."""
-    if not len(known):
-        return np.zeros(len(wanted), np.intp), np.zeros(len(wanted), bool)
-    order = np.argsort(known, kind="stable")
-    at = order[np.searchsorted(known, wanted, sorter=order).clip(max=len(known) - 1)]
-    return at, known[at] == wanted
