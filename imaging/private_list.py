@@ -2,11 +2,11 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from imaging.file_io import write_file
 from imaging.store.durable_file import disk_faults
 
 PROBLEMS = ("what", "where", "reason", "detail")
@@ -24,6 +24,4 @@ def write_private_list(path: Path, columns: Sequence[str], rows: Iterable[Sequen
             if path.read_bytes() == content:
                 return
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        write_file(path, [content])
