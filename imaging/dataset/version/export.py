@@ -1,11 +1,10 @@
 """Export of a version as a plain folder: an array of images and a table of rows for each split, for other programs."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -59,12 +58,9 @@ def export(
 def _whole(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that is renamed to `folder` in the end; one that is not finished is removed."""
     make_folder(folder.parent)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=TEMPORARY))
-    try:
-        yield partial
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=TEMPORARY, ignore_cleanup_errors=True) as partial:
+        yield Path(partial)
+        Path(partial).replace(folder)
 
 
 def _images(path: Path, examples: ExampleSet, shape: tuple[int, ...]) -> Iterator[int]:

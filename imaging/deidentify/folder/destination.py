@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -92,7 +92,9 @@ class Destination:
         if not self.root.parent.is_dir():
             raise UserFault(f"{self.root.parent} is no folder: make it, and {self.root.name} is made in it")
         if not self.exists():
-            if self.root.exists() and (not self.root.is_dir() or set(_names(self.root)) - {OWN_FOLDER}):
+            if self.root.exists() and (
+                not self.root.is_dir() or {path.name for path in self.root.iterdir()} - {OWN_FOLDER}
+            ):
                 raise UserFault(f"{self.root} holds other files: give a new folder as the destination")
             return
         before = json.loads(self.store.read(HEAD))
@@ -103,12 +105,10 @@ class Destination:
     @contextmanager
     def partial_files(self) -> Iterator[Path]:
         """Make a folder for the partial files of a run, and remove it afterwards."""
-        folder = Path(mkdtemp(dir=self.store.path(OWN_FOLDER), prefix=PARTIAL.rpartition("/")[2]))
-        try:
-            yield folder
-        finally:
-            # A worker that was given up may still be writing into it: then the next run removes it.
-            shutil.rmtree(folder, ignore_errors=True)
+        own, prefix = self.store.path(OWN_FOLDER), PARTIAL.rpartition("/")[2]
+        # A worker that was given up may still be writing into it: then the next run removes it.
+        with TemporaryDirectory(dir=own, prefix=prefix, ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
 
     def commit(
         self, partial: Path, entries: Sequence[LedgerEntry], instances: InstanceContents
@@ -189,10 +189,6 @@ def _tombstone(row: dict[str, Any]) -> LedgerEntry:
 def _orphaned(before: pa.ChunkedArray, live: pa.ChunkedArray) -> set[str]:
     stands = pa.compute.is_in(before, value_set=live.combine_chunks())
     return set(before.filter(pa.compute.invert(stands)).to_pylist()) - {""}
-
-
-def _names(folder: Path) -> Iterator[str]:
-    return (path.name for path in folder.iterdir())
 
 
 def _differs(root: Path, name: str, before: Any, now: Any) -> str:
