@@ -12,7 +12,7 @@ from pydicom import dcmread
 from bench.overlays import burn, patients_apart
 from imaging.deidentify.pixels.renderings import leveled
 from imaging.deidentify.pixels.text_candidates import CELL, SIDE, suspected
-from imaging.deidentify.pixels.text_networks import screen_scores
+from imaging.deidentify.pixels.text_networks import SCREEN, cell_logits
 from imaging.phantom.anatomy import paint, sample_chest
 
 SCREEN_SIDE = 256
@@ -112,7 +112,7 @@ def patch_crops(random: np.random.Generator, images: Images) -> Iterator[Crop]:
         picture = leveled(overlay.stored.astype(np.float32))
         near = cv2.dilate(overlay.mask.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
         met = 0
-        for row, column in islice(suspected(screen_scores(picture), SUSPECTED), 4):
+        for row, column in islice(suspected(cell_logits(SCREEN, picture), SUSPECTED), 4):
             on_text = near[min(row, near.shape[0] - 1), min(column, near.shape[1] - 1)]
             if on_text or random.random() < 0.5:
                 met += on_text
@@ -123,7 +123,7 @@ def patch_crops(random: np.random.Generator, images: Images) -> Iterator[Crop]:
             yield part(picture, overlay.mask, around(random, picture, row, column, 30))
     picture, nothing = leveled(image.astype(np.float32)), np.zeros(image.shape, bool)
     anywhere = tuple(random.integers(image.shape))
-    for row, column in (*islice(suspected(screen_scores(picture), DOUBTED), 8), anywhere):
+    for row, column in (*islice(suspected(cell_logits(SCREEN, picture), DOUBTED), 8), anywhere):
         yield part(picture, nothing, around(random, picture, row, column, JITTER_PX))
 
 

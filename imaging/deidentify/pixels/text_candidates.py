@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.deidentify.pixels.renderings import leveled
-from imaging.deidentify.pixels.text_networks import patch_scores, screen_scores
+from imaging.deidentify.pixels.text_networks import PATCH_CHECK, SCREEN, cell_logits
 
 CELL = 8
 """Pixels along a side of the square that one score is for."""
@@ -53,7 +53,7 @@ def find_candidates(grey: NDArray[np.float32], *, thorough: bool = False) -> Ite
         top = max(min(row - SIDE // 2, picture.shape[0] - SIDE), 0)
         left = max(min(column - SIDE // 2, picture.shape[1] - SIDE), 0)
         patch = picture[top : top + SIDE, left : left + SIDE]
-        scores = patch_scores(patch)
+        scores = cell_logits(PATCH_CHECK, patch)
         score = _from_all_sides(patch, float(scores.max()))
         if thorough or score >= UNCLEAR:
             certain_region = _region(scores, top, left, grey.shape) if score >= SURE else None
@@ -67,7 +67,7 @@ def cell_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     step = TILE - OVERLAP
     for top in range(0, max(rows - OVERLAP, 1), step):
         for left in range(0, max(columns - OVERLAP, 1), step):
-            tile = screen_scores(picture[top : top + TILE, left : left + TILE])
+            tile = cell_logits(SCREEN, picture[top : top + TILE, left : left + TILE])
             cells = np.s_[
                 top // CELL : top // CELL + tile.shape[0], left // CELL : left // CELL + tile.shape[1]
             ]
@@ -92,7 +92,7 @@ def _from_all_sides(patch: NDArray[np.float32], first: float) -> float:
     if first < CLEAR:
         return first
     turned = [np.ascontiguousarray(np.rot90(patch, turn)) for turn in (1, 2, 3)]
-    return float(np.mean([first, *(patch_scores(one).max() for one in turned)]))
+    return float(np.mean([first, *(cell_logits(PATCH_CHECK, one).max() for one in turned)]))
 
 
 def _region(scores: NDArray[np.float32], top: int, left: int, shape: tuple[int, ...]) -> Region:

@@ -26,15 +26,12 @@ LINE_HEIGHT, LONGEST_LINE, SHORTEST_LINE = 48, 640, 96
 """Size of a line that the recognition network takes, in pixels."""
 
 
-def screen_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits of text, (rows / 8, columns / 8), for a picture (rows, columns) that `leveled` made."""
-    (scores,) = _session(SCREEN).run(None, {"x": picture[None, None]})
-    return np.asarray(scores[0, 0], np.float32)
+def cell_logits(network: Path, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits of text, (rows / 8, columns / 8), by a network of ours for a picture that `leveled` made.
 
-
-def patch_scores(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits of text, (12, 12), for a patch (96, 96) of a picture that `leveled` made."""
-    (scores,) = _session(PATCH_CHECK).run(None, {"x": picture[None, None]})
+    The picture (rows, columns) has any size for SCREEN, and (96, 96) for PATCH_CHECK.
+    """
+    (scores,) = _session(network).run(None, {"x": picture[None, None]})
     return np.asarray(scores[0, 0], np.float32)
 
 
