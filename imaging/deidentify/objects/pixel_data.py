@@ -17,28 +17,22 @@ from imaging.deidentify.objects.codestream_text import without_text
 from imaging.deidentify.objects.context import ObjectContext
 from imaging.deidentify.objects.raw_elements import Element, raw_bytes
 from imaging.deidentify.objects.rules import PIXELS
-from imaging.dicom.attributes import Value, decode_numbers, decode_text
+from imaging.dicom.attributes import Value, decode_numbers, decode_text, wanted
 from imaging.dicom.codecs import check_codestream, decode_fast
 from imaging.dicom.dicom_object import END, NATIVE
 from imaging.dicom.elements import UNDEFINED, Buffer, Doubt, fragments
 from imaging.dicom.encapsulated import frame_spans
-from imaging.dicom.pixels import NATIVE_BITS, Layout, layout_of
+from imaging.dicom.pixels import NATIVE_BITS, NUMBERS, Layout, layout_of
 from imaging.errors import DataFault
 
 EXTENDED_OFFSETS, EXTENDED_LENGTHS = BaseTag(0x7FE00001), BaseTag(0x7FE00002)
 OVERLAY_BIT_POSITION, OVERLAY_DATA = 0x0102, 0x3000
 LAYOUT = {
-    "SamplesPerPixel": (0x00280002, "US"),
-    "PhotometricInterpretation": (0x00280004, "CS"),
-    "PlanarConfiguration": (0x00280006, "US"),
-    "NumberOfFrames": (0x00280008, "IS"),
-    "Rows": (0x00280010, "US"),
-    "Columns": (0x00280011, "US"),
-    "BitsAllocated": (0x00280100, "US"),
-    "BitsStored": (0x00280101, "US"),
-    "HighBit": (0x00280102, "US"),
-    "PixelRepresentation": (0x00280103, "US"),
+    keyword: (tag, vr)
+    for tag, (keyword, vr) in wanted().items()
+    if keyword in (*NUMBERS, "PhotometricInterpretation")
 }
+"""Tag and VR of the attributes that `layout_of` reads."""
 
 
 def clean_pixel_data(context: ObjectContext, dataset: Dataset, elements: dict[BaseTag, Element]) -> None:
