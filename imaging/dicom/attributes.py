@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -117,30 +117,34 @@ def _number_value(dataset: Dataset, tag: int, vr: str) -> tuple[float, ...] | No
         # Read as the strict walk reads it: pydicom refuses a whole data set for one bad number.
         text = bytes(raw.value or b"")
         return decode_numbers(text, raw.VR or vr) if text.strip(b" \0") else None
-    value: Any = _quietly(lambda: dataset[tag].value)
+    value: Any = quietly(lambda: dataset[tag].value)
     if value is None or value == "" or (hasattr(value, "__len__") and not len(value)):
         return () if value is None and raw is not None and raw.value else None
-    parts = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
-    return decode_numbers("\\".join(map(str, parts)).encode(), "DS")
+    return decode_numbers("\\".join(map(str, parts_of(value))).encode(), "DS")
 
 
 def _text_value(dataset: Dataset, tag: int) -> str | None:
     raw = dataset.get_item(tag)
     if wanted()[tag][0] in OPAQUE and isinstance(raw, RawDataElement):
         return decode_opaque(raw.value or b"")
-    value: Any = _quietly(lambda: dataset[tag].value)
+    value: Any = quietly(lambda: dataset[tag].value)
     if value is None:
         return None
     # A backslash separates two values: with the first one alone, two patients could become one.
-    parts = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
-    return "\\".join(str(part).strip(" \0") for part in parts).strip(" \0")
+    return "\\".join(str(part).strip(" \0") for part in parts_of(value)).strip(" \0")
 
 
-def _quietly(read: Callable[[], Any]) -> Any:
+def quietly(read: Callable[[], Any]) -> Any:
+    """Return what is read by pydicom, None where it cannot be read."""
     try:
         return read()
     except Exception:  # pydicom raises whatever a damaged value leads to; its messages quote the value
         return None
+
+
+def parts_of(value: Any) -> Iterable[Any]:
+    """Return the values of a value that pydicom read: one or several."""
+    return value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
 
 
 def first(attributes: Attributes, keyword: str) -> float | None:

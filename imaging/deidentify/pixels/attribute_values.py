@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from pydicom.dataset import Dataset
 
+from imaging.dicom.attributes import parts_of, quietly
+
 FRAME_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 
 
@@ -15,22 +17,14 @@ def attribute_texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     >>> attribute_texts(made, "ImageType"), attribute_texts(made, "Modality")
     (('DERIVED', 'SECONDARY'), ())
     """
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # pydicom raises whatever a damaged value leads to; its messages quote the value
-        return ()
-    if value is None:
-        return ()
-    parts = value if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
+    value = quietly(lambda: dataset.get(keyword))
+    parts = () if value is None else parts_of(value)
     return tuple(text for part in parts if (text := str(part).strip(" \0")))
 
 
 def sequence_items(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
     """Return the items of a sequence; none where it cannot be read."""
-    try:
-        value = dataset.get(keyword)
-    except Exception:  # as above
-        return ()
+    value = quietly(lambda: dataset.get(keyword))
     return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
