@@ -21,11 +21,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from imaging.dataset.ingest import journal, prepare_files
+from imaging.dataset.ingest import journal
 from imaging.errors import RadloopError
 from infra.stack.processes import end
 from services.ray import chunk_pool as chunks
 from services.ray import ingest_worker
+from tests.sandbox_pools import in_process
 
 # pyarrow loads pandas, where it is installed, at the first array that it looks at.
 LOADED = ["pytest", "pandas", "flows.ingest", "tests.ingest_process"]
@@ -200,7 +201,7 @@ def take_in(plan: Plan) -> dict[str, Any]:
 
 class _NoSandbox:
     def __init__(self, _: str, setup: Mapping[str, Any], **__: Any) -> None:
-        self.map = prepare_files.in_process(setup)
+        self.map = in_process(setup)
 
     def start(self) -> None: ...
 

@@ -15,7 +15,6 @@ from onnx import TensorProto, helper
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from imaging.dataset.ingest.prepare_files import in_process
 from imaging.dataset.split.fingerprint import ZERO
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import EXAMPLES, FINGERPRINT_BYTES, REFUSALS, TABLES
@@ -39,6 +38,7 @@ from models.objectives.classification import Classification
 from services.mlflow.registry import Registered, model_tags, register
 from services.mlflow.runs import start_run
 from services.settings import Settings
+from tests.sandbox_pools import in_process
 
 GREY = PreprocessSpec.grey_levels(16)
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}

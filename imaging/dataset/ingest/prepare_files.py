@@ -3,7 +3,7 @@
 The rows have original identifiers, which ingest replaces by pseudonyms.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -23,8 +23,6 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.preprocess.volume import prepare_volume
 from imaging.sandbox.messages import Blob
 from imaging.sandbox.pool import Item
-from imaging.sandbox.worker_process import Answer
-from imaging.sources.dispatch import Outcome, Run
 from imaging.sources.protocol import Payload
 
 FUNCTION = "imaging.dataset.ingest.prepare_files:prepare_payloads"
@@ -79,17 +77,6 @@ def prepare_payloads(
         return {"rows": rows, "faults": faults}, ()
     block = np.stack(images)
     return {"rows": rows, "faults": faults}, (block.data, fingerprints(block).data)
-
-
-def in_process(setup: Mapping[str, Any], formats: Mapping[str, Reader] = FORMATS) -> Run:
-    """Return a `Run` that works in this process, without the protection of the sandbox: for tests and for measuring."""
-
-    def run(items: Iterable[Item]) -> Iterator[Outcome]:
-        for item in items:
-            value, blobs = prepare_payloads(setup, item.value, item.blobs, formats)
-            yield Answer(value, tuple(memoryview(blob).cast("B") for blob in blobs))
-
-    return run
 
 
 @cache
