@@ -14,9 +14,7 @@ import pytest
 
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.sandbox.pool import Item, Pool
-from imaging.sandbox.worker_loop import resolve
 from imaging.sandbox.worker_process import ONE_THREAD, WorkerLimits
-from tests.sandbox_functions import echo
 from tests.sandbox_pools import MakePool, act, numbers, outcomes, pools, shortened, workers_of
 
 pytestmark = pytest.mark.slow
@@ -179,7 +177,3 @@ def test_a_worker_leaves_interrupts_to_its_parent(make: MakePool, name: signal.S
     next(answers := pool.map([Item({}), Item({"wait_s": 0.3}), act("leak", mib=0)]))
     pool._workers[0].process.send_signal(name)
     assert [shortened(answer) for answer in answers][1:] == before
-
-
-def test_a_function_is_resolved_by_its_name() -> None:
-    assert resolve("tests.sandbox_functions:echo") is echo

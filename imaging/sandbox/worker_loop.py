@@ -5,7 +5,6 @@ ends when the connection does.
 """
 
 import gc
-import importlib
 import os
 import resource
 import signal
@@ -13,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 from imaging.errors import DataFault, EnvironmentFault
@@ -36,7 +36,7 @@ def serve(connection: socket.socket) -> NoReturn:
     order = read_message(connection).value
     # pydicom would load it to download examples: a tenth of the time in which a worker starts.
     sys.modules.setdefault("requests", None)  # type: ignore[arg-type]
-    function = resolve(order["function"])
+    function: Function = resolve_name(order["function"])
     # Imported modules stay: a search for garbage in all of them would delay a file by a tenth of a second.
     gc.collect()
     gc.freeze()
@@ -53,13 +53,6 @@ def serve(connection: socket.socket) -> NoReturn:
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(connection, answer, budget)
         del answer
-
-
-def resolve(name: str) -> Function:
-    """Return the function that "package.module:function" names."""
-    module, _, attribute = name.partition(":")
-    function: Function = getattr(importlib.import_module(module), attribute)
-    return function
 
 
 def size_bytes() -> int:
