@@ -55,20 +55,13 @@ class FolderStore:
         """Open the file of an object, unread."""
         return self.local(name).open("rb")
 
-    def write(self, name: str, content: bytes | memoryview, *, sync_folder: bool = True) -> None:
-        """Write an object whole, or leave nothing visible.
-
-        Without `sync_folder` its name may be lost with the power; call `sync` for many names later.
-        """
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        """Write an object whole, or leave nothing visible."""
         target = self.path(name)
         with disk_faults(target):
-            if sync_folder:
-                make_folder(target.parent)
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             write_whole(target, content)
-            if sync_folder:
-                sync(target.parent)
+            sync(target.parent)
 
     def put(self, name: str, path: Path) -> None:
         """Move a file into the store: renamed on the same file system, otherwise copied first."""
