@@ -76,7 +76,8 @@ def fresh_environment() -> Iterator[None]:
 def fresh_reader() -> None:
     """Begin without the headers that other tests have read, under other limits maybe."""
     if reader := sys.modules.get("imaging.formats.dicom"):
-        reader.clear_caches()
+        reader._header_cache.cache_clear()
+        reader._cached_meaning.cache_clear()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.objects.scrub import scrub
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.profile.profile import load_profile
-from imaging.deidentify.proof.verification_record import is_signed, table_rows
+from imaging.deidentify.proof.verification_record import sign, table_rows
 from imaging.deidentify.proof.verify import Verification, verify
 from imaging.dicom.parse import parse
 from imaging.errors import UserFault
@@ -239,9 +239,10 @@ def test_an_empty_folder_is_refused(archive: Path, tmp_path: Path) -> None:
 
 
 def test_the_signature_is_valid_for_what_was_signed_alone(proven: Verification) -> None:
-    assert is_signed(proven, KEY)
-    assert not is_signed(proven, Pseudonyms(b"another"))
-    assert not is_signed(replace(proven, hits=(), outputs=7), KEY)
+    assert sign(proven, KEY) == proven
+    assert sign(proven, Pseudonyms(b"another")) != proven
+    changed = replace(proven, hits=(), outputs=7)
+    assert sign(changed, KEY) != changed
 
 
 def test_the_table_shows_no_value(archive: Path, target: Path) -> None:

@@ -76,12 +76,6 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
         )
 
 
-def clear_caches() -> None:
-    """Clear the caches of headers, whose entries were checked against the limits of their time."""
-    _header_cache.cache_clear()
-    _cached_meaning.cache_clear()
-
-
 @cache
 def _header_cache(modality: str) -> HeaderCache[HeaderMeaning]:
     return HeaderCache(frozenset(VARYING))

@@ -56,11 +56,6 @@ def sign(verification: Verification, pseudonyms: Pseudonyms) -> Verification:
     return replace(verification, signature=digest.hexdigest())
 
 
-def is_signed(verification: Verification, pseudonyms: Pseudonyms) -> bool:
-    """Tell whether a verification is unchanged since this key signed it."""
-    return hmac.compare_digest(verification.signature, sign(verification, pseudonyms).signature)
-
-
 def table_rows(verification: Verification) -> list[tuple[str, str]]:
     """Return the rows of the signed-off table: subject and finding. No row holds an original value."""
     one = verification
