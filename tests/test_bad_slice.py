@@ -129,6 +129,6 @@ def test_the_version_has_no_row_of_a_dropped_study(
     night(bad_slice="drop-study")
     version = newest_version(settings.dataset_store, "radloop")
     assert version is not None
-    lost = set(version.quarantine["study_key"].to_pylist())
+    lost = set(version.table("quarantine")["study_key"].to_pylist())
     assert len(lost) == 1
-    assert not lost & set(version.manifest["study_key"].to_pylist())
+    assert not lost & set(version.table("examples")["study_key"].to_pylist())

@@ -252,7 +252,7 @@ def test_an_overlap_of_splits_is_named_and_ends_with_1(radloop: Radloop, store: 
 
 def test_near_duplicates_are_counted_apart(radloop: Radloop, store: FolderStore) -> None:
     _, new = two_versions(store)
-    second = new.manifest.filter(new.manifest["instance_key"].to_numpy() == "i1")
+    second = new.table("examples").filter(new.table("examples")["instance_key"].to_numpy() == "i1")
     print_of = second["fingerprint"][0].as_py()
     rows = new.table("examples", [*example(0)]).to_pylist()
     rows[0]["fingerprint"] = print_of
@@ -277,7 +277,7 @@ def test_what_is_damaged_is_named_with_the_remedy_and_ends_with_1(
     radloop: Radloop, store: FolderStore
 ) -> None:
     _, new = two_versions(store)
-    name = shard_name(new.manifest["shard"][0].as_py())
+    name = shard_name(new.table("examples")["shard"][0].as_py())
     store.write(name, b"other")
     result = radloop("verify", "ct")
     assert (result.code, f"{name} is not what was stored" in result.text) == (1, True)

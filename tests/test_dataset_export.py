@@ -59,7 +59,7 @@ def test_what_has_no_label_is_left_out(version: DatasetVersion, tmp_path: Path) 
 def test_a_row_has_all_columns_but_its_place_in_the_store(version: DatasetVersion, tmp_path: Path) -> None:
     export(version, tmp_path / "out", ["val"], "t")
     names = pq.read_table(tmp_path / "out" / "val.parquet").column_names
-    assert set(version.manifest.column_names) - set(names) == {"shard", "row", "fingerprint"}
+    assert set(version.table("examples").column_names) - set(names) == {"shard", "row", "fingerprint"}
 
 
 def test_the_classes_and_the_preparation_are_in_the_head(version: DatasetVersion, tmp_path: Path) -> None:

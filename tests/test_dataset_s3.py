@@ -65,7 +65,7 @@ def test_versions_are_listed_counted_and_exported(store: S3Store, tmp_path: Path
 
 def test_damage_on_the_server_is_detected_though_the_cache_is_whole(store: S3Store) -> None:
     version = night(store, 1)
-    name = shard_name(version.manifest["shard"][0].as_py())
+    name = shard_name(version.table("examples")["shard"][0].as_py())
     store.local(name)
     assert find_flaws(version) == []
     client = boto3.session.Session().client("s3")
@@ -76,7 +76,7 @@ def test_damage_on_the_server_is_detected_though_the_cache_is_whole(store: S3Sto
 
 
 def test_what_nobody_needs_goes(store: S3Store) -> None:
-    gone = shard_name(night(store, 1).manifest["shard"][0].as_py())
+    gone = shard_name(night(store, 1).table("examples")["shard"][0].as_py())
     time.sleep(1.1)
     newest = night(store, 2)
     garbage = find_garbage(store, Retention(oldest_ns=time.time_ns() + 10**12, keep=1))

@@ -36,7 +36,7 @@ def test_a_head_survives_json(version: DatasetVersion) -> None:
 
 def test_a_version_is_opened_by_its_digest(version: DatasetVersion) -> None:
     opened = open_version(version.store, "d", version.digest)
-    assert (opened.head, opened.manifest.equals(version.manifest)) == (version.head, True)
+    assert (opened.head, opened.table("examples").equals(version.table("examples"))) == (version.head, True)
 
 
 def test_an_unknown_version_is_refused_with_the_remedy(version: DatasetVersion) -> None:
@@ -76,7 +76,7 @@ def test_rows_are_gathered_in_the_order_that_is_asked_for(version: DatasetVersio
 
 
 def test_unlabelled_images_are_in_no_split(tmp_path: Path) -> None:
-    assert len(labelled(tmp_path, ["a", None], source_split="test").manifest) == 2
+    assert len(labelled(tmp_path, ["a", None], source_split="test").table("examples")) == 2
     assert labelled(tmp_path, ["a", None], source_split="test").counts.labelled == {
         "test": {"a": {"examples": 1, "patients": 1}}
     }

@@ -17,7 +17,7 @@ def test_a_version_is_read_by_the_lines_of_the_page(tmp_path: Path) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     namespace: dict[str, object] = {}
     exec(lines.replace('Path("store")', f"Path({str(tmp_path / 'store')!r})"), namespace)
-    assert namespace["examples"] == version.manifest
+    assert namespace["examples"] == version.table("examples")
     level = {"dark": 60, "bright": 190}[str(namespace["label"])]
     assert np.array_equal(np.asarray(namespace["image"]), np.full((16, 16), level))
 

@@ -76,12 +76,12 @@ def night(
 
 
 def reasons(version: DatasetVersion) -> list[str]:
-    values: list[str] = version.quarantine["reason"].to_pylist()
+    values: list[str] = version.table("quarantine")["reason"].to_pylist()
     return values
 
 
 def instances(version: DatasetVersion) -> set[str]:
-    return set(version.manifest["instance_key"].to_pylist())
+    return set(version.table("examples")["instance_key"].to_pylist())
 
 
 def test_the_first_night_reads_everything(store: FolderStore, source: MemorySource) -> None:
@@ -104,7 +104,7 @@ def test_only_new_files_are_read(store: FolderStore, source: MemorySource) -> No
     first = night(store, source)
     source.files["f9"] = [instance(9)]
     second = night(store, source, first)
-    assert (source.read_names, second.manifest.num_rows) == (["f9"], 7)
+    assert (source.read_names, second.table("examples").num_rows) == (["f9"], 7)
 
 
 def test_a_changed_file_is_read_again(store: FolderStore, source: MemorySource) -> None:
@@ -127,14 +127,14 @@ def test_a_mended_file_is_taken_in(store: FolderStore, source: MemorySource) -> 
     first = night(store, source)
     source.files["broken"], source.mtimes["broken"] = [instance(8)], 2
     second = night(store, source, first)
-    assert (reasons(second), second.manifest.num_rows) == ([], 7)
+    assert (reasons(second), second.table("examples").num_rows) == ([], 7)
 
 
 def test_a_removed_file_takes_its_example_along(store: FolderStore, source: MemorySource) -> None:
     first = night(store, source)
     del source.files["f3"]
     assert planned(source, first).removed_files == 1
-    assert night(store, source, first).manifest.num_rows == 5
+    assert night(store, source, first).table("examples").num_rows == 5
     assert source.read_names == []
 
 
@@ -200,7 +200,10 @@ def lost_study(store: FolderStore, source: MemorySource) -> DatasetVersion:
 
 def test_a_bad_slice_costs_its_study(store: FolderStore, source: MemorySource) -> None:
     first = lost_study(store, source)
-    assert (sorted(reasons(first)), first.manifest.num_rows) == (["bad-study", "bad-study", "truncated"], 1)
+    assert (sorted(reasons(first)), first.table("examples").num_rows) == (
+        ["bad-study", "bad-study", "truncated"],
+        1,
+    )
 
 
 def test_what_was_lost_with_its_study_is_read_again_when_the_bad_slice_changed(
@@ -224,11 +227,11 @@ def test_a_copy_takes_the_place_of_a_first_that_is_gone(
 ) -> None:
     source.files["twice"] = [second]  # type: ignore[list-item]
     first = night(store, source)
-    assert first.manifest.num_rows == 6
+    assert first.table("examples").num_rows == 6
     del source.files["f0"]
     after = night(store, source, first)
     assert source.read_names == ["twice"]
-    assert (after.manifest.num_rows, reasons(after)) == (6, ["truncated"])
+    assert (after.table("examples").num_rows, reasons(after)) == (6, ["truncated"])
 
 
 def test_a_copy_takes_the_place_of_a_first_that_changed(store: FolderStore, source: MemorySource) -> None:
@@ -257,7 +260,7 @@ def test_the_same_instance_with_other_pixels_is_a_conflict_and_never_an_overwrit
     source.files["f3"], source.mtimes["f3"] = [instance(3, image=plain_image(77), pixel_blake3="other")], 2
     second = night(store, source, first)
     assert "conflicting-instance" in reasons(second)
-    assert second.manifest.equals(first.manifest)
+    assert second.table("examples").equals(first.table("examples"))
 
 
 def test_a_conflict_stands_while_nothing_changes(store: FolderStore, source: MemorySource) -> None:
@@ -283,7 +286,7 @@ def test_a_file_that_was_sent_again_with_the_same_pixels_takes_its_new_header(
     attributes = {"modality": "OT", "manufacturer": "OTHER", "spacing_mm": 0.5}
     source.files["f3"], source.mtimes["f3"] = [instance(3, attributes=attributes)], 2
     second = night(store, source, first)
-    assert "OTHER" in second.manifest["manufacturer"].to_pylist()
+    assert "OTHER" in second.table("examples")["manufacturer"].to_pylist()
     assert reasons(second) == ["truncated"]
 
 

@@ -98,7 +98,7 @@ def test_what_only_old_versions_need_goes(store: FolderStore) -> None:
     newest = night(store, 1)
     collected(store)
     needed = {name for names in newest.head.parts.values() for name in names}
-    assert objects(store) == needed | {shard_name(newest.manifest["shard"][0].as_py())}
+    assert objects(store) == needed | {shard_name(newest.table("examples")["shard"][0].as_py())}
 
 
 def test_what_old_and_new_share_stays(store: FolderStore) -> None:

@@ -49,7 +49,7 @@ def finished(plan: Plan) -> set[str]:
         str(path).replace(".examples.", f".{table}.") for path in ends for table in ("examples", "refusals")
     ]
     version = newest_version(store_of(plan), "d")
-    tables = [version.manifest, version.quarantine] if version else []
+    tables = [version.table("examples"), version.table("quarantine")] if version else []
     return {*files_of(plan.source, [*tables, *map(pq.read_table, names)])}
 
 

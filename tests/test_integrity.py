@@ -50,7 +50,9 @@ def path(version: DatasetVersion, name: str) -> Path:
 def names(version: DatasetVersion) -> list[str]:
     """Return the objects that a version is made of, but for its head."""
     parts = [name for part in version.head.parts.values() for name in part]
-    return parts + [shard_name(digest) for digest in sorted(set(version.manifest["shard"].to_pylist()))]
+    return parts + [
+        shard_name(digest) for digest in sorted(set(version.table("examples")["shard"].to_pylist()))
+    ]
 
 
 def test_a_whole_version_has_no_flaw(version: DatasetVersion) -> None:

@@ -343,7 +343,7 @@ def test_the_whole_of_pneumoniamnist_is_taken_in(
     ingest(IngestRequest(source=str(data_dir / "pneumoniamnist.npz"), dataset="pneumonia"))
     version = newest_version(settings.dataset_store, "pneumonia")
     assert version is not None
-    assert dict(Counter(version.manifest["split"].to_pylist())) == {
+    assert dict(Counter(version.table("examples")["split"].to_pylist())) == {
         "train": 4708,
         "val": 524,
         "test": 624,

@@ -140,7 +140,12 @@ def test_no_table_has_one_once_it_is_decompressed(left: Left) -> None:
     from imaging.dataset.version.dataset_version import open_version
 
     version = open_version(left.settings.dataset_store, "radloop", left.outcome.digest)
-    tables = [*version.manifest.to_pylist(), *version.quarantine.to_pylist(), version.splits(), version.head]
+    tables = [
+        *version.table("examples").to_pylist(),
+        *version.table("quarantine").to_pylist(),
+        version.splits(),
+        version.head,
+    ]
     assert hidden_in(repr(tables).encode()) == []
 
 

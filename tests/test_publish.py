@@ -35,7 +35,7 @@ def faults(version: DatasetVersion) -> dict[str, str]:
 
 
 def splits_of(version: DatasetVersion) -> dict[str, str | None]:
-    table = version.manifest
+    table = version.table("examples")
     return dict(zip(table["patient_key"].to_pylist(), table["split"].to_pylist(), strict=True))
 
 
@@ -115,7 +115,7 @@ def test_examples_and_pointers_of_datasets_do_not_meet(store: FolderStore) -> No
 
 def test_a_patients_images_are_all_on_one_side(store: FolderStore) -> None:
     rows = [example(n, patient_key=f"p{n // 3}", source_label="ab"[n % 2]) for n in range(60)]
-    table = built(store, rows).manifest
+    table = built(store, rows).table("examples")
     pairs = set(zip(table["patient_key"].to_pylist(), table["split"].to_pylist(), strict=True))
     assert len(pairs) == 20
 
@@ -157,7 +157,7 @@ def test_labels_are_joined_at_every_level(store: FolderStore, level: str) -> Non
     keyed = example(0, **{KEY_OF_LEVEL[level]: names.key(level, "X")})  # type: ignore[arg-type]
     table = build_label_table(level, [(2, "X", "yes"), (3, "Y", "no")], names)  # type: ignore[arg-type]
     version = built(store, [keyed], by=recipe(labels=table))
-    assert version.manifest["label"].to_pylist() == ["yes"]
+    assert version.table("examples")["label"].to_pylist() == ["yes"]
     assert (version.head.label_level, version.head.label_report.lines_without_image) == (level, (3,))
 
 
@@ -177,7 +177,7 @@ def test_a_label_of_an_object_reaches_all_its_frames(store: FolderStore) -> None
     frames = [example(n, object_key=names.key("instance", "1.2.3"), frame=n) for n in (1, 2, 3)]
     table = build_label_table("instance", [(2, "1.2.3", "yes")], names)
     version = built(store, [*frames, example(9)], by=recipe(labels=table))
-    assert Counter(version.manifest["label"].to_pylist()) == {"yes": 3, None: 1}
+    assert Counter(version.table("examples")["label"].to_pylist()) == {"yes": 3, None: 1}
     assert faults(version) == {"o9": "no-label"}
 
 

@@ -60,7 +60,7 @@ def check_files(plan: Plan) -> None:
     everything = Counter(
         path.relative_to(plan.source).as_posix() for path in plan.source.rglob("*") if path.is_file()
     )
-    assert files_of(plan.source, [version.manifest, version.quarantine]) == everything
+    assert files_of(plan.source, [version.table("examples"), version.table("quarantine")]) == everything
     assert version.table("tombstones").num_rows == 0
 
 
@@ -120,7 +120,11 @@ def test_a_night_and_a_person_with_other_labels_leave_the_labels_of_one(plan: Pl
     check_files(plan)
     assert newest(plan).digest in [version.digest for version in made]
     labels_of = [
-        dict(zip(*version.manifest.select(["instance_key", "label"]).to_pydict().values(), strict=True))
+        dict(
+            zip(
+                *version.table("examples").select(["instance_key", "label"]).to_pydict().values(), strict=True
+            )
+        )
         for version in made
     ]
     assert labels_of[0].keys() == labels_of[1].keys()

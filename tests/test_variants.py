@@ -45,7 +45,7 @@ def taken_in(root: Path, policy: VariantPolicy) -> DatasetVersion:
 
 def test_variants_are_patients_of_their_own_where_they_are_reported(tmp_path: Path) -> None:
     version = taken_in(tmp_path, "report")
-    assert len(set(version.manifest["patient_key"].to_pylist())) == 6
+    assert len(set(version.table("examples")["patient_key"].to_pylist())) == 6
     assert set(patient_variants(version)) == {
         NAMES.key("patient", one) for one in ("00123", "123", "P7", "p7")
     }
@@ -53,7 +53,7 @@ def test_variants_are_patients_of_their_own_where_they_are_reported(tmp_path: Pa
 
 def test_variants_are_one_patient_on_one_side_where_they_are_joined(tmp_path: Path) -> None:
     version = taken_in(tmp_path, "join")
-    assert len(set(version.manifest["patient_key"].to_pylist())) == 4
+    assert len(set(version.table("examples")["patient_key"].to_pylist())) == 4
     assert len(version.splits()) == 4
 
 

@@ -47,16 +47,6 @@ class DatasetVersion:
         # A table that came after the version was made is empty.
         return read_parts(self.store, self.head.parts.get(name, ()), TABLES[name], columns)
 
-    @cached_property
-    def manifest(self) -> pa.Table:
-        """One row per example, all columns: for small datasets; `table` reads what is needed."""
-        return self.table("examples")
-
-    @cached_property
-    def quarantine(self) -> pa.Table:
-        """One row per file that gave no example."""
-        return self.table("quarantine")
-
     def splits(self) -> dict[str, str]:
         """Return the split of each patient for whom one was ever drawn; where the source fixes them, of none."""
         table = self.table("splits")
