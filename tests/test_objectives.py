@@ -147,7 +147,7 @@ def test_a_contract_comes_back_from_its_entry(pixels: None) -> None:
     assert Contract.read(contract.model_dump_json()) == contract
 
 
-def test_fields_of_a_newer_contract_are_ignored_and_said(
+def test_fields_of_a_newer_contract_are_ignored_and_logged(
     pixels: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     contract = contract_of(Pixels(), GREY)

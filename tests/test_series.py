@@ -203,7 +203,7 @@ def test_a_multi_frame_object_becomes_one_volume() -> None:
     assert one.image.spacing_mm == (2.0, 0.5, 0.5)
 
 
-def test_frames_of_a_file_that_is_gone_meanwhile_are_not_those_of_another(
+def test_a_file_that_is_gone_meanwhile_gives_no_frames_of_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pairs = [(0, 1), (2, 3), (4, 5)]
