@@ -22,9 +22,17 @@ def parsed() -> list[tuple[Path, ast.Module]]:
     return list(modules(REPOSITORY))
 
 
-def test_no_name_is_of_the_old_dialect(parsed: list[tuple[Path, ast.Module]]) -> None:
-    product = [(path, tree) for path, tree in parsed if path.parts[0] != "bench"]
-    assert {str(path): names for path, tree in product if (names := dialect_names(tree))} == {}
+@pytest.fixture(scope="module")
+def parsed_tests() -> list[tuple[Path, ast.Module]]:
+    paths = sorted((REPOSITORY / "tests").rglob("*.py"))
+    return [(path.relative_to(REPOSITORY), ast.parse(path.read_text())) for path in paths]
+
+
+def test_no_name_is_of_the_old_dialect(
+    parsed: list[tuple[Path, ast.Module]], parsed_tests: list[tuple[Path, ast.Module]]
+) -> None:
+    files = [*parsed, *parsed_tests]
+    assert {str(path): names for path, tree in files if (names := dialect_names(tree))} == {}
 
 
 def test_every_module_has_a_docstring(parsed: list[tuple[Path, ast.Module]]) -> None:
@@ -32,9 +40,10 @@ def test_every_module_has_a_docstring(parsed: list[tuple[Path, ast.Module]]) -> 
     assert silent == []
 
 
-def test_no_docstring_begins_with_owns(parsed: list[tuple[Path, ast.Module]]) -> None:
-    tests = [(path, ast.parse(path.read_text())) for path in sorted((REPOSITORY / "tests").glob("*.py"))]
-    docstrings = {str(path): ast.get_docstring(tree) or "" for path, tree in [*parsed, *tests]}
+def test_no_docstring_begins_with_owns(
+    parsed: list[tuple[Path, ast.Module]], parsed_tests: list[tuple[Path, ast.Module]]
+) -> None:
+    docstrings = {str(path): ast.get_docstring(tree) or "" for path, tree in [*parsed, *parsed_tests]}
     assert [path for path, docstring in docstrings.items() if docstring.startswith("Owns")] == []
 
 
