@@ -2,12 +2,10 @@
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +14,7 @@ from numpy.typing import NDArray
 
 from imaging.errors import UserFault
 from imaging.pseudonyms import Level, Pseudonyms
-
-if TYPE_CHECKING:
-    from _csv import Reader as CsvReader
+from imaging.sources.patients import open_csv, plain_column, plain_file_name
 
 LEVEL_OF_COLUMN: Mapping[str, Level] = MappingProxyType(
     {
@@ -86,35 +82,27 @@ class JoinedLabels:
     report: LabelReport
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelColumns:
-    """Columns of a CSV that are read: that of the identifier with its level, and that of the label."""
-
-    key: str
-    level: Level
-    label: str
-
-
 def read_labels(path: Path, pseudonyms: Pseudonyms, column: str | None = None) -> LabelTable:
     """Read a CSV with one identifier column and one label column, both recognised by name."""
-    with _table(path) as reader:
+    with open_csv(path) as file:
+        reader = csv.reader(file)
         names = next(reader, [])
-        columns = _columns(path, names, column)
+        key_column, level, label_column = _columns(path, names, column)
         # Of columns with the same name the last counts.
-        key, label = (len(names) - 1 - names[::-1].index(name) for name in (columns.key, columns.label))
+        key, label = (len(names) - 1 - names[::-1].index(name) for name in (key_column, label_column))
         # A line is counted as an editor counts it, blank lines and line breaks in quotes included.
         rows = (
             (reader.line_num, row[key] if key < len(row) else "", row[label])
             for row in reader
             if label < len(row)
         )
-        return build_label_table(columns.level, rows, pseudonyms)
+        return build_label_table(level, rows, pseudonyms)
 
 
-def label_columns(path: Path, column: str | None = None) -> LabelColumns:
-    """Return the columns of a CSV that `read_labels` reads, from its first line alone."""
-    with _table(path) as reader:
-        return _columns(path, next(reader, []), column)
+def label_columns(path: Path, column: str | None = None) -> tuple[str, Level, str]:
+    """Return the columns of a CSV that `read_labels` reads: of identifiers, with their level, and of labels."""
+    with open_csv(path) as file:
+        return _columns(path, next(csv.reader(file), []), column)
 
 
 def build_label_table(
@@ -144,18 +132,13 @@ def _keyed(
 ) -> Iterator[pa.RecordBatch]:
     labelled = ((line, name, value) for line, name, label in rows if (value := label.strip()))
     while some := list(islice(labelled, BATCH_LINES)):
-        names = [_posix(name) if level == "file" else name for _, name, _ in some]
+        names = [plain_file_name(name) if level == "file" else name for _, name, _ in some]
         columns = (
             pseudonyms.keys(level, names),
             [value for _, _, value in some],
             [line for line, _, _ in some],
         )
         yield pa.record_batch(list(map(pa.array, columns, LINES.types)), schema=LINES)
-
-
-def _posix(path: str) -> str:
-    """Return a path as sources list it, from the spelling of any system."""
-    return path.strip().replace("\\", "/").removeprefix("./")
 
 
 def _compacted(lines: pa.RecordBatch) -> pa.RecordBatch:
@@ -229,23 +212,9 @@ def order_classes(labels: Iterable[str], positive: str | None = None) -> tuple[s
     return tuple(classes)
 
 
-@contextmanager
-def _table(path: Path) -> Iterator["CsvReader"]:
-    if not path.is_file():
-        raise UserFault(f"no label table at {path}: give --labels the path of a CSV file")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            yield csv.reader(file)
-    except (UnicodeDecodeError, csv.Error) as error:
-        # The error quotes bytes of the file, and they may name a patient.
-        raise UserFault(
-            f"{path.name} is no CSV in UTF-8 ({type(error).__name__}): save it as 'CSV UTF-8'"
-        ) from None
-
-
-def _columns(path: Path, names: list[str], column: str | None) -> LabelColumns:
+def _columns(path: Path, names: list[str], column: str | None) -> tuple[str, Level, str]:
     key, level = _key_column(path, names)
-    return LabelColumns(key=key, level=level, label=_label_column(path, names, key, column))
+    return key, level, _label_column(path, names, key, column)
 
 
 def _key_column(path: Path, names: list[str]) -> tuple[str, Level]:
@@ -262,7 +231,7 @@ def _key_column(path: Path, names: list[str]) -> tuple[str, Level]:
 
 
 def _level(name: str) -> Level | None:
-    return LEVEL_OF_COLUMN.get(name.strip().lower().replace(" ", "").replace("_", ""))
+    return LEVEL_OF_COLUMN.get(plain_column(name))
 
 
 def _label_column(path: Path, names: list[str], key_column: str, wanted: str | None) -> str:

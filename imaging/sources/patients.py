@@ -3,9 +3,11 @@
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import TextIO
 
 from imaging.errors import DataFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
@@ -79,33 +81,46 @@ def read_patients(table: Path | None) -> Patients:
     """Read the columns `file` and `PatientID` of a CSV; one without a column `file` is about DICOM alone."""
     if table is None:
         return Patients()
-    if not table.is_file():
-        raise UserFault(f"no label table at {table}: give --labels the path of a CSV file")
+    with open_csv(table) as file:
+        reader = csv.DictReader(file, strict=True)
+        columns = {plain_column(name): name for name in reversed(reader.fieldnames or ())}
+        if FILE not in columns:
+            return Patients()
+        if PATIENT not in columns:
+            # For DICOM it may be right: that is known after the listing.
+            return Patients(remedy=f"{table.name} {NO_PATIENT}")
+        return Patients(_patient_by_file((row[columns[FILE]], row[columns[PATIENT]]) for row in reader))
+
+
+@contextmanager
+def open_csv(path: Path) -> Iterator[TextIO]:
+    """Open a label table; raise UserFault where there is none, or what is read of it is no CSV in UTF-8."""
+    if not path.is_file():
+        raise UserFault(f"no label table at {path}: give --labels the path of a CSV file")
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = {_plain(name): name for name in reversed(reader.fieldnames or ())}
-            if FILE not in columns:
-                return Patients()
-            if PATIENT not in columns:
-                # For DICOM it may be right: that is known after the listing.
-                return Patients(remedy=f"{table.name} {NO_PATIENT}")
-            return Patients(_patient_by_file((row[columns[FILE]], row[columns[PATIENT]]) for row in reader))
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield file
     except (UnicodeDecodeError, csv.Error) as error:
         # The error quotes the bytes around it, and they may name a patient.
         raise UserFault(
-            f"{table.name} is no CSV in UTF-8 ({type(error).__name__}): save it as 'CSV UTF-8'"
+            f"{path.name} is no CSV in UTF-8 ({type(error).__name__}): save it as 'CSV UTF-8'"
         ) from None
+
+
+def plain_column(name: str) -> str:
+    """Return the name of a column without case, spaces and underscores."""
+    return name.strip().lower().replace(" ", "").replace("_", "")
+
+
+def plain_file_name(path: str) -> str:
+    """Return a path as sources list it, from the spelling of any system."""
+    return path.strip().replace("\\", "/").removeprefix("./")
 
 
 def _patient_by_file(rows: Iterator[tuple[str | None, str | None]]) -> Mapping[str, str | None]:
     patients: dict[str, str | None] = {}
     for file, patient in rows:
-        name, value = (file or "").strip().replace("\\", "/").removeprefix("./"), (patient or "").strip()
+        name, value = plain_file_name(file or ""), (patient or "").strip()
         if value and patients.setdefault(name, value) != value:
             patients[name] = None
     return patients
-
-
-def _plain(name: str) -> str:
-    return name.strip().lower().replace(" ", "").replace("_", "")
