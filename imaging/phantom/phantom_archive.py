@@ -60,13 +60,13 @@ def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1, workers: int = 
     `dicom/` has the files as a hospital exports them, `masks/UID.npy` (rows, columns) the lesions, and `labels.csv`
     grows from day to day. Large archives are painted by several processes.
     """
-    todays = list(enumerate(studies(spec, day)))
+    todays, write = enumerate(studies(spec, day)), partial(_write_study, folder, spec)
     if workers == 1:
-        images = _write_studies(folder, spec, todays)
+        written = list(map(write, todays))
     else:
         with ProcessPoolExecutor(workers) as painters:
-            parts = painters.map(partial(_write_studies, folder, spec), _parts(todays))
-            images = [image for part in parts for image in part]
+            written = list(painters.map(write, todays, chunksize=PART_STUDIES))
+    images = [image for of_study in written for image in of_study]
     broken = _write_broken(folder / DICOM / f"day{day}", spec, images)
     _save(folder / DICOM / "README.txt", b"Exported from the archive of Harbour Hospital.\n")
     _save(folder / DICOM / "DICOMDIR", b"\0" * 128 + b"DICM")
@@ -86,23 +86,16 @@ def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1, workers: int = 
     )
 
 
-def _parts(todays: list[tuple[int, Study]]) -> list[list[tuple[int, Study]]]:
-    return [todays[start : start + PART_STUDIES] for start in range(0, len(todays), PART_STUDIES)]
-
-
-def _write_studies(
-    folder: Path, spec: PhantomSpec, todays: Sequence[tuple[int, Study]]
-) -> list[PhantomImage]:
-    """Write the images of some studies, each with its place among those of the day."""
-    written = []
-    for place, study in todays:
-        for number, (dataset, mask) in enumerate(_paint_study(spec, study)):
-            image = PhantomImage(study=study, number=number, uid=str(dataset.SOPInstanceUID))
-            name = _export_name(study, place * spec.slices + number + 1)
-            _save(folder / DICOM / name, _file_bytes(dataset))
-            if mask.any():
-                _save(folder / MASKS / f"{image.uid}.npy", _array_bytes(mask))
-            written.append(image)
+def _write_study(folder: Path, spec: PhantomSpec, todays: tuple[int, Study]) -> list[PhantomImage]:
+    """Write the images of a study, which has a place among those of the day."""
+    written, (place, study) = list[PhantomImage](), todays
+    for number, (dataset, mask) in enumerate(_paint_study(spec, study)):
+        image = PhantomImage(study=study, number=number, uid=str(dataset.SOPInstanceUID))
+        name = _export_name(study, place * spec.slices + number + 1)
+        _save(folder / DICOM / name, _file_bytes(dataset))
+        if mask.any():
+            _save(folder / MASKS / f"{image.uid}.npy", _array_bytes(mask))
+        written.append(image)
     return written
 
 
@@ -146,18 +139,13 @@ def _write_broken(folder: Path, spec: PhantomSpec, images: Sequence[PhantomImage
 
 
 def _without_pixels(dataset: Dataset) -> bytes:
-    rest = Dataset()
-    rest.update({element.tag: element for element in dataset if element.keyword != "PixelData"})
-    rest.file_meta = dataset.file_meta
-    return _file_bytes(rest)
+    del dataset.PixelData
+    return _file_bytes(dataset)
 
 
 def _as_mr(dataset: Dataset) -> bytes:
-    changed = Dataset()
-    changed.update(dataset)
-    changed.file_meta = dataset.file_meta
-    changed.Modality, changed.SOPClassUID = "MR", MRImageStorage
-    return _file_bytes(changed)
+    dataset.Modality, dataset.SOPClassUID = "MR", MRImageStorage
+    return _file_bytes(dataset)
 
 
 def _labels(spec: PhantomSpec, images: Sequence[PhantomImage], day: int) -> tuple[list[tuple[str, str]], int]:
