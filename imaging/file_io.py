@@ -31,7 +31,7 @@ class FileBuffer:
         """Return the bytes of a file, or bytes as they are; raise DataFault "too-large" for a file above the limit."""
         if isinstance(content, bytes):
             return content
-        with _open(content) as (descriptor, size):
+        with open_to_read(content) as (descriptor, size):
             if size > limit_bytes:
                 raise DataFault("too-large", f"the file has {size} bytes, the limit is {limit_bytes}")
             if size >= MAPPED_BYTES:
@@ -42,7 +42,7 @@ class FileBuffer:
         """Return the first bytes of a file, at most `count`, and the size of the whole."""
         if isinstance(content, bytes):
             return content[:count], len(content)
-        with _open(content) as (descriptor, size):
+        with open_to_read(content) as (descriptor, size):
             return self._read(descriptor, min(size, count)), size
 
     def _read(self, descriptor: int, size: int) -> memoryview:
@@ -87,7 +87,8 @@ def _pages(size: int) -> mmap.mmap:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[int, int]]:
+def open_to_read(path: Path) -> Iterator[tuple[int, int]]:
+    """Yield descriptor and size of a file of a source; raise EnvironmentFault where it cannot be opened or read."""
     descriptor = -1
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

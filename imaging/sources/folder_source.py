@@ -6,6 +6,7 @@ from pathlib import Path
 
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import EnvironmentFault
+from imaging.file_io import open_to_read
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.patients import Patients
 from imaging.sources.protocol import Payload, SourceFile
@@ -33,23 +34,20 @@ class FolderSource:
             yield from self.patients.checked(self._below("", str(self.root)))
         except OSError as error:
             # The message of an OSError quotes a path, and the path may name a patient.
-            raise EnvironmentFault(_cannot("list a folder of", error)) from None
+            raise EnvironmentFault(
+                f"cannot list a folder of the source ({error.strerror}): "
+                "check its permissions and that it is still mounted"
+            ) from None
 
     def fetch(self, file: SourceFile) -> Payload:
         """Hand over the path of a file."""
         return self.patients.payload(file, lambda: self._checked(file.name))
 
     def _checked(self, name: str) -> Path:
-        path = self.root / name
-        try:
-            # Readers run in other processes, where a file that cannot be opened would count as a bad one.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            size = os.fstat(descriptor).st_size
-            os.close(descriptor)
-        except OSError as error:
-            raise EnvironmentFault(_cannot("read a file of", error)) from None
-        check_limit("too-large", "the file's size in bytes", size, LIMITS.file_bytes)
-        return path
+        # Readers run in other processes, where a file that cannot be opened would count as a bad one.
+        with open_to_read(self.root / name) as (_, size):
+            check_limit("too-large", "the file's size in bytes", size, LIMITS.file_bytes)
+        return self.root / name
 
     def _below(self, folder: str, path: str) -> Iterator[SourceFile]:
         with os.scandir(path) as listing:
@@ -70,7 +68,3 @@ class FolderSource:
         # Unlike the entry's own methods, these two do not fail on a link that leads to itself.
         target = Path(os.path.realpath(entry.path))
         return target.is_relative_to(self.root) and target.is_file()
-
-
-def _cannot(what: str, error: OSError) -> str:
-    return f"cannot {what} the source ({error.strerror}): check its permissions and that it is still mounted"
