@@ -59,8 +59,8 @@ def _survey(source: Source, files: list[SourceFile]) -> tuple[Overview, list[tup
             counter.add(file, header)
             if header.reason:
                 bad.append((file.name, header.reason))
-            if counter.files % STEP == 0:
-                on_progress(counter.files, len(files))
+            if counter.counted.files % STEP == 0:
+                on_progress(counter.counted.files, len(files))
     return counter.result(), bad
 
 

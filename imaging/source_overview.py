@@ -1,7 +1,7 @@
 """Overview of a source in counts: patients, studies, series, modalities, transfer syntaxes, problems."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from pydicom.uid import UID, AllTransferSyntaxes
@@ -17,7 +17,7 @@ from imaging.sources.protocol import SourceFile
 OTHER = "(none)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Overview:
     """Counts of what is in a source; none of them is an identifier."""
 
@@ -44,39 +44,36 @@ class Overview:
 class OverviewCounter:
     """Counter of the files of a source; identifiers are kept here only and are not in the result."""
 
-    files: int = 0
-    size_bytes: int = 0
-    frames: int = 0
+    counted: Overview = field(default_factory=Overview)
     patients: set[str] = field(default_factory=set)
     studies: set[str] = field(default_factory=set)
     objects: set[str] = field(default_factory=set)
     series: dict[str, list[tuple[Value | None, ...]]] = field(default_factory=dict)
     shared_values: dict[Value, Value] = field(default_factory=dict)
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, file: SourceFile, peek: HeaderPeek) -> None:
         """Count one file."""
-        self.files += 1
-        self.size_bytes += file.size_bytes
-        self._count("formats", peek.format)
+        self.counted.files += 1
+        self.counted.size_bytes += file.size_bytes
+        self.counted.formats[peek.format] += 1
         if peek.reason:
-            self._count("problems", peek.reason)
+            self.counted.problems[peek.reason] += 1
         elif peek.format == "dicom":
             self._add_object(peek)
 
     def _add_object(self, peek: HeaderPeek) -> None:
-        header = peek.attributes
+        header, counted = peek.attributes, self.counted
         self.patients.add(text(header, "PatientID"))
         self.studies.add(text(header, "StudyInstanceUID"))
-        self._count("modalities", _code(header, "Modality"))
+        counted.modalities[_code(header, "Modality")] += 1
         if not peek.has_pixels:
-            self._count("problems", "no-pixels")
+            counted.problems["no-pixels"] += 1
             return
-        self.frames += whole(header, "NumberOfFrames", 1) or 1
-        self._count("syntaxes", _syntax(peek.syntax))
-        self._count("photometrics", _code(header, "PhotometricInterpretation"))
-        self._count("manufacturers", text(header, "Manufacturer") or OTHER)
-        self._count("sizes", f"{first(header, 'Columns') or 0:g} x {first(header, 'Rows') or 0:g}")
+        counted.frames += whole(header, "NumberOfFrames", 1) or 1
+        counted.syntaxes[_syntax(peek.syntax)] += 1
+        counted.photometrics[_code(header, "PhotometricInterpretation")] += 1
+        counted.manufacturers[text(header, "Manufacturer") or OTHER] += 1
+        counted.sizes[f"{first(header, 'Columns') or 0:g} x {first(header, 'Rows') or 0:g}"] += 1
         self._check_identifiers(header)
         if peek.series_uid:
             place = [] if whole(header, "NumberOfFrames", 1) > 1 else [self._geometry(header)]
@@ -92,13 +89,10 @@ class OverviewCounter:
     def _check_identifiers(self, header: Attributes) -> None:
         uid = text(header, "SOPInstanceUID")
         if not (uid and text(header, "PatientID") and text(header, "SeriesInstanceUID")):
-            self._count("problems", "missing-identifier")
+            self.counted.problems["missing-identifier"] += 1
         elif uid in self.objects:
-            self._count("problems", "repeated-instance")
+            self.counted.problems["repeated-instance"] += 1
         self.objects.add(uid)
-
-    def _count(self, what: str, name: str) -> None:
-        self.counts.setdefault(what, Counter())[name] += 1
 
     def result(self) -> Overview:
         """Return the counts, with the findings about the volumes of each series."""
@@ -112,17 +106,14 @@ class OverviewCounter:
             volumes += len(stacking.stacks)
             codes = {finding.code for one in stacking.stacks for finding in one.findings}
             findings.update(codes | {reason for _, reason in stacking.left_out})
-        return Overview(
-            files=self.files,
-            size_bytes=self.size_bytes,
+        return replace(
+            self.counted,
             patients=len(self.patients - {""}),
             patient_variants=_variants(self.patients - {""}),
             studies=len(self.studies - {""}),
             series=len(self.series),
-            frames=self.frames,
             volumes=volumes,
             findings=findings,
-            **self.counts,
         )
 
 
