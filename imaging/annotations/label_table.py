@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -16,26 +15,22 @@ from imaging.errors import UserFault
 from imaging.pseudonyms import Level, Pseudonyms
 from imaging.sources.patients import open_csv, plain_column, plain_file_name
 
-LEVEL_OF_COLUMN: Mapping[str, Level] = MappingProxyType(
-    {
-        "sopinstanceuid": "instance",
-        "seriesinstanceuid": "series",
-        "studyinstanceuid": "study",
-        "patientid": "patient",
-        "file": "file",
-    }
-)
+LEVEL_OF_COLUMN: Mapping[str, Level] = {
+    "sopinstanceuid": "instance",
+    "seriesinstanceuid": "series",
+    "studyinstanceuid": "study",
+    "patientid": "patient",
+    "file": "file",
+}
 """Level of the identifiers in a column of the CSV, by its name without case, spaces and underscores."""
 
-KEY_OF_LEVEL: Mapping[Level, str] = MappingProxyType(
-    {
-        "instance": "object_key",
-        "series": "series_key",
-        "study": "study_key",
-        "patient": "patient_key",
-        "file": "source_key",
-    }
-)
+KEY_OF_LEVEL: Mapping[Level, str] = {
+    "instance": "object_key",
+    "series": "series_key",
+    "study": "study_key",
+    "patient": "patient_key",
+    "file": "source_key",
+}
 """Column of an example in which a label's identifier is looked up."""
 
 NEGATIVE = frozenset(

@@ -5,7 +5,6 @@ imagecodecs decodes grey frames, and RLE in colour; other frames, and those that
 
 import math
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import imagecodecs
@@ -33,28 +32,26 @@ from imaging.dicom.codestream import Size, codestream_size, has_end, rle_is_whol
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault, EnvironmentFault
 
-FAST: Mapping[str, str] = MappingProxyType(
-    {
-        # libjpeg-turbo decodes lossless JPEG too: 2.4 ms a slice, against 3.3 and 4.4 of the special decoders.
-        JPEGBaseline8Bit: "jpeg8",
-        JPEGExtended12Bit: "jpeg8",
-        JPEGLossless: "jpeg8",
-        JPEGLosslessSV1: "jpeg8",
-        JPEGLSLossless: "jpegls",
-        JPEGLSNearLossless: "jpegls",
-        JPEG2000Lossless: "jpeg2k",
-        JPEG2000: "jpeg2k",
-        HTJ2KLossless: "htj2k",
-        HTJ2KLosslessRPCL: "htj2k",
-        HTJ2K: "htj2k",
-        RLELossless: "dicomrle",
-    }
-)
+FAST: Mapping[str, str] = {
+    # libjpeg-turbo decodes lossless JPEG too: 2.4 ms a slice, against 3.3 and 4.4 of the special decoders.
+    JPEGBaseline8Bit: "jpeg8",
+    JPEGExtended12Bit: "jpeg8",
+    JPEGLossless: "jpeg8",
+    JPEGLosslessSV1: "jpeg8",
+    JPEGLSLossless: "jpegls",
+    JPEGLSNearLossless: "jpegls",
+    JPEG2000Lossless: "jpeg2k",
+    JPEG2000: "jpeg2k",
+    HTJ2KLossless: "htj2k",
+    HTJ2KLosslessRPCL: "htj2k",
+    HTJ2K: "htj2k",
+    RLELossless: "dicomrle",
+}
 """Transfer syntax to imagecodecs' decoder of grey frames."""
 
 PLUGIN = "pylibjpeg"
 """The plugin of pydicom that knows all syntaxes; it is named so that no other plugin changes a pixel."""
-PLUGINS: Mapping[str, str] = MappingProxyType({RLELossless: "pydicom"})
+PLUGINS: Mapping[str, str] = {RLELossless: "pydicom"}
 """Exceptions: pylibjpeg's RLE decoder ends the whole process (a Rust panic) at some damaged frames."""
 
 

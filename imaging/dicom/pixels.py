@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from imaging.dicom.walk import Walked
 from imaging.errors import DataFault
 
 NATIVE_BITS = (8, 16, 32)
-SAMPLES: Mapping[str, int] = MappingProxyType({"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1})
+SAMPLES: Mapping[str, int] = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1}
 """Photometric interpretations with one sample per pixel; all others have three (PS3.3 C.7.6.3.1.2)."""
 NUMBERS = (
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"),

@@ -1,7 +1,6 @@
 """Transforms of stored values: to modality units, and to grey levels as the file wants them shown."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,9 +38,11 @@ def _sigmoid(center: float, width: float) -> Voi | None:
     return Sigmoid(center, width) if width > 0 else None
 
 
-FUNCTIONS: Mapping[str, Callable[[float, float], Voi | None]] = MappingProxyType(
-    {"LINEAR": _linear, "LINEAR_EXACT": _linear_exact, "SIGMOID": _sigmoid}
-)
+FUNCTIONS: Mapping[str, Callable[[float, float], Voi | None]] = {
+    "LINEAR": _linear,
+    "LINEAR_EXACT": _linear_exact,
+    "SIGMOID": _sigmoid,
+}
 """VOI LUT Function (0028,1056) to the window that a center and a width make, PS3.3 C.11.2.1.2 and C.11.2.1.3."""
 
 
@@ -180,16 +181,14 @@ def palette_image(opened: DicomObject, attributes: Attributes, stored: NDArray[A
     return _brightness(rgb, attributes, rgb.dtype.itemsize * 8)
 
 
-PHOTOMETRIC: Mapping[str, Callable[[DicomObject, Attributes, NDArray[Any], int], Image]] = MappingProxyType(
-    {
-        "MONOCHROME1": grey_image,
-        "MONOCHROME2": grey_image,
-        "PALETTE COLOR": palette_image,
-        "RGB": colour_image,
-        "YBR_FULL": colour_image,
-        "YBR_FULL_422": colour_image,
-        "YBR_RCT": colour_image,
-        "YBR_ICT": colour_image,
-    }
-)
+PHOTOMETRIC: Mapping[str, Callable[[DicomObject, Attributes, NDArray[Any], int], Image]] = {
+    "MONOCHROME1": grey_image,
+    "MONOCHROME2": grey_image,
+    "PALETTE COLOR": palette_image,
+    "RGB": colour_image,
+    "YBR_FULL": colour_image,
+    "YBR_FULL_422": colour_image,
+    "YBR_RCT": colour_image,
+    "YBR_ICT": colour_image,
+}
 """Photometric Interpretation (PS3.3 C.7.6.3.1.2) -> the function that makes an image; decoders return RGB."""

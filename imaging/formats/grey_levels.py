@@ -1,7 +1,6 @@
 """Grey levels of pictures (PNG, JPEG, TIFF): upright orientation, luma of colours, and the window of all levels."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,15 @@ Grey = NDArray[Any]
 ORIENTATION = 0x0112
 """The tag of EXIF and of TIFF 6.0 for the orientation of rows and columns."""
 
-UPRIGHT: Mapping[int, Callable[[Grey], Grey]] = MappingProxyType(
-    {
-        2: lambda grey: grey[:, ::-1],
-        3: lambda grey: grey[::-1, ::-1],
-        4: lambda grey: grey[::-1],
-        5: lambda grey: grey.T,
-        6: lambda grey: grey.T[:, ::-1],
-        7: lambda grey: grey.T[::-1, ::-1],
-        8: lambda grey: grey.T[::-1],
-    }
-)
+UPRIGHT: Mapping[int, Callable[[Grey], Grey]] = {
+    2: lambda grey: grey[:, ::-1],
+    3: lambda grey: grey[::-1, ::-1],
+    4: lambda grey: grey[::-1],
+    5: lambda grey: grey.T,
+    6: lambda grey: grey.T[:, ::-1],
+    7: lambda grey: grey.T[::-1, ::-1],
+    8: lambda grey: grey.T[::-1],
+}
 """Orientation -> the turn that makes it 1: first row at the top, first column at the left. Other values count as 1."""
 
 SHARES = (19595, 38470, 7471)

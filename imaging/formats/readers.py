@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 
 from imaging.dicom.limits import LIMITS
 from imaging.file_io import process_buffer
@@ -36,12 +35,10 @@ def _medmnist_file(path: Path, mtime_ns: int) -> MedMnistFile:
     return MedMnistFile(path)
 
 
-FORMATS: Mapping[str, Reader] = MappingProxyType(
-    {
-        "dicom": _read_object,
-        "series": read_series,
-        "nifti": read_nifti,
-        "picture": read_picture,
-        "medmnist": _read_rows,
-    }
-)
+FORMATS: Mapping[str, Reader] = {
+    "dicom": _read_object,
+    "series": read_series,
+    "nifti": read_nifti,
+    "picture": read_picture,
+    "medmnist": _read_rows,
+}

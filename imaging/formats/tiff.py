@@ -4,7 +4,6 @@ import logging
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,12 @@ JPEG = 7
 AXES = ("YX", "YXS", "SYX")
 """Rows, columns and samples, as tifffile names them."""
 
-LAYOUTS: Mapping[bytes, tuple[str, int, str, int, str]] = MappingProxyType(
-    {
-        b"II*\0": ("<I", 4, "<H", 12, "<I"),
-        b"MM\0*": (">I", 4, ">H", 12, ">I"),
-        b"II+\0": ("<Q", 8, "<Q", 20, "<Q"),
-        b"MM\0+": (">Q", 8, ">Q", 20, ">Q"),
-    }
-)
+LAYOUTS: Mapping[bytes, tuple[str, int, str, int, str]] = {
+    b"II*\0": ("<I", 4, "<H", 12, "<I"),
+    b"MM\0*": (">I", 4, ">H", 12, ">I"),
+    b"II+\0": ("<Q", 8, "<Q", 20, "<Q"),
+    b"MM\0+": (">Q", 8, ">Q", 20, ">Q"),
+}
 """By magic number: format and place of the first offset, format of the number of entries, bytes of an entry, format of
 the next offset; TIFF 6.0 and BigTIFF in both byte orders."""
 
@@ -140,7 +137,11 @@ def _ycbcr(page: Any, samples: Grey) -> tuple[Grey, int]:
     return _colour(page, samples)  # the codec has made it RGB
 
 
-GREY: Mapping[int, Callable[[Any, Grey], tuple[Grey, int]]] = MappingProxyType(
-    {0: _plain, 1: _plain, 2: _colour, 3: _palette, 6: _ycbcr}
-)
+GREY: Mapping[int, Callable[[Any, Grey], tuple[Grey, int]]] = {
+    0: _plain,
+    1: _plain,
+    2: _colour,
+    3: _palette,
+    6: _ycbcr,
+}
 """PhotometricInterpretation (TIFF 6.0, tag 262) -> conversion to grey: white is 0, black is 0, RGB, palette, YCbCr."""

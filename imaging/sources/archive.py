@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 from imaging.errors import DataFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
@@ -15,7 +14,7 @@ from imaging.sources.protocol import FETCHED_LIMIT_BYTES, Payload, SourceFile
 from imaging.sources.tar_members import TarMembers
 from imaging.sources.zip_members import ZipMembers
 
-KINDS: Mapping[str, Callable[[Path], Members]] = MappingProxyType({"zip": ZipMembers, "tar": TarMembers})
+KINDS: Mapping[str, Callable[[Path], Members]] = {"zip": ZipMembers, "tar": TarMembers}
 
 OUTSIDE = re.compile(r"(^|/)\.\.(/|$)|^/|\\|^[A-Za-z]:|\0|^$")
 """Names that lead out of the root on some system: parent, absolute, Windows' separators and drives; or empty."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from imaging.errors import UserFault
 from imaging.sources.archive import Archive
@@ -28,40 +27,38 @@ def _file(*suffixes: str) -> Callable[[str], bool]:
     return lambda address: address.lower().endswith(suffixes) and Path(address).is_file()
 
 
-KINDS: Mapping[str, Kind] = MappingProxyType(
-    {
-        "folder": Kind(
-            title="a folder of DICOM, NIfTI or picture files",
-            accepts=lambda address: Path(address).is_dir(),
-            open=FolderSource,
-        ),
-        "zip": Kind(
-            title="a .zip file of them",
-            accepts=_file(".zip"),
-            open=lambda address, patients: Archive("zip", address, patients),
-        ),
-        "tar": Kind(
-            title="a .tar, .tar.gz, .tar.xz or .tar.bz2 file of them",
-            accepts=_file(".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"),
-            open=lambda address, patients: Archive("tar", address, patients),
-        ),
-        "s3": Kind(
-            title="s3://BUCKET/PREFIX",
-            accepts=lambda address: address.startswith("s3://"),
-            open=S3Prefix,
-        ),
-        "dicomweb": Kind(
-            title="dicomweb+https://HOST:PORT/dicom-web",
-            accepts=lambda address: address.startswith(SCHEME),
-            open=lambda address, _: DicomWeb(address),
-        ),
-        "medmnist": Kind(
-            title="an .npz file in MedMNIST's layout",
-            accepts=_file(".npz"),
-            open=lambda address, _: MedMnistFile(address),
-        ),
-    }
-)
+KINDS: Mapping[str, Kind] = {
+    "folder": Kind(
+        title="a folder of DICOM, NIfTI or picture files",
+        accepts=lambda address: Path(address).is_dir(),
+        open=FolderSource,
+    ),
+    "zip": Kind(
+        title="a .zip file of them",
+        accepts=_file(".zip"),
+        open=lambda address, patients: Archive("zip", address, patients),
+    ),
+    "tar": Kind(
+        title="a .tar, .tar.gz, .tar.xz or .tar.bz2 file of them",
+        accepts=_file(".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2"),
+        open=lambda address, patients: Archive("tar", address, patients),
+    ),
+    "s3": Kind(
+        title="s3://BUCKET/PREFIX",
+        accepts=lambda address: address.startswith("s3://"),
+        open=S3Prefix,
+    ),
+    "dicomweb": Kind(
+        title="dicomweb+https://HOST:PORT/dicom-web",
+        accepts=lambda address: address.startswith(SCHEME),
+        open=lambda address, _: DicomWeb(address),
+    ),
+    "medmnist": Kind(
+        title="an .npz file in MedMNIST's layout",
+        accepts=_file(".npz"),
+        open=lambda address, _: MedMnistFile(address),
+    ),
+}
 
 
 def open_source(address: str | Path, table: Path | None = None) -> Source:

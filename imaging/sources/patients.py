@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TextIO
 
 from imaging.errors import DataFault, UserFault
@@ -24,9 +23,10 @@ NO_PATIENT = (
     "where each picture is of another patient, repeat the file name there"
 )
 
-SPECS: Mapping[str, PreprocessSpec] = MappingProxyType(
-    {"picture": PreprocessSpec(modality="OT", window="file"), "nifti": PreprocessSpec(kind="volume")}
-)
+SPECS: Mapping[str, PreprocessSpec] = {
+    "picture": PreprocessSpec(modality="OT", window="file"),
+    "nifti": PreprocessSpec(kind="volume"),
+}
 
 
 @dataclass(frozen=True, slots=True)

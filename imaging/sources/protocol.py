@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 from imaging.preprocess.spec import PreprocessSpec
@@ -11,17 +10,15 @@ from imaging.preprocess.spec import PreprocessSpec
 FETCHED_LIMIT_BYTES = 2 * 2**30
 """Largest file that is fetched into memory; a file of this machine is mapped and may be larger."""
 
-SUFFIXES: Mapping[str, str] = MappingProxyType(
-    {
-        ".nii": "nifti",
-        ".nii.gz": "nifti",
-        ".png": "picture",
-        ".jpg": "picture",
-        ".jpeg": "picture",
-        ".tif": "picture",
-        ".tiff": "picture",
-    }
-)
+SUFFIXES: Mapping[str, str] = {
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".png": "picture",
+    ".jpg": "picture",
+    ".jpeg": "picture",
+    ".tif": "picture",
+    ".tiff": "picture",
+}
 """Formats that are known by a suffix. DICOM is not: archives name its files as they like."""
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from threading import Lock
-from types import MappingProxyType
 from typing import IO, Any
 
 from imaging.errors import DataFault, UserFault
@@ -21,9 +20,11 @@ END = "(end of the archive)"
 READERS = 2
 """Open at once: one that leads, and one behind it for what is asked for a little too late."""
 
-COMPRESSIONS: Mapping[bytes, Callable[[Any], Any]] = MappingProxyType(
-    {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-)
+COMPRESSIONS: Mapping[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
 """Decompressors, by the first bytes of a file."""
 
 HEADER_LIMIT_BYTES = 16 * 2**20

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from types import MappingProxyType
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataelem import DataElement, RawDataElement
@@ -27,17 +26,15 @@ from imaging.deidentify.identity.text_folding import fold, is_distinctive
 from imaging.dicom.parse import reading
 from imaging.pseudonyms import is_standard_uid
 
-SPELLINGS: Mapping[Kind, Callable[[str], frozenset[str]]] = MappingProxyType(
-    {
-        "name": name_spellings,
-        "id": number_spellings,
-        "uid": only_itself,
-        "date": date_spellings,
-        "place": place_spellings,
-        "device": number_spellings,
-        "text": only_itself,
-    }
-)
+SPELLINGS: Mapping[Kind, Callable[[str], frozenset[str]]] = {
+    "name": name_spellings,
+    "id": number_spellings,
+    "uid": only_itself,
+    "date": date_spellings,
+    "place": place_spellings,
+    "device": number_spellings,
+    "text": only_itself,
+}
 LARGEST_BYTES = 65536
 """A longer value is a document or an image, and no identifier."""
 CHARACTER_SET = 0x00080005

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 from imaging.deidentify.identity.dates import cap_age, shift_da, shift_dt
 from imaging.deidentify.objects.context import CODE_SCHEME, ObjectContext, Scope
@@ -42,38 +41,34 @@ SHAPES = frozenset(
     | {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "OPEN_NONPLANAR"}
 )
 
-KEPT_TERMS = MappingProxyType(
-    {
-        0x00080008: IMAGE_TYPES,
-        0x00185100: POSITIONS,
-        0x00280004: PHOTOMETRIC,
-        0x00281056: frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"}),
-        0x0040A010: RELATIONSHIPS,
-        0x0040A040: VALUE_TYPES,
-        0x0040A050: frozenset({"SEPARATE", "CONTINUOUS"}),
-        0x00620001: frozenset({"BINARY", "FRACTIONAL", "LABELMAP"}),
-        0x00620008: frozenset({"AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"}),
-        0x00700023: SHAPES,
-        0x30060042: SHAPES,
-    }
-)
+KEPT_TERMS: Mapping[int, frozenset[str]] = {
+    0x00080008: IMAGE_TYPES,
+    0x00185100: POSITIONS,
+    0x00280004: PHOTOMETRIC,
+    0x00281056: frozenset({"LINEAR", "LINEAR_EXACT", "SIGMOID"}),
+    0x0040A010: RELATIONSHIPS,
+    0x0040A040: VALUE_TYPES,
+    0x0040A050: frozenset({"SEPARATE", "CONTINUOUS"}),
+    0x00620001: frozenset({"BINARY", "FRACTIONAL", "LABELMAP"}),
+    0x00620008: frozenset({"AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"}),
+    0x00700023: SHAPES,
+    0x30060042: SHAPES,
+}
 """Terms without which an object cannot be interpreted (PS3.3): they stay even where a patient has such a name."""
 
-DUMMIES = MappingProxyType(
-    {
-        **dict.fromkeys(("LO", "LT", "SH", "ST", "UC", "UT"), b"Anonymized"),
-        **dict.fromkeys(("AE", "CS"), b"ANONYMIZED"),
-        **dict.fromkeys(("DS", "IS"), b"0"),
-        **dict.fromkeys(("OB", "OW", "SS", "US"), bytes(2)),
-        **dict.fromkeys(("AT", "FL", "OF", "OL", "SL", "UL"), bytes(4)),
-        **dict.fromkeys(("FD", "OD", "OV", "SV", "UV"), bytes(8)),
-        **{"DA": b"19000101", "DT": b"19000101000000", "TM": b"000000"},
-        **{"AS": b"000Y", "PN": b"Anonymous", "UR": b"urn:anonymized"},
-    }
-)
+DUMMIES: Mapping[str, bytes] = {
+    **dict.fromkeys(("LO", "LT", "SH", "ST", "UC", "UT"), b"Anonymized"),
+    **dict.fromkeys(("AE", "CS"), b"ANONYMIZED"),
+    **dict.fromkeys(("DS", "IS"), b"0"),
+    **dict.fromkeys(("OB", "OW", "SS", "US"), bytes(2)),
+    **dict.fromkeys(("AT", "FL", "OF", "OL", "SL", "UL"), bytes(4)),
+    **dict.fromkeys(("FD", "OD", "OV", "SV", "UV"), bytes(8)),
+    **{"DA": b"19000101", "DT": b"19000101000000", "TM": b"000000"},
+    **{"AS": b"000Y", "PN": b"Anonymous", "UR": b"urn:anonymized"},
+}
 """Legal values by VR for code D, where the original must not stay (PS3.15 E.1, PS3.5 6.2); UIDs are mapped instead."""
 
-DUMMY_SCHEMES = MappingProxyType({CODE_SCHEME: b"99RADLOOP"})
+DUMMY_SCHEMES: Mapping[int, bytes] = {CODE_SCHEME: b"99RADLOOP"}
 """Dummy of a coding scheme: private ones begin with 99 (PS3.16 8)."""
 
 TreatFunction = Callable[[ObjectContext, Scope, int, str, bytes], bytes | None]
