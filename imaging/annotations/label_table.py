@@ -109,7 +109,9 @@ def build_label_table(
         batches.append(batch)
         new += batch.num_rows
         if new > max(batches[0].num_rows, COMPACT_LINES):
-            batches, new = [_compacted(pa.concat_batches(batches))], 0
+            # A table of patients may have a line for each of their images.
+            lines = pa.concat_batches(batches)
+            batches, new = [lines.take(np.sort(np.concatenate(_lines_by_key(lines))))], 0
     lines = pa.concat_batches(batches)
     first, conflicting = _lines_by_key(lines)
     kept = lines if len(first) == len(lines) else lines.take(first)
@@ -134,11 +136,6 @@ def _keyed(
             [line for line, _, _ in some],
         )
         yield pa.record_batch(list(map(pa.array, columns, LINES.types)), schema=LINES)
-
-
-def _compacted(lines: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the lines without repetitions: a table of patients may have a line for each of their images."""
-    return lines.take(np.sort(np.concatenate(_lines_by_key(lines))))
 
 
 def _lines_by_key(lines: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

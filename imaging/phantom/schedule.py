@@ -63,7 +63,9 @@ class Study:
 
 def studies(spec: PhantomSpec, day: int) -> Iterator[Study]:
     """Yield the studies of a day: one or two of each new patient, one of each who returns."""
-    first, count = (0, spec.patients) if day == 1 else (_before(spec, day), spec.new_patients)
+    first, count = 0, spec.patients
+    if day > 1:
+        first, count = spec.patients + (day - 2) * spec.new_patients, spec.new_patients
     for number in range(first, first + count):
         for visit in range(1 + number % 2):
             yield _study(spec, number, visit, day)
@@ -91,10 +93,6 @@ def uid(spec: PhantomSpec, *place: object) -> str:
     """Return the UID of a place in the archive, the same for the same seed."""
     # One string: pydicom joins several without a mark between them.
     return str(generate_uid(entropy_srcs=["/".join(map(str, (spec.seed, *place)))]))
-
-
-def _before(spec: PhantomSpec, day: int) -> int:
-    return spec.patients + (day - 2) * spec.new_patients
 
 
 def _study(spec: PhantomSpec, number: int, visit: int, day: int) -> Study:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 
 from imaging.deidentify.folder.file_ledger import (
@@ -123,12 +124,15 @@ class Destination:
         """Write tombstones for rows whose source is gone, and remove outputs that no row names any more."""
         if removed.num_rows:
             with self.partial_files() as partial:
-                self.commit(partial, [_tombstone(row) for row in removed.to_pylist()], InstanceContents(()))
+                gone = {"output": "", "blake3": "", "reason": REMOVED, "detail": "", "variant_key": ""}
+                tombstones = [LedgerEntry(**row | gone) for row in removed.to_pylist()]
+                self.commit(partial, tombstones, InstanceContents(()))
         rows = self.ledger.read()
         live = latest(rows)
         if live.num_rows == rows.num_rows and len(self.ledger.parts()) <= MANY_PARTS:
             return
-        for output in _orphaned(rows["output"], live["output"]):
+        named = pc.is_in(rows["output"], value_set=live["output"])
+        for output in set(rows["output"].filter(pc.invert(named)).to_pylist()) - {""}:
             self._remove(self.store.path(output))
         with self.partial_files() as partial:
             self.ledger.compact(f"{OWN_FOLDER}/{partial.name}/{PENDING}")
@@ -180,15 +184,6 @@ def _decided(entry: LedgerEntry, instances: InstanceContents) -> LedgerEntry:
         return entry
     detail = "the same SOPInstanceUID stands with other content"
     return replace(entry, output="", blake3="", reason=CONFLICTING_OBJECT, detail=detail)
-
-
-def _tombstone(row: dict[str, Any]) -> LedgerEntry:
-    return replace(LedgerEntry(**row), output="", blake3="", reason=REMOVED, detail="", variant_key="")
-
-
-def _orphaned(before: pa.ChunkedArray, live: pa.ChunkedArray) -> set[str]:
-    stands = pa.compute.is_in(before, value_set=live.combine_chunks())
-    return set(before.filter(pa.compute.invert(stands)).to_pylist()) - {""}
 
 
 def _differs(root: Path, name: str, before: Any, now: Any) -> str:

@@ -65,8 +65,8 @@ def kind_of(tag: int, vr: str) -> Kind | None:
     listed = load_profile().action(tag, _BASIC) not in (None, "K")
     if vr in BY_VR:
         return None if vr == "UI" and not listed and SHARED_UIDS.search(keyword) else BY_VR[vr]
-    if _is_creator(tag):
-        return None
+    if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
+        return None  # the product that reserved a block of private elements (PS3.5 7.8.1)
     if not in_dictionary(tag):
         return "text" if vr in STRINGS or vr in ("UN", "OB") else None
     if vr not in STRINGS or not listed:
@@ -87,8 +87,3 @@ def vr_of(tag: int) -> str:
 def in_dictionary(tag: int) -> bool:
     """Tell whether the standard's dictionary has the attribute."""
     return not tag >> 16 & 1 and dictionary_has_tag(tag)
-
-
-def _is_creator(tag: int) -> bool:
-    """Tell whether an element names the product that reserved a block of private elements (PS3.5 7.8.1)."""
-    return bool(tag >> 16 & 1) and 0x10 <= tag & 0xFFFF <= 0xFF

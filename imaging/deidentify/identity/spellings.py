@@ -109,16 +109,9 @@ def _plain_names(group: str) -> Iterator[str]:
         # A name without components: its last word, or what stands before a comma, may be the family's.
         family, _, given = group.partition("," if "," in group else " ")
     yield from _joined(family.strip(), given.strip())
-    yield from (
-        word
-        for name in (family, given)
-        for word in (name.strip(), *_distinctive_parts(name))
-        if word.lower() not in TITLES
-    )
-
-
-def _distinctive_parts(name: str) -> list[str]:
-    return [word for word in WORD_SEPARATORS.split(name) if is_distinctive(fold(word))]
+    for name in (family, given):
+        distinctive = [word for word in WORD_SEPARATORS.split(name) if is_distinctive(fold(word))]
+        yield from (word for word in (name.strip(), *distinctive) if word.lower() not in TITLES)
 
 
 def _joined(family: str, given: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from functools import cache
 from itertools import product
 from math import prod
 
@@ -31,7 +30,8 @@ class _Folds(dict[int, str | None]):
     """Table for `str.translate`, filled at the first use of a character; None for characters that are left out."""
 
     def __missing__(self, code: int) -> str | None:
-        self[code] = folded = _fold_character(chr(code)) or None
+        apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", chr(code)).casefold())
+        self[code] = folded = "".join(one for one in apart.translate(PLAIN) if one.isalnum()) or None
         return folded
 
 
@@ -87,9 +87,3 @@ def unaccented(text: str) -> str:
         return text
     apart = unicodedata.normalize("NFKD", text)
     return unicodedata.normalize("NFC", "".join(one for one in apart if not unicodedata.combining(one)))
-
-
-@cache
-def _fold_character(character: str) -> str:
-    apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
-    return "".join(one for one in apart.translate(PLAIN) if one.isalnum())

@@ -94,10 +94,6 @@ def _base64(text: str) -> Iterator[bytes]:
             yield coded[first : (before + len(raw)) * 8 // 6]
 
 
-def _hexadecimal(text: str) -> Iterator[bytes]:
-    return (raw.hex().encode() for raw in _cases(text))
-
-
 def _cases(text: str) -> set[bytes]:
     return {
         form.encode("utf-8", "surrogateescape") for form in (text, text.lower(), text.upper(), text.title())
@@ -110,7 +106,7 @@ ENCODINGS: Mapping[str, Callable[[str], Iterator[bytes]]] = {
     "UTF-16 LE": _as("utf-16-le"),
     "UTF-16 BE": _as("utf-16-be"),
     "base64": _base64,
-    "hexadecimal": _hexadecimal,
+    "hexadecimal": lambda text: (raw.hex().encode() for raw in _cases(text)),
     "reversed": lambda text: _utf8(text[::-1]),
     "URL": lambda text: iter((quote(text, safe="").encode(),)),
 }
@@ -140,7 +136,7 @@ def patterns(
                     continue
                 seen.add(raw)
                 yield Pattern(
-                    key=as_key(raw),
+                    key=raw.lower().decode("latin-1"),
                     kind=identifier.kind,
                     tag=identifier.tag,
                     encoding=encoding,
@@ -149,11 +145,6 @@ def patterns(
                     unit=2 if encoding.startswith("UTF-16") else 1,
                     owner=owner if shared else None,
                 )
-
-
-def as_key(raw: bytes) -> str:
-    """Return bytes as what is searched: ASCII letters in lower case, a character for each byte."""
-    return raw.lower().decode("latin-1")
 
 
 def strength_of(text: str, kind: Kind) -> Strength:

@@ -105,7 +105,9 @@ def verify(
             profile_sha256=str(record.get("profile_sha256", profile.sha256)),
             key_fingerprint=pseudonyms.fingerprint,
             options=options.model_dump_json(),
-            outputs_sha256=outputs_digest(register.digests(_digest(path) for path, _ in others)),
+            outputs_sha256=outputs_digest(
+                register.digests(blake3().update_mmap(path).hexdigest() for path, _ in others)
+            ),
         ),
         pseudonyms,
     )
@@ -133,10 +135,6 @@ def _others(destination: Path, register: OutputRegister) -> Iterator[tuple[Path,
             name = path.relative_to(destination).as_posix()
             if path.is_file() and not register.has(name):
                 yield path, name
-
-
-def _digest(path: Path) -> str:
-    return blake3().update_mmap(path).hexdigest()
 
 
 def _count(
