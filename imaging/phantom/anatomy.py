@@ -40,14 +40,6 @@ class Chest:
     lesion: Ellipse | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaintedSlice:
-    """One slice: (size, size) Hounsfield units, and a mask of the lesion."""
-
-    hu: NDArray[np.float64]
-    mask: NDArray[np.bool_]
-
-
 def sample_chest(rng: np.random.Generator, *, lesion: bool) -> Chest:
     """Draw one patient."""
     scale = rng.uniform(0.9, 1.05)
@@ -73,15 +65,17 @@ def sample_chest(rng: np.random.Generator, *, lesion: bool) -> Chest:
     return Chest(organs=organs, lungs=(right, left), lesion=_lesion(rng, (right, left)) if lesion else None)
 
 
-def paint(chest: Chest, size_px: int, rng: np.random.Generator) -> PaintedSlice:
-    """Paint one slice of a chest with fresh vessels and noise."""
+def paint(
+    chest: Chest, size_px: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return (size, size) Hounsfield units of a slice with fresh vessels and noise, and the mask of the lesion."""
     hu = np.full((size_px, size_px), AIR_HU)
     for ellipse in (*chest.organs, *_vessels(rng, chest.lungs)):
         _blend(hu, ellipse)
     mask = np.zeros(hu.shape, dtype=np.bool_)
     if chest.lesion:
         mask = _blend(hu, _cut(rng, chest.lesion)) >= 0.5
-    return PaintedSlice(hu=hu + rng.normal(0, NOISE_HU, hu.shape), mask=mask)
+    return hu + rng.normal(0, NOISE_HU, hu.shape), mask
 
 
 def _lesion(rng: np.random.Generator, lungs: tuple[Ellipse, Ellipse]) -> Ellipse:

@@ -40,20 +40,6 @@ class PhantomDay:
     images_in_conflict: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhantomImage:
-    """One image of the archive: its study, its number in the study, and its SOPInstanceUID."""
-
-    study: Study
-    number: int
-    uid: str
-
-    @property
-    def label(self) -> str:
-        """Class of the image: "lesion" or "normal"."""
-        return "lesion" if self.study.patient.lesion else "normal"
-
-
 def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1, workers: int = 1) -> PhantomDay:
     """Write what a day adds to the archive below `folder`; the same seed and day write the same bytes.
 
@@ -77,7 +63,7 @@ def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1, workers: int = 
         files=len(images) + sum(broken.values()) + (2 if day == 1 else 0),
         images=len(images),
         patients=len({image.study.patient.number for image in images}),
-        labels={name: sum(image.label == name for image in images) for name in ("lesion", "normal")},
+        labels={name: sum(image.study.label == name for image in images) for name in ("lesion", "normal")},
         broken=broken,
         ignored={"not-dicom": 1, "dicomdir": 1},
         labels_without_image=troubles,
@@ -86,27 +72,28 @@ def write_phantom(folder: Path, spec: PhantomSpec, day: int = 1, workers: int = 
     )
 
 
-def _write_study(folder: Path, spec: PhantomSpec, todays: tuple[int, Study]) -> list[PhantomImage]:
+def _write_study(folder: Path, spec: PhantomSpec, todays: tuple[int, Study]) -> list[SliceIdentity]:
     """Write the images of a study, which has a place among those of the day."""
-    written, (place, study) = list[PhantomImage](), todays
-    for number, (dataset, mask) in enumerate(_paint_study(spec, study)):
-        image = PhantomImage(study=study, number=number, uid=str(dataset.SOPInstanceUID))
-        name = _export_name(study, place * spec.slices + number + 1)
+    written, (place, study) = list[SliceIdentity](), todays
+    for image, dataset, mask in _paint_study(spec, study):
+        name = _export_name(study, place * spec.slices + image.number + 1)
         _save(folder / DICOM / name, _file_bytes(dataset))
         if mask.any():
-            _save(folder / MASKS / f"{image.uid}.npy", _array_bytes(mask))
+            _save(folder / MASKS / f"{image.instance_uid}.npy", _array_bytes(mask))
         written.append(image)
     return written
 
 
-def _paint_study(spec: PhantomSpec, study: Study) -> Iterator[tuple[Dataset, NDArray[np.bool_]]]:
+def _paint_study(
+    spec: PhantomSpec, study: Study
+) -> Iterator[tuple[SliceIdentity, Dataset, NDArray[np.bool_]]]:
     """Yield the images of a study, each with the mask of its lesion."""
     number, who = study.number, study.patient
     chest = sample_chest(np.random.default_rng([spec.seed, who.number, 1]), lesion=who.lesion)
     rng = np.random.default_rng([spec.seed, who.number, 2, number])
     series_uid, frame_uid = uid(spec, "series", number, study.uid), uid(spec, "frame", study.uid)
     for place in range(spec.slices):
-        painted = paint(chest, spec.size_px, rng)
+        hu, mask = paint(chest, spec.size_px, rng)
         identity = SliceIdentity(
             study=study,
             number=place,
@@ -114,7 +101,7 @@ def _paint_study(spec: PhantomSpec, study: Study) -> Iterator[tuple[Dataset, NDA
             instance_uid=uid(spec, "instance", study.uid, place),
             frame_uid=frame_uid,
         )
-        yield ct_object(painted.hu, identity), painted.mask
+        yield identity, ct_object(hu, identity), mask
 
 
 def _export_name(study: Study, number: int) -> str:
@@ -123,7 +110,7 @@ def _export_name(study: Study, number: int) -> str:
     return f"{who.name.replace('^', '_').upper()}_{who.birth_date}_{who.number}/{study.date}/IM{number:05d}"
 
 
-def _write_broken(folder: Path, spec: PhantomSpec, images: Sequence[PhantomImage]) -> dict[str, int]:
+def _write_broken(folder: Path, spec: PhantomSpec, images: Sequence[SliceIdentity]) -> dict[str, int]:
     """Write files as they go wrong in practice, each made from a different image of the day."""
     kinds: dict[str, Callable[[Dataset], bytes]] = {
         "truncated": lambda dataset: _file_bytes(dataset)[:-1000],
@@ -133,7 +120,7 @@ def _write_broken(folder: Path, spec: PhantomSpec, images: Sequence[PhantomImage
     }
     # Far apart, so that they differ in vendor and encoding.
     for (reason, make), image in zip(kinds.items(), images[:: len(images) // len(kinds)], strict=False):
-        dataset, _ = next(islice(_paint_study(spec, image.study), image.number, None))
+        _, dataset, _ = next(islice(_paint_study(spec, image.study), image.number, None))
         _save(folder / f"{reason}-{image.study.number}", make(dataset))
     return dict.fromkeys(kinds, 1)
 
@@ -148,8 +135,10 @@ def _as_mr(dataset: Dataset) -> bytes:
     return _file_bytes(dataset)
 
 
-def _labels(spec: PhantomSpec, images: Sequence[PhantomImage], day: int) -> tuple[list[tuple[str, str]], int]:
-    rows = [(image.uid, image.label) for image in images]
+def _labels(
+    spec: PhantomSpec, images: Sequence[SliceIdentity], day: int
+) -> tuple[list[tuple[str, str]], int]:
+    rows = [(image.instance_uid, image.study.label) for image in images]
     if day > 1:
         return rows, 0
     # The first image has no label, the second has two, and one label has no image.

@@ -60,6 +60,11 @@ class Study:
     date: str
     uid: str
 
+    @property
+    def label(self) -> str:
+        """Class of its images: "lesion" or "normal"."""
+        return "lesion" if self.patient.lesion else "normal"
+
 
 def studies(spec: PhantomSpec, day: int) -> Iterator[Study]:
     """Yield the studies of a day: one or two of each new patient, one of each who returns."""
