@@ -1,5 +1,6 @@
 """Options of de-identification that a person may choose: those of PS3.15 E.3, and what happens in doubt."""
 
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -88,30 +89,22 @@ def method_codes(options: DeidentifyOptions) -> tuple[tuple[str, str], ...]:
     >>> method_codes(DeidentifyOptions(dates="remove"))
     (('113100', 'Basic Application Confidentiality Profile'),)
     """
-    chosen = {
-        "113101": options.burned_in == "blank",
-        "113103": options.graphics,
-        "113104": options.structured,
-        "113105": options.descriptors,
-        "113107": options.dates == "shift",
-        "113108": options.patient_characteristics,
-        "113109": options.device_identity,
-        "113110": options.uids,
-        "113111": options.safe_private,
-    }
-    return tuple((code, meaning) for code, meaning in METHODS.items() if chosen.get(code, code == "113100"))
+    return tuple((code, meaning) for code, (meaning, applies) in METHODS.items() if applies(options))
 
 
-METHODS = {
-    "113100": "Basic Application Confidentiality Profile",
-    "113101": "Clean Pixel Data Option",
-    "113103": "Clean Graphics Option",
-    "113104": "Clean Structured Content Option",
-    "113105": "Clean Descriptors Option",
-    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
-    "113108": "Retain Patient Characteristics Option",
-    "113109": "Retain Device Identity Option",
-    "113110": "Retain UIDs Option",
-    "113111": "Retain Safe Private Option",
+METHODS: Mapping[str, tuple[str, Callable[[DeidentifyOptions], bool]]] = {
+    "113100": ("Basic Application Confidentiality Profile", lambda _: True),
+    "113101": ("Clean Pixel Data Option", lambda options: options.burned_in == "blank"),
+    "113103": ("Clean Graphics Option", lambda options: options.graphics),
+    "113104": ("Clean Structured Content Option", lambda options: options.structured),
+    "113105": ("Clean Descriptors Option", lambda options: options.descriptors),
+    "113107": (
+        "Retain Longitudinal Temporal Information Modified Dates Option",
+        lambda options: options.dates == "shift",
+    ),
+    "113108": ("Retain Patient Characteristics Option", lambda options: options.patient_characteristics),
+    "113109": ("Retain Device Identity Option", lambda options: options.device_identity),
+    "113110": ("Retain UIDs Option", lambda options: options.uids),
+    "113111": ("Retain Safe Private Option", lambda options: options.safe_private),
 }
-"""Codes of CID 7050 (PS3.16) for the methods that can be applied here, with their meanings."""
+"""Codes of CID 7050 (PS3.16) for the methods that can be applied here, with their meanings and when they are."""

@@ -21,10 +21,11 @@ CODE_VALUE, SCHEME, MEANING = 0x00080100, 0x00080102, 0x00080104
 @cache
 def statement(options: DeidentifyOptions, implicit: bool, little: bool) -> Mapping[BaseTag, Element]:
     """Return the elements of the statement, the same for all objects; they replace those of an earlier one."""
-    codes = [
-        _coded(_texts(implicit, little, _code(value, meaning)), implicit, little)
-        for value, meaning in method_codes(options)
-    ]
+    codes = []
+    for value, meaning in method_codes(options):
+        code = {CODE_VALUE: ("SH", value), SCHEME: ("SH", "DCM"), MEANING: ("LO", meaning)}
+        codes.append(Dataset(_texts(implicit, little, code)))
+        codes[-1].set_original_encoding(implicit, little, "iso8859")
     texts = {
         IDENTITY_REMOVED: ("CS", "YES"),
         METHOD: ("LO", f"{VERSION_NAME} PS3.15 E {EDITION}"),
@@ -32,16 +33,6 @@ def statement(options: DeidentifyOptions, implicit: bool, little: bool) -> Mappi
     }
     sequence = DataElement(METHOD_CODES, "SQ", Sequence(codes))
     return _texts(implicit, little, texts) | {sequence.tag: sequence}
-
-
-def _code(value: str, meaning: str) -> dict[int, tuple[str, str]]:
-    return {CODE_VALUE: ("SH", value), SCHEME: ("SH", "DCM"), MEANING: ("LO", meaning)}
-
-
-def _coded(elements: dict[BaseTag, Element], implicit: bool, little: bool) -> Dataset:
-    item = Dataset(elements)
-    item.set_original_encoding(implicit, little, "iso8859")
-    return item
 
 
 def _texts(implicit: bool, little: bool, texts: dict[int, tuple[str, str]]) -> dict[BaseTag, Element]:
