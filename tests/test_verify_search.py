@@ -44,7 +44,7 @@ def encodings(
     data: bytes, *identifiers: Identifier, level: SearchLevel = "bytes", owner: int | None = None
 ) -> set[str]:
     hits = searcher(*identifiers, owner=0).search(data, level, owner)
-    return {hit.pattern.encoding for hit in hits}
+    return {pattern.encoding for pattern, _ in hits}
 
 
 @pytest.mark.parametrize("how", WRITTEN)
@@ -63,7 +63,7 @@ def test_a_value_across_the_border_of_two_windows_is_a_hit(monkeypatch: pytest.M
     monkeypatch.setattr(pattern_search, "WINDOW_BYTES", 64)
     for start in range(40, 70):
         data = b" " * start + VALUE.encode() + b" " * 200
-        assert [hit.offset for hit in searcher(PATIENT).search(data, "bytes")] == [start]
+        assert [offset for _, offset in searcher(PATIENT).search(data, "bytes")] == [start]
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,7 @@ def find_hits(
     """Yield each identifier once for each encoding in which it was found."""
     seen: set[tuple[object, ...]] = set()
     for content in contents:
-        for match in searcher.search(content.data, content.level, owner):
-            pattern = match.pattern
+        for pattern, offset in searcher.search(content.data, content.level, owner):
             key = (pattern.kind, pattern.tag, pattern.encoding)
             if key not in seen:
                 seen.add(key)
@@ -107,7 +106,7 @@ def find_hits(
                     tag=pattern.tag,
                     encoding=pattern.encoding,
                     where=content.where,
-                    offset=match.offset,
+                    offset=offset,
                 )
 
 

@@ -1,7 +1,6 @@
 """Search of bytes for many patterns at once, in memory that grows with the patterns and not with the bytes."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from mmap import mmap
 from typing import Literal
 
@@ -21,14 +20,6 @@ ADMITTED: dict[SearchLevel, frozenset[Strength]] = {
 HEXADECIMAL = tuple("0123456789abcdef")
 WINDOW_BYTES = 4 << 20
 Searchable = Buffer | mmap
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A pattern that was found, and the offset at which it begins."""
-
-    pattern: Pattern
-    offset: int
 
 
 class Searcher:
@@ -51,8 +42,10 @@ class Searcher:
     def __len__(self) -> int:
         return len(self._groups)
 
-    def search(self, data: Searchable, level: SearchLevel, owner: int | None = None) -> Iterator[Match]:
-        """Yield each pattern that is in the data and strong enough to prove something there."""
+    def search(
+        self, data: Searchable, level: SearchLevel, owner: int | None = None
+    ) -> Iterator[tuple[Pattern, int]]:
+        """Yield each pattern that is in the data and strong enough to prove something there, and where it begins."""
         if not self._groups:
             return
         for start in range(0, len(data), WINDOW_BYTES):
@@ -63,7 +56,7 @@ class Searcher:
 
     def _window(
         self, raw: bytes, begin: int, starts: range, level: SearchLevel, owner: int | None
-    ) -> Iterator[Match]:
+    ) -> Iterator[tuple[Pattern, int]]:
         text = raw.lower().decode("latin-1")
         admitted = ADMITTED[level]
         for end, number in self._automaton.iter(text):
@@ -77,7 +70,7 @@ class Searcher:
                 if pattern.exact and raw[at : end + 1] != pattern.exact:
                     continue
                 if pattern.strength == "sure" or _bordered(text, at, end + 1, pattern):
-                    yield Match(pattern, begin + at)
+                    yield pattern, begin + at
 
 
 def _bordered(text: str, start: int, stop: int, pattern: Pattern) -> bool:
