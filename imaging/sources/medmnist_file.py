@@ -48,14 +48,10 @@ class MedMnistFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).resolve()
 
-    @property
-    def size_px(self) -> int:
-        """The longer side of the images."""
-        return int(max(self.images["train"].shape[1:]))
-
     def default_spec(self) -> PreprocessSpec:
         """Return the spec that leaves the grey levels as they are, and the size where a model takes it."""
-        return PreprocessSpec.grey_levels(min(max(self.size_px, SIZES_PX[0]), SIZES_PX[1]))
+        longer = int(max(self.images["train"].shape[1:]))
+        return PreprocessSpec.grey_levels(min(max(longer, SIZES_PX[0]), SIZES_PX[1]))
 
     def scan(self) -> Iterator[SourceFile]:
         """List ranges of 512 rows, "train[0:512]" and so on."""

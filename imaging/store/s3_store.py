@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fcntl import LOCK_SH, flock
@@ -149,16 +149,13 @@ class S3Store:
     def _at(self, name: str) -> dict[str, Any]:
         return {"Bucket": self.bucket.name, "Key": self.bucket.prefix + name}
 
-    def _faults(self, name: str) -> AbstractContextManager[None]:
-        return self.bucket.faults(name)
-
     def _head(self, name: str) -> "HeadObjectOutputTypeDef":
-        with self._faults(name):
+        with self.bucket.faults(name):
             return self.bucket.client.head_object(**self._at(name))
 
     def _get(self, name: str) -> tuple[bytes, str, str]:
         """Return content, ETag and writer of an object."""
-        with self._faults(name):
+        with self.bucket.faults(name):
             answer = self.bucket.client.get_object(**self._at(name))
         with _body_faults(name):
             content = answer["Body"].read()
@@ -174,13 +171,13 @@ class S3Store:
 
     def _send(self, name: str, content: bytes, writer: str = "", **condition: Any) -> None:
         metadata = {DIGEST: bytes_digest(content), WRITER: writer}
-        with self._faults(name), _lost_races(name):
+        with self.bucket.faults(name), _lost_races(name):
             self.bucket.client.put_object(
                 **self._at(name), Body=content, Metadata=metadata, **CHECKSUM, **condition
             )
 
     def _delete(self, name: str) -> None:
-        with self._faults(name):
+        with self.bucket.faults(name):
             self.bucket.client.delete_object(**self._at(name))
 
     def _abort_uploads(self, latest: datetime) -> int:
@@ -200,7 +197,7 @@ class S3Store:
     def _upload(self, name: str, path: Path, digest: str) -> None:
         bucket, key = self.bucket.name, self.bucket.prefix + name
         extra = {**CHECKSUM, "Metadata": {DIGEST: digest}}
-        with self._faults(name), _lost_races(name):
+        with self.bucket.faults(name), _lost_races(name):
             try:
                 with TransferManager(self.bucket.client, UPLOAD) as transfers:
                     transfers.upload(str(path), bucket, key, extra_args=extra).result()
@@ -239,7 +236,7 @@ class S3Store:
             threads.shutdown(cancel_futures=True)
 
     def _fetch_part(self, name: str, etag: str, part: slice, descriptor: int) -> None:
-        with self._faults(name), _lost_races(name):
+        with self.bucket.faults(name), _lost_races(name):
             answer = self.bucket.client.get_object(
                 **self._at(name), Range=f"bytes={part.start}-{part.stop - 1}", IfMatch=etag
             )
