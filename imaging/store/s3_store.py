@@ -223,17 +223,11 @@ class S3Store:
             temporary.replace(copy)
 
     def _fetch_parts(self, name: str, etag: str, size: int, descriptor: int) -> None:
-        threads = ThreadPoolExecutor(TRANSFERS)
         ranges = [slice(start, min(start + PART_BYTES, size)) for start in range(0, size, PART_BYTES)]
-        try:
-            parts = [
-                threads.submit(with_retries, partial(self._fetch_part, name, etag, one, descriptor))
-                for one in ranges
-            ]
-            for part in parts:
-                part.result()
-        finally:
-            threads.shutdown(cancel_futures=True)
+        requests = [partial(self._fetch_part, name, etag, one, descriptor) for one in ranges]
+        # Where one fails for good, those that have not begun are left out.
+        with ThreadPoolExecutor(TRANSFERS) as threads:
+            list(threads.map(with_retries, requests))
 
     def _fetch_part(self, name: str, etag: str, part: slice, descriptor: int) -> None:
         with self.bucket.faults(name), _lost_races(name):
