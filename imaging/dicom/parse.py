@@ -20,14 +20,13 @@ from pydicom.uid import (
 )
 
 from imaging.dicom.element_limits import check_element_limits
-from imaging.dicom.elements import Buffer
+from imaging.dicom.elements import UNDEFINED, Buffer
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import DataFault, RadloopError
 
 MAGIC_AT = 128
 META_GROUP = 0x0002
 FIRST_GROUPS = (META_GROUP, 0x0008)
-UNDEFINED_LENGTH = 0xFFFFFFFF
 FREE_RATIO_BYTES = 2**16
 """A shorter file may deflate by any ratio: a header of zeros does no harm."""
 NO_LOG = logging.NullHandler()
@@ -127,7 +126,7 @@ def _refuse_overrun(stream: BytesIO, last_group: int = 0xFFFF) -> Callable[[Base
         if tag.group > last_group:
             return True
         left = size - stream.tell()
-        if length != UNDEFINED_LENGTH and length > left:
+        if length != UNDEFINED and length > left:
             raise DataFault("truncated", f"{tag} has {length} bytes, {left} are left")
         return False
 

@@ -7,12 +7,12 @@ from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 
+from imaging.deidentify.identity.identifiers import RESETS
+
 ESCAPE = b"\x1b"
 CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
 """Characters that text must not have (PS3.5 6.1.3), and the one that a decoder writes where it fails."""
 PADDING = " \0"
-RESETS = {ord(letter) for letter in "\\^=\r\n\t\f"}
-"""Characters that end the effect of an escape sequence (PS3.5 6.1.2.5.3), in names and in text alike."""
 
 Decode = Callable[[bytes], str | None]
 

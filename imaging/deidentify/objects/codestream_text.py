@@ -4,12 +4,11 @@ import re
 import struct
 from collections.abc import Iterator
 
-from imaging.dicom.codestream import J2K_START, JPEG_START, bare
+from imaging.dicom.codestream import J2K_START, JPEG_START, STANDALONE, bare
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault
 
 END, SCAN, COMMENT = 0xD9, 0xDA, 0xFE
-STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 APPLICATION = range(0xE0, 0xF0)
 NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 """Marker after the coded data of a scan, where a byte of ones is followed by one below 0x80 (T.81 B.1.1.5, T.87 C)."""
