@@ -33,7 +33,6 @@ FINDINGS: dict[str, str] = {
     "relative-spacing": "only the ratio of the spacings is known (PixelAspectRatio)",
     "no-spacing": "no spacing is known: pixels count as 1 mm",
 }
-"""Code -> meaning."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,6 @@ NUMBERS = (
     *("SpacingBetweenSlices", "SliceThickness"),
 )
 STACKING_ATTRIBUTES = (*TEXTS, *NUMBERS, *SPACINGS, "ImagePositionPatient", "ImageOrientationPatient")
-"""All attributes that stacking needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

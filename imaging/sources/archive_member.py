@@ -10,7 +10,6 @@ from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault, EnvironmentFault
 
 STEP_BYTES = 2**20
-"""Bytes that are read at a time."""
 MTIME_LIMIT_NS = 2**63 - 1
 
 

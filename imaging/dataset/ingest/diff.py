@@ -20,7 +20,6 @@ from imaging.refusal_reasons import CONFLICTING_INSTANCE, IGNORED, NO_LOSS
 
 REPEATS = ("duplicate-instance", "duplicate-pixels", CONFLICTING_INSTANCE)
 COMPARED = [*(field.name for field in SOURCE), "spec"]
-"""Columns that are compared with a listing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -82,7 +82,6 @@ TABLES = {
         ]
     ),
 }
-"""The tables of a version."""
 
 LATER_COLUMNS: Mapping[str, Any] = {}
 """Columns that came after release 0.1.0, and what each holds in rows of an older release.

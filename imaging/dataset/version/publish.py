@@ -27,7 +27,6 @@ KEYS = {
 }
 """The column by which the rows of each table are ordered."""
 SPLIT_COLUMNS = ("patient_key", "label", "site_key", "source_split", "fingerprint")
-"""Columns that `draw_splits` needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
