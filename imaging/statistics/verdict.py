@@ -6,7 +6,7 @@ one-sided at 97.5 %; ICH E9, section 3.3.2).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -121,21 +121,39 @@ def decide(candidate: Predictions, champion: Predictions | None, gate: GateConfi
     """
     own, drawn = _measured(candidate, gate)
     obstacle = candidate.too_few_patients(gate.min_patients) or _below_floor(own, gate)
+    alone = Verdict(
+        promote=not obstacle,
+        reason=obstacle or f"{_reached(own, gate)}, and there is no champion yet.",
+        measure=own.name,
+        candidate=own,
+        champion=None,
+        difference=None,
+        difference_lower=None,
+        difference_upper=None,
+        margin=gate.margin,
+        floor=gate.floor,
+        patients=own.patients,
+        examples=own.examples,
+    )
     if champion is None:
-        reason = obstacle or f"{_reached(own, gate)}, and there is no champion yet."
-        return _verdict(gate, own, promote=not obstacle, reason=reason)
+        return alone
     other, drawn_other = _measured(champion, gate)
     if unlike := candidate.not_comparable(champion):
-        return _verdict(gate, own, promote=False, reason=unlike, champion=other)
+        return replace(alone, promote=False, reason=unlike, champion=other)
     definition = candidate.measures[own.name]
     difference = summarize(
         own.name, definition, own.value - other.value, drawn - drawn_other, candidate.patients
     )
     # Written so that an undefined limit, NaN, is a no.
     within = difference.lower > -gate.margin
-    reason = obstacle or _compared(own, other, difference, gate, within)
-    return _verdict(
-        gate, own, promote=within and not obstacle, reason=reason, champion=other, difference=difference
+    return replace(
+        alone,
+        promote=within and not obstacle,
+        reason=obstacle or _compared(own, other, difference, gate, within),
+        champion=other,
+        difference=difference.value,
+        difference_lower=difference.lower,
+        difference_upper=difference.upper,
     )
 
 
@@ -144,31 +162,6 @@ def _measured(predictions: Predictions, gate: GateConfig) -> tuple[Measure, Floa
     drawn = bootstrap(predictions, [name], gate.draws, gate.seed)[name]
     value = value_of(predictions, name)
     return summarize(name, predictions.measures[name], value, drawn, predictions.patients), drawn
-
-
-def _verdict(
-    gate: GateConfig,
-    own: Measure,
-    *,
-    promote: bool,
-    reason: str,
-    champion: Measure | None = None,
-    difference: Measure | None = None,
-) -> Verdict:
-    return Verdict(
-        promote=promote,
-        reason=reason,
-        measure=own.name,
-        candidate=own,
-        champion=champion,
-        difference=None if difference is None else difference.value,
-        difference_lower=None if difference is None else difference.lower,
-        difference_upper=None if difference is None else difference.upper,
-        margin=gate.margin,
-        floor=gate.floor,
-        patients=own.patients,
-        examples=own.examples,
-    )
 
 
 def _below_floor(own: Measure, gate: GateConfig) -> str:
