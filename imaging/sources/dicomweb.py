@@ -31,6 +31,12 @@ UID = re.compile(r"(?!\.{1,2}$)[0-9.]{1,64}")
 
 STUDY, SERIES, INSTANCE = "0020000D", "0020000E", "00080018"
 COUNT_OF_SERIES, COUNT_OF_INSTANCES = "00201206", "00201209"
+LEVELS = (
+    ("study", STUDY, COUNT_OF_SERIES),
+    ("series", SERIES, COUNT_OF_INSTANCES),
+    ("instance", INSTANCE, INSTANCE),
+)
+"""Noun and tag of the UID of each level, and tag of the count of what is below one of it."""
 
 OF_SERIES = frozenset(
     {"Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "BodyPartExamined"}
@@ -75,11 +81,7 @@ class DicomWeb:
 
     def scan(self) -> Iterator[SourceFile]:
         """List the instances in the server's order, a thousand a request."""
-        # Modality is not turned into ModalitiesInStudy: with it, Orthanc 1.10 has no second page.
-        filters = {key: value for key, value in self.filters.items() if key not in OF_SERIES}
-        search = self._client.search_for_studies
-        for number, (uid, count) in enumerate(self._pages(search, (), filters, STUDY, COUNT_OF_SERIES)):
-            yield from self._series(uid or f"(study {number})", count)
+        yield from self._below((), None)
 
     def fetch(self, file: SourceFile) -> Payload:
         """Get one instance in the transfer syntax in which it is stored, byte by byte as the server has it."""
@@ -88,44 +90,37 @@ class DicomWeb:
             raise DataFault("missing-identifier", "the server lists it without a valid UID")
         return Patients().payload(file, lambda: self._get(uids))
 
-    def _series(self, study: str, expected: int | None) -> Iterator[SourceFile]:
-        if not UID.fullmatch(study):
-            yield _listed(study)
+    def _below(self, names: tuple[str, ...], expected: int | None) -> Iterator[SourceFile]:
+        """Yield the instances below a study or a series; one without a valid UID stands for what is below it."""
+        if len(names) == len(LEVELS) or not all(map(UID.fullmatch, names)):
+            yield SourceFile(name="/".join(names), size_bytes=0, mtime_ns=0)
             return
-        filters = {key: value for key, value in self.filters.items() if key in OF_SERIES}
-        search = self._client.search_for_series
-        matches = self._pages(search, (study,), filters, SERIES, COUNT_OF_INSTANCES, expected)
-        for number, (uid, count) in enumerate(matches):
-            yield from self._instances(study, uid or f"(series {number})", count)
-
-    def _instances(self, study: str, series: str, expected: int | None) -> Iterator[SourceFile]:
-        if not UID.fullmatch(series):
-            yield _listed(study, series)
-            return
-        search = self._client.search_for_instances
-        matches = self._pages(search, (study, series), {}, INSTANCE, INSTANCE, expected)
-        for number, (uid, _) in enumerate(matches):
-            yield _listed(study, series, uid or f"(instance {number})")
+        noun = LEVELS[len(names)][0]
+        for number, (uid, count) in enumerate(self._pages(names, expected)):
+            yield from self._below((*names, uid or f"({noun} {number})"), count)
 
     def _pages(
-        self,
-        search: Callable[..., Sequence[Match]],
-        within: Sequence[str],
-        filters: Mapping[str, str],
-        tag: str,
-        count_tag: str,
-        expected: int | None = None,
+        self, within: tuple[str, ...], expected: int | None
     ) -> Iterator[tuple[str | None, int | None]]:
         """Yield the UID of each match, None for one that is not valid, and the server's count of what is below it.
 
         A UID that two patients share is listed for each of them, and has what is below both: it comes once.
         """
+        client, (_, tag, count_tag) = self._client, LEVELS[len(within)]
+        # Modality is not turned into ModalitiesInStudy: with it, Orthanc 1.10 has no second page.
+        of_study, of_series = dict[str, str](), dict[str, str]()
+        for key, value in self.filters.items():
+            (of_series if key in OF_SERIES else of_study)[key] = value
+        searches: Sequence[tuple[Callable[..., Sequence[Match]], dict[str, str]]] = (
+            (client.search_for_studies, of_study),
+            (client.search_for_series, of_series),
+            (client.search_for_instances, {}),
+        )
+        search, filters = searches[len(within)]
         offset, last, seen = 0, None, set[str | None]()
         while expected is None or offset < expected:
             with self._faults():
-                page = search(
-                    *within, limit=PAGE, offset=offset, fields=[count_tag], search_filters=dict(filters)
-                )
+                page = search(*within, limit=PAGE, offset=offset, fields=[count_tag], search_filters=filters)
                 matches = [(_uid(match, tag), _count(match, count_tag)) for match in page]
             # A server that knows no offset would send the same page for ever.
             if not page or page[0] == last:
@@ -200,10 +195,6 @@ def _filters(query: str) -> Mapping[str, str]:
     if wrong:
         raise UserFault(f"{', '.join(wrong)}: no DICOM keyword to search by, such as Modality or StudyDate")
     return {known[key.lower()]: value for key, value in given}
-
-
-def _listed(*names: str) -> SourceFile:
-    return SourceFile(name="/".join(names), size_bytes=0, mtime_ns=0)
 
 
 def _uid(match: Match, tag: str) -> str | None:
