@@ -112,7 +112,7 @@ def trials(slices: list[bytes], count: int, seed: int, hand: Hand = SEEN) -> Ite
 
 
 def phantom(random: np.random.Generator) -> NDArray[np.int16]:
-    hu = paint(sample_chest(random, lesion=bool(random.random() < 0.5)), 512, random).hu
+    hu = paint(sample_chest(random, lesion=bool(random.random() < 0.5)), 512, random)[0]
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
 
 

@@ -139,7 +139,7 @@ def chests(patients: int, size_px: int) -> Images:
     ]
     return Images(
         name=f"painted chests, {size_px} px",
-        values=[one.hu.astype(np.float32) for one in painted],
+        values=[hu.astype(np.float32) for hu, _ in painted],
         patients=np.arange(patients).astype(str),
         window=Window(center=40, width=400),
         size=64,

@@ -42,7 +42,7 @@ class Images:
         """Return an image of any kind."""
         share = random.random()
         if share < PHANTOM:
-            hu = paint(sample_chest(random, lesion=bool(random.random() < 0.5)), 512, random).hu
+            hu = paint(sample_chest(random, lesion=bool(random.random() < 0.5)), 512, random)[0]
             return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
         if share < PHANTOM + RADIOGRAPH:
             small = self.radiographs[random.integers(len(self.radiographs))].astype(np.float32)
