@@ -91,6 +91,19 @@ class Settings(BaseSettings):
         secret = None if self.key is None else self.key.get_secret_value()
         return load_pseudonyms(self.private / "pseudonym.key", secret)
 
+    def pseudonyms_of_run(self, key_fingerprint: str) -> Pseudonyms:
+        """Return the pseudonyms for a worker of a run: it reads the key itself, since Ray may log what it hands on.
+
+        Raises EnvironmentFault where its key is not that of the run.
+        """
+        pseudonyms = self.pseudonyms()
+        if pseudonyms.fingerprint != key_fingerprint:
+            raise EnvironmentFault(
+                f"a worker has the key {pseudonyms.fingerprint} and the run has {key_fingerprint}: "
+                "give all nodes the same home or the same RADLOOP_KEY"
+            )
+        return pseudonyms
+
     @property
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and models."""

@@ -125,3 +125,11 @@ def test_importing_the_tasks_does_nothing(tmp_path: Path) -> None:
         [sys.executable, "-B", "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True
     )
     assert not [path for path in tmp_path.rglob("*") if "radloop" in path.name or "mlruns" in path.name]
+
+
+def test_a_worker_with_another_key_than_the_run_is_refused(tmp_path: Path) -> None:
+    run, worker = (Settings(home=tmp_path / name) for name in ("run", "worker"))
+    fingerprint = run.pseudonyms().fingerprint
+    assert run.pseudonyms_of_run(fingerprint).fingerprint == fingerprint
+    with pytest.raises(EnvironmentFault, match=f"the run has {fingerprint}: give all nodes the same home"):
+        worker.pseudonyms_of_run(fingerprint)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -61,7 +61,7 @@ def run_chunks(
     if len(items) > (chunk_items if ray_from is None else ray_from):
         yield from _on_ray(factory, order, items, chunk_items)
     elif items:
-        with _open(factory, {**order, "cores": available_cores(), **here}) as do:
+        with resolve_name(factory)({**order, "cores": available_cores(), **here}) as do:
             # One worker has all cores, and none waits for another: a single chunk is cut, that progress is seen.
             size = chunk_items if len(items) > chunk_items else max(1, chunk_items // PIECES)
             for chunk in _pieces(items, size):
@@ -143,10 +143,5 @@ def _do_chunk(factory: str, order: str, chunk: Sequence[Any]) -> Any:
 def _worker(factory: str, order: str) -> Do:
     """Open what a worker needs, once for all chunks of an order; it ends with the next order, or with the process."""
     OPENED.close()
-    return OPENED.enter_context(_open(factory, json.loads(order)))
-
-
-def _open(factory: str, order: Mapping[str, Any]) -> AbstractContextManager[Do]:
-    module, _, name = factory.partition(":")
-    made: Factory = getattr(import_module(module), name)
-    return made(order)
+    made: Factory = resolve_name(factory)
+    return OPENED.enter_context(made(json.loads(order)))

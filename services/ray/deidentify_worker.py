@@ -10,7 +10,6 @@ from typing import Any
 
 from imaging.deidentify.folder.deidentify_chunk import DicomOnly, deidentify_chunk
 from imaging.deidentify.folder.file_ledger import LedgerEntry
-from imaging.errors import EnvironmentFault
 from imaging.sandbox.pool import Pool
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import SourceFile
@@ -25,13 +24,7 @@ def open_worker(
 ) -> Iterator[Callable[[Sequence[SourceFile]], tuple[LedgerEntry, ...]]]:
     """Open what a worker needs, and yield what de-identifies a chunk of files; see `chunk_pool.Factory`."""
     settings = Settings(home=Path(order["home"]))
-    # Each worker reads the key itself: what Ray hands around may end in its logs.
-    pseudonyms = settings.pseudonyms()
-    if pseudonyms.fingerprint != order["key_fingerprint"]:
-        raise EnvironmentFault(
-            f"a worker has the key {pseudonyms.fingerprint} and the run has {order['key_fingerprint']}: "
-            "give all nodes the same home or the same RADLOOP_KEY"
-        )
+    pseudonyms = settings.pseudonyms_of_run(order["key_fingerprint"])
     source = DicomOnly(open_source(order["source"]))
     setup = {"options": order["options"], "secret": pseudonyms.secret.hex()}
     with Pool(order["function"], setup, workers=order["cores"]) as pool:

@@ -15,7 +15,6 @@ from imaging.dataset.ingest.chunk import prepare_chunk
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.ingest.prepare_files import FUNCTION as PREPARE
-from imaging.errors import EnvironmentFault
 from imaging.formats.series_source import SeriesSource
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
@@ -72,13 +71,8 @@ def open_sandbox(spec: PreprocessSpec, workers: int) -> Pool:
 def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[FileItem]], ChunkCounts]]:
     """Open what a worker needs, and yield what prepares a chunk of files; see `services.ray.chunk_pool.Factory`."""
     settings = Settings(home=Path(order["home"]), store=order["store"])
-    # Each worker reads the key itself: what Ray hands around may end in its logs.
-    pseudonyms = replace(settings.pseudonyms(), patient_variants=order["patient_variants"])
-    if pseudonyms.fingerprint != order["key_fingerprint"]:
-        raise EnvironmentFault(
-            f"a worker has the key {pseudonyms.fingerprint} and the run has {order['key_fingerprint']}: "
-            "give all nodes the same home or the same RADLOOP_KEY"
-        )
+    own = settings.pseudonyms_of_run(order["key_fingerprint"])
+    pseudonyms = replace(own, patient_variants=order["patient_variants"])
     spec = PreprocessSpec.model_validate_json(order["spec"])
     source = open_source(order["source"], Path(order["labels"]).expanduser() if order["labels"] else None)
     store = settings.dataset_store
