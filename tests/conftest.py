@@ -198,3 +198,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
     for reason, count in reasons.items():
         terminalreporter.write_line(f"{count} left out: {reason.removeprefix('Skipped: ')}")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a function that calls a figure's function and gives its axes instead of its file."""
+    from matplotlib.figure import Figure
+
+    from tasks.report import figures
+
+    def axes_of(draw: Callable[..., str], *arguments: object) -> Any:
+        axes = Figure().add_subplot()
+        monkeypatch.setattr(figures, "draw", lambda paint, **_: paint(axes))
+        draw(*arguments)
+        return axes
+
+    return axes_of

@@ -1,52 +1,17 @@
 """Sections of a classifier: what is drawn, seen in the axes before they become a file, and which calls are shown."""
 
-import base64
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from imaging.statistics.classification import ClassPredictions
-from tasks.report import class_sections, figures
+from tasks.report import class_sections
 from tasks.report.class_sections import surest, surest_calls
 from tasks.report.page import ExampleViews
-
-
-def predictions_of(classes: int, n: int = 60, noise: float = 1.0) -> ClassPredictions:
-    generator = np.random.default_rng(0)
-    labels = np.arange(n) % classes
-    raw = np.exp(2 * np.eye(classes)[labels] + noise * generator.normal(size=(n, classes)))
-    return ClassPredictions(
-        labels=labels,
-        probabilities=raw / raw.sum(axis=1, keepdims=True),
-        patients=np.array([f"patient-{i:04d}" for i in range(n)]),
-        classes=tuple(f"class {k}" for k in range(classes)),
-        threshold=0.4 if classes == 2 else None,
-    )
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Axes]:
-    """Return a function that calls a figure's function and gives its axes instead of its file."""
-
-    def axes_of(draw: Callable[..., str], *arguments: object) -> Axes:
-        axes = Figure().add_subplot()
-        monkeypatch.setattr(figures, "draw", lambda paint, **_: paint(axes))
-        draw(*arguments)
-        return axes
-
-    return axes_of
-
-
-def legend(axes: Axes) -> list[str]:
-    return [text.get_text() for text in axes.get_legend().get_texts()]
-
-
-def decoded(uri: str) -> bytes:
-    return base64.b64decode(uri.partition(",")[2])
+from tests.drawn_axes import decoded, legend, predictions_of
 
 
 def every_figure(classes: int) -> Iterator[str]:
