@@ -174,20 +174,14 @@ def _parts(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def _first_equal_rows(fingerprints: Fingerprints, rows: RowNumbers) -> RowNumbers:
     """Return for each of these rows the index of the first that is equal."""
     # Few rows share a checksum, and only they are compared whole: a table of all takes several times their memory.
-    sums = np.concatenate(
-        [np.empty(0, np.uint64), *(_checksums(fingerprints[some]) for some in _parts(rows))]
-    )
+    words = (fingerprints[some].view(np.uint64) for some in _parts(rows))
+    sums = np.concatenate([np.empty(0, np.uint64), *(np.bitwise_xor.reduce(some, axis=1) for some in words)])
     order = np.argsort(sums)
     again = np.flatnonzero(np.diff(sums[order]) == 0)
     shared = unique_sorted(order[np.concatenate([again, again + 1])])
     first = np.arange(len(rows))
     first[shared] = shared[first_equal(codes(as_column(fingerprints[rows[shared]])))]
     return first
-
-
-def _checksums(fingerprints: Fingerprints) -> NDArray[np.uint64]:
-    """Return a number for each fingerprint: equal ones have the same, others hardly ever."""
-    return np.asarray(np.bitwise_xor.reduce(fingerprints.view(np.uint64), axis=1))
 
 
 def _paired(mine: _Distinct, theirs: _Distinct) -> Iterator[Pairs]:
