@@ -105,7 +105,8 @@ def _entries(data: Any, count: int, order: str) -> NDArray[Any]:
 
 def grey_image(opened: DicomObject, attributes: Attributes, stored: NDArray[Any], index: int) -> Image:
     """Return a grey frame with its transforms: modality LUT or rescale, padding, VOI and MONOCHROME1."""
-    groups = _groups(opened, index)
+    # A later one may override the tables of an earlier one.
+    groups = [] if opened.dataset is None else [opened.dataset, *opened.macros(index)]
     slope, intercept = (_factor(attributes, keyword, default) for keyword, default in RESCALE)
     padding, signed = _padding(attributes), stored.dtype.kind != "u"
     tables = _items(groups, "ModalityLUTSequence")
@@ -121,11 +122,6 @@ def grey_image(opened: DicomObject, attributes: Attributes, stored: NDArray[Any]
         padding=padding,
         spacing_mm=_spacing(attributes),
     )
-
-
-def _groups(opened: DicomObject, index: int) -> list[Dataset]:
-    """Return the data sets that may hold tables; a later one overrides an earlier one."""
-    return [] if opened.dataset is None else [opened.dataset, *opened.macros(index)]
 
 
 def _factor(attributes: Attributes, keyword: str, default: float) -> float:
