@@ -9,7 +9,7 @@ import sqlite3
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,17 +52,26 @@ class Content:
 
 
 def all_contents(path: Path, name: str = "") -> Iterator[Content]:
-    """Yield the contents to search of a file of any type, and its name with its folders."""
-    yield Content("name", "values", name.encode("utf-8", "surrogateescape"))
-    yield from file_contents(path)
-    with path.open("rb") as file:
-        is_object = file.read(132)[128:] == b"DICM"  # PS3.10 7.1
-    if is_object:
-        try:
-            yield from object_contents(path.read_bytes())
-        except DataFault:
-            # Not whole: its bytes were searched.
-            return
+    """Yield the contents to search of a file of any type: its name with its folders, its bytes, what is packed in it.
+
+    The bytes are mapped and not read.
+    """
+    yield Content("name", "values", (name or path.name).encode("utf-8", "surrogateescape"))
+    if not path.stat().st_size:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        magic, is_object = data[:16], data[128:132] == b"DICM"  # PS3.10 7.1
+        opener = next((opens for begin, opens in OPENERS.items() if magic.startswith(begin)), None)
+        packed = opener is not None or magic.startswith(IMAGES) or b"\0" in data[:4096]
+        binary = packed and not magic.startswith(TEXTUAL)
+        yield Content("file", "bytes" if binary else "values", data)
+        if not binary and b"base64," in data[: 1 << 16]:
+            yield from _embedded(data)
+    # A file that is not what it seems to be, or not whole: its bytes were searched.
+    with suppress(*UNREADABLE):
+        yield from opener(path) if opener is not None else ()
+    with suppress(DataFault):
+        yield from object_contents(path.read_bytes()) if is_object else ()
 
 
 def object_contents(data: Buffer) -> Iterator[Content]:
@@ -105,26 +114,6 @@ def _value_texts(value: object) -> list[str]:
     if isinstance(value, bytes):
         return [value.decode("latin-1")]
     return [str(one) for one in (value if isinstance(value, MultiValue) else (value,)) if one is not None]
-
-
-def file_contents(path: Path) -> Iterator[Content]:
-    """Yield the contents of a file that are to be searched; its own bytes come first, mapped and not read."""
-    yield Content("name", "values", path.name.encode("utf-8", "surrogateescape"))
-    if not path.stat().st_size:
-        return
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        magic = data[:16]
-        opener = next((opens for begin, opens in OPENERS.items() if magic.startswith(begin)), None)
-        packed = opener is not None or magic.startswith(IMAGES) or b"\0" in data[:4096]
-        binary = packed and not magic.startswith(TEXTUAL)
-        yield Content("file", "bytes" if binary else "values", data)
-        if not binary and b"base64," in data[: 1 << 16]:
-            yield from _embedded(data)
-    if opener is not None:
-        try:
-            yield from opener(path)
-        except UNREADABLE:
-            return
 
 
 def _database(path: Path) -> Iterator[Content]:

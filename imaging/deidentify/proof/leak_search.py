@@ -14,7 +14,7 @@ from imaging.errors import DataFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
-from imaging.sources.protocol import Payload, Source, SourceFile
+from imaging.sources.protocol import Source, SourceFile
 
 SAMPLE = 50
 LISTED = 100_000
@@ -69,14 +69,18 @@ def search_files(
     )
 
 
-def sample_identifiers(source: Source, seed: str, count: int = SAMPLE) -> tuple[Identifier, ...]:
+def sample_identifiers(source: Source, seed: str) -> tuple[Identifier, ...]:
     """Return the identifiers of the patients of a sample of a source's files, read in the sandbox.
 
     Of files that are no DICOM: their names, and the patients' numbers in their metadata.
     """
     identifiers: dict[Identifier, None] = {}
     objects: list[Path | bytes] = []
-    for file, payload in _fetched(source, draw_sample(source.scan(), seed, count)):
+    for file in draw_sample(source.scan(), seed, SAMPLE):
+        try:
+            payload = source.fetch(file)
+        except DataFault:
+            continue
         if payload.format == ROWS:
             continue
         identifiers |= dict.fromkeys(identifiers_of_name(file.name))
@@ -110,14 +114,6 @@ def draw_sample(files: Iterator[SourceFile], seed: str, count: int) -> list[Sour
         elif (place := chance.randrange(number + 1)) < count:
             kept[place] = file
     return kept
-
-
-def _fetched(source: Source, files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, Payload]]:
-    for file in files:
-        try:
-            yield file, source.fetch(file)
-        except DataFault:
-            continue
 
 
 def _of_objects(objects: Sequence[Path | bytes]) -> Iterator[Identifier]:

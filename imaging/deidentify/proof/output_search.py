@@ -18,7 +18,7 @@ from imaging.deidentify.proof.search_targets import SearchTargets, search_target
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
-from imaging.file_io import FileBuffer
+from imaging.file_io import process_buffer
 from imaging.pseudonyms import Pseudonyms
 
 FUNCTION = "imaging.deidentify.proof.output_search:search_outputs"
@@ -111,6 +111,4 @@ def find_hits(
 
 
 def _bytes(content: bytes | Path) -> bytes:
-    if isinstance(content, bytes):
-        return content
-    return bytes(FileBuffer().load(content, LIMITS.file_bytes))
+    return bytes(process_buffer().load(content, LIMITS.file_bytes))
