@@ -10,7 +10,7 @@ from blake3 import blake3
 from pydicom.dataset import Dataset
 
 from imaging.deidentify.objects.context import PATIENTS
-from imaging.deidentify.objects.fast_path import FastPath, open_fast_path
+from imaging.deidentify.objects.fast_path import open_fast_path
 from imaging.deidentify.objects.file_writer import write_object
 from imaging.deidentify.objects.raw_elements import raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID
@@ -33,6 +33,8 @@ IDENTIFIERS = {
     "series": "SeriesInstanceUID",
     "instance": "SOPInstanceUID",
 }
+Output = tuple[Sequence[Buffer], Mapping[str, str]]
+"""A de-identified file in parts, and its new identifiers by keyword."""
 
 
 def deidentify_payload(
@@ -54,7 +56,17 @@ def deidentify_payload(
         fast_path = open_fast_path(data, options, pseudonyms)
         dataset = fast_path.dataset if fast_path else parse(data)
         variant = _variant(dataset, pseudonyms)
-        parts, identifiers = deidentified(dataset, fast_path, data, options, pseudonyms)
+        # First, as it is cheaper than to search the pixels of an object that does not pass.
+        check_sop_class(dataset, options)
+        checked = check_pixels(dataset, data, options)
+        output: Output | None = fast_path.output() if fast_path is not None else None
+        if output is None:
+            scrubbed = scrub(checked, options, pseudonyms)
+            output = (
+                [write_object(scrubbed)],
+                {keyword: str(scrubbed[keyword].value) for keyword in IDENTIFIERS.values()},
+            )
+        parts, identifiers = output
     except DataFault as fault:
         return {"fault": [fault.reason, fault.detail]}, ()
     new = {name: identifiers[keyword] for name, keyword in IDENTIFIERS.items()}
@@ -73,25 +85,6 @@ def _variant(dataset: Dataset, pseudonyms: Pseudonyms) -> str:
         return _variant_key(pseudonyms, raw.decode().rstrip(" \0"))
     with reading("unreadable"):
         return _variant_key(pseudonyms, str(dataset.get("PatientID") or ""))
-
-
-def deidentified(
-    dataset: Dataset,
-    fast_path: FastPath | None,
-    data: Buffer,
-    options: DeidentifyOptions,
-    pseudonyms: Pseudonyms,
-) -> tuple[Sequence[Buffer], Mapping[str, str]]:
-    """Return a de-identified file in parts, and its new identifiers by keyword; raise DataFault where it is refused."""
-    # First, as it is cheaper than to search the pixels of an object that does not pass.
-    check_sop_class(dataset, options)
-    checked = check_pixels(dataset, data, options)
-    if fast_path is not None and (output := fast_path.output()) is not None:
-        return output
-    scrubbed = scrub(checked, options, pseudonyms)
-    return [write_object(scrubbed)], {
-        keyword: str(scrubbed[keyword].value) for keyword in IDENTIFIERS.values()
-    }
 
 
 @cache
