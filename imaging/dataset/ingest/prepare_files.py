@@ -116,12 +116,7 @@ def _row(payload: int, one: Instance) -> list[Any]:
     return [
         *(payload, one.patient_id, one.study_uid, one.series_uid, one.sop_instance_uid, one.institution),
         *(one.content_blake3, one.pixel_blake3, one.label, one.split),
-        *(
-            attribute("modality", ""),
-            attribute("manufacturer", ""),
-            attribute("model", ""),
-            attribute("body_part", ""),
-        ),
+        *(attribute(name, "") for name in ("modality", "manufacturer", "model", "body_part")),
         *(one.frame, *one.image.stored.shape[-2:], attribute("spacing_mm"), attribute("kvp")),
         " ".join(one.findings),
     ]
