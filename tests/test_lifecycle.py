@@ -299,3 +299,9 @@ def note(registry: MlflowClient, text: str, location: str | None) -> str:
 @pytest.mark.slow
 def test_the_stack_is_nobodys_child(stack: Running) -> None:
     assert all(os.getsid(item.pid) == item.pid for item in stack.record.processes)
+
+
+@pytest.mark.slow
+def test_the_worker_shares_no_folder_with_other_users_of_the_machine(stack: Running) -> None:
+    assert (stack.record.temporary / "runner_storage").is_dir()
+    assert stack.record.temporary.is_relative_to(stack.record.home)

@@ -99,7 +99,8 @@ def _new(home: Path, ports: Mapping[str, int | None]) -> Stack:
     stack = Stack(
         home=home, mark=secrets.token_hex(8), ports=chosen, ray_temp=tempfile.mkdtemp(prefix=RAY_PREFIX)
     )
-    stack.logs.mkdir(parents=True, exist_ok=True)
+    for folder in (stack.logs, stack.temporary):
+        folder.mkdir(parents=True, exist_ok=True)
     _write_token(stack.token_file)
     return stack
 

@@ -39,6 +39,11 @@ class Stack:
         return self.home / "logs"
 
     @property
+    def temporary(self) -> Path:
+        """Folder of the worker's temporary files, and of the flow runs that it starts."""
+        return self.home / "tmp"
+
+    @property
     def clients(self) -> tuple[dict[str, str], ...]:
         """Environment of the stack's clients, a group for each server.
 

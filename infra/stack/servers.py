@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -95,8 +96,15 @@ def worker(stack: Stack) -> Server:
         command=_python("prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL),
         # The pool alone may still be ready from a worker that ended a moment ago.
         answers=lambda: "started!" in log.read_text() and (answer_of(pool) or {}).get("status") == "READY",
-        # Its server is on the same machine: a person at the page should not wait for 10 s.
-        environment={"PREFECT_WORKER_QUERY_SECONDS": "2"},
+        environment={
+            # Its server is on the same machine: a person at the page should not wait for 10 s.
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            # In /tmp, runner_storage belongs to the first user of the machine who starts a worker, and locks others out
+            # (Prefect's issue 11121).
+            "TMPDIR": str(stack.temporary),
+            # Sockets of Ray need a short path.
+            "RAY_TMPDIR": tempfile.gettempdir(),
+        },
     )
 
 

@@ -147,7 +147,9 @@ def without_places(root: Path, names: Mapping[str, str]) -> None:
 def unpack(target: Path) -> Path:
     """Unpack the folder into a new one, with its own name wherever a file or the registry names it."""
     with tarfile.open(PACKED) as packed:
-        packed.extractall(target, filter="data")
+        # As an attribute: Python 3.11.2, which Debian 12 has, does not know the argument `filter`.
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)
+        packed.extractall(target)
     without_places(target, {PLACE: str(target)})
     return target
 

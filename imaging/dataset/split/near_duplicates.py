@@ -174,8 +174,10 @@ def _parts(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
 def _first_equal_rows(fingerprints: Fingerprints, rows: RowNumbers) -> RowNumbers:
     """Return for each of these rows the index of the first that is equal."""
     # Few rows share a checksum, and only they are compared whole: a table of all takes several times their memory.
-    words = (fingerprints[some].view(np.uint64) for some in _parts(rows))
-    sums = np.concatenate([np.empty(0, np.uint64), *(np.bitwise_xor.reduce(some, axis=1) for some in words)])
+    integers = (fingerprints[some].view(np.uint64) for some in _parts(rows))
+    sums = np.concatenate(
+        [np.empty(0, np.uint64), *(np.bitwise_xor.reduce(some, axis=1) for some in integers)]
+    )
     order = np.argsort(sums)
     again = np.flatnonzero(np.diff(sums[order]) == 0)
     shared = unique_sorted(order[np.concatenate([again, again + 1])])
