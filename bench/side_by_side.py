@@ -20,15 +20,14 @@ from typing import Any
 
 from bench.deidentify import ARCHIVE, raw_slices, series, strangers
 from bench.nights import spec
+from bench.same_bytes import REPOSITORY, checked_out
 from imaging.cores import available_cores
 from imaging.phantom.phantom_archive import write_phantom
-from tests.conftest import REPOSITORY
 
 LEAST = 0.97
-ROWS = ("reading", "ingest", "deidentify", "step_time", "nights")
 
 
-class Side:
+class TimedSide:
     """A process with the code of one checkout."""
 
     def __init__(self, checkout: Path, name: str) -> None:
@@ -54,11 +53,11 @@ class Side:
         self._process.wait(60)
 
 
-Sides = tuple[Side, Side]
+Sides = tuple[TimedSide, TimedSide]
 """This checkout, and the other."""
 
 
-def in_turn(sides: Sides, number: int, job: Callable[[Side], list[float]]) -> list[float]:
+def in_turn(sides: Sides, number: int, job: Callable[[TimedSide], list[float]]) -> list[float]:
     """Return the ratios of a job done by both, one after the other: the other's time over ours."""
     took = {side.name: job(side) for side in (sides if number % 2 else sides[::-1])}
     ours, theirs = (took[side.name] for side in sides)
@@ -74,7 +73,7 @@ def row(what: str, ratios: Sequence[float]) -> bool:
 
 
 def ratios_of(
-    sides: Sides, groups: Sequence[list[str]], job: Callable[[list[str], Side], list[float]]
+    sides: Sides, groups: Sequence[list[str]], job: Callable[[list[str], TimedSide], list[float]]
 ) -> list[float]:
     """Return the ratios of a job for groups of files. The first group is done once before, for processes to begin."""
     in_turn(sides, 0, partial(job, groups[0]))
@@ -103,9 +102,9 @@ def ingest(sides: Sides, folder: Path) -> list[bool]:
     reached = []
     for size in (256, 224):
 
-        def take_in(group: list[str], side: Side, size_px: int = size) -> list[float]:
-            folders, out = [str(Path(group[0]).parent)], str(folder / f"out-{side.name}")
-            return side.do("ingest", size_px=size_px, folders=folders, out=out)
+        def take_in(group: list[str], side: TimedSide, size_px: int = size) -> list[float]:
+            source, out = str(Path(group[0]).parent), str(folder / f"out-{side.name}")
+            return side.do("ingest", size_px=size_px, folder=source, out=out)
 
         reached.append(row(f"ingest of a series of 20 slices to {size}", ratios_of(sides, groups, take_in)))
     return reached
@@ -121,8 +120,8 @@ def deidentify(sides: Sides, folder: Path) -> list[bool]:
     reached = []
     for looks in (False, True):
 
-        def clean(group: list[str], side: Side, looks: bool = looks) -> list[float]:
-            return side.do("deidentify", groups=[group], looks=looks, out=str(folder / f"out-{side.name}"))
+        def clean(group: list[str], side: TimedSide, looks: bool = looks) -> list[float]:
+            return side.do("deidentify", files=group, looks=looks, out=str(folder / f"out-{side.name}"))
 
         for what, groups in (("series", of_series), ("single slices", [others[at::32] for at in range(32)])):
             name = f"de-identification, {what}, with{'' if looks else 'out'} the text detector"
@@ -137,7 +136,7 @@ def step_time(sides: Sides, folder: Path) -> list[bool]:
         place.mkdir()
         took: dict[str, list[float]] = {}
 
-        def fit(side: Side, me: str, place: Path = place, took: dict[str, list[float]] = took) -> None:
+        def fit(side: TimedSide, me: str, place: Path = place, took: dict[str, list[float]] = took) -> None:
             took[side.name] = side.do("train", folder=str(place), me=me, epochs=21)
 
         pairs = zip(sides if number % 2 else sides[::-1], "ab", strict=True)
@@ -157,7 +156,7 @@ def nights(sides: Sides, folder: Path, objects: int = 10_000) -> list[bool]:
     results: dict[str, list[float]] = {"first": [], "unchanged": [], "1 % new": []}
 
     def pass_night(what: str, number: int) -> None:
-        def job(side: Side) -> list[float]:
+        def job(side: TimedSide) -> list[float]:
             home = str(folder / f"{side.name}-{number}")
             return side.do("night", home=home, archive=str(archive), ray_from=files // 2)
 
@@ -174,24 +173,25 @@ def nights(sides: Sides, folder: Path, objects: int = 10_000) -> list[bool]:
     return [row(f"night, {what}, {files} files", ratios) for what, ratios in results.items()]
 
 
+ROWS = {one.__name__: one for one in (reading, ingest, deidentify, step_time, nights)}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--against", required=True, help="commit of the other checkout")
-    parser.add_argument("--rows", nargs="*", default=ROWS, choices=ROWS)
+    parser.add_argument("--against", required=True, help="commit, or a folder with a checkout")
+    parser.add_argument("--rows", nargs="*", default=[*ROWS], choices=[*ROWS])
     asked = parser.parse_args()
     reached: list[bool] = []
     with tempfile.TemporaryDirectory(prefix="radloop-bench-") as name:
         place = Path(name)
-        other = place / "other"
-        subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(other)], check=True)
-        subprocess.run(["git", "-C", str(other), "checkout", "--quiet", asked.against], check=True)
-        sides = Side(REPOSITORY, "this"), Side(other, "other")
-        print("| what | speed, median of ratios (quartiles) | pairs |\n|---|---|---|", flush=True)
-        for one in asked.rows:
-            (place / one).mkdir()
-            reached += globals()[one](sides, place / one)
-        for side in sides:
-            side.end()
+        with checked_out(asked.against, place) as other:
+            sides = TimedSide(REPOSITORY, "this"), TimedSide(other, "other")
+            print("| what | speed, median of ratios (quartiles) | pairs |\n|---|---|---|", flush=True)
+            for one in asked.rows:
+                (place / one).mkdir()
+                reached += ROWS[one](sides, place / one)
+            for side in sides:
+                side.end()
     return 0 if all(reached) else 1
 
 

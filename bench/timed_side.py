@@ -10,11 +10,13 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+OPENED = ExitStack()
+"""What stays open between jobs: the sandboxes of ingest."""
 TURN_S = 300
 """Longest wait for the other side's epoch; after that it has died."""
 
@@ -36,52 +38,44 @@ def read(files: list[str]) -> list[float]:
     return milliseconds(partial(read, buffer), [Path(one) for one in files])
 
 
-def deidentify(groups: list[list[str]], looks: bool, out: str) -> list[float]:
-    """Milliseconds of each file of series of which nothing was seen before."""
+def deidentify(files: list[str], looks: bool, out: str) -> list[float]:
+    """Milliseconds of each file, where nothing was seen before."""
     from bench import deidentify as bench
 
+    # Names before and after the house was built anew.
     modules = vars(bench)
+    function = bench.without_pixels
     if looks:
         payload = modules.get("payload") or modules["parcel"]
         function = getattr(payload, "deidentify_payload", None) or payload.deidentify_parcel
         bench.load_networks()
-    else:
-        function = bench.without_pixels
     for name in ("cache_for", "_folded_spellings", "memory_of", "_words"):
         if name in modules:
             modules[name].cache_clear()
-    took: list[float] = []
-    for number, group in enumerate(groups):
-        folder = Path(out, str(number))
-        folder.mkdir(parents=True)
-        took += milliseconds(
-            partial(bench.ours, function, [Path(one) for one in group], folder), range(len(group))
-        )
+    Path(out).mkdir()
+    took = milliseconds(
+        partial(bench.ours, function, [Path(one) for one in files], Path(out)), range(len(files))
+    )
     shutil.rmtree(out)
     return took
 
 
-class Ingest:
-    """Ingest of folders as one chunk each, in a process of the sandbox that stays."""
+@cache
+def prepare(size_px: int) -> Callable[[Path, Path], None]:
+    """Return what prepares a folder as one chunk, in a process of the sandbox that stays for the next one."""
+    from bench.ingest import FUNCTION, Pool, PreprocessSpec, ours
 
-    def __init__(self, size_px: int) -> None:
-        from bench.ingest import FUNCTION, Pool, PreprocessSpec
+    spec = PreprocessSpec(size_px=size_px)
+    pool = OPENED.enter_context(Pool(FUNCTION, {"spec": spec.model_dump_json()}, workers=1))
+    return partial(ours, pool, spec)
 
-        self.spec = PreprocessSpec(size_px=size_px)
-        self.pool = Pool(FUNCTION, {"spec": self.spec.model_dump_json()}, workers=1)
-        self.pool.start()
 
-    def take_in(self, folders: list[str], out: str) -> list[float]:
-        from bench.ingest import ours
-
-        def prepare(folder: str) -> None:
-            target = Path(out, Path(folder).name)
-            target.mkdir(parents=True)
-            ours(self.pool, self.spec, Path(folder), target)
-
-        took = milliseconds(prepare, folders)
-        shutil.rmtree(out)
-        return took
+def ingest(size_px: int, folder: str, out: str) -> list[float]:
+    """Milliseconds of an ingest of a folder."""
+    Path(out).mkdir()
+    took = milliseconds(lambda source: prepare(size_px)(source, Path(out)), [Path(folder)])
+    shutil.rmtree(out)
+    return took
 
 
 def wait_for_turn(
@@ -116,27 +110,24 @@ def night(home: str, archive: str, ray_from: int) -> list[float]:
         home=Path(home), source=Path(archive, "dicom"), labels=Path(archive, "labels.csv"), chunk_files=256,
         ray_from=ray_from, in_process=False,
     )  # fmt: skip
-    return [passed(replace(plan)).seconds * 1e3]
+    return [passed(plan).seconds * 1e3]
+
+
+JOBS: Mapping[str, Callable[..., list[float]]] = {
+    one.__name__: one for one in (read, ingest, deidentify, train, night)
+}
 
 
 def main() -> None:
     answers = sys.stdout
+    # What a job prints is no answer.
     sys.stdout = sys.stderr
-    ingest: dict[int, Ingest] = {}
-    for line in sys.stdin:
-        job = json.loads(line)
-        kind = job.pop("kind")
-        # What a job left is not collected in the time of the next.
-        gc.collect()
-        if kind == "ingest":
-            size = job.pop("size_px")
-            ingest.setdefault(size, Ingest(size)) if size not in ingest else None
-            took = ingest[size].take_in(**job)
-        else:
-            took = {"read": read, "deidentify": deidentify, "train": train, "night": night}[kind](**job)
-        print(json.dumps(took), file=answers, flush=True)
-    for one in ingest.values():
-        one.pool.end()
+    with OPENED:
+        for line in sys.stdin:
+            job = json.loads(line)
+            # What a job left is not collected in the time of the next.
+            gc.collect()
+            print(json.dumps(JOBS[job.pop("kind")](**job)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

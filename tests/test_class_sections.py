@@ -11,7 +11,7 @@ from imaging.statistics.classification import ClassPredictions
 from tasks.report import class_sections
 from tasks.report.class_sections import surest, surest_calls
 from tasks.report.page import ExampleViews
-from tests.drawn_axes import decoded, legend, predictions_of
+from tests.report_figures import decoded, legend, predictions_of
 
 
 def every_figure(classes: int) -> Iterator[str]:

@@ -29,6 +29,22 @@ from models.config import AugmentConfig, OptimizerConfig, TrainConfig
 
 FIRST = "0.1.0"
 REQUIRED = "required"
+OPTIMIZER = {
+    "name": "adamw",
+    "learning_rate": 0.003,
+    "momentum": 0.9,
+    "weight_decay": 0.02,
+    "schedule": "one-cycle",
+    "l1_penalty": 0.0,
+}
+AUGMENT = {
+    "flip": False,
+    "shift_fraction": 0.06,
+    "rotate_deg": 8.0,
+    "scale": 0.08,
+    "contrast": 0.15,
+    "brightness": 0.08,
+}
 FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
     FIRST: {
         PreprocessSpec: {
@@ -47,23 +63,9 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
             "epochs": 10,
             "batch_size": 32,
             "workers": 2,
-            "optimizer": {
-                "name": "adamw",
-                "learning_rate": 0.003,
-                "momentum": 0.9,
-                "weight_decay": 0.02,
-                "schedule": "one-cycle",
-                "l1_penalty": 0.0,
-            },
+            "optimizer": OPTIMIZER,
             "class_weights": "balanced",
-            "augment": {
-                "flip": False,
-                "shift_fraction": 0.06,
-                "rotate_deg": 8.0,
-                "scale": 0.08,
-                "contrast": 0.15,
-                "brightness": 0.08,
-            },
+            "augment": AUGMENT,
             "ema_decay": 0.98,
             "patience": 10,
             "measure": "auroc",
@@ -71,22 +73,8 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
             "seed": 0,
             "max_failures": 2,
         },
-        OptimizerConfig: {
-            "name": "adamw",
-            "learning_rate": 0.003,
-            "momentum": 0.9,
-            "weight_decay": 0.02,
-            "schedule": "one-cycle",
-            "l1_penalty": 0.0,
-        },
-        AugmentConfig: {
-            "flip": False,
-            "shift_fraction": 0.06,
-            "rotate_deg": 8.0,
-            "scale": 0.08,
-            "contrast": 0.15,
-            "brightness": 0.08,
-        },
+        OptimizerConfig: OPTIMIZER,
+        AugmentConfig: AUGMENT,
         DeidentifyOptions: {
             "dates": "shift",
             "patient_characteristics": False,

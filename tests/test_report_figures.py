@@ -12,7 +12,7 @@ from matplotlib.image import imread
 
 from imaging.statistics.intervals import measure_all
 from tasks.report import figures
-from tests.drawn_axes import decoded, legend, predictions_of
+from tests.report_figures import decoded, legend, predictions_of
 
 
 def every_figure() -> Iterator[str]:
