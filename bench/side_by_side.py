@@ -162,12 +162,12 @@ def nights(sides: Sides, folder: Path, objects: int = 10_000) -> list[bool]:
 
         results[what] += in_turn(sides, number, job)
 
-    for number in range(4):
+    for number in range(8):
         pass_night("first", number)
-        for _ in range(4):
+        for _ in range(8):
             pass_night("unchanged", number)
     write_phantom(archive, hospital, day=2)
-    for number in range(4):
+    for number in range(8):
         pass_night("1 % new", number)
     shutil.rmtree(archive)
     return [row(f"night, {what}, {files} files", ratios) for what, ratios in results.items()]

@@ -103,9 +103,12 @@ def train(folder: str, me: str, epochs: int) -> list[float]:
 
 
 def night(home: str, archive: str, ray_from: int) -> list[float]:
-    """Milliseconds of a night."""
-    from bench.nights import Plan, passed
+    """Milliseconds of a night, with everything loaded before."""
+    from bench.nights import Night, Plan, passed
 
+    # Some checkouts load MLflow, and much that Ray needs too, with the flow of ingest; others do not.
+    if "mlflow" not in (loaded := sys.modules[Night.__module__].LOADED):
+        loaded.insert(0, "mlflow")
     plan = Plan(
         home=Path(home), source=Path(archive, "dicom"), labels=Path(archive, "labels.csv"), chunk_files=256,
         ray_from=ray_from, in_process=False,
