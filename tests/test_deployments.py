@@ -158,10 +158,7 @@ def test_runs_are_scheduled_at_two_in_the_time_zone(stack: Running) -> None:
 
 @pytest.mark.slow
 def test_reevaluations_are_scheduled_on_sundays(stack: Running) -> None:
-    runs = [
-        run for run in next_runs(stack.record.addresses["prefect"], limit=200) if run.flow == "reevaluate"
-    ]
-    assert runs
+    runs = scheduled(stack, "reevaluate")
     assert {run.when.astimezone(ZoneInfo("Europe/Berlin")).weekday() for run in runs} == {6}
 
 
