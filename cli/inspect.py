@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
+import yaml
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
@@ -14,7 +15,7 @@ from imaging.formats.peek import FUNCTION, peek_headers
 from imaging.private_list import write_private_list
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Pool
-from imaging.source_overview import Overview, OverviewCounter
+from imaging.source_overview import Overview, OverviewCounter, proposed_configuration
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source, SourceFile
 
@@ -39,6 +40,7 @@ def inspect(address: str, table: Path | None, problems: Path | None, as_json: bo
         write_private_list(problems, ("file", "reason"), bad)
     # (dataclasses.asdict makes nonsense of counters.)
     content = {field.name: getattr(overview, field.name) for field in fields(overview)}
+    content["proposed_configuration"] = proposed_configuration(overview)
     print_result(content, _rendered(overview), as_json)
 
 
@@ -90,6 +92,8 @@ def _rendered(overview: Overview) -> RenderableType:
         )
     if not overview.problems and not overview.findings:
         parts.append("no problems")
+    if proposed := proposed_configuration(overview):
+        parts += ["", "[bold]Proposed configuration[/bold], for --config:", yaml.safe_dump(proposed).rstrip()]
     return Group(*parts)
 
 

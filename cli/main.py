@@ -34,6 +34,14 @@ Source = Annotated[
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
 Positive = Annotated[str | None, typer.Option(help="Of two labels, the one that is looked for.")]
+Modality = Annotated[str | None, typer.Option(help="Modality that is taken in, as MR. [default: CT]")]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        help="CENTER/WIDTH, 'file' for each file's own, or 'auto': percentiles where a file has none. "
+        "[default: 40/400 for CT, auto for others]"
+    ),
+]
 Variants = Annotated[
     Literal["report", "join"] | None,
     typer.Option(help="Whether 00123 and 123 are two patients, reported, or one. [default: report]"),
@@ -48,7 +56,8 @@ Epochs = Annotated[int | None, typer.Option(help="Passes over the training image
 Workers = Annotated[int | None, typer.Option(help="Processes that train together.")]
 Version = Annotated[int | None, typer.Option(help="Model version to compare. [default: the challenger]")]
 Again = Annotated[bool | None, typer.Option("--again", help="Train even where nothing has changed.")]
-TRAINING = ("network", "epochs", "workers")
+PARTS = {"training": ("network", "epochs", "workers"), "preprocess": ("modality", "window")}
+"""Options by the part of the request that they belong to."""
 
 
 @app.callback()
@@ -71,6 +80,8 @@ def run(
     label_column: LabelColumn = None,
     positive: Positive = None,
     patient_variants: Variants = None,
+    modality: Modality = None,
+    window: Window = None,
     network: Network = None,
     epochs: Epochs = None,
     workers: Workers = None,
@@ -93,6 +104,8 @@ def ingest(
     label_column: LabelColumn = None,
     positive: Positive = None,
     patient_variants: Variants = None,
+    modality: Modality = None,
+    window: Window = None,
 ) -> None:
     """Take in what is new in a source."""
     run_flow("ingest", checked_request("ingest", config, asked(locals())))
@@ -153,14 +166,16 @@ def demo() -> None:
 
 
 def asked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a command as its request names them.
+    """Return the options of a command that were given, as its request names them.
 
-    >>> asked({"dataset": "d", "epochs": 3, "config": None})
+    >>> asked({"dataset": "d", "epochs": 3, "config": None, "window": None})
     {'dataset': 'd', 'training': {'epochs': 3}}
     """
-    training = {name: given[name] for name in TRAINING if name in given}
-    rest = {name: value for name, value in given.items() if name not in (*TRAINING, "config")}
-    return rest | ({"training": training} if training else {})
+    options = {name: value for name, value in given.items() if value is not None and name != "config"}
+    parts = {
+        part: {name: options.pop(name) for name in names if name in options} for part, names in PARTS.items()
+    }
+    return options | {part: values for part, values in parts.items() if values}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+WRONG_MODALITY = "wrong-modality"
 CONFLICTING_INSTANCE = "conflicting-instance"
 """Of a dataset: the SOPInstanceUID is there with other pixels."""
 CONFLICTING_OBJECT = "conflict"
@@ -15,7 +16,7 @@ IGNORED: Mapping[str, str] = {
 
 REASONS: Mapping[str, str] = {
     # What the file is.
-    "wrong-modality": "the modality is not the one that the preprocessing expects",
+    WRONG_MODALITY: "the modality is not the one that the preprocessing expects",
     "no-pixels": "the object has no pixel data",
     "unsupported": "a kind of image that is not taken in (a video, a volume among slices, more than three samples)",
     "no-window": "the window is to come from the file and the file has none",
@@ -52,7 +53,7 @@ REASONS: Mapping[str, str] = {
 
 NO_LOSS = frozenset(
     {
-        "wrong-modality",
+        WRONG_MODALITY,
         "no-pixels",
         "duplicate-instance",
         "duplicate-pixels",

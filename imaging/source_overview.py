@@ -11,6 +11,7 @@ from imaging.dicom.header import CODE_FORM
 from imaging.dicom.slice_grouping import STACKING_ATTRIBUTES
 from imaging.dicom.stacking import stack_slices
 from imaging.formats.peek import HeaderPeek
+from imaging.preprocess.spec import MODALITIES, PreprocessSpec
 from imaging.pseudonyms import canonical_patient_id
 from imaging.sources.protocol import SourceFile
 
@@ -115,6 +116,21 @@ class OverviewCounter:
             volumes=volumes,
             findings=findings,
         )
+
+
+def proposed_configuration(overview: Overview) -> dict[str, dict[str, str]]:
+    """Return the configuration that takes in most of a source: its most frequent modality, with that one's window.
+
+    Pictures and NIfTI files state no modality and count as other (OT).
+
+    >>> proposed_configuration(Overview(modalities=Counter({"SR": 9, "MR": 5, "CT": 2})))
+    {'preprocess': {'modality': 'MR', 'window': 'auto'}}
+    """
+    counts = {name: count for name, count in overview.modalities.items() if name in MODALITIES}
+    if not counts and not overview.formats.keys() & {"nifti", "picture"}:
+        return {}
+    spec = PreprocessSpec(modality=max(counts, key=lambda name: counts[name], default="OT"))
+    return {"preprocess": {"modality": spec.modality, "window": spec.window_text}}
 
 
 def _variants(patients: set[str]) -> int:

@@ -56,7 +56,7 @@ class IngestRequest(Request):
     preprocess: PreprocessSpec | None = Field(
         None,
         title="Preprocessing",
-        description="Default: CT at center 40, width 400, 64 pixels; the file's own grey levels and size for NPZ.",
+        description="Default: CT at center 40, width 400, 64 pixels; grey levels as they are for pictures and NPZ.",
     )
     bad_slice: Literal["drop-slice", "drop-study"] | None = Field(
         None,

@@ -13,7 +13,13 @@ from prefect.cache_policies import NO_CACHE
 from imaging.annotations.label_table import LabelTable, read_labels
 from imaging.cores import available_cores
 from imaging.dataset.ingest.diff import IngestPlan
-from imaging.dataset.ingest.ingest_outcome import IngestOutcome, ingest_outcome, write_problems
+from imaging.dataset.ingest.ingest_outcome import (
+    IngestOutcome,
+    ingest_outcome,
+    modality_remedy,
+    other_modalities,
+    write_problems,
+)
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing, list_files
 from imaging.dataset.ingest.pending_files import ATTEMPTS, ListedSource, PendingFiles, digest_of, find_pending
@@ -194,7 +200,7 @@ def _build(
     fixed_splits = pc.any(pc.is_valid(scan.examples.select(["source_split"])["source_split"])).as_py()
     resolved = resolve_conflicts(scan, drop_equal_pixels=not fixed_splits, drops_studies=job.drops_studies)
     if not resolved.examples.num_rows:
-        raise UserFault(_no_examples(job.request.source, resolved))
+        raise UserFault(_no_examples(job.request.source, resolved, job.spec.modality))
     recipe = Recipe(
         dataset=job.request.dataset,
         spec=job.spec,
@@ -222,10 +228,9 @@ def _labels(request: IngestRequest, pseudonyms: Pseudonyms) -> LabelTable | None
     return read_labels(Path(request.labels).expanduser(), pseudonyms, request.label_column)
 
 
-def _no_examples(source: str, scan: IngestPlan) -> str:
+def _no_examples(source: str, scan: IngestPlan, modality: str) -> str:
     counts = Counter(scan.refusals["reason"].to_pylist())
     listed = ", ".join(f"{count} x {reason}" for reason, count in counts.most_common())
-    return (
-        f"none of the {scan.refusals.num_rows} files of {source} is a usable image ({listed}): "
-        "is it the right folder?"
-    )
+    others = other_modalities(scan.refusals)
+    remedy = modality_remedy(others, modality) if others else "is it the right folder?"
+    return f"none of the {scan.refusals.num_rows} files of {source} is a usable image ({listed}): {remedy}"

@@ -172,7 +172,7 @@ def _provenance(night: Night, version: DatasetVersion) -> dict[str, str]:
     candidate, champion = night.evaluation.candidate, night.evaluation.champion
     return {
         "dataset version": version.digest,
-        "preprocessing": version.spec.digest,
+        "preprocessing": f"{version.spec.digest}: {version.spec.modality}, window {version.spec.window_text}",
         "input of the model": version.spec.input_units,
         "training": candidate.tags["training.key"],
         "candidate": f"{candidate.uri}, MLflow run {candidate.run_id}",

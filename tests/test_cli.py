@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cli.main import main
 from imaging.dataset.version.dataset_version import newest_version
 from imaging.store.folder_store import FolderStore
 from tests.conftest import Running
-from tests.synthetic import closed_port, version_of, write_archive, write_labels
+from tests.synthetic import closed_port, version_of, write_archive, write_dicom, write_labels
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,15 @@ def test_a_folder_without_images_is_refused(
     (tmp_path / "notes" / "a.txt").write_text("not an image")
     result = radloop("ingest", "--source", tmp_path / "notes", "--labels", archive[1])
     refused(result, "none of the 1 files", "1 x not-dicom", "is it the right folder?")
+
+
+@pytest.mark.slow
+def test_an_archive_of_another_modality_is_refused_with_the_line_to_type(
+    radloop: Radloop, tmp_path: Path, archive: tuple[Path, Path]
+) -> None:
+    write_dicom(tmp_path / "mr" / "a", np.zeros((16, 16)), Modality="MR")
+    result = radloop("ingest", "--source", tmp_path / "mr", "--labels", archive[1])
+    refused(result, "1 x wrong-modality", "found 1 MR, expected CT: add --modality MR to take these in")
 
 
 def test_dicom_without_labels_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
+from cli.options import ask
 from imaging.formats.peek import HeaderPeek
-from imaging.source_overview import OverviewCounter
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.source_overview import Overview, OverviewCounter, proposed_configuration
 from imaging.sources.protocol import SourceFile
+from services.flow_requests import NightlyRequest
 from tests.synthetic import write_dicom
 
 pytestmark = pytest.mark.slow
@@ -137,3 +141,37 @@ def test_a_missing_source_is_a_fault_of_the_user(tmp_path: Path) -> None:
 
     result = CliRunner().invoke(app, ["inspect", str(tmp_path / "nowhere")])
     assert isinstance(result.exception, UserFault)
+
+
+def test_a_configuration_is_proposed(counts: dict[str, Any]) -> None:
+    assert counts["proposed_configuration"] == {"preprocess": {"modality": "CT", "window": "40/400"}}
+
+
+@pytest.mark.parametrize(
+    ("overview", "proposed"),
+    [
+        (Overview(modalities=Counter(SR=9, PT=3, CT=2)), {"modality": "PT", "window": "auto"}),
+        (Overview(formats=Counter(nifti=2)), {"modality": "OT", "window": "auto"}),
+        (
+            Overview(formats=Counter(picture=2, dicom=1), modalities=Counter(US=1)),
+            {"modality": "US", "window": "auto"},
+        ),
+    ],
+    ids=["most frequent", "nifti", "stated"],
+)
+def test_the_most_frequent_modality_with_pixels_is_proposed(
+    overview: Overview, proposed: dict[str, str]
+) -> None:
+    assert proposed_configuration(overview) == {"preprocess": proposed}
+
+
+@pytest.mark.parametrize("overview", [Overview(), Overview(modalities=Counter({"SR": 4, "(none)": 1}))])
+def test_nothing_is_proposed_for_a_source_without_images(overview: Overview) -> None:
+    assert proposed_configuration(overview) == {}
+
+
+def test_a_proposed_configuration_can_be_taken_over(archive: Path, tmp_path: Path) -> None:
+    printed = CliRunner().invoke(app, ["inspect", str(archive)]).stdout
+    config = tmp_path / "night.yaml"
+    config.write_text(printed.partition("for --config:")[2])
+    assert ask(NightlyRequest, config, {"source": "x"}).preprocess == PreprocessSpec()

@@ -164,3 +164,18 @@ def test_a_cell_cannot_break_its_table() -> None:
 
 def test_a_table_of_nothing_is_its_head() -> None:
     assert table(("a", "b"), []) == "| a | b |\n|---|---|"
+
+
+def test_an_archive_of_another_modality_is_named_with_the_line_to_type() -> None:
+    outcome = replace(INGESTED, other_modalities={"MR": 1140, "SR": 2})
+    assert "found 1,140 MR and 2 SR, expected CT: add --modality MR" in ingest_markdown(outcome)
+
+
+def test_a_few_objects_of_other_modalities_are_no_matter() -> None:
+    assert "--modality" not in ingest_markdown(replace(INGESTED, other_modalities={"SR": 94}))
+
+
+def test_no_remedy_is_named_for_objects_without_pixels() -> None:
+    line = ingest_markdown(replace(INGESTED, other_modalities={"SR": 200}))
+    assert "found 200 SR, expected CT" in line
+    assert "--modality" not in line

@@ -104,3 +104,14 @@ def test_padding_is_black(spacing_mm: Any, inverted: bool, order: Any) -> None:
         levels = prepare_volume(changed, spec(window=window, spacing_mm=spacing_mm, order=order))
         assert (levels[:, :, :8] == 0).all()
         assert (levels[:, :, 8:] > 50).all()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0, 1.0)])
+def test_one_window_of_percentiles_serves_all_planes(
+    number: int, spacing: tuple[float, float, float] | None
+) -> None:
+    dark = np.arange(256.0).reshape(16, 16)
+    image = Image(stored=np.stack([dark, dark, dark * 4, dark * 4]), spacing_mm=(1.0, 1.0, 1.0))
+    levels = prepare_volume(image, spec(window="auto", window_number=number, spacing_mm=spacing)).astype(int)
+    np.testing.assert_allclose(levels[0] * 4, levels[3], atol=4)

@@ -102,7 +102,17 @@ DIGESTS = [
     (PreprocessSpec, {"size_px": 32}, "6e63f5d811cd3e72"),
     (PreprocessSpec, {"window": {"center": -300, "width": 1400}, "size_px": 224}, "bee8f55cd4e01685"),
     (PreprocessSpec, {"kind": "volume", "slices": 8, "spacing_mm": (2.5, 0.7, 0.7)}, "bcbd4639a566a731"),
-    (PreprocessSpec, {"order": "resize-window", "window_number": 2, "modality": "MR"}, "a08c33c12bd771c2"),
+    (
+        PreprocessSpec,
+        # The window as it is stored; release 0.1.0 gave that of CT to all modalities.
+        {
+            "order": "resize-window",
+            "window_number": 2,
+            "modality": "MR",
+            "window": {"center": 40, "width": 400},
+        },
+        "a08c33c12bd771c2",
+    ),
     (PreprocessSpec, PreprocessSpec.grey_levels(28).model_dump(), "cd93b7118716539a"),
     (TrainConfig, {}, "865a7c93d93ce9be"),
     (TrainConfig, {"network": "small_cnn", "epochs": 3, "workers": 1, "batch_size": 8}, "50d17210b7507d1c"),

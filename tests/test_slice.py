@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from imaging.image.image import Image
 from imaging.image.window import IDENTITY, Lut, Sigmoid, Voi, Window
 from imaging.preprocess.area import area_weights
-from imaging.preprocess.slice import choose_voi, prepare, to_modality_units
+from imaging.preprocess.slice import choose_voi, percentile_window, prepare, to_modality_units
 from imaging.preprocess.spec import PreprocessSpec
 
 CT = Window(center=40, width=400)
@@ -174,3 +174,37 @@ def test_weights_take_each_pixel_once(length: int, size: int, more: float) -> No
     side = length + more
     taken = area_weights(length, side, size).sum(0) * (side / size)
     np.testing.assert_allclose(taken, 1, 0, 1e-3)
+
+
+AUTO = PreprocessSpec(modality="MR", size_px=16)
+
+
+def test_a_window_of_the_file_is_taken_before_percentiles() -> None:
+    assert choose_voi(Image(stored=np.arange(9.0), vois=(CT,)), AUTO) is CT
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(1.0, 0.0), (2.5, -1024.0), (-1.0, 7.0), (1e-4, 0.0)])
+def test_percentiles_are_of_values_in_modality_units(slope: float, intercept: float) -> None:
+    stored = np.random.default_rng(3).integers(0, 4000, (50, 60))
+    low, high = percentile_window(Image(stored=stored, slope=slope, intercept=intercept)).bounds
+    expected = np.percentile(stored * slope + intercept, (0.5, 99.5))
+    np.testing.assert_allclose((low, high), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_few_bright_pixels_do_not_darken_the_rest() -> None:
+    stored = np.random.default_rng(4).integers(0, 1000, (100, 100))
+    plain = percentile_window(Image(stored=stored)).bounds
+    stored[:4, :10] = 30_000
+    assert percentile_window(Image(stored=stored)).bounds[1] <= plain[1] + 10
+
+
+def test_padding_does_not_count_in_percentiles() -> None:
+    stored = np.full((40, 40), -2000.0)
+    stored[10:30, 10:30] = np.arange(400).reshape(20, 20)
+    low, _ = percentile_window(Image(stored=stored, padding=(-2000.0, -2000.0))).bounds
+    assert low > 0
+
+
+@pytest.mark.parametrize("padding", [None, (5.0, 5.0)])
+def test_an_image_of_one_value_is_black(padding: tuple[float, float] | None) -> None:
+    assert not prepare(Image(stored=np.full((20, 20), 5.0), padding=padding), AUTO).any()

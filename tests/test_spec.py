@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from imaging.image.window import IDENTITY, Window
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.release_compatibility import read_config
 
 SOFT = Window(center=40, width=400)
 
@@ -42,7 +43,7 @@ def test_a_spacing_out_of_bounds_is_refused_with_the_bounds(axis: int, mm: float
         PreprocessSpec.model_validate({"spacing_mm": spacing})
 
 
-@pytest.mark.parametrize(("name", "value"), [("kind", "stack"), ("order", "resize"), ("window", "auto")])
+@pytest.mark.parametrize(("name", "value"), [("kind", "stack"), ("order", "resize"), ("window", "own")])
 def test_a_word_that_is_none_of_the_choices_is_refused(name: str, value: str) -> None:
     with pytest.raises(ValidationError, match=name):
         PreprocessSpec.model_validate({name: value})
@@ -93,8 +94,12 @@ def test_each_setting_is_part_of_the_digest(other: PreprocessSpec) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "window"),
-    [(PreprocessSpec(window="file"), IDENTITY), (PreprocessSpec(window=SOFT), SOFT)],
-    ids=["file", "fixed"],
+    [
+        (PreprocessSpec(window="file"), IDENTITY),
+        (PreprocessSpec(window="auto"), IDENTITY),
+        (PreprocessSpec(window=SOFT), SOFT),
+    ],
+    ids=["file", "auto", "fixed"],
 )
 def test_a_portable_model_has_the_fixed_window_alone(spec: PreprocessSpec, window: Window) -> None:
     assert spec.portable_window == window
@@ -104,11 +109,48 @@ def test_a_portable_model_has_the_fixed_window_alone(spec: PreprocessSpec, windo
     ("spec", "units"),
     [
         (PreprocessSpec(), "Hounsfield units"),
-        (PreprocessSpec(modality="MR"), "modality units"),
+        (PreprocessSpec(modality="MR", window=SOFT), "modality units"),
+        (PreprocessSpec(modality="MR"), "grey levels 0..255"),
         (PreprocessSpec(window="file"), "grey levels 0..255"),
         (PreprocessSpec.grey_levels(28), "grey levels 0..255"),
     ],
-    ids=["ct", "mr", "file", "grey"],
+    ids=["ct", "mr", "mr by default", "file", "grey"],
 )
 def test_the_units_of_the_input_follow_from_the_spec(spec: PreprocessSpec, units: str) -> None:
     assert spec.input_units == units
+
+
+@pytest.mark.parametrize("modality", ["MR", "PT", "NM", "US", "CR", "DX", "MG", "XA", "OT"])
+def test_another_modality_has_not_the_window_of_ct(modality: str) -> None:
+    assert PreprocessSpec.model_validate({"modality": modality}).window == "auto"
+
+
+def test_a_window_that_is_chosen_stays_whatever_the_modality() -> None:
+    assert PreprocessSpec.model_validate({"modality": "MR", "window": "file"}).window == "file"
+
+
+@pytest.mark.parametrize("window", ["40/400", "40.0 / 400", {"center": 40, "width": 400}, None])
+def test_a_window_can_be_written_as_center_and_width(window: object) -> None:
+    assert PreprocessSpec.model_validate({"window": window}).window == SOFT
+
+
+@pytest.mark.parametrize("window", ["40", "soft", "40/", "a/b", ""])
+def test_a_window_that_is_no_pair_is_refused_with_the_form(window: str) -> None:
+    with pytest.raises(ValidationError, match=r"give CENTER/WIDTH as in 40/400, 'file' or 'auto'"):
+        PreprocessSpec.model_validate({"window": window})
+
+
+@pytest.mark.parametrize("modality", ["MRI", "mr", "", "CTA"])
+def test_an_unknown_modality_is_refused_with_the_list(modality: str) -> None:
+    with pytest.raises(ValidationError, match="give one of CT, MR, PT, NM"):
+        PreprocessSpec(modality=modality)
+
+
+def test_a_stored_spec_of_an_unlisted_modality_is_read() -> None:
+    stored = PreprocessSpec().model_copy(update={"modality": "MRI"})
+    read = read_config(PreprocessSpec, stored.model_dump_json(), "the dataset", digest=stored.digest)
+    assert (read.modality, read.digest) == ("MRI", stored.digest)
+
+
+def test_a_form_offers_no_window_of_another_modality() -> None:
+    assert "default" not in PreprocessSpec.model_json_schema()["properties"]["window"]

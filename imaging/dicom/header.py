@@ -86,5 +86,15 @@ def _harmless(attributes: Attributes) -> dict[str, str | float]:
     return present | {name: value for name, value in numbers.items() if value is not None}
 
 
+def stated_modality(detail: str) -> str:
+    """Return the modality of the file in the detail of a fault "wrong-modality", "" where it is no code string.
+
+    >>> stated_modality("Modality is 'MR', 'CT' is expected")
+    'MR'
+    """
+    stated = re.match(r"Modality is '([A-Z0-9_ ]+)'", detail)
+    return stated[1] if stated else ""
+
+
 def _quoted(code: str) -> str:
     return repr(code) if CODE_FORM.fullmatch(code) else "no code string"

@@ -21,6 +21,10 @@ FAR = 1000
 FARTHEST = 1e30
 """Windows farther from zero are not applied in stored values; single precision ends at 3e38."""
 
+PERCENTILES = (0.5, 99.5)
+SAME = 1e-6
+"""Relative distance of percentiles of an image of one value: single precision has seven digits. It is shown black."""
+
 OBLONG = 4
 """Images with a larger ratio of sides get no border: weights for each side cost less."""
 
@@ -68,15 +72,36 @@ def shown_levels(image: Image, spec: PreprocessSpec) -> NDArray[np.float32]:
 
 def choose_voi(image: Image, spec: PreprocessSpec) -> Voi:
     """Return the window of the spec, or the VOI of the file that the spec asks for; raise DataFault "no-window"."""
-    if spec.window != "file":
+    if isinstance(spec.window, Window):
         return spec.window
-    if len(image.vois) < spec.window_number:
-        raise DataFault(
-            "no-window",
-            f"the file offers {len(image.vois)} windows, number {spec.window_number} is asked for; "
-            "give a fixed window in the configuration",
-        )
-    return image.vois[spec.window_number - 1]
+    if len(image.vois) >= spec.window_number:
+        return image.vois[spec.window_number - 1]
+    if spec.window == "auto":
+        return percentile_window(image)
+    raise DataFault(
+        "no-window",
+        f"the file offers {len(image.vois)} windows, number {spec.window_number} is asked for; "
+        "give a fixed window in the configuration, or 'auto'",
+    )
+
+
+def percentile_window(image: Image) -> Window:
+    """Return the window from the 0.5th to the 99.5th percentile of the measured values of an image or volume.
+
+    A few bright pixels, such as a label or an implant, leave it as it is; padding does not count.
+
+    >>> percentile_window(Image(stored=np.arange(1001.0), slope=2.0)).bounds
+    (10.0, 1990.0)
+    """
+    mask = image.padded
+    measured = image.stored if mask is None else image.stored[~mask]
+    if not measured.size:
+        measured = image.stored
+    low, high = sorted(np.percentile(measured, PERCENTILES) * image.slope + image.intercept)
+    largest = max(abs(low), abs(high), 1.0)
+    width = high - low if high - low > SAME * largest else largest
+    # LINEAR has its bounds half a value further in.
+    return Window(center=low + width / 2 + 0.5, width=width + 1)
 
 
 def _stored_bounds(image: Image, window: Window) -> tuple[float, float] | None:

@@ -1,15 +1,69 @@
 """Specification of a model's input: what is taken in, how it is shown, and at which size."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from imaging.image.window import IDENTITY, Window
-from imaging.release_compatibility import config_digest
+from imaging.release_compatibility import STORED, config_digest
 
 Order = Literal["window-resize", "resize-window"]
 LEVELS = 255
 """The brightest grey level of a prepared image."""
+
+MODALITIES = (
+    *(
+        "CT",
+        "MR",
+        "PT",
+        "NM",
+        "US",
+        "CR",
+        "DX",
+        "MG",
+        "XA",
+        "RF",
+        "OT",
+        "XC",
+        "ES",
+        "DMS",
+        "OP",
+        "OPT",
+        "OPM",
+    ),
+    *("OPTENF", "SM", "GM", "CFM", "OCT", "IVUS", "IVOCT", "PX", "IO", "RG", "BMD", "BDUS", "PA", "BI", "DG"),
+    *("LS", "TG", "HC", "RTIMAGE", "RTDOSE", "SEG"),
+    # Retired ones, which old archives have.
+    *(
+        "AS",
+        "CD",
+        "CF",
+        "CP",
+        "CS",
+        "DD",
+        "DF",
+        "DM",
+        "DS",
+        "EC",
+        "FA",
+        "FS",
+        "LP",
+        "MA",
+        "MS",
+        "OPR",
+        "ST",
+        "VF",
+    ),
+)
+"""Modalities (0008,0060) of objects with pixels, of the defined terms of PS3.3 C.7.3.1.1.1."""
+
+DEFAULT_WINDOWS: Mapping[str, dict[str, float]] = {"CT": {"center": 40, "width": 400}}
+"""Windows of modalities whose units are the same on every scanner; others are shown as their files say ("auto")."""
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    schema.pop("default")
 
 
 class PreprocessSpec(BaseModel):
@@ -21,9 +75,13 @@ class PreprocessSpec(BaseModel):
     kind: Literal["slice", "volume"] = Field(
         "slice", description="What one example is: an image or frame, or a whole stack of slices."
     )
-    window: Window | Literal["file"] = Field(
+    window: Window | Literal["file", "auto"] = Field(
         Window(center=40, width=400),
-        description="A fixed window in modality units, or 'file' to use each file's own.",
+        description="A fixed window in modality units, center/width as in 40/400; 'file' for each file's own; 'auto' "
+        "for the file's own or, where it has none, one from the 0.5th to the 99.5th percentile of its values. "
+        "Default: 40/400 for CT, 'auto' for others.",
+        # A form that is filled in with the window of CT would give it to other modalities too.
+        json_schema_extra=_without_default,
     )
     window_number: int = Field(
         1, ge=1, le=16, description="Which of the windows and tables of a file, where it offers several."
@@ -38,6 +96,33 @@ class PreprocessSpec(BaseModel):
         description="Distance of slices, rows and columns of a volume, which is then cropped or padded to size; "
         "default: the whole volume is scaled to size.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _window_of_modality(cls, given: Any) -> Any:
+        """Read a window of the form CENTER/WIDTH; without one, take that of the modality."""
+        if not isinstance(given, Mapping):
+            return given
+        window = given.get("window")
+        if window is None:
+            window = DEFAULT_WINDOWS.get(given.get("modality", "CT"), "auto")
+        elif isinstance(window, str) and window not in ("file", "auto"):
+            center, _, width = window.partition("/")
+            try:
+                window = {"center": float(center), "width": float(width)}
+            except ValueError:
+                raise ValueError(
+                    f"window is {window!r}: give CENTER/WIDTH as in 40/400, 'file' or 'auto'"
+                ) from None
+        return {**given, "window": window}
+
+    @field_validator("modality")
+    @classmethod
+    def _modality_is_known(cls, modality: str, info: ValidationInfo) -> str:
+        # A dataset of an earlier release may be of a code that is in no list.
+        if modality not in MODALITIES and info.context is not STORED:
+            raise ValueError(f"modality is {modality!r}: give one of {', '.join(MODALITIES)}")
+        return modality
 
     @model_validator(mode="after")
     def _spacing_is_positive(self) -> Self:
@@ -56,6 +141,19 @@ class PreprocessSpec(BaseModel):
         return config_digest(self)
 
     @property
+    def window_text(self) -> str:
+        """The window as a person writes it.
+
+        >>> PreprocessSpec().window_text, PreprocessSpec(modality="MR").window_text
+        ('40/400', 'auto')
+        """
+        return (
+            f"{self.window.center:g}/{self.window.width:g}"
+            if isinstance(self.window, Window)
+            else self.window
+        )
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one prepared example.
 
@@ -72,12 +170,12 @@ class PreprocessSpec(BaseModel):
 
     @property
     def portable_window(self) -> Window:
-        """The window inside the portable model; a file's own window is applied before the model."""
-        return IDENTITY if self.window == "file" else self.window
+        """The window inside the portable model; a window of the file or its values is applied before the model."""
+        return self.window if isinstance(self.window, Window) else IDENTITY
 
     @property
     def input_units(self) -> str:
         """What a consumer hands to the portable model."""
-        if self.window in ("file", IDENTITY):
+        if self.portable_window == IDENTITY:
             return "grey levels 0..255"
         return "Hounsfield units" if self.modality == "CT" else "modality units"

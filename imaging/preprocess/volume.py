@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from imaging.errors import DataFault
 from imaging.image.image import Image
 from imaging.preprocess.resample import crop_or_pad, resample
-from imaging.preprocess.slice import shown_levels, squared_levels, to_levels
+from imaging.preprocess.slice import choose_voi, shown_levels, squared_levels, to_levels
 from imaging.preprocess.spec import PreprocessSpec
 
 
@@ -20,6 +20,9 @@ def prepare_volume(image: Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
     without, the whole volume is scaled to the size. Planes are resampled first, then the axis of slices, so that no
     second volume of the full size is made. Raises DataFault "no-geometry" or "too-large".
     """
+    if spec.window == "auto":
+        # One window for all planes: each by its own percentiles would not be comparable with the next.
+        image = replace(image, vois=(choose_voi(image, spec),) * spec.window_number)
     if spec.spacing_mm is None:
         planes = np.stack([squared_levels(plane, spec) for plane in _planes(image)])
         return to_levels(resample(planes, (1.0, 1.0, 1.0), (len(planes) / spec.slices, 1.0, 1.0)))

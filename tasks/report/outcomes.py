@@ -34,6 +34,7 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
         f"version `{outcome.digest[:12]}` ({state})",
         table(("split", "label", "images", "patients"), counts),
         table(("not taken in", "files", "why"), refused) if refused else "",
+        _modalities(outcome),
         _label_troubles(outcome),
         _variants(outcome),
         f"Original names of all of these: `{outcome.problems_file}` (readable by you alone)"
@@ -140,6 +141,16 @@ RENDERERS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
     }
 )
 """By the name of the flow; a night comes with times of its own."""
+
+
+def _modalities(outcome: "IngestOutcome") -> str:
+    """Return a line about an archive that is mostly of other modalities; a few others are usual beside images."""
+    if sum(outcome.other_modalities.values()) <= outcome.examples:
+        return ""
+    # Loaded here: it takes the tables, which other outcomes do not need.
+    from imaging.dataset.ingest.ingest_outcome import modality_remedy
+
+    return f"**Modality**: {modality_remedy(outcome.other_modalities, outcome.modality)}"
 
 
 def _label_troubles(outcome: "IngestOutcome") -> str:

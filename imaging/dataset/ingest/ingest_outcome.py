@@ -1,7 +1,7 @@
 """Outcome of an ingest: numbers without identifiers, and a private list of the files and labels that did not fit."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +11,11 @@ from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.summary import own_and_shared, patient_variants
+from imaging.dicom.header import stated_modality
+from imaging.preprocess.spec import MODALITIES
 from imaging.private_list import PROBLEMS, write_private_list
 from imaging.pseudonyms import VariantPolicy
-from imaging.refusal_reasons import IGNORED
+from imaging.refusal_reasons import IGNORED, WRONG_MODALITY
 
 Row = tuple[str, str, str, str]
 LABEL_FAULTS = {"no-label": "images_without_label", "two-labels": "images_in_conflict"}
@@ -40,6 +42,9 @@ class IngestOutcome:
     problems_file: str | None
     patient_variants: int = 0
     variant_policy: VariantPolicy = "report"
+    modality: str = "CT"
+    other_modalities: dict[str, int] = field(default_factory=dict)
+    """Files that were not taken in for their modality, by what it is; "" where it is no code."""
 
 
 def ingest_outcome(
@@ -66,7 +71,32 @@ def ingest_outcome(
         problems_file=str(problems) if problems else None,
         patient_variants=len(patient_variants(version)),
         variant_policy=version.head.patient_variants,
+        modality=version.spec.modality,
+        other_modalities=other_modalities(version.table("quarantine", ["reason", "detail"])),
     )
+
+
+def other_modalities(refusals: pa.Table) -> dict[str, int]:
+    """Return how many refused files are of which other modality, the most frequent first."""
+    details = (
+        refusals.filter(pc.equal(refusals["reason"], WRONG_MODALITY))["detail"].value_counts().to_pylist()
+    )
+    counts = sorted(((item["counts"], stated_modality(item["values"])) for item in details), reverse=True)
+    return {modality: count for count, modality in counts}
+
+
+def modality_remedy(others: Mapping[str, int], expected: str) -> str:
+    """Return which modalities a source holds instead of the expected one, and what to type.
+
+    >>> modality_remedy({"MR": 1140, "SR": 2}, "CT")
+    'found 1,140 MR and 2 SR, expected CT: add --modality MR to take these in'
+    """
+    listed = " and ".join(
+        f"{count:,} {modality or 'without a modality'}" for modality, count in others.items()
+    )
+    most = next((modality for modality in others if modality in MODALITIES), None)
+    remedy = f": add --modality {most} to take these in" if most else ""
+    return f"found {listed}, expected {expected}{remedy}"
 
 
 def write_problems(listing: Listing, version: DatasetVersion, folder: Path) -> Path | None:
