@@ -28,8 +28,6 @@ LOG = logging.getLogger(__name__)
 RELEASE = "0.1.0"
 """Of this program, as pyproject.toml has it; not asked of the installation, since nodes of a cluster have none."""
 Config = TypeVar("Config", bound=BaseModel)
-STORED = object()
-"""Context of pydantic's checks of what is read from a store, which may be older than a list of allowed values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +77,17 @@ def read_config(
     check_release(what, needs)
     plain = json.loads(stored) if isinstance(stored, str) else stored
     try:
-        return kind.model_validate(plain, context=STORED)
+        return kind.model_validate(plain)
     except ValidationError as error:
         unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
         chosen = [item["loc"][-1] for item in error.errors() if item["type"] == "literal_error"]
         if not unknown and not chosen:
             raise
         names = ", ".join(sorted({str(name) for name in unknown or chosen}))
-        known = None if chosen and not unknown else kind.model_validate(plain, extra="ignore", context=STORED)
-        if known is None or config_digest(known) != digest:
+        if (chosen and not unknown) or config_digest(kind.model_validate(plain, extra="ignore")) != digest:
             raise UserFault(newer(what, f"has {names}, which this release does not know", needs)) from None
         log_unknown(what, names)
-        return known
+        return kind.model_validate(plain, extra="ignore")
 
 
 def check_release(what: str, needs: str) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from imaging.dataset.split.shares import SplitConfig
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.preprocess.spec import PreprocessSpec
+from imaging.preprocess.spec import MODALITIES, PreprocessSpec
 from imaging.pseudonyms import VariantPolicy
 from imaging.statistics.predictions import deciding
 from imaging.statistics.verdict import GateConfig
@@ -70,6 +70,13 @@ class IngestRequest(Request):
         "perhaps one, or joined to one. It holds for the life of a dataset.",
     )
     splits: SplitConfig = Field(SplitConfig(), title="Splits", description="Shares of patients.")
+
+    @field_validator("preprocess")
+    @classmethod
+    def _modality_is_known(cls, preprocess: PreprocessSpec | None) -> PreprocessSpec | None:
+        if preprocess is not None and preprocess.modality not in MODALITIES:
+            raise ValueError(f"modality is {preprocess.modality!r}: give one of {', '.join(MODALITIES)}")
+        return preprocess
 
 
 class TrainRequest(Request):

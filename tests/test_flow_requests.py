@@ -123,3 +123,9 @@ def test_images_for_another_model_are_prepared_as_it_expects_them() -> None:
 def test_a_shadow_is_distinguished_from_a_dataset() -> None:
     assert is_shadow(shadow_name("d", CHAMPION))
     assert not is_shadow("a-b-c")
+
+
+@pytest.mark.parametrize("modality", ["MRI", "mr", "", "CTA"])
+def test_an_unknown_modality_is_refused_with_the_list(modality: str) -> None:
+    with pytest.raises(ValidationError, match=f"modality is '{modality}': give one of CT, MR, PT, NM"):
+        IngestRequest.model_validate({"preprocess": {"modality": modality}})

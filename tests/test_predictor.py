@@ -99,6 +99,14 @@ def test_no_images_give_no_probabilities(portable: tuple[Portable, bytes]) -> No
     assert predictor.predict_units([]) == []
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (1, 3, 16, 16)])
+def test_an_input_of_another_shape_is_refused_with_the_right_one(
+    portable: tuple[Portable, bytes], shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(UserFault, match=r"give \(batch, 1, height, width\), a single image too"):
+        Predictor.load(portable[1]).run(np.zeros(shape, np.float32))
+
+
 def test_something_else_than_a_model_is_the_users_fault() -> None:
     with pytest.raises(UserFault, match="not an ONNX model"):
         Predictor.load(b"not a model")

@@ -5,7 +5,6 @@ from pydantic import ValidationError
 
 from imaging.image.window import IDENTITY, Window
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.release_compatibility import read_config
 
 SOFT = Window(center=40, width=400)
 
@@ -138,18 +137,6 @@ def test_a_window_can_be_written_as_center_and_width(window: object) -> None:
 def test_a_window_that_is_no_pair_is_refused_with_the_form(window: str) -> None:
     with pytest.raises(ValidationError, match=r"give CENTER/WIDTH as in 40/400, 'file' or 'auto'"):
         PreprocessSpec.model_validate({"window": window})
-
-
-@pytest.mark.parametrize("modality", ["MRI", "mr", "", "CTA"])
-def test_an_unknown_modality_is_refused_with_the_list(modality: str) -> None:
-    with pytest.raises(ValidationError, match="give one of CT, MR, PT, NM"):
-        PreprocessSpec(modality=modality)
-
-
-def test_a_stored_spec_of_an_unlisted_modality_is_read() -> None:
-    stored = PreprocessSpec().model_copy(update={"modality": "MRI"})
-    read = read_config(PreprocessSpec, stored.model_dump_json(), "the dataset", digest=stored.digest)
-    assert (read.modality, read.digest) == ("MRI", stored.digest)
 
 
 def test_a_form_offers_no_window_of_another_modality() -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging.image.window import IDENTITY, Window
-from imaging.release_compatibility import STORED, config_digest
+from imaging.release_compatibility import config_digest
 
 Order = Literal["window-resize", "resize-window"]
 LEVELS = 255
@@ -115,14 +115,6 @@ class PreprocessSpec(BaseModel):
                     f"window is {window!r}: give CENTER/WIDTH as in 40/400, 'file' or 'auto'"
                 ) from None
         return {**given, "window": window}
-
-    @field_validator("modality")
-    @classmethod
-    def _modality_is_known(cls, modality: str, info: ValidationInfo) -> str:
-        # A dataset of an earlier release may be of a code that is in no list.
-        if modality not in MODALITIES and info.context is not STORED:
-            raise ValueError(f"modality is {modality!r}: give one of {', '.join(MODALITIES)}")
-        return modality
 
     @model_validator(mode="after")
     def _spacing_is_positive(self) -> Self:

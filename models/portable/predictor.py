@@ -54,7 +54,15 @@ class Predictor:
         return cls(session=session, objective=objective, spec=spec, contract=contract_of(objective, spec))
 
     def run(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Map one batch (n, channels, height, width) in modality units to the outputs of the contract."""
+        """Map one batch (n, channels, height, width) in modality units to the outputs of the contract.
+
+        Raises UserFault for an array of another shape, such as one image without the axis of the batch.
+        """
+        if images.ndim != 4 or images.shape[1] != self.spec.channels:
+            raise UserFault(
+                f"the input has the shape {images.shape}: give (batch, {self.spec.channels}, height, width), a single "
+                "image too"
+            )
         names = [output.name for output in self.contract.outputs]
         arrays = self.session.run(names, {"image": images})
         return {name: np.asarray(array, np.float32) for name, array in zip(names, arrays, strict=True)}
