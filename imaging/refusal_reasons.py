@@ -19,7 +19,7 @@ REASONS: Mapping[str, str] = {
     WRONG_MODALITY: "the modality is not the one that the preprocessing expects",
     "no-pixels": "the object has no pixel data",
     "unsupported": "a kind of image that is not taken in (a video, a volume among slices, more than three samples)",
-    "no-window": "the window is to come from the file and the file has none",
+    "no-window": "the window is to come from the file, and the file has none or one that cannot be used",
     "missing-identifier": "an identifier that the dataset needs is missing or not valid",
     # How it is damaged.
     "truncated": "the file ends before its data does",
@@ -41,7 +41,7 @@ REASONS: Mapping[str, str] = {
     "archive-encrypted": "the member is encrypted",
     "nested-archive": "the member is an archive itself",
     # Why slices make no volume: see imaging.dicom.findings.
-    "bad-slice": "one slice of the volume is bad or missing, and the policy is drop-study",
+    "bad-slice": "slices of the volume are bad or missing: with drop-study one of them, with drop-slice too many",
     "bad-study": "another slice of the study is bad, and the policy is drop-study",
     "no-geometry": "the slices do not tell where they lie",
     # What was there before.

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from tests.dicom_objects import fault, file_bytes, image, images, made, ramp
 from tests.shown import shown
@@ -104,3 +104,85 @@ def test_a_palette_without_tables_is_a_fault(missing: str) -> None:
     attributes = palette(8) if missing != "all" else {"PhotometricInterpretation": "PALETTE COLOR"}
     attributes.pop(missing, None)
     assert fault(made(ramp((16, 16), np.uint8), **attributes)).reason == "undecodable"
+
+
+def narrow(kind: str) -> dict[str, Any]:
+    """Return palettes that say 8 bits, or have 8, and are written in another way."""
+    changes = palette(8)
+    for name in ("Red", "Green", "Blue"):
+        entries = np.arange(256, dtype=np.uint16)
+        data = {
+            "empty high bytes": entries.tobytes(),
+            "the same in both bytes": (entries * 257).tobytes(),
+            "bytes under 16 bits": entries.astype(np.uint8).tobytes(),
+            "only one descriptor": entries.astype(np.uint8).tobytes(),
+            "one byte more": entries.astype(np.uint8).tobytes() + b"\0\0",
+        }[kind]
+        changes[f"{name}PaletteColorLookupTableData"] = data
+        if kind == "bytes under 16 bits":
+            changes[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        if kind == "only one descriptor" and name != "Red":
+            del changes[f"{name}PaletteColorLookupTableDescriptor"]
+    return changes
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("empty high bytes", "the same in both bytes", "bytes under 16 bits"),
+        *("only one descriptor", "one byte more"),
+    ],
+)
+def test_the_entries_of_a_palette_are_as_wide_as_their_data(kind: str, syntax: str) -> None:
+    # PS3.3 C.7.6.3.1.5 and its note: 8-bit entries that have 16 bits each are known by the length of the data beside
+    # the number of entries. C.7.6.3.1.6: a palette fills all of its bits, an 8-bit value in 16 by being there twice.
+    stored = ramp((16, 16), np.uint8)
+    np.testing.assert_array_equal(shown(made(stored, syntax, **narrow(kind))), stored)
+
+
+def test_white_is_that_of_the_palette_and_not_of_the_image() -> None:
+    # All pixels of this frame are entries below 256 of a palette of 16 bits.
+    changes = palette(8)
+    for name in ("Red", "Green", "Blue"):
+        changes[f"{name}PaletteColorLookupTableData"] = (np.arange(256) * 257).astype(np.uint16).tobytes()
+    np.testing.assert_array_equal(shown(made(np.ones((16, 16), np.uint8), **changes)), 1)
+
+
+def test_a_dark_palette_of_16_bits_stays_dark() -> None:
+    changes = palette(16)
+    for name in ("Red", "Green", "Blue"):
+        changes[f"{name}PaletteColorLookupTableData"] = np.arange(256).astype(np.uint16).tobytes()
+    assert shown(made(ramp((16, 16), np.uint8), **changes)).max() == 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_is_read_most_significant_byte_first_where_the_file_is(bits: int) -> None:
+    stored, changes = ramp((16, 16), np.uint8), palette(bits)
+    for name in ("Red", "Green", "Blue"):
+        value = changes[f"{name}PaletteColorLookupTableData"]
+        # Two entries of 8 bits share a word (OW), whose bytes change places (PS3.5 7.3).
+        changes[f"{name}PaletteColorLookupTableData"] = np.frombuffer(value, "<u2").astype(">u2").tobytes()
+    big = shown(made(stored, ExplicitVRBigEndian, **changes))
+    np.testing.assert_array_equal(big, shown(made(stored, **palette(bits))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"BluePaletteColorLookupTableData": b""}, "BluePaletteColorLookupTableData is missing or holds no"),
+        (
+            {"GreenPaletteColorLookupTableData": b"ab"},
+            "GreenPaletteColorLookupTableData has 2 entries, 256 are needed",
+        ),
+        (
+            {"RedPaletteColorLookupTableDescriptor": [256, 0]},
+            "RedPaletteColorLookupTableDescriptor is missing or not",
+        ),
+        ({"RedPaletteColorLookupTableDescriptor": [255, 0, 8]}, "tables differ in length or first value"),
+    ],
+)
+def test_a_damaged_palette_has_a_detail(changes: dict[str, Any], detail: str) -> None:
+    one = fault(made(ramp((16, 16), np.uint8), **{**palette(8), **changes}))
+    assert one.reason == "undecodable"
+    assert detail in one.detail

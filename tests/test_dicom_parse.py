@@ -199,7 +199,7 @@ def test_a_fault_has_the_class_of_an_error_and_not_its_text(
         raise ValueError("DOE^JANE")
 
     monkeypatch.setattr("imaging.dicom.parse.read_dataset", fail)
-    assert fault_of(whole).args == ("unreadable", "ValueError")
+    assert fault_of(whole).args == ("unreadable", "the data set cannot be read (ValueError)")
 
 
 def test_the_cause_of_a_fault_is_not_chained(monkeypatch: pytest.MonkeyPatch, whole: bytes) -> None:

@@ -26,7 +26,7 @@ from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault
 from imaging.formats.dicom import read_dicom
 from imaging.image.image import Image, rescale
-from imaging.image.window import Sigmoid, Window
+from imaging.image.window import Sigmoid, Unusable, Window
 
 STORED = np.array([[-1024, 0, 40], [100, 1000, 2047]])
 
@@ -169,10 +169,11 @@ def test_a_sigmoid_is_none_of_the_lines() -> None:
 
 @pytest.mark.parametrize(
     ("function", "width"),
-    [("LINEAR", 1), ("LINEAR", 0), ("LINEAR_EXACT", 0), ("SIGMOID", 0), ("CUBIC", 400), ("LINEAR", "")],
+    [("LINEAR", 0.5), ("LINEAR", 0), ("LINEAR_EXACT", 0), ("SIGMOID", 0), ("CUBIC", 400), ("LINEAR", "")],
 )
-def test_a_window_that_shows_nothing_is_none(function: str, width: Any) -> None:
-    assert read(image(WindowCenter=40, WindowWidth=width, VOILUTFunction=function)).vois == ()
+def test_a_window_that_shows_nothing_cannot_be_used(function: str, width: Any) -> None:
+    (voi,) = read(image(WindowCenter=40, WindowWidth=width, VOILUTFunction=function)).vois
+    assert isinstance(voi, Unusable)
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])

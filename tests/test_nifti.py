@@ -18,6 +18,9 @@ from imaging.formats import nifti
 from imaging.formats.nifti import read_nifti
 from imaging.image.image import Image
 from imaging.image.instance import Instance
+from imaging.image.window import Window
+from imaging.preprocess.spec import PreprocessSpec
+from imaging.preprocess.volume import prepare_volume
 from imaging.sources.protocol import Payload
 
 Array = NDArray[Any]
@@ -196,6 +199,11 @@ BAD: dict[str, tuple[str, bytes]] = {
     "flat": ("undecodable", changed(written(VOXELS), "<4f", 280, 0, 0, 0, 0)),
     "slope": ("undecodable", written(VOXELS.astype(np.float32), scl_slope=1e38)),
     "no numbers": ("undecodable", written(VOXELS.astype(np.float32) * np.nan)),
+    "infinite": ("undecodable", written(np.where(VOXELS, VOXELS, np.inf).astype(np.float32))),
+    "infinite beside nan": (
+        "undecodable",
+        written(np.where(VOXELS > 1, VOXELS, [np.inf, *[np.nan] * 5]).astype(np.float32)),
+    ),
     "bomb": ("inflate-bomb", gzip.compress(changed(written(VOXELS), "<hhh", 42, 1000, 1000, 1000))),
     "tail": ("inflate-bomb", gzip.compress(written(VOXELS) + bytes(2**21))),
     "checksum": ("unreadable", gzip.compress(written(VOXELS))[:-8] + bytes(8)),
@@ -250,15 +258,56 @@ def test_shipped_files_are_read_as_nibabel_reads_them(path: Path) -> None:
         result = volumes(path)
     except DataFault as bad:
         assert (path.name, bad.reason) in {
-            ("resampled_anat_moved.nii", "undecodable"),  # holds NaN
             ("row_major.dconn.nii", "unsupported"),  # a matrix of connections in six dimensions
         }
         return
     expected = np.asarray(nibabel.as_closest_canonical(nibabel.load(path)).dataobj)
     expected = expected[..., None] if expected.ndim == 3 else expected
     for one, voxels in zip(result, np.moveaxis(expected, -1, 0), strict=True):
-        np.testing.assert_allclose(one.image.values, voxels[::-1, ::-1].T, rtol=1e-5)
+        mask = one.image.padded
+        values = one.image.values if mask is None else np.where(mask, np.nan, one.image.values)
+        np.testing.assert_allclose(values, voxels[::-1, ::-1].T, rtol=1e-5)
 
 
 def test_there_are_shipped_files() -> None:
     assert len(SHIPPED) >= 8
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("slope", [1.0, -2.5])
+def test_nan_is_padding_and_a_finding(kind: Any, order: str, slope: float) -> None:
+    # Analysis tools (SPM, FSL) write NaN outside of the brain.
+    voxels = VOXELS.astype(np.dtype(kind).newbyteorder(order))
+    voxels[:2] = np.nan
+    (one,) = volumes(written(voxels, scl_slope=slope, scl_inter=3.0))
+    mask = one.image.padded
+    assert mask is not None
+    np.testing.assert_array_equal(mask, np.isnan(voxels.T))
+    np.testing.assert_allclose(one.image.values[~mask], (voxels.T * slope + 3)[~mask], rtol=1e-6)
+    assert one.findings == ("no-number",)
+    assert np.isfinite(one.image.values).all()
+
+
+@pytest.mark.parametrize("spacing", [None, (3.0, 2.0, 2.0)])
+@pytest.mark.parametrize("order", ["window-resize", "resize-window"])
+def test_nan_is_black_in_a_prepared_volume(order: Any, spacing: Any) -> None:
+    voxels = np.full((32, 32, 16), 100, np.float32)
+    voxels[:16] = np.nan
+    window = Window(center=50, width=101)
+    spec = PreprocessSpec(kind="volume", window=window, size_px=16, slices=4, order=order, spacing_mm=spacing)
+    with np.errstate(all="raise", under="ignore"):
+        levels = prepare_volume(image(written(voxels)), spec)
+    assert set(np.unique(levels)) <= {0, 255}
+    assert 0 < levels.mean() < 255
+
+
+def test_a_volume_without_nan_has_no_finding() -> None:
+    (one,) = volumes(written(VOXELS.astype(np.float32)))
+    assert (one.findings, one.image.padding) == ((), None)
+
+
+def test_each_volume_in_time_has_nan_of_its_own() -> None:
+    voxels = np.stack([VOXELS, VOXELS], -1).astype(np.float32)
+    voxels[0, 0, 0, 1] = np.nan
+    assert [one.findings for one in volumes(written(voxels))] == [(), ("no-number",)]

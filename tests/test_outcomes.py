@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
+from imaging.dicom.findings import FINDINGS
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.statistics.classification import ClassPredictions
 from services.mlflow.registry import Registered
@@ -42,6 +43,7 @@ INGESTED = IngestOutcome(
     images_without_label=5,
     images_in_conflict=6,
     problems_file="/home/private/problems.csv",
+    findings={"dark-picture": 7},
 )
 TRAINED = TrainOutcome(
     candidate=MODEL,
@@ -83,6 +85,7 @@ NIGHT = NightlyReport(
         f"| dicomdir | 1 | ignored: {IGNORED['dicomdir']} |",
         "| labels that name no image | 4 |",
         "| images with no label | 5 |",
+        f"| dark-picture | 7 | {FINDINGS['dark-picture']} |",
         "| images with two different labels | 6 |",
         "/home/private/problems.csv",
     ],
@@ -104,9 +107,12 @@ def test_an_ingest_without_trouble_shows_none() -> None:
         images_without_label=0,
         images_in_conflict=0,
         problems_file=None,
+        findings={},
     )
     markdown = ingest_markdown(fine)
-    assert not any(word in markdown for word in ("not taken in", "labels |", "Original names"))
+    assert not any(
+        word in markdown for word in ("not taken in", "taken in, but", "labels |", "Original names")
+    )
 
 
 @pytest.mark.parametrize("fragment", ["version 7 of `chest`", "small_cnn", "trained for 1 epochs", "0.812"])

@@ -21,7 +21,9 @@ from imaging.formats.picture import read_picture
 from imaging.formats.tiff import LAYOUTS, count_pages
 from imaging.image.image import Image
 from imaging.image.instance import Instance
-from imaging.image.window import IDENTITY
+from imaging.image.window import IDENTITY, Window
+from imaging.preprocess.slice import prepare
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.protocol import Payload
 
 RANDOM = np.random.default_rng(0)
@@ -382,3 +384,36 @@ def test_a_picture_changed_anywhere_is_read_or_a_fault(name: str, changes: list[
         assert frames(bytes(data))
     except DataFault as bad:
         assert bad.reason
+
+
+TWELVE = (DEEP >> 4).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("content", "findings"),
+    [
+        (saved(PIL.Image.fromarray(TWELVE)), ("dark-picture",)),
+        (tiff(TWELVE), ("dark-picture",)),
+        (tiff((DEEP >> 6).astype(np.uint16)), ("dark-picture",)),
+        (tiff(np.stack([TWELVE] * 3, -1), photometric="rgb"), ("dark-picture",)),
+        # What fills its bits, or has them stated, is shown as it should be.
+        (saved(PIL.Image.fromarray(DEEP)), ()),
+        (tiff(DEEP), ()),
+        (tiff(TWELVE.astype(np.int16)), ()),
+        (saved(GREY), ()),
+        (tiff(GREY), ()),
+    ],
+)
+def test_a_picture_of_16_bits_that_uses_12_is_a_finding(content: bytes, findings: tuple[str, ...]) -> None:
+    assert [one.findings for one in frames(content)] == [findings]
+
+
+def test_pictures_of_16_bits_are_all_shown_alike() -> None:
+    # PNG (3rd edition, 11.3.2.6) has sBIT speak of levels that were stretched to 16 bits, so it changes nothing here;
+    # and a window from the largest value would show two pictures of one series differently.
+    bright, dark = (image(saved(PIL.Image.fromarray((TWELVE // part).astype(np.uint16)))) for part in (1, 8))
+    assert bright.vois == dark.vois
+    spec = PreprocessSpec(modality="OT", window=Window(center=2048, width=4096), size_px=32)
+    levels = [prepare(one, spec).astype(int) for one in (bright, dark)]
+    np.testing.assert_allclose(levels[0] / 8, levels[1], 0, 1)
+    assert levels[0].max() > 240

@@ -16,8 +16,9 @@ from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.errors import DataFault
 from imaging.formats import series
 from imaging.formats.peek import FUNCTION
-from imaging.formats.series import DROP_SLICE, DROP_STUDY, PADDED, fill_gaps, read_series
+from imaging.formats.series import DROP_SLICE, DROP_STUDY, fill_gaps, read_series
 from imaging.formats.series_source import SeriesSource, series_tag
+from imaging.image.image import PADDED
 from imaging.image.instance import Instance
 from imaging.pixel_digests import digest_of_all, file_digest, pixel_digest
 from imaging.preprocess.spec import PreprocessSpec

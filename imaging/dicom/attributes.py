@@ -13,19 +13,21 @@ from pydicom.dataset import Dataset
 Value = str | tuple[float, ...]
 Attributes = Mapping[str, Value]
 """Values by DICOM keyword: texts as in the file, numbers as tuples. An absent or empty element has no key; a number
-that cannot be used is the empty tuple; a value longer than VALUE_BYTES counts as absent."""
+that cannot be used is the empty tuple (but of PLACED it is NaN); a value longer than VALUE_BYTES counts as absent."""
 
 TEXTS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality"),
     *("Manufacturer", "PhotometricInterpretation", "VOILUTFunction", "ImageType", "SpecificCharacterSet"),
     *("StackID", "BodyPartExamined", "PresentationLUTShape", "ManufacturerModelName", "InstitutionName"),
+    "PixelIntensityRelationship",
 )
 OPAQUE = frozenset({"InstitutionName"})
 """Texts in any character set that are only compared, never shown: each byte is a character."""
 NUMBERS = (
     *("Rows", "Columns", "SamplesPerPixel", "PlanarConfiguration", "NumberOfFrames"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
-    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit"),
+    *("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
     *("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
     *("SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient"),
@@ -34,6 +36,16 @@ NUMBERS = (
     *("DiffusionBValue", "KVP"),
 )
 """With TEXTS the allow-list: no other element of a header is looked at."""
+
+PLACED = frozenset({"WindowCenter", "WindowWidth"})
+"""Numbers whose place has a meaning: one that cannot be used is NaN in its place, so that the others keep theirs."""
+ANY_FLOAT = frozenset(
+    {
+        *("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit"),
+        *("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
+    }
+)
+"""Numbers that may be NaN or infinite (PS3.3 C.7.6.24.1 and C.7.6.25.1)."""
 
 VALUE_BYTES = 2**16
 """The longest value that is looked at: the longest that a length of two bytes can give (PS3.5 7.1.2)."""
@@ -49,8 +61,8 @@ def wanted() -> Mapping[int, tuple[str, str]]:
     return {tag: (keyword, dictionary_VR(tag)) for keyword, tag in tags.items()}
 
 
-def decode_numbers(raw: bytes, vr: str, order: str = "<") -> tuple[float, ...]:
-    """Return the finite numbers of an element's bytes, empty where one of them is not a finite number.
+def decode_numbers(raw: bytes, vr: str, order: str = "<", *, finite: bool = True) -> tuple[float, ...]:
+    """Return the numbers of an element's bytes, empty where one of them is no number or, if asked for, not finite.
 
     >>> decode_numbers(b"0.5\\\\0.7 ", "DS"), decode_numbers(b"0.5\\\\wide", "DS"), decode_numbers(b"1_0", "DS")
     ((0.5, 0.7), (), ())
@@ -69,7 +81,19 @@ def decode_numbers(raw: bytes, vr: str, order: str = "<") -> tuple[float, ...]:
             numbers = tuple(map(float, raw.rstrip(b" \0").split(b"\\")))
     except (ValueError, struct.error):
         return ()
-    return numbers if all(map(math.isfinite, numbers)) else ()
+    return numbers if not finite or all(map(math.isfinite, numbers)) else ()
+
+
+def decode_places(raw: bytes) -> tuple[float, ...]:
+    """Return the numbers of a text with NaN in the place of each that is empty or no finite number.
+
+    >>> decode_places(b"128\\\\"), decode_places(b"128,5\\\\40 ")
+    ((128.0, nan), (nan, 40.0))
+    """
+    if len(raw) > VALUE_BYTES:
+        return ()
+    # One object for all of them: tuples with it are equal then, and can be found in a cache.
+    return tuple((decode_numbers(part, "DS") or (math.nan,))[0] for part in raw.rstrip(b" \0").split(b"\\"))
 
 
 def decode_text(raw: bytes) -> str:
@@ -88,7 +112,9 @@ def of_dataset(dataset: Dataset) -> dict[str, Value]:
     attributes: dict[str, Value] = {}
     for tag, (keyword, vr) in wanted().items():
         if tag in dataset and not _is_long(dataset, tag):
-            value = _number_value(dataset, tag, vr) if keyword in NUMBERS else _text_value(dataset, tag)
+            value = (
+                _number_value(dataset, tag, keyword, vr) if keyword in NUMBERS else _text_value(dataset, tag)
+            )
             if vr == "US or SS" and isinstance(value, tuple):
                 value = signed_16(value, signed=attributes.get("PixelRepresentation") == (1.0,))
             if value is not None and value != "":
@@ -111,16 +137,22 @@ def signed_16(value: tuple[float, ...], *, signed: bool) -> tuple[float, ...]:
     return tuple((number + offset) % 2**16 - offset for number in value)
 
 
-def _number_value(dataset: Dataset, tag: int, vr: str) -> tuple[float, ...] | None:
+def _number_value(dataset: Dataset, tag: int, keyword: str, vr: str) -> tuple[float, ...] | None:
     raw = dataset.get_item(tag)
     if isinstance(raw, RawDataElement) and (raw.VR or vr) in ("DS", "IS"):
         # Read as the strict walk reads it: pydicom refuses a whole data set for one bad number.
         text = bytes(raw.value or b"")
-        return decode_numbers(text, raw.VR or vr) if text.strip(b" \0") else None
+        return _decoded(keyword, text) if text.strip(b" \0") else None
     value: Any = quietly(lambda: dataset[tag].value)
     if value is None or value == "" or (hasattr(value, "__len__") and not len(value)):
         return () if value is None and raw is not None and raw.value else None
-    return decode_numbers("\\".join(map(str, parts_of(value))).encode(), "DS")
+    return _decoded(keyword, "\\".join(map(str, parts_of(value))).encode())
+
+
+def _decoded(keyword: str, text: bytes) -> tuple[float, ...]:
+    if keyword in PLACED:
+        return decode_places(text)
+    return decode_numbers(text, "DS", finite=keyword not in ANY_FLOAT)
 
 
 def _text_value(dataset: Dataset, tag: int) -> str | None:

@@ -60,7 +60,7 @@ class DicomObject:
         if self.dataset is None:
             return self.attributes
         attributes = dict(self.attributes)
-        with reading("unreadable"):
+        with reading("unreadable", "a functional group"):
             for item in self.macros(index):
                 attributes |= of_dataset(item)
         return attributes
@@ -121,7 +121,7 @@ def _by_pydicom(data: Buffer) -> DicomObject:
     dataset = parse(data)
     keyword = next((name for name in KEYWORDS if name in dataset), "")
     syntax = str(dataset.file_meta.TransferSyntaxUID)
-    with reading("undecodable"):
+    with reading("undecodable", "the element of the pixel data"):
         value, pixels, encapsulated = _value(dataset, keyword) if keyword else (b"", (), False)
     if keyword and encapsulated == (syntax in NATIVE):
         raise DataFault("undecodable", "the transfer syntax does not say how the pixel data are written")

@@ -1,4 +1,4 @@
-"""Findings about the volumes that slices make: a code and its meaning in one table."""
+"""Findings about images and about the volumes that slices make: a code and its meaning in one table."""
 
 from dataclasses import dataclass
 
@@ -32,6 +32,11 @@ FINDINGS: dict[str, str] = {
     "scanned-spacing": "the spacing is that of a scanned film, not of the patient (NominalScannedPixelSpacing)",
     "relative-spacing": "only the ratio of the spacings is known (PixelAspectRatio)",
     "no-spacing": "no spacing is known: pixels count as 1 mm",
+    # What is to be known of an image.
+    "unusable-window": "a window or VOI LUT of the file cannot be used; the others keep their numbers",
+    "no-number": "values that are no numbers (NaN) are padding, which is black",
+    "dark-picture": "a picture of 16 bits whose largest value is below 4096: nearly black in its own window, which is "
+    "0 to 65535; for 12 bits give `window: {center: 2048, width: 4096}`",
 }
 
 

@@ -35,7 +35,7 @@ CUT_SHORT = (EOFError, OSError, struct.error)
 
 
 @contextmanager
-def reading(reason: str) -> Iterator[None]:
+def reading(reason: str, what: str = "the data set") -> Iterator[None]:
     """Turn any exception of pydicom into DataFault `reason`, and drop its messages, warnings and log lines.
 
     They quote values, and a value may name a patient: only the class name of an exception is kept.
@@ -52,9 +52,9 @@ def reading(reason: str) -> Iterator[None]:
     except RecursionError:
         raise DataFault("too-deep", "sequences lie in one another beyond what can be followed") from None
     except MemoryError:
-        raise DataFault("out-of-memory") from None
+        raise DataFault("out-of-memory", f"{what} needs more than the limit") from None
     except Exception as error:
-        raise DataFault(reason, type(error).__name__) from None
+        raise DataFault(reason, f"{what} cannot be read ({type(error).__name__})") from None
     finally:
         logger.handlers, logger.propagate = before
 
@@ -76,8 +76,10 @@ def parse(data: Buffer) -> Dataset:
     with reading("unreadable"):
         try:
             return _parse(stream)
-        except CUT_SHORT as error:
-            raise DataFault("truncated", f"{type(error).__name__} after {stream.tell()} bytes") from None
+        except CUT_SHORT:
+            raise DataFault(
+                "truncated", f"the data set ends inside an element, after {stream.tell()} bytes"
+            ) from None
 
 
 def _start(data: Buffer) -> int:

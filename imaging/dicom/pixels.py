@@ -34,7 +34,10 @@ SUBSAMPLED = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Layout of the samples of a frame in its bytes, PS3.3 C.7.6.3."""
+    """Layout of the samples of a frame in its bytes, PS3.3 C.7.6.3.
+
+    `padding` is the range of padding where BitsStored cannot hold it: some scanners pad with 16 bits around 12.
+    """
 
     rows: int
     columns: int
@@ -46,6 +49,7 @@ class Layout:
     signed: bool
     planar: bool
     photometric: str
+    padding: tuple[int, int] | None = None
 
     @property
     def frame_bits(self) -> int:
@@ -84,7 +88,19 @@ def layout_of(attributes: Attributes) -> Layout:
         photometric=text(attributes, "PhotometricInterpretation"),
     )
     _check(layout)
-    return layout
+    padding = _padding_beyond(attributes, layout)
+    return replace(layout, padding=padding) if padding else layout
+
+
+def _padding_beyond(attributes: Attributes, layout: Layout) -> tuple[int, int] | None:
+    """Return the range of padding where one of its ends does not fit into BitsStored."""
+    value = first(attributes, "PixelPaddingValue")
+    if value is None or layout.bits_stored == layout.bits_allocated or layout.high_bit >= layout.bits_stored:
+        return None
+    ends = sorted((int(value), whole(attributes, "PixelPaddingRangeLimit", int(value))))
+    steps = 2 ** (layout.bits_stored - layout.signed)
+    fits = all(-steps * layout.signed <= end < steps for end in ends)
+    return None if fits else (ends[0], ends[1])
 
 
 def _check(layout: Layout) -> None:
@@ -141,7 +157,7 @@ def stored_frame(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any
     elif layout.bits_allocated == 1 and opened.syntax != ExplicitVRBigEndian:
         stored = _unpacked(opened, layout, index)
     else:
-        with reading("undecodable"):
+        with reading("undecodable", "the pixel data"):
             stored = _native_by_pydicom(opened, layout, index)
     if opened.floating_bits or layout.bits_allocated == 1:
         return stored
@@ -191,6 +207,11 @@ def keep_stored_bits(stored: NDArray[Any], layout: Layout, bits: int, high_bit: 
     meant: NDArray[Any] = stored.view(f"{'i' if layout.signed else 'u'}{stored.dtype.itemsize}")
     if bits >= width:
         return meant
+    if layout.padding is not None:
+        # Padding is compared before its bits are removed (PS3.3 C.7.5.1.1.2): the rest of them is a value like others.
+        kept = keep_stored_bits(stored, replace(layout, padding=None), bits, high_bit)
+        hidden = (meant >= float(layout.padding[0])) & (meant <= float(layout.padding[1]))
+        return np.where(hidden, meant, kept)
     if not layout.signed and high_bit == bits - 1:
         largest = meant.dtype.type(2**bits - 1)
         # To look whether there is anything to remove takes half the time of removing it.
@@ -209,7 +230,7 @@ def _decoded(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
         samples = decode_fast(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
         if samples is not None:
             return keep_stored_bits(samples, layout, *_stored_bits(opened, layout, size))
-    with reading("undecodable"):
+    with reading("undecodable", "the pixel data"):
         return _by_plugin(opened.syntax, layout, frame)
 
 

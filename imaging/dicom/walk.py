@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 
 from imaging.dicom.attributes import (
+    ANY_FLOAT,
     OPAQUE,
+    PLACED,
     TEXTS,
     VALUE_BYTES,
     Value,
     decode_numbers,
     decode_opaque,
+    decode_places,
     decode_text,
     wanted,
 )
@@ -232,7 +235,11 @@ def _decoder(keyword: str, vr: str) -> Decoder:
         return decode_opaque
     if keyword in TEXTS:
         return decode_text
-    return _unsigned if vr in ("US", "US or SS") else partial(decode_numbers, vr=vr)
+    if keyword in PLACED:
+        return decode_places
+    if vr in ("US", "US or SS"):
+        return _unsigned
+    return partial(decode_numbers, vr=vr, finite=keyword not in ANY_FLOAT)
 
 
 def _decoded(raw_values: list[RawValue]) -> dict[str, Value]:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from io import BytesIO
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from imaging.errors import DataFault
 from imaging.formats.header_cache import HeaderCache
 from imaging.image.image import Image
 from imaging.image.instance import Instance
+from imaging.image.window import Unusable
 from imaging.pixel_digests import file_digest, native_file_digest, pixel_digest
 
 UID_HEAD_BYTES = 2**20
@@ -60,6 +62,11 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
     for index in range(layout.frames):
         stored = stored_frame(opened, layout, index)
         pixels = pixel_digest(allocated(stored, layout))
+        image = (
+            replace(meaning.image, stored=stored)
+            if meaning.image
+            else frame_image(opened, layout, stored, index)
+        )
         yield Instance(
             patient_id=header.patient_id,
             study_uid=header.study_uid,
@@ -67,12 +74,11 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
             sop_instance_uid=instance_uid,
             frame=index + 1 if layout.frames > 1 else 0,
             institution=header.institution,
-            image=replace(meaning.image, stored=stored)
-            if meaning.image
-            else frame_image(opened, layout, stored, index),
+            image=image,
             content_blake3=(whole or content_digest(data, opened, stored, pixels)).hex(),
             pixel_blake3=pixels.hex(),
             attributes=header.attributes,
+            findings=image_findings(image),
         )
 
 
@@ -120,6 +126,11 @@ def _cached_meaning(shared: tuple[tuple[str, Value], ...], modality: str, has_pi
     return HeaderMeaning(header, layout, frame_image(empty, layout, np.empty((0, 0), kind), 0))
 
 
+def image_findings(image: Image) -> tuple[str, ...]:
+    """Return what is to be known of an image beside its pixels, keys of FINDINGS."""
+    return ("unusable-window",) if any(isinstance(voi, Unusable) for voi in image.vois) else ()
+
+
 def content_digest(data: Buffer, opened: DicomObject, stored: NDArray[Any], pixels: bytes) -> bytes:
     """Return the digest of a file of one frame; if it is not compressed, it is made with the digest of its pixels."""
     if opened.data is data and np.may_share_memory(stored, np.frombuffer(data, np.uint8)):
@@ -142,10 +153,14 @@ def frame_image(opened: DicomObject, layout: Layout, stored: NDArray[Any], index
     Raises DataFault "undecodable" for values too large for single precision.
     """
     attributes = opened.frame_attributes(index)
-    with reading("undecodable"):
+    with reading("undecodable", "a transform of the pixels"):
         image = PHOTOMETRIC[layout.photometric](opened, attributes, stored, index)
-    # Not by comparing with what is too large: not-a-number is never larger.
-    if not _largest(image.stored) * max(abs(image.slope), 1) + abs(image.intercept) <= LARGEST:
+    largest = _largest(image.stored)
+    if isnan(largest):
+        raise DataFault(
+            "undecodable", "values are no numbers (NaN), and the header does not call them padding"
+        )
+    if largest * max(abs(image.slope), 1) + abs(image.intercept) > LARGEST:
         raise DataFault("undecodable", "the rescaled values are too large for single precision")
     return image
 

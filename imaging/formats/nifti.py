@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import DataFault
 from imaging.formats.non_dicom import content_of, decoding, instances
-from imaging.image.image import Image
+from imaging.image.image import PADDED, Image
 from imaging.image.instance import Instance
 from imaging.image.window import Window
 from imaging.sources.archive_member import bomb_fault
@@ -171,12 +171,32 @@ def _image(plan: Plan, data: bytes | memoryview, index: int) -> Image:
         count = math.prod(plan.shape[:3])
         flat = np.frombuffer(data, plan.dtype, count, plan.offset + index * plan.volume_bytes)
         stored, spacing = _oriented(flat.reshape(plan.shape[:3], order="F"), plan.affine)
+    stored, padding = _without_nan(stored)
     largest = max(abs(float(stored.min())), abs(float(stored.max())))
     if not largest * abs(plan.slope) + abs(plan.intercept) < LARGEST:
-        raise DataFault("undecodable", "its values are no numbers or too large for single precision")
+        raise DataFault("undecodable", "its values are infinite or too large for single precision")
     return Image(
-        stored=stored, slope=plan.slope, intercept=plan.intercept, vois=plan.vois, spacing_mm=spacing
+        stored=stored,
+        slope=plan.slope,
+        intercept=plan.intercept,
+        vois=plan.vois,
+        padding=padding,
+        spacing_mm=spacing,
     )
+
+
+def _without_nan(stored: NDArray[Any]) -> tuple[NDArray[Any], tuple[float, float] | None]:
+    """Return the values with PADDED for NaN, and the range of padding: analysis tools write NaN outside of their mask.
+
+    Raises DataFault "undecodable" where all of them are NaN.
+    """
+    # The minimum is NaN where one value is, and needs no array of its own.
+    if stored.dtype.kind != "f" or not np.isnan(stored.min()):
+        return stored, None
+    hidden = np.isnan(stored)
+    if hidden.all():
+        raise DataFault("undecodable", "all its values are no numbers (NaN)")
+    return np.where(hidden, stored.dtype.type(PADDED), stored), (PADDED, PADDED)
 
 
 def _oriented(voxels: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], tuple[float, ...]]:

@@ -3,13 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault, RadloopError
 from imaging.file_io import FileBuffer
+from imaging.formats.grey_levels import full_range
 from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.pixel_digests import file_digest, pixel_digest
 from imaging.sources.protocol import Payload
+
+SIXTEEN_BITS = full_range(np.dtype(np.uint16), 16)
+DARK = 4095
+"""The largest value of 12 bits: a picture of 16 bits without a larger one is nearly black from 0 to 65535."""
 
 
 def content_of(payload: Payload) -> bytes | memoryview:
@@ -41,7 +48,18 @@ def instances(
             pixel_blake3=pixel_digest(image.stored).hex(),
             frame=number if count > 1 else 0,
             attributes={"modality": modality, "rows": rows, "columns": columns},
+            findings=_findings(image),
         )
+
+
+def _findings(image: Image) -> tuple[str, ...]:
+    """Return what is to be known of an image beside its pixels."""
+    if image.padding is not None:
+        return ("no-number",)
+    # 12 bits in 16 are common, and no format says so: PNG's chunk sBIT is about levels that were stretched to 16.
+    if image.vois == SIXTEEN_BITS and image.stored.max() <= DARK:
+        return ("dark-picture",)
+    return ()
 
 
 @contextmanager
@@ -56,4 +74,4 @@ def decoding() -> Iterator[None]:
     except (RadloopError, MemoryError):
         raise
     except Exception as error:
-        raise DataFault("undecodable", type(error).__name__) from None
+        raise DataFault("undecodable", f"the file cannot be decoded ({type(error).__name__})") from None

@@ -16,8 +16,8 @@ from imaging.dicom.pixels import check_present, layout_of, stored_frame
 from imaging.dicom.stacking import SliceStack, stack_slices
 from imaging.errors import DataFault
 from imaging.file_io import FileBuffer
-from imaging.formats.dicom import allocated, frame_image
-from imaging.image.image import Image
+from imaging.formats.dicom import allocated, frame_image, image_findings
+from imaging.image.image import PADDED, Image
 from imaging.image.instance import Instance
 from imaging.pixel_digests import digest_of_all, file_digest, pixel_digest
 from imaging.sources.protocol import Payload
@@ -36,9 +36,6 @@ UNKNOWN_MM = frozenset({"relative-spacing", "no-spacing"})
 
 NOT_A_SLICE = frozenset({"not-dicom", "dicomdir", "no-pixels", "wrong-modality"})
 """Reasons to leave a file out of a series without a loss: it never was one of its slices."""
-
-PADDED = float(-(2**62))
-"""The value of padding in a volume, whose slices each have their own padding and rescaling; no modality measures it."""
 
 FILLED_SLICES = 3
 """So many missing slices are interpolated; a larger gap is another part of the body."""
@@ -153,7 +150,10 @@ def _volume(
         pixel_blake3=digest_of_all(digests.slices).hex(),
         institution=header.institution,
         attributes={**header.attributes, "spacing_mm": one.spacing_mm[1]},
-        findings=tuple(codes if whole else codes | {"gap": None, "slices-dropped": None}),
+        findings=(
+            *(codes if whole else codes | {"gap": None, "slices-dropped": None}),
+            *image_findings(image),
+        ),
     )
 
 

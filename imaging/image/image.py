@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.image.window import Voi
+from imaging.image.window import Unusable, Voi
+
+PADDED = float(-(2**62))
+"""The value of padding where no value of the file can stand for it; no modality measures it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,13 +20,13 @@ class Image:
     `padding` is the closed range of stored values of pixels that were never measured (PS3.3 C.7.5.1.1.2);
     `spacing_mm` the distance of neighbouring pixels along each axis of `stored`, or relative where a file
     gives only the ratio; None means square pixels of unknown size. `vois` are the VOI transforms that the file
-    offers, its first choice first.
+    offers, its first choice first, each in its place.
     """
 
     stored: NDArray[Any]
     slope: float = 1.0
     intercept: float = 0.0
-    vois: tuple[Voi, ...] = ()
+    vois: tuple[Voi | Unusable, ...] = ()
     inverted: bool = False
     padding: tuple[float, float] | None = None
     spacing_mm: tuple[float, ...] | None = None

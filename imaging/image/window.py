@@ -51,6 +51,21 @@ class Sigmoid:
         return np.asarray(shown, np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """A VOI window without a slope: values above `level` are white, all others black (PS3.3 C.11.2.1.2.1, note 5)."""
+
+    level: float
+
+    def show(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return values as 0..1.
+
+        >>> Threshold(127.5).show(np.array([127, 128], np.float32))
+        array([0., 1.], dtype=float32)
+        """
+        return np.asarray(values > np.float32(self.level), np.float32)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Lut:
     """A modality LUT or VOI LUT (PS3.3 C.11.1, C.11.2): the value `first` maps to the first of `entries`.
@@ -64,7 +79,8 @@ class Lut:
 
     def look_up(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the entries of values; values outside of the table take the first or the last entry."""
-        index = np.clip(np.rint(values).astype(np.int64) - self.first, 0, len(self.entries) - 1)
+        rounded = np.rint(values) if values.dtype.kind == "f" else values
+        index = np.clip(rounded.astype(np.int64) - self.first, 0, len(self.entries) - 1)
         entries: NDArray[Any] = self.entries[index]
         return entries
 
@@ -73,8 +89,16 @@ class Lut:
         return (self.look_up(values) / np.float32(2**self.bits - 1)).astype(np.float32)
 
 
-Voi = Window | Sigmoid | Lut
+Voi = Window | Sigmoid | Threshold | Lut
 """Each has `show`, from modality units to 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A window or table of a file that cannot be used, and why; it has its place, so that the others keep theirs."""
+
+    why: str
+
 
 IDENTITY = Window(center=128, width=256)
 """The window of images that are grey levels of 0..255 already."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from imaging.errors import DataFault
 from imaging.image.image import Image
-from imaging.image.window import Voi, Window
+from imaging.image.window import Unusable, Voi, Window
 from imaging.preprocess.area import area_average, area_weights
 from imaging.preprocess.spec import LEVELS, PreprocessSpec
 
@@ -74,15 +74,18 @@ def choose_voi(image: Image, spec: PreprocessSpec) -> Voi:
     """Return the window of the spec, or the VOI of the file that the spec asks for; raise DataFault "no-window"."""
     if isinstance(spec.window, Window):
         return spec.window
-    if len(image.vois) >= spec.window_number:
-        return image.vois[spec.window_number - 1]
+    voi = image.vois[spec.window_number - 1] if len(image.vois) >= spec.window_number else None
+    if voi is not None and not isinstance(voi, Unusable):
+        return voi
     if spec.window == "auto":
         return percentile_window(image)
-    raise DataFault(
-        "no-window",
-        f"the file offers {len(image.vois)} windows, number {spec.window_number} is asked for; "
-        "give a fixed window in the configuration, or 'auto'",
+    offered = len(image.vois)
+    cause = (
+        f"number {spec.window_number} of the file's {offered} windows cannot be used: {voi.why}"
+        if voi
+        else f"the file offers {offered} windows, number {spec.window_number} is asked for"
     )
+    raise DataFault("no-window", f"{cause}; give a fixed window in the configuration, or 'auto'")
 
 
 def percentile_window(image: Image) -> Window:
@@ -141,7 +144,7 @@ def _without_padding(image: Image, black: float, white: float, *, clipped: bool)
 
 
 def _by_curve(image: Image, voi: Voi, spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Return the averages as 0..1 for a sigmoid or a table, which need modality units."""
+    """Return the averages as 0..1 for a sigmoid, a threshold or a table, which need modality units."""
     mask = image.padded
 
     def show(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -118,7 +118,7 @@ def _fault(error: Exception) -> Message:
         case RecursionError():
             return Message("fault", ["too-deep", "the structure is nested too deeply"])
     # Only its class: the message may quote the file.
-    return Message("fault", ["unreadable", type(error).__name__])
+    return Message("fault", ["unreadable", f"reading ended with {type(error).__name__}"])
 
 
 def _silence() -> None:

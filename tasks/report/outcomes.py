@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from imaging.dicom.findings import FINDINGS
 from imaging.refusal_reasons import IGNORED, MEANINGS, REASONS
 from models.objectives.objective_catalog import objective_class_of
 
@@ -27,6 +28,7 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
     ]
     refused = [(reason, count, REASONS[reason]) for reason, count in outcome.quarantined.items()]
     refused += [(reason, count, f"ignored: {IGNORED[reason]}") for reason, count in outcome.ignored.items()]
+    findings = [(code, count, FINDINGS.get(code, "")) for code, count in outcome.findings.items()]
     state = "new version" if outcome.changed else "unchanged, nothing written"
     parts = [
         f"**Ingest** of `{outcome.dataset}`: {outcome.files_listed} files listed, {outcome.files_read} read, "
@@ -35,6 +37,7 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
         table(("split", "label", "images", "patients"), counts),
         table(("not taken in", "files", "why"), refused) if refused else "",
         _modalities(outcome),
+        table(("taken in, but", "images", "what it means"), findings) if findings else "",
         _label_troubles(outcome),
         _variants(outcome),
         f"Original names of all of these: `{outcome.problems_file}` (readable by you alone)"

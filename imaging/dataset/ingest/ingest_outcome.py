@@ -1,5 +1,6 @@
 """Outcome of an ingest: numbers without identifiers, and a private list of the files and labels that did not fit."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class IngestOutcome:
     problems_file: str | None
     patient_variants: int = 0
     variant_policy: VariantPolicy = "report"
+    findings: dict[str, int] = field(default_factory=dict)
+    """Images by what is to be known of them, keys of FINDINGS."""
     modality: str = "CT"
     other_modalities: dict[str, int] = field(default_factory=dict)
     """Files that were not taken in for their modality, by what it is; "" where it is no code."""
@@ -52,7 +55,7 @@ def ingest_outcome(
 ) -> IngestOutcome:
     """Return what an ingest did."""
     counted = version.refusals_by_reason()
-    labelled = version.table("examples", ["patient_key", "label_fault"])
+    labelled = version.table("examples", ["patient_key", "label_fault", "findings"])
     faults = {item["values"]: item["counts"] for item in labelled["label_fault"].value_counts().to_pylist()}
     return IngestOutcome(
         dataset=version.head.dataset,
@@ -71,6 +74,7 @@ def ingest_outcome(
         problems_file=str(problems) if problems else None,
         patient_variants=len(patient_variants(version)),
         variant_policy=version.head.patient_variants,
+        findings=_count_findings(labelled["findings"]),
         modality=version.spec.modality,
         other_modalities=other_modalities(version.table("quarantine", ["reason", "detail"])),
     )
@@ -97,6 +101,18 @@ def modality_remedy(others: Mapping[str, int], expected: str) -> str:
     most = next((modality for modality in others if modality in MODALITIES), None)
     remedy = f": add --modality {most} to take these in" if most else ""
     return f"found {listed}, expected {expected}{remedy}"
+
+
+def _count_findings(column: pa.ChunkedArray) -> dict[str, int]:
+    """Return how many images have each finding, the most first; a value has several, with spaces between them.
+
+    >>> _count_findings(pa.chunked_array([["gap tilted", "gap", ""]]))
+    {'gap': 2, 'tilted': 1}
+    """
+    counted = Counter[str]()
+    for item in column.value_counts().to_pylist():
+        counted.update(dict.fromkeys((item["values"] or "").split(), item["counts"]))
+    return dict(counted.most_common())
 
 
 def write_problems(listing: Listing, version: DatasetVersion, folder: Path) -> Path | None:
