@@ -120,6 +120,8 @@ def read_new(job: IngestJob, settings: Settings, flow_run_id: str, on_progress: 
     """
     with job.sandbox:
         pending = find_pending(job)
+        # Else they would stay as long as no night publishes. Another run whose listing is older reads them once more.
+        job.journal.drop(pending.superseded)
         files = pending.plan.to_read
         if settings.ray_address and len(files) > RAY_FROM:
             job.sandbox.end()

@@ -169,7 +169,7 @@ def _pass(plan: Plan, parent: Connection) -> None:
     ingest.run_chunks = partial(chunks.run_chunks, chunk_items=plan.chunk_files)
     ingest.RAY_FROM, ingest.FACTORY = plan.ray_from, FACTORY
     if plan.in_process:
-        ingest_worker.Pool = _NoSandbox  # type: ignore[misc, assignment]
+        ingest_worker.Pool = NoSandbox  # type: ignore[misc, assignment]
     _watch(plan, parent)
     if plan.pause:
         _pause([ingest, pending_files], *plan.pause, parent)
@@ -199,7 +199,9 @@ def take_in(plan: Plan) -> dict[str, Any]:
         return asdict(ingest.ingest.fn(request))
 
 
-class _NoSandbox:
+class NoSandbox:
+    """Stand-in for a pool of the sandbox: works in this process."""
+
     def __init__(self, _: str, setup: Mapping[str, Any], **__: Any) -> None:
         self.map = in_process(setup)
 
@@ -207,7 +209,7 @@ class _NoSandbox:
 
     def end(self) -> None: ...
 
-    def __enter__(self) -> "_NoSandbox":
+    def __enter__(self) -> "NoSandbox":
         return self
 
     def __exit__(self, *_: object) -> None: ...

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imaging.dataset.ingest.chunk import prepare_chunk
-from imaging.dataset.ingest.diff import IngestPlan, KnownRows, plan_ingest, with_finished_chunks
+from imaging.dataset.ingest.diff import IngestPlan, KnownRows, current_rows, plan_ingest, with_finished_chunks
 from imaging.dataset.ingest.listing import list_files
 from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
 from imaging.dataset.tables.lazy_rows import LazyRows
@@ -44,7 +44,10 @@ def planned(
 ) -> IngestPlan:
     listing = list_files(source.scan(), names)
     scan = plan_ingest(listing, previous, spec.digest, names, base=previous, drops_studies=drops_studies)
-    return with_finished_chunks(scan, finished, spec.digest) if finished else scan
+    if not finished:
+        return scan
+    rows, _ = current_rows([finished], scan.to_read, spec.digest)
+    return with_finished_chunks(scan, rows)
 
 
 def read(
@@ -98,6 +101,14 @@ def test_an_unchanged_source_is_not_read(store: FolderStore, source: MemorySourc
 def test_a_refused_file_is_not_read_again(store: FolderStore, source: MemorySource) -> None:
     second = night(store, source, night(store, source))
     assert reasons(second) == ["truncated"]
+
+
+def test_a_file_without_an_image_is_refused_and_not_read_again(
+    store: FolderStore, source: MemorySource
+) -> None:
+    source.files["empty"] = []
+    second = night(store, source, night(store, source))
+    assert (sorted(reasons(second)), source.read_names) == (["no-pixels", "truncated"], [])
 
 
 def test_only_new_files_are_read(store: FolderStore, source: MemorySource) -> None:
@@ -311,6 +322,54 @@ def test_what_a_crash_left_finished_is_not_read_again(store: FolderStore, source
     made = prepare_chunk(source, list(scan.to_read)[:4], GREY, NAMES, store, source.run())
     finished = KnownRows(examples=LazyRows.of(made.examples), refusals=made.refusals)
     assert [file.name for file in planned(source, None, finished=finished).to_read] == ["f4", "f5", "broken"]
+
+
+def finished(store: FolderStore, source: MemorySource) -> KnownRows:
+    """Read all files of a source as one chunk."""
+    return read(store, source, planned(source, None))
+
+
+def test_an_earlier_state_of_a_file_does_not_hide_what_was_read_of_it(
+    store: FolderStore, source: MemorySource
+) -> None:
+    stale = finished(store, source)
+    source.files["f3"], source.mtimes["f3"] = [instance(33)], 2
+    fresh, to_read = finished(store, source), planned(source, None).to_read
+    for chunks in ([stale, fresh], [fresh, stale]):
+        rows, _ = current_rows(chunks, to_read, GREY.digest)
+        keys = rows.examples.select(["instance_key"])["instance_key"].to_pylist()
+        assert sorted(keys) == sorted(NAMES.keys("instance", [f"3.{n}" for n in (0, 1, 2, 33, 4, 5)]))
+        assert rows.refusals.num_rows == 1
+
+
+def test_a_file_that_was_mended_is_no_longer_refused(store: FolderStore, source: MemorySource) -> None:
+    stale = finished(store, source)
+    source.files["broken"], source.mtimes["broken"] = [instance(8)], 2
+    fresh = finished(store, source)
+    rows, _ = current_rows([stale, fresh], planned(source, None).to_read, GREY.digest)
+    assert (rows.examples.num_rows, rows.refusals.num_rows) == (7, 0)
+
+
+def test_of_equal_states_the_first_chunk_counts(store: FolderStore, source: MemorySource) -> None:
+    once, twice = finished(store, source), finished(store, source)
+    rows, used = current_rows([once, twice], planned(source, None).to_read, GREY.digest)
+    assert (rows.examples.num_rows, used.tolist()) == (6, [True, False])
+
+
+def test_a_chunk_of_which_a_row_counts_is_of_use(store: FolderStore, source: MemorySource) -> None:
+    stale = finished(store, source)
+    for name in ("f0", "f1", "f2", "f3", "f4", "broken"):
+        source.mtimes[name] = 2
+    fresh = finished(store, source)
+    assert current_rows([stale, fresh], planned(source, None).to_read, GREY.digest)[1].all()
+    source.mtimes["f5"] = 2
+    _, used = current_rows([stale, fresh], planned(source, None).to_read, GREY.digest)
+    assert used.tolist() == [False, True]
+
+
+def test_rows_that_are_in_a_version_are_of_no_more_use(store: FolderStore, source: MemorySource) -> None:
+    chunk, version = finished(store, source), night(store, source)
+    assert current_rows([chunk], planned(source, version).to_read, GREY.digest)[1].tolist() == [False]
 
 
 def test_what_another_run_took_in_since_the_listing_is_not_gone(

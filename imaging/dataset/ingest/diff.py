@@ -1,5 +1,6 @@
 """What an ingest must read: the listing of a source compared with the rows that were taken in before."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from imaging.dataset.ingest.listing import Comparison, Listing, compare_with_listing
 from imaging.dataset.tables.lazy_rows import LazyRows
-from imaging.dataset.tables.row_operations import concat, concat_columns, instance_details
+from imaging.dataset.tables.row_operations import codes, concat, concat_columns, instance_details
 from imaging.dataset.tables.schemas import EXAMPLES, REFUSALS, SOURCE, TABLES
 from imaging.dataset.tables.table_files import ColumnSource
 from imaging.dataset.version.dataset_version import DatasetVersion
@@ -99,20 +100,49 @@ def plan_ingest(
     )
 
 
-def with_finished_chunks(plan: IngestPlan, finished: KnownRows, spec: str) -> IngestPlan:
-    """Return a plan with the rows of chunks that are finished and that are in no version yet."""
-    # Of files that are still to be read: another run may have finished the same ones, and published them.
-    examples, refusals = _compare(finished, plan.to_read, spec)
-    new, refused = finished.examples.filter(examples.current), finished.refusals.filter(refusals.current)
+def current_rows(
+    finished: Sequence[KnownRows], to_read: Listing, spec: str
+) -> tuple[KnownRows, NDArray[np.bool_]]:
+    """Return the rows of finished chunks that save a file from being read, and the mask of chunks that have any.
+
+    Of a file that several chunks have as it is listed now, the rows of the first one count. A night that published
+    nothing leaves rows of files that were changed since: they must not stand for what a later night has read.
+    """
+    known = KnownRows(
+        examples=LazyRows(EXAMPLES, [block for chunk in finished for block in chunk.examples.blocks]),
+        refusals=concat([chunk.refusals for chunk in finished], REFUSALS),
+    )
+    examples, refusals = _compare(known, to_read, spec)
+    current = np.concatenate([np.asarray(kind.current, np.bool_) for kind in (examples, refusals)])
+    numbers = np.arange(len(finished))
+    counts = [
+        [chunk.examples.num_rows for chunk in finished],
+        [chunk.refusals.num_rows for chunk in finished],
+    ]
+    chunk_of = np.concatenate([numbers.repeat(count) for count in counts])
+    files = codes(_files_of(known.examples, known.refusals))
+    first = np.full(files.max(initial=-1) + 1, len(finished))
+    np.minimum.at(first, files[current], chunk_of[current])
+    kept = current & (first[files] == chunk_of)
+    rows = known.examples.num_rows
+    saving = KnownRows(
+        examples=known.examples.filter(pa.array(kept[:rows])),
+        refusals=known.refusals.filter(pa.array(kept[rows:])),
+    )
+    return saving, np.isin(numbers, chunk_of[kept])
+
+
+def with_finished_chunks(plan: IngestPlan, finished: KnownRows) -> IngestPlan:
+    """Return a plan with the rows of chunks that are finished and in no version yet, see `current_rows`."""
     # Ranked as they are listed, whatever chunk they were in: of a repeated instance the first one is kept.
-    files = new.select(["source_key"])["source_key"]
+    files = finished.examples.select(["source_key"])["source_key"]
     at = pc.index_in(files, value_set=plan.to_read.table["source_key"]).to_numpy().astype(np.int64)
     return replace(
         plan,
-        to_read=_without_files_of(plan.to_read, new, refused),
-        examples=plan.examples + new,
+        to_read=_without_files_of(plan.to_read, finished.examples, finished.refusals),
+        examples=plan.examples + finished.examples,
         ranks=np.concatenate([plan.ranks, 1 + at]),
-        refusals=concat([plan.refusals, refused], REFUSALS),
+        refusals=concat([plan.refusals, finished.refusals], REFUSALS),
     )
 
 

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
-import numpy as np
 import pyarrow as pa
 
 from imaging.dataset.ingest.diff import KnownRows
 from imaging.dataset.tables.lazy_rows import LazyRows
-from imaging.dataset.tables.row_operations import codes, concat, concat_columns
 from imaging.dataset.tables.schemas import EXAMPLES, REFUSALS
 from imaging.dataset.tables.table_files import parquet_bytes, read_each
 from imaging.store.protocol import Store
@@ -38,30 +36,17 @@ class Journal:
             name.removesuffix(".examples.parquet") for name in names if name.endswith(".examples.parquet")
         )
 
-    def read(self, chunks: Sequence[str]) -> KnownRows:
-        """Return the rows of chunks; of a file that is in several, those of the first. Raises Missing, see `drop`."""
+    def read(self, chunks: Sequence[str]) -> list[KnownRows]:
+        """Return the rows of each chunk; a file may be in several. Raises Missing, see `drop`."""
         examples = LazyRows.stored(self.store, [f"{chunk}.examples.parquet" for chunk in chunks], EXAMPLES)
-        tables = read_each(self.store, [f"{chunk}.refusals.parquet" for chunk in chunks], REFUSALS)
-        refusals = concat(tables, REFUSALS)
-        chunk_of = np.concatenate(
-            [
-                np.arange(len(chunks)).repeat([rows.num_rows for rows in kind])
-                for kind in (examples.blocks, tables)
-            ]
-        )
-        files = codes(
-            concat_columns(rows.select(["source_key"])["source_key"] for rows in (examples, refusals))
-        )
-        first = np.full(files.max(initial=-1) + 1, len(chunks))
-        np.minimum.at(first, files, chunk_of)
-        kept = pa.array(first[files] == chunk_of)
-        return KnownRows(
-            examples=examples.filter(kept[: examples.num_rows]),
-            refusals=refusals.filter(kept[examples.num_rows :]),
-        )
+        refusals = read_each(self.store, [f"{chunk}.refusals.parquet" for chunk in chunks], REFUSALS)
+        return [
+            KnownRows(examples=LazyRows(EXAMPLES, [block]), refusals=refused)
+            for block, refused in zip(examples.blocks, refusals, strict=True)
+        ]
 
     def drop(self, chunks: Sequence[str]) -> None:
-        """Remove chunks whose rows are in a version now."""
+        """Remove chunks whose rows are in a version now, or superseded."""
         for chunk in chunks:
             # Examples first: what is half removed is not finished.
             self.store.remove(f"{chunk}.examples.parquet")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imaging.dataset.ingest.diff import IngestPlan, plan_ingest, with_finished_chunks
+from imaging.dataset.ingest.diff import IngestPlan, current_rows, plan_ingest, with_finished_chunks
 from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
@@ -39,12 +39,14 @@ class ListedSource:
 class PendingFiles:
     """What must be read beside a version and the finished chunks.
 
-    `version_plan` is the plan beside the version alone, `plan` the one beside version and chunks.
+    `version_plan` is the plan beside the version alone, `plan` the one beside version and chunks. Chunks are
+    `superseded` where none of their rows is of use: their files are changed, gone, or in the version.
     """
 
     previous: DatasetVersion | None
     version_plan: IngestPlan
     chunks: Sequence[str]
+    superseded: Sequence[str]
     plan: IngestPlan
 
 
@@ -85,8 +87,14 @@ def _pending(
             drops_studies=listed.drops_studies,
         )
     )
-    plan = with_finished_chunks(version_plan, listed.journal.read(chunks), listed.spec.digest)
-    return PendingFiles(previous=previous, version_plan=version_plan, chunks=chunks, plan=plan)
+    finished, used = current_rows(listed.journal.read(chunks), version_plan.to_read, listed.spec.digest)
+    return PendingFiles(
+        previous=previous,
+        version_plan=version_plan,
+        chunks=chunks,
+        superseded=[chunk for chunk, of_use in zip(chunks, used, strict=True) if not of_use],
+        plan=with_finished_chunks(version_plan, finished),
+    )
 
 
 def digest_of(version: DatasetVersion | None) -> str | None:

@@ -68,6 +68,9 @@ def prepare_payloads(
         try:
             instances = formats[kind](payload, spec.modality)
             made = [(_row(number, one), _prepared(one, spec)) for one in instances]
+            if not made:
+                # A file without a row would be read again for ever.
+                raise DataFault("no-pixels", "the file has no image")
         except DataFault as fault:
             faults.append([number, fault.reason, fault.detail, _study(payload)])
             continue
