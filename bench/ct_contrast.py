@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imaging.annotations.label_table import join_labels, read_labels
+from imaging.annotations.label_join import join_labels
+from imaging.annotations.label_table import read_labels
 from imaging.dataset.ingest.chunk import prepare_chunk
 from imaging.dataset.ingest.prepare_files import FUNCTION
 from imaging.dataset.split.assignment import assign

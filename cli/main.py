@@ -33,6 +33,13 @@ Source = Annotated[
     str, typer.Option(help="Folder, archive, s3://..., dicomweb+https://... or .npz with images.")
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
+Missing = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Label that stands for none; may be repeated, and replaces the list. [default: NA, nan, null, ., - ...]",
+        show_default=False,
+    ),
+]
 Positive = Annotated[str | None, typer.Option(help="Of two labels, the one that is looked for.")]
 Modality = Annotated[str | None, typer.Option(help="Modality that is taken in, as MR. [default: CT]")]
 Window = Annotated[
@@ -78,6 +85,7 @@ def run(
     dataset: Name = None,
     config: Config = None,
     label_column: LabelColumn = None,
+    missing: Missing = None,
     positive: Positive = None,
     patient_variants: Variants = None,
     modality: Modality = None,
@@ -102,6 +110,7 @@ def ingest(
     dataset: Name = None,
     config: Config = None,
     label_column: LabelColumn = None,
+    missing: Missing = None,
     positive: Positive = None,
     patient_variants: Variants = None,
     modality: Modality = None,

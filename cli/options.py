@@ -32,7 +32,7 @@ def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Aske
 
 
 def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with options laid over them, those of a part over that part; None and "" were not given.
+    """Return values with options laid over them, those of a part over that part; None, "" and [] were not given.
 
     >>> overlay({"a": {"b": 1, "c": 2}}, {"a": {"b": 3, "c": None}, "d": ""})
     {'a': {'b': 3, 'c': 2}}
@@ -43,7 +43,7 @@ def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
             below = merged.get(name) or {}
             # What is no mapping is left for the model to refuse, with its name.
             merged[name] = overlay(below, value) if isinstance(below, Mapping) else below
-        elif value not in (None, ""):
+        elif value not in (None, "", []):
             merged[name] = value
     return merged
 

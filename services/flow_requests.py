@@ -11,6 +11,7 @@ from imaging.dataset.split.shares import SplitConfig
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.preprocess.spec import MODALITIES, PreprocessSpec
 from imaging.pseudonyms import VariantPolicy
+from imaging.sources.label_file import MISSING
 from imaging.statistics.predictions import deciding
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
@@ -48,9 +49,15 @@ class IngestRequest(Request):
         None,
         title="Label table",
         description="CSV with a column SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID or file, "
-        "and one with the label. Pictures and NIfTI need file and PatientID; an NPZ file needs no table.",
+        "and one with the label; of several the finest decides. Pictures and NIfTI need file and PatientID; an NPZ "
+        "file needs no table.",
     )
     label_column: str | None = Field(None, description="Name of the label column, where it is not 'label'.")
+    missing: tuple[str, ...] = Field(
+        MISSING,
+        title="Missing labels",
+        description="Labels that stand for none, whatever their case; an empty one always does.",
+    )
     positive: str | None = Field(None, description="Of two labels, the one that is looked for.")
     dataset: DatasetName = "radloop"
     preprocess: PreprocessSpec | None = Field(

@@ -89,7 +89,7 @@ def _listed(
     request: IngestRequest, settings: Settings, source: Source, spec: PreprocessSpec, sandbox: Pool
 ) -> IngestJob:
     pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
-    labels = _labels(request, pseudonyms)
+    labels = _labels(request, pseudonyms, volumes=spec.kind == "volume")
     bad_slice = request.bad_slice or (DROP_STUDY if spec.kind == "volume" else DROP_SLICE)
     if spec.kind == "volume":
         source = SeriesSource(source, Pool(PEEK, {}), bad_slice)
@@ -189,7 +189,15 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
         expected = digest_of(pending.previous)
         if publish(version, expected):
             job.journal.drop(pending.chunks)
-            return ingest_outcome(version, scan, read.files, problems, changed=expected != version.digest)
+            return ingest_outcome(
+                version,
+                scan,
+                read.files,
+                problems,
+                changed=expected != version.digest,
+                labels_missing=job.labels.missing if job.labels else {},
+                positive=job.request.positive,
+            )
     raise EnvironmentFault(
         f"dataset {job.request.dataset!r} was changed by other runs {ATTEMPTS} times meanwhile: what was read is kept, "
         "run again"
@@ -224,10 +232,11 @@ def _build(
     return version, resolved
 
 
-def _labels(request: IngestRequest, pseudonyms: Pseudonyms) -> LabelTable | None:
+def _labels(request: IngestRequest, pseudonyms: Pseudonyms, *, volumes: bool) -> LabelTable | None:
     if not request.labels:
         return None
-    return read_labels(Path(request.labels).expanduser(), pseudonyms, request.label_column)
+    table = Path(request.labels).expanduser()
+    return read_labels(table, pseudonyms, request.label_column, missing=request.missing, volumes=volumes)
 
 
 def _no_examples(source: str, scan: IngestPlan, modality: str) -> str:

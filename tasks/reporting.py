@@ -24,6 +24,7 @@ from services.settings import Settings
 from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
 from tasks.report.class_sections import class_curves, surest_calls
+from tasks.report.outcomes import LINES_OF_OTHERS
 from tasks.report.page import (
     ExampleViews,
     LabelTrouble,
@@ -128,9 +129,11 @@ def _troubles(version: DatasetVersion) -> list[LabelTrouble]:
     report = version.head.label_report
     lines = tuple(f"line {number}" for number in report.lines_without_image)
     disputed = tuple(f"line {number}" for number in report.lines_in_conflict)
+    of_others = tuple(f"line {number}" for number in version.head.lines_of_others)
     troubles = [
         LabelTrouble(what="labels that name no image", count=len(lines), lines=lines),
         LabelTrouble(what="labels that contradict each other", count=len(disputed), lines=disputed),
+        LabelTrouble(what=LINES_OF_OTHERS, count=len(of_others), lines=of_others),
         *(
             LabelTrouble(what=what, count=len(keys), keys=tuple(keys[:LISTED].to_pylist()))
             for what, keys in (

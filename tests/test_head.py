@@ -56,6 +56,18 @@ def test_a_head_from_before_has_none_and_the_tables_are_read(version: DatasetVer
     assert (old.head.counts, old.counts) == (None, COUNTS)
 
 
+def test_without_lines_of_others_a_head_is_what_it_was(version: DatasetVersion) -> None:
+    # Release 0.1.0 has no such field, and the digest covers all that is written.
+    assert "lines_of_others" not in json.loads(version.head.to_json())
+    assert open_version(version.store, "d", version.digest).head.lines_of_others == ()
+
+
+def test_lines_of_others_are_kept_and_change_the_digest(version: DatasetVersion) -> None:
+    head = replace(version.head, lines_of_others=(3, 9)).named()
+    assert head.digest != version.digest
+    assert VersionHead.from_json(head.to_json()).lines_of_others == (3, 9)
+
+
 def test_counts_are_no_part_of_the_digest(version: DatasetVersion) -> None:
     assert [find_flaws(rewritten(version, counts)) for counts in (None, COUNTS)] == [[], []]
 

@@ -43,6 +43,22 @@ def archive(tmp_path: Path) -> tuple[Path, Path]:
     return write_archive(tmp_path / "dicom", PATIENTS)
 
 
+def test_labels_by_image_and_patient_are_reported(
+    ingest: Ingest, archive: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rows = [
+        {"PatientID": f"P{n}", "SOPInstanceUID": f"1.2.{n + 10}", "label": ("No Finding", "Effusion")[n % 2]}
+        for n in range(PATIENTS)
+    ]
+    rows[5]["PatientID"], rows[6]["label"], rows[7]["label"] = "P0", "unknown", "NA"
+    table = write_labels(tmp_path / "both.csv", rows)
+    outcome = ingest(archive[0], table, missing=["Unknown", "NA"])
+    assert outcome.classes == ("No Finding", "Effusion")
+    assert (outcome.labels_of_others, outcome.images_without_label, outcome.labels_without_image) == (1, 3, 0)
+    assert outcome.labels_missing == {"unknown": 1, "NA": 1}
+    assert "label line,7,of-another" in Path(outcome.problems_file or "").read_text()
+
+
 def test_a_zip_is_taken_in(ingest: Ingest, archive: tuple[Path, Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         for path in sorted(archive[0].iterdir()):

@@ -1,4 +1,4 @@
-"""Label table: the columns that are read, the labels that are kept, and the report of the other lines."""
+"""Label table: the columns that are read, and the labels that are kept."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +11,15 @@ from hypothesis import strategies as st
 
 from imaging.annotations import label_table as labels
 from imaging.annotations.label_table import (
-    KEY_OF_LEVEL,
+    NO_PARENT,
+    PARENT_DIGITS,
     LabelTable,
     build_label_table,
-    join_labels,
     label_columns,
-    order_classes,
     read_labels,
 )
 from imaging.errors import UserFault
 from imaging.pseudonyms import Level, Pseudonyms
-from tests.synthetic import example, examples
 
 NAMES = Pseudonyms(b"k" * 32)
 
@@ -30,14 +28,6 @@ def table(folder: Path, text: str, column: str | None = None) -> LabelTable:
     path = folder / "labels.csv"
     path.write_text(text)
     return read_labels(path, NAMES, column)
-
-
-def keys(**levels: str) -> pa.Table:
-    """Return examples with pseudonyms made from identifiers, a letter each."""
-    count = len(next(iter(levels.values())))
-    named = {KEY_OF_LEVEL[level]: [NAMES.key(level, one) for one in names] for level, names in levels.items()}  # type: ignore[index,arg-type]
-    rows = ({name: column[at] for name, column in named.items()} for at in range(count))
-    return examples(*(example(at, **row) for at, row in enumerate(rows)))
 
 
 @pytest.mark.parametrize(
@@ -137,17 +127,11 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
 
 def test_finding_the_columns_reads_the_first_line_alone(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_bytes(b"PatientID,label\n" + b"a,yes\n" * 5000 + b"\xff")
-    assert label_columns(tmp_path / "labels.csv")[2] == "label"
+    assert label_columns(tmp_path / "labels.csv") == "label"
 
 
 def test_the_table_has_no_identifier(tmp_path: Path) -> None:
     assert "MUSTERMANN" not in repr(table(tmp_path, "PatientID,label\nMUSTERMANN,yes\nMUSTERMANN,no\n"))
-
-
-def test_two_different_labels_are_none() -> None:
-    read = build_label_table("patient", [(2, "a", "yes"), (3, "a", "no"), (4, "b", "no")], NAMES)
-    assert read.conflicts.to_pylist() == [NAMES.key("patient", "a")]
-    assert join_labels(read, keys(patient="ab")).labels.to_pylist() == [None, "no"]
 
 
 def test_the_same_label_twice_is_no_conflict() -> None:
@@ -218,56 +202,121 @@ def test_an_empty_label_is_no_label(tmp_path: Path, line: str) -> None:
     assert not len(table(tmp_path, f"PatientID,label\n{line}\n").keys)
 
 
-def test_labels_are_joined_in_the_images_order() -> None:
-    read = build_label_table("study", [(2, "t", "no"), (3, "s", "yes")], NAMES)
-    assert join_labels(read, keys(study="sts")).labels.to_pylist() == ["yes", "no", "yes"]
-
-
-def test_a_label_that_names_no_image_is_reported_by_its_line(tmp_path: Path) -> None:
-    read = table(tmp_path, 'PatientID,label\n\na,yes\n"x",no\n')
-    assert join_labels(read, keys(patient="aab")).report.lines_without_image == (4,)
-
-
-def test_an_image_without_label_is_reported() -> None:
-    read = build_label_table("patient", [(2, "a", "yes")], NAMES)
-    joined = join_labels(read, keys(instance="ijk", patient="aab"))
-    assert joined.labels.to_pylist() == ["yes", "yes", None]
-    assert joined.faults.to_pylist() == [None, None, "no-label"]
-
-
-def test_an_image_with_two_labels_is_distinguished_from_one_without() -> None:
-    read = build_label_table("instance", [(2, "i", "yes"), (5, "i", "no")], NAMES)
-    joined = join_labels(read, keys(instance="ij"))
-    assert joined.labels.to_pylist() == [None, None]
-    assert joined.faults.to_pylist() == ["two-labels", "no-label"]
-    assert joined.report.lines_in_conflict == (2,)
-
-
-def test_without_a_table_the_source_labels() -> None:
-    joined = join_labels(None, examples(example(0, source_label="a"), example(1)))
-    assert (joined.labels.to_pylist(), joined.faults.to_pylist()) == (["a", None], [None, "no-label"])
+@pytest.mark.parametrize(
+    ("header", "level", "parents"),
+    [
+        ("PatientID,SOPInstanceUID", "instance", ("patient",)),
+        ("PatientID,StudyInstanceUID,SeriesInstanceUID", "series", ("study", "patient")),
+        ("study_instance_uid,Patient ID", "study", ("patient",)),
+        (
+            "PatientID,SeriesInstanceUID,SOPInstanceUID,StudyInstanceUID",
+            "instance",
+            ("series", "study", "patient"),
+        ),
+        ("PatientID,SOPInstanceUID,file", "file", ()),
+    ],
+)
+def test_the_finest_identifier_decides_and_the_coarser_ones_are_kept(
+    tmp_path: Path, header: str, level: Level, parents: tuple[Level, ...]
+) -> None:
+    read = table(tmp_path, f"{header},label\n" + ",".join("abcd"[: header.count(",") + 1]) + ",yes\n")
+    assert (read.level, read.parents) == (level, parents)
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes"),
+    ("header", "level"),
     [
-        (["pneumonia", "normal"], ("normal", "pneumonia")),
-        (["absent", "present"], ("absent", "present")),
-        (["1", "0"], ("0", "1")),
-        (["10", "9", "2"], ("2", "9", "10")),
-        (["b", "a"], ("a", "b")),
-        (["only"], ("only",)),
-        ([], ()),
+        ("PatientID,SOPInstanceUID", "patient"),
+        ("SOPInstanceUID,SeriesInstanceUID", "series"),
+        ("SOPInstanceUID,x", "instance"),
     ],
 )
-def test_the_class_that_is_looked_for_comes_second(labels: list[str], classes: tuple[str, ...]) -> None:
-    assert order_classes(labels) == classes
+def test_a_volume_is_not_named_by_its_slices(tmp_path: Path, header: str, level: Level) -> None:
+    (tmp_path / "labels.csv").write_text(f"{header},label\na,b,yes\n")
+    assert read_labels(tmp_path / "labels.csv", NAMES, volumes=True).level == level
 
 
-def test_a_person_may_choose_the_positive_class() -> None:
-    assert order_classes(["normal", "lesion"], positive="normal") == ("lesion", "normal")
+def test_a_short_line_has_no_coarser_identifier(tmp_path: Path) -> None:
+    read = table(tmp_path, "SOPInstanceUID,label,PatientID\na,yes\nb,no,P\n")
+    assert [key[32:] for key in read.keys.to_pylist()] == [
+        NO_PARENT,
+        NAMES.key("patient", "P")[:PARENT_DIGITS],
+    ]
 
 
-def test_a_class_that_is_not_there_cannot_be_looked_for() -> None:
-    with pytest.raises(UserFault, match=r"'tumour' is not among the labels \['lesion', 'normal'\]"):
-        order_classes(["normal", "lesion"], positive="tumour")
+# What R's write.csv (NA), pandas' to_csv and astype(str) (empty, nan), SAS (.), SQL (NULL) and Excel (#N/A) write.
+@pytest.mark.parametrize("missing", ["NA", "na", "nan", "NaN", " NULL ", ".", "-", "N/A", "#N/A", "<NA>", ""])
+def test_a_word_for_a_missing_value_is_no_label(tmp_path: Path, missing: str) -> None:
+    read = table(tmp_path, f"PatientID,label\na,{missing}\nb,yes\n")
+    assert (read.values.to_pylist(), read.lines.to_pylist()) == (["yes"], [3])
+
+
+def test_missing_labels_are_counted_by_their_word(tmp_path: Path) -> None:
+    assert table(tmp_path, "PatientID,label\na,NA\nb,NA\nc,-\nd,\ne,yes\n").missing == {
+        "NA": 2,
+        "-": 1,
+        "": 1,
+    }
+
+
+def test_none_is_a_word_for_nothing_seen(tmp_path: Path) -> None:
+    assert table(tmp_path, "PatientID,label\na,None\n").values.to_pylist() == ["None"]
+
+
+def test_a_person_may_choose_what_stands_for_no_label() -> None:
+    rows = [(2, "a", "-"), (3, "b", "unknown"), (4, "c", "")]
+    read = build_label_table("patient", rows, NAMES, missing=["Unknown"])
+    assert read.values.to_pylist() == ["-"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("1", "1.0"),
+        ("Lesion", "lesion"),
+        ("No Finding", "No  Finding"),
+        ("01", "1"),
+        ("ｌｅｓｉｏｎ", "lesion"),
+    ],
+)
+def test_one_class_in_two_spellings_is_refused_with_both(tmp_path: Path, first: str, second: str) -> None:
+    text = f"PatientID,label\na,{first}\nb,{second}\nc,{second}\nd,other\n"
+    with pytest.raises(UserFault, match="spells one class in more than one way") as caught:
+        table(tmp_path, text)
+    assert f"{first!r} (1 lines)" in str(caught.value)
+    assert f"{second!r} (2 lines)" in str(caught.value)
+
+
+def test_two_spellings_on_one_image_are_refused_too(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="more than one way"):
+        table(tmp_path, "PatientID,label\na,Lesion\na,lesion\n")
+
+
+def test_blanks_around_a_label_do_not_count(tmp_path: Path) -> None:
+    assert table(tmp_path, "PatientID,label\na,yes \nb, yes\n").values.to_pylist() == ["yes", "yes"]
+
+
+@pytest.mark.parametrize("labels", [("1", "10"), ("0", "1"), ("T1", "T2"), ("-1", "1"), ("0.5", "5")])
+def test_different_classes_are_no_spellings(tmp_path: Path, labels: tuple[str, str]) -> None:
+    read = table(tmp_path, f"PatientID,label\na,{labels[0]}\nb,{labels[1]}\n")
+    assert read.values.to_pylist() == list(labels)
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [
+        ("SOPInstanceUID,label,label", None),
+        ("SOPInstanceUID,label,Label", None),
+        ("SOPInstanceUID,grade,grade,label", "grade"),
+        ("PatientID,patient_id,label", None),
+        ("SOPInstanceUID,finding,finding", None),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, header: str, column: str | None) -> None:
+    with pytest.raises(UserFault, match="2 columns of one name"):
+        table(tmp_path, f"{header}\na,b,c,d\n", column)
+
+
+def test_columns_that_are_not_read_may_repeat_a_name(tmp_path: Path) -> None:
+    # Excel writes a comma for each empty column at the end.
+    assert table(tmp_path, "PatientID,label,note,note,,\na,yes,x,y,,\n").values.to_pylist() == ["yes"]

@@ -9,6 +9,7 @@ import yaml
 
 from cli.options import ask, overlay
 from imaging.errors import UserFault
+from imaging.sources.label_file import MISSING
 from services.flow_requests import NightlyRequest, TrainRequest
 
 
@@ -59,6 +60,12 @@ def test_options_win_over_the_configuration(tmp_path: Path) -> None:
 def test_options_that_were_not_given_do_not_count(tmp_path: Path) -> None:
     request = asked(tmp_path, "source: there", {"source": "", "labels": None, "training": {"epochs": None}})
     assert (request.source, request.labels, request.training.epochs) == ("there", None, 10)
+
+
+def test_a_list_that_was_not_given_does_not_count(tmp_path: Path) -> None:
+    assert asked(tmp_path, "missing: [unknown]", {"missing": []}).missing == ("unknown",)
+    assert asked(tmp_path, "source: there", {"missing": []}).missing == MISSING
+    assert asked(tmp_path, "missing: [unknown]", {"missing": ["-", "NA"]}).missing == ("-", "NA")
 
 
 def test_json_is_a_configuration_too(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ INGESTED = IngestOutcome(
     images_in_conflict=6,
     problems_file="/home/private/problems.csv",
     findings={"dark-picture": 7},
+    labels_of_others=7,
+    labels_missing={"NA": 8, "-": 2},
+    classes=("benign", "tumour"),
 )
 TRAINED = TrainOutcome(
     candidate=MODEL,
@@ -87,6 +90,9 @@ NIGHT = NightlyReport(
         "| images with no label | 5 |",
         f"| dark-picture | 7 | {FINDINGS['dark-picture']} |",
         "| images with two different labels | 6 |",
+        "| labels of an image that is of another patient, study or series than they say | 7 |",
+        "**Missing labels**: 2 x `-`, 8 x `NA`; `--missing` changes",
+        "**Looked for**: `tumour`, against `benign`; `--positive` changes it",
         "/home/private/problems.csv",
     ],
 )
@@ -98,6 +104,20 @@ def test_an_ingest_without_news_is_shown_as_unchanged() -> None:
     assert "unchanged, nothing written" in ingest_markdown(replace(INGESTED, changed=False))
 
 
+def test_where_names_do_not_decide_which_class_is_looked_for_the_remedy_is_shown() -> None:
+    markdown = ingest_markdown(replace(INGESTED, classes=("cat", "dog"), decided_by="order"))
+    assert "**Looked for**: `dog`, against `cat`: the names do not say which is the healthy one" in markdown
+    assert '`--positive "cat"`' in markdown
+
+
+def test_where_a_person_has_decided_there_is_no_remedy() -> None:
+    assert "--positive" not in ingest_markdown(replace(INGESTED, decided_by="person"))
+
+
+def test_of_three_classes_none_is_looked_for() -> None:
+    assert "Looked for" not in ingest_markdown(replace(INGESTED, classes=("a", "b", "c")))
+
+
 def test_an_ingest_without_trouble_shows_none() -> None:
     fine = replace(
         INGESTED,
@@ -106,6 +126,7 @@ def test_an_ingest_without_trouble_shows_none() -> None:
         labels_without_image=0,
         images_without_label=0,
         images_in_conflict=0,
+        labels_of_others=0,
         problems_file=None,
         findings={},
     )

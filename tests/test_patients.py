@@ -46,7 +46,7 @@ def test_columns_are_matched_by_name_in_any_order(tmp_path: Path) -> None:
     assert table(tmp_path, "label,Patient ID,FILE\nx,P1,a.png\n").metadata("a.png") == (("patient", "P1"),)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_names_may_be_in_any_script(tmp_path: Path, encoding: str) -> None:
     assert table(tmp_path, "file,PatientID\nÄ/画.png,P1\n", encoding).metadata("Ä/画.png") == (
         ("patient", "P1"),
@@ -62,7 +62,13 @@ def test_a_picture_without_a_line_is_refused(tmp_path: Path) -> None:
     assert reason(table(tmp_path, "file,PatientID\na.png,P1\n"), "b.png") == "missing-identifier"
 
 
-@pytest.mark.parametrize("line", ["a.png,", "a.png", "a.png,  "])
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_the_patient_is_read_whatever_separates_the_columns(tmp_path: Path, delimiter: str) -> None:
+    text = "file,PatientID,label\na.png,P1,x\n".replace(",", delimiter)
+    assert table(tmp_path, text).metadata("a.png") == (("patient", "P1"),)
+
+
+@pytest.mark.parametrize("line", ["a.png,", "a.png", "a.png,  ", "a.png,NA", "a.png,nan"])
 def test_a_line_without_a_patient_is_none(tmp_path: Path, line: str) -> None:
     assert reason(table(tmp_path, f"file,PatientID\n{line}\n"), "a.png") == "missing-identifier"
 
@@ -98,7 +104,7 @@ def test_a_table_that_is_not_there_is_reported(tmp_path: Path) -> None:
         read_patients(tmp_path / "gone.csv")
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16-le"])
 def test_another_encoding_is_reported_without_its_text(tmp_path: Path, encoding: str) -> None:
     message = refused(tmp_path, "file,PatientID\nÄRIKA.png,MÜSTERMANN\n", encoding)
     assert "CSV UTF-8" in message

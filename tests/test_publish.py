@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imaging.annotations.label_table import KEY_OF_LEVEL, build_label_table
+from imaging.annotations.label_join import KEY_OF_LEVEL
+from imaging.annotations.label_table import build_label_table
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.dataset.version.head import Counts, head_name, pointer_name
 from imaging.dataset.version.publish import publish
@@ -159,6 +160,19 @@ def test_labels_are_joined_at_every_level(store: FolderStore, level: str) -> Non
     version = built(store, [keyed], by=recipe(labels=table))
     assert version.table("examples")["label"].to_pylist() == ["yes"]
     assert (version.head.label_level, version.head.label_report.lines_without_image) == (level, (3,))
+
+
+def test_a_line_of_another_patient_is_in_the_head_and_labels_nothing(store: FolderStore) -> None:
+    names = Pseudonyms(b"k" * 32)
+    keyed = [
+        example(n, object_key=names.key("instance", f"1.{n}"), patient_key=names.key("patient", "P"))
+        for n in (1, 2)
+    ]
+    lines = [(2, "1.1", "yes", "P"), (3, "1.2", "yes", "Q")]
+    table = build_label_table("instance", lines, names, parents=("patient",))
+    version = built(store, keyed, by=recipe(labels=table))
+    assert Counter(version.table("examples")["label"].to_pylist()) == {"yes": 1, None: 1}
+    assert version.head.lines_of_others == (3,)
 
 
 def test_images_that_the_source_did_not_label_are_reported(store: FolderStore) -> None:

@@ -1,8 +1,11 @@
-"""Label table of a person: it is read from a CSV, joined to the examples, and its unused lines are reported."""
+"""Label table of a person: its columns are recognised by name, and its lines become labels by pseudonym."""
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
@@ -13,44 +16,34 @@ from numpy.typing import NDArray
 
 from imaging.errors import UserFault
 from imaging.pseudonyms import Level, Pseudonyms
-from imaging.sources.patients import open_csv, plain_column, plain_file_name
-
-LEVEL_OF_COLUMN: Mapping[str, Level] = {
-    "sopinstanceuid": "instance",
-    "seriesinstanceuid": "series",
-    "studyinstanceuid": "study",
-    "patientid": "patient",
-    "file": "file",
-}
-"""Level of the identifiers in a column of the CSV, by its name without case, spaces and underscores."""
-
-KEY_OF_LEVEL: Mapping[Level, str] = {
-    "instance": "object_key",
-    "series": "series_key",
-    "study": "study_key",
-    "patient": "patient_key",
-    "file": "source_key",
-}
-"""Column of an example in which a label's identifier is looked up."""
-
-NEGATIVE = frozenset(
-    {"0", "absent", "benign", "control", "false", "healthy", "negative", "no", "none", "normal"}
-)
-"""Names of the negative class; of two classes it comes first."""
+from imaging.sources.label_file import DELIMITERS, MISSING, LabelFile, open_label_file, plain_file_name
 
 LINES = pa.schema([("key", pa.string()), ("value", pa.string()), ("line", pa.int64())])
 BATCH_LINES = 2**12
 """Lines that are in memory as Python's objects at a time; ten million would take some GB."""
 COMPACT_LINES = 2**17
 """New lines, at least, before the repeated ones are dropped."""
+PARENT_DIGITS = 8
+"""Digits of a coarser identifier's pseudonym that are kept beside each line, to be compared with those of one image:
+a wrong one passes with a chance of 1 in 4 billion, and ten million whole ones would take a GB."""
+NO_PARENT = " " * PARENT_DIGITS
+NO_IDENTIFIER = {"", *(word.casefold() for word in MISSING)}
+MOST_CLASSES = 2**10
+"""Different labels of which the lines are counted; more are no classes."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
+
+Row = tuple[int, str, str, *tuple[str, ...]]
+"""Line, identifier, label, and the coarser identifiers of the line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTable:
     """Labels by pseudonym, each with its first line in the CSV; no original identifier is kept.
 
-    Arrow columns, as a table may have a line for each image of an archive. `conflicts` are the keys with two different
-    labels, which count as not labelled.
+    Arrow columns, as a table may have a line for each image of an archive. A key is the pseudonym of an identifier of
+    `level`; behind it come PARENT_DIGITS of those of the line's identifiers of the `parents`, which are coarser.
+    `conflicts` are the keys with two different labels, which count as not labelled. `counts` are the lines of each
+    label, and `missing` those of each word that stands for none.
     """
 
     level: Level
@@ -58,54 +51,62 @@ class LabelTable:
     values: pa.Array
     lines: pa.Array
     conflicts: pa.Array
+    parents: tuple[Level, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelReport:
-    """Lines of the label table without effect: their image does not exist, or its label contradicts another line."""
+@dataclass(frozen=True, slots=True)
+class LabelColumns:
+    """Positions of the columns that are read: of the finest identifiers, of coarser ones, and of the labels."""
 
-    lines_without_image: tuple[int, ...] = ()
-    lines_in_conflict: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinedLabels:
-    """Label of each example (null for none), reason for none ("no-label", "two-labels"), and lines without effect."""
-
-    labels: pa.ChunkedArray
-    faults: pa.ChunkedArray
-    report: LabelReport
+    level: Level
+    key: int
+    label: int
+    parents: Mapping[Level, int]
 
 
-def read_labels(path: Path, pseudonyms: Pseudonyms, column: str | None = None) -> LabelTable:
-    """Read a CSV with one identifier column and one label column, both recognised by name."""
-    with open_csv(path) as file:
-        reader = csv.reader(file)
-        names = next(reader, [])
-        key_column, level, label_column = _columns(path, names, column)
-        # Of columns with the same name the last counts.
-        key, label = (len(names) - 1 - names[::-1].index(name) for name in (key_column, label_column))
-        # A line is counted as an editor counts it, blank lines and line breaks in quotes included.
-        rows = (
-            (reader.line_num, row[key] if key < len(row) else "", row[label])
-            for row in reader
-            if label < len(row)
-        )
-        return build_label_table(level, rows, pseudonyms)
+def read_labels(
+    path: Path,
+    pseudonyms: Pseudonyms,
+    column: str | None = None,
+    *,
+    missing: Sequence[str] = MISSING,
+    volumes: bool = False,
+) -> LabelTable:
+    """Read a table with identifier columns and one label column, all recognised by name.
+
+    Of several identifiers the finest decides, and the others are kept to be compared with the image's own. `missing`
+    are labels that stand for none, whatever their case. Raises UserFault where one class is spelled in two ways.
+    """
+    with open_label_file(path) as file:
+        at = _columns(file, column, volumes=volumes)
+        parents = tuple(at.parents)
+        table = build_label_table(at.level, _rows(file, at), pseudonyms, parents=parents, missing=missing)
+    _check_spellings(path, table.counts)
+    return table
 
 
-def label_columns(path: Path, column: str | None = None) -> tuple[str, Level, str]:
-    """Return the columns of a CSV that `read_labels` reads: of identifiers, with their level, and of labels."""
-    with open_csv(path) as file:
-        return _columns(path, next(csv.reader(file), []), column)
+def label_columns(path: Path, column: str | None = None) -> str:
+    """Return the column of labels that `read_labels` reads, after a look at the first line."""
+    with open_label_file(path) as file:
+        return file.columns[_columns(file, column).label]
 
 
 def build_label_table(
-    level: Level, rows: Iterable[tuple[int, str, str]], pseudonyms: Pseudonyms
+    level: Level,
+    rows: Iterable[Row],
+    pseudonyms: Pseudonyms,
+    *,
+    parents: tuple[Level, ...] = (),
+    missing: Sequence[str] = MISSING,
 ) -> LabelTable:
-    """Return the table of (line, identifier, label) rows; an identifier with two different labels has none."""
+    """Return the table of rows; an identifier with two different labels has none."""
+    counts, absent = Counter[str](), Counter[str]()
     batches, new = [pa.record_batch([[], [], []], schema=LINES)], 0
-    for batch in _keyed(level, rows, pseudonyms):
+    for numbers, names, values, others in _labelled(rows, missing, counts, absent):
+        keys = _keys(level, names, parents, others, pseudonyms)
+        batch = pa.record_batch(list(map(pa.array, (keys, values, numbers), LINES.types)), schema=LINES)
         batches.append(batch)
         new += batch.num_rows
         if new > max(batches[0].num_rows, COMPACT_LINES):
@@ -121,21 +122,64 @@ def build_label_table(
         values=kept["value"],
         lines=kept["line"],
         conflicts=lines["key"].take(conflicting),
+        parents=parents,
+        counts=counts,
+        missing=absent,
     )
 
 
-def _keyed(
-    level: Level, rows: Iterable[tuple[int, str, str]], pseudonyms: Pseudonyms
-) -> Iterator[pa.RecordBatch]:
-    labelled = ((line, name, value) for line, name, label in rows if (value := label.strip()))
-    while some := list(islice(labelled, BATCH_LINES)):
-        names = [plain_file_name(name) if level == "file" else name for _, name, _ in some]
-        columns = (
-            pseudonyms.keys(level, names),
-            [value for _, _, value in some],
-            [line for line, _, _ in some],
-        )
-        yield pa.record_batch(list(map(pa.array, columns, LINES.types)), schema=LINES)
+def _rows(file: LabelFile, at: LabelColumns) -> Iterator[Row]:
+    """Return the rows of the lines that reach the label; a cell behind the end of a line is empty."""
+    key, label, others = at.key, at.label, tuple(at.parents.values())
+    lines = ((number, row) for number, row in file.lines() if label < len(row))
+    if not others:
+        return ((number, row[key] if key < len(row) else "", row[label]) for number, row in lines)
+    padded = ((number, row + [""] * (max(key, *others) + 1 - len(row))) for number, row in lines)
+    return ((number, row[key], row[label], *(row[one] for one in others)) for number, row in padded)
+
+
+def _labelled(
+    rows: Iterable[Row], missing: Sequence[str], counts: Counter[str], absent: Counter[str]
+) -> Iterator[tuple[list[int], list[str], list[str], list[list[str]]]]:
+    """Yield lines, identifiers, labels and coarser identifiers of the labelled rows, a batch at a time; count them."""
+    none, coming = {"", *(word.casefold() for word in missing)}, iter(rows)
+    while some := list(islice(coming, BATCH_LINES)):
+        # Looked at once a batch: a table has few labels.
+        labels = {label: label.strip() for label in {row[2] for row in some}}
+        if empty := {label for label, value in labels.items() if value.casefold() in none}:
+            absent.update(labels[row[2]] for row in some if row[2] in empty)
+            some = [row for row in some if row[2] not in empty]
+        if not some:
+            continue
+        numbers, names, values, *others = map(list, zip(*some, strict=True))
+        values = [labels[label] for label in values]
+        if len(counts) <= MOST_CLASSES:
+            counts.update(values)
+        yield numbers, names, values, others
+
+
+def _keys(
+    level: Level,
+    names: list[str],
+    parents: tuple[Level, ...],
+    others: list[list[str]],
+    pseudonyms: Pseudonyms,
+) -> list[str]:
+    plain = [plain_file_name(name) for name in names] if level == "file" else names
+    keys = pseudonyms.keys(level, plain)
+    if not parents:
+        return keys
+    columns = (_parent_keys(parent, some, pseudonyms) for parent, some in zip(parents, others, strict=True))
+    return ["".join(parts) for parts in zip(keys, *columns, strict=True)]
+
+
+def _parent_keys(level: Level, names: list[str], pseudonyms: Pseudonyms) -> list[str]:
+    """Return the first digits of the pseudonyms of coarser identifiers, each of which many lines share."""
+    known = {name for name in names if name.strip().casefold() not in NO_IDENTIFIER}
+    digits = {
+        name: key[:PARENT_DIGITS] for name, key in zip(known, pseudonyms.keys(level, known), strict=True)
+    }
+    return [digits.get(name, NO_PARENT) for name in names]
 
 
 def _lines_by_key(lines: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -154,90 +198,69 @@ def _lines_by_key(lines: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np
     return np.sort(first), conflicting
 
 
-def join_labels(table: LabelTable | None, examples: pa.Table) -> JoinedLabels:
-    """Return the labels of examples from a table, or from their source where there is none.
-
-    `examples` have the columns of `imaging.dataset.tables.schemas.EXAMPLES`.
-    """
-    if table is None:
-        labels = examples["source_label"]
-        return JoinedLabels(
-            labels=labels, faults=_faults(pc.is_null(labels), "no-label"), report=LabelReport()
-        )
-    keys = examples[KEY_OF_LEVEL[table.level]]
-    at = pc.index_in(keys, value_set=table.keys)
-    disputed = pc.is_in(keys, value_set=table.conflicts)
-    faults = pc.coalesce(_faults(disputed, "two-labels"), _faults(pc.is_null(at), "no-label"))
-    unused = np.ones(len(table.keys), np.bool_)
-    unused[at.drop_null().to_numpy()] = False
-    report = LabelReport(
-        lines_without_image=tuple(table.lines.filter(pa.array(unused)).to_pylist()),
-        lines_in_conflict=tuple(
-            table.lines.take(pc.index_in(table.conflicts, value_set=table.keys)).to_pylist()
-        ),
-    )
-    labels = pc.if_else(disputed, pa.scalar(None, pa.string()), table.values.take(at))
-    return JoinedLabels(labels=labels, faults=faults, report=report)
-
-
-def _faults(where: pa.ChunkedArray, fault: str) -> pa.ChunkedArray:
-    return pc.if_else(where, fault, pa.scalar(None, pa.string()))
-
-
-def order_classes(labels: Iterable[str], positive: str | None = None) -> tuple[str, ...]:
-    """Return the classes in their order; of two, the second is the positive one.
-
-    >>> order_classes(["normal", "lesion", "normal"])
-    ('normal', 'lesion')
-    >>> order_classes(["10", "9"])
-    ('9', '10')
-    """
-    classes = sorted(
-        set(labels), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name)
-    )
-    if positive is not None and positive not in classes:
-        raise UserFault(f"positive label {positive!r} is not among the labels {classes}: name one of them")
-    if len(classes) == 2:
-        named_negative = [name.lower() in NEGATIVE for name in classes]
-        guess = classes[0] if named_negative == [False, True] else classes[1]
-        classes.sort(key=lambda name: name == (positive or guess))
-    return tuple(classes)
-
-
-def _columns(path: Path, names: list[str], column: str | None) -> tuple[str, Level, str]:
-    key, level = _key_column(path, names)
-    return key, level, _label_column(path, names, key, column)
-
-
-def _key_column(path: Path, names: list[str]) -> tuple[str, Level]:
-    levels = {name: _level(name) for name in names}
-    # A column `file` wins: PatientID beside it names the patient of a picture, and does not identify the picture.
-    for name, level in sorted(levels.items(), key=lambda item: item[1] != "file"):
-        if level is not None:
-            return name, level
-    # The first line is not quoted: where the names are missing, it has a patient's identifier.
-    raise UserFault(
-        f"{path.name} has {len(names)} columns and none is named as an identifier: its first line must name one "
-        "SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID or file"
-    )
-
-
-def _level(name: str) -> Level | None:
-    return LEVEL_OF_COLUMN.get(plain_column(name))
-
-
-def _label_column(path: Path, names: list[str], key_column: str, wanted: str | None) -> str:
-    if wanted is not None:
-        if wanted in names:
-            return wanted
+def _check_spellings(path: Path, counts: Mapping[str, int]) -> None:
+    """Raise UserFault where labels differ in case, blanks or the form of a number alone: they would be two classes."""
+    if len(counts) > MOST_CLASSES:
+        return
+    spellings: dict[str, list[str]] = {}
+    for label in sorted(counts):
+        spellings.setdefault(_folded(label), []).append(label)
+    repeated = [
+        " and ".join(f"{label!r} ({counts[label]} lines)" for label in labels)
+        for labels in spellings.values()
+        if len(labels) > 1
+    ]
+    if repeated:
         raise UserFault(
-            f"{path.name} has the columns {names} and no {wanted!r}: give --label-column one of them"
+            f"{path.name} spells one class in more than one way: {'; '.join(repeated)}: write it in one way in all "
+            "lines, or give what are two classes names that differ in more than case, blanks and zeros"
         )
-    identifiers = {name for name in names if _level(name) is not None}
-    others = [name for name in names if name not in identifiers | {key_column}]
-    for name in others:
-        if name.strip().lower() == "label":
-            return name
-    if len(others) == 1:
-        return others[0]
-    raise UserFault(f"{path.name} has the columns {names} and none is 'label': name one with --label-column")
+
+
+def _folded(label: str) -> str:
+    """Return what the spellings of one class share.
+
+    >>> [_folded(label) for label in ("1.0", "01", "No  Finding")]
+    ['1', '1', 'no finding']
+    """
+    text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+    return f"{Decimal(text).normalize():f}" if NUMBER.fullmatch(text) else text
+
+
+def _columns(file: LabelFile, wanted: str | None, *, volumes: bool = False) -> LabelColumns:
+    identifiers = dict(file.identifiers)
+    if volumes and len(identifiers) > 1:
+        # A volume is made of many instances: what names it is its series.
+        identifiers.pop("instance", None)
+    if not identifiers:
+        # The first line is not quoted: where the names are missing, it has a patient's identifier.
+        raise UserFault(
+            f"{file.name} has {len(file.columns)} columns and none is named as an identifier, whichever of "
+            f"{', '.join(DELIMITERS.values())} is between them: its first line must name one SOPInstanceUID, "
+            "SeriesInstanceUID, StudyInstanceUID, PatientID or file"
+        )
+    level, key = next(iter(identifiers.items()))
+    # Beside `file` the others name the patient of a picture, which has no identifiers of its own.
+    parents = {} if level == "file" else {one: at for one, at in identifiers.items() if one != level}
+    return LabelColumns(level=level, key=key, label=_label_column(file, wanted), parents=parents)
+
+
+def _label_column(file: LabelFile, wanted: str | None) -> int:
+    names, identifiers = file.columns, file.identifiers.values()
+    others = [at for at in range(len(names)) if at not in identifiers]
+    if wanted is None:
+        chosen = [at for at in others if names[at].strip().lower() == "label"] or others
+    else:
+        chosen = [at for at, name in enumerate(names) if name == wanted]
+    if len({names[at].strip().lower() for at in chosen}) == 1 < len(chosen):
+        same = [names[at] for at in chosen]
+        raise UserFault(
+            f"{file.name} has {len(same)} columns of one name, {same}: keep or rename one of them"
+        )
+    if len(chosen) == 1:
+        return chosen[0]
+    if wanted is None:
+        raise UserFault(
+            f"{file.name} has the columns {names} and none is 'label': name one with --label-column"
+        )
+    raise UserFault(f"{file.name} has the columns {names} and no {wanted!r}: give --label-column one of them")

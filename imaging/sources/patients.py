@@ -1,18 +1,15 @@
 """Table of the patient of each file, for formats that name no patient: pictures and NIfTI."""
 
-import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from imaging.errors import DataFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.sources.label_file import MISSING, open_label_file, plain_file_name
 from imaging.sources.protocol import Payload, SourceFile, format_of
 
-FILE, PATIENT = "file", "patientid"
 REMEDY = (
     "give --labels a CSV in UTF-8 whose first line is 'file,PatientID,label' and which has one line for each of "
     "them: the file's name relative to the source, with '/' between folders, whose it is, and what is on it"
@@ -81,46 +78,23 @@ def read_patients(table: Path | None) -> Patients:
     """Read the columns `file` and `PatientID` of a CSV; one without a column `file` is about DICOM alone."""
     if table is None:
         return Patients()
-    with open_csv(table) as file:
-        reader = csv.DictReader(file, strict=True)
-        columns = {plain_column(name): name for name in reversed(reader.fieldnames or ())}
-        if FILE not in columns:
+    with open_label_file(table, strict=True) as file:
+        if "file" not in file.identifiers:
             return Patients()
-        if PATIENT not in columns:
+        if "patient" not in file.identifiers:
             # For DICOM it may be right: that is known after the listing.
             return Patients(remedy=f"{table.name} {NO_PATIENT}")
-        return Patients(_patient_by_file((row[columns[FILE]], row[columns[PATIENT]]) for row in reader))
+        at, whose = file.identifiers["file"], file.identifiers["patient"]
+        return Patients(
+            _patient_by_file((row[at], row[whose]) for _, row in file.lines() if max(at, whose) < len(row))
+        )
 
 
-@contextmanager
-def open_csv(path: Path) -> Iterator[TextIO]:
-    """Open a label table; raise UserFault where there is none, or what is read of it is no CSV in UTF-8."""
-    if not path.is_file():
-        raise UserFault(f"no label table at {path}: give --labels the path of a CSV file")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            yield file
-    except (UnicodeDecodeError, csv.Error) as error:
-        # The error quotes the bytes around it, and they may name a patient.
-        raise UserFault(
-            f"{path.name} is no CSV in UTF-8 ({type(error).__name__}): save it as 'CSV UTF-8'"
-        ) from None
-
-
-def plain_column(name: str) -> str:
-    """Return the name of a column without case, spaces and underscores."""
-    return name.strip().lower().replace(" ", "").replace("_", "")
-
-
-def plain_file_name(path: str) -> str:
-    """Return a path as sources list it, from the spelling of any system."""
-    return path.strip().replace("\\", "/").removeprefix("./")
-
-
-def _patient_by_file(rows: Iterator[tuple[str | None, str | None]]) -> Mapping[str, str | None]:
+def _patient_by_file(rows: Iterable[tuple[str, str]]) -> Mapping[str, str | None]:
     patients: dict[str, str | None] = {}
+    missing = {"", *(word.casefold() for word in MISSING)}
     for file, patient in rows:
-        name, value = plain_file_name(file or ""), (patient or "").strip()
-        if value and patients.setdefault(name, value) != value:
+        name, value = plain_file_name(file), patient.strip()
+        if value.casefold() not in missing and patients.setdefault(name, value) != value:
             patients[name] = None
     return patients

@@ -38,6 +38,8 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
         table(("not taken in", "files", "why"), refused) if refused else "",
         _modalities(outcome),
         table(("taken in, but", "images", "what it means"), findings) if findings else "",
+        _looked_for(outcome),
+        _missing(outcome),
         _label_troubles(outcome),
         _variants(outcome),
         f"Original names of all of these: `{outcome.problems_file}` (readable by you alone)"
@@ -156,11 +158,36 @@ def _modalities(outcome: "IngestOutcome") -> str:
     return f"**Modality**: {modality_remedy(outcome.other_modalities, outcome.modality)}"
 
 
+LINES_OF_OTHERS = "labels of an image that is of another patient, study or series than they say"
+
+
+def _looked_for(outcome: "IngestOutcome") -> str:
+    """Return which of two classes is looked for, and how to change it."""
+    if len(outcome.classes) != 2:
+        return ""
+    other, positive = outcome.classes
+    line = f"**Looked for**: `{positive}`, against `{other}`"
+    return {
+        "person": line,
+        "names": f"{line}; `--positive` changes it",
+        "order": f"{line}: the names do not say which is the healthy one, and the last in their order was taken; "
+        f'where that is wrong, give `--positive "{other}"`',
+    }[outcome.decided_by]
+
+
+def _missing(outcome: "IngestOutcome") -> str:
+    if not outcome.labels_missing:
+        return ""
+    listed = ", ".join(f"{count} x `{word}`" for word, count in sorted(outcome.labels_missing.items()))
+    return f"**Missing labels**: {listed}; `--missing` changes which words stand for no label"
+
+
 def _label_troubles(outcome: "IngestOutcome") -> str:
     rows = [
         ("labels that name no image", outcome.labels_without_image),
         ("images with no label", outcome.images_without_label),
         ("images with two different labels", outcome.images_in_conflict),
+        (LINES_OF_OTHERS, outcome.labels_of_others),
     ]
     return table(("labels", "count"), rows) if any(count for _, count in rows) else ""
 

@@ -4,10 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from imaging.annotations.class_order import DecidedBy, decided_by
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.version.dataset_version import DatasetVersion
@@ -24,7 +26,12 @@ LABEL_FAULTS = {"no-label": "images_without_label", "two-labels": "images_in_con
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOutcome:
-    """What an ingest did, in numbers; it holds no identifier."""
+    """What an ingest did, in numbers; it holds no identifier.
+
+    `labels_of_others` are lines of the label table that contradict the image which they name, and `labels_missing`
+    counts the lines by the words that stand for no label. Of two classes the second is looked for, see
+    `decided_by`.
+    """
 
     dataset: str
     digest: str
@@ -48,10 +55,21 @@ class IngestOutcome:
     modality: str = "CT"
     other_modalities: dict[str, int] = field(default_factory=dict)
     """Files that were not taken in for their modality, by what it is; "" where it is no code."""
+    labels_of_others: int = 0
+    labels_missing: Mapping[str, int] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    decided_by: DecidedBy = "names"
 
 
 def ingest_outcome(
-    version: DatasetVersion, scan: IngestPlan, files_read: int, problems: Path | None, *, changed: bool
+    version: DatasetVersion,
+    scan: IngestPlan,
+    files_read: int,
+    problems: Path | None,
+    *,
+    changed: bool,
+    labels_missing: Mapping[str, int] = MappingProxyType({}),
+    positive: str | None = None,
 ) -> IngestOutcome:
     """Return what an ingest did."""
     counted = version.refusals_by_reason()
@@ -77,6 +95,10 @@ def ingest_outcome(
         findings=_count_findings(labelled["findings"]),
         modality=version.spec.modality,
         other_modalities=other_modalities(version.table("quarantine", ["reason", "detail"])),
+        labels_of_others=len(version.head.lines_of_others),
+        labels_missing=dict(labels_missing),
+        classes=version.classes,
+        decided_by=decided_by(version.classes, positive),
     )
 
 
@@ -123,6 +145,7 @@ def write_problems(listing: Listing, version: DatasetVersion, folder: Path) -> P
     report = version.head.label_report
     named += [("label line", str(line), "names-no-image", "") for line in report.lines_without_image]
     named += [("label line", str(line), "two-labels", "") for line in report.lines_in_conflict]
+    named += [("label line", str(line), "of-another", "") for line in version.head.lines_of_others]
     if not named:
         return None
     path = folder / f"problems-{version.head.dataset}.csv"

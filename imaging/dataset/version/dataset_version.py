@@ -132,7 +132,7 @@ def check_trainable(version: DatasetVersion) -> None:
         labels = f"only {version.classes[0]!r}" if version.classes else "no label at all"
         raise UserFault(
             f"dataset {version.head.dataset!r} has {labels} on its images and training needs two classes or more: "
-            "check the label table and its label column"
+            "check the label table and its label column, and which labels count as missing (--missing)"
         )
     for split in SPLITS:
         for name in version.classes:

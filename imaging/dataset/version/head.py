@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
 
-from imaging.annotations.label_table import LabelReport
+from imaging.annotations.label_join import LabelReport
 from imaging.dataset.tables.schemas import TABLES
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
@@ -18,6 +18,8 @@ from imaging.release_compatibility import canonical, check_release, log_once, lo
 
 FORMAT = 2
 """Number of the layout that docs/datasets.md describes; an older one is upgraded when it is read, see UPGRADES."""
+LATER = ("counts", "lines_of_others", "needs")
+"""Fields that came after format 2: not written where they are empty."""
 Labelled = dict[str, dict[str, dict[str, int]]]
 """By split and class, how many `examples` and `patients`."""
 COUNTED = ("patient_key", "split", "label")
@@ -39,8 +41,9 @@ class VersionHead:
     """What is true of all rows of a version; `parts` are names in the store by table, `contents` digests of their rows.
 
     `counts` repeat what the tables say, so that a listing need not read them; None in a version that was made before
-    they were kept. `needs` is the oldest release that reads the version rightly, "" where each one does. `unknown` are
-    fields that a newer release has added, which change nothing where `needs` is met.
+    they were kept. `lines_of_others` are lines of the label table that contradict the image which they name. `needs` is
+    the oldest release that reads the version rightly, "" where each one does. `unknown` are fields that a newer release
+    has added, which change nothing where `needs` is met.
     """
 
     dataset: str
@@ -50,6 +53,7 @@ class VersionHead:
     key_fingerprint: str
     label_report: LabelReport
     label_level: str
+    lines_of_others: tuple[int, ...] = ()
     patient_variants: VariantPolicy = "report"
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     contents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -66,7 +70,7 @@ class VersionHead:
         plain["counts"] = self.counts and asdict(self.counts)
         unknown = plain.pop("unknown")
         # What came later is left out where there is none: the digest of a head that was made before stays what it is.
-        written = {name: value for name, value in plain.items() if value or name not in ("counts", "needs")}
+        written = {name: value for name, value in plain.items() if value or name not in LATER}
         return json.dumps(written | unknown, indent=1, sort_keys=True)
 
     def named(self) -> "VersionHead":
@@ -106,6 +110,7 @@ class VersionHead:
             "parts": parts,
             "contents": contents,
             "classes": tuple(plain["classes"]),
+            "lines_of_others": tuple(plain.get("lines_of_others", ())),
             "counts": counts,
             "spec": read_config(PreprocessSpec, plain["spec"], what, needs=needs),
             "unknown": unknown,

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from imaging.annotations.label_table import KEY_OF_LEVEL, LabelTable, join_labels, order_classes
+from imaging.annotations.class_order import order_classes
+from imaging.annotations.label_join import join_labels, joined_columns
+from imaging.annotations.label_table import LabelTable
 from imaging.dataset.split.assignment import draw_splits
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import TABLES
@@ -51,10 +53,7 @@ def build_version(
     tombstones: pa.Table | None = None,
 ) -> DatasetVersion:
     """Write the files of a version, which stays invisible until `publish` moves the pointer to it."""
-    joined = join_labels(
-        recipe.labels,
-        examples.select([KEY_OF_LEVEL[recipe.labels.level] if recipe.labels else "source_label"]),
-    )
+    joined = join_labels(recipe.labels, examples.select(joined_columns(recipe.labels)))
     labelled = examples.with_columns(pa.table({"label": joined.labels, "label_fault": joined.faults}))
     known = TABLES["splits"].empty_table() if previous_splits is None else previous_splits
     splits = draw_splits(labelled.select(SPLIT_COLUMNS), known, recipe.shares)
@@ -69,6 +68,7 @@ def build_version(
         key_fingerprint=recipe.key_fingerprint,
         label_report=joined.report,
         label_level=recipe.labels.level if recipe.labels else "instance",
+        lines_of_others=joined.lines_of_others,
         patient_variants=recipe.patient_variants,
         needs=needed_release(recipe.spec),
     )

@@ -1,0 +1,116 @@
+"""Label file of a person: a table of text whose first line names its columns, as spreadsheets write it."""
+
+import codecs
+import csv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from imaging.errors import UserFault
+from imaging.pseudonyms import Level
+
+LEVEL_OF_COLUMN: Mapping[str, Level] = {
+    "file": "file",
+    "sopinstanceuid": "instance",
+    "seriesinstanceuid": "series",
+    "studyinstanceuid": "study",
+    "patientid": "patient",
+}
+"""Level of the identifiers in a column, by its name without case, spaces and underscores; the finest level first."""
+
+ENCODINGS: Mapping[bytes, str] = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""By the first two bytes; all else is UTF-8. Excel writes UTF-16 as "Unicode text"."""
+
+DELIMITERS: Mapping[str, str] = {",": "','", ";": "';'", "\t": "tab"}
+"""What separates columns, and how an error calls it. Excel writes ';' where a comma is the decimal sign."""
+
+MISSING = ("NA", "N/A", "#N/A", "<NA>", "nan", "null", ".", "-")
+"""Values that stand for none: what R, pandas, Excel, SAS and SQL write. An empty one is always missing.
+
+"None" is not among them: it is what a radiologist writes who found nothing.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFile:
+    """An open label file: its columns, the position of each identifier's column by level, and its other lines.
+
+    `identifiers` are ordered from the finest level to the coarsest. `file` is open as long as `lines` are read.
+    """
+
+    name: str
+    columns: list[str]
+    identifiers: Mapping[Level, int]
+    delimiter: str
+    file: TextIO
+    strict: bool
+
+    def lines(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield each line with its number as an editor counts it, blank lines and line breaks in quotes included."""
+        self.file.seek(0)
+        reader = csv.reader(self.file, delimiter=self.delimiter, strict=self.strict)
+        next(reader, None)
+        return ((reader.line_num, row) for row in reader)
+
+
+@contextmanager
+def open_label_file(path: Path, *, strict: bool = False) -> Iterator[LabelFile]:
+    """Open a label file; raise UserFault where there is none, or what is read of it is no table of text.
+
+    Two columns for one identifier are refused too: nobody knows which of them counts. `strict` refuses bad quotes.
+    """
+    if not path.is_file():
+        raise UserFault(f"no label table at {path}: give --labels the path of a CSV file")
+    with path.open("rb") as start:
+        encoding = ENCODINGS.get(start.read(2), "utf-8-sig")
+    try:
+        with path.open(newline="", encoding=encoding) as file:
+            delimiter, columns = _header(file)
+            if any("\0" in name for name in columns):
+                raise csv.Error
+            identifiers = _identifiers(path, columns)
+            yield LabelFile(path.name, columns, identifiers, delimiter, file, strict)
+    except (UnicodeDecodeError, csv.Error) as error:
+        # The error quotes the bytes around it, and they may name a patient.
+        raise UserFault(
+            f"{path.name} is no CSV in UTF-8, nor in UTF-16 with a byte order mark ({type(error).__name__}): "
+            "save it as 'CSV UTF-8'"
+        ) from None
+
+
+def plain_column(name: str) -> str:
+    """Return the name of a column without case, spaces and underscores."""
+    return name.strip().lower().replace(" ", "").replace("_", "")
+
+
+def plain_file_name(path: str) -> str:
+    """Return a path as sources list it, from the spelling of any system."""
+    return path.strip().replace("\\", "/").removeprefix("./")
+
+
+def _header(file: TextIO) -> tuple[str, list[str]]:
+    """Return the delimiter that shows a column of identifiers, else the comma, and the names of the columns by it."""
+    headers = {}
+    for delimiter in DELIMITERS:
+        file.seek(0)
+        headers[delimiter] = next(csv.reader(file, delimiter=delimiter), [])
+    shows = (
+        delimiter
+        for delimiter, columns in headers.items()
+        if any(plain_column(name) in LEVEL_OF_COLUMN for name in columns)
+    )
+    delimiter = next(shows, ",")
+    return delimiter, headers[delimiter]
+
+
+def _identifiers(path: Path, columns: list[str]) -> dict[Level, int]:
+    plain = [plain_column(name) for name in columns]
+    for name in LEVEL_OF_COLUMN:
+        if plain.count(name) > 1:
+            same = [column for column, one in zip(columns, plain, strict=True) if one == name]
+            raise UserFault(
+                f"{path.name} has {len(same)} columns of one name, {same}: keep or rename one of them"
+            )
+    return {level: plain.index(name) for name, level in LEVEL_OF_COLUMN.items() if name in plain}
