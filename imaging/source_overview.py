@@ -2,11 +2,9 @@
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import cache
-
-from pydicom.uid import UID, AllTransferSyntaxes
 
 from imaging.dicom.attributes import Attributes, Value, first, text, whole
+from imaging.dicom.codecs import syntax_name
 from imaging.dicom.header import CODE_FORM
 from imaging.dicom.slice_grouping import STACKING_ATTRIBUTES
 from imaging.dicom.stacking import stack_slices
@@ -70,8 +68,10 @@ class OverviewCounter:
         if not peek.has_pixels:
             counted.problems["no-pixels"] += 1
             return
+        # As problems: they are of files, not of series.
+        counted.problems.update(peek.findings)
         counted.frames += whole(header, "NumberOfFrames", 1) or 1
-        counted.syntaxes[_syntax(peek.syntax)] += 1
+        counted.syntaxes[syntax_name(peek.syntax) or OTHER] += 1
         counted.photometrics[_code(header, "PhotometricInterpretation")] += 1
         counted.manufacturers[text(header, "Manufacturer") or OTHER] += 1
         counted.sizes[f"{first(header, 'Columns') or 0:g} x {first(header, 'Rows') or 0:g}"] += 1
@@ -136,12 +136,6 @@ def proposed_configuration(overview: Overview) -> dict[str, dict[str, str]]:
 def _variants(patients: set[str]) -> int:
     counts = Counter(map(canonical_patient_id, patients))
     return sum(count for count in counts.values() if count > 1)
-
-
-@cache
-def _syntax(uid: str) -> str:
-    # Looked up as a text first: of an unknown UID the name is the value itself, which may be an identifier.
-    return UID(uid).name if uid in AllTransferSyntaxes else OTHER
 
 
 def _code(header: Attributes, keyword: str) -> str:

@@ -219,6 +219,22 @@ def test_a_decoder_comes_with_the_installation(syntax: UID) -> None:
     ("syntax", "detail"),
     [
         (MPEG2, "no decoder exists for MPEG2 Main Profile / Main Level"),
+        # Names of PS3.6 table A-1.
+        (
+            "1.2.840.10008.1.2.4.53",
+            "no decoder exists for JPEG Spectral Selection, Non-Hierarchical (Process 6 and 8)",
+        ),
+        (
+            "1.2.840.10008.1.2.4.55",
+            "no decoder exists for JPEG Full Progression, Non-Hierarchical (Process 10 and 12)",
+        ),
+        ("1.2.840.10008.1.2.4.110", "no decoder exists for JPEG XL Lossless"),
+        ("1.2.840.10008.1.2.4.112", "no decoder exists for JPEG XL"),
+        ("1.2.840.10008.1.2.8.1", "no decoder exists for Deflated Image Frame Compression"),
+        (
+            "1.2.840.10008.1.2.1.98",
+            "no decoder exists for Encapsulated Uncompressed Explicit VR Little Endian",
+        ),
         ("1.2.3.4", "no decoder exists for an unknown transfer syntax"),
         ("DOE^JANE", "no decoder exists for an unknown transfer syntax"),
     ],

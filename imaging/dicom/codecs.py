@@ -10,6 +10,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
+from pydicom._uid_dict import UID_dictionary
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import (
     HTJ2K,
@@ -55,6 +56,25 @@ PLUGINS: Mapping[str, str] = {RLELossless: "pydicom"}
 """Exceptions: pylibjpeg's RLE decoder ends the whole process (a Rust panic) at some damaged frames."""
 
 
+NEWER: Mapping[str, str] = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+"""Transfer syntaxes of PS3.6 table A-1 that pydicom's dictionary does not have."""
+
+
+def syntax_name(syntax: str) -> str:
+    """Return the name of a registered transfer syntax, also of a retired one; empty for any other value.
+
+    >>> syntax_name("1.2.840.10008.1.2.4.55"), syntax_name("DOE^JANE")
+    ('JPEG Full Progression, Non-Hierarchical (Process 10 and 12)', '')
+    """
+    name, kind, *_ = UID_dictionary.get(syntax, ("", ""))
+    return name if kind == "Transfer Syntax" else NEWER.get(syntax, "")
+
+
 def find_decoder(syntax: str) -> Decoder:
     """Return pydicom's decoder of a transfer syntax.
 
@@ -64,17 +84,18 @@ def find_decoder(syntax: str) -> Decoder:
     >>> find_decoder("1.2.840.10008.1.2.1").is_available
     True
     """
-    if syntax not in AllTransferSyntaxes:
+    name = syntax_name(syntax)
+    if not name:
         # Not quoted, nor given to pydicom, which would quote it: a damaged file may have any value in its place.
         raise DataFault("undecodable", "no decoder exists for an unknown transfer syntax")
     transfer_syntax = UID(syntax)
     try:
         decoder = get_decoder(transfer_syntax)
     except NotImplementedError:
-        raise DataFault("undecodable", f"no decoder exists for {transfer_syntax.name}") from None
+        raise DataFault("undecodable", f"no decoder exists for {name}") from None
     if not decoder.is_available:
         raise EnvironmentFault(
-            f"no decoder is installed for {transfer_syntax.name} ({transfer_syntax}): "
+            f"no decoder is installed for {name} ({transfer_syntax}): "
             f"install one of {'; '.join(decoder.missing_dependencies)}"
         )
     return decoder
