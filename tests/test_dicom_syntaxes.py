@@ -136,3 +136,25 @@ def test_a_codestream_that_is_cut_is_never_an_image(end: int) -> None:
         frame = LOSSLESS[syntax](DEEP, 16)
         data = compressed([frame[: min(end, len(frame) // 2)]], DEEP, syntax)
         assert fault(data).reason in {"undecodable", "truncated"}, syntax
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, HTJ2KLossless])
+@pytest.mark.parametrize("bits", [10, 12, 15])
+def test_an_overlay_in_a_codestream_of_all_bits_is_cut_off(bits: int, syntax: str, kind: Any) -> None:
+    # PS3.5 8.1.1: of bits that are not stored nothing may be assumed. Native, JPEG-LS and RLE are read so.
+    low = -(2 ** (bits - 1)) if kind is np.int16 else 0
+    stored = (DEEP.astype(np.int64) % 2**bits + low).astype(kind)
+    noisy = stored.view(np.uint16) ^ (DEEP & np.uint16(0xFFFF << bits & 0xFFFF))
+    (decoded,) = stored_frames(
+        compressed([LOSSLESS[syntax](noisy.view(kind), 16)], stored, syntax, BitsStored=bits)
+    )
+    np.testing.assert_array_equal(decoded, stored)
+
+
+def test_a_codestream_of_more_bits_than_stored_and_fewer_than_allocated_keeps_them() -> None:
+    # An overlay would lie in bits that it does not have: the header's BitsStored is the one that is wrong.
+    stored = DEEP % 2**14
+    frame = LOSSLESS[JPEG2000Lossless](stored, 14)
+    (decoded,) = stored_frames(compressed([frame], stored, JPEG2000Lossless, BitsStored=12))
+    np.testing.assert_array_equal(decoded, stored)

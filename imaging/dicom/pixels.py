@@ -237,9 +237,11 @@ def _decoded(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
 def _stored_bits(opened: DicomObject, layout: Layout, size: Size | None) -> tuple[int, int]:
     """Return how many bits are stored, and the highest of them.
 
-    The codestream decides where its bits do not reach HighBit, and of JPEG 2000 always: the sign is at its precision.
+    The codestream decides where its bits do not reach HighBit. One of JPEG 2000, whose sign is at its precision,
+    decides too where it has fewer bits than are allocated; with all of them, overlays were compressed with the values.
     """
-    if size is not None and (size.bits <= layout.high_bit or opened.syntax in JPEG2000TransferSyntaxes):
+    reach = layout.bits_allocated - 1 if opened.syntax in JPEG2000TransferSyntaxes else layout.high_bit
+    if size is not None and size.bits <= reach:
         return size.bits, size.bits - 1
     return layout.bits_stored, layout.high_bit
 
