@@ -38,6 +38,13 @@ class FileBuffer:
                 return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
             return self._read(descriptor, size)
 
+    def mapped(self, content: Content) -> bytes | memoryview:
+        """Return the bytes of a file, mapped: of use where only a few of them are looked at."""
+        if isinstance(content, bytes):
+            return content
+        with open_to_read(content) as (descriptor, size):
+            return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)) if size else b""
+
     def head(self, content: Content, count: int) -> tuple[bytes | memoryview, int]:
         """Return the first bytes of a file, at most `count`, and the size of the whole."""
         if isinstance(content, bytes):

@@ -25,6 +25,7 @@ REASONS: Mapping[str, str] = {
     "truncated": "the file ends before its data does",
     "unreadable": "the file cannot be parsed",
     "undecodable": "the pixel data cannot be decoded",
+    "surplus-data": "there are more pixel data than the header says: frames, fragments or bytes are left over",
     # Which limit it breaks: see imaging.dicom.limits.
     "too-large": "the file, a frame or a volume is larger than the limit",
     "too-deep": "sequences lie in one another deeper than the limit",

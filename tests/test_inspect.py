@@ -120,6 +120,32 @@ def test_that_list_is_for_its_owner_alone(archive: Path, tmp_path: Path) -> None
     assert stat.S_IMODE((tmp_path / "bad.csv").stat().st_mode) == 0o600
 
 
+def test_findings_about_pixel_data_are_counted_by_file() -> None:
+    counter = OverviewCounter()
+    for findings in (("padded-pixels",), (), ("padded-pixels", "surplus-groups")):
+        peek = HeaderPeek(
+            format="dicom",
+            attributes={"SOPInstanceUID": "1", "PatientID": "1", "SeriesInstanceUID": "1"},
+            has_pixels=True,
+            findings=findings,
+        )
+        counter.add(SourceFile(name="x", size_bytes=1, mtime_ns=0), peek)
+    problems = counter.result().problems
+    assert (problems["padded-pixels"], problems["surplus-groups"]) == (2, 1)
+
+
+def test_a_retired_transfer_syntax_is_counted_by_its_name() -> None:
+    counter = OverviewCounter()
+    for syntax in ("1.2.840.10008.1.2.4.55", "1.2.840.10008.1.2.8.1", "DOE^JANE"):
+        peek = HeaderPeek(format="dicom", syntax=syntax, has_pixels=True)
+        counter.add(SourceFile(name="x", size_bytes=1, mtime_ns=0), peek)
+    assert counter.result().syntaxes == {
+        "JPEG Full Progression, Non-Hierarchical (Process 10 and 12)": 1,
+        "Deflated Image Frame Compression": 1,
+        "(none)": 1,
+    }
+
+
 def test_a_value_that_slipped_into_a_code_is_not_shown() -> None:
     counter = OverviewCounter()
     header = {"Modality": "Doe^Jane", "SOPInstanceUID": "1.2", "PatientID": "x", "SeriesInstanceUID": "1.3"}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import MPEG2MPML, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless
 
 from imaging.errors import DataFault
 from imaging.file_io import FileBuffer
@@ -19,6 +19,7 @@ from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
 from imaging.sources.dispatch import Outcome
 from imaging.sources.folder_source import FolderSource
+from tests.codestreams import LOSSLESS
 from tests.dicom_objects import compressed, made, ramp
 from tests.synthetic import write_dicom
 
@@ -196,3 +197,29 @@ def test_a_file_that_cannot_be_fetched_has_its_reason(folder: FolderSource) -> N
 @pytest.mark.slow
 def test_an_empty_source_has_no_headers(tmp_path: Path) -> None:
     assert list(peek_headers(FolderSource(tmp_path), [], here)) == []
+
+
+@pytest.mark.parametrize("count", [None, 2])
+def test_frames_that_the_header_does_not_count_are_seen_behind_the_head(
+    tmp_path: Path, count: int | None
+) -> None:
+    frames = ramp((3, 256, 256))
+    codestreams = [LOSSLESS[JPEGLSLossless](one, 16) for one in frames]
+    contents = (
+        made(frames, NumberOfFrames=count),
+        compressed(codestreams, frames, JPEGLSLossless, NumberOfFrames=count),
+    )
+    for content in contents:
+        (tmp_path / "x").write_bytes(content)
+        assert [peek(content).reason, peek(tmp_path / "x").reason] == ["surplus-data", "surplus-data"]
+
+
+def test_padding_behind_the_pixels_is_a_finding(tmp_path: Path) -> None:
+    content = made(STORED, PixelData=STORED.tobytes() + bytes(128))
+    (tmp_path / "x").write_bytes(content)
+    assert [peek(content).findings, peek(tmp_path / "x").findings] == [("padded-pixels",)] * 2
+
+
+def test_a_video_is_refused_with_its_header_alone(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(compressed([b"\0\0\1\xb3" * 4], STORED, MPEG2MPML, NumberOfFrames=300))
+    assert peek(tmp_path / "x").reason == "undecodable"

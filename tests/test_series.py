@@ -325,3 +325,16 @@ def test_a_series_has_the_tags_of_its_files_as_one() -> None:
     files = [SourceFile(name=name, size_bytes=1, mtime_ns=1, tag=f"tag of {name}") for name in "ab"]
     assert series_tag(files) not in ("", series_tag(files[:1]))
     assert series_tag([replace(file, tag="") for file in files]) == ""
+
+
+def test_padding_behind_the_pixels_of_a_slice_is_a_finding_of_the_volume() -> None:
+    padded = piece(1, PixelData=level(1).tobytes() + bytes(8))
+    assert "padded-pixels" in volume(piece(0), padded, piece(2)).findings
+    assert "padded-pixels" not in volume(piece(0), piece(1), piece(2)).findings
+
+
+def test_a_slice_with_a_frame_that_its_header_does_not_count_is_bad() -> None:
+    doubled = piece(1, PixelData=level(1).tobytes() * 2)
+    with pytest.raises(DataFault, match="surplus-data"):
+        volumes(piece(0), doubled, piece(2))
+    assert "slices-dropped" in volume(piece(0), doubled, piece(2), policy=DROP_SLICE).findings

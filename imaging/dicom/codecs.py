@@ -29,7 +29,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.dicom.codestream import Size, codestream_size, has_end, rle_is_whole
+from imaging.dicom.codestream import Size, codestream_size, has_another, has_end, rle_is_whole
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault, EnvironmentFault
 
@@ -156,7 +156,8 @@ def check_codestream(
 ) -> Size | None:
     """Return the size that a codestream claims, None of RLE.
 
-    Raises DataFault "undecodable" where the size is not that of the header, "truncated" where the end is missing.
+    Raises DataFault "undecodable" where the size is not that of the header, "truncated" where the end is missing,
+    "surplus-data" where another codestream follows the end.
     """
     if syntax == RLELossless:
         segments = samples * bits_allocated // 8
@@ -175,6 +176,12 @@ def check_codestream(
             f"the codestream has {size.rows} x {size.columns} pixels of {size.samples} samples, "
             f"the header says {shape[0]} x {shape[1]} of {samples}",
         )
+    if size.bits > bits_allocated:
+        raise DataFault(
+            "undecodable", f"the codestream has {size.bits} bits a sample, BitsAllocated is {bits_allocated}"
+        )
+    if has_another(frame):
+        raise DataFault("surplus-data", "another codestream follows the end of a frame")
     if not has_end(frame):
         raise DataFault("truncated", f"the codestream of {len(frame)} bytes has no end")
     if len(frame) * 8 < size.least_bits:

@@ -65,6 +65,17 @@ class DicomObject:
                 attributes |= of_dataset(item)
         return attributes
 
+    def check_groups(self, frames: int) -> tuple[str, ...]:
+        """Return the finding of items of functional groups that are no frame's (PS3.3 C.7.6.16).
+
+        Raises DataFault "truncated" where frames have none and others do: their rescaling is not known.
+        """
+        with reading("unreadable"):
+            count = len((self.dataset and self.dataset.get(PER_FRAME)) or [])
+        if 0 < count < frames:
+            raise DataFault("truncated", f"{count} items of functional groups are for {frames} frames")
+        return ("surplus-groups",) if count > frames else ()
+
     def macros(self, index: int) -> list[Dataset]:
         """Return the functional groups of one frame, each by its first item: the shared ones, then its own."""
         if self.dataset is None:
@@ -76,12 +87,13 @@ class DicomObject:
 
     def fragment(self, index: int) -> Buffer:
         """Return the codestream of one frame (PS3.5 A.4)."""
-        data, spans = memoryview(self.data), self._frame_spans[index]
+        data, spans = memoryview(self.data), self.frame_spans[index]
         parts = [data[start : start + length] for start, length in spans]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     @cached_property
-    def _frame_spans(self) -> tuple[Spans, ...]:
+    def frame_spans(self) -> tuple[Spans, ...]:
+        """The fragments of each frame; raises DataFault as `imaging.dicom.encapsulated.frame_spans` does."""
         frames = max(whole(self.attributes, "NumberOfFrames", 1), 1)
         extended = self.dataset.get("ExtendedOffsetTable") if self.dataset is not None else None
         return frame_spans(self.data, self.pixels, frames, extended if isinstance(extended, bytes) else b"")

@@ -2,7 +2,7 @@
 
 import struct
 
-from imaging.dicom.codestream import END
+from imaging.dicom.codestream import END, is_start
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault
 
@@ -18,16 +18,25 @@ def frame_spans(data: Buffer, pixels: Spans, frames: int, extended: bytes = b"")
     """Return the fragments of each frame; `pixels` are all fragments, the Basic Offset Table first.
 
     Which belong together follows from their number, the Extended Offset Table (PS3.3 C.7.6.3.1.8), the Basic
-    Offset Table, or the ends of the codestreams. Raises DataFault "undecodable" where it follows from none.
+    Offset Table, or the ends of the codestreams. Each fragment that is not empty belongs to a frame. Raises DataFault
+    "undecodable" where it follows from none, "surplus-data" where there are more frames than the header says.
     """
-    pieces = pixels[1:]
+    pieces = tuple(piece for piece in pixels[1:] if piece[1])
     if len(pieces) == frames:
         return tuple((piece,) for piece in pieces)
-    if frames == 1:
-        return (pieces,)
-    start, length = pixels[0]
-    starts = _offsets(extended, "Q") or _offsets(bytes(data[start : start + length]), "I")
-    spans = _by_offsets(pieces, starts) if starts else _by_ends(data, pieces)
+    view = memoryview(data)
+    begun = sum(is_start(view[start : start + length]) for start, length in pieces)
+    spans: tuple[Spans, ...] | None = (pieces,)
+    if frames > 1 and begun <= frames:
+        start, length = pixels[0]
+        starts = _offsets(extended, "Q") or _offsets(bytes(data[start : start + length]), "I")
+        spans = _by_offsets(pieces, starts) if starts else _by_ends(data, pieces)
+    there = max(begun, len(spans or ()))
+    if there > frames:
+        raise DataFault(
+            "surplus-data",
+            f"the fragments are those of {there} frames, NumberOfFrames is {frames} or missing",
+        )
     if spans is None or len(spans) < frames:
         raise DataFault("undecodable", f"{len(pieces)} fragments do not make {frames} frames")
     return spans
@@ -57,4 +66,5 @@ def _by_ends(data: Buffer, pieces: Spans) -> tuple[Spans, ...]:
         if END in bytes(data[max(start, end - END_SEARCHED_BYTES) : end]):
             frames.append(pieces[begun : n + 1])
             begun = n + 1
-    return tuple(frames)
+    # What follows the last end belongs to no frame that the header counts.
+    return (*frames, pieces[begun:]) if begun < len(pieces) else tuple(frames)

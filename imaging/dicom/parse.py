@@ -27,6 +27,8 @@ from imaging.errors import DataFault, RadloopError
 MAGIC_AT = 128
 META_GROUP = 0x0002
 FIRST_GROUPS = (META_GROUP, 0x0008)
+PIXEL_GROUP, PIXEL_ELEMENTS = 0x7FE0, frozenset({0x0008, 0x0009, 0x0010})
+"""Float, Double Float and Pixel Data."""
 FREE_RATIO_BYTES = 2**16
 """A shorter file may deflate by any ratio: a header of zeros does no harm."""
 NO_LOG = logging.NullHandler()
@@ -63,7 +65,7 @@ def parse(data: Buffer) -> Dataset:
     """Return the data set of a whole DICOM file, with or without a preamble (PS3.10 section 7).
 
     Its `file_meta` always has a transfer syntax. Raises DataFault "not-dicom", "dicomdir", "truncated",
-    "unreadable", or the name of a limit.
+    "surplus-data", "unreadable", or the name of a limit.
 
     >>> parse(b"Dear colleague")
     Traceback (most recent call last):
@@ -121,12 +123,21 @@ def _parse(stream: BytesIO) -> Dataset:
 
 
 def _refuse_overrun(stream: BytesIO, last_group: int = 0xFFFF) -> Callable[[BaseTag, str | None, int], bool]:
-    """Return a `stop_when` for pydicom that raises "truncated": by itself it accepts a value that is cut short."""
-    size = stream.getbuffer().nbytes
+    """Return a `stop_when` for pydicom that raises "truncated", and "surplus-data" for a second element of pixel data.
+
+    By itself pydicom accepts a value that is cut short, and two elements of one tag.
+    """
+    size, pixels = stream.getbuffer().nbytes, list[BaseTag]()
 
     def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
-        if tag.group > last_group:
+        group = tag.group
+        if group > last_group:
             return True
+        if group == PIXEL_GROUP and tag.element in PIXEL_ELEMENTS:
+            pixels.append(tag)
+            if len(pixels) > 1:
+                # pydicom keeps the last of equal ones; PS3.3 C.7.6.3 allows one of the three kinds.
+                raise DataFault("surplus-data", "the object has a second element of pixel data")
         left = size - stream.tell()
         if length != UNDEFINED and length > left:
             raise DataFault("truncated", f"{tag} has {length} bytes, {left} are left")

@@ -46,6 +46,8 @@ HEAD_BYTES = 2**15
 PIXEL_DATA = 0x7FE00010
 PIXELS = {PIXEL_DATA: 0, 0x7FE00008: 32, 0x7FE00009: 64}
 """Pixel Data, Float and Double Float Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25): bits of a floating-point value."""
+PIXEL_GROUP = bytes.fromhex("e07f")
+"""Group of the tags of all pixel data in little endian."""
 TRANSFER_SYNTAX = 0x00020010
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -110,11 +112,16 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
         tag, value, length = place or (0, len(head), 0)
         if place and (length == UNDEFINED) == (syntax in (IMPLICIT, EXPLICIT)):
             raise Doubt
+        spans = _spans(place, whole)
+        if spans and whole is not None:
+            behind = sum(spans[-1]) + (8 if length == UNDEFINED else 0)
+            if bytes(whole[behind : behind + 2]) == PIXEL_GROUP:
+                raise Doubt  # a second element of pixel data, or what is to be read by pydicom anyway
         return Walked(
             syntax=syntax,
             attributes=_decoded(raw_values),
             header_end=value - (8 if syntax == IMPLICIT else 12) if place else value,
-            pixels=_spans(place, whole),
+            pixels=spans,
             encapsulated=length == UNDEFINED,
             floating_bits=PIXELS.get(tag, 0),
             simple=simple,

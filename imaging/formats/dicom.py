@@ -57,7 +57,7 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
     """
     instance_uid, opened, meaning = _read_header(data, modality)
     header, layout = meaning.header, meaning.layout
-    check_present(opened, layout)
+    findings = check_present(opened, layout)
     whole = file_digest(data) if layout.frames > 1 else b""
     for index in range(layout.frames):
         stored = stored_frame(opened, layout, index)
@@ -78,7 +78,7 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
             content_blake3=(whole or content_digest(data, opened, stored, pixels)).hex(),
             pixel_blake3=pixels.hex(),
             attributes=header.attributes,
-            findings=image_findings(image),
+            findings=(*findings, *image_findings(image)),
         )
 
 

@@ -9,7 +9,7 @@ from imaging.dicom.attributes import Attributes, text
 from imaging.dicom.dicom_object import open_object
 from imaging.dicom.header import UID_FORM
 from imaging.dicom.limits import LIMITS
-from imaging.dicom.pixels import check_present, layout_of
+from imaging.dicom.pixels import check_present, has_exact_length, layout_of
 from imaging.dicom.walk import HEAD_BYTES, walk
 from imaging.errors import DataFault
 from imaging.file_io import Content, process_buffer
@@ -33,6 +33,7 @@ class HeaderPeek:
     syntax: str = ""
     has_pixels: bool = False
     reason: str = ""
+    findings: tuple[str, ...] = ()
 
     @property
     def series_uid(self) -> str:
@@ -74,7 +75,8 @@ def peeks_of(answer: Answer) -> list[HeaderPeek]:
     for fields in answer.value:
         values = fields["attributes"].items()
         attributes = {name: value if isinstance(value, str) else tuple(value) for name, value in values}
-        peeks.append(HeaderPeek(**{**fields, "attributes": attributes}))
+        findings = tuple(fields["findings"])
+        peeks.append(HeaderPeek(**{**fields, "attributes": attributes, "findings": findings}))
     return peeks
 
 
@@ -90,22 +92,27 @@ def _peek(kind: str, content: Content) -> HeaderPeek:
 
 
 def _peek_at_object(content: Content) -> HeaderPeek:
+    walked = None
     if isinstance(content, Path):
         # Nine headers in ten end within the head: they are read without the rest of the file.
         walked = walk(*process_buffer().head(content, HEAD_BYTES))
         if walked is not None and walked.simple and walked.attributes.get("SOPClassUID"):
-            if walked.pixels and not walked.encapsulated:  # fragments are not looked for in a head
-                check_present(walked, layout_of(walked.attributes))
-            return HeaderPeek(
-                format="dicom",
-                attributes=walked.attributes,
-                syntax=walked.syntax,
-                has_pixels=bool(walked.pixels),
-            )
-    opened = open_object(process_buffer().load(content, LIMITS.file_bytes))
-    if opened.pixels:
-        check_present(opened, layout_of(opened.attributes))
-    attributes = opened.frame_attributes(0)
+            layout = layout_of(walked.attributes) if walked.pixels else None
+            if layout is None or (not walked.encapsulated and has_exact_length(walked, layout)):
+                return HeaderPeek(
+                    format="dicom",
+                    attributes=walked.attributes,
+                    syntax=walked.syntax,
+                    has_pixels=bool(walked.pixels),
+                )
+    # Where the head was read, the rest is needed for the headers of the fragments or for what follows the frames.
+    buffer = process_buffer()
+    opened = open_object(buffer.mapped(content) if walked else buffer.load(content, LIMITS.file_bytes))
+    findings = check_present(opened, layout_of(opened.attributes)) if opened.pixels else ()
     return HeaderPeek(
-        format="dicom", attributes=attributes, syntax=opened.syntax, has_pixels=bool(opened.pixels)
+        format="dicom",
+        attributes=opened.frame_attributes(0),
+        syntax=opened.syntax,
+        has_pixels=bool(opened.pixels),
+        findings=findings,
     )

@@ -66,7 +66,7 @@ def read_series(payload: Payload, modality: str) -> Iterator[Instance]:
     """
     strict = is_strict(payload)
     buffer = FileBuffer()
-    slices, header, faults = _headers(payload, modality, buffer)
+    slices, header, faults, codes = _headers(payload, modality, buffer)
     if header is None:
         raise faults[0]
     if faults and strict:
@@ -80,13 +80,14 @@ def read_series(payload: Payload, modality: str) -> Iterator[Instance]:
         raise DataFault("no-geometry", f"none of {len(slices)} slices tells its position")
     # A dropped slice has no row of its own: the volumes of its series have the finding.
     dropped = ("slices-dropped",) if faults or stacking.left_out else ()
+    codes = (*codes, *dropped)
     for number, one in enumerate(stacking.stacks, start=1):
         volume = _volume(payload, header, [slices[n] for n in one.order], one, buffer)
         suffix = f"/{number}" if len(stacking.stacks) > 1 else ""
         yield replace(
             volume,
             sop_instance_uid=volume.sop_instance_uid + suffix,
-            findings=tuple(dict.fromkeys((*volume.findings, *dropped))),
+            findings=tuple(dict.fromkeys((*volume.findings, *codes))),
         )
 
 
@@ -97,16 +98,18 @@ def is_strict(payload: Payload) -> bool:
 
 def _headers(
     payload: Payload, modality: str, buffer: FileBuffer
-) -> tuple[list[Slice], Header | None, list[DataFault]]:
+) -> tuple[list[Slice], Header | None, list[DataFault], tuple[str, ...]]:
+    """Return the slices, the header of the first, why files are no slices, and the findings about the pixel data."""
     slices: list[Slice] = []
     faults: list[DataFault] = []
+    findings: dict[str, None] = {}
     header, strangers = None, 0
     for number, content in enumerate(payload.contents):
         try:
             opened = open_object(buffer.load(content, LIMITS.file_bytes))
             own = read_header(opened.attributes, modality, has_pixels=bool(opened.pixels))
             layout = layout_of(opened.attributes)
-            check_present(opened, layout)
+            findings |= dict.fromkeys(check_present(opened, layout))
             slices += [Slice(number, n, opened.frame_attributes(n)) for n in range(layout.frames)]
             header = header or own
             strangers += (own.patient_id, own.study_uid) != (header.patient_id, header.study_uid)
@@ -118,7 +121,7 @@ def _headers(
         raise DataFault("bad-slice", f"{strangers} files are of another patient or study than the first")
     if header is None and not faults:
         faults.append(DataFault("no-pixels"))
-    return slices, header, faults
+    return slices, header, faults, tuple(findings)
 
 
 def _refuse_flaws(left: Sequence[tuple[int, str]], stacks: Sequence[SliceStack]) -> None:
