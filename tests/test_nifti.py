@@ -311,3 +311,24 @@ def test_each_volume_in_time_has_nan_of_its_own() -> None:
     voxels = np.stack([VOXELS, VOXELS], -1).astype(np.float32)
     voxels[0, 0, 0, 1] = np.nan
     assert [one.findings for one in volumes(written(voxels))] == [(), ("no-number",)]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_volume_that_the_header_does_not_count_is_refused(packed: bool) -> None:
+    # `dim` says one volume, the bytes are of two: nibabel drops the second without a word.
+    content = written(VOXELS) + (VOXELS + 1).tobytes()
+    assert reason(gzip.compress(content) if packed else content) == "surplus-data"
+
+
+@pytest.mark.parametrize("rest", [b"x" * 8, VOXELS[:3].tobytes(), bytes(VOXELS.nbytes)])
+def test_what_is_a_row_or_more_or_a_volume_of_zeros_is_refused(rest: bytes) -> None:
+    assert reason(written(VOXELS) + rest) == "surplus-data"
+
+
+@pytest.mark.parametrize("rest", [b"x" * 7, bytes(VOXELS.nbytes - 1)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_padding_behind_the_last_volume_is_a_finding(rest: bytes, packed: bool) -> None:
+    content = written(VOXELS) + rest
+    (one,) = volumes(gzip.compress(content) if packed else content)
+    assert one.findings == ("padded-pixels",)
+    np.testing.assert_array_equal(one.image.stored, VOXELS.T)

@@ -74,8 +74,8 @@ def read_nifti(payload: Payload, modality: str) -> Iterator[Instance]:
     """Yield the volume, or each volume of a series in time; of a file of two dimensions an image.
 
     A volume is (slices, rows, columns): slices towards the head, rows to the back, columns to the left (LPS).
-    Raises DataFault "truncated", "too-large", "inflate-bomb", "unsupported", "undecodable", "unreadable" or
-    "missing-identifier".
+    Raises DataFault "truncated", "surplus-data", "too-large", "inflate-bomb", "unsupported", "undecodable",
+    "unreadable" or "missing-identifier".
     """
     # Its log lines quote the file.
     logging.getLogger("nibabel").setLevel(logging.CRITICAL + 1)
@@ -85,12 +85,28 @@ def read_nifti(payload: Payload, modality: str) -> Iterator[Instance]:
         plan, data = _inflate(content) if packed else (_plan(bytes(content[:540])), content)
     if len(data) < plan.end:
         raise DataFault("truncated", f"the file holds {len(data)} of {plan.end} bytes")
+    findings = _padding(plan, memoryview(data)[plan.end :])
     images = (_image(plan, data, index) for index in range(plan.count))
-    yield from instances(payload, content, modality, images, plan.count)
+    yield from instances(payload, content, modality, images, plan.count, findings)
+
+
+def _padding(plan: Plan, rest: memoryview) -> tuple[str, ...]:
+    """Return the finding of padding behind the last volume; raise DataFault "surplus-data" for anything else there.
+
+    As in DICOM objects: less than a row of anything, or less than a volume of zeros.
+    """
+    if not rest:
+        return ()
+    is_short = len(rest) < plan.shape[0] * plan.dtype.itemsize
+    if is_short or (len(rest) < plan.volume_bytes and not np.frombuffer(rest, np.uint8).any()):
+        return ("padded-pixels",)
+    raise DataFault(
+        "surplus-data", f"{len(rest)} bytes follow {plan.count} volumes of {plan.volume_bytes} bytes"
+    )
 
 
 def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:
-    """Return the header and the inflated bytes up to the last volume; raise DataFault for a bomb or a damaged file."""
+    """Return the header and the inflated bytes; raise DataFault for a bomb or a damaged file."""
     try:
         with gzip.GzipFile(fileobj=BytesIO(content)) as file:
             head = file.read(540)
@@ -98,9 +114,10 @@ def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:
             if bomb_fault(plan.end, len(content)):
                 raise DataFault("inflate-bomb", f"{len(content)} bytes claim to inflate to {plan.end}")
             data = head + file.read(max(0, plan.end - len(head)))
-            if len(file.read(TRAILING_BYTES)) == TRAILING_BYTES:
+            rest = file.read(TRAILING_BYTES)
+            if len(rest) == TRAILING_BYTES:
                 raise DataFault("inflate-bomb", f"more than {TRAILING_BYTES} bytes follow the last volume")
-            return plan, data
+            return plan, data + rest if rest else data
     except EOFError:
         raise DataFault("truncated", "the compressed file is cut short") from None
     except (zlib.error, gzip.BadGzipFile):

@@ -26,7 +26,12 @@ def content_of(payload: Payload) -> bytes | memoryview:
 
 
 def instances(
-    payload: Payload, data: bytes | memoryview, modality: str, images: Iterator[Image], count: int
+    payload: Payload,
+    data: bytes | memoryview,
+    modality: str,
+    images: Iterator[Image],
+    count: int,
+    findings: tuple[str, ...] = (),
 ) -> Iterator[Instance]:
     """Yield `count` images as the frames of one file, which is its own series and study.
 
@@ -48,7 +53,7 @@ def instances(
             pixel_blake3=pixel_digest(image.stored).hex(),
             frame=number if count > 1 else 0,
             attributes={"modality": modality, "rows": rows, "columns": columns},
-            findings=_findings(image),
+            findings=(*findings, *_findings(image)),
         )
 
 
