@@ -3,16 +3,29 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from blake3 import blake3
+from numpy.typing import NDArray
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.payload import FUNCTION, deidentify_payload
 from imaging.dicom.parse import parse
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
-from tests.dicom_objects import file_bytes, ramp
+from tests.codestreams import LOSSLESS
+from tests.dicom_objects import compressed, element, file_bytes, made, ramp
 from tests.scrubbed_objects import KEY, slice_of
 
 SETUP = {"options": DeidentifyOptions().model_dump_json(), "secret": KEY.secret.hex()}
@@ -76,3 +89,48 @@ def test_variants_of_a_patient_share_their_variant() -> None:
     one, other = (answer(content)[0] for content in files)
     assert one["patient"] != other["patient"]
     assert one["patient_variant"] == other["patient_variant"]
+
+
+def burned_in() -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Return three frames, the last with a name in its pixels, and the first two."""
+    grey = np.random.default_rng(0).normal(100, 8, (3, 160, 160)).astype(np.uint8)
+    cv2.putText(grey[2], "DOE JOHN 1948", (8, 84), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 250, 1)
+    frames = grey.astype(np.uint16)
+    return frames, frames[:2]
+
+
+@pytest.mark.parametrize("count", [None, 2])
+@pytest.mark.parametrize("has_bot", [True, False])
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless])
+def test_a_compressed_frame_that_was_not_searched_is_not_written(
+    syntax: str, has_bot: bool, count: int | None
+) -> None:
+    frames, two = burned_in()
+    value = encapsulate([LOSSLESS[syntax](one, 16) for one in frames], has_bot=has_bot)
+    reply, written = answer(compressed([], two, syntax, value, NumberOfFrames=count))
+    assert (reply["fault"][0], written) == ("burned-in-doubt", [])
+
+
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
+)
+def test_a_native_frame_that_was_not_searched_is_not_written(syntax: str) -> None:
+    frames, _ = burned_in()
+    for data in (made(frames, syntax, NumberOfFrames=2), made(frames[1:], syntax, NumberOfFrames=None)):
+        reply, written = answer(data)
+        assert (reply["fault"][0], written) == ("burned-in-doubt", [])
+
+
+def test_an_element_of_pixel_data_that_was_not_searched_is_not_written() -> None:
+    # pydicom keeps the second of two elements, and the search stopped at the first.
+    frames, two = burned_in()
+    data = made(two[0]) + element(0x7FE00010, b"OW", frames[2].tobytes())
+    reply, written = answer(data)
+    assert (reply["fault"][0], written) == ("surplus-data", [])
+
+
+def test_a_codestream_in_the_fragment_of_another_is_not_written() -> None:
+    frames, two = burned_in()
+    both = b"".join(LOSSLESS[JPEGLSLossless](one, 16) for one in frames[1:])
+    reply, written = answer(compressed([both], two[0], JPEGLSLossless))
+    assert (reply["fault"][0], written) == ("burned-in-doubt", [])

@@ -4,11 +4,20 @@ import struct
 from io import BytesIO
 from typing import Any, Literal
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from imaging.deidentify.objects.codestream_text import without_text
 from imaging.deidentify.objects.scrub import scrub
@@ -16,7 +25,7 @@ from imaging.deidentify.options import DeidentifyOptions
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
 from tests.codestreams import DEEP, LOSSLESS, SEVERAL
-from tests.dicom_objects import compressed, dataset, file_bytes, ramp
+from tests.dicom_objects import compressed, dataset, file_bytes, insert, ramp
 from tests.scrubbed_objects import KEY, clean, fault
 
 SECRET = b"Doe^Johanna 4711"
@@ -160,3 +169,72 @@ def test_pixels_that_contradict_the_transfer_syntax_do_not_pass() -> None:
     one.file_meta.TransferSyntaxUID = JPEGLSLossless
     with pytest.raises(DataFault, match="undecodable"):
         scrub(one, DeidentifyOptions(), KEY)
+
+
+OVERLAYS = {
+    JPEG2000Lossless: lambda x: imagecodecs.jpeg2k_encode(x, codecformat="j2k", reversible=True),
+    HTJ2KLossless: lambda x: imagecodecs.htj2k_encode(x, reversible=True),
+}
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+@pytest.mark.parametrize("syntax", OVERLAYS)
+def test_an_overlay_under_the_sign_of_jpeg_2000_does_not_pass(syntax: str, kind: Any) -> None:
+    # Readers cut such bits off (PS3.5 8.1.1), so that the search for text does not see them.
+    stored = (DEEP & 0x7FF).astype(kind)
+    plain = compressed([OVERLAYS[syntax](stored)], stored, syntax, BitsStored=12)
+    assert np.array_equal(pydicom.dcmread(BytesIO(clean(plain))).pixel_array, stored)
+    hidden = stored | kind(0x4000)
+    assert (
+        fault(compressed([OVERLAYS[syntax](hidden)], hidden, syntax, BitsStored=12)).reason
+        == "burned-in-doubt"
+    )
+
+
+@pytest.mark.parametrize("low", [-2048, -1])
+def test_negative_values_of_a_wide_codestream_pass(low: int) -> None:
+    stored = (DEEP & 0x7FF).astype(np.int16) + np.int16(low)
+    frame = OVERLAYS[JPEG2000Lossless](stored)
+    after = pydicom.dcmread(BytesIO(clean(compressed([frame], stored, JPEG2000Lossless, BitsStored=12))))
+    assert np.array_equal(after.pixel_array, stored)
+
+
+def test_a_codestream_behind_an_open_tile_goes() -> None:
+    # A last tile-part may leave its length open (T.800 A.4.2): it ends at the first end of codestream, not the last.
+    first, second = (OVERLAYS[JPEG2000Lossless](one) for one in SEVERAL[:2])
+    at = first.index(b"\xff\x90")
+    opened = first[: at + 6] + bytes(4) + first[at + 10 :]
+    assert len(without_text(opened + second)) == len(opened)
+
+
+@pytest.mark.parametrize("run", [bytes([len(SECRET) - 1]) + SECRET, b"\x81x" + bytes([1]) + b"xy"])
+def test_bytes_behind_the_planes_of_an_rle_frame_do_not_pass(run: bytes) -> None:
+    data = compressed([LOSSLESS[RLELossless](DEEP, 16) + run], DEEP, RLELossless)
+    assert fault(data).reason == "surplus-data"
+
+
+@pytest.mark.parametrize("run", [b"\0", b"\0\0\0\0", b"\x81x"])
+def test_padding_behind_the_planes_of_an_rle_frame_stays(run: bytes) -> None:
+    # One value over and over is padding, or a last run that is too long.
+    data = compressed([LOSSLESS[RLELossless](DEEP, 16) + run], DEEP, RLELossless)
+    assert np.array_equal(pydicom.dcmread(BytesIO(clean(data))).pixel_array, DEEP)
+
+
+def test_text_between_the_offsets_of_an_rle_frame_goes() -> None:
+    frame = bytearray(LOSSLESS[RLELossless](DEEP, 16))
+    frame[12 : 12 + len(SECRET)] = SECRET
+    after = clean(compressed([bytes(frame)], DEEP, RLELossless))
+    assert SECRET not in after
+    assert np.array_equal(pydicom.dcmread(BytesIO(after)).pixel_array, DEEP)
+
+
+def test_a_count_of_frames_that_is_removed_does_not_pass() -> None:
+    # Its VR is not legal. With it three frames were searched, without it the first was written alone.
+    data = file_bytes(dataset(SEVERAL)).replace(b"IS\x02\x003 ", b"US\x02\x00\x03\x00")
+    assert fault(data).reason in {"burned-in-doubt", "undecodable"}
+
+
+def test_lengths_of_the_fragments_as_they_were_go() -> None:
+    data = compressed([LOSSLESS[JPEGLSLossless](DEEP, 16)], DEEP, JPEGLSLossless)
+    total = struct.pack("<HH2sHIQ", 0x7FE0, 0x0003, b"UV", 0, 8, 4711)
+    assert 0x7FE00003 not in pydicom.dcmread(BytesIO(clean(insert(data, total, 0x7FE00010))))

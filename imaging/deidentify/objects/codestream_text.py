@@ -4,7 +4,9 @@ import re
 import struct
 from collections.abc import Iterator
 
-from imaging.dicom.codestream import J2K_START, JPEG_START, STANDALONE, bare
+import imagecodecs
+
+from imaging.dicom.codestream import J2K_START, JPEG_START, RLE_HEADER_BYTES, STANDALONE, bare
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault
 
@@ -14,6 +16,8 @@ NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
 """Marker after the coded data of a scan, where a byte of ones is followed by one below 0x80 (T.81 B.1.1.5, T.87 C)."""
 NEEDED = {0xE0: (b"JFIF\0", 14), 0xE8: (b"mrfx", 2**16), 0xEE: (b"Adobe", 12)}
 """Application data that define the colours, and how many of their bytes do."""
+LONGEST_RUN = 128
+"""Bytes that one code of RLE can give (PS3.5 G.3.1)."""
 J2K_COMMENT, J2K_TILE, J2K_DATA, J2K_END = 0xFF64, 0xFF90, 0xFF93, 0xFFD9
 
 
@@ -30,9 +34,29 @@ def without_text(frame: Buffer) -> bytes:
         for start, length in list(walk(clean)):
             clean[start : start + length] = bytes(length)
             end = start
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, ValueError):
         raise DataFault("undecodable", "a compressed frame ends before its codestream does") from None
     return bytes(clean[:end])
+
+
+def without_rest(frame: Buffer, plane_bytes: int) -> bytes:
+    """Return an RLE frame that `rle_is_whole` has checked with nothing in its header but offsets (PS3.5 G.5).
+
+    Raises DataFault "surplus-data" where a segment decodes to more than a plane of `plane_bytes`: nobody sees the rest.
+    """
+    count, *offsets = struct.unpack_from("<16I", frame)
+    for start, end in zip(offsets[:count], [*offsets[1:count], len(frame)], strict=True):
+        try:
+            rest = imagecodecs.packbits_decode(bytes(frame[start:end]))[plane_bytes:]
+        except imagecodecs.ImcdError:
+            raise DataFault("undecodable", "a segment of an RLE frame ends inside a run") from None
+        # Padding of the segment, or a last run that is too long.
+        if len(rest) > LONGEST_RUN or rest.strip(rest[:1]):
+            raise DataFault(
+                "surplus-data", f"{len(rest)} bytes follow the plane in a segment of an RLE frame"
+            )
+    used = 4 * (1 + count)
+    return b"".join((frame[:used], bytes(RLE_HEADER_BYTES - used), frame[RLE_HEADER_BYTES:]))
 
 
 def _jpeg(data: bytearray) -> Iterator[tuple[int, int]]:
@@ -74,12 +98,12 @@ def _jpeg2000(data: bytearray) -> Iterator[tuple[int, int]]:
             yield at + 2, 0
             return
         if marker == J2K_DATA:
-            at = tile_end
+            at = tile_end if tile_end >= 0 else data.index(J2K_END.to_bytes(2), at)
             continue
         if marker == J2K_TILE:
             (size,) = struct.unpack_from(">I", data, at + 6)
-            # A last tile-part may leave its length open (A.4.2).
-            tile_end = at + size if size else data.rindex(b"\xff\xd9")
+            # A last tile-part may leave its length open (A.4.2); the end is looked for behind its markers.
+            tile_end = at + size if size else -1
         if marker == J2K_COMMENT:
             yield at + 6, length - 4
         at += 2 + length

@@ -35,7 +35,7 @@ from imaging.deidentify.objects.element_parser import (
 )
 from imaging.deidentify.objects.file_writer import SOP_CLASS, SOP_INSTANCE, encoded, header, in_file
 from imaging.deidentify.objects.method_statement import statement
-from imaging.deidentify.objects.pixel_data import clean_native, layout_by
+from imaging.deidentify.objects.pixel_data import check_searched, clean_native, layout_by
 from imaging.deidentify.objects.raw_elements import padded, raw_bytes
 from imaging.deidentify.objects.rules import PATIENT_ID, rules_for
 from imaging.deidentify.objects.scrub import (
@@ -184,6 +184,9 @@ class FastPath:
             return (b"",)
         vr, value = self.parsed.pixels
         layout = layout_by(lambda tag: treated[tag].value if tag in treated else b"", little=True)
+        before = {element.tag: element for element in self.parsed.elements}
+        searched = layout_by(lambda tag: before[tag].value() if tag in before else b"", little=True)
+        check_searched(layout, searched)
         clean = clean_native(value, layout, floating=False, little=True)
         return header(PIXEL_DATA, vr or "OW", len(clean), context.implicit, True), clean
 

@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.tag import BaseTag
 from pydicom.uid import RLELossless
 
-from imaging.deidentify.objects.codestream_text import without_text
+from imaging.deidentify.objects.codestream_text import without_rest, without_text
 from imaging.deidentify.objects.context import ObjectContext
 from imaging.deidentify.objects.raw_elements import Element, raw_bytes
 from imaging.deidentify.objects.rules import PIXELS
@@ -25,7 +25,9 @@ from imaging.dicom.encapsulated import frame_spans
 from imaging.dicom.pixels import NATIVE_BITS, NUMBERS, Layout, layout_of
 from imaging.errors import DataFault
 
-EXTENDED_OFFSETS, EXTENDED_LENGTHS = BaseTag(0x7FE00001), BaseTag(0x7FE00002)
+EXTENDED_OFFSETS = BaseTag(0x7FE00001)
+PLACES = (EXTENDED_OFFSETS, BaseTag(0x7FE00002), BaseTag(0x7FE00003))
+"""Offsets and lengths of the fragments as they were, and of all of them (PS3.3 C.7.6.3)."""
 OVERLAY_BIT_POSITION, OVERLAY_DATA = 0x0102, 0x3000
 LAYOUT = {
     keyword: (tag, vr)
@@ -45,8 +47,12 @@ def clean_pixel_data(context: ObjectContext, dataset: Dataset, elements: dict[Ba
     def value_of(tag: int) -> bytes:
         return raw_bytes(elements.get(BaseTag(tag)), little=context.little)
 
+    def before(tag: int) -> bytes:
+        return raw_bytes(dataset.get_item(tag), little=context.little) if tag in dataset else b""
+
     for tag in [tag for tag in elements if tag in PIXELS]:
         element, layout = elements[tag], layout_by(value_of, little=context.little)
+        check_searched(layout, layout_by(before, little=context.little))
         encapsulated = _is_encapsulated(element)
         if encapsulated == (dataset.file_meta.TransferSyntaxUID in NATIVE):
             raise DataFault("undecodable", "the transfer syntax does not say how the pixel data are written")
@@ -55,18 +61,27 @@ def clean_pixel_data(context: ObjectContext, dataset: Dataset, elements: dict[Ba
                 elements[tag] = _encapsulated(context, dataset, element, layout)
             except (Doubt, struct.error):
                 raise DataFault("undecodable", "the fragments of pixel data are none") from None
-            elements.pop(EXTENDED_OFFSETS, None), elements.pop(EXTENDED_LENGTHS, None)
         else:
             vr = str(element.VR) if element.VR in ("OB", "OW", "OF", "OD") else "OW"
             value = clean_native(
                 raw_bytes(element), layout, floating=tag != 0x7FE00010, little=context.little
             )
             elements[tag] = context.element(tag, vr, bytes(value))
+        for place in PLACES:
+            elements.pop(place, None)
 
 
 def layout_by(value_of: Callable[[int], bytes], *, little: bool) -> Layout:
     """Return the layout of the pixels from the values that the output will have; `value_of` returns those of a tag."""
     return _layout("<" if little else ">", *(value_of(tag) for tag, _ in LAYOUT.values()))
+
+
+def check_searched(written: Layout, searched: Layout) -> None:
+    """Raise DataFault "burned-in-doubt" where the output's header gives other frames than those that were searched."""
+    if written != searched:
+        raise DataFault(
+            "burned-in-doubt", "an attribute that says how the pixels lie is not legal and was removed"
+        )
 
 
 @lru_cache(64)
@@ -123,11 +138,12 @@ def _encapsulated(context: ObjectContext, dataset: Dataset, element: Element, la
     view, syntax = memoryview(value), str(dataset.file_meta.TransferSyntaxUID)
     if _declares_hidden_overlay(dataset, context.little):
         raise DataFault("burned-in-doubt", "an overlay lies in the high bits of compressed pixel data")
-    frames = []
+    frames, plane_bytes = list[bytes](), layout.rows * layout.columns
     for spans in frame_spans(value, fragments(value, 0), layout.frames, offsets):
         frame = b"".join(view[start : start + length] for start, length in spans)
-        frames.append(frame if syntax == RLELossless else without_text(frame))
-        _check_bits(frames[-1], syntax, layout)
+        clean_frame = frame if syntax == RLELossless else without_text(frame)
+        _check_bits(clean_frame, syntax, layout)
+        frames.append(without_rest(frame, plane_bytes) if syntax == RLELossless else clean_frame)
     clean = encapsulate(frames)
     return RawDataElement(BaseTag(element.tag), "OB", UNDEFINED, clean, 0, context.implicit, context.little)
 
@@ -149,9 +165,12 @@ def _check_bits(frame: bytes, syntax: str, layout: Layout) -> None:
     shape = (layout.rows, layout.columns)
     size = check_codestream(frame, syntax, shape, layout.samples, layout.bits_allocated)
     bits = size.bits if size is not None else layout.bits_allocated
-    if bits <= layout.bits_stored or (size is not None and size.signed):
+    if bits <= layout.bits_stored:
         return
     values = decode_fast(frame, syntax, shape, layout.samples, layout.bits_allocated)
-    width = layout.bits_allocated // 8
-    if values is None or _within_bits(np.ascontiguousarray(values).view(f"u{width}"), layout) is not None:
+    if values is not None:
+        values = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+        if size is not None and size.signed and not layout.signed:
+            values &= values.dtype.type(2**bits - 1)  # the sign was extended by the decoder
+    if values is None or _within_bits(values, layout) is not None:
         raise DataFault("burned-in-doubt", "bits of compressed pixels hold something outside BitsStored")
