@@ -1,7 +1,7 @@
 """A DICOMweb server as a source, against a real Orthanc and against servers that answer wrongly."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -183,6 +183,113 @@ def test_a_server_that_sends_the_same_page_for_ever_is_left() -> None:
 def test_an_answer_that_is_no_listing_is_a_fault_of_the_environment(body: bytes) -> None:
     with odd_server(lambda _: (200, {}, body)) as address, pytest.raises(EnvironmentFault):
         names(DicomWeb(f"dicomweb+{address}"))
+
+
+Answer = tuple[int, dict[str, str], bytes]
+MORE = {"Warning": '299 server: "There are 12 additional results that can be requested"'}
+
+
+def archive(
+    size: int,
+    *,
+    at_most: int = 1000,
+    offsets: bool = True,
+    warns: bool = False,
+    counts: bool = True,
+    **wrong: int,
+) -> Callable[[str], Answer]:
+    """Return the answers of a server with one study of one series of so many instances; `wrong` are its counts."""
+    known = {"00201206": 1, "00201208": size, "00201209": size} if counts else {}
+    known |= {
+        f"0020{tag}": count for tag, count in zip(("1206", "1208", "1209"), wrong.values(), strict=False)
+    }
+
+    def answer(path: str) -> Answer:
+        place, _, query = path.partition("?")
+        asked = dict(part.split("=", 1) for part in query.split("&"))
+        tag, uids, tags = next(
+            level
+            for end, level in {
+                "instances": (INSTANCE, [f"5.{number}" for number in range(size)], ()),
+                "series": (SERIES, ["3.4"], ("00201209",)),
+                "studies": (STUDY, ["1.2"], ("00201206", "00201208")),
+            }.items()
+            if place.endswith(end)
+        )
+        begin = int(asked["offset"]) if offsets else 0
+        page = uids[begin : begin + min(at_most, int(asked["limit"]))]
+        counted = {one: {"vr": "IS", "Value": [known[one]]} for one in tags if one in known}
+        matches = [{tag: {"vr": "UI", "Value": [uid]}} | counted for uid in page]
+        is_more = warns and begin + len(page) < len(uids)
+        return 200, MORE if is_more else {}, json.dumps(matches).encode()
+
+    return answer
+
+
+def listed_of(answer: Callable[[str], Answer], query: str = "") -> int:
+    with odd_server(answer) as address:
+        return len(names(DicomWeb(f"dicomweb+{address}{query}")))
+
+
+@pytest.mark.parametrize("warns", [True, False])
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("at_most", [1, 8, 20])
+def test_a_server_that_hands_out_less_a_page_is_asked_on(at_most: int, counts: bool, warns: bool) -> None:
+    # PS3.18 8.3.4.4: a server may return fewer than `limit`, and says so with Warning 299.
+    assert listed_of(archive(20, at_most=at_most, counts=counts, warns=warns)) == 20
+
+
+def test_a_list_longer_than_the_count_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicomweb, "PAGE", 10)
+    assert listed_of(archive(25, studies=1, instances=10, of_series=10)) == 25
+
+
+@pytest.mark.parametrize("warns", [True, False])
+def test_a_list_shorter_than_the_count_is_no_archive(warns: bool) -> None:
+    with pytest.raises(
+        EnvironmentFault, match=r"lists 8 of 20 instances of a series: .* narrower filter"
+    ) as caught:
+        listed_of(archive(20, at_most=8, offsets=False, warns=warns))
+    assert "3.4" not in str(caught.value).replace("127.0.0.1", "")
+
+
+def test_a_list_that_ends_with_a_warning_is_no_archive() -> None:
+    with pytest.raises(EnvironmentFault, match="lists 8 instances and has more of them"):
+        listed_of(archive(20, at_most=8, offsets=False, warns=True, counts=False))
+
+
+def test_the_same_full_page_again_is_no_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicomweb, "PAGE", 10)
+    with pytest.raises(EnvironmentFault, match="lists 10 instances and has more of them"):
+        listed_of(archive(20, offsets=False, counts=False))
+
+
+def test_fewer_series_than_the_study_has_are_no_archive() -> None:
+    with pytest.raises(EnvironmentFault, match="lists 1 of 3 series of a study"):
+        listed_of(archive(20, series=3))
+
+
+def test_fewer_instances_than_the_study_has_are_no_archive() -> None:
+    with pytest.raises(EnvironmentFault, match="lists 20 of 23 instances of a study"):
+        listed_of(archive(20, series=1, instances=23))
+
+
+def test_what_a_filter_leaves_out_is_not_missed() -> None:
+    # Number of Study Related Series counts series of all modalities.
+    assert listed_of(archive(20, series=3, instances=60), "?Modality=CT") == 20
+
+
+def test_a_warning_about_fuzzy_matching_is_no_short_list() -> None:
+    # PS3.18 8.3.4.2
+    text = (
+        "299 server: The fuzzymatching parameter is not supported. Only literal matching has been performed."
+    )
+
+    def answer(path: str) -> Answer:
+        status, _, body = archive(20)(path)
+        return status, {"Warning": text}, body
+
+    assert listed_of(answer) == 20
 
 
 MULTIPART = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=xyz'}

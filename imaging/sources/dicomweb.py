@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.message import Message
 from functools import cached_property
@@ -30,13 +30,16 @@ UID = re.compile(r"(?!\.{1,2}$)[0-9.]{1,64}")
 """Form of a UID (PS3.5 9.1); never the step of a path `.` or `..`."""
 
 STUDY, SERIES, INSTANCE = "0020000D", "0020000E", "00080018"
-COUNT_OF_SERIES, COUNT_OF_INSTANCES = "00201206", "00201209"
 LEVELS = (
-    ("study", STUDY, COUNT_OF_SERIES),
-    ("series", SERIES, COUNT_OF_INSTANCES),
-    ("instance", INSTANCE, INSTANCE),
+    ("study", "studies", STUDY, ("00201206", "00201208")),
+    ("series", "series", SERIES, ("00201209", "00201209")),
+    ("instance", "instances", INSTANCE, ()),
 )
-"""Noun and tag of the UID of each level, and tag of the count of what is below one of it."""
+"""Noun, plural and tag of the UID of each level; tags of the server's counts of what is right below one of it, and of
+the instances below it (Number of Study Related Series and Instances, Number of Series Related Instances)."""
+MORE = re.compile(r"\b299\b(?!.*fuzzymatching)", re.IGNORECASE)
+"""Warning of a server that there are more matches than it returned (PS3.18 8.3.4.4), not the one that fuzzy matching is
+not supported (8.3.4.2)."""
 
 OF_SERIES = frozenset(
     {"Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "BodyPartExamined"}
@@ -48,6 +51,9 @@ ORIGINAL = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
 LINE, BLANK = b"\r\n", b"\r\n\r\n"
 
+Counts = tuple[int | None, int | None]
+"""The server's count of what is right below a study or a series, and of the instances below it; None where unknown."""
+UNKNOWN: Counts = (None, None)
 Match = Mapping[str, Mapping[str, Any]]
 """One match of a search, in DICOM's JSON model: attributes by tag (PS3.18 F.2)."""
 
@@ -74,14 +80,19 @@ class DicomWeb:
         self.address = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
         self.filters = _filters(parts.query)
         self._auth, self._headers = auth, dict(headers or {})
+        self._warning = ""
 
     def default_spec(self) -> PreprocessSpec:
         """Return the spec of CT in a soft-tissue window."""
         return PreprocessSpec()
 
     def scan(self) -> Iterator[SourceFile]:
-        """List the instances in the server's order, a thousand a request."""
-        yield from self._below((), None)
+        """List the instances in the server's order, a thousand a request.
+
+        Raises EnvironmentFault where the list is shorter than the server's own counts or than it says: what is not
+        listed would count as deleted.
+        """
+        yield from self._below((), UNKNOWN)
 
     def fetch(self, file: SourceFile) -> Payload:
         """Get one instance in the transfer syntax in which it is stored, byte by byte as the server has it."""
@@ -90,46 +101,76 @@ class DicomWeb:
             raise DataFault("missing-identifier", "the server lists it without a valid UID")
         return Patients().payload(file, lambda: self._get(uids))
 
-    def _below(self, names: tuple[str, ...], expected: int | None) -> Iterator[SourceFile]:
-        """Yield the instances below a study or a series; one without a valid UID stands for what is below it."""
-        if len(names) == len(LEVELS) or not all(map(UID.fullmatch, names)):
-            yield SourceFile(name="/".join(names), size_bytes=0, mtime_ns=0)
-            return
-        noun = LEVELS[len(names)][0]
-        for number, (uid, count) in enumerate(self._pages(names, expected)):
-            yield from self._below((*names, uid or f"({noun} {number})"), count)
+    def _below(self, names: tuple[str, ...], counts: Counts) -> Generator[SourceFile, None, int | None]:
+        """Yield the instances below a study or a series; one without a valid UID stands for what is below it.
 
-    def _pages(
-        self, within: tuple[str, ...], expected: int | None
-    ) -> Iterator[tuple[str | None, int | None]]:
-        """Yield the UID of each match, None for one that is not valid, and the server's count of what is below it.
+        Returns how many there are, None where one stood for others.
+        """
+        is_instance = len(names) == len(LEVELS)
+        if is_instance or not all(map(UID.fullmatch, names)):
+            yield SourceFile(name="/".join(names), size_bytes=0, mtime_ns=0)
+            return 1 if is_instance else None
+        noun, total = LEVELS[len(names)][0], 0
+        is_known = counts[1] is not None and not (len(names) == 1 and self._of_series)
+        for number, (uid, below) in enumerate(self._pages(names, counts[0])):
+            listed = yield from self._below((*names, uid or f"({noun} {number})"), below)
+            is_known, total = is_known and listed is not None, total + (listed or 0)
+        if is_known and total < (counts[1] or 0):
+            raise self._short(total, f"of {counts[1]} instances of a {LEVELS[len(names) - 1][0]}")
+        return total
+
+    def _pages(self, within: tuple[str, ...], expected: int | None) -> Iterator[tuple[str | None, Counts]]:
+        """Yield the UID of each match, None for one that is not valid, and the server's counts of what is below it.
 
         A UID that two patients share is listed for each of them, and has what is below both: it comes once.
         """
-        client, (_, tag, count_tag) = self._client, LEVELS[len(within)]
+        client, (_, plural, tag, count_tags) = self._client, LEVELS[len(within)]
         # Modality is not turned into ModalitiesInStudy: with it, Orthanc 1.10 has no second page.
-        of_study, of_series = dict[str, str](), dict[str, str]()
-        for key, value in self.filters.items():
-            (of_series if key in OF_SERIES else of_study)[key] = value
+        of_series = self._of_series
+        of_study = {key: value for key, value in self.filters.items() if key not in of_series}
         searches: Sequence[tuple[Callable[..., Sequence[Match]], dict[str, str]]] = (
             (client.search_for_studies, of_study),
             (client.search_for_series, of_series),
             (client.search_for_instances, {}),
         )
         search, filters = searches[len(within)]
-        offset, last, seen = 0, None, set[str | None]()
-        while expected is None or offset < expected:
+        if filters:
+            expected = None  # the server counts what does not match, too
+        offset, last, seen, listed, is_more = 0, None, set[str | None](), 0, False
+        while True:
             with self._faults():
-                page = search(*within, limit=PAGE, offset=offset, fields=[count_tag], search_filters=filters)
-                matches = [(_uid(match, tag), _count(match, count_tag)) for match in page]
+                self._warning = ""
+                fields = list(dict.fromkeys(count_tags))
+                page = search(*within, limit=PAGE, offset=offset, fields=fields, search_filters=filters)
+                matches = [(_uid(match, tag), _counts(match, count_tags)) for match in page]
             # A server that knows no offset would send the same page for ever.
-            if not page or page[0] == last:
-                return
-            for uid, count in matches:
+            is_new = any(uid is None or uid not in seen for uid, _ in matches)
+            if not page or page[0] == last or not is_new:
+                is_more = is_more or (expected is None and len(page) == PAGE)
+                break
+            for uid, counts in matches:
                 if uid is None or uid not in seen:
-                    yield uid, count
+                    listed += 1
+                    yield uid, counts
                 seen.add(uid)
-            offset, last = offset + len(page), page[0]
+            offset, last, is_more = offset + len(page), page[0], MORE.search(self._warning) is not None
+            if expected is not None and offset >= expected and len(page) < PAGE and not is_more:
+                break
+        if expected is not None and listed < expected:
+            raise self._short(listed, f"of {expected} {plural} of a {LEVELS[len(within) - 1][0]}")
+        if is_more:
+            raise self._short(listed, f"{plural} and has more of them")
+
+    def _short(self, listed: int, rest: str) -> EnvironmentFault:
+        return EnvironmentFault(
+            f"the DICOMweb server at {self.address} lists {listed} {rest}: what it leaves out would count as deleted. "
+            "Raise its limit on matches, or ask for less at once with a narrower filter, "
+            "as ?StudyDate=20260101-20260131; if the archive has just changed, run it again"
+        )
+
+    @cached_property
+    def _of_series(self) -> dict[str, str]:
+        return {key: value for key, value in self.filters.items() if key in OF_SERIES}
 
     def _get(self, uids: Sequence[str]) -> bytes:
         study, series, instance = uids
@@ -152,7 +193,12 @@ class DicomWeb:
         session = requests.Session()
         session.auth = self._auth
         session.headers.update(self._headers)
+        session.hooks["response"].append(self._note_warning)
         return session
+
+    def _note_warning(self, answer: requests.Response, *_: object, **__: object) -> None:
+        """Keep the warning of an answer, which dicomweb-client does not hand on."""
+        self._warning = answer.headers.get("Warning", "")
 
     @cached_property
     def _client(self) -> DICOMwebClient:
@@ -202,9 +248,10 @@ def _uid(match: Match, tag: str) -> str | None:
     return value if isinstance(value, str) and UID.fullmatch(value) else None
 
 
-def _count(match: Match, tag: str) -> int | None:
-    value = _first(match, tag)
-    return value if isinstance(value, int) and value > 0 else None
+def _counts(match: Match, tags: Sequence[str]) -> Counts:
+    values = [_first(match, tag) for tag in tags]
+    known = [value if isinstance(value, int) and value > 0 else None for value in values]
+    return (known[0], known[1]) if known else UNKNOWN
 
 
 def _first(match: Match, tag: str) -> object:
