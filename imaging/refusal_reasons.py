@@ -45,6 +45,7 @@ REASONS: Mapping[str, str] = {
     "bad-slice": "slices of the volume are bad or missing: with drop-study one of them, with drop-slice too many",
     "bad-study": "another slice of the study is bad, and the policy is drop-study",
     "no-geometry": "the slices do not tell where they lie",
+    "no-volume": "no two slices make a volume: localizers, or one place at several times",
     # What was there before.
     "duplicate-instance": "the same SOPInstanceUID with the same pixels was already taken in",
     "duplicate-pixels": "the same pixels were already taken in under another SOPInstanceUID",
@@ -56,6 +57,7 @@ NO_LOSS = frozenset(
     {
         WRONG_MODALITY,
         "no-pixels",
+        "no-volume",
         "duplicate-instance",
         "duplicate-pixels",
         CONFLICTING_INSTANCE,

@@ -104,7 +104,7 @@ class OverviewCounter:
             stacking = stack_slices(
                 [{name: value for name, value in pairs if value is not None} for pairs in named]
             )
-            volumes += len(stacking.stacks)
+            volumes += sum(one.is_volume for one in stacking.stacks)
             codes = {finding.code for one in stacking.stacks for finding in one.findings}
             findings.update(codes | {reason for _, reason in stacking.left_out})
         return replace(

@@ -37,7 +37,7 @@ def test_without_a_spacing_the_whole_is_scaled_to_the_size() -> None:
 
 
 def test_the_shape_is_the_specs() -> None:
-    for slices in (1, 2, 3, 5, 40):
+    for slices in (2, 3, 5, 40):
         for size in (7, 16, 33):
             levels = prepare_volume(volume(slices, size, size), spec(slices=5))
             assert levels.shape == spec(slices=5).shape == (5, 16, 16)
@@ -115,3 +115,10 @@ def test_one_window_of_percentiles_serves_all_planes(
     image = Image(stored=np.stack([dark, dark, dark * 4, dark * 4]), spacing_mm=(1.0, 1.0, 1.0))
     levels = prepare_volume(image, spec(window="auto", window_number=number, spacing_mm=spacing)).astype(int)
     np.testing.assert_allclose(levels[0] * 4, levels[3], atol=4)
+
+
+def test_one_slice_is_no_volume() -> None:
+    # Else it would come out as one plane, repeated for all slices of the model's input.
+    with pytest.raises(DataFault) as caught:
+        prepare_volume(Image(stored=np.zeros((1, 8, 8), np.int16)), PreprocessSpec(kind="volume", slices=4))
+    assert caught.value.reason == "no-volume"

@@ -23,6 +23,7 @@ from imaging.image.instance import Instance
 from imaging.pixel_digests import digest_of_all, file_digest, pixel_digest
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.preprocess.volume import prepare_volume
+from imaging.refusal_reasons import NO_LOSS
 from imaging.sandbox.pool import Pool
 from imaging.sandbox.worker_process import WorkerLimits
 from imaging.sources.folder_source import FolderSource
@@ -155,11 +156,75 @@ def test_a_gap_is_drawn_by_the_distance_of_its_neighbours() -> None:
     np.testing.assert_allclose(middles(one), [0, 10, 20, 30, 40, 50, 60], 1e-5)
 
 
-def test_a_localizer_becomes_a_volume_of_its_own() -> None:
-    localizer = piece(9, ImageOrientationPatient=[0, 1, 0, 0, 0, -1], ImagePositionPatient=[3, 0, 9])
-    result = volumes(localizer, *WHOLE)
-    assert sorted(len(one.image.stored) for one in result) == [1, 5]
-    assert len({one.sop_instance_uid for one in result}) == 2
+SIDE = [0, 1, 0, 0, 0, -1]
+LOCALIZER = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+
+@pytest.mark.parametrize("policy", [DROP_SLICE, DROP_STUDY])
+def test_a_slice_that_stands_alone_is_no_volume_and_costs_none(policy: str) -> None:
+    localizer = piece(9, ImageOrientationPatient=SIDE, ImagePositionPatient=[3, 0, 9])
+    one = volume(localizer, *WHOLE, policy=policy)
+    assert middles(one) == [0, 10, 20, 30, 40]
+    assert {"single-slice", "mixed-orientation"} <= {*one.findings}
+    assert "slices-dropped" not in one.findings
+
+
+def test_a_volume_keeps_its_name_whatever_stands_beside_it() -> None:
+    localizer = piece(9, ImageOrientationPatient=SIDE, ImagePositionPatient=[3, 0, 9])
+    assert volume(localizer, *WHOLE).sop_instance_uid.startswith("1.2.3/")
+
+
+@pytest.mark.parametrize("policy", [DROP_SLICE, DROP_STUDY])
+@pytest.mark.parametrize("places", [(0, 1, 2), (0, 1, 3)], ids=["even", "a gap"])
+def test_localizers_are_no_volume_even_if_they_are_several(policy: str, places: tuple[int, ...]) -> None:
+    # Value 3 of ImageType, PS3.3 C.8.2.1.1.1 of CT and C.8.16.1.3 of enhanced objects.
+    scouts = [
+        piece(n, ImageOrientationPatient=SIDE, ImagePositionPatient=[5 * n, 0, 9], ImageType=LOCALIZER)
+        for n in places
+    ]
+    one = volume(*scouts, *WHOLE, policy=policy)
+    assert middles(one) == [0, 10, 20, 30, 40]
+    assert "localizer" in one.findings
+    alone = fault(*scouts, policy=policy)
+    assert (alone.reason, "localizer" in alone.detail) == ("no-volume", True)
+
+
+@pytest.mark.parametrize(
+    ("differ", "code"),
+    [
+        ({"TriggerTime": 33}, "several-times"),
+        ({"TemporalPositionIdentifier": 1}, "several-times"),
+        ({"AcquisitionNumber": 1}, "several-acquisitions"),
+        ({"InstanceNumber": 1}, "copies-untold"),
+        ({}, "single-slice"),
+    ],
+)
+def test_times_at_one_place_are_no_volumes(differ: dict[str, int], code: str) -> None:
+    files = [
+        piece(
+            0,
+            stored=level(n),
+            SOPInstanceUID=f"1.2.3.{n}",
+            **{"InstanceNumber": 1, **{name: value * (n + 1) for name, value in differ.items()}},
+        )
+        for n in range(19)
+    ]
+    one = fault(*files)
+    assert (one.reason, code in one.detail) == ("no-volume", True)
+
+
+def test_what_is_left_of_bad_slices_is_a_bad_series_and_not_no_volume() -> None:
+    assert fault(WHOLE[0], WHOLE[1][:-20], policy=DROP_SLICE).reason == "bad-slice"
+    assert fault(WHOLE[0], piece(1, ImagePositionPatient=None), policy=DROP_SLICE).reason == "no-geometry"
+
+
+def test_one_slice_that_is_left_of_a_volume_is_none() -> None:
+    assert fault(WHOLE[0], *BROKEN[1:3], policy=DROP_SLICE).reason == "bad-slice"
+
+
+def test_a_series_that_is_no_volume_costs_its_study_nothing() -> None:
+    # Else each study with a scout would be lost under drop-study.
+    assert "no-volume" in NO_LOSS
 
 
 def test_two_echoes_become_two_volumes() -> None:

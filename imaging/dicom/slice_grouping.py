@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.dicom.attributes import Attributes
+from imaging.dicom.attributes import Attributes, text
 from imaging.dicom.findings import Finding
 from imaging.dicom.geometry import (
     COSINE_TOLERANCE,
@@ -110,6 +110,7 @@ def tabulate(slices: Sequence[Attributes]) -> tuple[SliceTable, list[tuple[int, 
     spacing = tuple(pixel_spacing(one) for one in kept)
     columns = {keyword: _numbers(kept, keyword) for keyword in NUMBERS}
     columns |= {keyword: _ranks(kept, keyword) for keyword in TEXTS}
+    columns["localizer"] = np.array([[_is_localizer(one)] for one in kept], np.float64).reshape(-1, 1)
     columns["orientation"] = np.array([orientation(one) for one in kept], np.float64).reshape(-1, 6)
     pairs = np.array([(one.row_mm, one.column_mm) for one in spacing], np.float64).reshape(-1, 2)
     columns["log spacing"] = np.log(pairs)
@@ -248,6 +249,11 @@ def _distinct(values: NDArray[np.float64] | Indices) -> Indices:
 
 def _largest_count(place: Indices) -> int:
     return int(np.unique(place, return_counts=True)[1].max())
+
+
+def _is_localizer(attributes: Attributes) -> bool:
+    """Return whether an image was made to plan others: value 3 of ImageType (PS3.3 C.8.2.1.1.1, C.8.16.1.3)."""
+    return text(attributes, "ImageType").split("\\")[2:3] == ["LOCALIZER"]
 
 
 def _numbers(slices: Sequence[Attributes], keyword: str) -> Matrix:

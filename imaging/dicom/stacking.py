@@ -11,6 +11,8 @@ from imaging.dicom.attributes import Attributes
 from imaging.dicom.findings import Finding
 from imaging.dicom.geometry import Matrix, Spacing, affine, normal
 from imaging.dicom.slice_grouping import (
+    COPY_TRAITS,
+    TRAITS,
     Indices,
     SliceGroup,
     SliceTable,
@@ -33,6 +35,12 @@ SAME_STEP = 0.05
 """Relative: steps that differ by less are the same."""
 STRETCH = 3
 """So many equal steps in a row are on purpose; fewer are slices that were lost."""
+
+NO_VOLUME = frozenset({"single-slice", "localizer"})
+"""Findings about a stack that is no volume: one plane drawn out over all slices of a model, or a plan of the others."""
+
+DIVIDING = frozenset(trait.finding for trait in (*TRAITS, *COPY_TRAITS))
+"""Findings about what slices of a series differ in."""
 
 SPACING_FINDINGS = {
     "ImagerPixelSpacing": "detector-spacing",
@@ -59,6 +67,11 @@ class SliceStack:
     findings: tuple[Finding, ...]
     label: str
 
+    @property
+    def is_volume(self) -> bool:
+        """Whether it may be taken for a volume."""
+        return not any(finding.code in NO_VOLUME for finding in self.findings)
+
 
 @dataclass(frozen=True, slots=True)
 class Stacking:
@@ -66,6 +79,12 @@ class Stacking:
 
     stacks: tuple[SliceStack, ...]
     left_out: tuple[tuple[int, str], ...]
+
+    @property
+    def left_out_findings(self) -> tuple[str, ...]:
+        """Why stacks are no volumes, and what they differ in: keys of FINDINGS."""
+        codes = {finding.code for one in self.stacks if not one.is_volume for finding in one.findings}
+        return tuple(sorted(codes & {*NO_VOLUME, *DIVIDING}))
 
 
 def stack_slices(slices: Sequence[Attributes]) -> Stacking:
@@ -126,6 +145,7 @@ def _stack(table: SliceTable, group: SliceGroup, cosines: Matrix) -> SliceStack:
     findings = (
         *group.findings,
         *([] if spacing.source == "PixelSpacing" else [Finding(SPACING_FINDINGS[spacing.source])]),
+        *([Finding("localizer")] if table.columns["localizer"][group.members].all() else []),
         *(_missing(grid) if len(grid) > 1 else [Finding("single-slice", f"step: {distance:g} mm")]),
         *_misplaced(off_mm, unit, distance, spacing),
         *_tilt(step_mm, distance),

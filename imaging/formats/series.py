@@ -13,7 +13,7 @@ from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.header import Header, read_header
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.pixels import check_present, layout_of, stored_frame
-from imaging.dicom.stacking import SliceStack, stack_slices
+from imaging.dicom.stacking import SliceStack, Stacking, stack_slices
 from imaging.errors import DataFault
 from imaging.file_io import FileBuffer
 from imaging.formats.dicom import allocated, frame_image, image_findings
@@ -59,29 +59,31 @@ class Digests:
 
 
 def read_series(payload: Payload, modality: str) -> Iterator[Instance]:
-    """Yield the volumes of a series: localizers, echoes and time points are volumes of their own.
+    """Yield the volumes of a series: echoes and time points are volumes of their own; localizers are none.
 
     With the policy "drop-study" one bad slice raises DataFault "bad-slice"; with "drop-slice" it is left out, and the
-    gap is filled from its neighbours.
+    gap is filled from its neighbours. Raises DataFault "no-volume" where no two slices make one.
     """
     strict = is_strict(payload)
     buffer = FileBuffer()
     slices, header, faults, codes = _headers(payload, modality, buffer)
     if header is None:
         raise faults[0]
-    if faults and strict:
+    stacking = stack_slices([piece.attributes for piece in slices])
+    # Numbered with those that are no volumes, so that a volume keeps its number whatever stands beside it.
+    volumes = [(number, one) for number, one in enumerate(stacking.stacks, start=1) if one.is_volume]
+    if faults and (strict or not volumes):
         raise DataFault(
             "bad-slice", f"{len(faults)} of {len(payload.contents)} files, the first: {faults[0].reason}"
         )
-    stacking = stack_slices([piece.attributes for piece in slices])
     if strict:
-        _refuse_flaws(stacking.left_out, stacking.stacks)
-    if not stacking.stacks:
-        raise DataFault("no-geometry", f"none of {len(slices)} slices tells its position")
-    # A dropped slice has no row of its own: the volumes of its series have the finding.
+        _refuse_flaws(stacking.left_out, [one for _, one in volumes])
+    if not volumes:
+        raise _no_volume(stacking, len(slices))
+    # What was left out has no row of its own: the volumes of its series have the findings.
     dropped = ("slices-dropped",) if faults or stacking.left_out else ()
-    codes = (*codes, *dropped)
-    for number, one in enumerate(stacking.stacks, start=1):
+    codes = (*codes, *dropped, *stacking.left_out_findings)
+    for number, one in volumes:
         volume = _volume(payload, header, [slices[n] for n in one.order], one, buffer)
         suffix = f"/{number}" if len(stacking.stacks) > 1 else ""
         yield replace(
@@ -89,6 +91,14 @@ def read_series(payload: Payload, modality: str) -> Iterator[Instance]:
             sop_instance_uid=volume.sop_instance_uid + suffix,
             findings=tuple(dict.fromkeys((*volume.findings, *codes))),
         )
+
+
+def _no_volume(stacking: Stacking, total: int) -> DataFault:
+    unplaced = sum(reason in FLAWS for _, reason in stacking.left_out)
+    if unplaced:
+        return DataFault("no-geometry", f"{unplaced} of {total} slices do not tell where they lie")
+    findings = ", ".join(stacking.left_out_findings)
+    return DataFault("no-volume", f"of {total} slices no two are of one volume: {findings}")
 
 
 def is_strict(payload: Payload) -> bool:
@@ -206,7 +216,8 @@ def _assemble(
         mask = image.padded
         volume[place] = image.values if mask is None else np.where(mask, np.float32(PADDED), image.values)
         places.append(place)
-    if first is None:
+    if first is None or len(places) < 2:
+        # One slice that is left of several would be drawn out over all slices of a model.
         raise fault
     fill_gaps(volume, places)
     volume = volume[places[0] : places[-1] + 1]

@@ -18,8 +18,12 @@ def prepare_volume(image: Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
     With `spacing_mm` the volume is resampled to it, and its middle is cropped or padded with black to the size;
     without, the whole volume is scaled to the size. Planes are resampled first, then the axis of slices, so that no
-    second volume of the full size is made. Raises DataFault "no-geometry" or "too-large".
+    second volume of the full size is made. Raises DataFault "no-volume", "no-geometry" or "too-large".
     """
+    if len(image.stored) < 2:
+        raise DataFault(
+            "no-volume", "one slice alone would be drawn out over all slices of the model's input"
+        )
     if spec.window == "auto":
         # One window for all planes: each by its own percentiles would not be comparable with the next.
         image = replace(image, vois=(choose_voi(image, spec),) * spec.window_number)
