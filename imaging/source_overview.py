@@ -71,6 +71,7 @@ class OverviewCounter:
         # As problems: they are of files, not of series.
         counted.problems.update(peek.findings)
         counted.frames += whole(header, "NumberOfFrames", 1) or 1
+        counted.volumes += peek.volumes
         counted.syntaxes[syntax_name(peek.syntax) or OTHER] += 1
         counted.photometrics[_code(header, "PhotometricInterpretation")] += 1
         counted.manufacturers[text(header, "Manufacturer") or OTHER] += 1
@@ -98,7 +99,7 @@ class OverviewCounter:
     def result(self) -> Overview:
         """Return the counts, with the findings about the volumes of each series."""
         findings: Counter[str] = Counter()
-        volumes = 0
+        volumes = self.counted.volumes
         for places in self.series.values():
             named = (zip(STACKING_ATTRIBUTES, place, strict=True) for place in places)
             stacking = stack_slices(

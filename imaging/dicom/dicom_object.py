@@ -11,7 +11,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from imaging.dicom.attributes import Attributes, of_dataset, whole
+from imaging.dicom.attributes import Attributes, of_dataset, text, whole
 from imaging.dicom.elements import Buffer, fragments
 from imaging.dicom.encapsulated import Spans, frame_spans
 from imaging.dicom.parse import parse, reading
@@ -109,7 +109,7 @@ def open_object(data: Buffer) -> DicomObject:
         return _by_pydicom(data)
     attributes: Attributes = walked.attributes
     dataset = None
-    if not attributes.get("SOPClassUID") or not walked.simple:
+    if not attributes.get("SOPClassUID") or not walked.simple or is_mosaic(attributes):
         dataset = parse(memoryview(data)[: walked.header_end])
         attributes = _attributes(dataset)
     return DicomObject(
@@ -121,6 +121,18 @@ def open_object(data: Buffer) -> DicomObject:
         encapsulated=walked.encapsulated,
         floating_bits=walked.floating_bits,
     )
+
+
+def is_mosaic(attributes: Attributes) -> bool:
+    """Return whether an image may be a mosaic of Siemens, whose private elements are needed to read it.
+
+    Enhanced objects of newer software keep the word although their slices are frames (dcm2niix, issue 553).
+    """
+    kinds = text(attributes, "ImageType")
+    if "MOSAIC" not in kinds or "MOSAIC" not in kinds.split("\\"):
+        return False
+    manufacturer = text(attributes, "Manufacturer").lower()
+    return whole(attributes, "NumberOfFrames", 1) <= 1 and (not manufacturer or "siemens" in manufacturer)
 
 
 def _attributes(dataset: Dataset) -> Attributes:

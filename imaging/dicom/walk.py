@@ -53,9 +53,9 @@ IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 NEEDS_PYDICOM = frozenset(
     {0x00283000, 0x00283010, 0x00281101, 0x00281102, 0x00281103, 0x00281221, 0x52009229, 0x52009230}
-    | {0x00281222, 0x00281223, 0x7FE00001, 0x7FE00002}
+    | {0x00281222, 0x00281223, 0x7FE00001, 0x7FE00002, 0x00540022, 0x00540080, 0x3004000C}
 )
-"""Tables, palettes, functional groups and offset tables, which the walk does not read."""
+"""Tables, palettes, functional groups, offset tables and places of frames, which the walk does not read."""
 ESCAPE = b"\x1b"
 """Begins characters of another set (PS3.5 6.1.2.5), which look like ASCII byte by byte."""
 CACHED_VALUE_BYTES = 32

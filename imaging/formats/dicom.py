@@ -15,9 +15,11 @@ from pydicom import dcmread
 from imaging.dicom.attributes import Value
 from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.elements import Buffer
+from imaging.dicom.frames import Frames, frames_of
 from imaging.dicom.header import UID_FORM, Header, read_header, uid_of
+from imaging.dicom.mosaic import Mosaic
 from imaging.dicom.parse import reading
-from imaging.dicom.pixels import NATIVE_BITS, Layout, check_present, layout_of, stored_frame
+from imaging.dicom.pixels import NATIVE_BITS, Layout, check_present, layout_of
 from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.dicom.walk import DEFLATED
 from imaging.errors import DataFault
@@ -47,10 +49,11 @@ class HeaderMeaning:
     header: Header
     layout: Layout
     image: Image | None
+    mosaic: Mosaic | None = None
 
 
 def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
-    """Yield an instance for each frame of an object; it is valid as long as `data` is.
+    """Yield an instance for each frame of an object, or tile of a mosaic; it is valid as long as `data` is.
 
     Raises DataFault with a reason of `imaging.refusal_reasons.REASONS`, and EnvironmentFault for a decoder that is
     not installed.
@@ -58,9 +61,11 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
     instance_uid, opened, meaning = _read_header(data, modality)
     header, layout = meaning.header, meaning.layout
     findings = check_present(opened, layout)
-    whole = file_digest(data) if layout.frames > 1 else b""
-    for index in range(layout.frames):
-        stored = stored_frame(opened, layout, index)
+    frames = Frames(opened=opened, layout=layout, mosaic=meaning.mosaic)
+    several = frames.count > 1
+    whole = file_digest(data) if several else b""
+    for index in range(frames.count):
+        stored = frames.stored(index)
         pixels = pixel_digest(allocated(stored, layout))
         image = (
             replace(meaning.image, stored=stored)
@@ -72,7 +77,7 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
             study_uid=header.study_uid,
             series_uid=header.series_uid,
             sop_instance_uid=instance_uid,
-            frame=index + 1 if layout.frames > 1 else 0,
+            frame=index + 1 if several else 0,
             institution=header.institution,
             image=image,
             content_blake3=(whole or content_digest(data, opened, stored, pixels)).hex(),
@@ -104,7 +109,8 @@ def _meaning(opened: DicomObject, modality: str) -> tuple[str, HeaderMeaning]:
     """Return the SOPInstanceUID, and the meaning of the rest, which is the same for the slices of a series."""
     if opened.dataset is not None or opened.floating_bits:
         header = read_header(opened.attributes, modality, has_pixels=bool(opened.pixels))
-        return header.sop_instance_uid, HeaderMeaning(header, layout_of(opened.attributes), None)
+        frames = frames_of(opened)
+        return header.sop_instance_uid, HeaderMeaning(header, frames.layout, None, frames.mosaic)
     rest = dict(opened.attributes)
     for keyword in VARYING:
         rest.pop(keyword, None)

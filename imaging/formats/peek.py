@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from imaging.dicom.attributes import Attributes, text
-from imaging.dicom.dicom_object import open_object
+from imaging.dicom.dicom_object import is_mosaic, open_object
+from imaging.dicom.frames import frames_of
 from imaging.dicom.header import UID_FORM
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.pixels import check_present, has_exact_length, layout_of
-from imaging.dicom.walk import HEAD_BYTES, walk
+from imaging.dicom.walk import HEAD_BYTES, Walked, walk
 from imaging.errors import DataFault
 from imaging.file_io import Content, process_buffer
 from imaging.formats.dicom import UID_HEAD_BYTES, parent_uids
@@ -32,6 +33,8 @@ class HeaderPeek:
     attributes: Attributes = field(default_factory=dict)
     syntax: str = ""
     has_pixels: bool = False
+    volumes: int = 0
+    """Volumes that the object is by itself: 1 for a mosaic whose slices have a place."""
     reason: str = ""
     findings: tuple[str, ...] = ()
 
@@ -96,7 +99,7 @@ def _peek_at_object(content: Content) -> HeaderPeek:
     if isinstance(content, Path):
         # Nine headers in ten end within the head: they are read without the rest of the file.
         walked = walk(*process_buffer().head(content, HEAD_BYTES))
-        if walked is not None and walked.simple and walked.attributes.get("SOPClassUID"):
+        if walked is not None and _is_enough(walked):
             layout = layout_of(walked.attributes) if walked.pixels else None
             if layout is None or (not walked.encapsulated and has_exact_length(walked, layout)):
                 return HeaderPeek(
@@ -108,11 +111,24 @@ def _peek_at_object(content: Content) -> HeaderPeek:
     # Where the head was read, the rest is needed for the headers of the fragments or for what follows the frames.
     buffer = process_buffer()
     opened = open_object(buffer.mapped(content) if walked else buffer.load(content, LIMITS.file_bytes))
-    findings = check_present(opened, layout_of(opened.attributes)) if opened.pixels else ()
+    attributes, volumes, findings = opened.frame_attributes(0), 0, tuple[str, ...]()
+    if opened.pixels:
+        frames = frames_of(opened)
+        findings = check_present(opened, frames.layout)
+        if frames.mosaic is not None:
+            first_slice = frames.mosaic.slice_attributes(attributes)
+            attributes = {**first_slice, "NumberOfFrames": (float(frames.count),)}
+            volumes = int(frames.mosaic.geometry is not None)
     return HeaderPeek(
         format="dicom",
-        attributes=opened.frame_attributes(0),
+        attributes=attributes,
         syntax=opened.syntax,
         has_pixels=bool(opened.pixels),
+        volumes=volumes,
         findings=findings,
     )
+
+
+def _is_enough(walked: Walked) -> bool:
+    """Return whether the strict walk read all of a header that matters."""
+    return walked.simple and bool(walked.attributes.get("SOPClassUID")) and not is_mosaic(walked.attributes)

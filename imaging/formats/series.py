@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.dicom.attributes import Attributes
-from imaging.dicom.dicom_object import DicomObject, open_object
+from imaging.dicom.dicom_object import open_object
+from imaging.dicom.frames import Frames, frames_of
 from imaging.dicom.header import Header, read_header
 from imaging.dicom.limits import LIMITS, check_limit
-from imaging.dicom.pixels import check_present, layout_of, stored_frame
+from imaging.dicom.pixels import check_present
 from imaging.dicom.stacking import SliceStack, Stacking, stack_slices
 from imaging.errors import DataFault
 from imaging.file_io import FileBuffer
@@ -118,9 +119,9 @@ def _headers(
         try:
             opened = open_object(buffer.load(content, LIMITS.file_bytes))
             own = read_header(opened.attributes, modality, has_pixels=bool(opened.pixels))
-            layout = layout_of(opened.attributes)
-            findings |= dict.fromkeys(check_present(opened, layout))
-            slices += [Slice(number, n, opened.frame_attributes(n)) for n in range(layout.frames)]
+            frames = frames_of(opened)
+            findings |= dict.fromkeys(check_present(opened, frames.layout))
+            slices += [Slice(number, n, one) for n, one in enumerate(frames.slice_attributes())]
             header = header or own
             strangers += (own.patient_id, own.study_uid) != (header.patient_id, header.study_uid)
         except DataFault as fault:
@@ -174,15 +175,15 @@ def _images(
     payload: Payload, slices: list[Slice], places: Sequence[int], buffer: FileBuffer, digests: Digests
 ) -> Iterator[tuple[int, Image | DataFault]]:
     """Yield the place of each slice and its image, or its fault; an image is valid until the next one."""
-    opened, at = None, -1
+    frames, at = None, -1
     for piece, place in zip(slices, places, strict=True):
         try:
-            if opened is None or piece.content != at:
-                opened, at = None, piece.content
+            if frames is None or piece.content != at:
+                frames, at = None, piece.content
                 data = buffer.load(payload.contents[at], LIMITS.file_bytes)
-                opened = open_object(data)
+                frames = frames_of(open_object(data))
                 digests.files[at] = file_digest(data)
-            image: Image | DataFault = _frame(opened, piece.frame, digests)
+            image: Image | DataFault = _frame(frames, piece.frame, digests)
         except DataFault as fault:
             image = DataFault("bad-slice", f"1 of {len(slices)} slices: {fault.reason}")
             if is_strict(payload):
@@ -190,11 +191,10 @@ def _images(
         yield place, image
 
 
-def _frame(opened: DicomObject, index: int, digests: Digests) -> Image:
-    layout = layout_of(opened.attributes)
-    stored = stored_frame(opened, layout, index)
-    image = frame_image(opened, layout, stored, index)
-    digests.slices.append(pixel_digest(allocated(stored, layout)))
+def _frame(frames: Frames, index: int, digests: Digests) -> Image:
+    stored = frames.stored(index)
+    image = frame_image(frames.opened, frames.layout, stored, index)
+    digests.slices.append(pixel_digest(allocated(stored, frames.layout)))
     return image
 
 
