@@ -43,7 +43,7 @@ REASONS: Mapping[str, str] = {
     "archive-encrypted": "the member is encrypted",
     "nested-archive": "the member is an archive itself",
     # Why slices make no volume: see imaging.dicom.findings.
-    "bad-slice": "slices of the volume are bad or missing: with drop-study one of them, with drop-slice too many",
+    "bad-slice": "slices are bad, missing or of another patient, more than the policy (drop-study, drop-slice) allows",
     "bad-study": "another slice of the study is bad, and the policy is drop-study",
     "no-geometry": "the slices do not tell where they lie",
     "no-volume": "no two slices make a volume: localizers, or one place at several times",

@@ -23,7 +23,7 @@ from imaging.image.instance import Instance
 from imaging.pixel_digests import digest_of_all, file_digest, pixel_digest
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.preprocess.volume import prepare_volume
-from imaging.refusal_reasons import NO_LOSS
+from imaging.refusal_reasons import NO_LOSS, REASONS
 from imaging.sandbox.pool import Pool
 from imaging.sandbox.worker_process import WorkerLimits
 from imaging.sources.folder_source import FolderSource
@@ -149,6 +149,19 @@ def test_many_missing_slices_are_not_drawn() -> None:
 def test_a_series_of_bad_slices_alone_is_a_fault(policy: str) -> None:
     assert fault(*BROKEN, policy=policy).reason == "bad-slice"
     assert fault(*(data[:-9] for data in WHOLE), policy=policy).reason == "truncated"
+
+
+@pytest.mark.parametrize("policy", [DROP_SLICE, DROP_STUDY])
+def test_the_meaning_of_a_lost_volume_is_true_under_its_policy(policy: str) -> None:
+    # Too many missing slices cost the volume under drop-slice too.
+    contents = [piece(n) for n in range(20) if n not in range(5, 15)]
+    assert policy in REASONS[fault(*contents, policy=policy).reason]
+
+
+def test_a_window_that_cannot_be_used_is_a_finding_of_the_volume() -> None:
+    assert volume(*(piece(n, WindowCenter=[40, 50], WindowWidth=400) for n in range(3))).findings == (
+        "unusable-window",
+    )
 
 
 def test_a_gap_is_drawn_by_the_distance_of_its_neighbours() -> None:
