@@ -13,7 +13,8 @@ TEXT = "PatientID,label\nMÜLLER,yes\n"
 def read(folder: Path, content: bytes) -> tuple[str, list[str], list[tuple[int, list[str]]]]:
     (folder / "labels.csv").write_bytes(content)
     with open_label_file(folder / "labels.csv") as file:
-        return file.delimiter, file.columns, list(file.lines())
+        reader = file.reader()
+        return file.delimiter, file.columns, [(reader.line_num, row) for row in reader]
 
 
 # Excel: "CSV UTF-8" has a byte order mark; "Unicode text" is UTF-16 with one; Python's utf-16-be writes none.

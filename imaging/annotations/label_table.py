@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 
 Row = tuple[int, str, str, *tuple[str, ...]]
 """Line, identifier, label, and the coarser identifiers of the line."""
+LABEL = itemgetter(2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,38 +133,47 @@ def build_label_table(
 def _rows(file: LabelFile, at: LabelColumns) -> Iterator[Row]:
     """Return the rows of the lines that reach the label; a cell behind the end of a line is empty."""
     key, label, others = at.key, at.label, tuple(at.parents.values())
-    lines = ((number, row) for number, row in file.lines() if label < len(row))
+    reader = file.reader()
     if not others:
-        return ((number, row[key] if key < len(row) else "", row[label]) for number, row in lines)
-    padded = ((number, row + [""] * (max(key, *others) + 1 - len(row))) for number, row in lines)
-    return ((number, row[key], row[label], *(row[one] for one in others)) for number, row in padded)
+        return (
+            (reader.line_num, row[key] if key < len(row) else "", row[label])
+            for row in reader
+            if label < len(row)
+        )
+    padding = [""] * (max(key, *others) + 1)
+    padded = (row + padding[len(row) :] for row in reader if label < len(row))
+    return ((reader.line_num, row[key], row[label], *(row[one] for one in others)) for row in padded)
 
 
 def _labelled(
     rows: Iterable[Row], missing: Sequence[str], counts: Counter[str], absent: Counter[str]
-) -> Iterator[tuple[list[int], list[str], list[str], list[list[str]]]]:
+) -> Iterator[tuple[Sequence[int], Sequence[str], Sequence[str], Sequence[Sequence[str]]]]:
     """Yield lines, identifiers, labels and coarser identifiers of the labelled rows, a batch at a time; count them."""
     none, coming = {"", *(word.casefold() for word in missing)}, iter(rows)
     while some := list(islice(coming, BATCH_LINES)):
         # Looked at once a batch: a table has few labels.
-        labels = {label: label.strip() for label in {row[2] for row in some}}
-        if empty := {label for label, value in labels.items() if value.casefold() in none}:
-            absent.update(labels[row[2]] for row in some if row[2] in empty)
+        written = Counter(map(LABEL, some))
+        labels = {label: label.strip() for label in written}
+        empty = {label for label, value in labels.items() if value.casefold() in none}
+        for label, lines in written.items():
+            if label in empty:
+                absent[labels[label]] += lines
+            elif len(counts) <= MOST_CLASSES:
+                counts[labels[label]] += lines
+        if empty:
             some = [row for row in some if row[2] not in empty]
-        if not some:
-            continue
-        numbers, names, values, *others = map(list, zip(*some, strict=True))
-        values = [labels[label] for label in values]
-        if len(counts) <= MOST_CLASSES:
-            counts.update(values)
-        yield numbers, names, values, others
+        if some:
+            numbers, names, values, *others = zip(*some, strict=True)
+            if any(label != value for label, value in labels.items()):
+                values = tuple(labels[label] for label in values)
+            yield numbers, names, values, others
 
 
 def _keys(
     level: Level,
-    names: list[str],
+    names: Sequence[str],
     parents: tuple[Level, ...],
-    others: list[list[str]],
+    others: Sequence[Sequence[str]],
     pseudonyms: Pseudonyms,
 ) -> list[str]:
     plain = [plain_file_name(name) for name in names] if level == "file" else names
@@ -173,7 +184,7 @@ def _keys(
     return ["".join(parts) for parts in zip(keys, *columns, strict=True)]
 
 
-def _parent_keys(level: Level, names: list[str], pseudonyms: Pseudonyms) -> list[str]:
+def _parent_keys(level: Level, names: Sequence[str], pseudonyms: Pseudonyms) -> list[str]:
     """Return the first digits of the pseudonyms of coarser identifiers, each of which many lines share."""
     known = {name for name in names if name.strip().casefold() not in NO_IDENTIFIER}
     digits = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from imaging.errors import UserFault
 from imaging.pseudonyms import Level
@@ -37,7 +37,7 @@ MISSING = ("NA", "N/A", "#N/A", "<NA>", "nan", "null", ".", "-")
 class LabelFile:
     """An open label file: its columns, the position of each identifier's column by level, and its other lines.
 
-    `identifiers` are ordered from the finest level to the coarsest. `file` is open as long as `lines` are read.
+    `identifiers` are ordered from the finest level to the coarsest. `file` is open as long as they are read.
     """
 
     name: str
@@ -47,12 +47,15 @@ class LabelFile:
     file: TextIO
     strict: bool
 
-    def lines(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each line with its number as an editor counts it, blank lines and line breaks in quotes included."""
+    def reader(self) -> Any:
+        """Return the reader (`csv.reader`) of the lines after the first.
+
+        Its `line_num` counts as an editor counts, blank lines and line breaks in quotes included.
+        """
         self.file.seek(0)
         reader = csv.reader(self.file, delimiter=self.delimiter, strict=self.strict)
         next(reader, None)
-        return ((reader.line_num, row) for row in reader)
+        return reader
 
 
 @contextmanager

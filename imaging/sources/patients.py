@@ -86,7 +86,7 @@ def read_patients(table: Path | None) -> Patients:
             return Patients(remedy=f"{table.name} {NO_PATIENT}")
         at, whose = file.identifiers["file"], file.identifiers["patient"]
         return Patients(
-            _patient_by_file((row[at], row[whose]) for _, row in file.lines() if max(at, whose) < len(row))
+            _patient_by_file((row[at], row[whose]) for row in file.reader() if max(at, whose) < len(row))
         )
 
 

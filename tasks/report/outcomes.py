@@ -176,9 +176,10 @@ def _looked_for(outcome: "IngestOutcome") -> str:
 
 
 def _missing(outcome: "IngestOutcome") -> str:
-    if not outcome.labels_missing:
+    spelled = sorted(word for word in outcome.labels_missing if word)
+    if not spelled:
         return ""
-    listed = ", ".join(f"{count} x `{word}`" for word, count in sorted(outcome.labels_missing.items()))
+    listed = ", ".join(f"{outcome.labels_missing[word]} x `{word}`" for word in spelled)
     return f"**Missing labels**: {listed}; `--missing` changes which words stand for no label"
 
 
