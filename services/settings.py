@@ -16,6 +16,9 @@ from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
 from services.stack_file import running_stack
 
+LOOPBACK = ("127.0.0.1", "localhost")
+"""Hosts that are reached without a proxy: one for the outside must not stand before the servers of this machine."""
+
 
 class Settings(BaseSettings):
     """Where things are; every field is an environment variable, all of them optional."""
@@ -144,8 +147,7 @@ class Settings(BaseSettings):
             "DO_NOT_TRACK": "true",
             # It gives back what it frees; Arrow's own choice keeps as much again as the rows of a dataset take.
             "ARROW_DEFAULT_MEMORY_POOL": "jemalloc",
-            # A proxy for the outside must not stand before the servers of this machine.
-            "NO_PROXY": "127.0.0.1,localhost",
+            "NO_PROXY": ",".join(LOOPBACK),
             "RAY_USAGE_STATS_ENABLED": "0",
             # The controller polls its workers; at the default of 2 s a report costs 2 s.
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -175,4 +177,7 @@ def activate(home: Path | None = None) -> Settings:
     settings = Settings()
     for name, value in settings.defaults().items():
         os.environ.setdefault(name, value)
+    for name in {"no_proxy", "NO_PROXY"} & os.environ.keys():
+        hosts = [host.strip() for host in os.environ[name].split(",") if host.strip()]
+        os.environ[name] = ",".join(dict.fromkeys((*hosts, *LOOPBACK)))
     return settings

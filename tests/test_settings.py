@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import proxy_bypass
 
 import pytest
 
@@ -133,3 +134,16 @@ def test_a_worker_with_another_key_than_the_run_is_refused(tmp_path: Path) -> No
     assert run.pseudonyms_of_run(fingerprint).fingerprint == fingerprint
     with pytest.raises(EnvironmentFault, match=f"the run has {fingerprint}: give all nodes the same home"):
         worker.pseudonyms_of_run(fingerprint)
+
+
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_a_proxy_does_not_stand_before_the_servers_of_this_machine(
+    environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, ".hospital.example, localhost")
+    activate(tmp_path)
+    hosts = os.environ[name].split(",")
+    assert hosts == [".hospital.example", "localhost", "127.0.0.1"]
+    assert proxy_bypass("127.0.0.1")
+    assert not proxy_bypass("pacs.example")
