@@ -206,5 +206,19 @@ def test_padding_does_not_count_in_percentiles() -> None:
 
 
 @pytest.mark.parametrize("padding", [None, (5.0, 5.0)])
-def test_an_image_of_one_value_is_black(padding: tuple[float, float] | None) -> None:
-    assert not prepare(Image(stored=np.full((20, 20), 5.0), padding=padding), AUTO).any()
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("value", [0.0, 5.0, -1000.0, 1e-12])
+def test_an_image_of_one_value_is_black(
+    value: float, inverted: bool, padding: tuple[float, float] | None
+) -> None:
+    image = Image(stored=np.full((20, 20), value), inverted=inverted, padding=padding)
+    assert not prepare(image, AUTO).any()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-6, 3e-9, 1e12])
+def test_percentiles_show_values_of_any_size(scale: float) -> None:
+    # Diffusion in square metres a second is about 1e-9.
+    ramp = np.linspace(0, scale, 1024).reshape(32, 32)
+    levels = prepare(Image(stored=ramp.astype(np.float32)), AUTO)
+    assert levels.min() < 5
+    assert levels.max() > 250

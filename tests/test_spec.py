@@ -141,3 +141,9 @@ def test_a_window_that_is_no_pair_is_refused_with_the_form(window: str) -> None:
 
 def test_a_form_offers_no_window_of_another_modality() -> None:
     assert "default" not in PreprocessSpec.model_json_schema()["properties"]["window"]
+
+
+@pytest.mark.parametrize("window", ["nan/400", "40/inf", "inf/10", "40/nan", "40/1", "40/-5"])
+def test_a_window_without_finite_bounds_is_refused(window: str) -> None:
+    with pytest.raises(ValidationError, match=r"finite number|greater than 1"):
+        PreprocessSpec.model_validate({"window": window})

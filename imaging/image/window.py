@@ -13,8 +13,12 @@ class Window(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    center: float = Field(description="Window Center (0028,1050), in modality units (Hounsfield for CT).")
-    width: float = Field(gt=1, description="Window Width (0028,1051), in modality units; more than 1.")
+    center: float = Field(
+        allow_inf_nan=False, description="Window Center (0028,1050), in modality units (Hounsfield for CT)."
+    )
+    width: float = Field(
+        gt=1, allow_inf_nan=False, description="Window Width (0028,1051), in modality units; more than 1."
+    )
 
     @property
     def bounds(self) -> tuple[float, float]:

@@ -23,7 +23,9 @@ FARTHEST = 1e30
 
 PERCENTILES = (0.5, 99.5)
 SAME = 1e-6
-"""Relative distance of percentiles of an image of one value: single precision has seven digits. It is shown black."""
+"""Relative distance of percentiles of an image of one value: single precision has seven digits."""
+NARROWEST = 1e-10
+"""The same as a distance: beside the 1 in the width of a window, smaller ones drown in rounding."""
 
 OBLONG = 4
 """Images with a larger ratio of sides get no border: weights for each side cost less."""
@@ -101,8 +103,12 @@ def percentile_window(image: Image) -> Window:
     if not measured.size:
         measured = image.stored
     low, high = sorted(np.percentile(measured, PERCENTILES) * image.slope + image.intercept)
-    largest = max(abs(low), abs(high), 1.0)
-    width = high - low if high - low > SAME * largest else largest
+    largest = max(abs(low), abs(high))
+    width = high - low
+    if width <= max(SAME * largest, NARROWEST):
+        # An image of one value is black, also where black is the largest value (MONOCHROME1).
+        width = largest or 1.0
+        low = low - width if image.inverted else low
     # LINEAR has its bounds half a value further in.
     return Window(center=low + width / 2 + 0.5, width=width + 1)
 
