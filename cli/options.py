@@ -24,7 +24,10 @@ def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Aske
         return kind.model_validate(overlay(values, options))
     except ValidationError as error:
         lines = (
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
+            # What a check of ours says names the value itself.
+            item["msg"].removeprefix("Value error, ")
+            if item["type"] == "value_error"
+            else f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item['input']!r}"
             for item in error.errors()
         )
         place = f"{config} or the options" if config else "the options"

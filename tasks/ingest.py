@@ -178,7 +178,7 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
         if pending.plan.to_read:
             continue
         try:
-            version, scan = _build(job, pending.previous, pending.plan)
+            version, scan = _build(job, pending.previous, pending.plan, settings)
         except (Missing, Damaged):
             # Another run may have put what was finished into a version, and dropped it while it was being read.
             if find_pending(job, pending) is pending:
@@ -205,7 +205,7 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
 
 
 def _build(
-    job: IngestJob, previous: DatasetVersion | None, scan: IngestPlan
+    job: IngestJob, previous: DatasetVersion | None, scan: IngestPlan, settings: Settings
 ) -> tuple[DatasetVersion, IngestPlan]:
     fixed_splits = pc.any(pc.is_valid(scan.examples.select(["source_split"])["source_split"])).as_py()
     resolved = resolve_conflicts(scan, drop_equal_pixels=not fixed_splits, drops_studies=job.drops_studies)
@@ -228,7 +228,7 @@ def _build(
     version = build_version(store, recipe, examples, resolved.refusals, splits, resolved.tombstones)
     if not is_shadow(job.request.dataset):
         # Before the pointer moves: splits drawn over a wrong label column would stay for ever.
-        check_trainable(version)
+        _check_trainable(job, version, settings)
     return version, resolved
 
 
@@ -239,9 +239,37 @@ def _labels(request: IngestRequest, pseudonyms: Pseudonyms, *, volumes: bool) ->
     return read_labels(table, pseudonyms, request.label_column, missing=request.missing, volumes=volumes)
 
 
+def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings) -> None:
+    """Raise UserFault as `check_trainable`, with what became of the labels, and write the list of what did not fit."""
+    try:
+        check_trainable(version)
+    except UserFault as fault:
+        problems = write_problems(job.listing, version, settings.private)
+        report = version.head.label_report
+        numbers = {
+            "labels name no image": len(report.lines_without_image),
+            "labels are of an image of another patient, study or series": len(version.head.lines_of_others),
+            "labels contradict another line": len(report.lines_in_conflict),
+        }
+        listed = ", ".join(f"{count} {what}" for what, count in numbers.items() if count)
+        if not version.classes and report.lines_without_image:
+            listed += " (where spreadsheets took leading zeros: --patient-variants join, into a new dataset)"
+        raise UserFault(
+            f"{fault}{f'; {listed}' if listed else ''}{f'; {problems} lists them' if problems else ''}"
+        ) from None
+
+
+REMEDIES = {
+    "no-window": "these files have no window of their own that can be used: add --window auto or CENTER/WIDTH",
+    "no-volume": "these series make no volumes: take their slices with kind: slice",
+}
+"""Of reasons for which a whole source may be refused."""
+
+
 def _no_examples(source: str, scan: IngestPlan, modality: str) -> str:
-    counts = Counter(scan.refusals["reason"].to_pylist())
-    listed = ", ".join(f"{count} x {reason}" for reason, count in counts.most_common())
+    counts = Counter(scan.refusals["reason"].to_pylist()).most_common()
+    listed = ", ".join(f"{count} x {reason}" for reason, count in counts)
     others = other_modalities(scan.refusals)
-    remedy = modality_remedy(others, modality) if others else "is it the right folder?"
+    remedy = REMEDIES.get(counts[0][0] if counts else "", "is it the right folder?")
+    remedy = modality_remedy(others, modality) if others else remedy
     return f"none of the {scan.refusals.num_rows} files of {source} is a usable image ({listed}): {remedy}"

@@ -139,7 +139,9 @@ def test_labels_of_other_images_are_refused(
     radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path
 ) -> None:
     labels = write_labels(tmp_path / "other.csv", [{"SOPInstanceUID": "9.9", "label": "plain"}])
-    refused(radloop("ingest", "--source", archive[0], "--labels", labels), "no label at all")
+    result = radloop("ingest", "--source", archive[0], "--labels", labels)
+    refused(result, "no label at all", "1 labels name no image", "--patient-variants join", "lists them")
+    assert "names-no-image" in (result.home / "private" / "problems-radloop.csv").read_text()
 
 
 @pytest.mark.slow

@@ -320,3 +320,24 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, header: str, column
 def test_columns_that_are_not_read_may_repeat_a_name(tmp_path: Path) -> None:
     # Excel writes a comma for each empty column at the end.
     assert table(tmp_path, "PatientID,label,note,note,,\na,yes,x,y,,\n").values.to_pylist() == ["yes"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        '0001,"normal\n0002,lesion\n',
+        '0001,"les"ion\n',
+        # Two stray quotes that make one label of the lines between them.
+        '0001,"lesion\n0002,normal\n0003,x"\n0004,normal\n',
+    ],
+)
+def test_a_stray_quote_carries_no_identifier_into_a_label(tmp_path: Path, lines: str) -> None:
+    with pytest.raises(UserFault, match="quote") as caught:
+        table(tmp_path, f"PatientID,label\n{lines}")
+    assert "000" not in str(caught.value)
+
+
+@pytest.mark.parametrize("column", ["PatientID", "StudyInstanceUID"])
+def test_a_column_of_identifiers_gives_no_labels(tmp_path: Path, column: str) -> None:
+    with pytest.raises(UserFault, match=f"'{column}' of .* is a column of identifiers, not of labels"):
+        table(tmp_path, "StudyInstanceUID,PatientID,label\n1.2,P,x\n", column)

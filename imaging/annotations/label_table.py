@@ -154,6 +154,12 @@ def _labelled(
         # Looked at once a batch: a table has few labels.
         written = Counter(map(LABEL, some))
         labels = {label: label.strip() for label in written}
+        if any(len(label.splitlines()) > 1 for label in labels.values()):
+            # Two stray quotes make one label of all that is between them, identifiers of other lines too.
+            raise UserFault(
+                f"a label between the lines {some[0][0]} and {some[-1][0]} of the table has a line break: a quote is "
+                "missing or too much there"
+            )
         empty = {label for label, value in labels.items() if value.casefold() in none}
         for label, lines in written.items():
             if label in empty:
@@ -263,6 +269,10 @@ def _label_column(file: LabelFile, wanted: str | None) -> int:
         chosen = [at for at in others if names[at].strip().lower() == "label"] or others
     else:
         chosen = [at for at, name in enumerate(names) if name == wanted]
+        if {*chosen} & {*identifiers}:
+            raise UserFault(
+                f"{wanted!r} of {file.name} is a column of identifiers, not of labels: give --label-column another one"
+            )
     if len({names[at].strip().lower() for at in chosen}) == 1 < len(chosen):
         same = [names[at] for at in chosen]
         raise UserFault(

@@ -18,7 +18,7 @@ from imaging.formats.dicom import UID_HEAD_BYTES, parent_uids
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
 from imaging.sources.dispatch import Run, dispatch
-from imaging.sources.protocol import Payload, Source, SourceFile
+from imaging.sources.protocol import Payload, Source, SourceFile, format_of
 
 FUNCTION = "imaging.formats.peek:peek_batch"
 BATCH_FILES = 32
@@ -54,7 +54,7 @@ def peek_headers(
     """
     for batch, outcome in dispatch(source, files, run, _item, BATCH_FILES):
         if isinstance(outcome, DataFault):
-            yield batch[0], HeaderPeek(format="dicom", reason=outcome.reason)
+            yield batch[0], HeaderPeek(format=format_of(batch[0].name), reason=outcome.reason)
         else:
             yield from zip(batch, peeks_of(outcome), strict=True)
 

@@ -1,6 +1,7 @@
 """Specification of a model's input: what is taken in, how it is shown, and at which size."""
 
 from collections.abc import Mapping
+from math import inf, isfinite
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -114,6 +115,10 @@ class PreprocessSpec(BaseModel):
                 raise ValueError(
                     f"window is {window!r}: give CENTER/WIDTH as in 40/400, 'file' or 'auto'"
                 ) from None
+            if not (isfinite(window["center"]) and 1 < window["width"] < inf):
+                raise ValueError(
+                    f"the window {center}/{width} has a width of {width}: it must be above 1, and both must be finite"
+                )
         return {**given, "window": window}
 
     @model_validator(mode="after")

@@ -45,7 +45,6 @@ class LabelFile:
     identifiers: Mapping[Level, int]
     delimiter: str
     file: TextIO
-    strict: bool
 
     def reader(self) -> Any:
         """Return the reader (`csv.reader`) of the lines after the first.
@@ -53,16 +52,17 @@ class LabelFile:
         Its `line_num` counts as an editor counts, blank lines and line breaks in quotes included.
         """
         self.file.seek(0)
-        reader = csv.reader(self.file, delimiter=self.delimiter, strict=self.strict)
+        reader = csv.reader(self.file, delimiter=self.delimiter, strict=True)
         next(reader, None)
         return reader
 
 
 @contextmanager
-def open_label_file(path: Path, *, strict: bool = False) -> Iterator[LabelFile]:
+def open_label_file(path: Path) -> Iterator[LabelFile]:
     """Open a label file; raise UserFault where there is none, or what is read of it is no table of text.
 
-    Two columns for one identifier are refused too: nobody knows which of them counts. `strict` refuses bad quotes.
+    Two columns for one identifier are refused too: nobody knows which of them counts. So are bad quotes: what follows
+    one that is not closed would be one value, with the identifiers of other lines in it.
     """
     if not path.is_file():
         raise UserFault(f"no label table at {path}: give --labels the path of a CSV file")
@@ -72,14 +72,18 @@ def open_label_file(path: Path, *, strict: bool = False) -> Iterator[LabelFile]:
         with path.open(newline="", encoding=encoding) as file:
             delimiter, columns = _header(file)
             if any("\0" in name for name in columns):
-                raise csv.Error
+                raise UnicodeError
             identifiers = _identifiers(path, columns)
-            yield LabelFile(path.name, columns, identifiers, delimiter, file, strict)
-    except (UnicodeDecodeError, csv.Error) as error:
-        # The error quotes the bytes around it, and they may name a patient.
+            yield LabelFile(path.name, columns, identifiers, delimiter, file)
+    # The errors quote the bytes around them, and these may name a patient.
+    except UnicodeError:
         raise UserFault(
-            f"{path.name} is no CSV in UTF-8, nor in UTF-16 with a byte order mark ({type(error).__name__}): "
-            "save it as 'CSV UTF-8'"
+            f"{path.name} is no CSV in UTF-8, nor in UTF-16 with a byte order mark: save it as 'CSV UTF-8'"
+        ) from None
+    except csv.Error:
+        raise UserFault(
+            f"{path.name} has a quote that is not closed, or text behind a closing one: correct the quotes, or save it "
+            "as 'CSV UTF-8' again"
         ) from None
 
 

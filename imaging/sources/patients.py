@@ -78,7 +78,7 @@ def read_patients(table: Path | None) -> Patients:
     """Read the columns `file` and `PatientID` of a CSV; one without a column `file` is about DICOM alone."""
     if table is None:
         return Patients()
-    with open_label_file(table, strict=True) as file:
+    with open_label_file(table) as file:
         if "file" not in file.identifiers:
             return Patients()
         if "patient" not in file.identifiers:

@@ -15,12 +15,14 @@ from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.summary import own_and_shared, patient_variants
 from imaging.dicom.header import stated_modality
+from imaging.image.window import Window
 from imaging.preprocess.spec import MODALITIES
 from imaging.private_list import PROBLEMS, write_private_list
 from imaging.pseudonyms import VariantPolicy
 from imaging.refusal_reasons import IGNORED, WRONG_MODALITY
 
 Row = tuple[str, str, str, str]
+OF_FILE_WINDOWS = ("dark-picture", "unusable-window")
 LABEL_FAULTS = {"no-label": "images_without_label", "two-labels": "images_in_conflict"}
 
 
@@ -92,7 +94,9 @@ def ingest_outcome(
         problems_file=str(problems) if problems else None,
         patient_variants=len(patient_variants(version)),
         variant_policy=version.head.patient_variants,
-        findings=_count_findings(labelled["findings"]),
+        findings=_count_findings(
+            labelled["findings"], is_window_fixed=isinstance(version.spec.window, Window)
+        ),
         modality=version.spec.modality,
         other_modalities=other_modalities(version.table("quarantine", ["reason", "detail"])),
         labels_of_others=len(version.head.lines_of_others),
@@ -125,16 +129,18 @@ def modality_remedy(others: Mapping[str, int], expected: str) -> str:
     return f"found {listed}, expected {expected}{remedy}"
 
 
-def _count_findings(column: pa.ChunkedArray) -> dict[str, int]:
+def _count_findings(column: pa.ChunkedArray, *, is_window_fixed: bool) -> dict[str, int]:
     """Return how many images have each finding, the most first; a value has several, with spaces between them.
 
-    >>> _count_findings(pa.chunked_array([["gap tilted", "gap", ""]]))
+    >>> _count_findings(pa.chunked_array([["gap tilted", "gap", ""]]), is_window_fixed=True)
     {'gap': 2, 'tilted': 1}
     """
     counted = Counter[str]()
     for item in column.value_counts().to_pylist():
         counted.update(dict.fromkeys((item["values"] or "").split(), item["counts"]))
-    return dict(counted.most_common())
+    # What is said of the windows of files does not matter beside a fixed one.
+    left_out = OF_FILE_WINDOWS if is_window_fixed else ()
+    return {code: count for code, count in counted.most_common() if code not in left_out}
 
 
 def write_problems(listing: Listing, version: DatasetVersion, folder: Path) -> Path | None:
