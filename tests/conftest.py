@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,6 +16,7 @@ import pytest
 
 from infra.stack.processes import OwnedProcess, end, start
 from infra.stack.record import Stack, read_stack
+from infra.stack.servers import answer_of
 from services.settings import Settings, activate
 from tests.public_images import write_slices
 from tests.requirements import image_sets
@@ -137,6 +138,11 @@ def until(seen: Callable[[], Seen], what: str, limit_s: float = 150) -> Seen:
             return result
         time.sleep(0.3)
     raise AssertionError(f"{what} did not happen within {limit_s} s")
+
+
+def answered(url: str, body: Mapping[str, Any] | None = None) -> Any:
+    """Return the answer of a server, and ask again while it is too busy to give one, as Prefect's client does."""
+    return until(lambda: answer_of(url, body), f"an answer of {url}")
 
 
 @dataclass(frozen=True, kw_only=True)

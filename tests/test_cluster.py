@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -18,7 +19,7 @@ from services.mlflow.runs import reachable
 from services.ray.jobs import stop_job
 from services.settings import Settings
 from tasks.cluster_jobs import check_room
-from tests.conftest import Running, until
+from tests.conftest import Running, answered, until
 
 ENDED = ("STOPPED", "FAILED", "SUCCEEDED")
 JOBS = """
@@ -82,18 +83,19 @@ def job_status(stack: Running, submission_id: str) -> str:
 def night_in_training(stack: Running) -> str:
     """Start a night that trains without an end, and return its id when its job runs."""
     prefect = stack.record.addresses["prefect"]
-    deployment = answer_of(f"{prefect}/api/deployments/name/nightly/nightly")
+    deployment = answered(f"{prefect}/api/deployments/name/nightly/nightly")
     request = deployment["parameters"]["request"]
     request["training"] |= {"epochs": 10_000, "patience": 10_000}
-    run = answer_of(
-        f"{prefect}/api/deployments/{deployment['id']}/create_flow_run", {"parameters": {"request": request}}
+    run = answered(
+        f"{prefect}/api/deployments/{deployment['id']}/create_flow_run",
+        {"parameters": {"request": request}, "idempotency_key": str(uuid4())},
     )
     until(lambda: job_status(stack, f"prefect-{run['id']}") == "RUNNING", "the start of the job")
     return str(run["id"])
 
 
 def state(stack: Running, run_id: str) -> str:
-    return str(answer_of(f"{stack.record.addresses['prefect']}/api/flow_runs/{run_id}")["state_name"])
+    return str(answered(f"{stack.record.addresses['prefect']}/api/flow_runs/{run_id}")["state_name"])
 
 
 def running_in_mlflow(client: Settings, run_id: str) -> list[Any]:
@@ -187,11 +189,12 @@ def test_killing_the_process_of_a_night_stops_its_training(stack: Running, clien
 def test_a_run_that_was_lost_frees_the_next_night(stack: Running, client: Settings) -> None:
     """A machine that lost its power leaves a run behind as running, with nobody who would end it."""
     prefect = stack.record.addresses["prefect"]
-    deployment = answer_of(f"{prefect}/api/deployments/name/evaluate/evaluate")
+    deployment = answered(f"{prefect}/api/deployments/name/evaluate/evaluate")
     later = {"type": "SCHEDULED", "state_details": {"scheduled_time": "2099-01-01T00:00:00Z"}}
     address = f"{prefect}/api/deployments/{deployment['id']}/create_flow_run"
-    run_id = answer_of(address, {"state": later, "parameters": deployment["parameters"]})["id"]
-    answer_of(f"{prefect}/api/flow_runs/{run_id}/set_state", {"state": {"type": "RUNNING"}, "force": True})
+    asked = {"state": later, "parameters": deployment["parameters"], "idempotency_key": str(uuid4())}
+    run_id = answered(address, asked)["id"]
+    answered(f"{prefect}/api/flow_runs/{run_id}/set_state", {"state": {"type": "RUNNING"}, "force": True})
     assert declare_lost(prefect) == 1
     assert state(stack, run_id) == "Crashed"
 

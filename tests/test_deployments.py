@@ -14,10 +14,9 @@ from imaging.errors import UserFault
 from infra.stack.deployments import TEMPLATE, deploy, deployed_time_zone, fill
 from infra.stack.flow_runs import FlowRun, next_runs
 from infra.stack.processes import StackError
-from infra.stack.servers import answer_of
 from services.flow_requests import NightlyRequest
 from services.settings import Settings
-from tests.conftest import FLOWS, Running, until
+from tests.conftest import FLOWS, Running, answered, until
 from tests.synthetic import write_archive
 
 KNOWN: list[dict[str, Any]] = yaml.safe_load(TEMPLATE.read_text())["deployments"]
@@ -173,7 +172,7 @@ def test_other_flows_wait_to_be_asked(stack: Running) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FLOWS)
 def test_one_run_at_a_time_and_the_next_one_waits(stack: Running, name: str) -> None:
-    made = answer_of(f"{stack.record.addresses['prefect']}/api/deployments/name/{name}/{name}")
+    made = answered(f"{stack.record.addresses['prefect']}/api/deployments/name/{name}/{name}")
     assert made["global_concurrency_limit"]["limit"] == 1
     assert made["concurrency_options"]["collision_strategy"] == "ENQUEUE"
     assert made["work_pool_name"] == "radloop"
@@ -181,7 +180,7 @@ def test_one_run_at_a_time_and_the_next_one_waits(stack: Running, name: str) -> 
 
 @pytest.mark.slow
 def test_the_parameters_are_there(stack: Running) -> None:
-    made = answer_of(f"{stack.record.addresses['prefect']}/api/deployments/name/nightly/nightly")
+    made = answered(f"{stack.record.addresses['prefect']}/api/deployments/name/nightly/nightly")
     request = NightlyRequest.model_validate(made["parameters"]["request"])
     assert (request.source, request.labels, request.dataset) == (
         str(stack.archive),
