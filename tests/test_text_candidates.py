@@ -45,6 +45,16 @@ def test_the_part_that_is_text_for_sure_lies_in_a_frame_smaller_than_a_patch() -
     )
 
 
+@pytest.mark.parametrize(("side", "seed"), [(64, 0), (80, 0), (64, 1), (48, 1)])
+def test_candidates_lie_in_a_frame_smaller_than_a_patch(side: int, seed: int) -> None:
+    # The border that fills the patch repeats the last pixels of noise, as lines that look like letters.
+    noise = np.random.default_rng(seed).normal(100, 8, (side, side)).astype(np.uint8).astype(np.float32)
+    for one in find_candidates(noise, thorough=True):
+        assert one.row < side and one.column < side
+        region = one.certain_region
+        assert region is None or (region.top < region.bottom and region.left < region.right)
+
+
 def test_what_is_text_for_sure_needs_not_be_read() -> None:
     certain = Region(8, 8, 24, 64)
     nothing = np.zeros((300, 300), np.float32)

@@ -49,11 +49,13 @@ class Candidate:
 def find_candidates(grey: NDArray[np.float32], *, thorough: bool = False) -> Iterator[Candidate]:
     """Yield the points of a grey frame at which to read, the most suspicious first; thorough: no patch is cleared."""
     picture = _at_least(leveled(grey), SIDE)
-    for row, column in suspected(cell_scores(picture), SUSPICIOUS):
+    # Cells of the border around a small frame are no part of it.
+    inside = np.s_[: -(-grey.shape[0] // CELL), : -(-grey.shape[1] // CELL)]
+    for row, column in suspected(cell_scores(picture)[inside], SUSPICIOUS):
         top = max(min(row - SIDE // 2, picture.shape[0] - SIDE), 0)
         left = max(min(column - SIDE // 2, picture.shape[1] - SIDE), 0)
         patch = picture[top : top + SIDE, left : left + SIDE]
-        scores = cell_logits(PATCH_CHECK, patch)
+        scores = cell_logits(PATCH_CHECK, patch)[inside]
         score = _from_all_sides(patch, float(scores.max()))
         if thorough or score >= UNCLEAR:
             certain_region = _region(scores, top, left, grey.shape) if score >= SURE else None
