@@ -221,6 +221,28 @@ def test_a_mosaic_that_cannot_be_cut_is_refused_by_name(made: Dataset, detail: s
         assert detail in caught.value.detail
 
 
+@pytest.mark.parametrize(("count", "number"), [(16, 12), (7, 6), (9, 5), (16, 15)])
+def test_slices_that_the_number_does_not_count_are_refused(count: int, number: int) -> None:
+    data = file_bytes(mosaic(volume(count), header=None, number=number))
+    with pytest.raises(DataFault) as caught:
+        tiles(data)
+    assert caught.value.reason == "surplus-data"
+    assert f"tile {number + 1} of a Siemens mosaic" in caught.value.detail
+
+
+def test_a_colour_map_with_more_slices_than_the_number_is_refused() -> None:
+    colours = np.random.default_rng(3).integers(0, 255, (8, 8, 6, 3)).astype(np.uint8)
+    with pytest.raises(DataFault, match="tile 8 of a Siemens mosaic"):
+        tiles(file_bytes(mosaic(colours, header=None, number=7)))
+
+
+def test_empty_tiles_need_not_be_zero() -> None:
+    slices = volume(9)
+    slices[7:] = 2048
+    data = file_bytes(mosaic(slices, header=None, number=7))
+    np.testing.assert_array_equal([one.image.stored for one in tiles(data)], slices[:7])
+
+
 def test_unknown_vrs_and_codecs_change_nothing() -> None:
     slices = volume(7)
     implicit = file_bytes(mosaic(slices, number=7), ImplicitVRLittleEndian)

@@ -44,7 +44,10 @@ class Frames:
 
     @cached_property
     def _whole(self) -> NDArray[Any]:
-        return stored_frame(self.opened, self.layout, 0)
+        whole = stored_frame(self.opened, self.layout, 0)
+        if self.mosaic is not None:
+            self.mosaic.check_rest(whole)
+        return whole
 
     def stored(self, index: int) -> NDArray[Any]:
         """Return the stored values of one slice, see `stored_frame`."""

@@ -51,6 +51,20 @@ class Mosaic:
         rows = slice(down * self.rows, (down + 1) * self.rows)
         return stored[rows, across * self.columns : (across + 1) * self.columns]
 
+    def check_rest(self, stored: NDArray[Any]) -> None:
+        """Raise DataFault "surplus-data" where a tile behind the last slice holds a picture.
+
+        The scanner fills these tiles with one value.
+        """
+        for index in range(self.count, self.grid**2):
+            rest = self.tile(stored, index)
+            if (rest != rest[0, 0]).any():
+                raise DataFault(
+                    "surplus-data",
+                    f"tile {index + 1} of a Siemens mosaic is no slice by NumberOfImagesInMosaic, {self.count}, "
+                    "and is not empty",
+                )
+
     def slice_attributes(self, attributes: Attributes, index: int = 0) -> Attributes:
         """Return the attributes of one slice from those of the whole image; it may have no position."""
         own = {name: value for name, value in attributes.items() if name != "ImagePositionPatient"}
