@@ -2,6 +2,8 @@
 
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,11 +21,15 @@ STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 SEARCHED_BYTES = 2**16
 END = b"\xff\xd9"
 """EOI of JPEG and JPEG-LS, EOC of JPEG 2000; it never occurs inside of coded data."""
-ANOTHER = re.compile(rb"\xff\xd9.{0,12}?(\xff\xd8\xff|\xff\x4f\xff\x51|\0\0\0\x0cjP  )", re.DOTALL)
-"""End of a codestream and the beginning of another one, with padding or the header of a box of JP2 between them."""
+DATA_MARKERS = frozenset({0xDA, 0x90})
+"""Markers that end the header: SOS of JPEG and JPEG-LS, SOT of JPEG 2000."""
+ANOTHER = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|\0\0\0\x0cjP  ")
+"""Beginning of a codestream of JPEG, JPEG-LS or JPEG 2000, or of a JP2 file."""
 END_SEARCHED_BYTES = 16
 """Padding behind the end is one byte, with some writers a few more."""
 RLE_HEADER_BYTES = 64
+LONGEST_RUN = 128
+"""Bytes that one code of RLE can give (PS3.5 G.3.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +97,19 @@ def is_start(data: Buffer) -> bool:
 def has_another(data: Buffer) -> bool:
     r"""Return whether a second codestream follows the end of the first, of which decoders show nothing.
 
-    >>> has_another(b"\xff\xd8.\xff\xd9\xff\xd8\xff.\xff\xd9"), has_another(b"\xff\xd8.\xff\xd9\0")
+    >>> has_another(b"\xff\xd8.\xff\xd9...\xff\xd8\xff.\xff\xd9"), has_another(b"\xff\xd8.\xff\xd9\0")
     (True, False)
     """
     # The end comes once, but for a thumbnail in a segment. numpy takes a tenth of the time of bytes.count for that.
     each = np.frombuffer(data, np.uint8)
     ends = np.count_nonzero((each[:-1] == END[0]) & (each[1:] == END[1]))
-    return bool(ends > 1) and ANOTHER.search(data) is not None
+    if ends < 2:
+        return False
+    whole, at = bytes(data), 0
+    with suppress(IndexError, StopIteration, struct.error):  # without a header, the first end counts
+        at = next(at for marker, at in _segments(whole) if marker in DATA_MARKERS)
+    end = whole.find(END, at)
+    return end >= 0 and ANOTHER.search(whole, end) is not None
 
 
 def has_end(data: Buffer) -> bool:
@@ -123,22 +135,26 @@ def rle_is_whole(data: Buffer, segments: int, frame_bytes: int) -> bool:
     return bool(count == segments and offsets[0] == RLE_HEADER_BYTES and in_order)
 
 
-def _jpeg(data: Buffer) -> Size | None:
+def _segments(data: Buffer) -> Iterator[tuple[int, int]]:
+    """Yield the marker of each segment of a header and where its length is (T.81, B.1.1; T.800, A.1)."""
     at = 2
-    while True:
-        # Any number of fill bytes may stand before a marker (T.81, B.1.1.2).
-        if data[at] != 0xFF:
-            return None
+    # Any number of fill bytes may stand before a marker (T.81, B.1.1.2).
+    while data[at] == 0xFF:
         while data[at] == 0xFF:
             at += 1
         marker, at = data[at], at + 1
-        if marker in STANDALONE:
-            continue
+        if marker not in STANDALONE:
+            yield marker, at
+            at += struct.unpack_from(">H", data, at)[0]
+
+
+def _jpeg(data: Buffer) -> Size | None:
+    for marker, at in _segments(data):
         if marker in FRAME_MARKERS:
             bits, rows, columns, samples = struct.unpack_from(">BHHB", data, at + 2)
             least = _least_bits(marker, rows, columns, samples)
             return Size(rows=rows, columns=columns, samples=samples, bits=bits, least_bits=least)
-        at += struct.unpack_from(">H", data, at)[0]
+    return None
 
 
 def _least_bits(marker: int, rows: int, columns: int, samples: int) -> int:
