@@ -18,8 +18,8 @@ REASONS: Mapping[str, str] = {
     # What the file is.
     WRONG_MODALITY: "the modality is not the one that the preprocessing expects",
     "no-pixels": "the object has no pixel data",
-    "unsupported": "a kind of image that is not taken in (a video, a volume among slices, more than three samples, a "
-    "Siemens mosaic without its private elements)",
+    "unsupported": "a kind of image that is not taken in (a video, a volume among slices, more than three samples, "
+    "three samples of one bit, a Siemens mosaic without its private elements)",
     "no-window": "the window is to come from the file, and the file has none or one that cannot be used",
     "missing-identifier": "an identifier that the dataset needs is missing or not valid",
     # How it is damaged.

@@ -65,6 +65,29 @@ def test_frames_of_one_bit_may_begin_inside_a_byte() -> None:
     np.testing.assert_array_equal(list(stored_frames(data)), bits)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 8, 8), (3, 13, 7), (5, 3, 5), (1, 3, 5)])
+@pytest.mark.parametrize("vr", ["OB", "OW"])
+def test_bits_in_big_endian_are_swapped_in_ow_only(vr: str, shape: tuple[int, ...]) -> None:
+    # PS3.5 2016b, 7.3 and 8.1.1: OB is unaffected by byte ordering, the words of OW are not. pydicom 3.0.2 swaps none.
+    bits = np.random.default_rng(3).integers(0, 2, shape).astype(np.uint8)
+    value = np.frombuffer(pack_bits(bits), np.uint16)
+    one = dataset(bits, BitsAllocated=1, BitsStored=1, PixelData=value.tobytes())
+    if vr == "OW":
+        one.PixelData = value.byteswap().tobytes()
+    one["PixelData"].VR = vr
+    np.testing.assert_array_equal(list(stored_frames(file_bytes(one, ExplicitVRBigEndian))), bits)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
+def test_bits_of_three_samples_are_unsupported(syntax: str) -> None:
+    colour = dataset(np.zeros((64, 8, 3), np.uint8), BitsAllocated=1, BitsStored=1)
+    if syntax == RLELossless:
+        colour.PixelData = encapsulate([bytes(64)])
+        colour["PixelData"].is_undefined_length = True
+    refused = fault(file_bytes(colour, syntax))
+    assert refused.args == ("unsupported", "BitsAllocated is 1 and SamplesPerPixel 3, 1 is expected")
+
+
 @pytest.mark.parametrize("syntax", LOSSLESS)
 @pytest.mark.parametrize("has_bot", [True, False])
 def test_frames_of_one_fragment_each(syntax: str, has_bot: bool) -> None:

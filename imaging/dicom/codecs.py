@@ -4,6 +4,7 @@ imagecodecs decodes grey frames, and RLE in colour; other frames, and those that
 """
 
 import math
+import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom._uid_dict import UID_dictionary
+from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import (
     HTJ2K,
@@ -29,7 +31,14 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.dicom.codestream import Size, codestream_size, has_another, has_end, rle_is_whole
+from imaging.dicom.codestream import (
+    LONGEST_RUN,
+    Size,
+    codestream_size,
+    has_another,
+    has_end,
+    rle_is_whole,
+)
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault, EnvironmentFault
 
@@ -142,6 +151,21 @@ def decode_fast(
     return samples_read if samples_read.shape == shape and samples_read.dtype.kind in "ui" else None
 
 
+def decode_by_plugin(frame: Buffer, syntax: str, options: Mapping[str, Any]) -> NDArray[Any]:
+    """Return the samples of a frame, decoded by a plugin of pydicom; `options` are those of its decoders.
+
+    The frame must have passed `check_codestream`. Raises DataFault "surplus-data", and whatever the plugin raises.
+    """
+    if syntax == RLELossless:
+        # The fast decoder refuses what is more than the planes, pydicom's drops it.
+        _check_planes(frame, options["rows"] * options["columns"])
+    decoder = find_decoder(syntax)
+    plugin = PLUGINS.get(syntax, PLUGIN)
+    plugin = plugin if plugin in decoder.available_plugins else ""
+    stored, _ = decoder.as_array(encapsulate([bytes(frame)]), index=0, decoding_plugin=plugin, **options)
+    return np.asarray(stored)
+
+
 def _rle(frame: Buffer, shape: tuple[int, int], samples: int, bits_allocated: int) -> NDArray[Any]:
     kind = np.dtype(f"<u{bits_allocated // 8}")
     # With the size given, it stops where a hostile frame would repeat bytes for ever.
@@ -149,6 +173,23 @@ def _rle(frame: Buffer, shape: tuple[int, int], samples: int, bits_allocated: in
     plain = imagecodecs.dicomrle_decode(bytes(frame), kind, out=size)
     planes = np.frombuffer(plain, kind).reshape(samples, *shape)
     return planes[0] if samples == 1 else planes.transpose(1, 2, 0)
+
+
+def _check_planes(frame: Buffer, plane_bytes: int) -> None:
+    """Raise DataFault "surplus-data" where a segment of an RLE frame has more than a plane and its padding."""
+    count, *offsets = struct.unpack_from("<16I", frame)
+    for start, end in zip(offsets[:count], [*offsets[1:count], len(frame)], strict=True):
+        try:
+            plane = imagecodecs.packbits_decode(bytes(frame[start:end]), out=plane_bytes + LONGEST_RUN)
+        except imagecodecs.PackbitsError as error:
+            if "TOO_SMALL" not in str(error):
+                continue  # damaged, which is for the decoder to find
+            rest = None
+        else:
+            rest = bytes(plane[plane_bytes:])
+        # A last run may be too long, and a segment may be padded.
+        if rest is None or rest.strip(rest[:1]):
+            raise DataFault("surplus-data", f"a segment of an RLE frame has more than {plane_bytes} bytes")
 
 
 def check_codestream(

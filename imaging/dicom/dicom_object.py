@@ -52,6 +52,12 @@ class DicomObject:
     encapsulated: bool = False
     floating_bits: int = 0
 
+    @property
+    def pixel_vr(self) -> str:
+        """The VR of Pixel Data, empty where it is not known."""
+        known = self.dataset is not None and self.dataset.get_item("PixelData")
+        return (known and known.VR) or ""
+
     def frame_attributes(self, index: int) -> Attributes:
         """Return the attributes of one frame: the functional groups of an enhanced object flattened.
 

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes, RLELossless
 
 from imaging.dicom.attributes import Attributes, first, text, whole
-from imaging.dicom.codecs import FAST, PLUGIN, PLUGINS, check_codestream, decode_fast, find_decoder
+from imaging.dicom.codecs import FAST, check_codestream, decode_by_plugin, decode_fast, find_decoder
 from imaging.dicom.codestream import Size, bare
 from imaging.dicom.dicom_object import DicomObject
-from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.parse import reading
 from imaging.dicom.walk import Walked
@@ -121,6 +119,10 @@ def _check(layout: Layout) -> None:
         raise DataFault("undecodable", f"NumberOfFrames is {layout.frames}")
     if layout.samples not in (1, 3):
         raise DataFault("unsupported", f"SamplesPerPixel is {layout.samples}, 1 or 3 is expected")
+    if layout.bits_allocated == 1 and layout.samples != 1:
+        raise DataFault(
+            "unsupported", f"BitsAllocated is 1 and SamplesPerPixel {layout.samples}, 1 is expected"
+        )
     expected = SAMPLES.get(layout.photometric, 3)
     if layout.photometric and layout.samples != expected:
         raise DataFault(
@@ -168,11 +170,14 @@ def _padding(opened: DicomObject, layout: Layout) -> tuple[str, ...]:
     """Return the finding of padding behind the last frame; raise DataFault "surplus-data" for anything else there.
 
     Old software padded (PS3.5 8.1.1, note): with zeros, less than a frame of them, or with less than a row of
-    anything. Where frames do not end at even bytes, a writer may have padded each, and the frames are not to be found.
+    anything. Where frames do not end at even bytes, or rows of bits at bytes, a writer may have padded each of them,
+    and the frames are not to be found.
     """
     (start, present), needed = opened.pixels[0], layout.native_bytes
     surplus = present - needed
-    aligned = layout.bits_allocated % 8 == 0 and (layout.frames == 1 or layout.frame_bits % 16 == 0)
+    row_bytes, part = divmod(layout.columns * layout.bits_allocated, 8)
+    padded_rows = part > 0 and present >= layout.frames * layout.rows * (row_bytes + 1)
+    aligned = not padded_rows and (layout.frames == 1 or layout.frame_bits % 16 == 0)
     if aligned and surplus * 8 * layout.rows < layout.frame_bits:
         return ("padded-pixels",)
     if aligned and surplus * 8 < layout.frame_bits:
@@ -209,7 +214,7 @@ def stored_frame(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any
         raise DataFault("undecodable", f"BitsAllocated is {layout.bits_allocated} of floating-point pixels")
     if opened.floating_bits or _is_simple(opened, layout):
         stored = _native(opened, layout, index)
-    elif layout.bits_allocated == 1 and opened.syntax != ExplicitVRBigEndian:
+    elif layout.bits_allocated == 1:
         stored = _unpacked(opened, layout, index)
     else:
         with reading("undecodable", "the pixel data"):
@@ -242,10 +247,18 @@ def _native(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
 
 
 def _unpacked(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
-    """Return a frame of single bits, which may begin inside a byte (PS3.5 8.1.1 and annex D)."""
-    start, shift = divmod(index * layout.frame_bits, 8)
-    count = (shift + layout.frame_bits + 7) // 8
-    packed = np.frombuffer(opened.data, np.uint8, count, opened.pixels[0][0] + start)
+    """Return a frame of single bits, which may begin inside a byte (PS3.5 8.1.1 and annex D).
+
+    The first bit is the lowest of a byte, or of a word of OW, whose bytes are swapped in big endian (PS3.5 2016b, 7.3).
+    """
+    first, length = opened.pixels[0]
+    start, shift = divmod(index * layout.frame_bits, 16)
+    count = min((shift + layout.frame_bits + 15) // 16 * 2, length - 2 * start)
+    packed = np.frombuffer(opened.data, np.uint8, count, first + 2 * start)
+    if opened.syntax == ExplicitVRBigEndian and opened.pixel_vr == "OW":
+        if count % 2:
+            raise DataFault("undecodable", f"PixelData has {length} bytes, which are no words")
+        packed = packed.view(np.uint16).byteswap().view(np.uint8)
     bits = np.unpackbits(packed, bitorder="little")[shift : shift + layout.frame_bits]
     return bits.reshape(layout.rows, layout.columns)
 
@@ -286,7 +299,7 @@ def _decoded(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
         if samples is not None:
             return keep_stored_bits(samples, layout, *_stored_bits(opened, layout, size))
     with reading("undecodable", "the pixel data"):
-        return _by_plugin(opened.syntax, layout, frame)
+        return decode_by_plugin(frame, opened.syntax, _options(replace(layout, frames=1)))
 
 
 def _stored_bits(opened: DicomObject, layout: Layout, size: Size | None) -> tuple[int, int]:
@@ -301,17 +314,6 @@ def _stored_bits(opened: DicomObject, layout: Layout, size: Size | None) -> tupl
     return layout.bits_stored, layout.high_bit
 
 
-def _by_plugin(syntax: str, layout: Layout, frame: Buffer) -> NDArray[Any]:
-    decoder = find_decoder(syntax)
-    plugin = PLUGINS.get(syntax, PLUGIN)
-    plugin = plugin if plugin in decoder.available_plugins else ""
-    value = encapsulate([bytes(frame)])
-    stored, _ = decoder.as_array(
-        value, index=0, decoding_plugin=plugin, **_options(replace(layout, frames=1))
-    )
-    return np.asarray(stored)
-
-
 def _native_by_pydicom(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
     """Return a frame of subsampled colours or of big-endian values; pydicom gets it alone where it is whole words."""
     start, length = opened.pixels[0]
@@ -321,9 +323,8 @@ def _native_by_pydicom(opened: DicomObject, layout: Layout, index: int) -> NDArr
         index = 0
     value = bytes(memoryview(opened.data)[start : start + length])
     options = _options(part)
-    if opened.dataset is not None and "PixelData" in opened.dataset:
-        # In big-endian words, bytes of OW too are swapped in pairs.
-        options["pixel_vr"] = opened.dataset["PixelData"].VR
+    # In big-endian words, bytes of OW too are swapped in pairs.
+    options["pixel_vr"] = opened.pixel_vr or options["pixel_vr"]
     stored, _ = find_decoder(opened.syntax).as_array(value, index=index, **options)
     return np.asarray(stored, stored.dtype.newbyteorder("="))
 
