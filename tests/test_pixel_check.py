@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
 
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pixels.blank import FLOATING
 from imaging.deidentify.pixels.pixel_check import check_pixels
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
@@ -100,6 +101,56 @@ def test_text_in_a_palette_is_seen_as_it_is_shown() -> None:
         reason(made(indices, PhotometricInterpretation="PALETTE COLOR", **tables, **descriptors))
         == "burned-in-text"
     )
+
+
+def test_text_under_padding_beyond_the_stored_bits_is_detected() -> None:
+    # What is written is 12 bits of each value (PS3.5 8.1.1), so that is what is searched.
+    low = written(plain(np.uint16), 250)
+    high = np.random.default_rng(1).integers(1, 16, low.shape).astype(np.uint16) << 12
+    padding = {"PixelPaddingValue": 0x1000, "PixelPaddingRangeLimit": 0xFFFF}
+    assert reason(made(low | high, BitsStored=12, **padding)) == "burned-in-text"
+
+
+def floating(stored: NDArray[Any]) -> bytes:
+    """Return an object of Float or Double Float Pixel Data (PS3.3 C.7.6.24 and C.7.6.25)."""
+    keyword, vr = FLOATING[stored.itemsize * 8]
+    one = dataset(np.zeros(stored.shape, np.uint8), BitsAllocated=stored.itemsize * 8, PixelData=None)
+    for name in ("BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(one, name)
+    one.add_new(keyword, vr, stored.tobytes())
+    return file_bytes(one)
+
+
+@pytest.mark.parametrize("value", [np.float32(-3.4e38), np.float32(1e5), np.nan, np.inf, -np.inf])
+def test_one_extreme_value_hides_no_text_in_floating_point_pixels(value: float) -> None:
+    frame = written(plain(np.float32))
+    frame[0, 0] = value
+    assert reason(floating(frame)) == "burned-in-text"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_text_of_what_is_no_number_is_detected(value: float) -> None:
+    frame = written(np.zeros((SIDE, SIDE)))
+    assert reason(floating(np.where(frame > 128, value, 0.0))) == "burned-in-text"
+
+
+def test_text_that_float32_cannot_hold_is_detected() -> None:
+    frame = np.where(written(np.zeros((SIDE, SIDE))) > 128, 1e8 + 2, 1e8)
+    assert reason(floating(frame)) == "burned-in-text"
+
+
+@pytest.mark.parametrize(("kind", "value"), [(np.int32, 2**31 - 1), (np.int32, -(2**31)), (np.uint32, 2**20)])
+def test_one_extreme_value_hides_no_text_in_wide_integers(kind: Any, value: int) -> None:
+    frame = written(plain(kind))
+    frame[0, 0] = value
+    assert reason(made(frame)) == "burned-in-text"
+
+
+def test_wide_padding_hides_no_faint_text() -> None:
+    frame = written(plain() * 10, 1300)
+    rows, columns = np.ogrid[:SIDE, :SIDE]
+    frame[(rows - 80) ** 2 + (columns - 80) ** 2 > 80**2] = -32768
+    assert reason(made(frame)) == "burned-in-text"
 
 
 def test_large_text_in_a_large_frame_is_detected() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.burned_in import alarm, trials
-from imaging.deidentify.pixels.renderings import as_grey, embossed, leveled
+from imaging.deidentify.pixels.renderings import as_grey, compressed, embossed, leveled
 from imaging.deidentify.pixels.text_candidates import TILE, cell_scores
 from imaging.deidentify.pixels.text_detector import LARGE, find_text, reads_as_text
 from tests.public_images import ct_of_pydicom
@@ -69,6 +69,22 @@ def test_the_range_of_a_black_frame_is_that_of_its_few_letters() -> None:
 
 def test_values_that_are_no_numbers_become_numbers() -> None:
     assert np.isfinite(as_grey(np.array([[np.nan, np.inf], [1.0, 2.0]]))).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.float32])
+def test_a_frame_without_extremes_is_searched_once(kind: type) -> None:
+    noise = np.random.default_rng(0).normal(100, 8, (96, 96)).astype(kind)
+    black = np.zeros((96, 96), kind)
+    black[10:12, 10:40] = 200
+    assert compressed(noise) is None and compressed(black) is None
+
+
+def test_what_is_no_number_is_brighter_than_infinity() -> None:
+    frame = np.random.default_rng(0).normal(100, 8, (96, 96))
+    frame[0, :3] = np.nan, np.inf, -np.inf
+    picture = compressed(frame)
+    assert picture is not None and np.isfinite(picture).all()
+    assert picture[0, 0] > picture[0, 1] > picture[1:].max() and picture[0, 2] < picture[1:].min()
 
 
 def test_letters_stand_out_from_a_bright_organ() -> None:

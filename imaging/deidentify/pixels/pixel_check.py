@@ -1,7 +1,7 @@
 """Check whether the pixels of an object may pass: burned-in text and faces stop it, and so does doubt."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,9 @@ def _text_search(dataset: Dataset, data: Buffer, *, is_text_usual: bool) -> Text
         check_present(opened, layout)
     except DataFault as fault:
         raise _doubt(fault) from None
-    return TextSearch(dataset=dataset, opened=opened, layout=layout, is_text_usual=is_text_usual)
+    # Padding beyond BitsStored is written without the bits above, as all values are: so it is searched.
+    written = replace(layout, padding=None)
+    return TextSearch(dataset=dataset, opened=opened, layout=written, is_text_usual=is_text_usual)
 
 
 def _without_text(search: TextSearch, declared: bool) -> Dataset:

@@ -1,5 +1,6 @@
 """Renderings of a frame of stored values in which text, bright or faint, can be seen."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -8,14 +9,70 @@ from numpy.typing import NDArray
 
 STEP = 4
 """Step in rows and columns: every fourth pixel of every fourth row gives the range of a frame well enough."""
+WIDER = 4
+"""Times that the range of a frame is as wide as that of its usual values, from which on it is searched compressed."""
+FARTHEST, NO_NUMBER = 16, 24
+"""Ends of a compressed picture: sixteen is four million usual distances. Brighter is only what is no number."""
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def greys(frame: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
+    """Yield a frame as grey values, and compressed too where a few values, or padding, would hide all others."""
+    yield as_grey(frame)
+    second = compressed(frame)
+    if second is not None:
+        yield second
 
 
 def as_grey(frame: NDArray[Any]) -> NDArray[np.float32]:
     """Return a frame (rows, columns) or (rows, columns, 3) as finite grey values."""
-    values = frame.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = frame.astype(np.float32)
     if not np.issubdtype(frame.dtype, np.integer):
         np.nan_to_num(values, copy=False, posinf=0, neginf=0)
     return values if values.ndim == 2 else np.asarray(cv2.cvtColor(values, cv2.COLOR_RGB2GRAY), np.float32)
+
+
+def compressed(frame: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Return a frame as the inverse hyperbolic sine of its distances from the middle; None where it hides nothing.
+
+    Near the middle it is linear, far away logarithmic: one pixel of 65535, or padding of -32768, leaves text of 250 on
+    100 in sight. Differences that float32 cannot hold stay too. What is no number is brighter than all others.
+    """
+    values = frame if frame.ndim == 2 else as_grey(frame)
+    # Sorted as they are: integers of 16 bits take a tenth of the time of floating-point numbers.
+    some = np.sort(values[::STEP, ::STEP], axis=None)
+    least, greatest = float(values.min()), float(values.max())
+    are_finite = abs(least) < LARGEST and abs(greatest) < LARGEST
+    if not are_finite:
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return None
+        least, greatest, some = float(finite.min()), float(finite.max()), some[np.isfinite(some)]
+    # Padding and the hottest pixel are one value each, the least or the greatest.
+    usual = some[np.searchsorted(some, least, "right") : np.searchsorted(some, greatest, "left")]
+    if are_finite and not _hides(some, usual, least, greatest):
+        return None
+    usual = (usual if usual.size else some).astype(np.float64)
+    middle = float(np.median(usual)) if usual.size else least
+    distances = np.abs(usual - middle)
+    distances = distances[distances > 0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        picture = values.astype(np.float64) - middle
+        picture /= float(np.median(distances)) if distances.size else 1.0
+    picture = np.clip(np.arcsinh(picture), -FARTHEST, FARTHEST)
+    picture[np.isnan(picture)] = NO_NUMBER
+    return picture.astype(np.float32)
+
+
+def _hides(some: NDArray[Any], usual: NDArray[Any], least: float, greatest: float) -> bool:
+    """Return whether the range that `leveled` takes, or a step of float32, hides the usual values; all are sorted."""
+    if least == greatest:
+        return False
+    (low, high), (usual_low, usual_high) = _ends(some), _ends(usual) if usual.size else (least, greatest)
+    steps = 16 * float(np.spacing(np.float32(max(-least, greatest))))
+    width = usual_high - usual_low
+    return _span(low, high, least, greatest) > WIDER * width or width < steps
 
 
 def leveled(grey: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -24,14 +81,27 @@ def leveled(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     Text at the ends of the stored range stays bright without making everything else dark.
     """
     some = grey[::STEP, ::STEP].ravel()
-    ranks = [round(share * (some.size - 1)) for share in (0.02, 0.98)]
+    ranks = _ranks(some)
     low, high = map(float, np.partition(some, ranks)[ranks])
     least, greatest, *_ = cv2.minMaxLoc(grey)
-    # On a black frame with a few letters the usual values have no range of their own.
-    span = max(high - low, (greatest - least) / 16, 1e-6)
+    span = _span(low, high, least, greatest)
     picture = grey - np.float32(low)
     picture *= np.float32(1 / span)
     return np.clip(picture, -1, 2, out=picture)
+
+
+def _ranks(some: NDArray[Any]) -> list[int]:
+    return [round(share * (some.size - 1)) for share in (0.02, 0.98)]
+
+
+def _ends(some: NDArray[Any]) -> tuple[float, float]:
+    low, high = _ranks(some)
+    return float(some[low]), float(some[high])
+
+
+def _span(low: float, high: float, least: float, greatest: float) -> float:
+    # On a black frame with a few letters the usual values have no range of their own.
+    return max(high - low, (greatest - least) / 16, 1e-6)
 
 
 def embossed(grey: NDArray[np.float32], across: int) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.deidentify.pixels.renderings import as_grey, embossed
+from imaging.deidentify.pixels.renderings import embossed, greys
 from imaging.deidentify.pixels.text_candidates import OVERLAP, Candidate, Region, find_candidates
 from imaging.deidentify.pixels.text_networks import read_line, text_map
 
@@ -32,7 +32,12 @@ def find_text(frame: NDArray[Any], *, thorough: bool = False) -> Iterator[Region
     A thorough search covers all of the frame, and a line counts even where it cannot be read. To learn whether there is
     any text, take the first region: the search goes on only when the next one is asked for.
     """
-    grey, factor = as_grey(frame), 1
+    for grey in greys(frame):
+        yield from _text_in(grey, thorough=thorough)
+
+
+def _text_in(grey: NDArray[np.float32], *, thorough: bool) -> Iterator[Region]:
+    factor = 1
     while True:
         for candidate in find_candidates(grey, thorough=thorough):
             yield from (scaled_region(region, factor) for region in read_candidate(grey, candidate))
