@@ -24,6 +24,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from imaging.dicom.parse import parse
+from imaging.errors import DataFault
 from imaging.formats.dicom import read_dicom
 from tests.codestreams import DEEP, GREY, LOSSLESS, SEVERAL
 from tests.dicom_objects import (
@@ -165,6 +167,47 @@ def test_a_second_element_is_refused_behind_a_header_that_was_met() -> None:
     for data in slices[:5]:
         assert findings(data) == set()
     assert fault(slices[5] + element(0x7FE00010, b"OW", DEEP.tobytes())).reason == "surplus-data"
+
+
+REPEATED = {
+    "Rows": element(0x00280010, b"US", struct.pack("<H", 20)),
+    "BitsStored": element(0x00280101, b"US", struct.pack("<H", 8)),
+    "PhotometricInterpretation": element(0x00280004, b"CS", b"MONOCHROME1 "),
+    "NumberOfFrames": element(0x00280008, b"IS", b"2 "),
+}
+"""Elements in ascending order of tags (PS3.5 7.1) never follow the pixel data."""
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_an_element_that_is_repeated_behind_the_pixel_data_is_refused(name: str) -> None:
+    # pydicom 3.0.2 keeps the last of two; a reader that stops at the pixel data has the first.
+    refused = fault(made(DEEP) + REPEATED[name])
+    assert (refused.reason, refused.detail.split()[0]) == ("surplus-data", name)
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_whole_parse_refuses_it_behind_elements_that_may_follow(name: str) -> None:
+    padding = element(0xFFFCFFFC, b"OB", bytes(4))  # Data Set Trailing Padding, PS3.10 7.2
+    with pytest.raises(DataFault, match="surplus-data"):
+        parse(made(DEEP) + padding + REPEATED[name])
+
+
+def test_a_repeated_element_is_refused_behind_a_header_that_was_met() -> None:
+    slices = [made(DEEP, SOPInstanceUID=f"1.2.3.{n}", PixelData=(DEEP + n).tobytes()) for n in range(1, 7)]
+    for data in slices[:5]:
+        assert findings(data) == set()
+    assert fault(slices[5] + REPEATED["Rows"]).reason == "surplus-data"
+
+
+def test_stray_text_behind_the_pixel_data_is_not_quoted() -> None:
+    refused = fault(made(DEEP) + b"DOE^JOHN" + bytes(8))
+    assert "DO" not in refused.detail and "4f44" not in refused.detail.lower()
+
+
+@pytest.mark.parametrize("behind", [bytes(512), element(0xFFFCFFFC, b"OB", bytes(4))])
+def test_padding_behind_the_pixel_data_is_read(behind: bytes) -> None:
+    assert findings(made(DEEP) + behind) == set()
+    assert parse(made(DEEP) + behind).Rows == DEEP.shape[0]
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS)

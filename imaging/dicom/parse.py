@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
@@ -123,9 +124,10 @@ def _parse(stream: BytesIO) -> Dataset:
 
 
 def _refuse_overrun(stream: BytesIO, last_group: int = 0xFFFF) -> Callable[[BaseTag, str | None, int], bool]:
-    """Return a `stop_when` for pydicom that raises "truncated", and "surplus-data" for a second element of pixel data.
+    """Return a `stop_when` for pydicom that raises "truncated", and "surplus-data" for what belongs before pixel data.
 
-    By itself pydicom accepts a value that is cut short, and two elements of one tag.
+    By itself pydicom accepts a value that is cut short, elements out of order and two of one tag, of which the last
+    counts. Readers that stop at the pixel data never see what is behind them.
     """
     size, pixels = stream.getbuffer().nbytes, list[BaseTag]()
 
@@ -138,6 +140,9 @@ def _refuse_overrun(stream: BytesIO, last_group: int = 0xFFFF) -> Callable[[Base
             if len(pixels) > 1:
                 # pydicom keeps the last of equal ones; PS3.3 C.7.6.3 allows one of the three kinds.
                 raise DataFault("surplus-data", "the object has a second element of pixel data")
+        elif pixels and 0 < tag < pixels[0]:  # zeros are padding to a block of some medium
+            name = keyword_for_tag(tag) or "an element"  # a tag may be two letters of stray text
+            raise DataFault("surplus-data", f"{name} is behind the pixel data, and belongs before them")
         left = size - stream.tell()
         if length != UNDEFINED and length > left:
             raise DataFault("truncated", f"{tag} has {length} bytes, {left} are left")

@@ -46,8 +46,8 @@ HEAD_BYTES = 2**15
 PIXEL_DATA = 0x7FE00010
 PIXELS = {PIXEL_DATA: 0, 0x7FE00008: 32, 0x7FE00009: 64}
 """Pixel Data, Float and Double Float Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25): bits of a floating-point value."""
-PIXEL_GROUP = bytes.fromhex("e07f")
-"""Group of the tags of all pixel data in little endian."""
+PIXEL_GROUP = 0x7FE0
+"""Group of the tags of all pixel data."""
 TRANSFER_SYNTAX = 0x00020010
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -115,8 +115,8 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
         spans = _spans(place, whole)
         if spans and whole is not None:
             behind = sum(spans[-1]) + (8 if length == UNDEFINED else 0)
-            if bytes(whole[behind : behind + 2]) == PIXEL_GROUP:
-                raise Doubt  # a second element of pixel data, or what is to be read by pydicom anyway
+            if is_out_of_place(whole, behind):
+                raise Doubt
         return Walked(
             syntax=syntax,
             attributes=_decoded(raw_values),
@@ -132,6 +132,15 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
         if size > len(head):
             return None
         raise DataFault("truncated", f"the file ends inside an element, after {size} bytes") from None
+
+
+def is_out_of_place(data: Buffer, behind: int) -> bool:
+    """Return whether an element behind the pixel data is of their group or belongs before them: pydicom refuses most.
+
+    Zeros are padding to a block of some medium.
+    """
+    group = int.from_bytes(data[behind : behind + 2], "little")
+    return 0 < group <= PIXEL_GROUP
 
 
 def _file_meta(data: Buffer, size: int) -> tuple[str, int]:

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from imaging.dicom.dicom_object import DicomObject
 from imaging.dicom.elements import UNDEFINED, Buffer, iter_elements
 from imaging.dicom.header import UID_FORM
-from imaging.dicom.walk import IMPLICIT, MAGIC_AT, META_TAGS, PIXEL_GROUP, PIXELS, TRANSFER_SYNTAX, decoders
+from imaging.dicom.walk import (
+    IMPLICIT,
+    MAGIC_AT,
+    META_TAGS,
+    PIXELS,
+    TRANSFER_SYNTAX,
+    decoders,
+    is_out_of_place,
+)
 
 CACHED_HEADERS = 32
 """Several a series: numbers with one digit more or less move the elements behind them."""
@@ -44,7 +52,7 @@ class CachedHeader(Generic[T]):
         """Return the SOPInstanceUID of a file whose header is otherwise the same, or None."""
         place, tail = self.tail
         end = sum(self.opened.pixels[0])
-        if data[place] != tail or len(data) < end or data[end : end + 2] == PIXEL_GROUP:
+        if data[place] != tail or len(data) < end or is_out_of_place(data, end):
             return None
         if np.frombuffer(data, np.uint8)[self.places].tobytes() != self.fixed:
             return None
