@@ -15,6 +15,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     HTJ2KLossless,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
 )
@@ -120,6 +121,64 @@ def test_text_in_a_codestream_goes_and_its_pixels_stay(syntax: str, embed: Any) 
     after = clean(data)
     assert SECRET not in after
     assert np.array_equal(pydicom.dcmread(BytesIO(after)).pixel_array, DEEP)
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+BASELINE = imagecodecs.jpeg8_encode(DEEP.astype(np.uint8))
+UNNEEDED = {
+    "DNL": (JPEGBaseline8Bit, 0xDC, b""),
+    "JPG0": (JPEGBaseline8Bit, 0xF0, b""),
+    "JPG13": (JPEGBaseline8Bit, 0xFD, b""),
+    "Adobe and more": (JPEGBaseline8Bit, 0xEE, b"Adobe" + bytes(7)),
+    "mrfx and more": (JPEGLSLossless, 0xE8, b"mrfx\0"),
+    "LSE of an unknown kind": (JPEGLSLossless, 0xF8, b"\5"),
+    "reserved of JPEG-LS": (JPEGLSLossless, 0xF9, b""),
+}
+"""Segments that carry a length and nothing for a decoder (T.81, table B.1; T.87, C.2.4.1)."""
+
+
+@pytest.mark.parametrize("name", UNNEEDED)
+@pytest.mark.parametrize("at", [2, -2])
+def test_segments_that_no_decoder_needs_go(name: str, at: int) -> None:
+    syntax, marker, begins = UNNEEDED[name]
+    if syntax == JPEGLSLossless:
+        at = 2  # its decoder wants the end right behind the scan
+    frame = BASELINE if syntax == JPEGBaseline8Bit else LOSSLESS[syntax](DEEP, 16)
+    after = without_text(frame[:at] + _segment(marker, begins + SECRET) + frame[at:])
+    decode = imagecodecs.jpeg8_decode if syntax == JPEGBaseline8Bit else imagecodecs.jpegls_decode
+    assert SECRET not in after
+    assert np.array_equal(decode(after), decode(frame))
+
+
+def test_bytes_between_segments_do_not_pass() -> None:
+    with pytest.raises(DataFault, match="undecodable"):
+        without_text(BASELINE[:2] + SECRET + BASELINE[2:])
+
+
+@pytest.mark.parametrize("marker", [0x56, 0x57, 0x58, 0x63, 0x70])
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, HTJ2KLossless])
+def test_segments_of_jpeg_2000_that_no_decoder_needs_go(syntax: str, marker: int) -> None:
+    # PLM, PLT and CRG inform (T.800, A.7.2 to A.9), and PRF; FF70 is of no part that DICOM has.
+    frame = LOSSLESS[syntax](DEEP, 16)
+    at = frame.index(b"\xff\x90")
+    after = without_text(frame[:at] + _segment(marker, SECRET) + frame[at:])
+    decode = imagecodecs.htj2k_decode if syntax == HTJ2KLossless else imagecodecs.jpeg2k_decode
+    assert SECRET not in after
+    assert np.array_equal(decode(after), DEEP)
+
+
+@pytest.mark.parametrize("tile", [1, 7, 0xFFFE])
+def test_more_tiles_than_the_size_of_jpeg_2000_has_do_not_pass(tile: int) -> None:
+    frame = OVERLAYS[JPEG2000Lossless](DEEP)
+    at, end = frame.index(b"\xff\x90"), len(frame) - 2
+    part = bytearray(frame[at:end])
+    struct.pack_into(">HI", part, 4, tile, len(part))
+    first = frame[: at + 6] + struct.pack(">I", len(part)) + frame[at + 10 : end]
+    with pytest.raises(DataFault, match="surplus-data"):
+        without_text(first + bytes(part) + frame[end:])
 
 
 def test_what_lies_behind_a_codestream_goes() -> None:

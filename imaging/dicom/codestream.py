@@ -172,11 +172,10 @@ def _jpeg2000(data: Buffer) -> Size | None:
     if at < 0 or bytes(data[at : at + len(J2K_START)]) != J2K_START:
         return None
     right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
-    wide, high, tiles_left, tiles_top = struct.unpack_from(">4I", data, at + 24)
     samples, depth = struct.unpack_from(">HB", data, at + 40)
-    if not wide or not high:
+    tiles = j2k_tiles(data, at)
+    if tiles is None:
         return None
-    tiles = -(-(right - tiles_left) // wide) * -(-(bottom - tiles_top) // high)
     return Size(
         rows=bottom - top,
         columns=right - left,
@@ -185,3 +184,12 @@ def _jpeg2000(data: Buffer) -> Size | None:
         signed=depth >= 0x80,
         least_bits=TILE_BITS * tiles,
     )
+
+
+def j2k_tiles(data: Buffer, at: int = 0) -> int | None:
+    """Return the number of tiles of the JPEG 2000 codestream at a place (T.800, B.3); None where tiles have no size."""
+    right, bottom = struct.unpack_from(">2I", data, at + 8)
+    wide, high, left, top = struct.unpack_from(">4I", data, at + 24)
+    if not wide or not high:
+        return None
+    return int(-(-(right - left) // wide) * -(-(bottom - top) // high))

@@ -1,38 +1,55 @@
-"""Removal of text from compressed frames: comments and application data, which no decoder needs, are blanked."""
+"""Removal of text from compressed frames: segments that no decoder needs become blank comments."""
 
-import re
 import struct
 from collections.abc import Iterator
 
 import imagecodecs
 
-from imaging.dicom.codestream import J2K_START, JPEG_START, RLE_HEADER_BYTES, STANDALONE, bare
+from imaging.dicom.codestream import (
+    FRAME_MARKERS,
+    J2K_START,
+    JPEG_START,
+    RLE_HEADER_BYTES,
+    bare,
+    j2k_tiles,
+)
 from imaging.dicom.elements import Buffer
+from imaging.dicom.jpeg_segments import CODED, END, SCAN, segments
 from imaging.errors import DataFault
 
-END, SCAN, COMMENT = 0xD9, 0xDA, 0xFE
-APPLICATION = range(0xE0, 0xF0)
-NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
-"""Marker after the coded data of a scan, where a byte of ones is followed by one below 0x80 (T.81 B.1.1.5, T.87 C)."""
-NEEDED = {0xE0: (b"JFIF\0", 14), 0xE8: (b"mrfx", 2**16), 0xEE: (b"Adobe", 12)}
-"""Application data that define the colours, and how many of their bytes do."""
+COMMENT = 0xFE
+ALL = 2**16
+NEEDED = {
+    # Frames, tables, scans and restart intervals (T.81, table B.1).
+    **dict.fromkeys((*FRAME_MARKERS, 0xC4, 0xCC, SCAN, 0xDB, 0xDD, 0xDE, 0xDF), ((b"",), ALL)),
+    0xE0: ((b"JFIF\0",), 14),
+    0xE8: ((b"mrfx",), 5),
+    0xEE: ((b"Adobe",), 12),
+    0xF8: ((b"\1", b"\2", b"\3", b"\4"), ALL),  # parameters of JPEG-LS (T.87, C.2.4.1)
+}
+"""Segments that a decoder of JPEG or JPEG-LS needs: how they begin, and how many of their bytes it needs."""
 LONGEST_RUN = 128
 """Bytes that one code of RLE can give (PS3.5 G.3.1)."""
 J2K_COMMENT, J2K_TILE, J2K_DATA, J2K_END = 0xFF64, 0xFF90, 0xFF93, 0xFFD9
+J2K_NEEDED = frozenset(
+    {0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF59, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF60, 0xFF61, J2K_TILE}
+)
+"""CAP, SIZ, COD, COC, TLM, CPF, QCD, QCC, RGN, POC, PPM, PPT and SOT (T.800, table A.2; T.814, annex A)."""
 
 
 def without_text(frame: Buffer) -> bytes:
-    """Return a frame of JPEG, JPEG-LS or JPEG 2000 with blanks for comments, cut where its codestream ends.
+    """Return a frame of JPEG, JPEG-LS or JPEG 2000 with blanks for text, cut where its codestream ends.
 
-    Raises DataFault "undecodable" where it is none of them, or cannot be followed to its end.
+    Raises DataFault "undecodable" where it is none of them, or cannot be followed to its end, and "surplus-data" where
+    it has more tiles of JPEG 2000 than its size.
     """
     clean = bytearray(bare(frame))
     walk = _jpeg if clean[:2] == JPEG_START else _jpeg2000 if clean[:4] == J2K_START else None
     if walk is None:
         raise DataFault("undecodable", "a compressed frame is no codestream of JPEG, JPEG-LS or JPEG 2000")
     try:
-        for start, length in list(walk(clean)):
-            clean[start : start + length] = bytes(length)
+        for start, blanks in list(walk(clean)):
+            clean[start : start + len(blanks)] = blanks
             end = start
     except (struct.error, IndexError, ValueError):
         raise DataFault("undecodable", "a compressed frame ends before its codestream does") from None
@@ -59,51 +76,41 @@ def without_rest(frame: Buffer, plane_bytes: int) -> bytes:
     return b"".join((frame[:used], bytes(RLE_HEADER_BYTES - used), frame[RLE_HEADER_BYTES:]))
 
 
-def _jpeg(data: bytearray) -> Iterator[tuple[int, int]]:
-    """Yield start and length of each text, then the end with length 0 (ITU-T T.81, B.1)."""
-    at = 2
-    while True:
-        while data[at] == 0xFF:
-            at += 1
-        marker, at = data[at], at + 1
+def _jpeg(data: bytearray) -> Iterator[tuple[int, bytes]]:
+    """Yield the places of text and what replaces it, then the end with nothing."""
+    for marker, start, end in segments(data):
         if marker == END:
-            yield at, 0
-            return
-        if marker in STANDALONE:
-            continue
-        (length,) = struct.unpack_from(">H", data, at)
-        start, at = at + 2, at + length
-        if marker == COMMENT or marker in APPLICATION:
-            kept = _needed(marker, data[start:at])
-            yield start + kept, length - 2 - kept
-        if marker == SCAN:
-            match = NEXT_MARKER.search(data, at)
-            if match is None:
-                raise IndexError
-            at = match.start()
+            yield start, b""
+        elif marker != CODED:
+            begins, size = NEEDED.get(marker, ((), 0))
+            kept = min(size, end - start) if bytes(data[start : start + 8]).startswith(begins) else 0
+            if not kept:
+                yield start - 3, bytes([COMMENT])
+            yield start + kept, bytes(end - start - kept)
 
 
-def _needed(marker: int, content: bytearray) -> int:
-    """Return how many bytes of application data a decoder may need."""
-    begins, size = NEEDED.get(marker, (b"\0", 0))
-    return min(size, len(content)) if content.startswith(begins) else 0
-
-
-def _jpeg2000(data: bytearray) -> Iterator[tuple[int, int]]:
-    """Yield start and length of each text, then the end with length 0 (ITU-T T.800, annex A)."""
-    at, tile_end = 2, 0
+def _jpeg2000(data: bytearray) -> Iterator[tuple[int, bytes]]:
+    """Yield the places of text and what replaces it, then the end with nothing (ITU-T T.800, annex A)."""
+    at, tile_end, tiles = 2, 0, j2k_tiles(data) or 0
     while True:
         marker, length = struct.unpack_from(">HH", data, at) if at + 4 <= len(data) else (J2K_END, 0)
         if marker == J2K_END:
-            yield at + 2, 0
+            yield at + 2, b""
             return
         if marker == J2K_DATA:
             at = tile_end if tile_end >= 0 else data.index(J2K_END.to_bytes(2), at)
             continue
         if marker == J2K_TILE:
-            (size,) = struct.unpack_from(">I", data, at + 6)
+            tile, size = struct.unpack_from(">HI", data, at + 4)
+            if tile >= tiles:
+                raise DataFault(
+                    "surplus-data", f"a compressed frame has tile {tile + 1}, of {tiles} in its size"
+                )
             # A last tile-part may leave its length open (A.4.2); the end is looked for behind its markers.
             tile_end = at + size if size else -1
         if marker == J2K_COMMENT:
-            yield at + 6, length - 4
+            yield at + 6, bytes(max(length - 4, 0))
+        elif marker not in J2K_NEEDED:
+            yield at, J2K_COMMENT.to_bytes(2)
+            yield at + 4, bytes(max(length - 2, 0))
         at += 2 + length
