@@ -1,20 +1,35 @@
 """Text in pixels keeps an object out, or is blanked; what cannot be looked at does not pass."""
 
-from typing import Any
+import struct
+from collections.abc import Callable
+from typing import Any, Literal
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
 
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixels.blank import FLOATING
 from imaging.deidentify.pixels.pixel_check import check_pixels
+from imaging.dicom.codestream import FRAME_MARKERS
+from imaging.dicom.jpeg_segments import segments
 from imaging.dicom.parse import parse
 from imaging.errors import DataFault
-from tests.dicom_objects import dataset, file_bytes, made, stored_frames
+from tests.codestreams import LOSSLESS
+from tests.dicom_objects import compressed, dataset, file_bytes, made, stored_frames
 
 BLANK = DeidentifyOptions(burned_in="blank")
 SIDE = 160
@@ -134,7 +149,7 @@ def test_text_of_what_is_no_number_is_detected(value: float) -> None:
     assert reason(floating(np.where(frame > 128, value, 0.0))) == "burned-in-text"
 
 
-def test_text_that_float32_cannot_hold_is_detected() -> None:
+def test_text_finer_than_float32_is_detected() -> None:
     frame = np.where(written(np.zeros((SIDE, SIDE))) > 128, 1e8 + 2, 1e8)
     assert reason(floating(frame)) == "burned-in-text"
 
@@ -151,6 +166,47 @@ def test_wide_padding_hides_no_faint_text() -> None:
     rows, columns = np.ogrid[:SIDE, :SIDE]
     frame[(rows - 80) ** 2 + (columns - 80) ** 2 > 80**2] = -32768
     assert reason(made(frame)) == "burned-in-text"
+
+
+ENCODERS: dict[str, Callable[[NDArray[np.uint8]], bytes]] = {
+    JPEGBaseline8Bit: lambda x: imagecodecs.jpeg8_encode(x, level=95),
+    JPEGLossless: lambda x: LOSSLESS[JPEGLossless](x, 8),
+    JPEGLosslessSV1: lambda x: LOSSLESS[JPEGLosslessSV1](x, 8),
+    JPEGLSLossless: lambda x: LOSSLESS[JPEGLSLossless](x, 8),
+    JPEGLSNearLossless: lambda x: imagecodecs.jpegls_encode(x, level=2),
+}
+
+
+def cut(codestream: bytes, rows: int) -> bytes:
+    """Return a codestream of JPEG whose frame header counts fewer rows (T.81 B.2.2) than are coded."""
+    for marker, start, _ in segments(codestream):
+        if marker in FRAME_MARKERS:
+            return codestream[: start + 1] + struct.pack(">H", rows) + codestream[start + 3 :]
+    raise ValueError
+
+
+@pytest.mark.parametrize("syntax", ENCODERS)
+def test_rows_that_a_codestream_does_not_count_do_not_pass(syntax: str) -> None:
+    frame = plain(np.uint8)
+    data = compressed([cut(ENCODERS[syntax](frame), 64)], frame[:64], syntax)
+    assert reason(data) == "surplus-data"
+
+
+@pytest.mark.parametrize("syntax", ENCODERS)
+@pytest.mark.parametrize("rows", [1, 64, 121])
+@pytest.mark.parametrize("level", [0, 100, 128])
+def test_a_whole_codestream_passes_whatever_it_ends_with(syntax: str, rows: int, level: int) -> None:
+    frame = plain(np.uint8)[:rows, :77].copy()
+    frame[rows // 2 :] = level
+    for stored in (frame, np.full_like(frame, level)):
+        checked(compressed([ENCODERS[syntax](stored)], stored, syntax))
+
+
+@pytest.mark.parametrize("sampling", ["444", "420"])
+def test_a_whole_codestream_of_colour_passes(sampling: Literal["444", "420"]) -> None:
+    stored = np.stack([np.roll(plain(np.uint8), shift) for shift in range(3)], 2)
+    frame = imagecodecs.jpeg8_encode(stored, subsampling=sampling)
+    checked(compressed([frame], stored, JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"))
 
 
 def test_large_text_in_a_large_frame_is_detected() -> None:
@@ -218,9 +274,9 @@ def test_black_is_the_greatest_value_where_small_values_are_bright() -> None:
 
 
 def test_what_was_compressed_is_blanked_and_written_native() -> None:
-    compressed = parse(made(written(plain())))
-    compressed.compress(JPEGLSLossless, generate_instance_uid=False)
-    data = file_bytes(compressed, JPEGLSLossless)
+    one = parse(made(written(plain())))
+    one.compress(JPEGLSLossless, generate_instance_uid=False)
+    data = file_bytes(one, JPEGLSLossless)
     blanked = checked(data, BLANK)
     assert blanked.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
     (after,) = stored_frames(again(blanked))

@@ -209,7 +209,7 @@ def stored_frame(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any
     EnvironmentFault for a decoder that is not installed.
     """
     if opened.encapsulated:
-        return _decoded(opened, layout, index)
+        return decoded(opened, layout, opened.fragment(index))
     if opened.floating_bits not in (0, layout.bits_allocated):
         raise DataFault("undecodable", f"BitsAllocated is {layout.bits_allocated} of floating-point pixels")
     if opened.floating_bits or _is_simple(opened, layout):
@@ -289,17 +289,24 @@ def keep_stored_bits(stored: NDArray[Any], layout: Layout, bits: int, high_bit: 
     return shifted
 
 
-def _decoded(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
+def decoded(opened: DicomObject, layout: Layout, codestream: Buffer) -> NDArray[Any]:
+    """Return the stored values of a compressed frame; raise as `stored_frame` does."""
+    if (stored := decoded_fast(opened, layout, codestream)) is not None:
+        return stored
+    with reading("undecodable", "the pixel data"):
+        return decode_by_plugin(bare(codestream), opened.syntax, _options(replace(layout, frames=1)))
+
+
+def decoded_fast(opened: DicomObject, layout: Layout, codestream: Buffer) -> NDArray[Any] | None:
+    """Return the stored values of a compressed frame, None where pydicom's plugins must try."""
     if opened.syntax not in FAST:
         find_decoder(opened.syntax)
-    frame, shape = bare(opened.fragment(index)), (layout.rows, layout.columns)
+    frame, shape = bare(codestream), (layout.rows, layout.columns)
     size = check_codestream(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
-    if layout.samples == 1 or (opened.syntax == RLELossless and layout.photometric not in CONVERTED):
-        samples = decode_fast(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
-        if samples is not None:
-            return keep_stored_bits(samples, layout, *_stored_bits(opened, layout, size))
-    with reading("undecodable", "the pixel data"):
-        return decode_by_plugin(frame, opened.syntax, _options(replace(layout, frames=1)))
+    if layout.samples > 1 and (opened.syntax != RLELossless or layout.photometric in CONVERTED):
+        return None
+    samples = decode_fast(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
+    return None if samples is None else keep_stored_bits(samples, layout, *_stored_bits(opened, layout, size))
 
 
 def _stored_bits(opened: DicomObject, layout: Layout, size: Size | None) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from imaging.dicom.codestream import (
     FRAME_MARKERS,
     J2K_START,
     JPEG_START,
+    LONGEST_RUN,
     RLE_HEADER_BYTES,
     bare,
     j2k_tiles,
@@ -28,8 +29,6 @@ NEEDED = {
     0xF8: ((b"\1", b"\2", b"\3", b"\4"), ALL),  # parameters of JPEG-LS (T.87, C.2.4.1)
 }
 """Segments that a decoder of JPEG or JPEG-LS needs: how they begin, and how many of their bytes it needs."""
-LONGEST_RUN = 128
-"""Bytes that one code of RLE can give (PS3.5 G.3.1)."""
 J2K_COMMENT, J2K_TILE, J2K_DATA, J2K_END = 0xFF64, 0xFF90, 0xFF93, 0xFFD9
 J2K_NEEDED = frozenset(
     {0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF59, 0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF60, 0xFF61, J2K_TILE}
@@ -65,7 +64,7 @@ def without_rest(frame: Buffer, plane_bytes: int) -> bytes:
     for start, end in zip(offsets[:count], [*offsets[1:count], len(frame)], strict=True):
         try:
             rest = imagecodecs.packbits_decode(bytes(frame[start:end]))[plane_bytes:]
-        except imagecodecs.ImcdError:
+        except imagecodecs.PackbitsError:
             raise DataFault("undecodable", "a segment of an RLE frame ends inside a run") from None
         # Padding of the segment, or a last run that is too long.
         if len(rest) > LONGEST_RUN or rest.strip(rest[:1]):
