@@ -85,7 +85,7 @@ def test_bits_of_three_samples_are_unsupported(syntax: str) -> None:
         colour.PixelData = encapsulate([bytes(64)])
         colour["PixelData"].is_undefined_length = True
     refused = fault(file_bytes(colour, syntax))
-    assert refused.args == ("unsupported", "BitsAllocated is 1 and SamplesPerPixel 3, 1 is expected")
+    assert refused.args == ("unsupported", "SamplesPerPixel is 3 of single bits, 1 is expected")
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS)

@@ -12,6 +12,7 @@ from imaging.dicom.attributes import Attributes, first, text, whole
 from imaging.dicom.codecs import FAST, check_codestream, decode_by_plugin, decode_fast, find_decoder
 from imaging.dicom.codestream import Size, bare
 from imaging.dicom.dicom_object import DicomObject
+from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.parse import reading
 from imaging.dicom.walk import Walked
@@ -120,9 +121,7 @@ def _check(layout: Layout) -> None:
     if layout.samples not in (1, 3):
         raise DataFault("unsupported", f"SamplesPerPixel is {layout.samples}, 1 or 3 is expected")
     if layout.bits_allocated == 1 and layout.samples != 1:
-        raise DataFault(
-            "unsupported", f"BitsAllocated is 1 and SamplesPerPixel {layout.samples}, 1 is expected"
-        )
+        raise DataFault("unsupported", f"SamplesPerPixel is {layout.samples} of single bits, 1 is expected")
     expected = SAMPLES.get(layout.photometric, 3)
     if layout.photometric and layout.samples != expected:
         raise DataFault(
@@ -326,8 +325,7 @@ def _native_by_pydicom(opened: DicomObject, layout: Layout, index: int) -> NDArr
     start, length = opened.pixels[0]
     part, bits = layout, layout.frame_bits
     if bits % 16 == 0:
-        part, start, length = replace(layout, frames=1), start + index * bits // 8, bits // 8
-        index = 0
+        part, start, length, index = replace(layout, frames=1), start + index * bits // 8, bits // 8, 0
     value = bytes(memoryview(opened.data)[start : start + length])
     options = _options(part)
     # In big-endian words, bytes of OW too are swapped in pairs.
