@@ -48,6 +48,11 @@ OnProgress = Callable[[int, int], object]
 """Gets how many files of how many are done."""
 RAY_FROM = 4096
 """Fewer files are done here sooner than Ray has started."""
+REMEDIES = {
+    "no-window": "these files have no window of their own that can be used: add --window auto or CENTER/WIDTH",
+    "no-volume": "these series make no volumes: take their slices with kind: slice",
+}
+"""Of reasons for which a whole source may be refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,13 +262,6 @@ def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings
         raise UserFault(
             f"{fault}{f'; {listed}' if listed else ''}{f'; {problems} lists them' if problems else ''}"
         ) from None
-
-
-REMEDIES = {
-    "no-window": "these files have no window of their own that can be used: add --window auto or CENTER/WIDTH",
-    "no-volume": "these series make no volumes: take their slices with kind: slice",
-}
-"""Of reasons for which a whole source may be refused."""
 
 
 def _no_examples(source: str, scan: IngestPlan, modality: str) -> str:

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from imaging.errors import UserFault
 from imaging.pseudonyms import Level, Pseudonyms
-from imaging.sources.label_file import DELIMITERS, MISSING, LabelFile, open_label_file, plain_file_name
+from imaging.sources.label_file import (
+    DELIMITERS,
+    MISSING,
+    LabelFile,
+    missing_values,
+    open_label_file,
+    plain_file_name,
+)
 
 LINES = pa.schema([("key", pa.string()), ("value", pa.string()), ("line", pa.int64())])
 BATCH_LINES = 2**12
@@ -28,7 +35,7 @@ PARENT_DIGITS = 8
 """Digits of a coarser identifier's pseudonym that are kept beside each line, to be compared with those of one image:
 a wrong one passes with a chance of 1 in 4 billion, and ten million whole ones would take a GB."""
 NO_PARENT = " " * PARENT_DIGITS
-NO_IDENTIFIER = {"", *(word.casefold() for word in MISSING)}
+NO_IDENTIFIER = missing_values()
 MOST_CLASSES = 2**10
 """Different labels of which the lines are counted; more are no classes."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
@@ -149,7 +156,7 @@ def _labelled(
     rows: Iterable[Row], missing: Sequence[str], counts: Counter[str], absent: Counter[str]
 ) -> Iterator[tuple[Sequence[int], Sequence[str], Sequence[str], Sequence[Sequence[str]]]]:
     """Yield lines, identifiers, labels and coarser identifiers of the labelled rows, a batch at a time; count them."""
-    none, coming = {"", *(word.casefold() for word in missing)}, iter(rows)
+    none, coming = missing_values(missing), iter(rows)
     while some := list(islice(coming, BATCH_LINES)):
         # Looked at once a batch: a table has few labels.
         written = Counter(map(LABEL, some))

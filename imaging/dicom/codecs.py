@@ -4,8 +4,8 @@ imagecodecs decodes grey frames, and RLE in colour; other frames, and those that
 """
 
 import math
-import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import imagecodecs
@@ -38,6 +38,7 @@ from imaging.dicom.codestream import (
     has_another,
     has_end,
     rle_is_whole,
+    rle_segments,
 )
 from imaging.dicom.elements import Buffer
 from imaging.errors import DataFault, EnvironmentFault
@@ -158,7 +159,9 @@ def decode_by_plugin(frame: Buffer, syntax: str, options: Mapping[str, Any]) -> 
     """
     if syntax == RLELossless:
         # The fast decoder refuses what is more than the planes, pydicom's drops it.
-        _check_planes(frame, options["rows"] * options["columns"])
+        for segment in rle_segments(frame):
+            with suppress(imagecodecs.PackbitsError):  # damaged, which is for the decoder to find
+                check_plane(segment, options["rows"] * options["columns"])
     decoder = find_decoder(syntax)
     plugin = PLUGINS.get(syntax, PLUGIN)
     plugin = plugin if plugin in decoder.available_plugins else ""
@@ -175,21 +178,22 @@ def _rle(frame: Buffer, shape: tuple[int, int], samples: int, bits_allocated: in
     return planes[0] if samples == 1 else planes.transpose(1, 2, 0)
 
 
-def _check_planes(frame: Buffer, plane_bytes: int) -> None:
-    """Raise DataFault "surplus-data" where a segment of an RLE frame has more than a plane and its padding."""
-    count, *offsets = struct.unpack_from("<16I", frame)
-    for start, end in zip(offsets[:count], [*offsets[1:count], len(frame)], strict=True):
-        try:
-            plane = imagecodecs.packbits_decode(bytes(frame[start:end]), out=plane_bytes + LONGEST_RUN)
-        except imagecodecs.PackbitsError as error:
-            if "TOO_SMALL" not in str(error):
-                continue  # damaged, which is for the decoder to find
-            rest = None
-        else:
-            rest = bytes(plane[plane_bytes:])
-        # A last run may be too long, and a segment may be padded.
-        if rest is None or rest.strip(rest[:1]):
-            raise DataFault("surplus-data", f"a segment of an RLE frame has more than {plane_bytes} bytes")
+def check_plane(segment: Buffer, plane_bytes: int) -> None:
+    """Raise DataFault "surplus-data" where a segment of RLE has more than a plane and its padding.
+
+    Raises imagecodecs.PackbitsError where it ends inside a run.
+    """
+    try:
+        plane = imagecodecs.packbits_decode(bytes(segment), out=plane_bytes + LONGEST_RUN)
+    except imagecodecs.PackbitsError as error:
+        if "TOO_SMALL" not in str(error):
+            raise
+        rest = None
+    else:
+        rest = bytes(plane[plane_bytes:])
+    # A last run may be too long, and a segment may be padded.
+    if rest is None or rest.strip(rest[:1]):
+        raise DataFault("surplus-data", f"a segment of an RLE frame has more than {plane_bytes} bytes")
 
 
 def check_codestream(

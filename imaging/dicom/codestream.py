@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -133,6 +134,12 @@ def rle_is_whole(data: Buffer, segments: int, frame_bytes: int) -> bool:
     ends = [*offsets[1:segments], len(data)]
     in_order = all(start < end for start, end in zip(offsets, ends, strict=False))
     return bool(count == segments and offsets[0] == RLE_HEADER_BYTES and in_order)
+
+
+def rle_segments(frame: Buffer) -> list[Buffer]:
+    """Return the segments of an RLE frame that `rle_is_whole` has checked (PS3.5 G.5)."""
+    count, *offsets = struct.unpack_from("<16I", frame)
+    return [frame[start:end] for start, end in pairwise([*offsets[:count], len(frame)])]
 
 
 def _segments(data: Buffer) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 import codecs
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,11 @@ MISSING = ("NA", "N/A", "#N/A", "<NA>", "nan", "null", ".", "-")
 
 "None" is not among them: it is what a radiologist writes who found nothing.
 """
+
+
+def missing_values(missing: Sequence[str] = MISSING) -> frozenset[str]:
+    """Return the values that stand for none, in lower case, with the empty one."""
+    return frozenset({"", *(word.casefold() for word in missing)})
 
 
 @dataclass(frozen=True, slots=True)

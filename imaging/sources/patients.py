@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imaging.errors import DataFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.sources.label_file import MISSING, open_label_file, plain_file_name
+from imaging.sources.label_file import missing_values, open_label_file, plain_file_name
 from imaging.sources.protocol import Payload, SourceFile, format_of
 
 REMEDY = (
@@ -92,7 +92,7 @@ def read_patients(table: Path | None) -> Patients:
 
 def _patient_by_file(rows: Iterable[tuple[str, str]]) -> Mapping[str, str | None]:
     patients: dict[str, str | None] = {}
-    missing = {"", *(word.casefold() for word in MISSING)}
+    missing = missing_values()
     for file, patient in rows:
         name, value = plain_file_name(file), patient.strip()
         if value.casefold() not in missing and patients.setdefault(name, value) != value:

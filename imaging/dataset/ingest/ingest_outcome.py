@@ -132,7 +132,7 @@ def modality_remedy(others: Mapping[str, int], expected: str) -> str:
 def _count_findings(column: pa.ChunkedArray, *, is_window_fixed: bool) -> dict[str, int]:
     """Return how many images have each finding, the most first; a value has several, with spaces between them.
 
-    >>> _count_findings(pa.chunked_array([["gap tilted", "gap", ""]]), is_window_fixed=True)
+    >>> _count_findings(pa.chunked_array([["gap tilted", "gap dark-picture", ""]]), is_window_fixed=True)
     {'gap': 2, 'tilted': 1}
     """
     counted = Counter[str]()

@@ -5,14 +5,15 @@ from collections.abc import Iterator
 
 import imagecodecs
 
+from imaging.dicom.codecs import check_plane
 from imaging.dicom.codestream import (
     FRAME_MARKERS,
     J2K_START,
     JPEG_START,
-    LONGEST_RUN,
     RLE_HEADER_BYTES,
     bare,
     j2k_tiles,
+    rle_segments,
 )
 from imaging.dicom.elements import Buffer
 from imaging.dicom.jpeg_segments import CODED, END, SCAN, segments
@@ -60,18 +61,13 @@ def without_rest(frame: Buffer, plane_bytes: int) -> bytes:
 
     Raises DataFault "surplus-data" where a segment decodes to more than a plane of `plane_bytes`: nobody sees the rest.
     """
-    count, *offsets = struct.unpack_from("<16I", frame)
-    for start, end in zip(offsets[:count], [*offsets[1:count], len(frame)], strict=True):
+    planes = rle_segments(frame)
+    for segment in planes:
         try:
-            rest = imagecodecs.packbits_decode(bytes(frame[start:end]))[plane_bytes:]
+            check_plane(segment, plane_bytes)
         except imagecodecs.PackbitsError:
             raise DataFault("undecodable", "a segment of an RLE frame ends inside a run") from None
-        # Padding of the segment, or a last run that is too long.
-        if len(rest) > LONGEST_RUN or rest.strip(rest[:1]):
-            raise DataFault(
-                "surplus-data", f"{len(rest)} bytes follow the plane in a segment of an RLE frame"
-            )
-    used = 4 * (1 + count)
+    used = 4 * (1 + len(planes))
     return b"".join((frame[:used], bytes(RLE_HEADER_BYTES - used), frame[RLE_HEADER_BYTES:]))
 
 
