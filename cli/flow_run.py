@@ -31,14 +31,24 @@ def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) ->
 def run_flow(name: str, request: BaseModel) -> Any:
     """Run a flow in this process, print its outcome, and return it."""
     from services.preflight import check_servers
+    from services.prefect.server import claim_server
 
     started = time.monotonic()
     check_servers(activate())
+    # It starts while the flow is loaded.
+    claim = claim_server(console.print)
     console.print(f"[bold]radloop {name}[/bold]: loading", highlight=False)
     flow = load_flow(name)
     quiet_logs()
+    if claim:
+        claim.wait()
     loaded = time.monotonic()
-    outcome = flow(request)
+    try:
+        outcome = flow(request)
+    except Exception:
+        if claim:
+            claim.check()
+        raise
     print_outcome(name, outcome, imports_s=loaded - started, flow_s=time.monotonic() - loaded)
     return outcome
 

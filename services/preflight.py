@@ -93,10 +93,8 @@ def check_servers(settings: Settings) -> None:
 
 
 def _servers(settings: Settings) -> Iterator[ChosenServer]:
-    if settings.prefect_api_url:
-        yield ChosenServer(
-            title="Prefect server", variable="PREFECT_API_URL", address=settings.prefect_api_url
-        )
+    if settings.other_prefect:
+        yield ChosenServer(title="Prefect server", variable="PREFECT_API_URL", address=settings.other_prefect)
     uri = settings.tracking_uri
     if "://" not in uri or uri.startswith("file:"):
         raise UserFault(

@@ -20,6 +20,19 @@ LOOPBACK = ("127.0.0.1", "localhost")
 """Hosts that are reached without a proxy: one for the outside must not stand before the servers of this machine."""
 
 
+AUTH = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
+"""Names of USER:PASSWORD of Prefect's server, for its clients and for the server itself."""
+HOME_SERVER = {
+    # The home needs no types of blocks and no automations, and its runs are not scheduled: half of the start.
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+}
+"""Environment of the Prefect server of a home, over that of the command which starts it."""
+SECRETS = ("RADLOOP_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""What that server does not need, and should not keep longer than the command."""
+
+
 class Settings(BaseSettings):
     """Where things are; every field is an environment variable, all of them optional."""
 
@@ -45,6 +58,16 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(None, description="Jobs API of a Ray cluster, http://host:8265.")
     mlflow_uri: str | None = Field(None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI"))
     prefect_api_url: str | None = Field(None, validation_alias=AliasChoices("PREFECT_API_URL"))
+    home_server: str | None = Field(
+        None, description="Set by a command for itself: what PREFECT_API_URL names is the server of the home."
+    )
+    prefect_idle_min: float = Field(
+        15, gt=0, description="Minutes without a request after which the Prefect server of the home ends."
+    )
+    prefect_auth: SecretStr | None = Field(None, validation_alias=AliasChoices(*AUTH))
+    prefect_database: str | None = Field(
+        None, validation_alias=AliasChoices("PREFECT_API_DATABASE_CONNECTION_URL")
+    )
 
     @cached_property
     def folder(self) -> Path:
@@ -113,6 +136,11 @@ class Settings(BaseSettings):
         return self.mlflow_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
 
     @property
+    def other_prefect(self) -> str | None:
+        """The Prefect server that the environment names; None where the home has its own."""
+        return None if self.prefect_api_url == self.home_server else self.prefect_api_url
+
+    @property
     def has_registry(self) -> bool:
         """Whether there is a registry to look into: MLflow's own database is made by its first run."""
         database = self.tracking_uri.removeprefix("sqlite:///")
@@ -177,7 +205,22 @@ def activate(home: Path | None = None) -> Settings:
     settings = Settings()
     for name, value in settings.defaults().items():
         os.environ.setdefault(name, value)
+    if settings.prefect_auth:
+        # A server asks for it, and a client gives it, by names of their own.
+        for name in AUTH:
+            os.environ.setdefault(name, settings.prefect_auth.get_secret_value())
     for name in {"no_proxy", "NO_PROXY"} & os.environ.keys():
         hosts = [host.strip() for host in os.environ[name].split(",") if host.strip()]
         os.environ[name] = ",".join(dict.fromkeys((*hosts, *LOOPBACK)))
     return settings
+
+
+def use_home_server(url: str) -> None:
+    """Make the Prefect server of the home that of this process, and of those that it starts."""
+    os.environ.update(PREFECT_API_URL=url, RADLOOP_HOME_SERVER=url)
+
+
+def environment_of_server() -> dict[str, str]:
+    """Return the environment for the Prefect server of the home."""
+    kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    return HOME_SERVER | kept

@@ -35,7 +35,7 @@ FLOWS = ("nightly", "ingest", "train", "evaluate", "reevaluate", "deidentify")
 
 def has_servers(settings: Settings) -> bool:
     """Return whether Prefect or MLflow keep what is theirs elsewhere."""
-    return settings.prefect_api_url is not None or settings.tracking_uri.startswith("http")
+    return settings.other_prefect is not None or settings.tracking_uri.startswith("http")
 
 
 def fetch(settings: Settings, dataset: str, since_s: float, folder: Path) -> bool:
@@ -71,7 +71,7 @@ def fetch_written(settings: Settings, since_s: float, seed: str) -> tuple[list[P
 
 def _of_prefect(settings: Settings, since_s: float, folder: Path) -> Iterator[None]:
     """Write parameters, states, logs and artifacts of the runs of our flows."""
-    if settings.prefect_api_url is None:
+    if settings.other_prefect is None:
         return
     since = datetime.fromtimestamp(since_s, UTC).isoformat()
     begun = {"flows": {"name": {"any_": FLOWS}}, "flow_runs": {"start_time": {"after_": since}}}
@@ -90,7 +90,7 @@ def _of_prefect(settings: Settings, since_s: float, folder: Path) -> Iterator[No
             yield from (None for _ in pages)
     except httpx.HTTPError as error:
         raise EnvironmentFault(
-            f"the Prefect server at {settings.prefect_api_url} cannot be searched ({type(error).__name__}): "
+            f"the Prefect server at {settings.other_prefect} cannot be searched ({type(error).__name__}): "
             "start it, or give an account that may read"
         ) from None
 

@@ -1,0 +1,115 @@
+"""Process of the Prefect server of a home: it serves a socket that it is handed, and ends itself when nobody needs it.
+
+It is what Prefect itself starts for a flow without a server (`create_app(ephemeral=True)`), but stays for the next
+command: to load and to migrate it takes as long as a small flow.
+"""
+
+import asyncio
+import gc
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from services.prefect.server_record import USE_LOCK, read_server, take
+
+Scope = MutableMapping[str, Any]
+App = Callable[[Scope, Any, Any], Awaitable[None]]
+LOOK_S = 5.0
+"""Between two looks at whether the server is still needed."""
+POLL_S = 2.0
+"""Between two looks of its queue of background jobs: at Prefect's quarter of a second an idle server takes 2 % of a core."""
+
+
+class RequestClock:
+    """Application that knows for how long nobody has asked anything; an open connection of events counts as a request."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._open = 0
+        self._last = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        """Hand a request on to the application."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        self._open += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._open -= 1
+            self._last = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the end of the last request; 0 during one."""
+        return 0.0 if self._open else time.monotonic() - self._last
+
+
+def is_needed(home: Path, clock: RequestClock, idle_s: float) -> bool:
+    """Return whether the server goes on; where not, no command can begin to use it any more."""
+    if clock.idle_s == 0:
+        return True
+    own = read_server(home)
+    if own is None or own.pid != os.getpid():
+        # The home is gone, or another server has taken this one's place.
+        return False
+    # The lock is kept until the process ends: who wants to use it waits for that, and starts another.
+    return clock.idle_s < idle_s or take(home / USE_LOCK) is None
+
+
+def serve(listener: socket.socket, home: Path, idle_s: float) -> None:
+    """Serve Prefect's API on a socket that listens, until it is not needed any more."""
+    # Loaded here: they take seconds, and only this process needs them.
+    import prefect.server.api.background_workers as background
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    pause = timedelta(seconds=POLL_S)
+    # There is no setting for it.
+    background.Worker = partial(  # type: ignore[misc,assignment]
+        background.Worker, minimum_check_interval=pause, scheduling_resolution=pause
+    )
+    clock = RequestClock(create_app(ephemeral=True))
+    server = uvicorn.Server(
+        uvicorn.Config(clock, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
+    )
+
+    async def run() -> None:
+        look = asyncio.create_task(end_when_idle())
+        await server.serve(sockets=[listener])
+        look.cancel()
+        with suppress(asyncio.CancelledError):
+            await look
+
+    async def end_when_idle() -> None:
+        while not server.started:
+            await asyncio.sleep(0.1)
+        gc.enable()
+        # What was loaded stays.
+        gc.freeze()
+        while is_needed(home, clock, idle_s):
+            await asyncio.sleep(min(LOOK_S, idle_s / 4))
+        server.should_exit = True
+
+    asyncio.run(run())
+
+
+def main(home: Path, descriptor: int, idle_min: float) -> None:
+    """Serve the socket with this descriptor."""
+    os.chdir(home)
+    serve(socket.socket(fileno=descriptor), home, idle_min * 60)
+
+
+if __name__ == "__main__":
+    # Half of the start went to the collector, which walks again and again through what the imports make.
+    gc.disable()
+    typer.run(main)
