@@ -14,6 +14,7 @@ from imaging.phantom.schedule import PhantomSpec
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
 from services.flow_requests import NightlyRequest
+from services.prefect.server import end_server
 from services.ray.cluster import training_ray
 from services.settings import Settings, activate
 from services.stack_file import running_stack
@@ -43,6 +44,7 @@ def fresh_home() -> Path:
         raise UserFault(
             f"the servers of an earlier demonstration are up: end them with `radloop --home {home} down`"
         )
+    end_server(home)
     shutil.rmtree(home, ignore_errors=True)
     return home
 

@@ -1,5 +1,6 @@
 """Run of a flow in this process: its request from options and a file, its outcome, and the commands that come next."""
 
+import gc
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,8 +31,8 @@ def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) ->
 
 def run_flow(name: str, request: BaseModel) -> Any:
     """Run a flow in this process, print its outcome, and return it."""
-    from services.preflight import check_servers
     from services.prefect.server import claim_server
+    from services.preflight import check_servers
 
     started = time.monotonic()
     check_servers(activate())
@@ -55,7 +56,13 @@ def run_flow(name: str, request: BaseModel) -> Any:
 
 def load_flow(name: str) -> Callable[[Any], Any]:
     """Return a flow by its name; loading one loads Prefect, which takes seconds."""
-    return getattr(import_module(f"flows.{name}"), name)
+    # A quarter of them went to the collector, which walks again and again through what the imports make, and stays.
+    gc.disable()
+    try:
+        return getattr(import_module(f"flows.{name}"), name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def print_outcome(name: str, outcome: Any, imports_s: float, flow_s: float) -> None:

@@ -22,6 +22,7 @@ from infra.stack.flow_runs import FlowRun, latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
 from services.flow_requests import REQUESTS, NightlyRequest, absolute_place
+from services.prefect.server import end_server, log_of, running_server, without_server
 from services.settings import Settings, activate
 
 REMEMBERED = "nightly.json"
@@ -67,7 +68,7 @@ def up(
         environment=settings.defaults(),
         deployments=deployments(nightly, time_zone or deployed_time_zone(settings.folder)),
     )
-    with infra_faults():
+    with infra_faults(), without_server(settings.folder):
         running = lifecycle.up(settings.folder, request, lambda line: console.print(line, highlight=False))
     if nightly:
         # So that the next `up` needs no options.
@@ -89,6 +90,13 @@ def status() -> None:
         running = read_stack(settings.folder)
     if running is None:
         console.print(f"Nothing is up in {settings.folder}; `radloop up` starts it", soft_wrap=True)
+        if server := running_server(settings.folder):
+            console.print(
+                f"The Prefect server of the commands runs at {server.address} (pid {server.pid}, log "
+                f"{log_of(settings.folder)}); it ends {settings.prefect_idle_min:g} minutes after the last of them",
+                highlight=False,
+                soft_wrap=True,
+            )
     else:
         rows = [
             (item.name, _state(item), running.addresses.get(item.name, ""), item.log) for item in processes
@@ -104,10 +112,10 @@ def status() -> None:
 
 
 def down() -> None:
-    """End exactly what `radloop up` started."""
+    """End exactly what `radloop up` and the commands started."""
     settings = activate()
     with infra_faults():
-        ended = lifecycle.down(settings.folder)
+        ended = lifecycle.down(settings.folder) + end_server(settings.folder)
     console.print(f"Ended {ended} processes" if ended else "Nothing was up", highlight=False)
 
 

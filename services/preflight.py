@@ -1,6 +1,7 @@
 """Checks before any work: sources, label tables and keys are there, and the servers answer. Prefect is not loaded."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
 from services.flow_requests import DeidentifyRequest, IngestRequest
 from services.ray.jobs import connect
-from services.settings import Settings
+from services.settings import Settings, authorization
 
 TIMEOUT_S = 5.0
 REMEDY = "give --source a folder or archive with images, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH or an NPZ file"
@@ -88,6 +89,8 @@ def check_servers(settings: Settings) -> None:
     """Raise where a server that the environment names cannot be used, within seconds and not after an ingest."""
     for server in _servers(settings):
         _check_answers(server)
+    if settings.other_prefect:
+        _check_login(settings, settings.other_prefect.rstrip("/"))
     if settings.ray_address:
         connect(settings.ray_address)
 
@@ -118,3 +121,18 @@ def _check_answers(server: ChosenServer) -> None:
             f"what answers at {server.address} is no healthy {server.title} (status {status}, 200 is expected): "
             f"correct or unset {server.variable}"
         )
+
+
+def _check_login(settings: Settings, address: str) -> None:
+    """Raise where Prefect's server asks for a login that was not given: its health it tells to everybody."""
+    with suppress(httpx.HTTPError):
+        health, version = (
+            httpx.get(f"{address}/{path}", headers=headers, timeout=TIMEOUT_S).status_code
+            for path, headers in (("health", {}), ("version", authorization(settings)))
+        )
+        # A proxy before the server refuses both, and has credentials of its own.
+        if health == httpx.codes.OK and version == httpx.codes.UNAUTHORIZED and not settings.prefect_key:
+            raise EnvironmentFault(
+                f"the Prefect server at {address} asks for {'another' if settings.prefect_auth else 'a'} login: "
+                "set PREFECT_API_AUTH_STRING=USER:PASSWORD to the one that it was started with"
+            )

@@ -1,6 +1,8 @@
 """Settings: the only reader of environment variables, and the embedded defaults for the servers' clients."""
 
+import base64
 import os
+import sys
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -65,7 +67,8 @@ class Settings(BaseSettings):
         15, gt=0, description="Minutes without a request after which the Prefect server of the home ends."
     )
     prefect_auth: SecretStr | None = Field(None, validation_alias=AliasChoices(*AUTH))
-    prefect_database: str | None = Field(
+    prefect_key: SecretStr | None = Field(None, validation_alias=AliasChoices("PREFECT_API_KEY"))
+    prefect_database: SecretStr | None = Field(
         None, validation_alias=AliasChoices("PREFECT_API_DATABASE_CONNECTION_URL")
     )
 
@@ -215,6 +218,14 @@ def activate(home: Path | None = None) -> Settings:
     return settings
 
 
+def authorization(settings: Settings) -> Mapping[str, str]:
+    """Return the header that Prefect's server asks for where an auth string is set."""
+    if settings.prefect_auth is None:
+        return {}
+    secret = settings.prefect_auth.get_secret_value().encode()
+    return {"Authorization": f"Basic {base64.b64encode(secret).decode()}"}
+
+
 def use_home_server(url: str) -> None:
     """Make the Prefect server of the home that of this process, and of those that it starts."""
     os.environ.update(PREFECT_API_URL=url, RADLOOP_HOME_SERVER=url)
@@ -223,4 +234,6 @@ def use_home_server(url: str) -> None:
 def environment_of_server() -> dict[str, str]:
     """Return the environment for the Prefect server of the home."""
     kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    return HOME_SERVER | kept
+    # A checkout need not be installed.
+    paths = [entry or str(Path.cwd()) for entry in sys.path]
+    return HOME_SERVER | kept | {"PYTHONPATH": os.pathsep.join(paths)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from infra.stack.servers import answer_of
+from infra.stack.servers import prefect_answer
 
 SCHEDULED = {"state": {"type": {"any_": ["SCHEDULED"]}}}
 BEGUN = {"state": {"type": {"not_any_": ["SCHEDULED"]}}, "parent_task_run_id": {"is_null_": True}}
@@ -33,8 +33,8 @@ def latest_runs(prefect: str, limit: int = 5) -> list[FlowRun]:
 
 
 def _runs(prefect: str, query: Mapping[str, Any]) -> list[FlowRun]:
-    runs: Sequence[Mapping[str, Any]] = answer_of(f"{prefect}/api/flow_runs/filter", query) or []
-    flows = answer_of(f"{prefect}/api/flows/filter", {"limit": 200}) or []
+    runs: Sequence[Mapping[str, Any]] = prefect_answer(f"{prefect}/api/flow_runs/filter", query) or []
+    flows = prefect_answer(f"{prefect}/api/flows/filter", {"limit": 200}) or []
     names = {flow["id"]: flow["name"] for flow in flows}
     return [
         FlowRun(
@@ -70,8 +70,10 @@ def declare_lost(prefect: str) -> int:
 def _of_the_worker(prefect: str, *states: str) -> list[str]:
     # Only runs of a deployment: another command of this home may run a flow by itself.
     query = {"state": {"type": {"any_": states}}, "deployment_id": {"is_null_": False}}
-    return [run["id"] for run in answer_of(f"{prefect}/api/flow_runs/filter", {"flow_runs": query}) or []]
+    return [
+        run["id"] for run in prefect_answer(f"{prefect}/api/flow_runs/filter", {"flow_runs": query}) or []
+    ]
 
 
 def _set_state(prefect: str, run: str, state: Mapping[str, str]) -> None:
-    answer_of(f"{prefect}/api/flow_runs/{run}/set_state", {"state": state, "force": True})
+    prefect_answer(f"{prefect}/api/flow_runs/{run}/set_state", {"state": state, "force": True})

@@ -16,7 +16,7 @@ from infra.stack.deployments import deploy, deployed
 from infra.stack.flow_runs import cancel_running, declare_lost
 from infra.stack.processes import OwnedProcess, StackError, choose_ports, end, start, tail
 from infra.stack.record import FILE, MARK, Stack, read_stack
-from infra.stack.servers import POOL, PORTS, SERVERS, Server, answer_of, worker
+from infra.stack.servers import POOL, PORTS, SERVERS, Server, prefect_answer, worker
 
 Log = Callable[[str], None]
 START_LIMIT_S = 240.0
@@ -118,7 +118,7 @@ def _start(stack: Stack, request: StackRequest, log: Log) -> Stack:
     log(f"Starting {', '.join(server.name for server in servers)}; logs are in {stack.logs}")
     stack = stack.with_processes(*(_launch(server, stack, environment) for server in servers))
     _wait(servers, stack, log)
-    answer_of(f"{stack.addresses['prefect']}/api/work_pools/", {"name": POOL, "type": "process"})
+    prefect_answer(f"{stack.addresses['prefect']}/api/work_pools/", {"name": POOL, "type": "process"})
     if lost := declare_lost(stack.addresses["prefect"]):
         log(f"{lost} runs had not ended when the stack did: they count as crashed")
     runner = worker(stack)

@@ -1,5 +1,6 @@
 """Servers of the one-machine stack: the command of each, and the test whether it answers."""
 
+import base64
 import json
 import os
 import sys
@@ -8,14 +9,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
+from infra.stack.processes import StackError
 from infra.stack.record import Stack
 
 POOL = "radloop"
 PORTS = ("ray-head", "ray-client", "ray-agent", "ray-dashboard-metrics", "ray-autoscaler-metrics")
 """Ports that no person uses; Ray takes fixed ones where none is given."""
 
+LOGIN = "PREFECT_API_AUTH_STRING"
+"""Environment variable with USER:PASSWORD, where Prefect's server asks for it; its clients read the same."""
 OBJECT_STORE_BYTES = 256 * 2**20
 PROBE_TIMEOUT_S = 15.0
 # A hospital's proxy cannot reach this machine's loopback interface.
@@ -95,7 +101,9 @@ def worker(stack: Stack) -> Server:
         name="worker",
         command=_python("prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL),
         # The pool alone may still be ready from a worker that ended a moment ago.
-        answers=lambda: "started!" in log.read_text() and (answer_of(pool) or {}).get("status") == "READY",
+        answers=lambda: (
+            "started!" in log.read_text() and (prefect_answer(pool) or {}).get("status") == "READY"
+        ),
         environment={
             # Its server is on the same machine: a person at the page should not wait for 10 s.
             "PREFECT_WORKER_QUERY_SECONDS": "2",
@@ -114,13 +122,35 @@ SERVERS: tuple[Callable[[Stack], Server], ...] = (prefect_server, mlflow_server,
 
 def answer_of(url: str, body: Mapping[str, Any] | None = None, token: str = "") -> Any:
     """Return the answer of an address, JSON or text; None where it does not answer, or refuses."""
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
     try:
-        with DIRECT.open(request, timeout=PROBE_TIMEOUT_S) as response:
-            text = response.read().decode()
+        return _asked(url, body, f"Bearer {token}" if token else "")
     except (urllib.error.URLError, OSError):
         return None
+
+
+def prefect_answer(url: str, body: Mapping[str, Any] | None = None) -> Any:
+    """Return the answer of Prefect's API, as `answer_of`; raise StackError where it asks for another login."""
+    login = os.environ.get(LOGIN, "")
+    try:
+        return _asked(url, body, f"Basic {base64.b64encode(login.encode()).decode()}" if login else "")
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            raise StackError(
+                f"the Prefect server at {urlsplit(url).netloc} asks for {'another' if login else 'a'} login: set "
+                f"{LOGIN} to the one that it was started with"
+            ) from error
+        return None
+    except (urllib.error.URLError, OSError):
+        return None
+
+
+def _asked(url: str, body: Mapping[str, Any] | None, authorization: str) -> Any:
+    headers = {"Content-Type": "application/json"} | (
+        {"Authorization": authorization} if authorization else {}
+    )
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
+    with DIRECT.open(request, timeout=PROBE_TIMEOUT_S) as response:
+        text = response.read().decode()
     try:
         return json.loads(text)
     except ValueError:

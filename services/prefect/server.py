@@ -3,18 +3,16 @@
 A command claims it first, loads what it needs meanwhile, and waits for its answer last. Prefect is not loaded here.
 """
 
-import base64
 import hashlib
 import http.client
 import importlib.metadata
-import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +32,7 @@ from services.prefect.server_record import (
     wait_for,
     write_server,
 )
-from services.settings import Settings, activate, environment_of_server, use_home_server
+from services.settings import Settings, activate, authorization, environment_of_server, use_home_server
 
 START_LIMIT_S = 180.0
 """A fresh database takes 5 to 10 s, and several times that on a slow disk."""
@@ -142,6 +140,8 @@ def end_server(home: Path) -> bool:
 
     Raises EnvironmentFault where a command uses it, which would lose its run.
     """
+    if running_server(home) is None:
+        return False
     with held(home / START_LOCK, LOCK_LIMIT_S):
         server = running_server(home)
         if server is None:
@@ -155,6 +155,25 @@ def end_server(home: Path) -> bool:
         return True
 
 
+@contextmanager
+def without_server(home: Path) -> Iterator[None]:
+    """Let none be started during a block, at whose end a stack may be up, and end one that no command uses.
+
+    One that is used ends by itself after its last command: both servers have one database.
+    """
+    with held(home / START_LOCK, LOCK_LIMIT_S) as free:
+        if not free:
+            raise EnvironmentFault(f"another command has been starting the servers of {home} for minutes")
+        server = running_server(home)
+        if server and not in_use(home):
+            _end(server)
+        until = time.monotonic() + START_LIMIT_S
+        # Two servers that make the tables of one database at once would disturb each other.
+        while (server := running_server(home)) and not server.answered and time.monotonic() < until:
+            time.sleep(POLL_S)
+        yield
+
+
 def _running(settings: Settings) -> HomeServer | None:
     """Return the server that runs, if it has the version and the settings of this command."""
     server = running_server(settings.folder)
@@ -164,7 +183,9 @@ def _running(settings: Settings) -> HomeServer | None:
 def _lock(home: Path) -> int:
     lock = wait_for(home / USE_LOCK, LOCK_LIMIT_S, shared=True)
     if lock is None:
-        raise EnvironmentFault(f"the Prefect server of {home} is ending and does not come to an end: {_cause(home)}")
+        raise EnvironmentFault(
+            f"the Prefect server of {home} is ending and does not come to an end: {_cause(home)}"
+        )
     return lock
 
 
@@ -208,9 +229,9 @@ def _start(settings: Settings, port: int, *, exact: bool = False) -> HomeServer:
         # It listens already: a request that comes early is answered, and nobody else can get the port.
         command = (str(home), str(listener.fileno()), str(settings.prefect_idle_min))
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.prefect.server_process", *command],
-            # Where this package is: a checkout need not be installed.
-            cwd=Path(__file__).parents[2],
+            # -P: a file json.py in the folder where the command was started must not become the library of that name.
+            [sys.executable, "-P", "-m", "services.prefect.server_process", *command],
+            cwd=home,
             env=environment_of_server(),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -245,7 +266,9 @@ def _listener(port: int, exact: bool) -> socket.socket:
             listener.close()
         else:
             return listener
-    raise EnvironmentFault(f"port {port} of the home's Prefect server was taken by another process: run again")
+    raise EnvironmentFault(
+        f"port {port} of the home's Prefect server was taken by another process: run again"
+    )
 
 
 def _status(server: HomeServer, settings: Settings) -> int:
@@ -258,14 +281,6 @@ def _status(server: HomeServer, settings: Settings) -> int:
         return 0
     finally:
         connection.close()
-
-
-def authorization(settings: Settings) -> Mapping[str, str]:
-    """Return the header that Prefect's server asks for where an auth string is set."""
-    if settings.prefect_auth is None:
-        return {}
-    secret = settings.prefect_auth.get_secret_value().encode()
-    return {"Authorization": f"Basic {base64.b64encode(secret).decode()}"}
 
 
 def _end(server: HomeServer) -> None:
@@ -284,8 +299,10 @@ def _end(server: HomeServer) -> None:
 
 
 def _made_with(settings: Settings) -> str:
-    chosen = [importlib.metadata.version("prefect"), settings.prefect_database, settings.prefect_idle_min]
-    return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:16]
+    """Return a digest of what a command needs to have in common with the server that it uses."""
+    database = settings.prefect_database.get_secret_value() if settings.prefect_database else ""
+    chosen = (importlib.metadata.version("prefect"), database, settings.prefect_idle_min)
+    return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
 
 
 def log_of(home: Path) -> Path:

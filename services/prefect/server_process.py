@@ -25,11 +25,11 @@ App = Callable[[Scope, Any, Any], Awaitable[None]]
 LOOK_S = 5.0
 """Between two looks at whether the server is still needed."""
 POLL_S = 2.0
-"""Between two looks of its queue of background jobs: at Prefect's quarter of a second an idle server takes 2 % of a core."""
+"""Between two looks into the queue of background jobs; at the default of 0.25 s an idle server takes 2 % of a core."""
 
 
 class RequestClock:
-    """Application that knows for how long nobody has asked anything; an open connection of events counts as a request."""
+    """Application that knows how long ago the last request was; an open connection of events counts as one."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -71,13 +71,12 @@ def serve(listener: socket.socket, home: Path, idle_s: float) -> None:
     # Loaded here: they take seconds, and only this process needs them.
     import prefect.server.api.background_workers as background
     import uvicorn
+    from docket import Worker
     from prefect.server.api.server import create_app
 
     pause = timedelta(seconds=POLL_S)
     # There is no setting for it.
-    background.Worker = partial(  # type: ignore[misc,assignment]
-        background.Worker, minimum_check_interval=pause, scheduling_resolution=pause
-    )
+    vars(background)["Worker"] = partial(Worker, minimum_check_interval=pause, scheduling_resolution=pause)
     clock = RequestClock(create_app(ephemeral=True))
     server = uvicorn.Server(
         uvicorn.Config(clock, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
@@ -105,7 +104,6 @@ def serve(listener: socket.socket, home: Path, idle_s: float) -> None:
 
 def main(home: Path, descriptor: int, idle_min: float) -> None:
     """Serve the socket with this descriptor."""
-    os.chdir(home)
     serve(socket.socket(fileno=descriptor), home, idle_min * 60)
 
 

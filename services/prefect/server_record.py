@@ -1,4 +1,4 @@
-"""Record of the Prefect server of a home, and the two locks beside it, which the kernel frees when their holder dies."""
+"""Record of the Prefect server of a home, and two locks beside it, which the kernel frees when their holder dies."""
 
 import fcntl
 import json
