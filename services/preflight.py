@@ -88,9 +88,10 @@ def existing_key(settings: Settings, destination: Destination) -> Pseudonyms:
 def check_servers(settings: Settings) -> None:
     """Raise where a server that the environment names cannot be used, within seconds and not after an ingest."""
     for server in _servers(settings):
-        _check_answers(server)
-    if settings.other_prefect:
-        _check_login(settings, settings.other_prefect.rstrip("/"))
+        healthy = _check_answers(server)
+        # A proxy that refuses both has credentials of its own.
+        if healthy and server.address == settings.other_prefect:
+            _check_login(settings, server.address.rstrip("/"))
     if settings.ray_address:
         connect(settings.ray_address)
 
@@ -108,7 +109,8 @@ def _servers(settings: Settings) -> Iterator[ChosenServer]:
         yield ChosenServer(title="MLflow server", variable="MLFLOW_TRACKING_URI", address=uri)
 
 
-def _check_answers(server: ChosenServer) -> None:
+def _check_answers(server: ChosenServer) -> bool:
+    """Return whether the server says to everybody that it is healthy, and not only to whom it knows."""
     try:
         status = httpx.get(f"{server.address.rstrip('/')}/health", timeout=TIMEOUT_S).status_code
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -121,17 +123,16 @@ def _check_answers(server: ChosenServer) -> None:
             f"what answers at {server.address} is no healthy {server.title} (status {status}, 200 is expected): "
             f"correct or unset {server.variable}"
         )
+    return status == httpx.codes.OK
 
 
 def _check_login(settings: Settings, address: str) -> None:
-    """Raise where Prefect's server asks for a login that was not given: its health it tells to everybody."""
+    """Raise where Prefect's server asks for a login that was not given: for its health it asks for none."""
     with suppress(httpx.HTTPError):
-        health, version = (
-            httpx.get(f"{address}/{path}", headers=headers, timeout=TIMEOUT_S).status_code
-            for path, headers in (("health", {}), ("version", authorization(settings)))
-        )
-        # A proxy before the server refuses both, and has credentials of its own.
-        if health == httpx.codes.OK and version == httpx.codes.UNAUTHORIZED and not settings.prefect_key:
+        status = httpx.get(
+            f"{address}/version", headers=authorization(settings), timeout=TIMEOUT_S
+        ).status_code
+        if status == httpx.codes.UNAUTHORIZED and not settings.prefect_key:
             raise EnvironmentFault(
                 f"the Prefect server at {address} asks for {'another' if settings.prefect_auth else 'a'} login: "
                 "set PREFECT_API_AUTH_STRING=USER:PASSWORD to the one that it was started with"

@@ -21,14 +21,18 @@ from tests.synthetic import closed_port, write_archive, write_labels
 
 
 @contextmanager
-def answering(status: int) -> Iterator[tuple[str, list[str]]]:
-    """Answer every request with this status; yield the address and the paths that were asked for."""
+def answering(status: int, login: str | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Answer every request with this status; yield the address and the paths that were asked for.
+
+    With a login all paths but the one of its health are for who sends it, as in Prefect's server.
+    """
     asked: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            self.send_response(status)
+            open_to_all = login is None or self.path.endswith("/health")
+            self.send_response(status if open_to_all or self.headers["Authorization"] == login else 401)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -58,7 +62,7 @@ def test_a_server_is_asked_for_its_health(environment: None, variable: str) -> N
     with answering(200) as (address, asked):
         os.environ[variable] = f"{address}/api/"
         check_servers(Settings())
-    assert asked == ["/api/health"]
+    assert asked[0] == "/api/health"
 
 
 @pytest.mark.parametrize("status", [404, 500, 503])
@@ -73,6 +77,23 @@ def test_a_server_that_asks_who_is_there_is_alive(environment: None) -> None:
     with answering(401) as (address, _):
         os.environ["MLFLOW_TRACKING_URI"] = address
         check_servers(Settings())
+
+
+@pytest.mark.parametrize(("given", "what"), [(None, "a"), ("other:word", "another")])
+def test_a_login_that_is_missing_or_wrong_is_refused(environment: None, given: str | None, what: str) -> None:
+    with answering(200, login="Basic cmlnaHQ6d29yZA==") as (address, _):
+        os.environ["PREFECT_API_URL"] = address
+        os.environ |= {"PREFECT_API_AUTH_STRING": given} if given else {}
+        with pytest.raises(EnvironmentFault, match=f"asks for {what} login: set PREFECT_API_AUTH_STRING"):
+            check_servers(Settings())
+
+
+@pytest.mark.parametrize("name", ["PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"])
+def test_the_right_login_is_given(environment: None, name: str) -> None:
+    with answering(200, login="Basic cmlnaHQ6d29yZA==") as (address, asked):
+        os.environ |= {"PREFECT_API_URL": address, name: "right:word"}
+        check_servers(Settings())
+    assert asked == ["/health", "/version"]
 
 
 def test_a_server_that_never_answers_is_not_waited_for(

@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import importlib.metadata
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,8 +26,8 @@ from services.prefect.server_record import (
     USE_LOCK,
     HomeServer,
     began,
-    held,
     in_use,
+    locked,
     read_server,
     record_answer,
     wait_for,
@@ -43,6 +44,8 @@ LOCK_LIMIT_S = 300.0
 """A whole stack may be starting."""
 GRACE_S = 5.0
 LOG_BYTES = 1 << 20
+DATABASE_BYTES = 16 << 20
+"""A new database with its journal takes 6 MB."""
 OPEN, REFUSED = (200, 404), (401, 403)
 """Statuses of a server that lets this command in, and of one that does not."""
 
@@ -63,7 +66,7 @@ class Claim:
         """Return when the server answers; one that has ended or does not answer is replaced, once."""
         if self._answers():
             return
-        with held(self.home / START_LOCK, LOCK_LIMIT_S):
+        with locked(self.home / START_LOCK, LOCK_LIMIT_S):
             current = running_server(self.home)
             if current is None or current.pid == self.server.pid:
                 _end(self.server)
@@ -142,7 +145,7 @@ def end_server(home: Path) -> bool:
     """
     if running_server(home) is None:
         return False
-    with held(home / START_LOCK, LOCK_LIMIT_S):
+    with locked(home / START_LOCK, LOCK_LIMIT_S):
         server = running_server(home)
         if server is None:
             return False
@@ -161,7 +164,7 @@ def without_server(home: Path) -> Iterator[None]:
 
     One that is used ends by itself after its last command: both servers have one database.
     """
-    with held(home / START_LOCK, LOCK_LIMIT_S) as free:
+    with locked(home / START_LOCK, LOCK_LIMIT_S) as free:
         if not free:
             raise EnvironmentFault(f"another command has been starting the servers of {home} for minutes")
         server = running_server(home)
@@ -191,11 +194,11 @@ def _lock(home: Path) -> int:
 
 def _started(settings: Settings, log: Log) -> HomeServer | None:
     home = settings.folder
-    with held(home / START_LOCK, 0) as free:
+    with locked(home / START_LOCK, 0) as free:
         if free:
             return _alone(settings)
     log("waiting for another command, which starts the servers of this home")
-    with held(home / START_LOCK, LOCK_LIMIT_S) as free:
+    with locked(home / START_LOCK, LOCK_LIMIT_S) as free:
         if not free:
             raise EnvironmentFault(f"another command has been starting the servers of {home} for minutes")
         return _alone(settings)
@@ -311,8 +314,11 @@ def log_of(home: Path) -> Path:
 
 
 def _cause(home: Path) -> str:
+    """Return what is known of why the server ended: the space of its disk, and the last line of its log."""
+    lines: list[str] = []
     with suppress(OSError):
+        free = shutil.disk_usage(home).free
+        if free < DATABASE_BYTES:
+            return f"its disk has {free / 1e6:.1f} MB left, make room (log: {log_of(home)})"
         lines = [line for line in log_of(home).read_text(errors="replace").splitlines() if line.strip()]
-        if lines:
-            return f"see {log_of(home)}, which ends with {lines[-1].strip()!r}"
-    return f"see {log_of(home)}"
+    return f"see {log_of(home)}" + (f", which ends with {lines[-1].strip()!r}" if lines else "")

@@ -111,7 +111,7 @@ def in_use(home: Path) -> bool:
 
 
 @contextmanager
-def held(path: Path, limit_s: float) -> Iterator[bool]:
+def locked(path: Path, limit_s: float) -> Iterator[bool]:
     """Hold a lock alone for a block; yields False where it could not be had within `limit_s`."""
     descriptor = wait_for(path, limit_s)
     try:
