@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from imaging.errors import EnvironmentFault
-from infra.stack.servers import answer_of
+from infra.stack.processes import StackError
+from infra.stack.servers import answer_of, prefect_answer
 from services.prefect import server as servers
 from services.prefect.server_process import RequestClock, is_needed
 from services.prefect.server_record import (
@@ -168,7 +169,11 @@ def test_an_idle_server_ends_and_one_in_use_does_not(home: Path) -> None:
 def test_a_login_is_asked_for_and_given_by_either_name(home: Path) -> None:
     ended(home)
     pid, port = used(home, PREFECT_SERVER_API_AUTH_STRING=LOGIN)
-    assert answer_of(f"http://127.0.0.1:{port}/api/version") is None
+    with (
+        fresh_environment(),
+        pytest.raises(StackError, match="asks for a login: set PREFECT_API_AUTH_STRING"),
+    ):
+        prefect_answer(f"http://127.0.0.1:{port}/api/version")
     assert used(home, PREFECT_API_AUTH_STRING=LOGIN)[0] == pid
     without = begun(home)
     assert "was started with another PREFECT_SERVER_API_AUTH_STRING" in without.communicate()[1]
@@ -279,6 +284,14 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(settings: Settings) -> 
     settings.folder.mkdir()
     (settings.folder / "logs").touch()
     with pytest.raises(EnvironmentFault, match=r"cannot start the Prefect server .*: give --home a folder"):
+        servers.claim_server()
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(settings: Settings) -> None:
+    settings.folder.mkdir()
+    # Root may write everywhere else.
+    (settings.folder / USE_LOCK).mkdir()
+    with pytest.raises(EnvironmentFault, match=r"cannot write .*\.lock \(.*\): give --home a folder"):
         servers.claim_server()
 
 

@@ -304,8 +304,7 @@ def _end(server: HomeServer) -> None:
 def _made_with(settings: Settings) -> str:
     """Return a digest of what a command needs to have in common with the server that it uses."""
     database = settings.prefect_database.get_secret_value() if settings.prefect_database else ""
-    chosen = (importlib.metadata.version("prefect"), database, settings.prefect_idle_min)
-    return hashlib.sha256(repr(chosen).encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{importlib.metadata.version('prefect')} {database}".encode()).hexdigest()[:16]
 
 
 def log_of(home: Path) -> Path:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from imaging.errors import EnvironmentFault
+
 FILE = "prefect-server.json"
 START_LOCK = "prefect-server.start.lock"
 """Held by who starts or ends the server, and by `radloop up`."""
@@ -80,8 +82,16 @@ def record_answer(home: Path, server: HomeServer) -> None:
 
 
 def take(path: Path, *, shared: bool = False) -> int | None:
-    """Return the descriptor of a lock that was taken; None while another holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    """Return the descriptor of a lock that was taken; None while another holds it.
+
+    Raises EnvironmentFault where the home cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot write {path} ({error.strerror}): give --home a folder that can be written, on a disk with space"
+        ) from error
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
