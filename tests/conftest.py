@@ -181,6 +181,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             stack_commands.down()
 
 
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of one Prefect server, for the tests that run commands as processes."""
+    from services.prefect.server import claim_server, end_server
+
+    home = tmp_path_factory.mktemp("prefect")
+    with fresh_environment():
+        os.environ["RADLOOP_HOME"] = str(home)
+        claim = claim_server()
+        assert claim is not None
+        claim.wait()
+    yield f"{claim.server.address}/api"
+    os.close(claim.lock)
+    end_server(home)
+
+
 @pytest.fixture
 def client(stack: Running, environment: None) -> Settings:
     """Return the settings of a command that runs while the stack is up."""

@@ -315,9 +315,12 @@ def in_its_own_process(home: Path, *arguments: str | Path, **environment: str) -
 
 
 @pytest.mark.slow
-def test_a_task_that_refuses_leaves_no_trace_in_the_terminal(environment: None, tmp_path: Path) -> None:
+def test_a_task_that_refuses_leaves_no_trace_in_the_terminal(
+    environment: None, tmp_path: Path, prefect_api: str
+) -> None:
     folder, labels = write_archive(tmp_path / "few", 4)
-    result = in_its_own_process(tmp_path / "home", "ingest", "--source", folder, "--labels", labels)
+    given = ("ingest", "--source", folder, "--labels", labels)
+    result = in_its_own_process(tmp_path / "home", *given, PREFECT_API_URL=prefect_api)
     refused(
         result,
         "4 files listed",
