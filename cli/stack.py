@@ -115,8 +115,13 @@ def down() -> None:
     """End exactly what `radloop up` and the commands started."""
     settings = activate()
     with infra_faults():
-        ended = lifecycle.down(settings.folder) + end_server(settings.folder)
-    console.print(f"Ended {ended} processes" if ended else "Nothing was up", highlight=False)
+        ended = lifecycle.down(settings.folder)
+    if ended:
+        console.print(f"Ended {ended} processes", highlight=False)
+    if end_server(settings.folder):
+        console.print("Ended the Prefect server of the home")
+    elif not ended:
+        console.print("Nothing was up")
 
 
 def nightly_request(settings: Settings, config: Path | None, options: Mapping[str, str]) -> dict[str, Any]:

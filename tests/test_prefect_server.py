@@ -130,7 +130,7 @@ def test_a_server_that_does_not_answer_is_replaced(home: Path, monkeypatch: pyte
     pid, port = used(home)
     os.kill(pid, signal.SIGSTOP)
     monkeypatch.setattr(servers, "ANSWER_LIMIT_S", 1.0)
-    monkeypatch.setattr(servers, "GRACE_S", 0.1)
+    monkeypatch.setattr(servers, "GRACE_S", 0.5)
     with fresh_environment():
         os.environ["RADLOOP_HOME"] = str(home)
         claim = servers.claim_server()
@@ -149,7 +149,7 @@ def test_status_names_it_and_down_ends_it_but_not_under_a_command(home: Path) ->
     refused = radloop(home, "down")
     assert (refused.returncode, "in use by a command that runs" in refused.stderr) == (2, True)
     user.communicate("")
-    assert "Ended 1 processes" in radloop(home, "down").stdout
+    assert "Ended the Prefect server of the home" in radloop(home, "down").stdout
     assert began(pid) < 0
 
 

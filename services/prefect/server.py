@@ -8,6 +8,7 @@ import http.client
 import importlib.metadata
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,8 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from imaging.errors import EnvironmentFault
 from services.prefect.server_record import (
@@ -42,6 +41,7 @@ ANSWER_LIMIT_S = 60.0
 PROBE_S = 2.0
 LOCK_LIMIT_S = 300.0
 """A whole stack may be starting."""
+NOTICE_S = 2.0
 GRACE_S = 5.0
 LOG_BYTES = 1 << 20
 DATABASE_BYTES = 16 << 20
@@ -66,7 +66,7 @@ class Claim:
         """Return when the server answers; one that has ended or does not answer is replaced, once."""
         if self._answers():
             return
-        with locked(self.home / START_LOCK, LOCK_LIMIT_S):
+        with _alone_at(self.home):
             current = running_server(self.home)
             if current is None or current.pid == self.server.pid:
                 _end(self.server)
@@ -113,21 +113,16 @@ def claim_server(log: Log = print) -> Claim | None:
     if settings.other_prefect:
         return None
     home = settings.folder
-    try:
-        lock = _lock(home)
-        server = _running(settings)
-        if server is None:
-            # Who has a claim cannot see whether others have one.
-            os.close(lock)
-            server = _started(settings, log)
-            lock = _lock(home)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"cannot start the Prefect server of the home ({error.strerror}: {error.filename or home}): "
-            "give --home a folder that can be written, on a disk with space"
-        ) from error
+    lock = _lock(home)
+    server = _running(settings)
     if server is None:
-        return None
+        # Who has a claim cannot see whether others have one.
+        os.close(lock)
+        with _alone_at(home, log):
+            server = _running_or_started(settings)
+        if server is None:
+            return None
+        lock = _lock(home)
     use_home_server(f"{server.address}/api")
     return Claim(home=home, settings=settings, server=server, lock=lock)
 
@@ -145,7 +140,7 @@ def end_server(home: Path) -> bool:
     """
     if running_server(home) is None:
         return False
-    with locked(home / START_LOCK, LOCK_LIMIT_S):
+    with _alone_at(home):
         server = running_server(home)
         if server is None:
             return False
@@ -164,9 +159,7 @@ def without_server(home: Path) -> Iterator[None]:
 
     One that is used ends by itself after its last command: both servers have one database.
     """
-    with locked(home / START_LOCK, LOCK_LIMIT_S) as free:
-        if not free:
-            raise EnvironmentFault(f"another command has been starting the servers of {home} for minutes")
+    with _alone_at(home):
         server = running_server(home)
         if server and not in_use(home):
             _end(server)
@@ -192,19 +185,23 @@ def _lock(home: Path) -> int:
     return lock
 
 
-def _started(settings: Settings, log: Log) -> HomeServer | None:
-    home = settings.folder
-    with locked(home / START_LOCK, 0) as free:
+@contextmanager
+def _alone_at(home: Path, log: Log | None = None) -> Iterator[None]:
+    """Start or end servers of a home as the only command that does."""
+    # To start the one server takes a moment; a wait that is longer is for a whole stack.
+    with locked(home / START_LOCK, NOTICE_S) as free:
         if free:
-            return _alone(settings)
-    log("waiting for another command, which starts the servers of this home")
+            yield
+            return
+    if log:
+        log("waiting for another command, which starts the servers of this home")
     with locked(home / START_LOCK, LOCK_LIMIT_S) as free:
         if not free:
             raise EnvironmentFault(f"another command has been starting the servers of {home} for minutes")
-        return _alone(settings)
+        yield
 
 
-def _alone(settings: Settings) -> HomeServer | None:
+def _running_or_started(settings: Settings) -> HomeServer | None:
     """Look again, and start the server; None where a whole stack has come up meanwhile."""
     if activate().other_prefect:
         return None
@@ -223,6 +220,16 @@ def _alone(settings: Settings) -> HomeServer | None:
 
 def _start(settings: Settings, port: int, *, exact: bool = False) -> HomeServer:
     """Start the server on a port, or on a free one where that is taken."""
+    try:
+        return _launch(settings, port, exact=exact)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot start the Prefect server of {settings.folder} ({error.strerror}: {error.filename}): "
+            "give --home a folder that can be written, on a disk with space"
+        ) from error
+
+
+def _launch(settings: Settings, port: int, *, exact: bool) -> HomeServer:
     home = settings.folder
     (home / "logs").mkdir(exist_ok=True)
     path = log_of(home)
@@ -287,18 +294,16 @@ def _status(server: HomeServer, settings: Settings) -> int:
 
 
 def _end(server: HomeServer) -> None:
-    if not server.runs:
-        return
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(server.pid)
-        process.terminate()
+    """End a server; raise EnvironmentFault where not even SIGKILL does, as on a disk that does not answer."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if server.runs:
+            with suppress(ProcessLookupError):
+                os.kill(server.pid, number)
         until = time.monotonic() + GRACE_S
         while server.runs and time.monotonic() < until:
             time.sleep(POLL_S)
-        if server.runs:
-            process.kill()
-    while server.runs:
-        time.sleep(POLL_S)
+    if server.runs:
+        raise EnvironmentFault(f"process {server.pid}, a Prefect server, does not end: does its disk answer?")
 
 
 def _made_with(settings: Settings) -> str:

@@ -71,6 +71,8 @@ def read_server(home: Path) -> HomeServer | None:
 def write_server(home: Path, server: HomeServer) -> None:
     """Write the record, whole or not at all."""
     temporary = home / f"{FILE}.{os.getpid()}.tmp"
+    # For its owner alone: the digest is of a database's address, which may contain a password.
+    temporary.touch(mode=0o600)
     temporary.write_text(json.dumps(asdict(server), indent=1))
     temporary.replace(home / FILE)
 
