@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from imaging.errors import EnvironmentFault
-from infra.stack.processes import StackError
+from infra.stack.processes import OwnedProcess, StackError
 from infra.stack.servers import answer_of, prefect_answer
 from services.prefect import server as servers
 from services.prefect.server_process import RequestClock, is_needed
@@ -28,7 +28,7 @@ from services.prefect.server_record import (
     write_server,
 )
 from services.settings import Settings, activate, environment_of_server
-from tests.conftest import fresh_environment, until
+from tests.conftest import SLEEP, fresh_environment, until
 from tests.small_disks import small_disk
 from tests.synthetic import closed_port, write_archive
 
@@ -332,6 +332,38 @@ def test_a_port_that_is_taken_gives_way_to_a_free_one() -> None:
             assert second.getsockname()[1] != taken
         with pytest.raises(EnvironmentFault, match=f"port {taken} .* was taken"):
             servers._listener(taken, exact=True)
+
+
+def test_a_stack_starts_beside_a_server_in_use_and_ends_an_idle_one(
+    tmp_path: Path, begin: Callable[..., OwnedProcess]
+) -> None:
+    pid = begin(SLEEP).pid
+    server = HomeServer(pid=pid, since_boot_s=began(pid), port=1, made_with="this", answered=True)
+    write_server(tmp_path, server)
+    claim = take(tmp_path / USE_LOCK, shared=True)
+    assert claim is not None
+    with servers.without_server(tmp_path):
+        assert server.runs
+    os.close(claim)
+    with servers.without_server(tmp_path):
+        assert not server.runs
+
+
+def test_commands_wait_while_a_stack_starts(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, record: HomeServer
+) -> None:
+    settings.folder.mkdir()
+    monkeypatch.setattr(servers, "NOTICE_S", 0.0)
+    monkeypatch.setattr(servers, "LOCK_LIMIT_S", 0.1)
+    monkeypatch.setattr(servers, "_start", lambda *_: record)
+    lines = list[str]()
+    with servers.without_server(settings.folder), pytest.raises(EnvironmentFault, match="for minutes"):
+        servers.claim_server(lines.append)
+    assert lines == ["waiting for another command, which starts the servers of this home"]
+    claim = servers.claim_server(lines.append)
+    assert claim is not None
+    assert os.environ["PREFECT_API_URL"] == f"http://127.0.0.1:{record.port}/api"
+    os.close(claim.lock)
 
 
 @pytest.fixture
