@@ -181,14 +181,14 @@ def test_a_login_is_asked_for_and_given_by_either_name(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_night_with_nothing_new_loads_no_server(home: Path, tmp_path: Path) -> None:
+def test_a_night_with_nothing_new_loads_no_server_and_no_pandas(home: Path, tmp_path: Path) -> None:
     folder, labels = write_archive(tmp_path / "dicom")
     given = ("ingest", "--source", folder, "--labels", labels, "--name", "chest")
     assert radloop(home, *given).returncode == 0
     code = (
         "import sys, cli.main\n"
         "try: cli.main.main()\n"
-        "finally: print([name for name in sys.modules if name.startswith(('prefect.server', 'uvicorn'))])"
+        "finally: print([name for name in sys.modules if name.startswith(('prefect.server', 'uvicorn', 'pandas'))])"
     )
     with fresh_environment():
         done = subprocess.run(
