@@ -17,6 +17,7 @@ from pydicom.uid import (
     MPEG2MPML,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
@@ -30,6 +31,7 @@ from imaging.formats.dicom import read_dicom
 from tests.codestreams import DEEP, GREY, LOSSLESS, SEVERAL
 from tests.dicom_objects import (
     NATIVE,
+    UNDEFINED,
     compressed,
     dataset,
     element,
@@ -166,7 +168,35 @@ def test_a_second_element_is_refused_behind_a_header_that_was_met() -> None:
     slices = [made(DEEP, SOPInstanceUID=f"1.2.3.{n}", PixelData=(DEEP + n).tobytes()) for n in range(1, 7)]
     for data in slices[:5]:
         assert findings(data) == set()
-    assert fault(slices[5] + element(0x7FE00010, b"OW", DEEP.tobytes())).reason == "surplus-data"
+    second = element(0x7FE00010, b"OW", DEEP.tobytes())
+    assert fault(slices[5] + second).reason == "surplus-data"
+    assert fault(slices[5] + element(0xFFFCFFFC, b"OB", bytes(4)) + second).reason == "surplus-data"
+
+
+IN_ORDER = {
+    "padding": element(0xFFFCFFFC, b"OB", bytes(4)),  # Data Set Trailing Padding, PS3.10 7.2
+    "a private element": element(0x7FE10010, b"LO", b"ACME"),
+    "signatures": element(0xFFFAFFFA, b"SQ", bytes.fromhex("fe ff dd e0 00 00 00 00"), UNDEFINED),
+}
+"""Elements that may follow the pixel data, of which PS3.5 7.1 has all in ascending order of tags."""
+
+
+@pytest.mark.parametrize("name", IN_ORDER)
+def test_a_second_element_of_pixel_data_is_refused_behind_elements_in_order(name: str) -> None:
+    # pydicom 3.0.2 keeps the last of the two here too.
+    second = element(0x7FE00010, b"OW", (DEEP + 1).tobytes())
+    assert findings(made(DEEP) + IN_ORDER[name]) == set()
+    assert fault(made(DEEP) + IN_ORDER[name] + second).reason == "surplus-data"
+
+
+def test_a_second_element_behind_padding_is_refused_in_implicit_form_and_behind_fragments() -> None:
+    padding, second = (
+        struct.pack("<HHI", tag >> 16, tag & 0xFFFF, 4) + bytes(4) for tag in (0xFFFCFFFC, 0x7FE00010)
+    )
+    assert fault(made(DEEP, ImplicitVRLittleEndian) + padding + second).reason == "surplus-data"
+    data = compressed([LOSSLESS[JPEGLSLossless](DEEP, 16)], DEEP, JPEGLSLossless)
+    second = element(0x7FE00010, b"OB", DEEP.tobytes())
+    assert fault(data + IN_ORDER["padding"] + second).reason == "surplus-data"
 
 
 REPEATED = {
