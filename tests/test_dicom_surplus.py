@@ -324,6 +324,30 @@ def test_a_codestream_behind_one_with_thumbnails_is_refused() -> None:
     assert fault(compressed([frame + bytes(50) + frame], GREY, JPEGBaseline8Bit)).reason == "surplus-data"
 
 
+def with_rows(frame: bytes, rows: int) -> bytes:
+    """Return a codestream of JPEG-LS whose frame header (T.87, C.2.2) says so many rows."""
+    at = frame.index(b"\xff\xf7") + 5
+    return frame[:at] + struct.pack(">H", rows) + frame[at + 2 :]
+
+
+@pytest.mark.parametrize("rows", [8, 20, 32])
+@pytest.mark.parametrize("stored", [DEEP, ramp((40, 30), np.uint8)])
+def test_coded_rows_of_grey_jpeg_ls_that_no_header_counts_are_refused(
+    rows: int, stored: NDArray[Any]
+) -> None:
+    # CharLS 2.4 refuses them ("still contains encoded data"); pylibjpeg-libjpeg 2.5 and gdcm 3.2.6 drop them.
+    frame = with_rows(LOSSLESS[JPEGLSLossless](stored, 8 * stored.itemsize), rows)
+    refused = fault(compressed([frame], stored[:rows], JPEGLSLossless))
+    assert refused.args == ("surplus-data", "a compressed frame goes on behind its last pixel")
+
+
+@pytest.mark.parametrize("padding", [bytes(2), bytes(40)])
+def test_zeros_at_the_end_of_a_scan_are_padding(padding: bytes) -> None:
+    frame = LOSSLESS[JPEGLSLossless](DEEP, 16)
+    (read,) = stored_frames(compressed([frame[:-2] + padding + frame[-2:]], DEEP, JPEGLSLossless))
+    np.testing.assert_array_equal(read, DEEP)
+
+
 TALL = np.zeros((128, 96), np.uint8)
 TALL[100:110, 20:30] = 200
 

@@ -10,7 +10,8 @@ from imaging.dicom.dicom_object import is_mosaic, open_object
 from imaging.dicom.frames import frames_of
 from imaging.dicom.header import UID_FORM
 from imaging.dicom.limits import LIMITS
-from imaging.dicom.pixels import check_present, has_exact_length, layout_of
+from imaging.dicom.pixel_length import check_present, has_exact_length
+from imaging.dicom.pixels import layout_of
 from imaging.dicom.walk import HEAD_BYTES, Walked, walk
 from imaging.errors import DataFault
 from imaging.file_io import Content, process_buffer

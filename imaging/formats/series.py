@@ -13,7 +13,7 @@ from imaging.dicom.dicom_object import open_object
 from imaging.dicom.frames import Frames, frames_of
 from imaging.dicom.header import Header, read_header
 from imaging.dicom.limits import LIMITS, check_limit
-from imaging.dicom.pixels import check_present
+from imaging.dicom.pixel_length import check_present
 from imaging.dicom.stacking import SliceStack, Stacking, stack_slices
 from imaging.errors import DataFault
 from imaging.file_io import FileBuffer
