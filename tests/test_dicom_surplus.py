@@ -372,11 +372,19 @@ def test_rows_of_coloured_rle_that_the_header_does_not_count_are_refused(photome
     assert fault(data).reason == "surplus-data"
 
 
-@pytest.mark.parametrize("padding", [b"\0", bytes(3), b"\x81\0", b"\x80\x80"])
+@pytest.mark.parametrize("padding", [b"\0", bytes(2), b"\x80\x80"])
 def test_padding_of_a_segment_of_rle_is_no_row(padding: bytes) -> None:
-    # PS3.5 G.4 pads with a zero to an even length; encoders give a last run that is too long, or codes of nothing.
+    # PS3.5 G.4 pads with a zero to an even length; 0x80 is a code of nothing (G.3.1).
     data = compressed([LOSSLESS[RLELossless](TALL, 8) + padding], TALL, RLELossless)
     np.testing.assert_array_equal(list(stored_frames(data)), [TALL])
+
+
+@pytest.mark.parametrize("run", [b"\x81\0", b"\xff\0", b"\xfe\x07", bytes([1, 0, 0])])
+def test_more_than_a_byte_behind_a_plane_of_rle_is_refused(run: bytes) -> None:
+    # pydicom 3.0.2, pylibjpeg-rle 2.2, gdcm 3.2.6 and dcmtk 3.6.7 write planes of exactly the header's size, of any
+    # size and content that was tried, and so do the files of pydicom's package.
+    data = compressed([LOSSLESS[RLELossless](TALL, 8) + run], TALL, RLELossless)
+    assert fault(data).reason == "surplus-data"
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
