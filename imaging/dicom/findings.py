@@ -37,7 +37,7 @@ FINDINGS: dict[str, str] = {
     "unusable-window": "a window or VOI LUT of the file cannot be used; the others keep their numbers",
     "no-number": "values that are no numbers (NaN) are padding, which is black",
     "dark-picture": "a picture of 16 bits whose largest value is below 4096: nearly black in its own window, which is "
-    "0 to 65535; for 12 bits give `--window 2048/4096`",
+    "0 to 65535; for 12 bits give `--modality OT --window 2048/4096`",
     # What is to be known of pixel data.
     "padded-pixels": "a few bytes or zeros follow the last frame, and are left out",
     "surplus-groups": "there are more items of functional groups than frames: the first are used",
