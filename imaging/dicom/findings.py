@@ -28,7 +28,8 @@ FINDINGS: dict[str, str] = {
     "tilted": "the way from slice to slice is not along the normal: the affine is sheared",
     "other-step": "SpacingBetweenSlices differs from the distance of the positions, which is taken",
     "single-slice": "a slice stands alone, as a localizer or one place at one time, and is in no volume",
-    "localizer": "the images were made to plan others (ImageType LOCALIZER), and are in no volume",
+    "localizer": "the images were made to plan others (ImageType LOCALIZER, or few slices in each of three planes that "
+    "cross), and are in no volume",
     "detector-spacing": "the spacing is that at the detector, not in the patient (ImagerPixelSpacing)",
     "scanned-spacing": "the spacing is that of a scanned film, not of the patient (NominalScannedPixelSpacing)",
     "relative-spacing": "only the ratio of the spacings is known (PixelAspectRatio)",
