@@ -317,6 +317,7 @@ def ingested(version: DatasetVersion) -> IngestOutcome:
     )
 
 
+@pytest.mark.slow
 def test_the_loop_learns_it_and_validates_by_its_own_measures(way: Way) -> None:
     first, *_, last = way.history
     assert last["train_loss"] < first["train_loss"]
@@ -324,6 +325,7 @@ def test_the_loop_learns_it_and_validates_by_its_own_measures(way: Way) -> None:
     assert not any("auroc" in key or "accuracy" in key for key in last)
 
 
+@pytest.mark.slow
 def test_its_file_gives_its_outputs_with_the_axes_of_its_contract(tracked: Settings, way: Way) -> None:
     predictor = Predictor.load(model_file(tracked, way.candidate))
     outputs = predictor.run(np.full((3, 1, 20, 31), 51, np.float32))
@@ -335,6 +337,7 @@ def test_its_file_gives_its_outputs_with_the_axes_of_its_contract(tracked: Setti
     assert predictor.predict_levels(np.empty((0, 16, 16), np.uint8))["pixels"].shape == (0, 2, 16, 16)
 
 
+@pytest.mark.slow
 def test_its_file_has_its_contract_and_what_was_calibrated(tracked: Settings, way: Way) -> None:
     metadata = {
         item.key: item.value for item in onnx.load_model(model_file(tracked, way.candidate)).metadata_props
@@ -344,6 +347,7 @@ def test_its_file_has_its_contract_and_what_was_calibrated(tracked: Settings, wa
     assert way.candidate.objective.offset > 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_its_version_has_tags_and_a_signature_of_its_own(tracked: Settings, way: Way) -> None:
     tags = MlflowClient(tracked.tracking_uri).get_model_version(way.candidate.name, "1").tags
     assert tags["contract"] and "classes" not in tags and "threshold" not in tags
@@ -355,6 +359,7 @@ def test_its_version_has_tags_and_a_signature_of_its_own(tracked: Settings, way:
     ]
 
 
+@pytest.mark.slow
 def test_a_consumer_of_mlflow_gets_its_outputs(tracked: Settings, way: Way) -> None:
     mlflow.set_tracking_uri(tracked.tracking_uri)
     outputs = mlflow.pyfunc.load_model(way.candidate.uri).predict(
@@ -366,6 +371,7 @@ def test_a_consumer_of_mlflow_gets_its_outputs(tracked: Settings, way: Way) -> N
     }
 
 
+@pytest.mark.slow
 def test_the_gate_decides_on_its_measure(way: Way) -> None:
     verdict = way.evaluation.verdict
     assert (verdict.measure, verdict.candidate.title) == ("explained", "Explained energy")
@@ -374,6 +380,7 @@ def test_the_gate_decides_on_its_measure(way: Way) -> None:
     assert "test_explained_lower" in metrics_of(way.evaluation.measures)
 
 
+@pytest.mark.slow
 def test_it_is_compared_with_a_champion_of_its_kind(tracked: Settings, way: Way) -> None:
     second_version = Registered(
         name="pixels", version=2, run_id=way.candidate.run_id, tags=way.candidate.tags
@@ -387,12 +394,14 @@ def test_it_is_compared_with_a_champion_of_its_kind(tracked: Settings, way: Way)
     assert (verdict.difference, verdict.promote) == (0, True)
 
 
+@pytest.mark.slow
 def test_too_few_patients_are_its_own_matter(tracked: Settings, way: Way) -> None:
     gate = GateConfig(min_patients=1000, draws=200)
     verdict = evaluate_pair(tracked, way.candidate, None, {GREY.digest: way.version}, gate).verdict
     assert "patients are tested and the gate asks for 1000" in verdict.reason
 
 
+@pytest.mark.slow
 def test_the_report_shows_its_section_and_no_class(way: Way) -> None:
     headings = [line.strip() for line in way.page.split("<h2>")[1:]]
     assert [heading.partition("</h2>")[0] for heading in headings] == [
@@ -408,6 +417,7 @@ def test_the_report_shows_its_section_and_no_class(way: Way) -> None:
     assert not any(word in way.page for word in ("AUROC", "ROC curve", "Accuracy"))
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_its_measures(tracked: Settings, way: Way) -> None:
     outcome = TrainOutcome(
         candidate=way.candidate, trained_now=True, best_epoch=11, history=tuple(way.history), timings_s={}
@@ -419,6 +429,7 @@ def test_the_terminal_shows_its_measures(tracked: Settings, way: Way) -> None:
     assert f"val Explained energy {way.history[0]['val_explained']:.3f}" in lines[0]
 
 
+@pytest.mark.slow
 def test_a_classifier_cannot_be_compared_with_it(tracked: Settings, way: Way) -> None:
     tags = model_tags(GREY, TrainConfig(), Classification(classes=("a", "b")))
     other = Registered(name="pixels", version=3, run_id="r", tags=tags)

@@ -266,15 +266,14 @@ def test_a_codestream_behind_an_open_tile_goes() -> None:
     assert len(without_text(opened + second)) == len(opened)
 
 
-@pytest.mark.parametrize("run", [bytes([len(SECRET) - 1]) + SECRET, b"\x81x" + bytes([1]) + b"xy"])
+@pytest.mark.parametrize("run", [bytes([len(SECRET) - 1]) + SECRET, b"\x81x"])
 def test_bytes_behind_the_planes_of_an_rle_frame_do_not_pass(run: bytes) -> None:
     data = compressed([LOSSLESS[RLELossless](DEEP, 16) + run], DEEP, RLELossless)
     assert fault(data).reason == "surplus-data"
 
 
-@pytest.mark.parametrize("run", [b"\0", b"\0\0\0\0", b"\x81x"])
+@pytest.mark.parametrize("run", [b"\0", bytes(2)])
 def test_padding_behind_the_planes_of_an_rle_frame_stays(run: bytes) -> None:
-    # One value over and over is padding, or a last run that is too long.
     data = compressed([LOSSLESS[RLELossless](DEEP, 16) + run], DEEP, RLELossless)
     assert np.array_equal(pydicom.dcmread(BytesIO(clean(data))).pixel_array, DEEP)
 

@@ -22,7 +22,8 @@ from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.elements import Buffer
 from imaging.dicom.jpeg_segments import altered_scans
 from imaging.dicom.parse import reading
-from imaging.dicom.pixels import Layout, check_present, decoded, decoded_fast, layout_of, stored_frame
+from imaging.dicom.pixel_length import check_present
+from imaging.dicom.pixels import Layout, decoded, decoded_fast, layout_of, stored_frame
 from imaging.errors import DataFault
 
 USUAL_MODALITIES = frozenset(
