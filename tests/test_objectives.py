@@ -33,13 +33,15 @@ from models.portable.export import export_onnx
 from models.portable.predictor import Predictor
 from models.training.epoch_history import Progress, read_history
 from models.training.launch import launch
+from models.training.process_group import called
 from models.training.worker import TrainData
 from services.flow_requests import NightlyRequest
 from services.mlflow.registry import Registered, model_file, model_tags, set_alias
 from services.mlflow.runs import start_run
 from services.ray.cluster import training_ray
-from services.ray.trainer import EpochReporter, FitOutcome, TrainingJob, fit
+from services.ray.trainer import EpochReporter, FitOutcome, TrainingJob, fit, on_ray
 from services.settings import Settings
+from tasks import training
 from tasks.evaluation import Evaluation, evaluate_pair, metrics_of
 from tasks.promotion import promote_candidate
 from tasks.report.outcomes import measures_markdown, training_markdown
@@ -238,6 +240,13 @@ class Way:
     page: str
 
 
+class HereProcess:
+    """What a process with torch answers, from this one."""
+
+    def call(self, function: str, **arguments: object) -> object:
+        return called(function, **arguments)
+
+
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Way]:
     return {}
@@ -267,7 +276,10 @@ def go(settings: Settings, folder: Path) -> Way:
         history=tuple(history),
         timings_s={},
     )
-    candidate = make_candidate(settings, job, outcome, version)
+    with pytest.MonkeyPatch.context() as patch:
+        # The objective is in the tables of this process alone.
+        patch.setattr(training, "torch_process", HereProcess)
+        candidate = make_candidate(settings, job, outcome, version)
     evaluation = evaluate_pair(settings, candidate, None, {GREY.digest: version}, GATE)
     promotion = promote_candidate.fn(evaluation, settings)
     night = Night(
@@ -472,7 +484,7 @@ def test_workers_of_ray_train_it(
     config = TrainConfig.model_validate(CONFIG | {"workers": 2, "epochs": 2})
     version, lines = version_of(tracked.folder_store, name="pixels-ray"), list[str]()
     with training_ray(config.workers):
-        outcome = fit(job_of(tracked, version, config, tmp_path), tracked, lines.append)
+        outcome = fit(job_of(tracked, version, config, tmp_path), tracked, lines.append, on_ray)
     assert [row["epoch"] for row in outcome.history] == [0, 1]
     assert "val Explained energy" in lines[-1]
     assert (Path(outcome.checkpoint) / "best.safetensors").is_file()
