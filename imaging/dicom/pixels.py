@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
 
-from imaging.dicom.attributes import Attributes, first, text, whole
+from imaging.dicom.attributes import Attributes, Value, first, text, whole
 from imaging.dicom.codecs import FAST, check_codestream, decode_by_plugin, decode_fast, find_decoder
 from imaging.dicom.codestream import Size, bare
 from imaging.dicom.dicom_object import DicomObject
@@ -26,6 +26,8 @@ NUMBERS = (
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 )
+LAYOUT = (*NUMBERS, "PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit")
+"""The attributes that the layout depends on."""
 CONVERTED = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422"})
 """Photometric interpretations whose native form pydicom converts to RGB."""
 SUBSAMPLED = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}
@@ -65,6 +67,13 @@ class Layout:
 
 def layout_of(attributes: Attributes) -> Layout:
     """Return the layout that a header gives; raise DataFault "undecodable", "unsupported" or "too-large"."""
+    # Objects of a series have the same one.
+    return _cached_layout(*map(attributes.get, LAYOUT))
+
+
+@lru_cache(256)
+def _cached_layout(*values: Value | None) -> Layout:
+    attributes = {name: value for name, value in zip(LAYOUT, values, strict=True) if value is not None}
     needed = {
         name: first(attributes, name) for name in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
     }
