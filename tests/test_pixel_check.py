@@ -22,11 +22,15 @@ from pydicom.uid import (
 )
 
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pixels import coded_frames
 from imaging.deidentify.pixels.blank import FLOATING
+from imaging.deidentify.pixels.coded_frames import coded_frame
 from imaging.deidentify.pixels.pixel_check import check_pixels
 from imaging.dicom.codestream import FRAME_MARKERS
+from imaging.dicom.dicom_object import open_object
 from imaging.dicom.jpeg_segments import segments
 from imaging.dicom.parse import parse
+from imaging.dicom.pixels import layout_of, stored_frame
 from imaging.errors import DataFault
 from tests.codestreams import LOSSLESS
 from tests.dicom_objects import compressed, dataset, file_bytes, made, stored_frames
@@ -177,18 +181,18 @@ ENCODERS: dict[str, Callable[[NDArray[np.uint8]], bytes]] = {
 }
 
 
-def cut(codestream: bytes, rows: int) -> bytes:
-    """Return a codestream of JPEG whose frame header counts fewer rows (T.81 B.2.2) than are coded."""
+def cut(codestream: bytes, rows: int, columns: int) -> bytes:
+    """Return a codestream of JPEG whose frame header counts fewer rows or columns (T.81 B.2.2) than are coded."""
     for marker, start, _ in segments(codestream):
         if marker in FRAME_MARKERS:
-            return codestream[: start + 1] + struct.pack(">H", rows) + codestream[start + 3 :]
+            return codestream[: start + 1] + struct.pack(">HH", rows, columns) + codestream[start + 5 :]
     raise ValueError
 
 
 @pytest.mark.parametrize("syntax", ENCODERS)
 def test_rows_that_a_codestream_does_not_count_do_not_pass(syntax: str) -> None:
     frame = plain(np.uint8)
-    data = compressed([cut(ENCODERS[syntax](frame), 64)], frame[:64], syntax)
+    data = compressed([cut(ENCODERS[syntax](frame), 64, SIDE)], frame[:64], syntax)
     assert reason(data) == "surplus-data"
 
 
@@ -202,11 +206,47 @@ def test_a_whole_codestream_passes_whatever_it_ends_with(syntax: str, rows: int,
         checked(compressed([ENCODERS[syntax](stored)], stored, syntax))
 
 
+@pytest.mark.parametrize("syntax", ENCODERS)
+def test_one_decoding_shows_that_a_codestream_is_whole(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coded_frames, "altered_scans", lambda frame: pytest.fail("decoded again"))
+    checked(compressed([ENCODERS[syntax](plain(np.uint8))], plain(np.uint8), syntax))
+
+
 @pytest.mark.parametrize("sampling", ["444", "420"])
 def test_a_whole_codestream_of_colour_passes(sampling: Literal["444", "420"]) -> None:
     stored = np.stack([np.roll(plain(np.uint8), shift) for shift in range(3)], 2)
     frame = imagecodecs.jpeg8_encode(stored, subsampling=sampling)
     checked(compressed([frame], stored, JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"))
+
+
+HIDDEN = {"rows": (145, 160), "columns": (160, 145)}
+
+
+@pytest.mark.parametrize("side", HIDDEN)
+def test_text_that_a_decoder_cuts_off_the_last_blocks_is_detected(side: str) -> None:
+    # Blocks of subsampled components cover 16 rows and columns together (T.81, A.2.4).
+    rows, columns = HIDDEN[side]
+    frame = np.repeat(plain(np.uint8)[..., None], 3, 2)
+    cv2.putText(frame, "DOE JOHN 1948", (8, 157), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (250,) * 3, 1, cv2.LINE_AA)
+    stored = np.ascontiguousarray(frame.transpose(1, 0, 2) if side == "columns" else frame)
+    codestream = cut(imagecodecs.jpeg8_encode(stored, level=95, subsampling="420"), rows, columns)
+    seen = stored[:rows, :columns].copy()
+    checked(made(seen))
+    data = compressed([codestream], seen, JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422")
+    assert reason(data) == "burned-in-text"
+
+
+@pytest.mark.parametrize("shape", [(145, 160), (160, 153), (129, 131), (1, 1), (16, 3)])
+@pytest.mark.parametrize("syntax", ENCODERS)
+def test_a_frame_is_searched_with_its_last_blocks(syntax: str, shape: tuple[int, int]) -> None:
+    frame = plain(np.uint8)[: shape[0], : shape[1]].copy()
+    codestream = ENCODERS[syntax](frame)
+    opened = open_object(compressed([codestream], frame, syntax))
+    layout = layout_of(opened.attributes)
+    stored, goes_on = coded_frame(opened, layout, 0)
+    block = 8 if syntax == JPEGBaseline8Bit else 1
+    assert stored.shape == tuple(-(-side // block) * block for side in shape) and not goes_on
+    assert np.array_equal(stored[: shape[0], : shape[1]], stored_frame(opened, layout, 0))
 
 
 def test_large_text_in_a_large_frame_is_detected() -> None:

@@ -19,6 +19,7 @@ from imaging.deidentify.objects.raw_elements import Element, raw_bytes
 from imaging.deidentify.objects.rules import PIXELS
 from imaging.dicom.attributes import Value, decode_numbers, decode_text, wanted
 from imaging.dicom.codecs import check_codestream, decode_fast
+from imaging.dicom.codestream import codestream_size
 from imaging.dicom.dicom_object import END, NATIVE
 from imaging.dicom.elements import UNDEFINED, Buffer, Doubt, fragments
 from imaging.dicom.encapsulated import frame_spans
@@ -47,8 +48,10 @@ def clean_pixel_data(context: ObjectContext, dataset: Dataset, elements: dict[Ba
     def value_of(tag: int) -> bytes:
         return raw_bytes(elements.get(BaseTag(tag)), little=context.little)
 
+    read = dict(dataset.items())
+
     def before(tag: int) -> bytes:
-        return raw_bytes(dataset.get_item(tag), little=context.little) if tag in dataset else b""
+        return raw_bytes(read.get(BaseTag(tag)), little=context.little)
 
     for tag in [tag for tag in elements if tag in PIXELS]:
         element, layout = elements[tag], layout_by(value_of, little=context.little)
@@ -163,10 +166,11 @@ def _declares_hidden_overlay(dataset: Dataset, little: bool) -> bool:
 def _check_bits(frame: bytes, syntax: str, layout: Layout) -> None:
     """Raise DataFault where bits outside BitsStored hold something, which no viewer shows."""
     shape = (layout.rows, layout.columns)
+    claimed = None if syntax == RLELossless else codestream_size(frame)
+    if (claimed.bits if claimed else layout.bits_allocated) <= layout.bits_stored:
+        return
     size = check_codestream(frame, syntax, shape, layout.samples, layout.bits_allocated)
     bits = size.bits if size is not None else layout.bits_allocated
-    if bits <= layout.bits_stored:
-        return
     values = decode_fast(frame, syntax, shape, layout.samples, layout.bits_allocated)
     if values is not None:
         values = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")

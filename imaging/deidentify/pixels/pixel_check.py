@@ -1,6 +1,5 @@
 """Check whether the pixels of an object may pass: burned-in text and faces stop it, and so does doubt."""
 
-import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,20 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import JPEGLSTransferSyntaxes
 
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixels.attribute_values import attribute_texts
 from imaging.deidentify.pixels.blank import blank, blanked
+from imaging.deidentify.pixels.coded_frames import coded_frame
 from imaging.deidentify.pixels.faces import check_face
 from imaging.deidentify.pixels.text_candidates import Region
 from imaging.deidentify.pixels.text_detector import find_text
-from imaging.dicom.codestream import bare
 from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.elements import Buffer
-from imaging.dicom.jpeg_segments import altered_scans
 from imaging.dicom.parse import reading
-from imaging.dicom.pixels import Layout, check_present, decoded, decoded_fast, layout_of, stored_frame
+from imaging.dicom.pixels import Layout, check_present, layout_of, stored_frame
 from imaging.errors import DataFault
 
 USUAL_MODALITIES = frozenset(
@@ -64,31 +61,12 @@ class TextSearch:
         try:
             if not self.opened.encapsulated:
                 return stored_frame(self.opened, self.layout, index)
-            codestream = self.opened.fragment(index)
-            fast = decoded_fast(self.opened, self.layout, codestream)
-            stored = decoded(self.opened, self.layout, codestream) if fast is None else fast
+            stored, goes_on = coded_frame(self.opened, self.layout, index)
         except DataFault as fault:
             raise _doubt(fault) from None
-        # The fast decoder of JPEG-LS refuses a scan that goes on by itself.
-        if fast is None or self.opened.syntax not in JPEGLSTransferSyntaxes:
-            self._check_scans(codestream, stored)
+        if goes_on:
+            raise DataFault("surplus-data", "a compressed frame goes on behind its last pixel")
         return stored
-
-    def _check_scans(self, codestream: Buffer, stored: NDArray[Any]) -> None:
-        """Raise DataFault "surplus-data" where a scan of JPEG goes on behind the last pixel, for no decoder to show."""
-        try:
-            scans = list(altered_scans(bare(codestream)))
-        except (struct.error, IndexError, ValueError):
-            raise DataFault("burned-in-doubt", "the scans of a compressed frame cannot be followed") from None
-        for altered in scans:
-            if all(self._decodes_to(one, stored) for one in altered):
-                raise DataFault("surplus-data", "a compressed frame goes on behind its last pixel")
-
-    def _decodes_to(self, codestream: bytes, stored: NDArray[Any]) -> bool:
-        try:
-            return np.array_equal(decoded(self.opened, self.layout, codestream), stored)
-        except DataFault:
-            return False
 
     def _shown(self, frame: NDArray[Any]) -> NDArray[Any]:
         if self.layout.photometric != "PALETTE COLOR":
