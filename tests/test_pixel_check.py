@@ -11,9 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    JPEG2000,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLossless,
     JPEGLosslessSV1,
@@ -217,6 +220,45 @@ def test_a_whole_codestream_of_colour_passes(sampling: Literal["444", "420"]) ->
     stored = np.stack([np.roll(plain(np.uint8), shift) for shift in range(3)], 2)
     frame = imagecodecs.jpeg8_encode(stored, subsampling=sampling)
     checked(compressed([frame], stored, JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"))
+
+
+def tiled(one: bytes, other: bytes, rest: bytes = b"", *, opened: bool = False) -> bytes:
+    """Return JPEG 2000 of two tiles, one above the other (T.800, A.5.1), the last with bytes behind its packets."""
+    at = one.index(b"\xff\x90")
+    head = bytearray(one[:at])
+    struct.pack_into(">I", head, 12, 2 * struct.unpack_from(">I", head, 12)[0])
+    second = other[other.index(b"\xff\x90") : -2] + rest
+    length = 0 if opened else len(second)
+    return bytes(head) + one[at:-2] + second[:4] + struct.pack(">HI", 1, length) + second[10:] + one[-2:]
+
+
+JPEG_2000: dict[str, Callable[[NDArray[Any]], bytes]] = {
+    JPEG2000Lossless: lambda x: imagecodecs.jpeg2k_encode(x, codecformat="j2k", reversible=True),
+    JPEG2000: lambda x: imagecodecs.jpeg2k_encode(x, codecformat="j2k", level=60),
+    HTJ2KLossless: lambda x: imagecodecs.htj2k_encode(x, reversible=True),
+}
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("rest", [b"DOE^", b"Doe^Johanna 4711", b"Doe^Johanna 4711" + bytes(30)])
+@pytest.mark.parametrize("syntax", JPEG_2000)
+def test_bytes_behind_the_packets_of_a_tile_do_not_pass(syntax: str, rest: bytes, opened: bool) -> None:
+    halves = plain(np.uint8)[:64], plain(np.uint8)[64:128]
+    one, other = (JPEG_2000[syntax](half.copy()) for half in halves)
+    stored = np.concatenate(halves)
+    checked(compressed([tiled(one, other, opened=opened)], stored, syntax))
+    assert reason(compressed([tiled(one, other, rest, opened=opened)], stored, syntax)) == "surplus-data"
+
+
+@pytest.mark.parametrize("syntax", JPEG_2000)
+@pytest.mark.parametrize("level", [0, 1, 128, 255])
+@pytest.mark.parametrize("rows", [1, 40, 121])
+def test_whole_tiles_pass_whatever_they_end_with(syntax: str, rows: int, level: int) -> None:
+    frame = plain(np.uint8)[:rows, :77].copy()
+    frame[rows // 3 :] = level
+    for stored in (frame, np.full_like(frame, level), np.where(frame > 100, level, 3).astype(np.uint8)):
+        opened = open_object(compressed([JPEG_2000[syntax](stored)], stored, syntax))
+        assert not coded_frame(opened, layout_of(opened.attributes), 0)[1]
 
 
 HIDDEN = {"rows": (145, 160), "columns": (160, 145)}

@@ -1,8 +1,8 @@
-"""Frames of JPEG as they are coded: with the rows and columns that a decoder cuts off, and what follows their end.
+"""Compressed frames as they are coded: with what a decoder cuts off, and whether anything follows their end.
 
-A decoder shows as much as the frame header counts. The last blocks hold up to 15 rows and columns more (T.81, A.2.4),
-and the scan may go on. So a frame is decoded with all of its blocks and a few rows more, which show where the scan
-ends: one decoding gives both what is searched and whether something is left over.
+A decoder of JPEG shows as much as the frame header counts. The last blocks hold up to 15 rows and columns more (T.81,
+A.2.4), and the scan may go on. So a frame is decoded with all of its blocks and a few rows more, which show where the
+scan ends: one decoding gives both what is searched and whether something is left over.
 """
 
 import struct
@@ -18,6 +18,7 @@ from imaging.dicom.codecs import FAST, check_codestream
 from imaging.dicom.codestream import FRAME_MARKERS, JPEG_START, LOSSLESS, bare
 from imaging.dicom.dicom_object import DicomObject
 from imaging.dicom.elements import Buffer
+from imaging.dicom.j2k_tiles import shortened_tiles
 from imaging.dicom.jpeg_segments import SCAN, altered_scans, segments
 from imaging.dicom.pixels import CONVERTED, Layout, decoded, decoded_fast, keep_stored_bits, stored_bits
 from imaging.errors import DataFault
@@ -27,6 +28,7 @@ REACH, FILLED = 8, 4
 data any more makes them the middle of the range of values; coded data never do, but where they are as flat and grey."""
 DATA_UNIT = 8
 """Rows and columns of a block; those of lossless JPEG are samples (T.81, 3.1.36)."""
+J2K_CODECS = frozenset({"jpeg2k", "htj2k"})
 LARGEST = 65500
 """The most rows and columns that the decoder takes."""
 
@@ -66,6 +68,10 @@ def coded_frame(opened: DicomObject, layout: Layout, index: int) -> tuple[NDArra
     """
     codestream = bare(opened.fragment(index))
     try:
+        if FAST.get(opened.syntax) in J2K_CODECS:
+            return decoded(opened, layout, codestream), any(
+                _is_left_over(*pair) for pair in shortened_tiles(codestream)
+            )
         scan = _only_scan(codestream) if FAST.get(opened.syntax) == "jpeg8" else None
         if scan is not None and (scan.rows, scan.columns) == (layout.rows, layout.columns):
             if scan.whole != (layout.rows, layout.columns) and max(scan.whole) <= LARGEST:
@@ -82,8 +88,20 @@ def coded_frame(opened: DicomObject, layout: Layout, index: int) -> tuple[NDArra
         stored = decoded(opened, layout, codestream) if fast is None else fast
         scans = list(altered_scans(codestream))
     except (struct.error, IndexError, ValueError):
-        raise DataFault("undecodable", "the scans of a compressed frame cannot be followed") from None
+        raise DataFault("undecodable", "a compressed frame cannot be followed to its end") from None
     return stored, any(all(_decodes_to(opened, layout, one, stored) for one in altered) for altered in scans)
+
+
+def _is_left_over(tile: bytes, shortened: bytes) -> bool:
+    """Return whether a tile of JPEG 2000 shows the same without its last bytes.
+
+    OpenJPEG reads the packets of HTJ2K too, and refuses a tile whose last packet is too short before it decodes any.
+    """
+    try:
+        without = imagecodecs.jpeg2k_decode(shortened)
+        return np.array_equal(imagecodecs.jpeg2k_decode(tile), without)
+    except Exception:  # each codec has exceptions of its own
+        return False
 
 
 def _only_scan(data: Buffer) -> Scan | None:
