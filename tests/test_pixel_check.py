@@ -111,18 +111,29 @@ def test_text_in_colour_is_detected() -> None:
     assert reason(made(written(frame))) == "burned-in-text"
 
 
+def in_palette(indices: NDArray[np.uint8], *colours: bytes) -> bytes:
+    """Return an object whose palette has the red, the green and the blue of 256 entries."""
+    names = ("Red", "Green", "Blue")
+    tables = {f"{name}PaletteColorLookupTableData": one for name, one in zip(names, colours, strict=True)}
+    descriptors = {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 8] for name in names}
+    return made(indices, PhotometricInterpretation="PALETTE COLOR", **tables, **descriptors)
+
+
 def test_text_in_a_palette_is_seen_as_it_is_shown() -> None:
-    # Of the values that hold the text, 7 and 9, only the palette tells that one is bright.
-    indices = np.where(written(np.zeros((SIDE, SIDE), np.uint8), 255) > 127, 9, 7).astype(np.uint8)
-    palette = bytes(range(9)) + b"\xff" + bytes(246)
-    tables = {f"{name}PaletteColorLookupTableData": palette for name in ("Red", "Green", "Blue")}
-    descriptors = {
-        f"{name}PaletteColorLookupTableDescriptor": [256, 0, 8] for name in ("Red", "Green", "Blue")
-    }
-    assert (
-        reason(made(indices, PhotometricInterpretation="PALETTE COLOR", **tables, **descriptors))
-        == "burned-in-text"
-    )
+    # Only the palette tells that entries of odd numbers are bright: among noise the last bit shows nothing.
+    is_text = written(np.zeros((SIDE, SIDE), np.uint8), 255) > 127
+    indices = (np.random.default_rng(0).integers(0, 128, (SIDE, SIDE)) * 2 + is_text).astype(np.uint8)
+    checked(made(indices))
+    palette = b"\x0a\xff" * 128
+    assert reason(in_palette(indices, palette, palette, palette)) == "burned-in-text"
+
+
+@pytest.mark.parametrize("colour", [0, 100, 255])
+def test_text_in_one_colour_of_a_palette_is_detected(colour: int) -> None:
+    # Whoever takes the palette away sees the indices, and readers of label maps look at nothing else.
+    indices = written(plain(np.uint8))
+    flat = bytes([colour]) * 256
+    assert reason(in_palette(indices, flat, flat, flat)) == "burned-in-text"
 
 
 def test_text_under_padding_beyond_the_stored_bits_is_detected() -> None:

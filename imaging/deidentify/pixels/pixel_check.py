@@ -53,9 +53,9 @@ class TextSearch:
         frames = self.layout.frames
         thorough = {0, frames // 2, frames - 1} if self.is_text_usual else set()
         for index in range(frames):
-            frame = self._shown(blanked(self._frame(index), self.layout, known))
-            for region in find_text(frame, thorough=index in thorough):
-                yield index, region
+            for picture in self._pictures(blanked(self._frame(index), self.layout, known)):
+                for region in find_text(picture, thorough=index in thorough):
+                    yield index, region
 
     def _frame(self, index: int) -> NDArray[Any]:
         try:
@@ -68,11 +68,13 @@ class TextSearch:
             raise DataFault("surplus-data", "a compressed frame goes on behind its last pixel")
         return stored
 
-    def _shown(self, frame: NDArray[Any]) -> NDArray[Any]:
-        if self.layout.photometric != "PALETTE COLOR":
-            return frame
-        with reading("burned-in-doubt"):
-            return np.asarray(apply_color_lut(frame, self.dataset))
+    def _pictures(self, frame: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Yield a frame as it is shown, and as it is stored: two entries of a palette may be of one colour."""
+        if self.layout.photometric == "PALETTE COLOR":
+            with reading("burned-in-doubt"):
+                shown = np.asarray(apply_color_lut(frame, self.dataset))
+            yield shown
+        yield frame
 
 
 def check_pixels(dataset: Dataset, data: Buffer, options: DeidentifyOptions) -> Dataset:
