@@ -144,6 +144,15 @@ def test_text_under_padding_beyond_the_stored_bits_is_detected() -> None:
     assert reason(made(low | high, BitsStored=12, **padding)) == "burned-in-text"
 
 
+def test_text_of_padding_beyond_the_stored_bits_is_detected() -> None:
+    is_text = written(np.zeros((SIDE, SIDE), np.uint8), 255) > 127
+    # The bits that are stored show nothing; where there is padding, readers show background.
+    stored = plain(np.uint16) + np.uint16(0x1000) * is_text
+    checked(made(stored, BitsStored=12))
+    padding = {"PixelPaddingValue": 0x1000, "PixelPaddingRangeLimit": 0x1FFF}
+    assert reason(made(stored, BitsStored=12, **padding)) == "burned-in-text"
+
+
 def floating(stored: NDArray[Any]) -> bytes:
     """Return an object of Float or Double Float Pixel Data (PS3.3 C.7.6.24 and C.7.6.25)."""
     keyword, vr = FLOATING[stored.itemsize * 8]

@@ -66,6 +66,33 @@ def test_either_way_to_write_a_sign_stays(stored: NDArray[np.int16]) -> None:
     assert np.array_equal(pixels_of(stored, BitsStored=12), stored)
 
 
+PADDED = {
+    "one value": ({"PixelPaddingValue": 0x8000}, [0x8000, 0x8000, 0x8123, 100], [0x8000, 0x8000, 0x123, 100]),
+    "a range": (
+        {"PixelPaddingValue": 0xFFFF, "PixelPaddingRangeLimit": 0x8000},
+        [0xFFFF, 0x8123, 0x7123, 100],
+        [0x8000, 0x8000, 0x123, 100],
+    ),
+    "a value that fits": ({"PixelPaddingValue": 0}, [0, 0x8000, 0x123, 100], [0, 0, 0x123, 100]),
+}
+"""Padding, stored words, and what comes out of them where BitsStored is 12 (PS3.3 C.7.5.1.1.2)."""
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda uid: UID(uid).name)
+@pytest.mark.parametrize("name", PADDED)
+def test_padding_beyond_the_stored_bits_is_padding_still(name: str, syntax: str) -> None:
+    padding, before, after = PADDED[name]
+    words = pixels_of(np.array([before], np.uint16), syntax, BitsStored=12, **padding)
+    assert words.tolist() == [after]
+
+
+def test_negative_padding_beyond_the_stored_bits_is_padding_still() -> None:
+    # CT scanners write -2000 or -32768 around 12 bits.
+    stored = np.array([[-32768, -1024, 100, 0x4064]], np.int16)
+    words = pixels_of(stored, BitsStored=12, PixelPaddingValue=-32768)
+    assert words.tolist() == [[-32768, -1024, 100, 0x64]]
+
+
 def test_an_overlay_in_bytes_goes() -> None:
     stored = ramp((8, 8), np.uint8)
     assert np.array_equal(pixels_of(stored | 0x80, BitsStored=7), stored & 0x7F)

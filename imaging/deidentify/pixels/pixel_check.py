@@ -53,20 +53,32 @@ class TextSearch:
         frames = self.layout.frames
         thorough = {0, frames // 2, frames - 1} if self.is_text_usual else set()
         for index in range(frames):
-            for picture in self._pictures(blanked(self._frame(index), self.layout, known)):
-                for region in find_text(picture, thorough=index in thorough):
-                    yield index, region
+            for stored in self._stored(index):
+                for picture in self._pictures(blanked(stored, self.layout, known)):
+                    for region in find_text(picture, thorough=index in thorough):
+                        yield index, region
 
-    def _frame(self, index: int) -> NDArray[Any]:
+    def _stored(self, index: int) -> Iterator[NDArray[Any]]:
+        """Yield the values of a frame without bits outside BitsStored, and those with padding that has such bits."""
+        plain, padding = replace(self.layout, padding=None), self.layout.padding
+        goes_on = False
         try:
-            if not self.opened.encapsulated:
-                return stored_frame(self.opened, self.layout, index)
-            stored, goes_on = coded_frame(self.opened, self.layout, index)
+            if self.opened.encapsulated:
+                stored, goes_on = coded_frame(self.opened, plain, index)
+            else:
+                stored = stored_frame(self.opened, plain, index)
         except DataFault as fault:
             raise _doubt(fault) from None
         if goes_on:
             raise DataFault("surplus-data", "a compressed frame goes on behind its last pixel")
-        return stored
+        yield stored
+        if padding is not None and not self.opened.encapsulated:
+            # As it is written: all padding is one value.
+            padded = stored_frame(self.opened, self.layout, index).copy()
+            padded[(padded >= padding[0]) & (padded <= padding[1])] = max(
+                padding[0], int(np.iinfo(padded.dtype).min)
+            )
+            yield padded
 
     def _pictures(self, frame: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """Yield a frame as it is shown, and as it is stored: two entries of a palette may be of one colour."""
@@ -115,9 +127,7 @@ def _text_search(dataset: Dataset, data: Buffer, *, is_text_usual: bool) -> Text
         check_present(opened, layout)
     except DataFault as fault:
         raise _doubt(fault) from None
-    # Padding beyond BitsStored is written without the bits above, as all values are: so it is searched.
-    written = replace(layout, padding=None)
-    return TextSearch(dataset=dataset, opened=opened, layout=written, is_text_usual=is_text_usual)
+    return TextSearch(dataset=dataset, opened=opened, layout=layout, is_text_usual=is_text_usual)
 
 
 def _without_text(search: TextSearch, declared: bool) -> Dataset:
