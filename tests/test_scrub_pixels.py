@@ -82,15 +82,15 @@ PADDED = {
 @pytest.mark.parametrize("name", PADDED)
 def test_padding_beyond_the_stored_bits_is_padding_still(name: str, syntax: str) -> None:
     padding, before, after = PADDED[name]
-    words = pixels_of(np.array([before], np.uint16), syntax, BitsStored=12, **padding)
-    assert words.tolist() == [after]
+    after_scrub = pixels_of(np.array([before], np.uint16), syntax, BitsStored=12, **padding)
+    assert after_scrub.tolist() == [after]
 
 
 def test_negative_padding_beyond_the_stored_bits_is_padding_still() -> None:
     # CT scanners write -2000 or -32768 around 12 bits.
     stored = np.array([[-32768, -1024, 100, 0x4064]], np.int16)
-    words = pixels_of(stored, BitsStored=12, PixelPaddingValue=-32768)
-    assert words.tolist() == [[-32768, -1024, 100, 0x64]]
+    after_scrub = pixels_of(stored, BitsStored=12, PixelPaddingValue=-32768)
+    assert after_scrub.tolist() == [[-32768, -1024, 100, 0x64]]
 
 
 def test_an_overlay_in_bytes_goes() -> None:
