@@ -268,10 +268,10 @@ def decoded_fast(opened: DicomObject, layout: Layout, codestream: Buffer) -> NDA
     if layout.samples > 1 and (opened.syntax != RLELossless or layout.photometric in CONVERTED):
         return None
     samples = decode_fast(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
-    return None if samples is None else keep_stored_bits(samples, layout, *_stored_bits(opened, layout, size))
+    return None if samples is None else keep_stored_bits(samples, layout, *stored_bits(opened, layout, size))
 
 
-def _stored_bits(opened: DicomObject, layout: Layout, size: Size | None) -> tuple[int, int]:
+def stored_bits(opened: DicomObject, layout: Layout, size: Size | None) -> tuple[int, int]:
     """Return how many bits are stored, and the highest of them.
 
     The codestream decides where its bits do not reach HighBit. One of JPEG 2000, whose sign is at its precision,
