@@ -17,7 +17,8 @@ from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTr
 
 from imaging.dicom.attributes import TEXTS, Attributes, wanted
 from imaging.dicom.dicom_object import open_object
-from imaging.dicom.pixels import check_present, layout_of, stored_frame
+from imaging.dicom.pixel_length import check_present
+from imaging.dicom.pixels import layout_of, stored_frame
 from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.errors import DataFault
 from imaging.image.window import Window

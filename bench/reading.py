@@ -21,7 +21,8 @@ from bench.interleaved import interleave, row
 from imaging.dicom.attributes import Attributes
 from imaging.dicom.dicom_object import open_object
 from imaging.dicom.limits import LIMITS
-from imaging.dicom.pixels import check_present, layout_of, stored_frame
+from imaging.dicom.pixel_length import check_present
+from imaging.dicom.pixels import layout_of, stored_frame
 from imaging.file_io import FileBuffer
 from imaging.image.image import Image
 from imaging.preprocess.slice import prepare

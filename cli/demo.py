@@ -1,7 +1,6 @@
 """Demonstration: a made-up hospital, and two nights over it."""
 
 import shutil
-from contextlib import nullcontext
 from pathlib import Path
 
 from cli.flow_run import next_commands, run_flow
@@ -15,7 +14,6 @@ from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
 from services.flow_requests import NightlyRequest
 from services.prefect.server import end_server
-from services.ray.cluster import training_ray
 from services.settings import Settings, activate
 from services.stack_file import running_stack
 
@@ -27,12 +25,11 @@ def two_nights() -> None:
     """Write the archive of a first day and run a night; add a second day, and run another."""
     settings = activate(home=fresh_home())
     archive = settings.folder / "archive"
-    with nullcontext() if settings.ray_address else training_ray(workers=2):
-        for day in (1, 2):
-            console.rule(f"day {day}")
-            written = write_phantom(archive, PhantomSpec(), day=day)
-            console.print(f"The made-up hospital has made {written.files} files today", highlight=False)
-            run_flow("nightly", request_for(archive))
+    for day in (1, 2):
+        console.rule(f"day {day}")
+        written = write_phantom(archive, PhantomSpec(), day=day)
+        console.print(f"The made-up hospital has made {written.files} files today", highlight=False)
+        run_flow("nightly", request_for(archive))
     remember(settings, request_for(archive))
     console.print(next_commands(settings, NAME), soft_wrap=True)
 

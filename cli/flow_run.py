@@ -23,13 +23,13 @@ WITHOUT_PANDAS = ("ingest", "deidentify")
 def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) -> Any:
     """Return the request of a flow, after a look at its source where it has one; nothing is written."""
     # Loaded here: it takes the codecs and readers, which --help does not need.
-    from services.preflight import check_input, open_places
+    from services.preflight import check_input, check_modality, open_places
 
     request: Any = ask(REQUESTS[name], config, dict(given))
     if name == "deidentify":
         open_places(request)
     elif name in ("nightly", "ingest") or getattr(request, "source", None):
-        check_input(request)
+        check_modality(request, check_input(request))
     return request
 
 

@@ -1,24 +1,32 @@
 """Command `radloop inspect`: what is in a source, before anything is taken in."""
 
 from collections import Counter
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from secrets import token_bytes
 
 import yaml
 from rich.console import Console, Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from cli.terminal import print_result, progress_bar
+from imaging.annotations.label_preview import LabelMatcher, LabelPreview, open_matcher
 from imaging.dicom.codecs import check_decoders
 from imaging.dicom.findings import FINDINGS
+from imaging.errors import UserFault
 from imaging.formats.peek import FUNCTION, peek_headers
 from imaging.private_list import write_private_list
+from imaging.pseudonyms import KEY_BYTES, Pseudonyms
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Pool
 from imaging.source_overview import Overview, OverviewCounter, proposed_configuration
 from imaging.sources.open_source import open_source
+from imaging.sources.patients import read_patients
 from imaging.sources.protocol import Source, SourceFile
 
+LINES_OF_OTHERS = "lines of a file that is of another patient, study or series than they say"
 TOP = 12
 """Lines of each list that are printed; --json holds them all."""
 STEP = 100
@@ -31,17 +39,43 @@ MEANINGS = {
 }
 
 
-def inspect(address: str, table: Path | None, problems: Path | None, as_json: bool) -> None:
-    """Print what a source holds; names of files go nowhere but into the list that was asked for."""
+def inspect(
+    address: str,
+    table: Path | None,
+    label_column: str | None,
+    missing: Sequence[str],
+    problems: Path | None,
+    as_json: bool,
+) -> None:
+    """Print what a source holds; names of files go nowhere but into the list that was asked for.
+
+    With a label table, print what it would label, or what is wrong with it.
+    """
     check_decoders()
     source = open_source(address, table)
-    overview, bad = _survey(source, _listed(source))
+    matcher, fault = _matcher(table, label_column, missing) if table else (None, "")
+    owners = read_patients(table).by_file or {}
+    overview, bad = _survey(source, _listed(source), owners, matcher)
+    preview = matcher.result() if matcher else None
     if problems:
         write_private_list(problems, ("file", "reason"), bad)
     # (dataclasses.asdict makes nonsense of counters.)
     content = {field.name: getattr(overview, field.name) for field in fields(overview)}
     content["proposed_configuration"] = proposed_configuration(overview)
-    print_result(content, _rendered(overview), as_json)
+    parts = [_rendered(overview)]
+    if table:
+        content["labels"] = asdict(preview) if preview else {"error": fault}
+        parts += [_labels_rendered(preview) if preview else f"\n[bold]Labels[/bold]: {escape(fault)}"]
+    print_result(content, Group(*parts), as_json)
+
+
+def _matcher(table: Path, column: str | None, missing: Sequence[str]) -> tuple[LabelMatcher | None, str]:
+    """Return the matcher of a table, or why there is none: the source is shown all the same."""
+    try:
+        # Under a key of its own: nothing of it is kept.
+        return open_matcher(table, Pseudonyms(token_bytes(KEY_BYTES)), column, missing), ""
+    except UserFault as fault:
+        return None, str(fault)
 
 
 def _listed(source: Source) -> list[SourceFile]:
@@ -54,13 +88,20 @@ def _listed(source: Source) -> list[SourceFile]:
     return files
 
 
-def _survey(source: Source, files: list[SourceFile]) -> tuple[Overview, list[tuple[str, str]]]:
-    counter, bad = OverviewCounter(), list[tuple[str, str]]()
+def _survey(
+    source: Source,
+    files: list[SourceFile],
+    owners: Mapping[str, str | None],
+    matcher: LabelMatcher | None,
+) -> tuple[Overview, list[tuple[str, str]]]:
+    counter, bad = OverviewCounter(owners=owners), list[tuple[str, str]]()
     with progress_bar("reading headers", "files") as on_progress, Pool(FUNCTION, {}) as workers:
         for file, header in peek_headers(source, files, workers.map):
             counter.add(file, header)
             if header.reason:
                 bad.append((file.name, header.reason))
+            elif matcher and header.has_pixels:
+                matcher.add(file.name, header.attributes, counter.patient_of(file, header))
             if counter.counted.files % STEP == 0:
                 on_progress(counter.counted.files, len(files))
     return counter.result(), bad
@@ -95,6 +136,30 @@ def _rendered(overview: Overview) -> RenderableType:
     if proposed := proposed_configuration(overview):
         parts += ["", "[bold]Proposed configuration[/bold], for --config:", yaml.safe_dump(proposed).rstrip()]
     return Group(*parts)
+
+
+def _labels_rendered(preview: LabelPreview) -> RenderableType:
+    table = Table("Labels", "lines", "files", title_justify="left", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, lines in preview.lines.items():
+        table.add_row(escape(label), f"{lines:,}", f"{preview.classes.get(label, 0):,}")
+    counts = {
+        "files without a label": preview.files_without_label,
+        "files with two different labels": preview.files_in_conflict,
+        "labels that name no file here": preview.lines_without_image,
+        LINES_OF_OTHERS: preview.lines_of_others,
+        "lines with a missing label": sum(preview.missing.values()),
+        "lines with more or fewer columns than the first": preview.uneven_lines,
+    }
+    troubles = "; ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
+    return Group(
+        "",
+        f"[bold]Labels[/bold] in column {escape(preview.column)!r}, by {escape(', '.join(preview.identifiers))}: "
+        f"{preview.files:,} files of {preview.patients:,} patients have one",
+        table,
+        *([troubles] if troubles else []),
+    )
 
 
 def _table(title: str, unit: str, counts: Counter[str], *, meanings: bool = False) -> Table:

@@ -17,6 +17,7 @@ from cli.flow_run import checked_request, next_commands, run_flow
 from cli.options import Config, Labels
 from cli.terminal import AsJson, console
 from imaging.errors import RadloopError
+from imaging.sources.label_file import MISSING
 from services.settings import activate
 
 app = typer.Typer(
@@ -151,6 +152,8 @@ def reevaluate(
 def inspect(
     source: Annotated[str, typer.Argument(help="What --source takes: a folder, an archive, s3://..., ...")],
     labels: Labels = None,
+    label_column: LabelColumn = None,
+    missing: Missing = None,
     problems: Annotated[Path | None, typer.Option(help="CSV to write: the files with a problem.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -158,7 +161,7 @@ def inspect(
     from cli.inspect import inspect
 
     table = Path(labels).expanduser() if labels else None
-    inspect(source, table, problems, as_json)
+    inspect(source, table, label_column, tuple(missing or MISSING), problems, as_json)
 
 
 stack_commands.register(app)

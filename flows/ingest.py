@@ -6,6 +6,7 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
+from imaging.preprocess.spec import UNITS
 from services.flow_requests import IngestRequest
 from services.prefect.progress import progress
 from services.ray.jobs import stop_job_of
@@ -31,9 +32,10 @@ def ingest(request: IngestRequest) -> IngestOutcome:
     """Take in what is new in a source of images, as a version of the dataset."""
     settings = activate()
     job = open_job(request, settings)
-    print(f"{len(job.listing)} files listed")
+    listed, _ = UNITS[job.spec.kind]
+    print(f"{len(job.listing)} {listed} listed")
     run_id = str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id)
-    read = read_new(job, settings, run_id, progress("files", "ingest-progress"))
+    read = read_new(job, settings, run_id, progress(listed, "ingest-progress"))
     outcome = publish_version(job, read, settings)
     create_markdown_artifact(
         ingest_markdown(outcome), key="ingest", description=f"Ingest of {request.dataset}"

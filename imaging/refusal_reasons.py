@@ -46,7 +46,7 @@ REASONS: Mapping[str, str] = {
     "bad-slice": "slices are bad, missing or of another patient, more than the policy (drop-study, drop-slice) allows",
     "bad-study": "another slice of the study is bad, and the policy is drop-study",
     "no-geometry": "the slices do not tell where they lie",
-    "no-volume": "no two slices make a volume: localizers, or one place at several times",
+    "no-volume": "the slices make no volume: localizers, or one place at several times",
     # What was there before.
     "duplicate-instance": "the same SOPInstanceUID with the same pixels was already taken in",
     "duplicate-pixels": "the same pixels were already taken in under another SOPInstanceUID",

@@ -1,6 +1,7 @@
 """Overview of a source in counts: patients, studies, series, modalities, transfer syntaxes, problems."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from imaging.dicom.attributes import Attributes, Value, first, text, whole
@@ -41,8 +42,12 @@ class Overview:
 
 @dataclass(slots=True)
 class OverviewCounter:
-    """Counter of the files of a source; identifiers are kept here only and are not in the result."""
+    """Counter of the files of a source; identifiers are kept here only and are not in the result.
 
+    `owners` are the patients of files whose format names none, from the label table.
+    """
+
+    owners: Mapping[str, str | None] = field(default_factory=dict)
     counted: Overview = field(default_factory=Overview)
     patients: set[str] = field(default_factory=set)
     studies: set[str] = field(default_factory=set)
@@ -59,6 +64,15 @@ class OverviewCounter:
             self.counted.problems[peek.reason] += 1
         elif peek.format == "dicom":
             self._add_object(peek)
+        else:
+            self.patients.add(self.patient_of(file, peek))
+            self._add_images(peek)
+
+    def patient_of(self, file: SourceFile, peek: HeaderPeek) -> str:
+        """Return the patient of a file by its header or by the table; empty where it is not known."""
+        return (
+            text(peek.attributes, "PatientID") if peek.format == "dicom" else self.owners.get(file.name) or ""
+        )
 
     def _add_object(self, peek: HeaderPeek) -> None:
         header, counted = peek.attributes, self.counted
@@ -70,16 +84,22 @@ class OverviewCounter:
             return
         # As problems: they are of files, not of series.
         counted.problems.update(peek.findings)
-        counted.frames += whole(header, "NumberOfFrames", 1) or 1
-        counted.volumes += peek.volumes
         counted.syntaxes[syntax_name(peek.syntax) or OTHER] += 1
         counted.photometrics[_code(header, "PhotometricInterpretation")] += 1
         counted.manufacturers[text(header, "Manufacturer") or OTHER] += 1
-        counted.sizes[f"{first(header, 'Columns') or 0:g} x {first(header, 'Rows') or 0:g}"] += 1
+        self._add_images(peek)
         self._check_identifiers(header)
         if peek.series_uid:
             place = [] if whole(header, "NumberOfFrames", 1) > 1 else [self._geometry(header)]
             self.series.setdefault(peek.series_uid, []).extend(place)
+
+    def _add_images(self, peek: HeaderPeek) -> None:
+        header, counted = peek.attributes, self.counted
+        counted.frames += whole(header, "NumberOfFrames", 1) or 1
+        counted.volumes += peek.volumes
+        columns, rows = first(header, "Columns"), first(header, "Rows")
+        if columns or rows or peek.format == "dicom":
+            counted.sizes[f"{columns or 0:g} x {rows or 0:g}"] += 1
 
     def _geometry(self, header: Attributes) -> tuple[Value | None, ...]:
         """Return the attributes that stacking needs; equal values of different slices share one object in memory."""

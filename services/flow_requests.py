@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from imaging.dataset.split.shares import SplitConfig
 from imaging.deidentify.options import DeidentifyOptions
-from imaging.preprocess.spec import MODALITIES, PreprocessSpec
+from imaging.preprocess.spec import MODALITIES, PreprocessSpec, nearest_modalities
 from imaging.pseudonyms import VariantPolicy
 from imaging.sources.label_file import MISSING
 from imaging.statistics.predictions import deciding
@@ -78,11 +78,19 @@ class IngestRequest(Request):
     )
     splits: SplitConfig = Field(SplitConfig(), title="Splits", description="Shares of patients.")
 
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, given: Any) -> Any:
+        """Read `missing: NA` of a YAML file as what it means."""
+        return (given,) if isinstance(given, str) else given
+
     @field_validator("preprocess")
     @classmethod
     def _modality_is_known(cls, preprocess: PreprocessSpec | None) -> PreprocessSpec | None:
         if preprocess is not None and preprocess.modality not in MODALITIES:
-            raise ValueError(f"modality is {preprocess.modality!r}: give one of {', '.join(MODALITIES)}")
+            near = nearest_modalities(preprocess.modality)
+            first = f"give {' or '.join(near)}, or another of" if near else "give one of"
+            raise ValueError(f"modality is {preprocess.modality!r}: {first} {', '.join(MODALITIES)}")
         return preprocess
 
 

@@ -55,6 +55,19 @@ def check_input(request: IngestRequest) -> Source:
     return source
 
 
+def check_modality(request: IngestRequest, source: Source) -> None:
+    """Raise UserFault for pictures whose preparation a person describes without a modality: they would become CT."""
+    given = request.preprocess
+    if given is None or "modality" in given.model_fields_set or source.kind == "medmnist":
+        return
+    usual = source.default_spec().modality
+    if usual != given.modality:
+        raise UserFault(
+            f"pictures state no modality, and with --window or `preprocess` alone they would be taken as "
+            f"{given.modality}: add --modality {usual} (other), or what they are"
+        )
+
+
 def open_places(request: DeidentifyRequest) -> tuple[Source, Destination]:
     """Return source and destination, after a look at both; nothing is written."""
     if not request.source or not request.destination:

@@ -20,7 +20,7 @@ from services.mlflow.runs import end_run
 from services.prefect.progress import Pace
 from services.ray.cluster import join_cluster
 from services.ray.jobs import JOB_FILE, LEASE_FILE, OUTCOME_FILE, watch_lease
-from services.ray.trainer import TrainingJob, fit
+from services.ray.trainer import TrainingJob, fit, on_ray
 from services.settings import Settings, activate
 
 log = partial(print, flush=True)
@@ -31,7 +31,7 @@ def train(folder: Path, settings: Settings) -> None:
     job = TrainingJob(**json.loads((folder / JOB_FILE).read_text()))
     watch_lease(folder / LEASE_FILE, last_act=lambda: end_run(settings, job.run_id, "KILLED"))
     check_room(job.train["workers"], join_cluster())
-    _write_outcome(folder, fit(job, settings, log))
+    _write_outcome(folder, fit(job, settings, log, on_ray))
 
 
 def ingest(folder: Path, settings: Settings) -> None:

@@ -31,7 +31,7 @@ from imaging.errors import EnvironmentFault, UserFault
 from imaging.formats.peek import FUNCTION as PEEK
 from imaging.formats.series import DROP_SLICE, DROP_STUDY
 from imaging.formats.series_source import SeriesSource
-from imaging.preprocess.spec import PreprocessSpec
+from imaging.preprocess.spec import UNITS, PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
@@ -190,7 +190,7 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
                 raise
             continue
         # Before the pointer moves: where there is no room for it, nothing has been published.
-        problems = write_problems(job.listing, version, settings.private)
+        problems = write_problems(job.listing, version, settings.private, job.labels)
         expected = digest_of(pending.previous)
         if publish(version, expected):
             job.journal.drop(pending.chunks)
@@ -200,7 +200,7 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
                 read.files,
                 problems,
                 changed=expected != version.digest,
-                labels_missing=job.labels.missing if job.labels else {},
+                labels=job.labels,
                 positive=job.request.positive,
             )
     raise EnvironmentFault(
@@ -215,7 +215,7 @@ def _build(
     fixed_splits = pc.any(pc.is_valid(scan.examples.select(["source_split"])["source_split"])).as_py()
     resolved = resolve_conflicts(scan, drop_equal_pixels=not fixed_splits, drops_studies=job.drops_studies)
     if not resolved.examples.num_rows:
-        raise UserFault(_no_examples(job.request.source, resolved, job.spec.modality))
+        raise UserFault(_no_examples(job.request.source, resolved, job.spec))
     recipe = Recipe(
         dataset=job.request.dataset,
         spec=job.spec,
@@ -249,12 +249,15 @@ def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings
     try:
         check_trainable(version)
     except UserFault as fault:
-        problems = write_problems(job.listing, version, settings.private)
+        problems = write_problems(job.listing, version, settings.private, job.labels)
         report = version.head.label_report
         numbers = {
             "labels name no image": len(report.lines_without_image),
             "labels are of an image of another patient, study or series": len(version.head.lines_of_others),
             "labels contradict another line": len(report.lines_in_conflict),
+            "lines of the table have more or fewer columns than its first": job.labels.uneven[0]
+            if job.labels
+            else 0,
         }
         listed = ", ".join(f"{count} {what}" for what, count in numbers.items() if count)
         if not version.classes and report.lines_without_image:
@@ -264,10 +267,14 @@ def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings
         ) from None
 
 
-def _no_examples(source: str, scan: IngestPlan, modality: str) -> str:
+def _no_examples(source: str, scan: IngestPlan, spec: PreprocessSpec) -> str:
     counts = Counter(scan.refusals["reason"].to_pylist()).most_common()
     listed = ", ".join(f"{count} x {reason}" for reason, count in counts)
     others = other_modalities(scan.refusals)
     remedy = REMEDIES.get(counts[0][0] if counts else "", "is it the right folder?")
-    remedy = modality_remedy(others, modality) if others else remedy
-    return f"none of the {scan.refusals.num_rows} files of {source} is a usable image ({listed}): {remedy}"
+    remedy = modality_remedy(others, spec.modality) if others else remedy
+    unit, taken = UNITS[spec.kind]
+    number = scan.refusals.num_rows
+    return (
+        f"none of the {number} {unit} of {source} is a usable {taken.removesuffix('s')} ({listed}): {remedy}"
+    )

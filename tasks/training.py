@@ -3,9 +3,10 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import onnx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -14,12 +15,11 @@ from imaging.errors import UserFault
 from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
-from models.objectives.objective_catalog import objective_class
-from models.portable.predictor import Predictor
+from models.objectives.objective_catalog import objective_class, objective_of
+from models.torch_process import end_torch, start_torch, torch_process
 from services.flow_requests import TrainRequest
-from services.mlflow.registry import Registered, model_tags, newest, register, set_alias
+from services.mlflow.registry import MODEL_FILE, Registered, model_tags, newest, register, set_alias
 from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
-from services.ray.cluster import training_ray
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.settings import Settings
@@ -66,6 +66,8 @@ def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome |
 @task(name="begin run", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> TrainingJob:
     """Open the MLflow run of a training, and write down what it needs."""
+    # It loads torch while MLflow is loaded here.
+    start_torch()
     version = newest_dataset(settings, request.dataset)
     config = request.training
     parameters = canonical(config) | {"dataset.digest": version.digest, "spec": version.spec.digest}
@@ -87,15 +89,9 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
 
 @task(name="fit", cache_policy=NO_CACHE)
 def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
-    """Fit on Ray, here or on the cluster; Ray retries lost workers, so Prefect does not retry this."""
+    """Fit here, or on the Ray cluster; both start lost workers again, so Prefect does not retry this."""
     with failing(job, settings):
-        if settings.ray_address:
-            return fit_on_cluster(job, settings, log=print)
-        started = time.monotonic()
-        with training_ray(int(job.train["workers"])):
-            ray_start_s = time.monotonic() - started
-            outcome = fit(job, settings, log=print)
-        return replace(outcome, timings_s={"Ray start": ray_start_s, **outcome.timings_s})
+        return (fit_on_cluster if settings.ray_address else fit)(job, settings, print)
 
 
 @task(name="register candidate", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -105,6 +101,7 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
     version = open_version(open_store(job.store, Path(job.cache), job.cache_bytes), job.dataset, job.digest)
     with failing(job, settings):
         candidate = make_candidate(settings, job, outcome, version)
+    end_torch()
     end_run(settings, job.run_id)
     timings = {**outcome.timings_s, "export and registration": time.monotonic() - started}
     return TrainOutcome(
@@ -130,24 +127,22 @@ def make_candidate(
     settings: Settings, job: TrainingJob, outcome: FitOutcome, version: DatasetVersion
 ) -> Registered:
     """Export the best epoch, prove it equal to torch, calibrate it on validation examples, and register it."""
-    # Loaded here: torch and the exporter take seconds, and most processes never export.
-    from models.portable.export import export_onnx, verify_export, write_metadata
-    from models.training.checkpoint import best_network
-
-    config, spec = TrainConfig.model_validate(job.train), version.spec
-    objective = objective_class(config.objective).of_version(version)
-    network = best_network(Path(outcome.checkpoint), objective, config.network, spec.channels)
-    model = export_onnx(network, spec, objective)
-    verify_export(model, network, spec, objective)
-    objective = objective.calibrated(Predictor.load(model.SerializeToString()).score, version.examples("val"))
-    write_metadata(model, objective, spec)
+    config, path = TrainConfig.model_validate(job.train), job.folder / MODEL_FILE
+    metadata = torch_process().call(
+        "models.portable.export:export_best",
+        job=asdict(job),
+        checkpoint=outcome.checkpoint,
+        target=str(path),
+        graphs=str(settings.folder / "graphs"),
+    )
+    spec, objective = version.spec, objective_of(metadata)
     tags = model_tags(spec, config, objective) | {
         "dataset": version.head.dataset,
         "dataset.digest": version.digest,
         "training.key": training_key(version, config),
         "git.commit": commit(),
     }
-    candidate = register(settings, version.head.dataset, job.run_id, model, tags)
+    candidate = register(settings, version.head.dataset, job.run_id, onnx.load(path), tags)
     set_alias(settings, candidate, "challenger")
     return candidate
 

@@ -23,7 +23,8 @@ from pydicom.uid import (
 )
 
 from imaging.dicom.dicom_object import DicomObject, open_object
-from imaging.dicom.pixels import check_present, layout_of, stored_frame
+from imaging.dicom.pixel_length import check_present
+from imaging.dicom.pixels import layout_of, stored_frame
 from imaging.errors import DataFault
 from imaging.formats.dicom import read_dicom
 from imaging.image.image import Image

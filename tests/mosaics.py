@@ -58,12 +58,14 @@ def mosaic(
     *,
     sign: int = 1,
     number: int | None = None,
+    times: Sequence[float] = (),
     header: bytes | None = b"",
     **changes: Any,
 ) -> Dataset:
     """Return slices (n, rows, columns) as one image; the first lies at FIRST, the next in the direction of `sign`.
 
-    `number` is NumberOfImagesInMosaic in an element of its own, `header` the CSA header, None where there is none.
+    `number` is NumberOfImagesInMosaic in an element of its own, `times` are MosaicRefAcqTimes,
+    `header` the CSA header, None where there is none.
     """
     count, rows, columns = slices.shape[:3]
     grid = math.ceil(math.sqrt(count))
@@ -92,4 +94,6 @@ def mosaic(
         )
     if number is not None:
         made.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0A, "US", number)
+    if times:
+        made.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x29, "FD", list(times))
     return made

@@ -13,6 +13,9 @@ import pytest
 DATA = Path(os.environ.get("RADLOOP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 """The folder of larger public image sets, which no package carries; docs/testing.md names them."""
 
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+"""Where property tests write their many small files: elsewhere each one waits for the disk."""
+
 
 def leave_out(reason: str) -> NoReturn:
     """End the test as left out; in CI, where everything must be there, as failed."""

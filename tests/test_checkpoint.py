@@ -15,7 +15,7 @@ from models.networks.catalog import build
 from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples
 from models.training.checkpoint import best_network, restore, save
-from models.training.epoch_history import Progress, read_history
+from models.training.epoch_history import Progress, last_checkpoint, read_history
 from models.training.launch import keep_last
 from models.training.loop import fit
 from models.training.optimization import WeightAverage, make_optimizer
@@ -125,3 +125,34 @@ def test_progress_survives_json(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "checkpoint" / "progress.json").read_text())
     assert stored["epochs"] == 2
     assert len(stored["best"]) == 2
+
+
+@pytest.mark.parametrize("renamed", [0, 1], ids=["before the first rename", "between the renames"])
+def test_a_crash_while_a_checkpoint_is_kept_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    for epochs in (1, 2):
+        (tmp_path / str(epochs)).mkdir()
+        Progress(epochs=epochs).write(tmp_path / str(epochs))
+    keep_last(tmp_path, {}, tmp_path / "1")
+    rename, calls = Path.rename, []
+
+    def cut(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) > renamed:
+            raise PowerCutError
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(Path, "rename", cut)
+        keep_last(tmp_path, {}, tmp_path / "2")
+    last = last_checkpoint(tmp_path)
+    assert last is not None
+    assert Progress.read(last).epochs == 1
+    keep_last(tmp_path, {}, tmp_path / "2")
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint"
+    assert Progress.read(tmp_path / "checkpoint").epochs == 2
+
+
+def test_before_the_first_epoch_there_is_no_checkpoint(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path) is None

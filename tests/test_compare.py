@@ -15,6 +15,7 @@ from imaging.dataset.version.compare import Difference, compare
 from imaging.dataset.version.publish import build_version
 from imaging.errors import UserFault
 from imaging.store.folder_store import FolderStore
+from tests.requirements import MEMORY
 from tests.synthetic import GREY, built, example, examples, recipe, refusal, refusals
 
 KEY = "0123456789abcdef"
@@ -158,7 +159,7 @@ def test_parts_of_both_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 ANY = st.dictionaries(
-    st.integers(0, 40),
+    st.integers(0, 15),
     st.fixed_dictionaries(
         {
             "model": st.sampled_from("ab"),
@@ -169,12 +170,12 @@ ANY = st.dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(old=ANY, new=ANY, part_rows=st.sampled_from([1, 4, 1000]))
 def test_the_difference_agrees_with_dictionaries(
     old: dict[int, dict[str, Any]], new: dict[int, dict[str, Any]], part_rows: int
 ) -> None:
-    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with TemporaryDirectory(dir=MEMORY) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(table_files, "PART_ROWS", part_rows)
         difference = difference_of(
             Path(folder), *([numbered(n, **values) for n, values in side.items()] for side in (old, new))

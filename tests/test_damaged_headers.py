@@ -141,11 +141,15 @@ def written(name: str, place: int, damage: str, syntax: str) -> bytes:
 
 def faults(data: bytes) -> list[DataFault]:
     """Return why a file gives no image, with its own window and with a fixed one."""
+    try:
+        images = [one.image for one in read_dicom(data, "CT")]
+    except DataFault as fault:
+        return [fault]
     result = []
     for spec in SPECS:
         try:
-            for one in read_dicom(data, "CT"):
-                assert prepare(one.image, spec).shape == (16, 16)
+            for image in images:
+                assert prepare(image, spec).shape == (16, 16)
         except DataFault as fault:
             result.append(fault)
     return result
@@ -153,7 +157,12 @@ def faults(data: bytes) -> list[DataFault]:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian], ids=["explicit", "implicit"]
+    "syntax",
+    [
+        pytest.param(ExplicitVRLittleEndian, id="explicit"),
+        # 1,500 files more, which differ in their values alone: no VR is written.
+        pytest.param(ImplicitVRLittleEndian, id="implicit", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(("name", "place"), places())
 def test_a_damaged_element_is_read_or_has_its_reason(name: str, place: int, syntax: str) -> None:

@@ -17,6 +17,7 @@ from pydicom.uid import (
     MPEG2MPML,
     EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
@@ -30,6 +31,7 @@ from imaging.formats.dicom import read_dicom
 from tests.codestreams import DEEP, GREY, LOSSLESS, SEVERAL
 from tests.dicom_objects import (
     NATIVE,
+    UNDEFINED,
     compressed,
     dataset,
     element,
@@ -166,7 +168,35 @@ def test_a_second_element_is_refused_behind_a_header_that_was_met() -> None:
     slices = [made(DEEP, SOPInstanceUID=f"1.2.3.{n}", PixelData=(DEEP + n).tobytes()) for n in range(1, 7)]
     for data in slices[:5]:
         assert findings(data) == set()
-    assert fault(slices[5] + element(0x7FE00010, b"OW", DEEP.tobytes())).reason == "surplus-data"
+    second = element(0x7FE00010, b"OW", DEEP.tobytes())
+    assert fault(slices[5] + second).reason == "surplus-data"
+    assert fault(slices[5] + element(0xFFFCFFFC, b"OB", bytes(4)) + second).reason == "surplus-data"
+
+
+IN_ORDER = {
+    "padding": element(0xFFFCFFFC, b"OB", bytes(4)),  # Data Set Trailing Padding, PS3.10 7.2
+    "a private element": element(0x7FE10010, b"LO", b"ACME"),
+    "signatures": element(0xFFFAFFFA, b"SQ", bytes.fromhex("fe ff dd e0 00 00 00 00"), UNDEFINED),
+}
+"""Elements that may follow the pixel data, of which PS3.5 7.1 has all in ascending order of tags."""
+
+
+@pytest.mark.parametrize("name", IN_ORDER)
+def test_a_second_element_of_pixel_data_is_refused_behind_elements_in_order(name: str) -> None:
+    # pydicom 3.0.2 keeps the last of the two here too.
+    second = element(0x7FE00010, b"OW", (DEEP + 1).tobytes())
+    assert findings(made(DEEP) + IN_ORDER[name]) == set()
+    assert fault(made(DEEP) + IN_ORDER[name] + second).reason == "surplus-data"
+
+
+def test_a_second_element_behind_padding_is_refused_in_implicit_form_and_behind_fragments() -> None:
+    padding, second = (
+        struct.pack("<HHI", tag >> 16, tag & 0xFFFF, 4) + bytes(4) for tag in (0xFFFCFFFC, 0x7FE00010)
+    )
+    assert fault(made(DEEP, ImplicitVRLittleEndian) + padding + second).reason == "surplus-data"
+    data = compressed([LOSSLESS[JPEGLSLossless](DEEP, 16)], DEEP, JPEGLSLossless)
+    second = element(0x7FE00010, b"OB", DEEP.tobytes())
+    assert fault(data + IN_ORDER["padding"] + second).reason == "surplus-data"
 
 
 REPEATED = {
@@ -294,6 +324,30 @@ def test_a_codestream_behind_one_with_thumbnails_is_refused() -> None:
     assert fault(compressed([frame + bytes(50) + frame], GREY, JPEGBaseline8Bit)).reason == "surplus-data"
 
 
+def with_rows(frame: bytes, rows: int) -> bytes:
+    """Return a codestream of JPEG-LS whose frame header (T.87, C.2.2) says so many rows."""
+    at = frame.index(b"\xff\xf7") + 5
+    return frame[:at] + struct.pack(">H", rows) + frame[at + 2 :]
+
+
+@pytest.mark.parametrize("rows", [8, 20, 32])
+@pytest.mark.parametrize("stored", [DEEP, ramp((40, 30), np.uint8)])
+def test_coded_rows_of_grey_jpeg_ls_that_no_header_counts_are_refused(
+    rows: int, stored: NDArray[Any]
+) -> None:
+    # CharLS 2.4 refuses them ("still contains encoded data"); pylibjpeg-libjpeg 2.5 and gdcm 3.2.6 drop them.
+    frame = with_rows(LOSSLESS[JPEGLSLossless](stored, 8 * stored.itemsize), rows)
+    refused = fault(compressed([frame], stored[:rows], JPEGLSLossless))
+    assert refused.args == ("surplus-data", "a compressed frame goes on behind its last pixel")
+
+
+@pytest.mark.parametrize("padding", [bytes(2), bytes(40)])
+def test_zeros_at_the_end_of_a_scan_are_padding(padding: bytes) -> None:
+    frame = LOSSLESS[JPEGLSLossless](DEEP, 16)
+    (read,) = stored_frames(compressed([frame[:-2] + padding + frame[-2:]], DEEP, JPEGLSLossless))
+    np.testing.assert_array_equal(read, DEEP)
+
+
 TALL = np.zeros((128, 96), np.uint8)
 TALL[100:110, 20:30] = 200
 
@@ -318,11 +372,19 @@ def test_rows_of_coloured_rle_that_the_header_does_not_count_are_refused(photome
     assert fault(data).reason == "surplus-data"
 
 
-@pytest.mark.parametrize("padding", [b"\0", bytes(3), b"\x81\0", b"\x80\x80"])
+@pytest.mark.parametrize("padding", [b"\0", bytes(2), b"\x80\x80"])
 def test_padding_of_a_segment_of_rle_is_no_row(padding: bytes) -> None:
-    # PS3.5 G.4 pads with a zero to an even length; encoders give a last run that is too long, or codes of nothing.
+    # PS3.5 G.4 pads with a zero to an even length; 0x80 is a code of nothing (G.3.1).
     data = compressed([LOSSLESS[RLELossless](TALL, 8) + padding], TALL, RLELossless)
     np.testing.assert_array_equal(list(stored_frames(data)), [TALL])
+
+
+@pytest.mark.parametrize("run", [b"\x81\0", b"\xff\0", b"\xfe\x07", bytes([1, 0, 0])])
+def test_more_than_a_byte_behind_a_plane_of_rle_is_refused(run: bytes) -> None:
+    # pydicom 3.0.2, pylibjpeg-rle 2.2, gdcm 3.2.6 and dcmtk 3.6.7 write planes of exactly the header's size, of any
+    # size and content that was tried, and so do the files of pydicom's package.
+    data = compressed([LOSSLESS[RLELossless](TALL, 8) + run], TALL, RLELossless)
+    assert fault(data).reason == "surplus-data"
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])

@@ -24,7 +24,8 @@ from pydicom.uid import (
 from imaging.dicom.attributes import of_dataset
 from imaging.dicom.dicom_object import DicomObject, _by_pydicom, open_object
 from imaging.dicom.limits import LIMITS
-from imaging.dicom.pixels import check_present, layout_of, stored_frame
+from imaging.dicom.pixel_length import check_present
+from imaging.dicom.pixels import layout_of, stored_frame
 from imaging.dicom.walk import walk
 from imaging.errors import DataFault
 from tests.dicom_objects import (

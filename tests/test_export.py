@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,9 +16,17 @@ from imaging.image.image import Image
 from imaging.image.window import IDENTITY, Window
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.store.folder_store import FolderStore
 from models.networks.catalog import NETWORKS, build
 from models.objectives.classification import Classification
-from models.portable.export import Portable, area_weights, export_onnx, verify_export, write_metadata
+from models.portable.export import (
+    Portable,
+    _graph_digest,
+    area_weights,
+    export_onnx,
+    verify_export,
+    write_metadata,
+)
 from models.portable.predictor import Predictor
 from models.training.batches import normalise
 
@@ -146,6 +155,29 @@ def test_the_file_names_no_file_of_this_machine(model: onnx.ModelProto) -> None:
 def test_exporting_twice_gives_the_same_bytes(model: onnx.ModelProto, network: nn.Module) -> None:
     again = export_onnx(network, CT, OBJECTIVE)
     assert again.SerializeToString() == model.SerializeToString()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["residual_small", "mobilenet_v3_small"])
+def test_a_kept_graph_gives_the_same_bytes_with_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    graphs, other = FolderStore(tmp_path), sharp(name)
+    export_onnx(OBJECTIVE.build(name, 1).eval(), CT, OBJECTIVE, graphs, name)
+    traced = export_onnx(other, CT, OBJECTIVE)
+    with monkeypatch.context() as patch:
+        patch.delattr(torch.onnx, "export")
+        again = export_onnx(other, CT, OBJECTIVE, graphs, name)
+    assert again.SerializeToString() == traced.SerializeToString()
+
+
+def test_another_preprocessing_or_objective_has_a_graph_of_its_own() -> None:
+    digests = {
+        _graph_digest(spec, objective, "small_cnn")
+        for spec in (CT, CT.model_copy(update={"size_px": 96}))
+        for objective in (OBJECTIVE, replace(OBJECTIVE, classes=("a", "b", "c"), threshold=None))
+    }
+    assert len(digests) == 4
 
 
 @pytest.mark.slow

@@ -125,7 +125,31 @@ def test_a_shadow_is_distinguished_from_a_dataset() -> None:
     assert not is_shadow("a-b-c")
 
 
-@pytest.mark.parametrize("modality", ["MRI", "mr", "", "CTA"])
-def test_an_unknown_modality_is_refused_with_the_list(modality: str) -> None:
-    with pytest.raises(ValidationError, match=f"modality is '{modality}': give one of CT, MR, PT, NM"):
+@pytest.mark.parametrize(
+    ("modality", "proposal"),
+    [
+        ("MRI", "give MR, or another of"),
+        ("CTA", "give CT, or another of"),
+        ("x-ray", "give DX or CR, or another of"),
+        ("RTDOS", "give RTDOSE"),
+        ("", "give one of"),
+    ],
+)
+def test_an_unknown_modality_is_refused_with_what_it_may_mean_and_the_list(
+    modality: str, proposal: str
+) -> None:
+    with pytest.raises(ValidationError, match=f"modality is '{modality}': {proposal}.* CT, MR, PT, NM"):
         IngestRequest.model_validate({"preprocess": {"modality": modality}})
+
+
+@pytest.mark.parametrize(("written", "window"), [("mr", "auto"), ("ct", "40/400"), (" Pt ", "auto")])
+def test_a_modality_may_be_written_in_lower_case(written: str, window: str) -> None:
+    spec = IngestRequest.model_validate({"preprocess": {"modality": written}}).preprocess
+    assert spec is not None
+    assert (spec.modality, spec.window_text) == (written.strip().upper(), window)
+    assert spec.digest == PreprocessSpec(modality=spec.modality).digest
+
+
+def test_one_missing_label_of_a_yaml_file_is_a_list_of_one() -> None:
+    assert IngestRequest.model_validate({"missing": "NA"}).missing == ("NA",)
+    assert IngestRequest.model_validate({"missing": ["NA", "."]}).missing == ("NA", ".")

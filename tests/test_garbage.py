@@ -23,6 +23,7 @@ from imaging.dataset.version.history import list_versions
 from imaging.dataset.version.publish import publish
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.folder_store import FolderStore
+from tests.requirements import MEMORY
 from tests.synthetic import built, example, examples, recipe, refusal, refusals
 
 NIGHT_S = 86400
@@ -343,7 +344,7 @@ def test_progress_is_reported(store: FolderStore) -> None:
     assert progress[-1] == (1 + len(garbage.objects), 1 + len(garbage.objects))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     nights=st.lists(
         st.tuples(st.sampled_from(["ct", "mr"]), st.sets(st.integers(0, 6), min_size=1)),
@@ -357,7 +358,7 @@ def test_progress_is_reported(store: FolderStore) -> None:
 def test_what_stays_is_whole_and_what_goes_is_nobodys(
     nights: list[tuple[str, set[int]]], keep: int, named: set[int], oldest: int
 ) -> None:
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(dir=MEMORY) as folder:
         store = FolderStore(Path(folder))
         made = [night(store, at, name, tuple(sorted(levels))) for at, (name, levels) in enumerate(nights)]
         digests = frozenset(made[at].digest for at in named if at < len(made))

@@ -6,8 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from cli.main import app
@@ -201,3 +203,57 @@ def test_a_proposed_configuration_can_be_taken_over(archive: Path, tmp_path: Pat
     config = tmp_path / "night.yaml"
     config.write_text(printed.partition("for --config:")[2])
     assert ask(NightlyRequest, config, {"source": "x"}).preprocess == PreprocessSpec()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Path, Path]:
+    folder, table = tmp_path / "pictures", tmp_path / "labels.csv"
+    folder.mkdir()
+    for n in range(4):
+        Image.fromarray(np.full((30, 20), n, np.uint8)).save(folder / f"{n}.png")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 4, 3, 2), np.int16), np.eye(4)), folder / "v.nii.gz")
+    lines = [
+        "file,PatientID,finding",
+        "0.png,A,yes",
+        "1.png,A,no",
+        "2.png,B,NA",
+        "3.png,B,yes",
+        "v.nii.gz,C,no",
+    ]
+    table.write_text("\n".join(lines))
+    return folder, table
+
+
+def test_pictures_and_volumes_of_nifti_are_counted(pictures: tuple[Path, Path]) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(pictures[0]), "--labels", str(pictures[1]), "--json"])
+    counts = json.loads(result.stdout)
+    assert {name: counts[name] for name in ("patients", "frames", "volumes", "sizes")} == {
+        "patients": 3,
+        "frames": 10,
+        "volumes": 2,
+        "sizes": {"20 x 30": 4, "5 x 4": 1},
+    }
+    assert (counts["labels"]["files"], counts["labels"]["patients"]) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "texts"),
+    [
+        (
+            [],
+            [
+                "column 'finding', by file, PatientID: 4 files of 3 patients have one",
+                "files without a label: 1",
+            ],
+        ),
+        (["--missing", "-"], ["5 files of 3 patients have one"]),
+        (["--label-column", "x"], ["10 images", "no 'x': give --label-column one of them"]),
+    ],
+)
+def test_a_label_table_is_shown_beside_the_images(
+    pictures: tuple[Path, Path], options: list[str], texts: list[str]
+) -> None:
+    shown = (
+        CliRunner().invoke(app, ["inspect", str(pictures[0]), "--labels", str(pictures[1]), *options]).output
+    )
+    assert [text for text in texts if text not in shown] == []

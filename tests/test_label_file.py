@@ -57,6 +57,19 @@ def test_a_comma_in_the_name_of_a_column_separates_nothing(tmp_path: Path) -> No
     )
 
 
+# Excel's own line, which it reads and hides; it writes none itself.
+@pytest.mark.parametrize("first", [b"sep=;", b"SEP=;", b'"sep=;"', b"\xef\xbb\xbfsep=;"])
+def test_the_line_for_excel_names_what_separates_the_columns(tmp_path: Path, first: bytes) -> None:
+    text = first + b"\r\nPatientID;grade, high is bad\r\na;3\r\n"
+    assert read(tmp_path, text) == (";", ["PatientID", "grade, high is bad"], [(3, ["a", "3"])])
+
+
+@pytest.mark.parametrize("delimiter", ["|", "\t", ","])
+def test_the_line_for_excel_may_name_any_sign(tmp_path: Path, delimiter: str) -> None:
+    text = f"sep={delimiter}\nPatientID{delimiter}label\na{delimiter}x\n"
+    assert read(tmp_path, text.encode()) == (delimiter, ["PatientID", "label"], [(3, ["a", "x"])])
+
+
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     lines = read(tmp_path, b'PatientID,label\n\na,"x\ny"\nb,z\n')[2]
     assert lines == [(2, []), (4, ["a", "x\ny"]), (5, ["b", "z"])]

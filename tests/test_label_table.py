@@ -108,9 +108,35 @@ def test_a_missing_table_is_refused_with_its_path(tmp_path: Path) -> None:
         read_labels(tmp_path / "nowhere.csv", NAMES)
 
 
-def test_an_empty_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserFault, match="0 columns"):
-        table(tmp_path, "")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "labels.csv is empty: its first line must name the columns"),
+        ("\n \n", "labels.csv is empty"),
+        ("\nPatientID,label\na,yes\n", "the first line of labels.csv is blank"),
+        (" \t\nPatientID,label\n", "the first line of labels.csv is blank"),
+        ("sep=;\n", "labels.csv"),
+        ("label\nyes\n", "has 1 column and it is not named as an identifier"),
+    ],
+)
+def test_a_table_whose_first_line_names_no_columns_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(UserFault, match=message) as caught:
+        table(tmp_path, text)
+    assert "0 columns" not in str(caught.value)
+
+
+def test_lines_with_more_or_fewer_fields_than_the_header_are_counted(tmp_path: Path) -> None:
+    read = table(tmp_path, "PatientID,label,note\na,yes,x\n\nb,no\nc\nd,yes,x,y\ne,no,\n")
+    assert (read.uneven, read.values.to_pylist()) == ((3, 4), ["yes", "no", "yes", "no"])
+    assert table(tmp_path, "PatientID,StudyInstanceUID,label\na,1,yes\nb\n").uneven == (1, 3)
+    assert table(tmp_path, "PatientID,label\na,yes\nb,no\n").uneven == (0, 0)
+
+
+def test_the_line_that_contradicts_the_first_of_an_image_is_known(tmp_path: Path) -> None:
+    read = table(tmp_path, "PatientID,label\na,yes\nb,no\nc,no\na,yes\na,no\nc,yes\nc,no\n")
+    assert read.opposed == {2: 6, 4: 7}
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfeP\x00a", b"PatientID,label\nM\xfcller,yes\n"])

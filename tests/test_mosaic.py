@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import EnhancedMRImageStorage, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from imaging.dicom.csa_header import csa_values
 from imaging.dicom.dicom_object import open_object
@@ -206,6 +206,25 @@ REFUSED = {
     "a damaged header": (mosaic(volume(7), header=b"SV10 and so on"), "without NumberOfImagesInMosaic"),
     "no slices": (mosaic(volume(7), header=None, number=0), "is [0]"),
     "two numbers": (mosaic(volume(7), number=9), "is [7, 9]"),
+    "more times in the private elements": (
+        mosaic(volume(16), header=None, number=4, times=[float(n) for n in range(16)]),
+        "is 4, with 16 MosaicRefAcqTimes",
+    ),
+    "more times in the CSA header": (
+        mosaic(
+            volume(36),
+            header=csa({**image_header(4, (0, 0, 1)), "MosaicRefAcqTimes": ["0.5", *["1"] * 35, ""]}),
+        ),
+        "is 4, with 36 MosaicRefAcqTimes",
+    ),
+    "slices of three times the matrix": (
+        mosaic(volume(36), header=None, number=4, AcquisitionMatrix=[8, 0, 0, 6]),
+        "is 4, which makes slices of 24 pixels, and whose AcquisitionMatrix has 8",
+    ),
+    "slices of half the matrix": (
+        mosaic(volume(4), header=None, number=16, AcquisitionMatrix=[0, 8, 6, 0]),
+        "is 16, which makes slices of 4 pixels, and whose AcquisitionMatrix has 8",
+    ),
     "a grid that does not fit": (mosaic(volume(7), header=None, number=50), "24 x 18 is no multiple of 8"),
 }
 
@@ -219,6 +238,16 @@ def test_a_mosaic_that_cannot_be_cut_is_refused_by_name(made: Dataset, detail: s
         assert caught.value.reason == "unsupported"
         assert "Siemens mosaic" in caught.value.detail
         assert detail in caught.value.detail
+
+
+@pytest.mark.parametrize("matrix", [[8, 0, 0, 6], [0, 4, 3, 0], [8, 0, 0, 12], [0, 0, 0, 0], None])
+def test_matrices_of_the_slices_their_half_or_oversampled_phases_change_nothing(
+    matrix: list[int] | None,
+) -> None:
+    # Interpolation doubles both sides; nibabel's public mosaics have [128, 0, 0, 128] for slices of 128 x 128.
+    made = mosaic(volume(7), header=None, number=7, times=[0.0] * 7, AcquisitionMatrix=matrix)
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        assert len(tiles(file_bytes(made, syntax))) == 7
 
 
 @pytest.mark.parametrize(("count", "number"), [(16, 12), (7, 6), (9, 5), (16, 15)])

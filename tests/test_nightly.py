@@ -20,7 +20,6 @@ from imaging.phantom.phantom_archive import PhantomDay
 from imaging.phantom.schedule import PhantomSpec
 from services.flow_requests import IngestRequest, NightlyRequest, ReevaluateRequest
 from services.ledger import entries
-from services.ray.cluster import training_ray
 from services.settings import Settings, activate
 from tasks.promotion import ledger_path
 from tasks.reevaluation import Reevaluation
@@ -109,12 +108,10 @@ def nights(stack: Running, tmp_path_factory: pytest.TempPathFactory) -> Nights:
         # By the key patients get their sides: with some keys a model of two epochs fails on the few that are tested.
         os.environ["RADLOOP_KEY"] = KEY
         first, quiet = night(images, labels, "ct"), night(images, labels, "ct")
-        # The first night starts Ray itself; one Ray for the others saves its start, and one worker another's.
-        with training_ray(workers=2):
-            larger = night(images, labels, "ct", preprocess={"size_px": 96}, training=ALONE)
-            of_digits = night(digits, None, "digits", training=ALONE)
-            folder = DATA / "ct-contrast"
-            real = night(folder, folder / "labels.csv", "real", training=ALONE) if DATA.is_dir() else None
+        larger = night(images, labels, "ct", preprocess={"size_px": 96}, training=ALONE)
+        of_digits = night(digits, None, "digits", training=ALONE)
+        folder = DATA / "ct-contrast"
+        real = night(folder, folder / "labels.csv", "real", training=ALONE) if DATA.is_dir() else None
         below = reevaluate(ReevaluateRequest.model_validate({"dataset": "ct", "gate": GATE | {"floor": 1}}))
         return Nights(activate(), images, day, first, quiet, larger, of_digits, real, below, *records())
 

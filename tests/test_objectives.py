@@ -33,13 +33,15 @@ from models.portable.export import export_onnx
 from models.portable.predictor import Predictor
 from models.training.epoch_history import Progress, read_history
 from models.training.launch import launch
+from models.training.process_group import called
 from models.training.worker import TrainData
 from services.flow_requests import NightlyRequest
 from services.mlflow.registry import Registered, model_file, model_tags, set_alias
 from services.mlflow.runs import start_run
 from services.ray.cluster import training_ray
-from services.ray.trainer import EpochReporter, FitOutcome, TrainingJob, fit
+from services.ray.trainer import EpochReporter, FitOutcome, TrainingJob, fit, on_ray
 from services.settings import Settings
+from tasks import training
 from tasks.evaluation import Evaluation, evaluate_pair, metrics_of
 from tasks.promotion import promote_candidate
 from tasks.report.outcomes import measures_markdown, training_markdown
@@ -238,6 +240,13 @@ class Way:
     page: str
 
 
+class HereProcess:
+    """What a process with torch answers, from this one."""
+
+    def call(self, function: str, **arguments: object) -> object:
+        return called(function, **arguments)
+
+
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Way]:
     return {}
@@ -267,7 +276,10 @@ def go(settings: Settings, folder: Path) -> Way:
         history=tuple(history),
         timings_s={},
     )
-    candidate = make_candidate(settings, job, outcome, version)
+    with pytest.MonkeyPatch.context() as patch:
+        # The objective is in the tables of this process alone.
+        patch.setattr(training, "torch_process", HereProcess)
+        candidate = make_candidate(settings, job, outcome, version)
     evaluation = evaluate_pair(settings, candidate, None, {GREY.digest: version}, GATE)
     promotion = promote_candidate.fn(evaluation, settings)
     night = Night(
@@ -317,6 +329,7 @@ def ingested(version: DatasetVersion) -> IngestOutcome:
     )
 
 
+@pytest.mark.slow
 def test_the_loop_learns_it_and_validates_by_its_own_measures(way: Way) -> None:
     first, *_, last = way.history
     assert last["train_loss"] < first["train_loss"]
@@ -324,6 +337,7 @@ def test_the_loop_learns_it_and_validates_by_its_own_measures(way: Way) -> None:
     assert not any("auroc" in key or "accuracy" in key for key in last)
 
 
+@pytest.mark.slow
 def test_its_file_gives_its_outputs_with_the_axes_of_its_contract(tracked: Settings, way: Way) -> None:
     predictor = Predictor.load(model_file(tracked, way.candidate))
     outputs = predictor.run(np.full((3, 1, 20, 31), 51, np.float32))
@@ -335,6 +349,7 @@ def test_its_file_gives_its_outputs_with_the_axes_of_its_contract(tracked: Setti
     assert predictor.predict_levels(np.empty((0, 16, 16), np.uint8))["pixels"].shape == (0, 2, 16, 16)
 
 
+@pytest.mark.slow
 def test_its_file_has_its_contract_and_what_was_calibrated(tracked: Settings, way: Way) -> None:
     metadata = {
         item.key: item.value for item in onnx.load_model(model_file(tracked, way.candidate)).metadata_props
@@ -344,6 +359,7 @@ def test_its_file_has_its_contract_and_what_was_calibrated(tracked: Settings, wa
     assert way.candidate.objective.offset > 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_its_version_has_tags_and_a_signature_of_its_own(tracked: Settings, way: Way) -> None:
     tags = MlflowClient(tracked.tracking_uri).get_model_version(way.candidate.name, "1").tags
     assert tags["contract"] and "classes" not in tags and "threshold" not in tags
@@ -355,6 +371,7 @@ def test_its_version_has_tags_and_a_signature_of_its_own(tracked: Settings, way:
     ]
 
 
+@pytest.mark.slow
 def test_a_consumer_of_mlflow_gets_its_outputs(tracked: Settings, way: Way) -> None:
     mlflow.set_tracking_uri(tracked.tracking_uri)
     outputs = mlflow.pyfunc.load_model(way.candidate.uri).predict(
@@ -366,6 +383,7 @@ def test_a_consumer_of_mlflow_gets_its_outputs(tracked: Settings, way: Way) -> N
     }
 
 
+@pytest.mark.slow
 def test_the_gate_decides_on_its_measure(way: Way) -> None:
     verdict = way.evaluation.verdict
     assert (verdict.measure, verdict.candidate.title) == ("explained", "Explained energy")
@@ -374,6 +392,7 @@ def test_the_gate_decides_on_its_measure(way: Way) -> None:
     assert "test_explained_lower" in metrics_of(way.evaluation.measures)
 
 
+@pytest.mark.slow
 def test_it_is_compared_with_a_champion_of_its_kind(tracked: Settings, way: Way) -> None:
     second_version = Registered(
         name="pixels", version=2, run_id=way.candidate.run_id, tags=way.candidate.tags
@@ -387,12 +406,14 @@ def test_it_is_compared_with_a_champion_of_its_kind(tracked: Settings, way: Way)
     assert (verdict.difference, verdict.promote) == (0, True)
 
 
+@pytest.mark.slow
 def test_too_few_patients_are_its_own_matter(tracked: Settings, way: Way) -> None:
     gate = GateConfig(min_patients=1000, draws=200)
     verdict = evaluate_pair(tracked, way.candidate, None, {GREY.digest: way.version}, gate).verdict
     assert "patients are tested and the gate asks for 1000" in verdict.reason
 
 
+@pytest.mark.slow
 def test_the_report_shows_its_section_and_no_class(way: Way) -> None:
     headings = [line.strip() for line in way.page.split("<h2>")[1:]]
     assert [heading.partition("</h2>")[0] for heading in headings] == [
@@ -408,6 +429,7 @@ def test_the_report_shows_its_section_and_no_class(way: Way) -> None:
     assert not any(word in way.page for word in ("AUROC", "ROC curve", "Accuracy"))
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_its_measures(tracked: Settings, way: Way) -> None:
     outcome = TrainOutcome(
         candidate=way.candidate, trained_now=True, best_epoch=11, history=tuple(way.history), timings_s={}
@@ -419,6 +441,7 @@ def test_the_terminal_shows_its_measures(tracked: Settings, way: Way) -> None:
     assert f"val Explained energy {way.history[0]['val_explained']:.3f}" in lines[0]
 
 
+@pytest.mark.slow
 def test_a_classifier_cannot_be_compared_with_it(tracked: Settings, way: Way) -> None:
     tags = model_tags(GREY, TrainConfig(), Classification(classes=("a", "b")))
     other = Registered(name="pixels", version=3, run_id="r", tags=tags)
@@ -461,7 +484,7 @@ def test_workers_of_ray_train_it(
     config = TrainConfig.model_validate(CONFIG | {"workers": 2, "epochs": 2})
     version, lines = version_of(tracked.folder_store, name="pixels-ray"), list[str]()
     with training_ray(config.workers):
-        outcome = fit(job_of(tracked, version, config, tmp_path), tracked, lines.append)
+        outcome = fit(job_of(tracked, version, config, tmp_path), tracked, lines.append, on_ray)
     assert [row["epoch"] for row in outcome.history] == [0, 1]
     assert "val Explained energy" in lines[-1]
     assert (Path(outcome.checkpoint) / "best.safetensors").is_file()

@@ -45,7 +45,8 @@ INGESTED = IngestOutcome(
     problems_file="/home/private/problems.csv",
     findings={"dark-picture": 7},
     labels_of_others=7,
-    labels_missing={"NA": 8, "-": 2},
+    labels_missing={"NA": 8, "-": 2, "": 3},
+    labels_uneven=(9, 17),
     classes=("benign", "tumour"),
 )
 TRAINED = TrainOutcome(
@@ -91,7 +92,8 @@ NIGHT = NightlyReport(
         f"| dark-picture | 7 | {FINDINGS['dark-picture']} |",
         "| images with two different labels | 6 |",
         "| labels of an image that is of another patient, study or series than they say | 7 |",
-        "**Missing labels**: 2 x `-`, 8 x `NA`; `--missing` changes",
+        "| lines of the label table with more or fewer columns than its first line (the first is line 17) | 9 |",
+        "**Missing labels**: 3 empty, 2 x `-`, 8 x `NA`; `--missing` changes",
         "**Looked for**: `tumour`, against `benign`; `--positive` changes it",
         "/home/private/problems.csv",
     ],
@@ -118,6 +120,24 @@ def test_of_three_classes_none_is_looked_for() -> None:
     assert "Looked for" not in ingest_markdown(replace(INGESTED, classes=("a", "b", "c")))
 
 
+def test_of_three_classes_a_choice_changes_nothing() -> None:
+    outcome = replace(INGESTED, classes=("a", "b", "c"), decided_by="person")
+    assert "none of the 3 classes; `--positive` is for two classes alone" in ingest_markdown(outcome)
+
+
+def test_an_ingest_of_volumes_lists_series() -> None:
+    markdown = ingest_markdown(replace(INGESTED, kind="volume"))
+    for text in (
+        "100 series or single files listed, 12 read",
+        "94 volumes of 54 patients",
+        "| not taken in | series or single files | why |",
+        "| taken in, but | volumes |",
+        "| volumes with no label | 5 |",
+    ):
+        assert text in markdown
+    assert "images" not in markdown.replace("labels of an image", "")
+
+
 def test_an_ingest_without_trouble_shows_none() -> None:
     fine = replace(
         INGESTED,
@@ -127,6 +147,7 @@ def test_an_ingest_without_trouble_shows_none() -> None:
         images_without_label=0,
         images_in_conflict=0,
         labels_of_others=0,
+        labels_uneven=(0, 0),
         problems_file=None,
         findings={},
     )
@@ -198,11 +219,14 @@ def test_an_archive_of_another_modality_is_named_with_the_line_to_type() -> None
     assert "found 1,140 MR and 2 SR, expected CT: add --modality MR" in ingest_markdown(outcome)
 
 
-def test_a_few_objects_of_other_modalities_are_no_matter() -> None:
-    assert "--modality" not in ingest_markdown(replace(INGESTED, other_modalities={"SR": 94}))
+def test_a_few_objects_of_other_modalities_are_counted_without_a_remedy() -> None:
+    markdown = ingest_markdown(replace(INGESTED, other_modalities={"MR": 60, "SR": 34}))
+    assert "**Modality**: CT is taken in; 60 MR and 34 SR left out" in markdown
+    assert "add --modality" not in markdown
+    assert "**Modality**" not in ingest_markdown(INGESTED)
 
 
 def test_no_remedy_is_named_for_objects_without_pixels() -> None:
     line = ingest_markdown(replace(INGESTED, other_modalities={"SR": 200}))
     assert "found 200 SR, expected CT" in line
-    assert "--modality" not in line
+    assert "add --modality" not in line

@@ -1,15 +1,19 @@
 """Peek at headers: their attributes from the head of a file, what is left of a damaged one, and batches of files."""
 
+import gzip
 import json
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from pydicom.uid import MPEG2MPML, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGLSLossless
 
 from imaging.errors import DataFault
@@ -124,8 +128,58 @@ def test_another_file_is_no_dicom() -> None:
     assert peek(b"Dear colleague").reason == "not-dicom"
 
 
-def test_another_format_is_not_looked_into() -> None:
-    assert peeks(b"whatever", kind="nifti") == [HeaderPeek(format="nifti", has_pixels=True)]
+def nifti(*shape: int) -> bytes:
+    return nibabel.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)).to_bytes()
+
+
+def picture(kind: str, **options: Any) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(np.zeros((30, 20), np.uint8)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+PAGES = [Image.fromarray(np.full((30, 20), n, np.uint8)) for n in range(2)]
+OTHERS = {
+    "volume": ("nifti", nifti(5, 4, 3), (4, 5, 3, 1)),
+    "times": ("nifti", nifti(5, 4, 3, 7), (4, 5, 21, 7)),
+    "packed": ("nifti", gzip.compress(nifti(5, 4, 3)), (4, 5, 3, 1)),
+    "flat": ("nifti", nifti(5, 4), (4, 5, 1, 0)),
+    "PNG": ("picture", picture("PNG"), (30, 20, 1, 0)),
+    "JPEG behind 200 KB of comments": (
+        "picture",
+        picture("JPEG", comment=b"x" * 65000, exif=b"Exif\0\0" + bytes(60000), icc_profile=bytes(90000)),
+        (30, 20, 1, 0),
+    ),
+    "TIFF of three pages": (
+        "picture",
+        picture("TIFF", save_all=True, append_images=PAGES),
+        (None, None, 3, 0),
+    ),
+    "NPZ": ("medmnist", b"whatever", (None, None, None, 0)),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_formats_have_the_images_and_volumes_of_their_headers(name: str) -> None:
+    kind, content, (rows, columns, images, volumes) = OTHERS[name]
+    (one,) = peeks(content, kind=kind)
+    expected = {"Rows": rows, "Columns": columns, "NumberOfFrames": images}
+    assert one.attributes == {key: (float(value),) for key, value in expected.items() if value is not None}
+    assert (one.reason, one.has_pixels, one.volumes) == ("", True, volumes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "reason"),
+    [
+        ("nifti", b"whatever", "truncated"),
+        ("nifti", bytes(540), "unreadable"),
+        ("nifti", b"\x1f\x8bno", "undecodable"),
+        ("picture", b"whatever", "undecodable"),
+        ("picture", b"II*\0" + bytes(4), "no-pixels"),
+    ],
+)
+def test_a_damaged_header_of_another_format_has_its_reason(kind: str, content: bytes, reason: str) -> None:
+    assert peeks(content, kind=kind) == [HeaderPeek(format=kind, reason=reason)]
 
 
 def test_one_bad_file_of_a_batch_has_the_only_reason() -> None:

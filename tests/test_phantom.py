@@ -59,7 +59,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    days = [write_phantom(tmp_path / str(workers), PhantomSpec(), workers=workers) for workers in (1, 2)]
+    days = [write_phantom(tmp_path / str(workers), SMALL, workers=workers) for workers in (1, 2)]
     assert days[0] == days[1]
     assert content(tmp_path / "1") == content(tmp_path / "2")
 

@@ -11,9 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    JPEG2000,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLossless,
     JPEGLosslessSV1,
@@ -22,11 +25,15 @@ from pydicom.uid import (
 )
 
 from imaging.deidentify.options import DeidentifyOptions
+from imaging.deidentify.pixels import coded_frames
 from imaging.deidentify.pixels.blank import FLOATING
+from imaging.deidentify.pixels.coded_frames import coded_frame
 from imaging.deidentify.pixels.pixel_check import check_pixels
 from imaging.dicom.codestream import FRAME_MARKERS
+from imaging.dicom.dicom_object import open_object
 from imaging.dicom.jpeg_segments import segments
 from imaging.dicom.parse import parse
+from imaging.dicom.pixels import layout_of, stored_frame
 from imaging.errors import DataFault
 from tests.codestreams import LOSSLESS
 from tests.dicom_objects import compressed, dataset, file_bytes, made, stored_frames
@@ -104,18 +111,29 @@ def test_text_in_colour_is_detected() -> None:
     assert reason(made(written(frame))) == "burned-in-text"
 
 
+def in_palette(indices: NDArray[np.uint8], *colours: bytes) -> bytes:
+    """Return an object whose palette has the red, the green and the blue of 256 entries."""
+    names = ("Red", "Green", "Blue")
+    tables = {f"{name}PaletteColorLookupTableData": one for name, one in zip(names, colours, strict=True)}
+    descriptors = {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 8] for name in names}
+    return made(indices, PhotometricInterpretation="PALETTE COLOR", **tables, **descriptors)
+
+
 def test_text_in_a_palette_is_seen_as_it_is_shown() -> None:
-    # Of the values that hold the text, 7 and 9, only the palette tells that one is bright.
-    indices = np.where(written(np.zeros((SIDE, SIDE), np.uint8), 255) > 127, 9, 7).astype(np.uint8)
-    palette = bytes(range(9)) + b"\xff" + bytes(246)
-    tables = {f"{name}PaletteColorLookupTableData": palette for name in ("Red", "Green", "Blue")}
-    descriptors = {
-        f"{name}PaletteColorLookupTableDescriptor": [256, 0, 8] for name in ("Red", "Green", "Blue")
-    }
-    assert (
-        reason(made(indices, PhotometricInterpretation="PALETTE COLOR", **tables, **descriptors))
-        == "burned-in-text"
-    )
+    # Only the palette tells that entries of odd numbers are bright: among noise the last bit shows nothing.
+    is_text = written(np.zeros((SIDE, SIDE), np.uint8), 255) > 127
+    indices = (np.random.default_rng(0).integers(0, 128, (SIDE, SIDE)) * 2 + is_text).astype(np.uint8)
+    checked(made(indices))
+    palette = b"\x0a\xff" * 128
+    assert reason(in_palette(indices, palette, palette, palette)) == "burned-in-text"
+
+
+@pytest.mark.parametrize("colour", [0, 100, 255])
+def test_text_in_one_colour_of_a_palette_is_detected(colour: int) -> None:
+    # Whoever takes the palette away sees the indices, and readers of label maps look at nothing else.
+    indices = written(plain(np.uint8))
+    flat = bytes([colour]) * 256
+    assert reason(in_palette(indices, flat, flat, flat)) == "burned-in-text"
 
 
 def test_text_under_padding_beyond_the_stored_bits_is_detected() -> None:
@@ -124,6 +142,15 @@ def test_text_under_padding_beyond_the_stored_bits_is_detected() -> None:
     high = np.random.default_rng(1).integers(1, 16, low.shape).astype(np.uint16) << 12
     padding = {"PixelPaddingValue": 0x1000, "PixelPaddingRangeLimit": 0xFFFF}
     assert reason(made(low | high, BitsStored=12, **padding)) == "burned-in-text"
+
+
+def test_text_of_padding_beyond_the_stored_bits_is_detected() -> None:
+    is_text = written(np.zeros((SIDE, SIDE), np.uint8), 255) > 127
+    # The bits that are stored show nothing; where there is padding, readers show background.
+    stored = plain(np.uint16) + np.uint16(0x1000) * is_text
+    checked(made(stored, BitsStored=12))
+    padding = {"PixelPaddingValue": 0x1000, "PixelPaddingRangeLimit": 0x1FFF}
+    assert reason(made(stored, BitsStored=12, **padding)) == "burned-in-text"
 
 
 def floating(stored: NDArray[Any]) -> bytes:
@@ -177,18 +204,18 @@ ENCODERS: dict[str, Callable[[NDArray[np.uint8]], bytes]] = {
 }
 
 
-def cut(codestream: bytes, rows: int) -> bytes:
-    """Return a codestream of JPEG whose frame header counts fewer rows (T.81 B.2.2) than are coded."""
+def cut(codestream: bytes, rows: int, columns: int) -> bytes:
+    """Return a codestream of JPEG whose frame header counts fewer rows or columns (T.81 B.2.2) than are coded."""
     for marker, start, _ in segments(codestream):
         if marker in FRAME_MARKERS:
-            return codestream[: start + 1] + struct.pack(">H", rows) + codestream[start + 3 :]
+            return codestream[: start + 1] + struct.pack(">HH", rows, columns) + codestream[start + 5 :]
     raise ValueError
 
 
 @pytest.mark.parametrize("syntax", ENCODERS)
 def test_rows_that_a_codestream_does_not_count_do_not_pass(syntax: str) -> None:
     frame = plain(np.uint8)
-    data = compressed([cut(ENCODERS[syntax](frame), 64)], frame[:64], syntax)
+    data = compressed([cut(ENCODERS[syntax](frame), 64, SIDE)], frame[:64], syntax)
     assert reason(data) == "surplus-data"
 
 
@@ -202,11 +229,86 @@ def test_a_whole_codestream_passes_whatever_it_ends_with(syntax: str, rows: int,
         checked(compressed([ENCODERS[syntax](stored)], stored, syntax))
 
 
+@pytest.mark.parametrize("syntax", ENCODERS)
+def test_one_decoding_shows_that_a_codestream_is_whole(syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coded_frames, "altered_scans", lambda frame: pytest.fail("decoded again"))
+    checked(compressed([ENCODERS[syntax](plain(np.uint8))], plain(np.uint8), syntax))
+
+
 @pytest.mark.parametrize("sampling", ["444", "420"])
 def test_a_whole_codestream_of_colour_passes(sampling: Literal["444", "420"]) -> None:
     stored = np.stack([np.roll(plain(np.uint8), shift) for shift in range(3)], 2)
     frame = imagecodecs.jpeg8_encode(stored, subsampling=sampling)
     checked(compressed([frame], stored, JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422"))
+
+
+def tiled(one: bytes, other: bytes, rest: bytes = b"", *, opened: bool = False) -> bytes:
+    """Return JPEG 2000 of two tiles, one above the other (T.800, A.5.1), the last with bytes behind its packets."""
+    at = one.index(b"\xff\x90")
+    head = bytearray(one[:at])
+    struct.pack_into(">I", head, 12, 2 * struct.unpack_from(">I", head, 12)[0])
+    second = other[other.index(b"\xff\x90") : -2] + rest
+    length = 0 if opened else len(second)
+    return bytes(head) + one[at:-2] + second[:4] + struct.pack(">HI", 1, length) + second[10:] + one[-2:]
+
+
+JPEG_2000: dict[str, Callable[[NDArray[Any]], bytes]] = {
+    JPEG2000Lossless: lambda x: imagecodecs.jpeg2k_encode(x, codecformat="j2k", reversible=True),
+    JPEG2000: lambda x: imagecodecs.jpeg2k_encode(x, codecformat="j2k", level=60),
+    HTJ2KLossless: lambda x: imagecodecs.htj2k_encode(x, reversible=True),
+}
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("rest", [b"DOE^", b"Doe^Johanna 4711", b"Doe^Johanna 4711" + bytes(30)])
+@pytest.mark.parametrize("syntax", JPEG_2000)
+def test_bytes_behind_the_packets_of_a_tile_do_not_pass(syntax: str, rest: bytes, opened: bool) -> None:
+    halves = plain(np.uint8)[:64], plain(np.uint8)[64:128]
+    one, other = (JPEG_2000[syntax](half.copy()) for half in halves)
+    stored = np.concatenate(halves)
+    checked(compressed([tiled(one, other, opened=opened)], stored, syntax))
+    assert reason(compressed([tiled(one, other, rest, opened=opened)], stored, syntax)) == "surplus-data"
+
+
+@pytest.mark.parametrize("syntax", JPEG_2000)
+@pytest.mark.parametrize("level", [0, 1, 128, 255])
+@pytest.mark.parametrize("rows", [1, 40, 121])
+def test_whole_tiles_pass_whatever_they_end_with(syntax: str, rows: int, level: int) -> None:
+    frame = plain(np.uint8)[:rows, :77].copy()
+    frame[rows // 3 :] = level
+    for stored in (frame, np.full_like(frame, level), np.where(frame > 100, level, 3).astype(np.uint8)):
+        opened = open_object(compressed([JPEG_2000[syntax](stored)], stored, syntax))
+        assert not coded_frame(opened, layout_of(opened.attributes), 0)[1]
+
+
+HIDDEN = {"rows": (145, 160), "columns": (160, 145)}
+
+
+@pytest.mark.parametrize("side", HIDDEN)
+def test_text_that_a_decoder_cuts_off_the_last_blocks_is_detected(side: str) -> None:
+    # Blocks of subsampled components cover 16 rows and columns together (T.81, A.2.4).
+    rows, columns = HIDDEN[side]
+    frame = np.repeat(plain(np.uint8)[..., None], 3, 2)
+    cv2.putText(frame, "DOE JOHN 1948", (8, 157), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (250,) * 3, 1, cv2.LINE_AA)
+    stored = np.ascontiguousarray(frame.transpose(1, 0, 2) if side == "columns" else frame)
+    codestream = cut(imagecodecs.jpeg8_encode(stored, level=95, subsampling="420"), rows, columns)
+    seen = stored[:rows, :columns].copy()
+    checked(made(seen))
+    data = compressed([codestream], seen, JPEGBaseline8Bit, PhotometricInterpretation="YBR_FULL_422")
+    assert reason(data) == "burned-in-text"
+
+
+@pytest.mark.parametrize("shape", [(145, 160), (160, 153), (129, 131), (1, 1), (16, 3)])
+@pytest.mark.parametrize("syntax", ENCODERS)
+def test_a_frame_is_searched_with_its_last_blocks(syntax: str, shape: tuple[int, int]) -> None:
+    frame = plain(np.uint8)[: shape[0], : shape[1]].copy()
+    codestream = ENCODERS[syntax](frame)
+    opened = open_object(compressed([codestream], frame, syntax))
+    layout = layout_of(opened.attributes)
+    stored, goes_on = coded_frame(opened, layout, 0)
+    block = 8 if syntax == JPEGBaseline8Bit else 1
+    assert stored.shape == tuple(-(-side // block) * block for side in shape) and not goes_on
+    assert np.array_equal(stored[: shape[0], : shape[1]], stored_frame(opened, layout, 0))
 
 
 def test_large_text_in_a_large_frame_is_detected() -> None:

@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from imaging.errors import EnvironmentFault, UserFault
+from imaging.preprocess.spec import PreprocessSpec
 from services import preflight
 from services.flow_requests import IngestRequest
-from services.preflight import check_input, check_servers
+from services.preflight import check_input, check_modality, check_servers
 from services.settings import Settings
 from tests.synthetic import closed_port, write_archive, write_labels
 
@@ -42,6 +45,31 @@ def answering(status: int, login: str | None = None) -> Iterator[tuple[str, list
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> IngestRequest:
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "pictures/a.png")
+    (tmp_path / "labels.csv").write_text("file,PatientID,label\na.png,P,x\n")
+    return IngestRequest(source=str(tmp_path / "pictures"), labels=str(tmp_path / "labels.csv"))
+
+
+@pytest.mark.parametrize(
+    "given", [{"window": "2048/4096"}, {"size_px": 32}, {"window": "auto", "order": "resize-window"}]
+)
+def test_pictures_do_not_become_ct_by_a_window_alone(pictures: IngestRequest, given: dict[str, Any]) -> None:
+    request = pictures.model_copy(update={"preprocess": PreprocessSpec.model_validate(given)})
+    with pytest.raises(UserFault, match=r"would be taken as CT: add --modality OT \(other\)"):
+        check_modality(request, check_input(request))
+
+
+@pytest.mark.parametrize("modality", ["OT", "CT", "XC"])
+def test_pictures_are_what_a_person_calls_them(pictures: IngestRequest, modality: str) -> None:
+    spec = PreprocessSpec.model_validate({"modality": modality, "window": "2048/4096"})
+    for preprocess in (spec, None):
+        request = pictures.model_copy(update={"preprocess": preprocess})
+        check_modality(request, check_input(request))
 
 
 def test_the_embedded_default_asks_nobody(settings: Settings) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from imaging.annotations.label_join import KEY_OF_LEVEL
 from imaging.annotations.label_table import build_label_table
+from imaging.dataset.ingest.ingest_outcome import write_problems
+from imaging.dataset.ingest.listing import list_files
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.dataset.version.head import Counts, head_name, pointer_name
 from imaging.dataset.version.publish import publish
@@ -203,3 +205,14 @@ def test_the_head_counts_examples_and_refusals(store: FolderStore) -> None:
         labelled={"val": {"a": {"examples": 1, "patients": 1}}},
         refusals={"truncated": 1},
     )
+
+
+def test_the_list_of_problems_names_both_lines_of_a_contradiction(store: FolderStore, tmp_path: Path) -> None:
+    names = Pseudonyms(b"k" * 32)
+    lines = [(2, "p0", "a"), (3, "p1", "b"), (4, "p0", "a"), (9, "p0", "b")]
+    table = build_label_table("patient", lines, names)
+    rows = [example(n, patient_key=names.key("patient", f"p{n}"), source_label=None) for n in range(2)]
+    version = built(store, rows, by=recipe(labels=table))
+    path = write_problems(list_files(iter(()), names), version, tmp_path / "private", table)
+    assert path is not None
+    assert "label line,2,two-labels,line 9 has another" in path.read_text().splitlines()

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import pytest
 from mlflow import MlflowClient
 
 from imaging.store.folder_store import FolderStore
+from models import torch_process
 from models.config import TrainConfig
 from models.training.epoch_history import read_history
 from services.mlflow.runs import start_run
 from services.ray.cluster import training_ray
-from services.ray.trainer import FitOutcome, TrainingJob, fit
+from services.ray.trainer import FitOutcome, TrainingJob, fit, on_ray, on_this_machine
 from services.settings import Settings, activate
 from tests.conftest import fresh_environment, until
 from tests.synthetic import version_of
@@ -37,20 +39,24 @@ class Survived:
 
 
 def kill_a_worker(folder: Path, seen: list[Mapping[str, float]]) -> None:
-    """Wait for some epochs, remember them, and kill one of this process's own Ray Train workers.
+    """Wait for some epochs, remember them, and kill one of the processes that this one lets train.
 
     A checkpoint counts once Ray's controller has taken it in, which is an epoch or two after it was written.
     """
     until(lambda: len(read_history(folder)) >= EPOCHS_BEFORE, "the fifth epoch")
     seen += read_history(folder)
-    workers = [
-        p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())
+    family = psutil.Process().children(recursive=True)
+    commands = {process.pid: " ".join(process.cmdline()) for process in family}
+    workers = [pid for pid, command in commands.items() if "RayTrainWorker" in command] or [
+        process.pid
+        for process in family
+        if torch_process.__name__ in commands[process.pid] and process.ppid() != os.getpid()
     ]
-    os.kill(workers[0].pid, signal.SIGKILL)
+    os.kill(workers[0], signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def survived(tmp_path_factory: pytest.TempPathFactory) -> Survived:
+@pytest.fixture(scope="module", params=[on_this_machine, on_ray], ids=["here", "on Ray"])
+def survived(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Survived:
     home = tmp_path_factory.mktemp("recovery")
     with fresh_environment():
         settings = activate(home)
@@ -70,8 +76,9 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Survived:
         before: list[Mapping[str, float]] = []
         killer = threading.Thread(target=kill_a_worker, args=(job.folder, before))
         killer.start()
-        with training_ray(CONFIG.workers):
-            outcome = fit(job, settings, log=lambda _: None)
+        with training_ray(CONFIG.workers) if request.param is on_ray else nullcontext():
+            outcome = fit(job, settings, log=lambda _: None, train=request.param)
+        torch_process.end_torch()
         killer.join()
         return Survived(settings=settings, run_id=run_id, outcome=outcome, before=before)
 

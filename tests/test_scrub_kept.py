@@ -1,5 +1,6 @@
 """What de-identification leaves as it is, and what it says of itself."""
 
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -179,3 +180,56 @@ def test_the_same_object_gives_the_same_bytes(syntax: str) -> None:
 @pytest.mark.parametrize("syntax", NATIVE, ids=lambda uid: UID(uid).name)
 def test_the_transfer_syntax_stays(syntax: str) -> None:
     assert scrubbed(slice_of(), syntax).file_meta.TransferSyntaxUID == syntax
+
+
+SECRET = b"Visser^Pieter 1948"
+"""A name that the header does not have, so that no search for it helps."""
+COLOURS = b"XYZ " + bytes(4) + struct.pack(">3i", 0x6FA2, 0x38F5, 0x390)
+
+
+def icc_profile(kind: bytes = b"text") -> bytes:
+    """Return an ICC profile of a text and of a colour (ICC.1, 7 and 10), with the secret wherever a maker may write."""
+    head, text = bytearray(128), kind + bytes(4) + SECRET
+    head[4:8], head[24:36], head[48:56], head[84:100] = SECRET[:4], SECRET[:12], SECRET[:8], SECRET[:16]
+    head[8:24], head[36:40] = b"\4\x30\0\0mntrRGB XYZ ", b"acsp"
+    at = 128 + 4 + 2 * 12
+    tags = struct.pack(">I4sII4sII", 2, b"desc", at, len(text), b"rXYZ", at + len(text), len(COLOURS))
+    profile = bytearray(head + tags + text + COLOURS + SECRET)
+    struct.pack_into(">I", profile, 0, len(profile))
+    return bytes(profile)
+
+
+@pytest.mark.parametrize("kind", [b"text", b"desc", b"mluc", b"dict", b"ui08"])
+def test_texts_of_an_icc_profile_go_and_its_colours_stay(kind: bytes) -> None:
+    before = icc_profile(kind)
+    after = scrubbed(slice_of(ICCProfile=before)).ICCProfile
+    assert len(after) == len(before)
+    assert not any(SECRET[at : at + 4] in after for at in range(len(SECRET) - 3))
+    at = before.index(COLOURS)
+    assert after[at : at + len(COLOURS)] == COLOURS and after[8:24] == before[8:24]
+
+
+@pytest.mark.parametrize("value", [SECRET, bytes(200), icc_profile()[:150], icc_profile()[:-2]])
+def test_bytes_that_are_no_icc_profile_go(value: bytes) -> None:
+    assert not scrubbed(slice_of(ICCProfile=value + bytes(len(value) % 2))).ICCProfile
+
+
+BULK = {
+    "SpectroscopyData": "OF",
+    "PointCoordinatesData": "OF",
+    "DoublePointCoordinatesData": "OD",
+    "LongPrimitivePointIndexList": "OL",
+    "RedPaletteColorLookupTableData": "OW",
+}
+
+
+@pytest.mark.parametrize("keyword", BULK)
+def test_bulk_data_with_an_identifier_go_and_others_stay(keyword: str) -> None:
+    numbers = np.random.default_rng(0).normal(size=4096).tobytes()
+    for value, left in (
+        (numbers, numbers),
+        (numbers[:800] + b"\0\0Doe^Johanna 4711-42\0\0\0" + numbers, b""),
+    ):
+        one = slice_of()
+        one.add_new(keyword, BULK[keyword], value)
+        assert (scrubbed(one)[keyword].value or b"") == left

@@ -235,6 +235,19 @@ def test_one_slice_that_is_left_of_a_volume_is_none() -> None:
     assert fault(WHOLE[0], *BROKEN[1:3], policy=DROP_SLICE).reason == "bad-slice"
 
 
+@pytest.mark.parametrize("policy", [DROP_STUDY, DROP_SLICE])
+def test_a_three_plane_localizer_of_several_slices_is_no_volume(policy: str) -> None:
+    turned = {"ImageOrientationPatient": SIDE}, {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    across = ([2.0 * n, 0, 9] for n in range(3)), ([0, 2.0 * n, 9] for n in range(3))
+    scouts = [
+        piece(n, ImagePositionPatient=place, SOPInstanceUID=f"1.2.{plane}.{n}", **turned[plane])
+        for plane in (0, 1)
+        for n, place in enumerate(across[plane])
+    ]
+    one = fault(*scouts, *WHOLE[:3], policy=policy)
+    assert one.args == ("no-volume", "9 slices make no volume: localizer, mixed-orientation")
+
+
 def test_a_series_that_is_no_volume_costs_its_study_nothing() -> None:
     # Else each study with a scout would be lost under drop-study.
     assert "no-volume" in NO_LOSS

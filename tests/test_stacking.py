@@ -14,6 +14,7 @@ from imaging.dicom.slice_grouping import COPY_TRAITS, TRAITS
 from imaging.dicom.stacking import SPACING_FINDINGS, Stacking, stack_slices
 from tests.slices import (
     AXIAL,
+    CORONAL,
     OBLIQUE,
     ORIENTATIONS,
     SAGITTAL,
@@ -108,6 +109,33 @@ def test_turning_the_patient_keeps_order_spacing_and_findings(seed: int, step: f
     assert (after.order, after.places, after.findings) == (before.order, before.places, before.findings)
     np.testing.assert_allclose(after.spacing_mm, before.spacing_mm)
     assert off_mm(after, turned) < 1e-6
+
+
+def planes(*cosines: tuple[float, ...], count: int) -> Stacking:
+    return stack_slices([one for each in cosines for one in series(*range(0, 5 * count, 5), cosines=each)])
+
+
+@pytest.mark.parametrize("count", [2, 5, 20])
+@pytest.mark.parametrize("third", [CORONAL, (0.9, 0.0, 0.436, 0.0, 0.3, -0.954)])
+def test_few_slices_in_three_planes_that_cross_are_a_localizer(count: int, third: tuple[float, ...]) -> None:
+    # Scouts of MR often have ORIGINAL PRIMARY M NORM for ImageType, without LOCALIZER.
+    across = np.array(third[3:]) - np.dot(third[:3], third[3:]) * np.array(third[:3]) / np.dot(
+        third[:3], third[:3]
+    )
+    turned = (*(np.array(third[:3]) / np.linalg.norm(third[:3])), *(across / np.linalg.norm(across)))
+    stacks = planes(AXIAL, SAGITTAL, turned, count=count).stacks
+    assert [(one.is_volume, one.codes) for one in stacks] == [(False, {"mixed-orientation", "localizer"})] * 3
+
+
+def test_three_volumes_two_planes_and_slanted_stacks_of_one_series_stay_volumes() -> None:
+    # Discs of a spine are scanned at their own angles.
+    for stacking in (
+        planes(AXIAL, SAGITTAL, CORONAL, count=21),
+        planes(AXIAL, SAGITTAL, count=3),
+        planes(AXIAL, SAGITTAL, OBLIQUE, count=3),
+        planes(AXIAL, SAGITTAL, CORONAL, OBLIQUE, count=3),
+    ):
+        assert all(one.is_volume for one in stacking.stacks)
 
 
 def test_no_slices_make_no_volume() -> None:

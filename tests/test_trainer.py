@@ -13,11 +13,13 @@ from mlflow import MlflowClient
 from imaging.errors import EnvironmentFault, UserFault
 from models.config import TrainConfig
 from models.training.epoch_history import record
+from models.training.process_group import ProcessDiedError
 from services.flow_requests import TrainRequest
 from services.mlflow.runs import get_run, start_run
 from services.ray import trainer
 from services.ray.trainer import TrainingJob, report_epochs
 from services.settings import Settings
+from tasks import training
 from tasks.training import FLOW_RUN_TAG, begin, failing, known_candidate, newest_dataset, stop
 from tests.synthetic import register_bright, version_of
 
@@ -130,6 +132,41 @@ def test_a_failure_of_the_training_is_the_one_that_is_raised(tracked: Settings, 
     assert steps(tracked, job) == [0]
 
 
+class DyingProcess:
+    """What a process with torch answers where some of its forks are killed."""
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths, self.calls = deaths, 0
+
+    def call(self, function: str, *, count: int, job: dict[str, Any]) -> None:
+        self.calls += 1
+        if self.calls <= self.deaths:
+            raise ProcessDiedError(f"process 1 of {count} was killed")
+
+
+def train_with(process: DyingProcess, job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Train with at most two restarts; return the lines of the log."""
+    monkeypatch.setattr(trainer, "torch_process", lambda: process)
+    lines = list[str]()
+    trainer.on_this_machine(job, TrainConfig(max_failures=2, workers=2), lines.append)
+    return lines
+
+
+def test_a_training_goes_on_after_as_many_deaths_as_it_may(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = train_with(process := DyingProcess(deaths=2), job, monkeypatch)
+    assert (process.calls, len(lines)) == (3, 2)
+    assert lines[1].startswith("process 1 of 2 was killed; the training goes on from its last checkpoint")
+
+
+def test_one_death_more_fails_the_training(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = DyingProcess(deaths=3)
+    with pytest.raises(ProcessDiedError):
+        train_with(process, job, monkeypatch)
+    assert process.calls == 3
+
+
 def test_a_job_travels_as_json(job: TrainingJob) -> None:
     assert TrainingJob(**json.loads(json.dumps(asdict(job)))) == job
 
@@ -151,7 +188,10 @@ def test_what_a_flow_left_behind_is_ended(tracked: Settings, job: TrainingJob) -
     assert get_run(tracked, job.run_id).info.status == "KILLED"
 
 
-def test_a_training_begins_with_its_data_and_configuration(tracked: Settings) -> None:
+def test_a_training_begins_with_its_data_and_configuration(
+    tracked: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "start_torch", lambda: None)
     version = version_of(tracked.folder_store, name="fitting-begin")
     request = TrainRequest.model_validate({"dataset": "fitting-begin", "training": {"seed": 7}})
     job = begin.fn(request, tracked, "flow")

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from itertools import islice
 from operator import itemgetter
@@ -45,6 +45,19 @@ Row = tuple[int, str, str, *tuple[str, ...]]
 LABEL = itemgetter(2)
 
 
+@dataclass(slots=True)
+class UnevenLines:
+    """Count of the lines with more or fewer fields than the header, and the first of them."""
+
+    count: int = 0
+    first: int = 0
+
+    def add(self, line: int) -> None:
+        """Count one line."""
+        self.count += 1
+        self.first = self.first or line
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelTable:
     """Labels by pseudonym, each with its first line in the CSV; no original identifier is kept.
@@ -52,7 +65,8 @@ class LabelTable:
     Arrow columns, as a table may have a line for each image of an archive. A key is the pseudonym of an identifier of
     `level`; behind it come PARENT_DIGITS of those of the line's identifiers of the `parents`, which are coarser.
     `conflicts` are the keys with two different labels, which count as not labelled. `counts` are the lines of each
-    label, and `missing` those of each word that stands for none.
+    label, and `missing` those of each word that stands for none. `opposed` is the line with the other label by the
+    first line of each conflict. `uneven` are lines with more or fewer fields than the header: how many, and the first.
     """
 
     level: Level
@@ -63,6 +77,8 @@ class LabelTable:
     parents: tuple[Level, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
+    opposed: Mapping[int, int] = field(default_factory=dict)
+    uneven: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +106,11 @@ def read_labels(
     """
     with open_label_file(path) as file:
         at = _columns(file, column, volumes=volumes)
-        parents = tuple(at.parents)
-        table = build_label_table(at.level, _rows(file, at), pseudonyms, parents=parents, missing=missing)
+        parents, uneven = tuple(at.parents), UnevenLines()
+        rows = _rows(file, at, uneven)
+        table = build_label_table(at.level, rows, pseudonyms, parents=parents, missing=missing)
     _check_spellings(path, table.counts)
-    return table
+    return replace(table, uneven=(uneven.count, uneven.first))
 
 
 def label_columns(path: Path, column: str | None = None) -> str:
@@ -125,31 +142,37 @@ def build_label_table(
     lines = pa.concat_batches(batches)
     first, conflicting = _lines_by_key(lines)
     kept = lines if len(first) == len(lines) else lines.take(first)
+    others = lines.take(conflicting)
+    opposed = kept["line"].take(pc.index_in(others["key"], value_set=kept["key"]))
     return LabelTable(
         level=level,
         keys=kept["key"],
         values=kept["value"],
         lines=kept["line"],
-        conflicts=lines["key"].take(conflicting),
+        conflicts=others["key"],
         parents=parents,
         counts=counts,
         missing=absent,
+        opposed=dict(zip(opposed.to_pylist(), others["line"].to_pylist(), strict=True)),
     )
 
 
-def _rows(file: LabelFile, at: LabelColumns) -> Iterator[Row]:
+def _rows(file: LabelFile, at: LabelColumns, uneven: UnevenLines) -> Iterator[Row]:
     """Return the rows of the lines that reach the label; a cell behind the end of a line is empty."""
     key, label, others = at.key, at.label, tuple(at.parents.values())
-    reader = file.reader()
-    if not others:
-        return (
-            (reader.line_num, row[key] if key < len(row) else "", row[label])
-            for row in reader
-            if label < len(row)
-        )
-    padding = [""] * (max(key, *others) + 1)
-    padded = (row + padding[len(row) :] for row in reader if label < len(row))
-    return ((reader.line_num, row[key], row[label], *(row[one] for one in others)) for row in padded)
+    reader, count = file.reader(), len(file.columns)
+    padding = [""] * (max(key, *others, label) + 1)
+    for row in reader:
+        if len(row) != count:
+            if row:  # blank lines are none
+                uneven.add(reader.line_num)
+            if len(row) <= label:
+                continue
+            row.extend(padding[len(row) :])
+        if others:
+            yield (reader.line_num, row[key], row[label], *(row[one] for one in others))
+        else:
+            yield reader.line_num, row[key], row[label]
 
 
 def _labelled(
@@ -259,7 +282,7 @@ def _columns(file: LabelFile, wanted: str | None, *, volumes: bool = False) -> L
     if not identifiers:
         # The first line is not quoted: where the names are missing, it has a patient's identifier.
         raise UserFault(
-            f"{file.name} has {len(file.columns)} columns and none is named as an identifier, whichever of "
+            f"{file.name} has {_columns_in(file)} named as an identifier, whichever of "
             f"{', '.join(DELIMITERS.values())} is between them: its first line must name one SOPInstanceUID, "
             "SeriesInstanceUID, StudyInstanceUID, PatientID or file"
         )
@@ -267,6 +290,11 @@ def _columns(file: LabelFile, wanted: str | None, *, volumes: bool = False) -> L
     # Beside `file` the others name the patient of a picture, which has no identifiers of its own.
     parents = {} if level == "file" else {one: at for one, at in identifiers.items() if one != level}
     return LabelColumns(level=level, key=key, label=_label_column(file, wanted), parents=parents)
+
+
+def _columns_in(file: LabelFile) -> str:
+    count = len(file.columns)
+    return f"{count} columns and none is" if count > 1 else "1 column and it is not"
 
 
 def _label_column(file: LabelFile, wanted: str | None) -> int:

@@ -32,7 +32,6 @@ from pydicom.uid import (
 )
 
 from imaging.dicom.codestream import (
-    LONGEST_RUN,
     Size,
     codestream_size,
     has_another,
@@ -179,21 +178,17 @@ def _rle(frame: Buffer, shape: tuple[int, int], samples: int, bits_allocated: in
 
 
 def check_plane(segment: Buffer, plane_bytes: int) -> None:
-    """Raise DataFault "surplus-data" where a segment of RLE has more than a plane and its padding.
+    """Raise DataFault "surplus-data" where a segment of RLE has more than a plane and the byte of an even length.
 
     Raises imagecodecs.PackbitsError where it ends inside a run.
     """
     try:
-        plane = imagecodecs.packbits_decode(bytes(segment), out=plane_bytes + LONGEST_RUN)
+        imagecodecs.packbits_decode(bytes(segment), out=plane_bytes + 1)
     except imagecodecs.PackbitsError as error:
         if "TOO_SMALL" not in str(error):
             raise
-        rest = None
-    else:
-        rest = bytes(plane[plane_bytes:])
-    # A last run may be too long, and a segment may be padded.
-    if rest is None or rest.strip(rest[:1]):
-        raise DataFault("surplus-data", f"a segment of an RLE frame has more than {plane_bytes} bytes")
+        detail = f"a segment of an RLE frame has more than {plane_bytes} bytes"
+        raise DataFault("surplus-data", detail) from None
 
 
 def check_codestream(

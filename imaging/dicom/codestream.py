@@ -29,8 +29,6 @@ ANOTHER = re.compile(rb"\xff\xd8\xff|\xff\x4f\xff\x51|\0\0\0\x0cjP  ")
 END_SEARCHED_BYTES = 16
 """Padding behind the end is one byte, with some writers a few more."""
 RLE_HEADER_BYTES = 64
-LONGEST_RUN = 128
-"""Bytes that one code of RLE can give (PS3.5 G.3.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

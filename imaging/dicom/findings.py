@@ -28,7 +28,8 @@ FINDINGS: dict[str, str] = {
     "tilted": "the way from slice to slice is not along the normal: the affine is sheared",
     "other-step": "SpacingBetweenSlices differs from the distance of the positions, which is taken",
     "single-slice": "a slice stands alone, as a localizer or one place at one time, and is in no volume",
-    "localizer": "the images were made to plan others (ImageType LOCALIZER), and are in no volume",
+    "localizer": "the images were made to plan others (ImageType LOCALIZER, or few slices in each of three planes that "
+    "cross), and are in no volume",
     "detector-spacing": "the spacing is that at the detector, not in the patient (ImagerPixelSpacing)",
     "scanned-spacing": "the spacing is that of a scanned film, not of the patient (NominalScannedPixelSpacing)",
     "relative-spacing": "only the ratio of the spacings is known (PixelAspectRatio)",
@@ -37,7 +38,7 @@ FINDINGS: dict[str, str] = {
     "unusable-window": "a window or VOI LUT of the file cannot be used; the others keep their numbers",
     "no-number": "values that are no numbers (NaN) are padding, which is black",
     "dark-picture": "a picture of 16 bits whose largest value is below 4096: nearly black in its own window, which is "
-    "0 to 65535; for 12 bits give `--window 2048/4096`",
+    "0 to 65535; for 12 bits give `--modality OT --window 2048/4096`",
     # What is to be known of pixel data.
     "padded-pixels": "a few bytes or zeros follow the last frame, and are left out",
     "surplus-groups": "there are more items of functional groups than frames: the first are used",

@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from imaging.dicom.codestream import JPEG_START, STANDALONE
 from imaging.dicom.elements import Buffer
@@ -62,3 +62,15 @@ def altered_scans(frame: Buffer) -> Iterator[list[bytes]]:
             kept = scan[:-TAIL].rstrip(b"\xff")
             head, rest, changed = data[:start] + kept, data[start + len(scan) :], len(scan) - len(kept)
             yield [head + bytes([filler]) * changed + rest for filler in FILLERS]
+
+
+def goes_on(frame: Buffer, is_same: Callable[[bytes], bool]) -> bool:
+    """Return whether a scan of a frame goes on behind its last pixel; `is_same` is asked about altered frames.
+
+    It costs a decoding or more for each scan. False where the codestream cannot be followed to its end.
+    """
+    try:
+        scans = list(altered_scans(frame))
+    except (struct.error, IndexError, ValueError):
+        return False
+    return any(all(map(is_same, altered)) for altered in scans)

@@ -5,7 +5,7 @@ elements alone. Read as nibabel (nicom.dicomwrappers.MosaicWrapper), dcm2niix an
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,11 @@ NUMBER = ("SIEMENS MR HEADER", 0x0019, 0x0A)
 """Creator, group and element of NumberOfImagesInMosaic, which anonymizers of public data sets often leave."""
 CSA = ("SIEMENS CSA HEADER", 0x0029, 0x10)
 """The same of the CSA header of the image, which has the number too, and the normal."""
-COUNT, NORMAL = "NumberOfImagesInMosaic", "SliceNormalVector"
+TIMES = ("SIEMENS MR HEADER", 0x0019, 0x29)
+"""The same of MosaicRefAcqTimes, the time of each slice, which is in the CSA header too."""
+COUNT, NORMAL, EACH_TIME = "NumberOfImagesInMosaic", "SliceNormalVector", "MosaicRefAcqTimes"
+LEAST, MOST = 0.75, 2.5
+"""Side of a slice by its acquired matrix: interpolation doubles it, and nothing makes it smaller."""
 CSA_BYTES = 2**20
 """The longest CSA header that is read; those of images have 9 to 15 KB."""
 PARALLEL = 0.999
@@ -86,7 +90,7 @@ def mosaic_of(opened: DicomObject, layout: Layout) -> Mosaic | None:
     with reading("unreadable"):
         raw = _private(dataset, *CSA)
         usable = isinstance(raw, bytes) and len(raw) <= CSA_BYTES
-        csa = csa_values(raw, (COUNT, NORMAL)) if usable else {}
+        csa = csa_values(raw, (COUNT, NORMAL, EACH_TIME)) if usable else {}
         count = _count(dataset, csa)
     grid = math.ceil(math.sqrt(count))
     if layout.rows % grid or layout.columns % grid:
@@ -95,6 +99,8 @@ def mosaic_of(opened: DicomObject, layout: Layout) -> Mosaic | None:
             "unsupported", f"a Siemens mosaic of {count} slices whose size {size} is no multiple of {grid}"
         )
     rows, columns = layout.rows // grid, layout.columns // grid
+    with reading("unreadable"):
+        _check_count(dataset, csa, count, max(rows, columns))
     return Mosaic(
         count=count,
         rows=rows,
@@ -118,6 +124,34 @@ def _count(dataset: Dataset, csa: Mapping[str, list[str]]) -> int:
     if len(stated) > 1 or min(stated) < 1:
         raise DataFault("unsupported", f"a Siemens mosaic whose NumberOfImagesInMosaic is {sorted(stated)}")
     return stated.pop()
+
+
+def _check_count(dataset: Dataset, csa: Mapping[str, list[str]], count: int, side: int) -> None:
+    """Raise DataFault "unsupported" where another element says that there are more slices, or larger or smaller ones.
+
+    With a wrong number the image is cut in another grid, and each slice is several or a part of one.
+    """
+    times = max(_values(_private(dataset, *TIMES)), len(csa.get(EACH_TIME, [])))
+    if times > count:
+        raise DataFault(
+            "unsupported",
+            f"a Siemens mosaic whose NumberOfImagesInMosaic is {count}, with {times} MosaicRefAcqTimes",
+        )
+    # Its first two numbers are of the readout, one of them zero (0018,1310); phases may be oversampled.
+    acquired = quietly(lambda: max(map(int, list(dataset["AcquisitionMatrix"].value)[:2])))
+    if acquired and acquired > 0 and not LEAST <= side / acquired < MOST:
+        raise DataFault(
+            "unsupported",
+            f"a Siemens mosaic whose NumberOfImagesInMosaic is {count}, which makes slices of {side} pixels, and whose "
+            f"AcquisitionMatrix has {acquired}",
+        )
+
+
+def _values(value: Any) -> int:
+    """Return the number of values, which are 8 bytes each in a file of unknown VRs."""
+    if isinstance(value, bytes):
+        return len(value) // 8
+    return len(value) if isinstance(value, Sequence) and not isinstance(value, str) else 0
 
 
 def _whole(value: Any) -> int | None:

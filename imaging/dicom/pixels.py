@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
 
-from imaging.dicom.attributes import Attributes, first, text, whole
+from imaging.dicom.attributes import Attributes, Value, first, text, whole
 from imaging.dicom.codecs import FAST, check_codestream, decode_by_plugin, decode_fast, find_decoder
 from imaging.dicom.codestream import Size, bare
 from imaging.dicom.dicom_object import DicomObject
 from imaging.dicom.elements import Buffer
+from imaging.dicom.jpeg_segments import goes_on
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.parse import reading
-from imaging.dicom.walk import Walked
 from imaging.errors import DataFault
 
 NATIVE_BITS = (8, 16, 32)
@@ -25,6 +26,8 @@ NUMBERS = (
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 )
+LAYOUT = (*NUMBERS, "PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit")
+"""The attributes that the layout depends on."""
 CONVERTED = frozenset({"YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422"})
 """Photometric interpretations whose native form pydicom converts to RGB."""
 SUBSAMPLED = {"YBR_FULL_422": 2, "YBR_PARTIAL_422": 2}
@@ -64,6 +67,13 @@ class Layout:
 
 def layout_of(attributes: Attributes) -> Layout:
     """Return the layout that a header gives; raise DataFault "undecodable", "unsupported" or "too-large"."""
+    # Objects of a series have the same one.
+    return _cached_layout(*map(attributes.get, LAYOUT))
+
+
+@lru_cache(256)
+def _cached_layout(*values: Value | None) -> Layout:
+    attributes = {name: value for name, value in zip(LAYOUT, values, strict=True) if value is not None}
     needed = {
         name: first(attributes, name) for name in ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel")
     }
@@ -135,71 +145,6 @@ def _check(layout: Layout) -> None:
         )
 
 
-def check_present(opened: DicomObject, layout: Layout) -> tuple[str, ...]:
-    """Return the findings about the length of the pixel data and the number of functional groups, as codes.
-
-    Raises DataFault "truncated" where bytes, fragments or groups are fewer than the frames need, "surplus-data" where
-    bytes or fragments are more, and "undecodable" where nothing decodes them.
-    """
-    groups = opened.check_groups(layout.frames) if opened.dataset is not None else ()
-    if not opened.encapsulated:
-        return groups if has_exact_length(opened, layout) else (*groups, *_padding(opened, layout))
-    if opened.syntax not in FAST:
-        find_decoder(opened.syntax)  # of a video, the number of fragments is not that of the frames
-    # The first item is the Basic Offset Table (PS3.5 A.4), never an image.
-    present = sum(1 for _, length in opened.pixels[1:] if length)
-    if present < layout.frames:
-        raise DataFault("truncated", f"PixelData has {present} fragments, {layout.frames} are needed")
-    opened.frame_spans  # noqa: B018 (it raises)
-    return groups
-
-
-def has_exact_length(opened: DicomObject | Walked, layout: Layout) -> bool:
-    """Return whether native pixel data are as long as the frames, and padding to an even length (PS3.5 8.1.1).
-
-    Raises DataFault "truncated" where they are shorter.
-    """
-    present, needed = opened.pixels[0][1] if opened.pixels else 0, layout.native_bytes
-    if present < needed:
-        raise DataFault("truncated", f"PixelData has {present} bytes, {needed} are needed")
-    return present <= needed + needed % 2
-
-
-def _padding(opened: DicomObject, layout: Layout) -> tuple[str, ...]:
-    """Return the finding of padding behind the last frame; raise DataFault "surplus-data" for anything else there.
-
-    Old software padded (PS3.5 8.1.1, note): with zeros, less than a frame of them, or with less than a row of
-    anything. Where frames do not end at even bytes, or rows of bits at bytes, a writer may have padded each of them,
-    and the frames are not to be found.
-    """
-    (start, present), needed = opened.pixels[0], layout.native_bytes
-    surplus = present - needed
-    row_bytes, part = divmod(layout.columns * layout.bits_allocated, 8)
-    padded_rows = part > 0 and present >= layout.frames * layout.rows * (row_bytes + 1)
-    aligned = not padded_rows and (layout.frames == 1 or layout.frame_bits % 16 == 0)
-    if aligned and surplus * 8 * layout.rows < layout.frame_bits:
-        return ("padded-pixels",)
-    if aligned and surplus * 8 < layout.frame_bits:
-        rest = bytes(memoryview(opened.data)[start + needed : start + present])
-        if rest.count(0) == len(rest):
-            return ("padded-pixels",)
-    detail = f"PixelData has {present} bytes, {needed} are needed"
-    raise DataFault("surplus-data", "; ".join([detail, *_readings(layout, present)]))
-
-
-def _readings(layout: Layout, present: int) -> list[str]:
-    """Return what pixel data that are too long may be."""
-    frames, frame_bytes = present * 8 // layout.frame_bits, layout.frame_bits / 8
-    readings = []
-    if frames > layout.frames and present - frames * frame_bytes < 2:
-        readings.append(f"enough for {frames} frames, NumberOfFrames is {layout.frames} or missing")
-    if layout.bits_allocated == 8 and present == 2 * layout.native_bytes:
-        readings.append("as many as of 16 bits a sample, BitsAllocated is 8")
-    if layout.photometric in SUBSAMPLED and present // 3 == layout.native_bytes // 2:
-        readings.append(f"3 a pixel, as of RGB or YBR_FULL, {layout.photometric} has 2")
-    return readings
-
-
 def stored_frame(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any]:
     """Return the stored values of one frame: (rows, columns), or (rows, columns, 3) of colour, as RGB.
 
@@ -208,7 +153,7 @@ def stored_frame(opened: DicomObject, layout: Layout, index: int) -> NDArray[Any
     EnvironmentFault for a decoder that is not installed.
     """
     if opened.encapsulated:
-        return decoded(opened, layout, opened.fragment(index))
+        return _decoded_whole(opened, layout, opened.fragment(index))
     if opened.floating_bits not in (0, layout.bits_allocated):
         raise DataFault("undecodable", f"BitsAllocated is {layout.bits_allocated} of floating-point pixels")
     if opened.floating_bits or _is_simple(opened, layout):
@@ -290,8 +235,26 @@ def keep_stored_bits(stored: NDArray[Any], layout: Layout, bits: int, high_bit: 
 
 def decoded(opened: DicomObject, layout: Layout, codestream: Buffer) -> NDArray[Any]:
     """Return the stored values of a compressed frame; raise as `stored_frame` does."""
-    if (stored := decoded_fast(opened, layout, codestream)) is not None:
-        return stored
+    stored = decoded_fast(opened, layout, codestream)
+    return _decoded_by_plugin(opened, layout, codestream) if stored is None else stored
+
+
+def _decoded_whole(opened: DicomObject, layout: Layout, codestream: Buffer) -> NDArray[Any]:
+    """Return as `decoded`; raise "surplus-data" too where grey JPEG-LS goes on behind its last pixel.
+
+    Its fast decoder refuses that, which costs nothing; to find it out for others costs each frame a second decoding.
+    """
+    if (fast := decoded_fast(opened, layout, codestream)) is not None:
+        return fast
+    stored = _decoded_by_plugin(opened, layout, codestream)
+    if layout.samples == 1 and opened.syntax in JPEGLSTransferSyntaxes:
+        by_plugin = partial(_decoded_by_plugin, opened, layout)
+        if goes_on(codestream, lambda altered: np.array_equal(by_plugin(altered), stored)):
+            raise DataFault("surplus-data", "a compressed frame goes on behind its last pixel")
+    return stored
+
+
+def _decoded_by_plugin(opened: DicomObject, layout: Layout, codestream: Buffer) -> NDArray[Any]:
     with reading("undecodable", "the pixel data"):
         return decode_by_plugin(bare(codestream), opened.syntax, _options(replace(layout, frames=1)))
 
@@ -305,10 +268,10 @@ def decoded_fast(opened: DicomObject, layout: Layout, codestream: Buffer) -> NDA
     if layout.samples > 1 and (opened.syntax != RLELossless or layout.photometric in CONVERTED):
         return None
     samples = decode_fast(frame, opened.syntax, shape, layout.samples, layout.bits_allocated)
-    return None if samples is None else keep_stored_bits(samples, layout, *_stored_bits(opened, layout, size))
+    return None if samples is None else keep_stored_bits(samples, layout, *stored_bits(opened, layout, size))
 
 
-def _stored_bits(opened: DicomObject, layout: Layout, size: Size | None) -> tuple[int, int]:
+def stored_bits(opened: DicomObject, layout: Layout, size: Size | None) -> tuple[int, int]:
     """Return how many bits are stored, and the highest of them.
 
     The codestream decides where its bits do not reach HighBit. One of JPEG 2000, whose sign is at its precision,

@@ -1,7 +1,7 @@
 """Stacking of slices, given in any order, into volumes: which belong together, their order, and their affine."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -35,6 +35,11 @@ SAME_STEP = 0.05
 """Relative: steps that differ by less are the same."""
 STRETCH = 3
 """So many equal steps in a row are on purpose; fewer are slices that were lost."""
+
+SAME_PLANE, TURNED = 0.9, 0.5
+"""Cosines between normals: from the first on two stacks are of one plane, below the second of planes that cross."""
+PLAN_SLICES = 20
+"""At most so many slices are in each plane of a three-plane localizer; series of three whole volumes have more."""
 
 NO_VOLUME = frozenset({"single-slice", "localizer"})
 """Findings about a stack that is no volume: one plane drawn out over all slices of a model, or a plan of the others."""
@@ -70,7 +75,12 @@ class SliceStack:
     @property
     def is_volume(self) -> bool:
         """Whether it may be taken for a volume."""
-        return not any(finding.code in NO_VOLUME for finding in self.findings)
+        return NO_VOLUME.isdisjoint(self.codes)
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """The codes of its findings."""
+        return frozenset(finding.code for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,34 @@ def stack_slices(slices: Sequence[Attributes]) -> Stacking:
         kept, copies = _without_copies(table, group, cosines)
         left_out += [(int(n), "duplicate-position") for n in table.index[copies]]
         stacks += [_stack(table, one, cosines) for one in _stretches(table, kept, normal(cosines))]
+    if _is_three_plane(stacks):
+        plan = Finding("localizer", "three planes that cross")
+        stacks = [
+            one if plan.code in one.codes else replace(one, findings=(*one.findings, plan)) for one in stacks
+        ]
     return Stacking(tuple(stacks), tuple(sorted(left_out)))
+
+
+def _is_three_plane(stacks: Sequence[SliceStack]) -> bool:
+    """Return whether stacks are a three-plane localizer: few slices in each of three planes, across each other.
+
+    Many scanners of MR write no LOCALIZER into ImageType.
+    """
+    if len(stacks) < 3:
+        return False
+    normals, counts = list[Matrix](), list[int]()
+    for one in stacks:
+        unit = np.cross(one.affine[:3, 0], one.affine[:3, 1])
+        unit /= np.linalg.norm(unit)
+        cosines = [abs(float(unit @ other)) for other in normals]
+        at = next((n for n, cosine in enumerate(cosines) if cosine >= SAME_PLANE), len(normals))
+        if at == len(normals):
+            if any(cosine >= TURNED for cosine in cosines):
+                return False
+            normals.append(unit)
+            counts.append(0)
+        counts[at] += len(one.order)
+    return len(counts) == 3 and max(counts) <= PLAN_SLICES
 
 
 def _without_copies(table: SliceTable, group: SliceGroup, cosines: Matrix) -> tuple[SliceGroup, Indices]:

@@ -6,6 +6,7 @@ that goes beyond the end of the file is no doubt but truncation.
 
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 
@@ -48,6 +49,7 @@ PIXELS = {PIXEL_DATA: 0, 0x7FE00008: 32, 0x7FE00009: 64}
 """Pixel Data, Float and Double Float Pixel Data (PS3.3 C.7.6.3, C.7.6.24, C.7.6.25): bits of a floating-point value."""
 PIXEL_GROUP = 0x7FE0
 """Group of the tags of all pixel data."""
+TAGS_BEHIND = range((PIXEL_GROUP + 1) << 16, 2**32)
 TRANSFER_SYNTAX = 0x00020010
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
@@ -115,7 +117,7 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
         spans = _spans(place, whole)
         if spans and whole is not None:
             behind = sum(spans[-1]) + (8 if length == UNDEFINED else 0)
-            if is_out_of_place(whole, behind):
+            if is_out_of_place(whole, behind, implicit=syntax == IMPLICIT):
                 raise Doubt
         return Walked(
             syntax=syntax,
@@ -134,12 +136,19 @@ def _walk(head: Buffer, size: int, whole: Buffer | None) -> Walked | None:
         raise DataFault("truncated", f"the file ends inside an element, after {size} bytes") from None
 
 
-def is_out_of_place(data: Buffer, behind: int) -> bool:
+def is_out_of_place(data: Buffer, behind: int, *, implicit: bool) -> bool:
     """Return whether an element behind the pixel data is of their group or belongs before them: pydicom refuses most.
 
-    Zeros are padding to a block of some medium.
+    It may also come behind elements that are in order there (PS3.5 7.1), as Data Set Trailing Padding is. Zeros are
+    padding to a block of some medium.
     """
     group = int.from_bytes(data[behind : behind + 2], "little")
+    if group > PIXEL_GROUP:
+        # What cannot be followed is no element, and is left out as it was before.
+        with suppress(DataFault, Doubt, struct.error):
+            for *_, end in iter_elements(data, behind, len(data), implicit=implicit, tags=TAGS_BEHIND):
+                behind = end
+        group = int.from_bytes(data[behind : behind + 2], "little")
     return 0 < group <= PIXEL_GROUP
 
 

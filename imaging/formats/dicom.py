@@ -19,7 +19,8 @@ from imaging.dicom.frames import Frames, frames_of
 from imaging.dicom.header import UID_FORM, Header, read_header, uid_of
 from imaging.dicom.mosaic import Mosaic
 from imaging.dicom.parse import reading
-from imaging.dicom.pixels import NATIVE_BITS, Layout, check_present, layout_of
+from imaging.dicom.pixel_length import check_present
+from imaging.dicom.pixels import NATIVE_BITS, Layout, layout_of
 from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.dicom.walk import DEFLATED
 from imaging.errors import DataFault

@@ -52,7 +52,9 @@ class CachedHeader(Generic[T]):
         """Return the SOPInstanceUID of a file whose header is otherwise the same, or None."""
         place, tail = self.tail
         end = sum(self.opened.pixels[0])
-        if data[place] != tail or len(data) < end or is_out_of_place(data, end):
+        if data[place] != tail or len(data) < end:
+            return None
+        if is_out_of_place(data, end, implicit=self.opened.syntax == IMPLICIT):
             return None
         if np.frombuffer(data, np.uint8)[self.places].tobytes() != self.fixed:
             return None

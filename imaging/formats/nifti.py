@@ -36,6 +36,7 @@ HEADERS: Mapping[int, tuple[Any, bytes, slice]] = {
     540: (nibabel.Nifti2Header, b"n+2\0", slice(4, 8)),
 }
 """Length of a header -> its class, the magic of a single file, and the place of the magic."""
+HEADER_BYTES = max(HEADERS)
 
 TRAILING_BYTES = 2**20
 MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
@@ -82,7 +83,7 @@ def read_nifti(payload: Payload, modality: str) -> Iterator[Instance]:
     content = content_of(payload)
     with decoding():
         packed = bytes(content[:2]) == GZIP
-        plan, data = _inflate(content) if packed else (_plan(bytes(content[:540])), content)
+        plan, data = _inflate(content) if packed else (plan_of(bytes(content[:HEADER_BYTES])), content)
     if len(data) < plan.end:
         raise DataFault("truncated", f"the file holds {len(data)} of {plan.end} bytes")
     findings = _padding(plan, memoryview(data)[plan.end :])
@@ -109,8 +110,8 @@ def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:
     """Return the header and the inflated bytes; raise DataFault for a bomb or a damaged file."""
     try:
         with gzip.GzipFile(fileobj=BytesIO(content)) as file:
-            head = file.read(540)
-            plan = _plan(head)
+            head = file.read(HEADER_BYTES)
+            plan = plan_of(head)
             if bomb_fault(plan.end, len(content)):
                 raise DataFault("inflate-bomb", f"{len(content)} bytes claim to inflate to {plan.end}")
             data = head + file.read(max(0, plan.end - len(head)))
@@ -124,7 +125,8 @@ def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:
         raise DataFault("unreadable", "the compressed data is damaged") from None
 
 
-def _plan(head: bytes) -> Plan:
+def plan_of(head: bytes) -> Plan:
+    """Return the contents of a header, which is in the first HEADER_BYTES; raise DataFault as `read_nifti`."""
     if len(head) < 348:
         raise DataFault("truncated", f"the file holds {len(head)} of the header's 348 bytes")
     size = next(

@@ -10,7 +10,8 @@ from imaging.dicom.dicom_object import is_mosaic, open_object
 from imaging.dicom.frames import frames_of
 from imaging.dicom.header import UID_FORM
 from imaging.dicom.limits import LIMITS
-from imaging.dicom.pixels import check_present, has_exact_length, layout_of
+from imaging.dicom.pixel_length import check_present, has_exact_length
+from imaging.dicom.pixels import layout_of
 from imaging.dicom.walk import HEAD_BYTES, Walked, walk
 from imaging.errors import DataFault
 from imaging.file_io import Content, process_buffer
@@ -34,7 +35,7 @@ class HeaderPeek:
     syntax: str = ""
     has_pixels: bool = False
     volumes: int = 0
-    """Volumes that the object is by itself: 1 for a mosaic whose slices have a place."""
+    """Volumes that the file is by itself: 1 for a mosaic whose slices have a place, those of a NIfTI file."""
     reason: str = ""
     findings: tuple[str, ...] = ()
 
@@ -85,13 +86,24 @@ def peeks_of(answer: Answer) -> list[HeaderPeek]:
 
 def _peek(kind: str, content: Content) -> HeaderPeek:
     if kind != "dicom":
-        return HeaderPeek(format=kind, has_pixels=True)
+        return _peek_at_other(kind, content)
     try:
         return _peek_at_object(content)
     except DataFault as fault:
         # A slice that is cut short still belongs to its series, and its loss is the series'.
         head, _ = process_buffer().head(content, UID_HEAD_BYTES)
         return HeaderPeek(format="dicom", attributes=parent_uids(head), reason=fault.reason)
+
+
+def _peek_at_other(kind: str, content: Content) -> HeaderPeek:
+    # Loaded here: most sources are DICOM alone, and need no nibabel.
+    from imaging.formats.extent import extent_of
+
+    try:
+        attributes, volumes = extent_of(kind, content)
+    except DataFault as fault:
+        return HeaderPeek(format=kind, reason=fault.reason)
+    return HeaderPeek(format=kind, attributes=attributes, has_pixels=True, volumes=volumes)
 
 
 def _peek_at_object(content: Content) -> HeaderPeek:

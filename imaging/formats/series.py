@@ -13,7 +13,7 @@ from imaging.dicom.dicom_object import open_object
 from imaging.dicom.frames import Frames, frames_of
 from imaging.dicom.header import Header, read_header
 from imaging.dicom.limits import LIMITS, check_limit
-from imaging.dicom.pixels import check_present
+from imaging.dicom.pixel_length import check_present
 from imaging.dicom.stacking import SliceStack, Stacking, stack_slices
 from imaging.errors import DataFault
 from imaging.file_io import FileBuffer
@@ -63,7 +63,7 @@ def read_series(payload: Payload, modality: str) -> Iterator[Instance]:
     """Yield the volumes of a series: echoes and time points are volumes of their own; localizers are none.
 
     With the policy "drop-study" one bad slice raises DataFault "bad-slice"; with "drop-slice" it is left out, and the
-    gap is filled from its neighbours. Raises DataFault "no-volume" where no two slices make one.
+    gap is filled from its neighbours. Raises DataFault "no-volume" where the slices make none.
     """
     strict = is_strict(payload)
     buffer = FileBuffer()
@@ -99,7 +99,8 @@ def _no_volume(stacking: Stacking, total: int) -> DataFault:
     if unplaced:
         return DataFault("no-geometry", f"{unplaced} of {total} slices do not tell where they lie")
     findings = ", ".join(stacking.left_out_findings)
-    return DataFault("no-volume", f"of {total} slices no two are of one volume: {findings}")
+    slices = "1 slice makes" if total == 1 else f"{total} slices make"
+    return DataFault("no-volume", f"{slices} no volume: {findings}")
 
 
 def is_strict(payload: Payload) -> bool:

@@ -1,6 +1,7 @@
 """Specification of a model's input: what is taken in, how it is shown, and at which size."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from math import inf, isfinite
 from typing import Any, Literal, Self
 
@@ -59,8 +60,44 @@ MODALITIES = (
 )
 """Modalities (0008,0060) of objects with pixels, of the defined terms of PS3.3 C.7.3.1.1.1."""
 
+COLLOQUIAL: Mapping[str, tuple[str, ...]] = {
+    "CAT": ("CT",),
+    "CTA": ("CT",),
+    "FLUORO": ("RF",),
+    "MAMMO": ("MG",),
+    "MRI": ("MR",),
+    "MRA": ("MR",),
+    "PET": ("PT",),
+    "PETCT": ("PT", "CT"),
+    "SONO": ("US",),
+    "SPECT": ("NM",),
+    "ULTRASOUND": ("US",),
+    "XRAY": ("DX", "CR"),
+}
+"""What people and older objects call modalities, without blanks and signs; a longer name may begin so."""
+
+UNITS: Mapping[str, tuple[str, str]] = {
+    "slice": ("files", "images"),
+    # A NIfTI file, or an object that names no series, is listed by itself.
+    "volume": ("series or single files", "volumes"),
+}
+"""What a source lists and what is taken in of it, by the kind of an example."""
+
 DEFAULT_WINDOWS: Mapping[str, dict[str, float]] = {"CT": {"center": 40, "width": 400}}
 """Windows of modalities whose units are the same on every scanner; others are shown as their files say ("auto")."""
+
+
+def nearest_modalities(given: str) -> tuple[str, ...]:
+    """Return the modalities that a wrong name may mean, the most likely first; none where nothing is near.
+
+    >>> [nearest_modalities(name) for name in ("MRI", "x-ray", "RTDSE", "film")]
+    [('MR',), ('DX', 'CR'), ('RTDOSE',), ()]
+    """
+    plain = "".join(filter(str.isalnum, given.upper()))
+    called = next(
+        (COLLOQUIAL[name] for name in sorted(COLLOQUIAL, reverse=True) if plain.startswith(name)), ()
+    )
+    return called or tuple(get_close_matches(plain, MODALITIES, n=3, cutoff=0.7))
 
 
 def _without_default(schema: dict[str, Any]) -> None:
@@ -104,6 +141,9 @@ class PreprocessSpec(BaseModel):
         """Read a window of the form CENTER/WIDTH; without one, take that of the modality."""
         if not isinstance(given, Mapping):
             return given
+        stated = given.get("modality")
+        if isinstance(stated, str) and stated.strip().upper() in MODALITIES:
+            given = {**given, "modality": stated.strip().upper()}
         window = given.get("window")
         if window is None:
             window = DEFAULT_WINDOWS.get(given.get("modality", "CT"), "auto")

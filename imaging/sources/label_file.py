@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ ENCODINGS: Mapping[bytes, str] = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF1
 
 DELIMITERS: Mapping[str, str] = {",": "','", ";": "';'", "\t": "tab"}
 """What separates columns, and how an error calls it. Excel writes ';' where a comma is the decimal sign."""
+
+EXCEL = re.compile(r"sep=([^\w\s\"]|\t)", re.IGNORECASE)
+"""First line that tells Excel what separates the columns of the rest."""
 
 MISSING = ("NA", "N/A", "#N/A", "<NA>", "nan", "null", ".", "-")
 """Values that stand for none: what R, pandas, Excel, SAS and SQL write. An empty one is always missing.
@@ -50,6 +54,8 @@ class LabelFile:
     identifiers: Mapping[Level, int]
     delimiter: str
     file: TextIO
+    above: int = 0
+    """Lines above the one that names the columns: Excel's "sep=;"."""
 
     def reader(self) -> Any:
         """Return the reader (`csv.reader`) of the lines after the first.
@@ -58,7 +64,8 @@ class LabelFile:
         """
         self.file.seek(0)
         reader = csv.reader(self.file, delimiter=self.delimiter, strict=True)
-        next(reader, None)
+        for _ in range(self.above + 1):
+            next(reader, None)
         return reader
 
 
@@ -75,11 +82,13 @@ def open_label_file(path: Path) -> Iterator[LabelFile]:
         encoding = ENCODINGS.get(start.read(2), "utf-8-sig")
     try:
         with path.open(newline="", encoding=encoding) as file:
-            delimiter, columns = _header(file)
+            above, delimiter, columns = _header(file)
             if any("\0" in name for name in columns):
                 raise UnicodeError
+            if not any(name.strip() for name in columns):
+                raise UserFault(_no_names(path, file))
             identifiers = _identifiers(path, columns)
-            yield LabelFile(path.name, columns, identifiers, delimiter, file)
+            yield LabelFile(path.name, columns, identifiers, delimiter, file, above)
     # The errors quote the bytes around them, and these may name a patient.
     except UnicodeError:
         raise UserFault(
@@ -102,8 +111,21 @@ def plain_file_name(path: str) -> str:
     return path.strip().replace("\\", "/").removeprefix("./")
 
 
-def _header(file: TextIO) -> tuple[str, list[str]]:
-    """Return the delimiter that shows a column of identifiers, else the comma, and the names of the columns by it."""
+def _no_names(path: Path, file: TextIO) -> str:
+    file.seek(0)
+    if any(line.strip() for line in file):
+        return f"the first line of {path.name} is blank: it must name the columns, as in PatientID,label"
+    return f"{path.name} is empty: its first line must name the columns, as in PatientID,label"
+
+
+def _header(file: TextIO) -> tuple[int, str, list[str]]:
+    """Return how many lines are above the names of the columns, the delimiter, and these names.
+
+    The delimiter is what Excel's first line says, else what shows a column of identifiers, else the comma.
+    """
+    stated = EXCEL.fullmatch(file.readline().rstrip("\r\n").strip('"'))
+    if stated:
+        return 1, stated[1], next(csv.reader(file, delimiter=stated[1]), [])
     headers = {}
     for delimiter in DELIMITERS:
         file.seek(0)
@@ -114,7 +136,7 @@ def _header(file: TextIO) -> tuple[str, list[str]]:
         if any(plain_column(name) in LEVEL_OF_COLUMN for name in columns)
     )
     delimiter = next(shows, ",")
-    return delimiter, headers[delimiter]
+    return 0, delimiter, headers[delimiter]
 
 
 def _identifiers(path: Path, columns: list[str]) -> dict[Level, int]:

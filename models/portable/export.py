@@ -1,22 +1,38 @@
 """Export of the portable model: one ONNX file that takes modality units of any size and gives what a contract names."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
+from blake3 import blake3
+from onnxscript.optimizer import optimize
 from torch import Tensor, nn
 
+from imaging.dataset.version.dataset_version import open_version
 from imaging.errors import EnvironmentFault
 from imaging.preprocess.spec import LEVELS, PreprocessSpec
-from models.objectives.objective_catalog import contract_of, file_metadata
+from imaging.store.folder_store import FolderStore
+from imaging.store.open_store import open_store
+from imaging.store.protocol import Store
+from models.config import TrainConfig
+from models.objectives.objective_catalog import (
+    contract_of,
+    file_metadata,
+    objective_class,
+)
 from models.objectives.protocol import Objective, named_outputs
 from models.portable.contract import TensorContract
+from models.portable.predictor import Predictor
 from models.training.batches import normalise
+from models.training.checkpoint import best_network
 
 OPSET = 20
 TOLERANCE = 1e-4
@@ -73,13 +89,43 @@ def area_weights(length: int, side: int, size: int) -> Tensor:
     return overlap.clamp(min=0).float() / side
 
 
-def export_onnx(network: nn.Module, spec: PreprocessSpec, objective: Objective) -> onnx.ModelProto:
+def export_onnx(
+    network: nn.Module,
+    spec: PreprocessSpec,
+    objective: Objective,
+    graphs: Store | None = None,
+    name: str = "",
+) -> onnx.ModelProto:
     """Return the portable model, weights inside: `onnx.save(model, path)` or `model.SerializeToString()`.
 
-    Its inputs and outputs are those of the contract; the metadata name what a consumer has to know.
+    Its inputs and outputs are those of the contract; the metadata name what a consumer has to know. Tracing takes
+    seconds: where there is a store `graphs`, the graph of the network that the catalog calls `name` is kept there.
     Raises UserFault if the network's outputs do not fit the contract.
     """
-    contract, portable = contract_of(objective, spec), Portable(network, spec, objective).eval()
+    portable = Portable(network, spec, objective).eval()
+    kept = f"{_graph_digest(spec, objective, name)}.onnx"
+    if graphs is not None and graphs.exists(kept):
+        graph = onnx.load_from_string(graphs.read(kept))
+    else:
+        graph = _traced(portable, spec, objective)
+        if graphs is not None:
+            graphs.write(kept, graph.SerializeToString())
+    model = _without_traces(optimize(_with_weights(graph, portable)))
+    write_metadata(model, objective, spec)
+    return model
+
+
+def _graph_digest(spec: PreprocessSpec, objective: Objective, name: str) -> str:
+    """Return what a graph depends on, but for its weights: the network, what is around it, our code and theirs."""
+    code = [path.read_bytes() for path in sorted(Path(__file__).parent.parent.rglob("*.py"))]
+    packages = [installed(package) for package in ("torch", "torchvision", "onnxscript", "onnx")]
+    content = json.dumps([name, OPSET, packages, file_metadata(objective, spec)])
+    return blake3(b"".join([content.encode(), *code])).hexdigest()[:16]
+
+
+def _traced(portable: Portable, spec: PreprocessSpec, objective: Objective) -> onnx.ModelProto:
+    """Return the graph of the portable model as it is traced, each weight in it under its own name."""
+    contract = contract_of(objective, spec)
     # No size of the example equals another or the network's, so that no two axes are taken for one.
     sizes = {"batch": 2, "height": spec.size_px + 7, "width": spec.size_px + 3}
     (image,) = contract.inputs
@@ -96,13 +142,42 @@ def export_onnx(network: nn.Module, spec: PreprocessSpec, objective: Objective) 
             dynamic_shapes={image.name: _free_axes(image)},
             opset_version=OPSET,
             external_data=False,
+            # Weights are folded into each other by it: afterwards, so that others can take their places.
+            optimize=False,
             verbose=False,
         )
     if program is None:
         raise EnvironmentFault("torch exported no ONNX program: install the pinned torch and onnxscript")
-    model = _without_traces(program.model_proto)
+    return program.model_proto
+
+
+def _with_weights(graph: onnx.ModelProto, portable: Portable) -> onnx.ModelProto:
+    """Return the graph with the weights of a network."""
+    weights = portable.state_dict()
+    for tensor in graph.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].numpy(), tensor.name))
+    return graph
+
+
+def export_best(job: Mapping[str, Any], checkpoint: str, target: str, graphs: str) -> dict[str, str]:
+    """Write the portable model of a checkpoint's best epoch to a file; return its metadata.
+
+    It is proved equal to torch, and calibrated on the validation examples with its own outputs. `job` is the one of the
+    training, see `models.training.launch.opened`.
+    """
+    version = open_version(
+        open_store(job["store"], Path(job["cache"]), job["cache_bytes"]), job["dataset"], job["digest"]
+    )
+    config, spec = TrainConfig.model_validate(job["train"]), version.spec
+    objective = objective_class(config.objective).of_version(version)
+    network = best_network(Path(checkpoint), objective, config.network, spec.channels)
+    model = export_onnx(network, spec, objective, FolderStore(Path(graphs)), config.network)
+    verify_export(model, network, spec, objective)
+    objective = objective.calibrated(Predictor.load(model.SerializeToString()).score, version.examples("val"))
     write_metadata(model, objective, spec)
-    return model
+    onnx.save(model, target)
+    return file_metadata(objective, spec)
 
 
 def write_metadata(model: onnx.ModelProto, objective: Objective, spec: PreprocessSpec) -> None:
@@ -117,8 +192,6 @@ def verify_export(
 
     Raises EnvironmentFault if it is more than 1e-4 of an output's largest value, or of 1.
     """
-    from models.portable.predictor import Predictor
-
     predictor, reference = (
         Predictor.load(model.SerializeToString()),
         Portable(network, spec, objective).eval(),

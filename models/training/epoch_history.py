@@ -12,6 +12,8 @@ from models.config import TrainConfig
 
 HISTORY = "history.jsonl"
 PROGRESS = "progress.json"
+CHECKPOINT = "checkpoint"
+"""The folder of a run's last checkpoint, where its processes are of this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +60,12 @@ def read_history(run_folder: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def last_checkpoint(run_folder: Path) -> Path | None:
+    """Return the last whole checkpoint of a run on this machine; None before the first epoch is done.
+
+    Between two renames of `models.training.launch.keep_last`, it is the one before the last.
+    """
+    places = (run_folder / f"{CHECKPOINT}{ending}" for ending in ("", ".old"))
+    return next((place for place in places if (place / PROGRESS).is_file()), None)

@@ -1,4 +1,4 @@
-"""Launch of training workers: in plain processes of this machine, or as the workers of Ray Train.
+"""Launch of training workers: as processes of this machine, or as the workers of Ray Train.
 
 Both run `models.training.loop.fit`; Ray is loaded only where it is used.
 """
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import distributed
 from torch.multiprocessing.spawn import spawn
 
@@ -19,34 +20,48 @@ from imaging.dataset.version.dataset_version import open_version
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
 from models.objectives.objective_catalog import objective_class
+from models.training.epoch_history import CHECKPOINT, last_checkpoint
 from models.training.loop import Report, fit
 from models.training.ranks import Ranks
 from models.training.worker import TrainData
-
-CHECKPOINT = "checkpoint"
 
 
 def launch(config: TrainConfig, data: TrainData, run_folder: Path, report: Report | None = None) -> Path:
     """Train with `config.workers` processes; return the folder of the last checkpoint, in `run_folder`.
 
-    `report` travels to the processes, so it has to be a function of a module or a partial of one.
+    One worker is this process. `report` travels to several, so it has to be a function of a module or a partial of one.
     """
     report = report or partial(keep_last, run_folder)
     if config.workers == 1:
         fit(config, data, Ranks(), run_folder, report)
     else:
-        with tempfile.TemporaryDirectory(prefix="radloop-rendezvous-") as folder:
-            work = (config, data, run_folder, report, f"file://{folder}/meet")
-            spawn(_process, args=work, nprocs=config.workers)
+        with tempfile.TemporaryDirectory(prefix="radloop-group-") as folder:
+            work = (config.workers, f"file://{folder}/meet", config, data, run_folder, report)
+            spawn(fit_in_group, args=work, nprocs=config.workers)
     return run_folder / CHECKPOINT
 
 
-def _process(
-    rank: int, config: TrainConfig, data: TrainData, run_folder: Path, report: Report, meet: str
+def fit_in_group(
+    rank: int,
+    size: int,
+    meet: str,
+    config: TrainConfig,
+    data: TrainData,
+    run_folder: Path,
+    report: Report,
+    resume_from: Path | None = None,
 ) -> None:
-    ranks = Ranks(rank=rank, size=config.workers, local_size=config.workers)
-    distributed.init_process_group("gloo", init_method=meet, rank=rank, world_size=config.workers)
-    fit(config, data, ranks, run_folder, report)
+    """Fit as one process of a group on this machine, on a GPU of its own where there are enough of them."""
+    gpu = torch.cuda.device_count() >= size
+    device = torch.device("cuda", rank) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
+    ranks = Ranks(rank=rank, size=size, local_size=size, device=device)
+    if size == 1:
+        fit(config, data, ranks, run_folder, report, resume_from)
+        return
+    distributed.init_process_group("nccl" if gpu else "gloo", init_method=meet, rank=rank, world_size=size)
+    fit(config, data, ranks, run_folder, report, resume_from)
     # The group's threads end with the last reference to it, and DDP holds one in a cycle: left to the end of the
     # interpreter, they bring it down with a signal once in some fifty runs.
     gc.collect()
@@ -54,26 +69,49 @@ def _process(
 
 
 def keep_last(run_folder: Path, metrics: Mapping[str, float], folder: Path | None) -> None:
-    """Keep the last checkpoint in `run_folder`."""
-    if folder:
-        shutil.copytree(folder, run_folder / CHECKPOINT, dirs_exist_ok=True)
+    """Keep the last checkpoint in `run_folder`: at any moment a whole one is there, see `last_checkpoint`."""
+    if folder is None:
+        return
+    kept, new, old = (run_folder / f"{CHECKPOINT}{ending}" for ending in ("", ".new", ".old"))
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(folder, new)
+    if kept.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        kept.rename(old)
+    new.rename(kept)
+    shutil.rmtree(old, ignore_errors=True)
 
 
-def train_loop(config: dict[str, Any]) -> None:
-    """Train as one worker of Ray Train; `config` is plain JSON.
+def opened(job: Mapping[str, Any]) -> tuple[TrainConfig, TrainData]:
+    """Return configuration and examples of a training.
 
-    Its keys: `store`, `cache` (a folder of this node) and its `cache_bytes`, `dataset` and `digest` (the version),
-    `train` (a TrainConfig), `run_folder`.
+    Of `job`, plain JSON, these keys count: `store`, `cache` (a folder of this node) and its `cache_bytes`, `dataset`
+    and `digest` (the version), `train` (a TrainConfig).
     """
-    store = open_store(config["store"], Path(config["cache"]), config["cache_bytes"])
-    version = open_version(store, config["dataset"], config["digest"])
-    train_config = TrainConfig.model_validate(config["train"])
+    store = open_store(job["store"], Path(job["cache"]), job["cache_bytes"])
+    version = open_version(store, job["dataset"], job["digest"])
+    config = TrainConfig.model_validate(job["train"])
     data = TrainData(
         train=version.examples("train"),
         val=version.examples("val"),
-        objective=objective_class(train_config.objective).of_version(version),
+        objective=objective_class(config.objective).of_version(version),
     )
-    fit_in_ray(train_config, data, Path(config["run_folder"]))
+    return config, data
+
+
+def train_here(rank: int, size: int, meet: str, job: Mapping[str, Any]) -> None:
+    """Train as one process of a group on this machine, from the last checkpoint of the run where there is one.
+
+    `job` is as `opened` takes it, with its `run_folder`.
+    """
+    folder = Path(job["run_folder"])
+    report = partial(keep_last, folder)
+    fit_in_group(rank, size, meet, *opened(job), folder, report, last_checkpoint(folder))
+
+
+def train_loop(job: dict[str, Any]) -> None:
+    """Train as one worker of Ray Train; `job` as `opened` takes it, with its `run_folder`."""
+    fit_in_ray(*opened(job), Path(job["run_folder"]))
 
 
 def report_to_ray(metrics: Mapping[str, float], folder: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Fit of one training: Ray Train workers here or on a cluster, metrics while they run, and the best checkpoint."""
+"""Fit of one training: processes here or Ray Train's workers, metrics while they run, the best checkpoint."""
 
 import contextvars
 import json
@@ -13,12 +13,15 @@ from typing import Any
 from imaging.errors import EnvironmentFault
 from models.config import TrainConfig
 from models.objectives.objective_catalog import objective_class
-from models.training.epoch_history import Progress, read_history
+from models.torch_process import torch_process
+from models.training.epoch_history import Progress, last_checkpoint, read_history
+from models.training.process_group import ProcessDiedError
 from services.mlflow.runs import epoch_metrics, reachable, watched_run
 from services.ray.jobs import run_step
 from services.settings import Settings
 
 POLL_S = 0.5
+TRAIN_HERE = "models.training.launch:train_here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +54,41 @@ class FitOutcome:
     timings_s: Mapping[str, float]
 
 
-def fit(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> FitOutcome:
-    """Train where this process can start or reach Ray; the run's metrics arrive while it goes on."""
+Launcher = Callable[[TrainingJob, TrainConfig, Callable[[str], None]], Path | None]
+"""Trains; returns the folder of the newest checkpoint, which has the best epoch's weights beside its own."""
+
+
+def on_this_machine(job: TrainingJob, config: TrainConfig, log: Callable[[str], None]) -> Path | None:
+    """Train with processes of this machine; where one dies, all start again from the last checkpoint."""
+    for left in reversed(range(config.max_failures + 1)):
+        try:
+            torch_process().call(TRAIN_HERE, count=config.workers, job=asdict(job))
+            break
+        except ProcessDiedError as error:
+            if not left:
+                raise
+            log(f"{error}; the training goes on from its last checkpoint, restarts left: {left - 1}")
+    return last_checkpoint(job.folder)
+
+
+def on_ray(job: TrainingJob, config: TrainConfig, _: Callable[[str], None]) -> Path | None:
+    """Train with workers of the Ray that this process has started or joined; Ray starts them again where one dies."""
+    checkpoint = _trainer(job, config).fit().checkpoint
+    return Path(checkpoint.path) if checkpoint else None
+
+
+def fit(
+    job: TrainingJob, settings: Settings, log: Callable[[str], None], train: Launcher = on_this_machine
+) -> FitOutcome:
+    """Train; the run's metrics arrive while it goes on."""
     started = time.monotonic()
     config = TrainConfig.model_validate(job.train)
     with watched_run(settings, job.run_id), report_epochs(job, settings, log):
-        result = _trainer(job, config).fit()
-    # The newest checkpoint holds the best epoch's weights beside its own.
-    if result.checkpoint is None:
-        raise EnvironmentFault(f"training {job.run_id} left no checkpoint in {job.run_folder}: see Ray's log")
+        folder = train(job, config, log)
+    if folder is None:
+        raise EnvironmentFault(
+            f"training {job.run_id} left no checkpoint in {job.run_folder}: is its disk full?"
+        )
     history = read_history(job.folder)
     training_s = sum(row["seconds"] for row in history)
     timings = {
@@ -67,7 +96,6 @@ def fit(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> Fit
         "first training step": history[0]["first_step_s"],
         "training": training_s,
     }
-    folder = Path(result.checkpoint.path)
     return FitOutcome(
         checkpoint=str(folder),
         best_epoch=Progress.read(folder).best_epoch,

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from imaging.dicom.findings import FINDINGS
+from imaging.preprocess.spec import UNITS
 from imaging.refusal_reasons import IGNORED, MEANINGS, REASONS
 from models.objectives.objective_catalog import objective_class_of
 
@@ -30,14 +31,15 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
     refused += [(reason, count, f"ignored: {IGNORED[reason]}") for reason, count in outcome.ignored.items()]
     findings = [(code, count, FINDINGS.get(code, "")) for code, count in outcome.findings.items()]
     state = "new version" if outcome.changed else "unchanged, nothing written"
+    listed, taken = UNITS[outcome.kind]
     parts = [
-        f"**Ingest** of `{outcome.dataset}`: {outcome.files_listed} files listed, {outcome.files_read} read, "
-        f"{outcome.files_removed} gone since last time; {outcome.examples} images of {outcome.patients} patients; "
+        f"**Ingest** of `{outcome.dataset}`: {outcome.files_listed} {listed} listed, {outcome.files_read} read, "
+        f"{outcome.files_removed} gone since last time; {outcome.examples} {taken} of {outcome.patients} patients; "
         f"version `{outcome.digest[:12]}` ({state})",
-        table(("split", "label", "images", "patients"), counts),
-        table(("not taken in", "files", "why"), refused) if refused else "",
+        table(("split", "label", taken, "patients"), counts),
+        table(("not taken in", listed, "why"), refused) if refused else "",
         _modalities(outcome),
-        table(("taken in, but", "images", "what it means"), findings) if findings else "",
+        table(("taken in, but", taken, "what it means"), findings) if findings else "",
         _looked_for(outcome),
         _missing(outcome),
         _label_troubles(outcome),
@@ -149,20 +151,29 @@ RENDERERS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
 
 
 def _modalities(outcome: "IngestOutcome") -> str:
-    """Return a line about an archive that is mostly of other modalities; a few others are usual beside images."""
-    if sum(outcome.other_modalities.values()) <= outcome.examples:
+    """Return a line about other modalities, with what to type where they are most of the archive."""
+    others = outcome.other_modalities
+    if not others:
         return ""
     # Loaded here: it takes the tables, which other outcomes do not need.
-    from imaging.dataset.ingest.ingest_outcome import modality_remedy
+    from imaging.dataset.ingest.ingest_outcome import listed_modalities, modality_remedy
 
-    return f"**Modality**: {modality_remedy(outcome.other_modalities, outcome.modality)}"
+    if sum(others.values()) > outcome.examples:
+        return f"**Modality**: {modality_remedy(others, outcome.modality)}"
+    return f"**Modality**: {outcome.modality} is taken in; {listed_modalities(others)} left out"
 
 
 LINES_OF_OTHERS = "labels of an image that is of another patient, study or series than they say"
+UNEVEN = "lines of the label table with more or fewer columns than its first line"
 
 
 def _looked_for(outcome: "IngestOutcome") -> str:
     """Return which of two classes is looked for, and how to change it."""
+    if len(outcome.classes) > 2 and outcome.decided_by == "person":
+        return (
+            f"**Looked for**: none of the {len(outcome.classes)} classes; `--positive` is for two classes alone and "
+            "changes nothing here: leave it out"
+        )
     if len(outcome.classes) != 2:
         return ""
     other, positive = outcome.classes
@@ -176,20 +187,24 @@ def _looked_for(outcome: "IngestOutcome") -> str:
 
 
 def _missing(outcome: "IngestOutcome") -> str:
-    spelled = sorted(word for word in outcome.labels_missing if word)
-    if not spelled:
+    counts = sorted(outcome.labels_missing.items())
+    if not counts:
         return ""
-    listed = ", ".join(f"{outcome.labels_missing[word]} x `{word}`" for word in spelled)
+    listed = ", ".join(f"{count} x `{word}`" if word else f"{count} empty" for word, count in counts)
     return f"**Missing labels**: {listed}; `--missing` changes which words stand for no label"
 
 
 def _label_troubles(outcome: "IngestOutcome") -> str:
+    _, taken = UNITS[outcome.kind]
     rows = [
         ("labels that name no image", outcome.labels_without_image),
-        ("images with no label", outcome.images_without_label),
-        ("images with two different labels", outcome.images_in_conflict),
+        (f"{taken} with no label", outcome.images_without_label),
+        (f"{taken} with two different labels", outcome.images_in_conflict),
         (LINES_OF_OTHERS, outcome.labels_of_others),
     ]
+    count, line = outcome.labels_uneven
+    if count:
+        rows.append((f"{UNEVEN} (the first is line {line})", count))
     return table(("labels", "count"), rows) if any(count for _, count in rows) else ""
 
 

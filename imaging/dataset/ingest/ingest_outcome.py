@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.annotations.class_order import DecidedBy, decided_by
+from imaging.annotations.label_table import LabelTable
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.version.dataset_version import DatasetVersion
@@ -54,11 +55,15 @@ class IngestOutcome:
     variant_policy: VariantPolicy = "report"
     findings: dict[str, int] = field(default_factory=dict)
     """Images by what is to be known of them, keys of FINDINGS."""
+    kind: Literal["slice", "volume"] = "slice"
+    """What one example is: an image or frame, or a stack of slices."""
     modality: str = "CT"
     other_modalities: dict[str, int] = field(default_factory=dict)
     """Files that were not taken in for their modality, by what it is; "" where it is no code."""
     labels_of_others: int = 0
     labels_missing: Mapping[str, int] = field(default_factory=dict)
+    labels_uneven: tuple[int, int] = (0, 0)
+    """Lines of the label table with more or fewer fields than its header, and the first of them."""
     classes: tuple[str, ...] = ()
     decided_by: DecidedBy = "names"
 
@@ -70,7 +75,7 @@ def ingest_outcome(
     problems: Path | None,
     *,
     changed: bool,
-    labels_missing: Mapping[str, int] = MappingProxyType({}),
+    labels: LabelTable | None = None,
     positive: str | None = None,
 ) -> IngestOutcome:
     """Return what an ingest did."""
@@ -97,10 +102,12 @@ def ingest_outcome(
         findings=_count_findings(
             labelled["findings"], is_window_fixed=isinstance(version.spec.window, Window)
         ),
+        kind=version.spec.kind,
         modality=version.spec.modality,
         other_modalities=other_modalities(version.table("quarantine", ["reason", "detail"])),
         labels_of_others=len(version.head.lines_of_others),
-        labels_missing=dict(labels_missing),
+        labels_missing=dict(labels.missing) if labels else {},
+        labels_uneven=labels.uneven if labels else (0, 0),
         classes=version.classes,
         decided_by=decided_by(version.classes, positive),
     )
@@ -121,12 +128,18 @@ def modality_remedy(others: Mapping[str, int], expected: str) -> str:
     >>> modality_remedy({"MR": 1140, "SR": 2}, "CT")
     'found 1,140 MR and 2 SR, expected CT: add --modality MR to take these in'
     """
-    listed = " and ".join(
-        f"{count:,} {modality or 'without a modality'}" for modality, count in others.items()
-    )
     most = next((modality for modality in others if modality in MODALITIES), None)
     remedy = f": add --modality {most} to take these in" if most else ""
-    return f"found {listed}, expected {expected}{remedy}"
+    return f"found {listed_modalities(others)}, expected {expected}{remedy}"
+
+
+def listed_modalities(others: Mapping[str, int]) -> str:
+    """Return counts of files by modality for a sentence.
+
+    >>> listed_modalities({"SR": 1140, "": 2})
+    '1,140 SR and 2 without a modality'
+    """
+    return " and ".join(f"{count:,} {name or 'without a modality'}" for name, count in others.items())
 
 
 def _count_findings(column: pa.ChunkedArray, *, is_window_fixed: bool) -> dict[str, int]:
@@ -143,14 +156,25 @@ def _count_findings(column: pa.ChunkedArray, *, is_window_fixed: bool) -> dict[s
     return {code: count for code, count in counted.most_common() if code not in left_out}
 
 
-def write_problems(listing: Listing, version: DatasetVersion, folder: Path) -> Path | None:
+def write_problems(
+    listing: Listing, version: DatasetVersion, folder: Path, labels: LabelTable | None = None
+) -> Path | None:
     """Write the list with original file names and label lines, for the eyes of those who may see them."""
+    opposed = labels.opposed if labels else {}
     rows = list(_rows(version))
     names = listing.named(pa.array({key for _, key, _, _ in rows}, pa.string()))
     named = [(what, names.get(key, "?"), reason, detail) for what, key, reason, detail in rows]
     report = version.head.label_report
     named += [("label line", str(line), "names-no-image", "") for line in report.lines_without_image]
-    named += [("label line", str(line), "two-labels", "") for line in report.lines_in_conflict]
+    named += [
+        (
+            "label line",
+            str(line),
+            "two-labels",
+            f"line {opposed[line]} has another" if line in opposed else "",
+        )
+        for line in report.lines_in_conflict
+    ]
     named += [("label line", str(line), "of-another", "") for line in version.head.lines_of_others]
     if not named:
         return None

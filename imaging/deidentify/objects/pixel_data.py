@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from imaging.deidentify.objects.raw_elements import Element, raw_bytes
 from imaging.deidentify.objects.rules import PIXELS
 from imaging.dicom.attributes import Value, decode_numbers, decode_text, wanted
 from imaging.dicom.codecs import check_codestream, decode_fast
+from imaging.dicom.codestream import codestream_size
 from imaging.dicom.dicom_object import END, NATIVE
 from imaging.dicom.elements import UNDEFINED, Buffer, Doubt, fragments
 from imaging.dicom.encapsulated import frame_spans
@@ -29,10 +31,11 @@ EXTENDED_OFFSETS = BaseTag(0x7FE00001)
 PLACES = (EXTENDED_OFFSETS, BaseTag(0x7FE00002), BaseTag(0x7FE00003))
 """Offsets and lengths of the fragments as they were, and of all of them (PS3.3 C.7.6.3)."""
 OVERLAY_BIT_POSITION, OVERLAY_DATA = 0x0102, 0x3000
+PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 LAYOUT = {
     keyword: (tag, vr)
     for tag, (keyword, vr) in wanted().items()
-    if keyword in (*NUMBERS, "PhotometricInterpretation")
+    if keyword in (*NUMBERS, *PADDING, "PhotometricInterpretation")
 }
 """Tag and VR of the attributes that `layout_of` reads."""
 
@@ -47,8 +50,10 @@ def clean_pixel_data(context: ObjectContext, dataset: Dataset, elements: dict[Ba
     def value_of(tag: int) -> bytes:
         return raw_bytes(elements.get(BaseTag(tag)), little=context.little)
 
+    read = dict(dataset.items())
+
     def before(tag: int) -> bytes:
-        return raw_bytes(dataset.get_item(tag), little=context.little) if tag in dataset else b""
+        return raw_bytes(read.get(BaseTag(tag)), little=context.little)
 
     for tag in [tag for tag in elements if tag in PIXELS]:
         element, layout = elements[tag], layout_by(value_of, little=context.little)
@@ -78,7 +83,7 @@ def layout_by(value_of: Callable[[int], bytes], *, little: bool) -> Layout:
 
 def check_searched(written: Layout, searched: Layout) -> None:
     """Raise DataFault "burned-in-doubt" where the output's header gives other frames than those that were searched."""
-    if written != searched:
+    if replace(written, padding=None) != replace(searched, padding=None):
         raise DataFault(
             "burned-in-doubt", "an attribute that says how the pixels lie is not legal and was removed"
         )
@@ -88,9 +93,16 @@ def check_searched(written: Layout, searched: Layout) -> None:
 def _layout(order: str, *raws: bytes) -> Layout:
     attributes = dict[str, Value]()
     for raw, (keyword, (_, vr)) in zip(raws, LAYOUT.items(), strict=True):
-        if raw:
+        if raw and keyword not in PADDING:
             attributes[keyword] = decode_text(raw) if vr == "CS" else decode_numbers(raw, vr, order)
-    return layout_of(attributes)
+    # Padding is of the kind of the pixels (PS3.3 C.7.5.1.1.2).
+    vr = "SS" if attributes.get("PixelRepresentation") == (1.0,) else "US"
+    padding = {
+        keyword: numbers
+        for raw, keyword in zip(raws, LAYOUT, strict=True)
+        if keyword in PADDING and (numbers := decode_numbers(raw, vr, order))
+    }
+    return layout_of(attributes | padding)
 
 
 def _is_encapsulated(element: Element) -> bool:
@@ -100,7 +112,10 @@ def _is_encapsulated(element: Element) -> bool:
 
 
 def clean_native(value: Buffer, layout: Layout, *, floating: bool, little: bool) -> Buffer:
-    """Return native pixel data without bytes after the last frame and without bits outside BitsStored (PS3.5 8.1.1)."""
+    """Return native pixel data without bytes after the last frame and without bits outside BitsStored (PS3.5 8.1.1).
+
+    Padding that BitsStored cannot hold stays padding: all of it becomes one value, as nothing else may lie in it.
+    """
     size = (layout.frame_bits * layout.frames + 7) // 8
     # In big-endian words the padding of an odd length is the last byte but one.
     size += size % 2
@@ -110,7 +125,14 @@ def clean_native(value: Buffer, layout: Layout, *, floating: bool, little: bool)
     width = layout.bits_allocated // 8
     values = np.frombuffer(value, f"{'<' if little else '>'}u{width}", len(value) // width)
     clean = _within_bits(values, layout)
-    return value if clean is None else clean.tobytes() + value[clean.nbytes :]
+    if clean is None:
+        return value
+    if layout.padding is not None:
+        meant = values.view(f"{values.dtype.byteorder}{'i' if layout.signed else 'u'}{width}")
+        is_padding = (meant >= layout.padding[0]) & (meant <= layout.padding[1])
+        clean = clean.view(meant.dtype).copy()
+        clean[is_padding] = max(layout.padding[0], int(np.iinfo(meant.dtype).min))
+    return clean.tobytes() + value[clean.nbytes :]
 
 
 def _within_bits(values: NDArray[Any], layout: Layout) -> NDArray[Any] | None:
@@ -163,10 +185,11 @@ def _declares_hidden_overlay(dataset: Dataset, little: bool) -> bool:
 def _check_bits(frame: bytes, syntax: str, layout: Layout) -> None:
     """Raise DataFault where bits outside BitsStored hold something, which no viewer shows."""
     shape = (layout.rows, layout.columns)
+    claimed = None if syntax == RLELossless else codestream_size(frame)
+    if (claimed.bits if claimed else layout.bits_allocated) <= layout.bits_stored:
+        return
     size = check_codestream(frame, syntax, shape, layout.samples, layout.bits_allocated)
     bits = size.bits if size is not None else layout.bits_allocated
-    if bits <= layout.bits_stored:
-        return
     values = decode_fast(frame, syntax, shape, layout.samples, layout.bits_allocated)
     if values is not None:
         values = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")

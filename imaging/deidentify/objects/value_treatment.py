@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 
 from imaging.deidentify.identity.dates import cap_age, shift_da, shift_dt
 from imaging.deidentify.objects.context import CODE_SCHEME, ObjectContext, Scope
+from imaging.deidentify.objects.icc_profile import without_texts
 from imaging.deidentify.objects.raw_elements import WIDTHS
-from imaging.deidentify.objects.rules import BULK, Rule, Treatment
+from imaging.deidentify.objects.rules import BULK, PIXELS, Rule, Treatment
 from imaging.dicom.attributes import decode_numbers
 
 FORMS = {
@@ -17,6 +18,9 @@ TIME_ZONE, ZONE = 0x00080201, re.compile(rb"[+-]\d{4} ?")
 LONG_NUMBER = re.compile(rb"(?<![0-9.])[0-9]{6,}(?![0-9.])")
 """Digits of a number that may identify somebody; shorter ones mean too many things."""
 SEARCHED_BYTES = 2**20
+PRINTED = re.compile(rb"[ -~]{10,}")
+"""Bytes of bulk data that may be a text; there are fifty in a megabyte of random numbers."""
+ICC_PROFILE = 0x00282000
 SHORTEST_WORD, LONGEST_WORD = 8, 1024
 """Lengths between which binary numbers are searched as if they were text."""
 IMAGE_TYPES = frozenset(
@@ -110,8 +114,12 @@ def _too_many(vr: str, rule: Rule, raw: bytes) -> bool:
 def _keep(context: ObjectContext, scope: Scope, tag: int, vr: str, raw: bytes) -> bytes | None:
     if vr in FORMS:
         return raw if FORMS[vr].fullmatch(raw) else None
-    # Long numbers may be letters; bulk data are too long to be searched, as they match by chance.
-    is_word = vr not in BULK and SHORTEST_WORD < len(raw) <= LONGEST_WORD
+    if vr in BULK:
+        # All of it would match by chance.
+        texts = () if tag in PIXELS else PRINTED.findall(raw)
+        return None if any(context.cleaner.matches(text.decode("latin-1")) for text in texts) else raw
+    # Long numbers may be letters.
+    is_word = SHORTEST_WORD < len(raw) <= LONGEST_WORD
     return None if is_word and context.cleaner.matches(raw.decode("latin-1")) else raw
 
 
@@ -145,6 +153,11 @@ def _number(context: ObjectContext, raw: bytes) -> bytes | None:
 
 
 def _search(context: ObjectContext, scope: Scope, tag: int, vr: str, raw: bytes) -> bytes | None:
+    if tag == ICC_PROFILE:
+        profile = without_texts(raw)
+        if profile is None:
+            return None
+        raw = profile
     if len(raw) > SEARCHED_BYTES or context.cleaner.matches(raw.decode("latin-1")):
         return None
     return raw

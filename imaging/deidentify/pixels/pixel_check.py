@@ -1,6 +1,5 @@
 """Check whether the pixels of an object may pass: burned-in text and faces stop it, and so does doubt."""
 
-import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,20 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import JPEGLSTransferSyntaxes
 
 from imaging.deidentify.options import DeidentifyOptions
 from imaging.deidentify.pixels.attribute_values import attribute_texts
 from imaging.deidentify.pixels.blank import blank, blanked
+from imaging.deidentify.pixels.coded_frames import coded_frame
 from imaging.deidentify.pixels.faces import check_face
 from imaging.deidentify.pixels.text_candidates import Region
 from imaging.deidentify.pixels.text_detector import find_text
-from imaging.dicom.codestream import bare
 from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.elements import Buffer
-from imaging.dicom.jpeg_segments import altered_scans
 from imaging.dicom.parse import reading
-from imaging.dicom.pixels import Layout, check_present, decoded, decoded_fast, layout_of, stored_frame
+from imaging.dicom.pixel_length import check_present
+from imaging.dicom.pixels import Layout, layout_of, stored_frame
 from imaging.errors import DataFault
 
 USUAL_MODALITIES = frozenset(
@@ -56,45 +54,40 @@ class TextSearch:
         frames = self.layout.frames
         thorough = {0, frames // 2, frames - 1} if self.is_text_usual else set()
         for index in range(frames):
-            frame = self._shown(blanked(self._frame(index), self.layout, known))
-            for region in find_text(frame, thorough=index in thorough):
-                yield index, region
+            for stored in self._stored(index):
+                for picture in self._pictures(blanked(stored, self.layout, known)):
+                    for region in find_text(picture, thorough=index in thorough):
+                        yield index, region
 
-    def _frame(self, index: int) -> NDArray[Any]:
+    def _stored(self, index: int) -> Iterator[NDArray[Any]]:
+        """Yield the values of a frame without bits outside BitsStored, and those with padding that has such bits."""
+        plain, padding = replace(self.layout, padding=None), self.layout.padding
+        goes_on = False
         try:
-            if not self.opened.encapsulated:
-                return stored_frame(self.opened, self.layout, index)
-            codestream = self.opened.fragment(index)
-            fast = decoded_fast(self.opened, self.layout, codestream)
-            stored = decoded(self.opened, self.layout, codestream) if fast is None else fast
+            if self.opened.encapsulated:
+                stored, goes_on = coded_frame(self.opened, plain, index)
+            else:
+                stored = stored_frame(self.opened, plain, index)
         except DataFault as fault:
             raise _doubt(fault) from None
-        # The fast decoder of JPEG-LS refuses a scan that goes on by itself.
-        if fast is None or self.opened.syntax not in JPEGLSTransferSyntaxes:
-            self._check_scans(codestream, stored)
-        return stored
+        if goes_on:
+            raise DataFault("surplus-data", "a compressed frame goes on behind its last pixel")
+        yield stored
+        if padding is not None and not self.opened.encapsulated:
+            # As it is written: all padding is one value.
+            padded = stored_frame(self.opened, self.layout, index).copy()
+            padded[(padded >= padding[0]) & (padded <= padding[1])] = max(
+                padding[0], int(np.iinfo(padded.dtype).min)
+            )
+            yield padded
 
-    def _check_scans(self, codestream: Buffer, stored: NDArray[Any]) -> None:
-        """Raise DataFault "surplus-data" where a scan of JPEG goes on behind the last pixel, for no decoder to show."""
-        try:
-            scans = list(altered_scans(bare(codestream)))
-        except (struct.error, IndexError, ValueError):
-            raise DataFault("burned-in-doubt", "the scans of a compressed frame cannot be followed") from None
-        for altered in scans:
-            if all(self._decodes_to(one, stored) for one in altered):
-                raise DataFault("surplus-data", "a compressed frame goes on behind its last pixel")
-
-    def _decodes_to(self, codestream: bytes, stored: NDArray[Any]) -> bool:
-        try:
-            return np.array_equal(decoded(self.opened, self.layout, codestream), stored)
-        except DataFault:
-            return False
-
-    def _shown(self, frame: NDArray[Any]) -> NDArray[Any]:
-        if self.layout.photometric != "PALETTE COLOR":
-            return frame
-        with reading("burned-in-doubt"):
-            return np.asarray(apply_color_lut(frame, self.dataset))
+    def _pictures(self, frame: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Yield a frame as it is shown, and as it is stored: two entries of a palette may be of one colour."""
+        if self.layout.photometric == "PALETTE COLOR":
+            with reading("burned-in-doubt"):
+                shown = np.asarray(apply_color_lut(frame, self.dataset))
+            yield shown
+        yield frame
 
 
 def check_pixels(dataset: Dataset, data: Buffer, options: DeidentifyOptions) -> Dataset:
@@ -135,9 +128,7 @@ def _text_search(dataset: Dataset, data: Buffer, *, is_text_usual: bool) -> Text
         check_present(opened, layout)
     except DataFault as fault:
         raise _doubt(fault) from None
-    # Padding beyond BitsStored is written without the bits above, as all values are: so it is searched.
-    written = replace(layout, padding=None)
-    return TextSearch(dataset=dataset, opened=opened, layout=written, is_text_usual=is_text_usual)
+    return TextSearch(dataset=dataset, opened=opened, layout=layout, is_text_usual=is_text_usual)
 
 
 def _without_text(search: TextSearch, declared: bool) -> Dataset:

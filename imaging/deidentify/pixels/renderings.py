@@ -40,8 +40,9 @@ def compressed(frame: NDArray[Any]) -> NDArray[np.float32] | None:
     100 in sight. Differences that float32 cannot hold stay too. What is no number is brighter than all others.
     """
     values = frame if frame.ndim == 2 else as_grey(frame)
-    # Sorted as they are: integers of 16 bits take a tenth of the time of floating-point numbers.
-    some = np.sort(values[::STEP, ::STEP], axis=None)
+    # Sorted as they are: integers of 16 bits take a tenth of the time of floating-point numbers, and bytes as much only
+    # by the stable way, which counts digits.
+    some = np.sort(values[::STEP, ::STEP], axis=None, kind="stable" if values.itemsize == 1 else "quicksort")
     least, greatest = float(values.min()), float(values.max())
     are_finite = abs(least) < LARGEST and abs(greatest) < LARGEST
     if not are_finite:
@@ -80,9 +81,8 @@ def leveled(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Text at the ends of the stored range stays bright without making everything else dark.
     """
-    some = grey[::STEP, ::STEP].ravel()
-    ranks = _ranks(some)
-    low, high = map(float, np.partition(some, ranks)[ranks])
+    # numpy sorts them in a third of the time that it takes to find two of them.
+    low, high = _ends(np.sort(grey[::STEP, ::STEP], axis=None))
     least, greatest, *_ = cv2.minMaxLoc(grey)
     span = _span(low, high, least, greatest)
     picture = grey - np.float32(low)
@@ -90,13 +90,10 @@ def leveled(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.clip(picture, -1, 2, out=picture)
 
 
-def _ranks(some: NDArray[Any]) -> list[int]:
-    return [round(share * (some.size - 1)) for share in (0.02, 0.98)]
-
-
 def _ends(some: NDArray[Any]) -> tuple[float, float]:
-    low, high = _ranks(some)
-    return float(some[low]), float(some[high])
+    """Return the 2nd and the 98th percentile of sorted values."""
+    low, high = (float(some[round(share * (some.size - 1))]) for share in (0.02, 0.98))
+    return low, high
 
 
 def _span(low: float, high: float, least: float, greatest: float) -> float:
