@@ -31,9 +31,11 @@ class TorchProcess:
 
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it is as long there as the process)
+        paths = [path or str(Path.cwd()) for path in sys.path]
+        code = f"import sys; sys.path[:] = {paths}; from {__name__} import main; main()"
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+            # -P: a file json.py in the folder where the run was started must not become the library of that name.
+            [sys.executable, "-P", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -123,7 +125,3 @@ def main() -> None:
             text = str(error) if isinstance(error, ProcessDiedError) else traceback.format_exc()
             answer = ["ProcessDiedError", [text]]
         print(json.dumps(answer), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
