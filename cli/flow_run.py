@@ -1,6 +1,5 @@
-"""Run of a flow in this process: its request from options and a file, its outcome, and the commands that come next."""
+"""Run of a flow in this process: its request from options and a file, and its outcome."""
 
-import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -8,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from rich.markdown import Markdown
 
-from cli.options import ask
+from cli.options import as_request, ask
 from cli.terminal import console, quiet_logs
 from services.flow_requests import REQUESTS
-from services.settings import Settings, activate
+from services.preflight import check_input, check_servers, open_places
+from services.settings import activate
+
+
+def run_command(flow: str, config: Path | None, **options: Any) -> None:
+    """Run the flow of a command."""
+    run_flow(flow, checked_request(flow, config, as_request(options)))
 
 
 def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) -> Any:
     """Return the request of a flow, after a look at its source where it has one; nothing is written."""
-    # Loaded here: it takes the codecs and readers, which --help does not need.
-    from services.preflight import check_input, open_places
-
     request: Any = ask(REQUESTS[name], config, dict(given))
     if name == "deidentify":
         open_places(request)
@@ -30,8 +33,6 @@ def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) ->
 
 def run_flow(name: str, request: BaseModel) -> Any:
     """Run a flow in this process, print its outcome, and return it."""
-    from services.preflight import check_servers
-
     started = time.monotonic()
     check_servers(activate())
     console.print(f"[bold]radloop {name}[/bold]: loading", highlight=False)
@@ -51,8 +52,6 @@ def load_flow(name: str) -> Callable[[Any], Any]:
 def print_outcome(name: str, outcome: Any, imports_s: float, flow_s: float) -> None:
     """Print the outcome of a flow, and the seconds of loading and of the flow with what Prefect adds to it."""
     # Loaded here: it costs nothing after a flow.
-    from rich.markdown import Markdown
-
     from tasks.report.outcomes import RENDERERS, nightly_markdown
 
     if name == "nightly":
@@ -62,14 +61,3 @@ def print_outcome(name: str, outcome: Any, imports_s: float, flow_s: float) -> N
     else:
         console.print(Markdown(RENDERERS[name](outcome)))
         console.print(f"took {imports_s:.1f} s to load and {flow_s:.1f} s to run", highlight=False)
-
-
-def next_commands(settings: Settings, name: str) -> str:
-    """Return where everything can be opened after a night, and the commands that come next."""
-    radloop = f"{sys.argv[0]} --home {settings.home}" if settings.home != Path(".radloop") else sys.argv[0]
-    return (
-        f"\n[bold]MLflow and Prefect[/bold]  {radloop} up   (prints their addresses; runs this every night at 02:00)"
-        f"\n[bold]Load the champion[/bold]   mlflow.pyfunc.load_model('models:/{name}@champion')"
-        f" with MLFLOW_TRACKING_URI={settings.tracking_uri}"
-        f"\n[bold]Your own images[/bold]     {sys.argv[0]} run --source FOLDER --labels LABELS.csv --name NAME"
-    )

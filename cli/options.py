@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
-import typer
 import yaml
 from pydantic import BaseModel, ValidationError
 
@@ -13,8 +13,10 @@ from services.flow_requests import DeidentifyRequest, NightlyRequest
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
-Config = Annotated[Path | None, typer.Option(help="YAML or JSON with all parameters; options win over it.")]
-Labels = Annotated[str | None, typer.Option(help="CSV with an identifier column and a label column.")]
+PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"training": ("network", "epochs", "workers"), "preprocess": ("modality", "window")}
+)
+"""Options by the part of the request that they belong to."""
 
 
 def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Asked:
@@ -32,6 +34,19 @@ def ask(kind: type[Asked], config: Path | None, options: dict[str, Any]) -> Aske
         )
         place = f"{config} or the options" if config else "the options"
         raise UserFault(f"{'; '.join(lines)}: correct {place}, --help lists them") from error
+
+
+def as_request(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a command that were given, as its request names them.
+
+    >>> as_request({"dataset": "d", "epochs": 3, "window": None})
+    {'dataset': 'd', 'training': {'epochs': 3}}
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    parts = {
+        part: {name: given.pop(name) for name in names if name in given} for part, names in PARTS.items()
+    }
+    return given | {part: values for part, values in parts.items() if values}
 
 
 def overlay(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from imaging.deidentify.proof.verification_record import Verification, table_row
 from imaging.deidentify.proof.verify import verify
 from imaging.sources.open_source import open_source
 from services.preflight import existing_key
-from services.settings import Settings, activate
+from services.settings import Settings
 
 NOT_CLEAN = 1
 """The exit code where the proof found something; 2 is for what a person can mend."""
@@ -26,7 +26,7 @@ LISTED = 200
 def print_proof(folder: Path, against: str) -> None:
     """Search a destination for the identifiers of its source, and print what was found; exit with 1 for a hit."""
     with progress_bar("searching", "files") as on_progress:
-        proof = prove(folder, against, activate(), on_progress)
+        proof = prove(folder, against, Settings(), on_progress)
     table = Table(box=None, show_header=False)
     table.add_column()
     # A digest that is cut off proves nothing.

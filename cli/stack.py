@@ -1,64 +1,36 @@
-"""Commands `radloop up`, `status` and `down`: the one-machine stack."""
+"""Bodies of `radloop up`, `status` and `down`: the one-machine stack."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import typer
-from pydantic import ValidationError
 from rich.table import Table
 
-from cli.flow_run import checked_request
-from cli.options import Config, Labels
 from cli.terminal import console
-from imaging.errors import EnvironmentFault, UserFault
-from imaging.release_compatibility import canonical, canonical_json
+from imaging.errors import EnvironmentFault
 from infra.stack import lifecycle
-from infra.stack.deployments import TEMPLATE, deployed_time_zone, fill
+from infra.stack.deployments import deployed_time_zone
 from infra.stack.flow_runs import FlowRun, latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
-from services.flow_requests import REQUESTS, NightlyRequest, absolute_place
+from services.mlflow.registry_peek import peek_champions
 from services.settings import Settings, activate
-
-REMEMBERED = "nightly.json"
-"""Parameters of the night: written by `radloop run` when it succeeds, and here."""
-
-Source = Annotated[
-    str, typer.Option(help="Source of the nightly run. [default: that of the last `radloop run`]")
-]
-Name = Annotated[str | None, typer.Option(help="Name of the dataset and of the model.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="[default: a free one]")]
-TimeZone = Annotated[
-    str | None, typer.Option(help="Of the schedules, as in Europe/Berlin. [default: the last one, or UTC]")
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (up, status, down):
-        app.command()(command)
-
-
-def remember(settings: Settings, request: NightlyRequest) -> None:
-    """Keep a night that went well for the schedule, whose runs start in another folder."""
-    (settings.folder / REMEMBERED).write_text(canonical_json(_with_absolute_places(request), indent=1))
 
 
 def up(
-    source: Source = "",
-    labels: Labels = None,
-    name: Name = None,
-    config: Config = None,
-    prefect_port: Port = None,
-    mlflow_port: Port = None,
-    ray_port: Port = None,
-    time_zone: TimeZone = None,
+    source: str = "",
+    labels: str | None = None,
+    name: str | None = None,
+    config: Path | None = None,
+    prefect_port: int | None = None,
+    mlflow_port: int | None = None,
+    ray_port: int | None = None,
+    time_zone: str | None = None,
 ) -> None:
     """Start Prefect, MLflow, Ray, a worker and the schedules here."""
+    # Loaded here: it takes the readers of images, which `status` does not need.
+    from cli.schedules import deployments, keep, nightly_request
+
     settings = activate()
     known = {"source": source, "labels": labels, "dataset": name}
     nightly = nightly_request(settings, config, {key: value for key, value in known.items() if value})
@@ -71,7 +43,7 @@ def up(
         running = lifecycle.up(settings.folder, request, lambda line: console.print(line, highlight=False))
     if nightly:
         # So that the next `up` needs no options.
-        (settings.folder / REMEMBERED).write_text(json.dumps(nightly, indent=1))
+        keep(settings, nightly)
     console.print(addresses(running), soft_wrap=True)
     if not nightly:
         console.print(
@@ -111,43 +83,6 @@ def down() -> None:
     console.print(f"Ended {ended} processes" if ended else "Nothing was up", highlight=False)
 
 
-def nightly_request(settings: Settings, config: Path | None, options: Mapping[str, str]) -> dict[str, Any]:
-    """Return the parameters of the night: options over the last successful run's; empty where nothing is known."""
-    remembered = settings.folder / REMEMBERED
-    if config or options:
-        request = checked_request("nightly", config, options)
-    elif remembered.exists():
-        try:
-            request = NightlyRequest.model_validate_json(remembered.read_text())
-        except ValidationError as error:
-            raise UserFault(
-                f"{remembered} is not of this version of radloop: `radloop run` writes it anew"
-            ) from error
-    else:
-        return {}
-    # A schedule shall not train in vain.
-    return canonical(_with_absolute_places(request).model_copy(update={"again": False}))
-
-
-def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:
-    """Return prefect.yaml, filled in for a nightly request; schedules are on only where there is one."""
-    if time_zone:
-        try:
-            ZoneInfo(time_zone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise UserFault(
-                f"--time-zone {time_zone!r} is unknown: give a name such as Europe/Berlin"
-            ) from error
-    parameters = {
-        name: kind(**{key: value for key, value in nightly.items() if key in kind.model_fields}).model_dump(
-            mode="json"
-        )
-        for name, kind in REQUESTS.items()
-        if name != "deidentify"  # Its form asks for everything.
-    }
-    return fill(TEMPLATE.read_text(), parameters, scheduled=bool(nightly), time_zone=time_zone)
-
-
 def addresses(running: Stack) -> str:
     """Return where everything answers, and what comes next."""
     return (
@@ -167,13 +102,6 @@ def infra_faults() -> Iterator[None]:
         raise EnvironmentFault(str(error)) from error
 
 
-def _with_absolute_places(request: NightlyRequest) -> NightlyRequest:
-    places = {
-        name: absolute_place(place) for name in ("source", "labels") if (place := getattr(request, name))
-    }
-    return request.model_copy(update=places)
-
-
 def _state(item: lifecycle.ProcessStatus) -> str:
     if not item.runs:
         return "[red]ended[/red]"
@@ -189,13 +117,9 @@ def _begun(run: FlowRun) -> Sequence[str]:
 
 
 def _champions(settings: Settings) -> Iterable[Sequence[str]]:
-    if not settings.has_registry:
-        return []
-    # Loaded here: MLflow takes seconds.
-    from services.mlflow.registry import champions
-
     return [
-        (item.name, f"version {item.version}" if item.version else "none yet") for item in champions(settings)
+        (item.name, f"version {item.version}" if item.version else "none yet")
+        for item in peek_champions(settings)
     ]
 
 

@@ -5,10 +5,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from imaging.errors import RadloopError
@@ -16,8 +16,6 @@ from imaging.errors import RadloopError
 console = Console()
 FILE_WIDTH = 200
 """Characters of a line where no terminal bounds it."""
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NOISE = (
     "Beginning flow run",
@@ -45,6 +43,12 @@ def print_result(content: Any, rendered: RenderableType, as_json: bool) -> None:
     else:
         wide = console if console.is_terminal else Console(width=FILE_WIDTH)
         wide.print(rendered, soft_wrap=True, highlight=False)
+
+
+def print_error(message: str) -> None:
+    """Print why a command has ended."""
+    text = f"[bold red]error:[/bold red] {escape(message)}"
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -157,21 +157,14 @@ class Settings(BaseSettings):
         }
 
 
-def activate(home: Path | None = None) -> Settings:
-    """Make the running stack, or else the embedded default, the environment of this process.
+def set_environment(home: Path | None = None) -> Settings:
+    """Make the running stack, or else the embedded default, the environment of this process; nothing is written.
 
     Call it before prefect, ray or mlflow load.
     """
     if home is not None:
         os.environ["RADLOOP_HOME"] = str(home)
-    settings = Settings()
-    try:
-        settings.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"cannot make the home {settings.folder} ({error.strerror}): give --home a folder that can be written"
-        ) from error
-    for group in running_stack(settings.folder):
+    for group in running_stack(Settings().folder):
         if next(iter(group)) not in os.environ:
             os.environ.update(group)
     settings = Settings()
@@ -180,4 +173,16 @@ def activate(home: Path | None = None) -> Settings:
     for name in {"no_proxy", "NO_PROXY"} & os.environ.keys():
         hosts = [host.strip() for host in os.environ[name].split(",") if host.strip()]
         os.environ[name] = ",".join(dict.fromkeys((*hosts, *LOOPBACK)))
+    return settings
+
+
+def activate(home: Path | None = None) -> Settings:
+    """Set the environment of this process, and make the home."""
+    settings = set_environment(home)
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot make the home {settings.folder} ({error.strerror}): give --home a folder that can be written"
+        ) from error
     return settings

@@ -1,10 +1,13 @@
 """Command line: what a person can mend ends with exit code 2, a message with the remedy, and nothing half-done."""
 
+import ast
+import inspect
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 from cli.main import main
 from imaging.dataset.version.dataset_version import newest_version
 from imaging.store.folder_store import FolderStore
-from tests.conftest import Running
+from tests.conftest import REPOSITORY, Running
 from tests.synthetic import closed_port, version_of, write_archive, write_dicom, write_labels
 
 
@@ -62,6 +65,29 @@ def refused(result: CommandResult, *texts: str) -> None:
     assert [text for text in texts if text not in result.text] == [], result.text
     assert newest_version(FolderStore(result.home / "store"), "radloop") is None
     assert not (result.home / "mlflow.db").exists()
+
+
+def dispatched() -> list[tuple[str, str, set[str]]]:
+    """Return command, target and options of each command that is carried out elsewhere."""
+    calls = []
+    for path in [REPOSITORY / "cli" / "main.py", *(REPOSITORY / "cli" / "commands").glob("*.py")]:
+        functions = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
+        ]
+        for function in functions:
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "carry_out":
+                    options = {keyword.arg for keyword in call.keywords if keyword.arg} - {"below"}
+                    if any(keyword.arg is None for keyword in call.keywords):
+                        options |= {argument.arg for argument in function.args.args}
+                    calls.append((function.name, ast.literal_eval(call.args[0]), options))
+    return calls
+
+
+@pytest.mark.parametrize(("name", "target", "options"), dispatched(), ids=lambda value: str(value)[:20])
+def test_every_command_has_a_body_that_takes_its_options(name: str, target: str, options: set[str]) -> None:
+    module, _, function = target.partition(":")
+    inspect.signature(getattr(import_module(f"cli.{module}"), function)).bind(**dict.fromkeys(options))
 
 
 def test_no_source_is_refused(radloop: Radloop) -> None:
@@ -241,8 +267,9 @@ def test_spellings_of_a_number_can_be_joined(
     radloop: Radloop, archive: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     requests: list[Any] = []
-    monkeypatch.setattr("services.preflight.check_input", requests.append)
-    monkeypatch.setattr("cli.main.run_flow", lambda name, request: None)
+    monkeypatch.setattr("cli.flow_run.check_input", requests.append)
+    monkeypatch.setattr("cli.flow_run.run_flow", lambda name, request: None)
+    monkeypatch.setattr("cli.night.run_flow", lambda name, request: None)
     radloop(command, "--source", archive[0], "--patient-variants", "join")
     assert requests[0].patient_variants == "join"
 

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
-from cli.stack import deployments, nightly_request, remember
+from cli.schedules import deployments, nightly_request, remember
 from imaging.errors import UserFault
 from infra.stack.deployments import TEMPLATE, deploy, deployed_time_zone, fill
 from infra.stack.flow_runs import FlowRun, next_runs

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from cli.main import main
 from cli.proof import prove
-from cli.stack import nightly_request
+from cli.schedules import nightly_request
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.tables import schemas, table_files
 from imaging.dataset.tables.table_files import read_parts, read_whole, rows_digest, write_parts

@@ -21,6 +21,7 @@ from models.config import TrainConfig
 from models.objectives.objective_catalog import contract_of, objective_metadata, objective_of
 from models.objectives.protocol import Objective
 from models.portable.contract import Contract
+from services.mlflow.registry_peek import Champion
 from services.mlflow.runs import reachable
 from services.settings import Settings
 
@@ -59,14 +60,6 @@ class Registered:
     def objective(self) -> Objective:
         """What it predicts, and with which classes and thresholds."""
         return objective_of(self.tags)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Champion:
-    """A model's champion; `version` is None where no version has proved itself yet."""
-
-    name: str
-    version: int | None
 
 
 def register(
