@@ -12,8 +12,8 @@ from rich.markdown import Markdown
 from cli.options import as_request, ask
 from cli.terminal import console, quiet_logs
 from services.flow_requests import REQUESTS
-from services.preflight import check_input, check_servers, open_places
-from services.settings import activate
+from services.preflight import check_request, check_servers
+from services.settings import Settings, activate
 
 
 def run_command(flow: str, config: Path | None, **options: Any) -> None:
@@ -22,12 +22,9 @@ def run_command(flow: str, config: Path | None, **options: Any) -> None:
 
 
 def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) -> Any:
-    """Return the request of a flow, after a look at its source where it has one; nothing is written."""
+    """Return the request of a flow, after a look at all that it names; nothing is written."""
     request: Any = ask(REQUESTS[name], config, dict(given))
-    if name == "deidentify":
-        open_places(request)
-    elif name in ("nightly", "ingest") or getattr(request, "source", None):
-        check_input(request)
+    check_request(name, request, Settings())
     return request
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
-from imaging.errors import UserFault
+from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
@@ -19,6 +18,7 @@ from models.portable.predictor import Predictor
 from services.flow_requests import TrainRequest
 from services.mlflow.registry import Registered, model_tags, newest, register, set_alias
 from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
+from services.preflight import newest_dataset
 from services.ray.cluster import training_ray
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
@@ -37,16 +37,6 @@ class TrainOutcome:
     best_epoch: int | None
     history: tuple[Mapping[str, float], ...]
     timings_s: Mapping[str, float]
-
-
-def newest_dataset(settings: Settings, dataset: str) -> DatasetVersion:
-    """Return the newest version of a dataset; there must be one."""
-    version = newest_version(settings.dataset_store, dataset)
-    if version is None:
-        raise UserFault(
-            f"there is no dataset {dataset!r} in {settings.dataset_place}: run `radloop ingest` first"
-        )
-    return version
 
 
 @task(name="look for a trained model", cache_policy=NO_CACHE, **INPUT_OUTPUT)

@@ -170,7 +170,6 @@ def test_labels_of_other_images_are_refused(
     assert "names-no-image" in (result.home / "private" / "problems-radloop.csv").read_text()
 
 
-@pytest.mark.slow
 def test_a_class_to_look_for_that_is_not_there_is_refused(
     radloop: Radloop, archive: tuple[Path, Path]
 ) -> None:
@@ -211,9 +210,10 @@ def test_a_server_that_does_not_answer_is_reported_before_anything_is_read(
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "reevaluate"])
-def test_every_flow_looks_for_its_servers_first(radloop: Radloop, command: str) -> None:
+def test_every_flow_looks_for_its_servers_first(radloop: Radloop, tmp_path: Path, command: str) -> None:
+    version_of(FolderStore(tmp_path / "home" / "store"), name="chest")
     os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{closed_port()}"
-    refused(radloop(command), "no MLflow server answers")
+    refused(radloop(command, "--name", "chest"), "no MLflow server answers")
 
 
 def test_training_without_data_is_refused(radloop: Radloop) -> None:
@@ -267,7 +267,7 @@ def test_spellings_of_a_number_can_be_joined(
     radloop: Radloop, archive: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     requests: list[Any] = []
-    monkeypatch.setattr("cli.flow_run.check_input", requests.append)
+    monkeypatch.setattr("cli.flow_run.check_request", lambda flow, request, _: requests.append(request))
     monkeypatch.setattr("cli.flow_run.run_flow", lambda name, request: None)
     monkeypatch.setattr("cli.night.run_flow", lambda name, request: None)
     radloop(command, "--source", archive[0], "--patient-variants", "join")
@@ -304,16 +304,9 @@ def test_a_refused_second_ingest_leaves_the_first(
     assert second.digest == first.digest
 
 
-@pytest.mark.slow
-def test_a_kept_key_that_was_exchanged_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
-    command = ("ingest", "--source", archive[0], "--labels", archive[1])
-    home = radloop(*command).home
-    (home / "private" / "pseudonym.key").unlink()
-    result = radloop(*command)
-    assert (result.code, "restore the key file" in result.text) == (2, True)
+def test_a_bug_is_not_dressed_up(radloop: Radloop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    version_of(FolderStore(tmp_path / "home" / "store"), name="radloop")
 
-
-def test_a_bug_is_not_dressed_up(radloop: Radloop, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: str) -> None:
         raise ZeroDivisionError
 

@@ -175,6 +175,11 @@ def champions(settings: Settings) -> list[Champion]:
     return [Champion(name=name, version=int(at) if at else None) for name, at in versions.items()]
 
 
+def versions_of(settings: Settings, name: str) -> list[int]:
+    """Return the numbers of the versions of a model."""
+    return sorted(model.version for model in _versions(settings, f"name = '{name}'"))
+
+
 def named_datasets(settings: Settings) -> frozenset[str]:
     """Return the digests of dataset versions that model versions and runs name, also runs that are still going on.
 

@@ -1,23 +1,30 @@
-"""Champions of all models, read from MLflow's database or server without loading MLflow, which takes seconds."""
+"""Peek at the registry: champions and versions without loading MLflow, which takes seconds.
+
+Where they cannot be read so, because of credentials or another release of MLflow, MLflow itself is asked.
+"""
 
 import json
 import sqlite3
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 from services.settings import Settings
 
 SQLITE = "sqlite:///"
-QUERY = """
+UNREADABLE = (OSError, ValueError, KeyError, sqlite3.Error)
+CHAMPIONS = """
     SELECT models.name, aliases.version FROM registered_models AS models
     LEFT JOIN registered_model_aliases AS aliases ON aliases.name = models.name AND aliases.alias = 'champion'
     ORDER BY models.name
 """
-SEARCH = "api/2.0/mlflow/registered-models/search"
-"""Of MLflow's REST API, which is stable; its database changes with releases, see `peek_champions`."""
+VERSIONS = "SELECT version FROM model_versions WHERE name = ? AND current_stage != 'Deleted_Internal' ORDER BY version"
+"""Rows of MLflow's database. What has changed in another release is read by MLflow itself."""
+REST = "api/2.0/mlflow"
 PAGE = 100
 TIMEOUT_S = 5.0
 
@@ -31,39 +38,63 @@ class Champion:
 
 
 def peek_champions(settings: Settings) -> list[Champion]:
-    """Return the champion of each registered model; no registry is made where there is none.
-
-    Where it cannot be read so, because of credentials or another release of MLflow, MLflow itself is asked.
-    """
+    """Return the champion of each registered model; no registry is made where there is none."""
     if not settings.has_registry:
         return []
-    uri = settings.tracking_uri
     try:
-        if uri.startswith(SQLITE):
-            return _of_database(str(settings.folder / uri.removeprefix(SQLITE)))
-        if uri.startswith("http"):
-            return list(_of_server(uri.rstrip("/")))
-    except (OSError, ValueError, KeyError, sqlite3.Error):
-        pass
-    # Loaded here: it is the way that takes seconds.
-    from services.mlflow.registry import champions
+        if (path := _database(settings)) is not None:
+            return [Champion(name=name, version=version) for name, version in _rows(path, CHAMPIONS)]
+        return [
+            Champion(name=model["name"], version=_aliases(model).get("champion"))
+            for model in _pages(settings, "registered-models/search", "registered_models")
+        ]
+    except UNREADABLE:
+        # Loaded here: it is the way that takes seconds.
+        from services.mlflow.registry import champions
 
-    return champions(settings)
+        return champions(settings)
 
 
-def _of_database(path: str) -> list[Champion]:
+def peek_versions(settings: Settings, name: str) -> list[int]:
+    """Return the numbers of the versions of a model."""
+    if not settings.has_registry:
+        return []
+    try:
+        if (path := _database(settings)) is not None:
+            return [version for (version,) in _rows(path, VERSIONS, name)]
+        pages = _pages(settings, "model-versions/search", "model_versions", filter=f"name='{name}'")
+        return sorted(int(version["version"]) for version in pages)
+    except UNREADABLE:
+        from services.mlflow.registry import versions_of
+
+        return versions_of(settings, name)
+
+
+def _database(settings: Settings) -> Path | None:
+    """Return the file of the registry where it is SQLite; raise ValueError for a database on a server."""
+    uri = settings.tracking_uri
+    if uri.startswith(SQLITE):
+        return settings.folder / uri.removeprefix(SQLITE)
+    if uri.startswith("http"):
+        return None
+    raise ValueError(uri)
+
+
+def _rows(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        return [Champion(name=name, version=version) for name, version in database.execute(QUERY)]
+        return database.execute(query, values).fetchall()
 
 
-def _of_server(address: str) -> Iterator[Champion]:
-    token = ""
+def _pages(settings: Settings, path: str, key: str, **query: str) -> Iterator[Mapping[str, Any]]:
+    address, token = f"{settings.tracking_uri.rstrip('/')}/{REST}/{path}", ""
     while True:
-        query = urlencode({"max_results": PAGE} | ({"page_token": token} if token else {}))
-        with urllib.request.urlopen(f"{address}/{SEARCH}?{query}", timeout=TIMEOUT_S) as answer:
+        asked = urlencode({"max_results": PAGE, **query} | ({"page_token": token} if token else {}))
+        with urllib.request.urlopen(f"{address}?{asked}", timeout=TIMEOUT_S) as answer:
             page = json.load(answer)
-        for model in page.get("registered_models", []):
-            aliases = {one["alias"]: int(one["version"]) for one in model.get("aliases", [])}
-            yield Champion(name=model["name"], version=aliases.get("champion"))
+        yield from page.get(key, [])
         if not (token := page.get("next_page_token", "")):
             return
+
+
+def _aliases(model: Mapping[str, Any]) -> dict[str, int]:
+    return {one["alias"]: int(one["version"]) for one in model.get("aliases", [])}
