@@ -10,15 +10,15 @@ from pydantic import BaseModel
 from rich.markdown import Markdown
 
 from cli.options import as_request, ask
-from cli.terminal import console, quiet_logs
+from cli.terminal import console, note, print_result, quiet_logs, result_alone
 from services.flow_requests import REQUESTS
 from services.preflight import check_request, check_servers
 from services.settings import Settings, activate
 
 
-def run_command(flow: str, config: Path | None, **options: Any) -> None:
+def run_command(flow: str, config: Path | None, as_json: bool, **options: Any) -> None:
     """Run the flow of a command."""
-    run_flow(flow, checked_request(flow, config, as_request(options)))
+    run_flow(flow, checked_request(flow, config, as_request(options)), as_json)
 
 
 def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) -> Any:
@@ -28,16 +28,17 @@ def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) ->
     return request
 
 
-def run_flow(name: str, request: BaseModel) -> Any:
+def run_flow(name: str, request: BaseModel, as_json: bool = False) -> Any:
     """Run a flow in this process, print its outcome, and return it."""
     started = time.monotonic()
     check_servers(activate())
-    console.print(f"[bold]radloop {name}[/bold]: loading", highlight=False)
-    flow = load_flow(name)
-    quiet_logs()
-    loaded = time.monotonic()
-    outcome = flow(request)
-    print_outcome(name, outcome, imports_s=loaded - started, flow_s=time.monotonic() - loaded)
+    note(f"[bold]radloop {name}[/bold]: loading")
+    with result_alone(as_json):
+        flow = load_flow(name)
+        quiet_logs()
+        loaded = time.monotonic()
+        outcome = flow(request)
+    print_outcome(name, outcome, loaded - started, time.monotonic() - loaded, as_json)
     return outcome
 
 
@@ -46,15 +47,20 @@ def load_flow(name: str) -> Callable[[Any], Any]:
     return getattr(import_module(f"flows.{name}"), name)
 
 
-def print_outcome(name: str, outcome: Any, imports_s: float, flow_s: float) -> None:
+def print_outcome(name: str, outcome: Any, imports_s: float, flow_s: float, as_json: bool = False) -> None:
     """Print the outcome of a flow, and the seconds of loading and of the flow with what Prefect adds to it."""
     # Loaded here: it costs nothing after a flow.
+    from tasks.report.outcome_values import plain
     from tasks.report.outcomes import RENDERERS, nightly_markdown
 
     if name == "nightly":
         around_s = flow_s - sum(outcome.timings_s.values())
-        outside_s = {"imports": imports_s, "Prefect's start and end": around_s}
-        console.print(Markdown(nightly_markdown(outcome, outside_s)))
+        markdown = nightly_markdown(outcome, {"imports": imports_s, "Prefect's start and end": around_s})
     else:
-        console.print(Markdown(RENDERERS[name](outcome)))
-        console.print(f"took {imports_s:.1f} s to load and {flow_s:.1f} s to run", highlight=False)
+        markdown = RENDERERS[name](outcome)
+    if as_json:
+        print_result(plain(outcome), "", as_json)
+    else:
+        console.print(Markdown(markdown))
+    if name != "nightly":
+        note(f"took {imports_s:.1f} s to load and {flow_s:.1f} s to run")

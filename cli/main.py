@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from cli.commands import dataset, deidentify, flows, inspect, stack
-from cli.dispatch import carry_out
-from imaging.errors import RadloopError
+from cli.commands import config, dataset, deidentify, flows, inspect, stack
+from cli.dispatch import carry_out, verbosity
+from imaging.errors import RadloopError, UserFault
+from imaging.release_compatibility import RELEASE
 
 app = typer.Typer(
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Plain help cuts off no name of an option, and takes "[default: ...]" for no markup.
@@ -21,18 +22,35 @@ app = typer.Typer(
 )
 
 
+def print_version(asked: bool) -> None:
+    """Print the version, and end."""
+    if asked:
+        print(f"radloop {RELEASE}")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     home: Annotated[
         Path | None, typer.Option(help="Folder of the embedded default. [default: .radloop]")
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the logs of all libraries too.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and the result alone.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """Choose the home for this command."""
+    """Choose the home for this command, and how much it prints."""
+    if verbose and quiet:
+        raise UserFault("-v prints more and -q less: give one of them")
+    verbosity.verbose, verbosity.quiet = verbose, quiet
     if home is not None:
         os.environ["RADLOOP_HOME"] = str(home)
 
 
-for group in (flows, inspect, stack, deidentify, dataset):
+for group in (flows, inspect, stack, deidentify, dataset, config):
     group.register(app)
 
 

@@ -1,6 +1,7 @@
 """Schedules of `radloop up`: the request of the night that they repeat, and the deployments."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,19 @@ def nightly_request(settings: Settings, config: Path | None, options: Mapping[st
     return canonical(_with_absolute_places(request).model_copy(update={"again": False}))
 
 
-def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:
+def cron_at(time: str) -> str:
+    """Return the cron of every day at a time.
+
+    >>> cron_at("22:30")
+    '30 22 * * *'
+    """
+    match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", time.strip())
+    if match is None:
+        raise UserFault(f"--at {time!r} is no time of a day: give hours and minutes, such as 02:00 or 22:30")
+    return f"{int(match[2])} {int(match[1])} * * *"
+
+
+def deployments(nightly: Mapping[str, Any], time_zone: str | None, cron: str | None = None) -> str:
     """Return prefect.yaml, filled in for a nightly request; schedules are on only where there is one."""
     if time_zone:
         try:
@@ -63,7 +76,7 @@ def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:
         for name, kind in REQUESTS.items()
         if name != "deidentify"  # Its form asks for everything.
     }
-    return fill(TEMPLATE.read_text(), parameters, scheduled=bool(nightly), time_zone=time_zone)
+    return fill(TEMPLATE.read_text(), parameters, scheduled=bool(nightly), time_zone=time_zone, cron=cron)
 
 
 def _with_absolute_places(request: NightlyRequest) -> NightlyRequest:

@@ -1,20 +1,23 @@
 """Bodies of `radloop up`, `status` and `down`: the one-machine stack."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from cli.terminal import console
+from cli.terminal import note, print_result
 from imaging.errors import EnvironmentFault
 from infra.stack import lifecycle
-from infra.stack.deployments import deployed_time_zone
-from infra.stack.flow_runs import FlowRun, latest_runs, next_runs
+from infra.stack.deployments import deployed_cron, deployed_time_zone
+from infra.stack.flow_runs import latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
 from services.mlflow.registry_peek import peek_champions
-from services.settings import Settings, activate
+from services.settings import activate
 
 
 def up(
@@ -26,10 +29,12 @@ def up(
     mlflow_port: int | None = None,
     ray_port: int | None = None,
     time_zone: str | None = None,
+    at: str | None = None,
+    as_json: bool = False,
 ) -> None:
     """Start Prefect, MLflow, Ray, a worker and the schedules here."""
     # Loaded here: it takes the readers of images, which `status` does not need.
-    from cli.schedules import deployments, keep, nightly_request
+    from cli.schedules import cron_at, deployments, keep, nightly_request
 
     settings = activate()
     known = {"source": source, "labels": labels, "dataset": name}
@@ -37,50 +42,75 @@ def up(
     request = lifecycle.StackRequest(
         ports={"prefect": prefect_port, "mlflow": mlflow_port, "ray": ray_port},
         environment=settings.defaults(),
-        deployments=deployments(nightly, time_zone or deployed_time_zone(settings.folder)),
+        deployments=deployments(
+            nightly,
+            time_zone or deployed_time_zone(settings.folder),
+            cron_at(at) if at else deployed_cron(settings.folder),
+        ),
     )
     with infra_faults():
-        running = lifecycle.up(settings.folder, request, lambda line: console.print(line, highlight=False))
+        running = lifecycle.up(settings.folder, request, note)
     if nightly:
         # So that the next `up` needs no options.
         keep(settings, nightly)
-    console.print(addresses(running), soft_wrap=True)
+    content = {
+        "addresses": dict(running.addresses),
+        "token_file": str(running.token_file),
+        "scheduled": bool(nightly),
+    }
+    print_result(content, addresses(running), as_json)
     if not nightly:
-        console.print(
+        note(
             "[bold]Schedules are paused[/bold]: nothing says yet which images to take in. Run `radloop run "
-            "--source FOLDER --labels LABELS.csv --name NAME` once and `radloop up` again, or give these to `up`.",
-            soft_wrap=True,
+            "--source FOLDER --labels LABELS.csv --name NAME` once and `radloop up` again, or give these to `up`."
         )
 
 
-def status() -> None:
+def status(as_json: bool = False) -> None:
     """Show what is up, what runs next and last, and who is champion."""
     settings = activate()
     with infra_faults():
         processes = lifecycle.status(settings.folder)
         running = read_stack(settings.folder)
-    if running is None:
-        console.print(f"Nothing is up in {settings.folder}; `radloop up` starts it", soft_wrap=True)
+    content: dict[str, Any] = {
+        "home": str(settings.folder),
+        "up": running is not None,
+        "champions": [asdict(champion) for champion in peek_champions(settings)],
+    }
+    if running is not None:
+        prefect = running.addresses["prefect"]
+        content |= {
+            "processes": [
+                {**asdict(item), "address": running.addresses.get(item.name, "")} for item in processes
+            ],
+            "next": [asdict(run) for run in next_runs(prefect)],
+            "latest": [asdict(run) for run in latest_runs(prefect)],
+        }
+    print_result(content, Group(*_tables(content)), as_json)
+
+
+def _tables(content: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if not content["up"]:
+        yield f"Nothing is up in {content['home']}; `radloop up` starts it"
     else:
-        rows = [
-            (item.name, _state(item), running.addresses.get(item.name, ""), item.log) for item in processes
-        ]
-        console.print(_table(("process", "state", "address", "log"), rows))
-        console.print(
-            _table(("next", "flow", "run"), map(_scheduled, next_runs(running.addresses["prefect"])))
-        )
-        console.print(
-            _table(("latest", "flow", "run", "state"), map(_begun, latest_runs(running.addresses["prefect"])))
-        )
-    console.print(_table(("model", "champion"), _champions(settings)))
+        processes = [(one["name"], _state(one), one["address"], one["log"]) for one in content["processes"]]
+        yield _table(("process", "state", "address", "log"), processes)
+        yield _table(("next", "flow", "run"), map(_run, content["next"]))
+        latest = [(*_run(one), one["state"]) for one in content["latest"]]
+        yield _table(("latest", "flow", "run", "state"), latest)
+    champions = [
+        (one["name"], f"version {one['version']}" if one["version"] else "none yet")
+        for one in content["champions"]
+    ]
+    yield _table(("model", "champion"), champions)
 
 
-def down() -> None:
+def down(as_json: bool = False) -> None:
     """End exactly what `radloop up` started."""
     settings = activate()
     with infra_faults():
         ended = lifecycle.down(settings.folder)
-    console.print(f"Ended {ended} processes" if ended else "Nothing was up", highlight=False)
+    print_result({"ended": ended}, f"Ended {ended} processes" if ended else "Nothing was up", as_json)
 
 
 def addresses(running: Stack) -> str:
@@ -102,25 +132,14 @@ def infra_faults() -> Iterator[None]:
         raise EnvironmentFault(str(error)) from error
 
 
-def _state(item: lifecycle.ProcessStatus) -> str:
-    if not item.runs:
+def _state(process: Mapping[str, Any]) -> str:
+    if not process["runs"]:
         return "[red]ended[/red]"
-    return "answers" if item.answers else "[red]runs, does not answer[/red]"
+    return "answers" if process["answers"] else "[red]runs, does not answer[/red]"
 
 
-def _scheduled(run: FlowRun) -> Sequence[str]:
-    return (f"{run.when:%a %d %b %H:%M %Z}", run.flow, run.name)
-
-
-def _begun(run: FlowRun) -> Sequence[str]:
-    return (*_scheduled(run), run.state)
-
-
-def _champions(settings: Settings) -> Iterable[Sequence[str]]:
-    return [
-        (item.name, f"version {item.version}" if item.version else "none yet")
-        for item in peek_champions(settings)
-    ]
+def _run(run: Mapping[str, Any]) -> Sequence[str]:
+    return (f"{run['when']:%a %d %b %H:%M %Z}", run["flow"], run["name"])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

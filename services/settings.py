@@ -43,8 +43,16 @@ class Settings(BaseSettings):
     )
     artifacts: str | None = Field(None, description="Artifact location of new MLflow experiments.")
     ray_address: str | None = Field(None, description="Jobs API of a Ray cluster, http://host:8265.")
-    mlflow_uri: str | None = Field(None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI"))
-    prefect_api_url: str | None = Field(None, validation_alias=AliasChoices("PREFECT_API_URL"))
+    mlflow_uri: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MLFLOW_TRACKING_URI"),
+        description="MLflow server, http://HOST:PORT, or a database such as sqlite:///FILE; default: HOME/mlflow.db.",
+    )
+    prefect_api_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("PREFECT_API_URL"),
+        description="Prefect server, http://HOST:PORT/api; default: one of the home.",
+    )
 
     @cached_property
     def folder(self) -> Path:

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
-from models.config import TrainConfig
+from models.config import TrainConfig, training_key
 from models.objectives.objective_catalog import objective_class
 from models.portable.predictor import Predictor
 from services.flow_requests import TrainRequest
@@ -104,11 +104,6 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
         history=outcome.history,
         timings_s=timings,
     )
-
-
-def training_key(version: DatasetVersion, config: TrainConfig) -> str:
-    """Name a training by its content: the same data and the same configuration make the same model."""
-    return f"{version.digest[:16]}-{config.digest}"
 
 
 def find_trained(settings: Settings, version: DatasetVersion, config: TrainConfig) -> Registered | None:

@@ -69,7 +69,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[DeidentifyRequest]:
     """Collect what the command asks the flow for, instead of running it."""
     requests: list[DeidentifyRequest] = []
     monkeypatch.setattr("cli.flow_run.check_request", lambda flow, request, _: requests.append(request))
-    monkeypatch.setattr(deidentify_command, "run_flow", lambda name, request: None)
+    monkeypatch.setattr(deidentify_command, "run_flow", lambda *_: None)
     return requests
 
 

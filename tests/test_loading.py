@@ -2,8 +2,10 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +54,21 @@ class Place:
         )
 
 
+def write_registry(home: Path) -> None:
+    """Write the tables of MLflow's database that are read without MLflow, with a champion of `d`."""
+    with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
+        database.execute("CREATE TABLE registered_models (name)")
+        database.execute("CREATE TABLE registered_model_aliases (name, alias, version)")
+        database.execute("CREATE TABLE model_versions (name, version, current_stage)")
+        database.execute("INSERT INTO registered_models VALUES ('d')")
+        database.execute("INSERT INTO registered_model_aliases VALUES ('d', 'champion', 1)")
+        database.execute("INSERT INTO model_versions VALUES ('d', 1, 'None')")
+
+
 @pytest.fixture
 def place(tmp_path: Path, environment: None) -> Place:
-    version_of(FolderStore(tmp_path / "home" / "store"), 8)
+    version_of(FolderStore(tmp_path / "home" / "store"))
+    write_registry(tmp_path / "home")
     return Place(tmp_path / "home", *write_archive(tmp_path / "archive", 8))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli.commands.shared_options import Config
+from cli.commands.shared_options import AsJson, Config
 from cli.dispatch import carry_out
 from imaging.deidentify.options import DeidentifyOptions
 
@@ -47,6 +47,7 @@ def deidentify(
     documents: Annotated[Literal["quarantine", "clean"] | None, _help("documents")] = None,
     faces: Annotated[Literal["quarantine", "keep"] | None, _help("faces")] = None,
     patient_variants: Annotated[Literal["report", "join"] | None, _help("patient_variants")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write DICOM without what identifies patients, or prove it.
 

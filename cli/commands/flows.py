@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.commands.shared_options import Config, Labels
+from cli.commands.shared_options import AsJson, Config, Labels
 from cli.dispatch import carry_out
 
 # Each parameter of a command is called as the request calls it: see `cli.options.as_request`.
@@ -65,6 +65,10 @@ def run(
     epochs: Epochs = None,
     workers: Workers = None,
     again: Again = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be read, trained and compared; write nothing.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take in what is new, train, and promote what proves itself."""
     carry_out("night:run", **locals())
@@ -81,6 +85,7 @@ def ingest(
     patient_variants: Variants = None,
     modality: Modality = None,
     window: Window = None,
+    as_json: AsJson = False,
 ) -> None:
     """Take in what is new in a source."""
     carry_out("flow_run:run_command", flow="ingest", **locals())
@@ -93,18 +98,25 @@ def train(
     epochs: Epochs = None,
     workers: Workers = None,
     again: Again = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train a candidate on the newest version of a dataset."""
     carry_out("flow_run:run_command", flow="train", **locals())
 
 
-def evaluate(dataset: Name = None, version: Version = None, config: Config = None) -> None:
+def evaluate(
+    dataset: Name = None, version: Version = None, config: Config = None, as_json: AsJson = False
+) -> None:
     """Compare candidate and champion; nothing is promoted."""
     carry_out("flow_run:run_command", flow="evaluate", **locals())
 
 
 def reevaluate(
-    source: Source = "", labels: Labels = None, dataset: Name = None, config: Config = None
+    source: Source = "",
+    labels: Labels = None,
+    dataset: Name = None,
+    config: Config = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the champion on the newest labelled data."""
     carry_out("flow_run:run_command", flow="reevaluate", **locals())

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.shared_options import Config, Labels
+from cli.commands.shared_options import AsJson, Config, Labels
 from cli.dispatch import carry_out
 
 Source = Annotated[
@@ -14,6 +14,11 @@ Name = Annotated[str | None, typer.Option(help="Name of the dataset and of the m
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="[default: a free one]")]
 TimeZone = Annotated[
     str | None, typer.Option(help="Of the schedules, as in Europe/Berlin. [default: the last one, or UTC]")
+]
+
+At = Annotated[
+    str | None,
+    typer.Option(help="When the night runs every day, as in 22:30. [default: the last one, or 02:00]"),
 ]
 
 
@@ -32,16 +37,18 @@ def up(
     mlflow_port: Port = None,
     ray_port: Port = None,
     time_zone: TimeZone = None,
+    at: At = None,
+    as_json: AsJson = False,
 ) -> None:
     """Start Prefect, MLflow, Ray, a worker and the schedules here."""
     carry_out("stack:up", **locals())
 
 
-def status() -> None:
+def status(as_json: AsJson = False) -> None:
     """Show what is up, what runs next and last, and who is champion."""
-    carry_out("stack:status")
+    carry_out("stack:status", **locals())
 
 
-def down() -> None:
+def down(as_json: AsJson = False) -> None:
     """End exactly what `radloop up` started."""
-    carry_out("stack:down")
+    carry_out("stack:down", **locals())

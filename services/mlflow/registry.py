@@ -134,8 +134,7 @@ def by_version(settings: Settings, name: str, version: int) -> Registered | None
 
 def newest(settings: Settings, name: str, **tags: str) -> Registered | None:
     """Return the newest version that carries these tags, or None."""
-    with_tags = "".join(f" and tags.`{key}` = '{value}'" for key, value in tags.items())
-    versions = _versions(settings, f"name = '{name}'{with_tags}")
+    versions = _versions(settings, _tagged(name, tags))
     return _readable(max(versions, key=lambda item: item.version, default=None))
 
 
@@ -175,9 +174,9 @@ def champions(settings: Settings) -> list[Champion]:
     return [Champion(name=name, version=int(at) if at else None) for name, at in versions.items()]
 
 
-def versions_of(settings: Settings, name: str) -> list[int]:
-    """Return the numbers of the versions of a model."""
-    return sorted(model.version for model in _versions(settings, f"name = '{name}'"))
+def versions_of(settings: Settings, name: str, **tags: str) -> list[int]:
+    """Return the numbers of the versions of a model that carry these tags."""
+    return sorted(model.version for model in _versions(settings, _tagged(name, tags)))
 
 
 def named_datasets(settings: Settings) -> frozenset[str]:
@@ -227,6 +226,10 @@ def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
     while page.token:
         page = search(page.token)
         yield from page
+
+
+def _tagged(name: str, tags: Mapping[str, str]) -> str:
+    return f"name = '{name}'" + "".join(f" and tags.`{key}` = '{value}'" for key, value in tags.items())
 
 
 def _versions(settings: Settings, query: str) -> list[Registered]:

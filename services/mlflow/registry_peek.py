@@ -6,7 +6,7 @@ Where they cannot be read so, because of credentials or another release of MLflo
 import json
 import sqlite3
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ CHAMPIONS = """
     LEFT JOIN registered_model_aliases AS aliases ON aliases.name = models.name AND aliases.alias = 'champion'
     ORDER BY models.name
 """
-VERSIONS = "SELECT version FROM model_versions WHERE name = ? AND current_stage != 'Deleted_Internal' ORDER BY version"
+VERSIONS = "SELECT version FROM model_versions WHERE name = ? AND current_stage != 'Deleted_Internal'"
+TAGGED = "SELECT version FROM model_version_tags WHERE name = ? AND key = ? AND value = ?"
 """Rows of MLflow's database. What has changed in another release is read by MLflow itself."""
 REST = "api/2.0/mlflow"
 PAGE = 100
@@ -55,19 +56,21 @@ def peek_champions(settings: Settings) -> list[Champion]:
         return champions(settings)
 
 
-def peek_versions(settings: Settings, name: str) -> list[int]:
-    """Return the numbers of the versions of a model."""
+def peek_versions(settings: Settings, name: str, **tags: str) -> list[int]:
+    """Return the numbers of the versions of a model that carry these tags."""
     if not settings.has_registry:
         return []
     try:
         if (path := _database(settings)) is not None:
-            return [version for (version,) in _rows(path, VERSIONS, name)]
-        pages = _pages(settings, "model-versions/search", "model_versions", filter=f"name='{name}'")
+            asked = [(VERSIONS, (name,)), *((TAGGED, (name, *tag)) for tag in tags.items())]
+            return sorted(set.intersection(*({row[0] for row in _rows(path, *query)} for query in asked)))
+        query = f"name='{name}'" + "".join(f" and tags.`{key}`='{value}'" for key, value in tags.items())
+        pages = _pages(settings, "model-versions/search", "model_versions", filter=query)
         return sorted(int(version["version"]) for version in pages)
     except UNREADABLE:
         from services.mlflow.registry import versions_of
 
-        return versions_of(settings, name)
+        return versions_of(settings, name, **tags)
 
 
 def _database(settings: Settings) -> Path | None:
@@ -80,7 +83,7 @@ def _database(settings: Settings) -> Path | None:
     raise ValueError(uri)
 
 
-def _rows(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+def _rows(path: Path, query: str, values: Sequence[str] = ()) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         return database.execute(query, values).fetchall()
 
