@@ -1,74 +1,38 @@
-"""Commands `radloop dataset ...`: look into versions, check, verify, tidy and export them."""
+"""Bodies of `radloop dataset ...`: look into versions, check, verify, tidy and export them."""
 
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.render import dataset_tables as render
-from cli.terminal import AsJson, print_result, progress_bar, waiting
+from cli.terminal import print_result, progress_bar, waiting
+from imaging.dataset.split.check import find_overlaps
 from imaging.dataset.split.shares import SPLITS
 from imaging.dataset.split.test_lock import LOCKED
+from imaging.dataset.upkeep import garbage as collect
+from imaging.dataset.upkeep.integrity import find_flaws
+from imaging.dataset.version.compare import compare
+from imaging.dataset.version.dataset_version import DatasetVersion, check_trainable
+from imaging.dataset.version.export import export as write_export
+from imaging.dataset.version.history import (
+    list_versions,
+    listed_counts,
+    open_by_name,
+    open_by_name_or_digest,
+)
+from imaging.dataset.version.summary import summarize
 from imaging.errors import UserFault
-from services.settings import Settings, activate
-
-if TYPE_CHECKING:
-    from imaging.dataset.version.dataset_version import DatasetVersion
-
-# What reads tables takes most of a second to load, which other commands need not wait for: each command loads its own.
+from services.settings import Settings
 
 UNSOUND = 1
 """The exit code where something is not as it must be; 2 is for what a person can mend by asking otherwise."""
-FIRST = 10
-"""Keys of each kind that are named, unless more are asked for."""
-
-KEEP = 30
-GRACE_HOURS = 24.0
-
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of the dataset; NAME@DIGEST is one version of it.")
-]
-Digest = Annotated[
-    str,
-    typer.Argument(
-        metavar="[DIGEST]", help="First digits of the version's digest. [default: the current one]"
-    ),
-]
-VersionName = Annotated[
-    str, typer.Argument(help="A version: NAME, NAME@DIGEST, or first digits of its digest.")
-]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    group = typer.Typer(
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        help="Look into dataset versions; check, tidy and export them.",
-    )
-    for name, command in (
-        ("list", list_),
-        ("show", show),
-        ("diff", diff),
-        ("check", check),
-        ("verify", verify),
-        ("gc", gc),
-        ("export", export_),
-    ):
-        group.command(name)(command)
-    app.add_typer(group, name="dataset")
-
-
-def list_(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="[default: all]")] = "",
-    as_json: AsJson = False,
-) -> None:
+def list_(name: str, as_json: bool) -> None:
     """List datasets and their versions, the newest first."""
-    from imaging.dataset.version.history import list_versions, listed_counts, open_by_name
-
-    store = activate().dataset_store
+    store = Settings().dataset_store
     listed = list_versions(store, name)
     if name and not listed:
         open_by_name(store, name)
@@ -80,42 +44,30 @@ def list_(
     print_result(rows, render.history(rows), as_json)
 
 
-def show(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
+def show(name: str, digest: str, as_json: bool) -> None:
     """Show what is in a version: counts, refusals, histograms."""
-    from imaging.dataset.version.summary import summarize
-
     summary = summarize(_version(name, digest))
     print_result(asdict(summary), render.summary(summary), as_json)
 
 
-def diff(
-    old: VersionName,
-    new: VersionName,
-    first: Annotated[int, typer.Option(min=0, help="Keys of each kind that are named.")] = FIRST,
-    as_json: AsJson = False,
-) -> None:
+def diff(old: str, new: str, first: int, as_json: bool) -> None:
     """Show what one version has that another has not.
 
     The exit code is 1 where something changed that never may: the split or the patient of an instance, or its pixels.
     """
-    from imaging.dataset.version.compare import compare
-    from imaging.dataset.version.history import open_by_name_or_digest
-
-    store = activate().dataset_store
+    store = Settings().dataset_store
     difference = compare(open_by_name_or_digest(store, old), open_by_name_or_digest(store, new), first)
     print_result(asdict(difference), render.difference(difference), as_json)
     if difference.alarms:
         raise typer.Exit(UNSOUND)
 
 
-def check(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
+def check(name: str, digest: str, as_json: bool) -> None:
     """Search a version for overlaps of its splits, and say whether it can be trained on.
 
     An overlap is a patient in two splits, or an image that another patient has in another split. The exit code is 1
     where there is one, or where nothing can be trained.
     """
-    from imaging.dataset.split.check import find_overlaps
-
     version = _version(name, digest)
     with waiting("searching for near duplicates"):
         overlaps = find_overlaps(version).to_pylist()
@@ -132,13 +84,11 @@ def check(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
         raise typer.Exit(UNSOUND)
 
 
-def verify(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
+def verify(name: str, digest: str, as_json: bool) -> None:
     """Read all that a version is made of, and list what is damaged.
 
     The exit code is 1 where something is gone, not what its name says, or too short for the rows that point into it.
     """
-    from imaging.dataset.upkeep.integrity import find_flaws
-
     version = _version(name, digest)
     objects = read_bytes = 0
 
@@ -162,28 +112,14 @@ def verify(name: Name, digest: Digest = "", as_json: AsJson = False) -> None:
         raise typer.Exit(UNSOUND)
 
 
-def gc(
-    keep: Annotated[int, typer.Option(min=1, help="Newest versions of each dataset that stay.")] = KEEP,
-    pin: Annotated[
-        list[str] | None, typer.Option(help="First digits of a version that stays; may be repeated.")
-    ] = None,
-    grace_hours: Annotated[
-        float, typer.Option(min=0, help="What is younger stays: a night may be running.")
-    ] = GRACE_HOURS,
-    yes: Annotated[
-        bool, typer.Option("--yes/--dry-run", help="Remove it, or say what would be removed.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
+def gc(keep: int, pin: list[str] | None, grace_hours: float, yes: bool, as_json: bool) -> None:
     """Remove what no version needs that is new, current, pinned or named.
 
     Named are the versions that MLflow's models and runs were made from or measured on; the current one of a dataset,
     and the one before a young one, stay too. Only versions, their tables and images, and what nights left half done
     are looked at. Images that stand in what a night has left are kept once more, and go the next time.
     """
-    from imaging.dataset.upkeep import garbage as collect
-
-    settings = activate()
+    settings = Settings()
     store, now_s = settings.dataset_store, time.time()
     named = named_by_mlflow(settings)
     wish = collect.Retention(
@@ -209,26 +145,12 @@ def gc(
     print_result(content, render.rubbish(content), as_json)
 
 
-def export_(
-    name: Name,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder, for you alone.")],
-    split: Annotated[
-        list[str] | None,
-        typer.Option(help="May be repeated. [default: train and val]", show_default=False),
-    ] = None,
-    with_test: Annotated[
-        bool,
-        typer.Option("--with-test", help="The locked test patients too; it is written down and counted."),
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
+def export(name: str, folder: Path, split: list[str] | None, with_test: bool, as_json: bool) -> None:
     """Write labelled images and rows as numpy and Parquet files.
 
     SPLIT.npy has the images and SPLIT.parquet their rows, in one order; dataset.json has the classes and how the
     images were prepared.
     """
-    from imaging.dataset.version.export import export
-
     chosen = split or [one for one in SPLITS if one != LOCKED or with_test]
     if unknown := set(chosen).difference(SPLITS):
         raise UserFault(f"there is no split {', '.join(sorted(unknown))}: name some of {', '.join(SPLITS)}")
@@ -239,7 +161,7 @@ def export_(
         )
     version = _version(name)
     with progress_bar("writing", "images") as on_progress:
-        counts = export(version, folder.expanduser().resolve(), chosen, "export", on_progress)
+        counts = write_export(version, folder.expanduser().resolve(), chosen, "export", on_progress)
     content = {
         "dataset": version.head.dataset,
         "digest": version.digest,
@@ -260,15 +182,11 @@ def named_by_mlflow(settings: Settings) -> frozenset[str]:
         return named_datasets(settings)
 
 
-def _version(name: str, digest: str = "") -> "DatasetVersion":
-    from imaging.dataset.version.history import open_by_name
-
-    return open_by_name(activate().dataset_store, name, digest)
+def _version(name: str, digest: str = "") -> DatasetVersion:
+    return open_by_name(Settings().dataset_store, name, digest)
 
 
 def _not_trainable(version: "DatasetVersion") -> str:
-    from imaging.dataset.version.dataset_version import check_trainable
-
     try:
         check_trainable(version)
     except UserFault as fault:

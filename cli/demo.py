@@ -3,8 +3,9 @@
 import shutil
 from pathlib import Path
 
-from cli.flow_run import next_commands, run_flow
-from cli.stack import remember
+from cli.flow_run import run_flow
+from cli.night import next_commands
+from cli.schedules import remember
 from cli.terminal import console
 from imaging.errors import UserFault
 from imaging.image.window import Window
@@ -22,8 +23,12 @@ LUNG = PreprocessSpec(window=Window(center=-300, width=1400), size_px=64)
 
 
 def two_nights() -> None:
-    """Write the archive of a first day and run a night; add a second day, and run another."""
-    settings = activate(home=fresh_home())
+    """Write the archive of a first day and run a night; add a second day, and run another.
+
+    Its home is its own, below the usual one, and emptied first: nobody's data is touched.
+    """
+    empty(Settings().folder)
+    settings = activate()
     archive = settings.folder / "archive"
     for day in (1, 2):
         console.rule(f"day {day}")
@@ -34,16 +39,14 @@ def two_nights() -> None:
     console.print(next_commands(settings, NAME), soft_wrap=True)
 
 
-def fresh_home() -> Path:
-    """Return an empty home of the demonstration's own, below the usual one; nobody's data is touched."""
-    home = Settings().folder / "demo"
+def empty(home: Path) -> None:
+    """Remove the home of an earlier demonstration, unless its servers are up."""
     if running_stack(home):
         raise UserFault(
             f"the servers of an earlier demonstration are up: end them with `radloop --home {home} down`"
         )
     end_server(home)
     shutil.rmtree(home, ignore_errors=True)
-    return home
 
 
 def request_for(archive: Path) -> NightlyRequest:

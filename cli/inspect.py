@@ -22,6 +22,7 @@ from imaging.pseudonyms import KEY_BYTES, Pseudonyms
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Pool
 from imaging.source_overview import Overview, OverviewCounter, proposed_configuration
+from imaging.sources.label_file import MISSING
 from imaging.sources.open_source import open_source
 from imaging.sources.patients import read_patients
 from imaging.sources.protocol import Source, SourceFile
@@ -43,7 +44,7 @@ def inspect(
     address: str,
     table: Path | None,
     label_column: str | None,
-    missing: Sequence[str],
+    missing: Sequence[str] | None,
     problems: Path | None,
     as_json: bool,
 ) -> None:
@@ -53,7 +54,7 @@ def inspect(
     """
     check_decoders()
     source = open_source(address, table)
-    matcher, fault = _matcher(table, label_column, missing) if table else (None, "")
+    matcher, fault = _matcher(table, label_column, missing or MISSING) if table else (None, "")
     owners = read_patients(table).by_file or {}
     overview, bad = _survey(source, _listed(source), owners, matcher)
     preview = matcher.result() if matcher else None

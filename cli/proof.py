@@ -1,12 +1,13 @@
 """Proof of a de-identification in the terminal: the search of a destination, its table, and what it hit."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
 from rich.table import Table
 
-from cli.terminal import console, progress_bar
+from cli.terminal import console, print_result, progress_bar
 from imaging.deidentify.folder.deidentify_chunk import DicomOnly
 from imaging.deidentify.folder.destination import Destination
 from imaging.deidentify.folder.file_ledger import latest
@@ -15,7 +16,7 @@ from imaging.deidentify.proof.verification_record import Verification, table_row
 from imaging.deidentify.proof.verify import verify
 from imaging.sources.open_source import open_source
 from services.preflight import existing_key
-from services.settings import Settings, activate
+from services.settings import Settings
 
 NOT_CLEAN = 1
 """The exit code where the proof found something; 2 is for what a person can mend."""
@@ -23,10 +24,21 @@ LISTED = 200
 """Lines of hits that are printed: the table counts them all, and a person reads the first."""
 
 
-def print_proof(folder: Path, against: str) -> None:
+def print_proof(folder: Path, against: str, as_json: bool) -> None:
     """Search a destination for the identifiers of its source, and print what was found; exit with 1 for a hit."""
     with progress_bar("searching", "files") as on_progress:
-        proof = prove(folder, against, activate(), on_progress)
+        proof = prove(folder, against, Settings(), on_progress)
+    if as_json:
+        # Not the hits themselves: the name of a file may be what was found.
+        hits = [place(hit) for hit in proof.hits]
+        print_result({"clean": proof.clean, **asdict(proof), "hits": hits}, "", as_json)
+    else:
+        _print_table(proof)
+    if not proof.clean:
+        raise typer.Exit(NOT_CLEAN)
+
+
+def _print_table(proof: Verification) -> None:
     table = Table(box=None, show_header=False)
     table.add_column()
     # A digest that is cut off proves nothing.
@@ -41,8 +53,6 @@ def print_proof(folder: Path, against: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(results) > LISTED:
         console.print(f"and {len(results) - LISTED} more", highlight=False)
-    if not proof.clean:
-        raise typer.Exit(NOT_CLEAN)
 
 
 def prove(

@@ -1,164 +1,132 @@
-"""Commands `radloop up`, `status` and `down`: the one-machine stack."""
+"""Bodies of `radloop up`, `status` and `down`: the one-machine stack."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any
 
-import typer
-from pydantic import ValidationError
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from cli.flow_run import checked_request
-from cli.options import Config, Labels
-from cli.terminal import console
-from imaging.errors import EnvironmentFault, UserFault
-from imaging.release_compatibility import canonical, canonical_json
+from cli.terminal import note, print_result
+from imaging.errors import EnvironmentFault
 from infra.stack import lifecycle
-from infra.stack.deployments import TEMPLATE, deployed_time_zone, fill
-from infra.stack.flow_runs import FlowRun, latest_runs, next_runs
+from infra.stack.deployments import deployed_cron, deployed_time_zone
+from infra.stack.flow_runs import latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
-from services.flow_requests import REQUESTS, NightlyRequest, absolute_place
+from services.mlflow.registry_peek import peek_champions
 from services.prefect.server import end_server, log_of, running_server, without_server
-from services.settings import Settings, activate
-
-REMEMBERED = "nightly.json"
-"""Parameters of the night: written by `radloop run` when it succeeds, and here."""
-
-Source = Annotated[
-    str, typer.Option(help="Source of the nightly run. [default: that of the last `radloop run`]")
-]
-Name = Annotated[str | None, typer.Option(help="Name of the dataset and of the model.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="[default: a free one]")]
-TimeZone = Annotated[
-    str | None, typer.Option(help="Of the schedules, as in Europe/Berlin. [default: the last one, or UTC]")
-]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (up, status, down):
-        app.command()(command)
-
-
-def remember(settings: Settings, request: NightlyRequest) -> None:
-    """Keep a night that went well for the schedule, whose runs start in another folder."""
-    (settings.folder / REMEMBERED).write_text(canonical_json(_with_absolute_places(request), indent=1))
+from services.settings import activate
 
 
 def up(
-    source: Source = "",
-    labels: Labels = None,
-    name: Name = None,
-    config: Config = None,
-    prefect_port: Port = None,
-    mlflow_port: Port = None,
-    ray_port: Port = None,
-    time_zone: TimeZone = None,
+    source: str = "",
+    labels: str | None = None,
+    name: str | None = None,
+    config: Path | None = None,
+    prefect_port: int | None = None,
+    mlflow_port: int | None = None,
+    ray_port: int | None = None,
+    time_zone: str | None = None,
+    at: str | None = None,
+    as_json: bool = False,
 ) -> None:
     """Start Prefect, MLflow, Ray, a worker and the schedules here."""
+    # Loaded here: it takes the readers of images, which `status` does not need.
+    from cli.schedules import cron_at, deployments, keep, nightly_request
+
     settings = activate()
     known = {"source": source, "labels": labels, "dataset": name}
     nightly = nightly_request(settings, config, {key: value for key, value in known.items() if value})
     request = lifecycle.StackRequest(
         ports={"prefect": prefect_port, "mlflow": mlflow_port, "ray": ray_port},
         environment=settings.defaults(),
-        deployments=deployments(nightly, time_zone or deployed_time_zone(settings.folder)),
+        deployments=deployments(
+            nightly,
+            time_zone or deployed_time_zone(settings.folder),
+            cron_at(at) if at else deployed_cron(settings.folder),
+        ),
     )
     with infra_faults(), without_server(settings.folder):
-        running = lifecycle.up(settings.folder, request, lambda line: console.print(line, highlight=False))
+        running = lifecycle.up(settings.folder, request, note)
     if nightly:
         # So that the next `up` needs no options.
-        (settings.folder / REMEMBERED).write_text(json.dumps(nightly, indent=1))
-    console.print(addresses(running), soft_wrap=True)
+        keep(settings, nightly)
+    content = {
+        "addresses": dict(running.addresses),
+        "token_file": str(running.token_file),
+        "scheduled": bool(nightly),
+    }
+    print_result(content, addresses(running), as_json)
     if not nightly:
-        console.print(
+        note(
             "[bold]Schedules are paused[/bold]: nothing says yet which images to take in. Run `radloop run "
-            "--source FOLDER --labels LABELS.csv --name NAME` once and `radloop up` again, or give these to `up`.",
-            soft_wrap=True,
+            "--source FOLDER --labels LABELS.csv --name NAME` once and `radloop up` again, or give these to `up`."
         )
 
 
-def status() -> None:
+def status(as_json: bool = False) -> None:
     """Show what is up, what runs next and last, and who is champion."""
     settings = activate()
     with infra_faults():
         processes = lifecycle.status(settings.folder)
         running = read_stack(settings.folder)
-    if running is None:
-        console.print(f"Nothing is up in {settings.folder}; `radloop up` starts it", soft_wrap=True)
-        if server := running_server(settings.folder):
-            console.print(
-                f"The Prefect server of the commands runs at {server.address} (pid {server.pid}, log "
-                f"{log_of(settings.folder)}); it ends {settings.prefect_idle_min:g} minutes after the last of them",
-                highlight=False,
-                soft_wrap=True,
+    content: dict[str, Any] = {
+        "home": str(settings.folder),
+        "up": running is not None,
+        "champions": [asdict(champion) for champion in peek_champions(settings)],
+    }
+    if server := running_server(settings.folder):
+        content["commands_server"] = {
+            "address": server.address,
+            "pid": server.pid,
+            "log": str(log_of(settings.folder)),
+            "idle_min": settings.prefect_idle_min,
+        }
+    if running is not None:
+        prefect = running.addresses["prefect"]
+        content |= {
+            "processes": [
+                {**asdict(item), "address": running.addresses.get(item.name, "")} for item in processes
+            ],
+            "next": [asdict(run) for run in next_runs(prefect)],
+            "latest": [asdict(run) for run in latest_runs(prefect)],
+        }
+    print_result(content, Group(*_tables(content)), as_json)
+
+
+def _tables(content: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if not content["up"]:
+        yield f"Nothing is up in {content['home']}; `radloop up` starts it"
+        if server := content.get("commands_server"):
+            yield (
+                f"The Prefect server of the commands runs at {server['address']} (pid {server['pid']}, log "
+                f"{server['log']}); it ends {server['idle_min']:g} minutes after the last of them"
             )
     else:
-        rows = [
-            (item.name, _state(item), running.addresses.get(item.name, ""), item.log) for item in processes
-        ]
-        console.print(_table(("process", "state", "address", "log"), rows))
-        console.print(
-            _table(("next", "flow", "run"), map(_scheduled, next_runs(running.addresses["prefect"])))
-        )
-        console.print(
-            _table(("latest", "flow", "run", "state"), map(_begun, latest_runs(running.addresses["prefect"])))
-        )
-    console.print(_table(("model", "champion"), _champions(settings)))
+        processes = [(one["name"], _state(one), one["address"], one["log"]) for one in content["processes"]]
+        yield _table(("process", "state", "address", "log"), processes)
+        yield _table(("next", "flow", "run"), map(_run, content["next"]))
+        latest = [(*_run(one), one["state"]) for one in content["latest"]]
+        yield _table(("latest", "flow", "run", "state"), latest)
+    champions = [
+        (one["name"], f"version {one['version']}" if one["version"] else "none yet")
+        for one in content["champions"]
+    ]
+    yield _table(("model", "champion"), champions)
 
 
-def down() -> None:
+def down(as_json: bool = False) -> None:
     """End exactly what `radloop up` and the commands started."""
     settings = activate()
     with infra_faults():
         ended = lifecycle.down(settings.folder)
-    if ended:
-        console.print(f"Ended {ended} processes", highlight=False)
-    if end_server(settings.folder):
-        console.print("Ended the Prefect server of the home")
-    elif not ended:
-        console.print("Nothing was up")
-
-
-def nightly_request(settings: Settings, config: Path | None, options: Mapping[str, str]) -> dict[str, Any]:
-    """Return the parameters of the night: options over the last successful run's; empty where nothing is known."""
-    remembered = settings.folder / REMEMBERED
-    if config or options:
-        request = checked_request("nightly", config, options)
-    elif remembered.exists():
-        try:
-            request = NightlyRequest.model_validate_json(remembered.read_text())
-        except ValidationError as error:
-            raise UserFault(
-                f"{remembered} is not of this version of radloop: `radloop run` writes it anew"
-            ) from error
-    else:
-        return {}
-    # A schedule shall not train in vain.
-    return canonical(_with_absolute_places(request).model_copy(update={"again": False}))
-
-
-def deployments(nightly: Mapping[str, Any], time_zone: str | None) -> str:
-    """Return prefect.yaml, filled in for a nightly request; schedules are on only where there is one."""
-    if time_zone:
-        try:
-            ZoneInfo(time_zone)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise UserFault(
-                f"--time-zone {time_zone!r} is unknown: give a name such as Europe/Berlin"
-            ) from error
-    parameters = {
-        name: kind(**{key: value for key, value in nightly.items() if key in kind.model_fields}).model_dump(
-            mode="json"
-        )
-        for name, kind in REQUESTS.items()
-        if name != "deidentify"  # Its form asks for everything.
-    }
-    return fill(TEMPLATE.read_text(), parameters, scheduled=bool(nightly), time_zone=time_zone)
+    server = end_server(settings.folder)
+    lines = [f"Ended {ended} processes"] if ended else []
+    lines += ["Ended the Prefect server of the home"] if server else []
+    print_result({"ended": ended, "server_ended": server}, "\n".join(lines or ["Nothing was up"]), as_json)
 
 
 def addresses(running: Stack) -> str:
@@ -180,36 +148,14 @@ def infra_faults() -> Iterator[None]:
         raise EnvironmentFault(str(error)) from error
 
 
-def _with_absolute_places(request: NightlyRequest) -> NightlyRequest:
-    places = {
-        name: absolute_place(place) for name in ("source", "labels") if (place := getattr(request, name))
-    }
-    return request.model_copy(update=places)
-
-
-def _state(item: lifecycle.ProcessStatus) -> str:
-    if not item.runs:
+def _state(process: Mapping[str, Any]) -> str:
+    if not process["runs"]:
         return "[red]ended[/red]"
-    return "answers" if item.answers else "[red]runs, does not answer[/red]"
+    return "answers" if process["answers"] else "[red]runs, does not answer[/red]"
 
 
-def _scheduled(run: FlowRun) -> Sequence[str]:
-    return (f"{run.when:%a %d %b %H:%M %Z}", run.flow, run.name)
-
-
-def _begun(run: FlowRun) -> Sequence[str]:
-    return (*_scheduled(run), run.state)
-
-
-def _champions(settings: Settings) -> Iterable[Sequence[str]]:
-    if not settings.has_registry:
-        return []
-    # Loaded here: MLflow takes seconds.
-    from services.mlflow.registry import champions
-
-    return [
-        (item.name, f"version {item.version}" if item.version else "none yet") for item in champions(settings)
-    ]
+def _run(run: Mapping[str, Any]) -> Sequence[str]:
+    return (f"{run['when']:%a %d %b %H:%M %Z}", run["flow"], run["name"])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

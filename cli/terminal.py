@@ -2,22 +2,22 @@
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from typing import Any
 
-import typer
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cli.dispatch import verbosity
 from imaging.errors import RadloopError
 
 console = Console()
 FILE_WIDTH = 200
 """Characters of a line where no terminal bounds it."""
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NOISE = (
     "Beginning flow run",
@@ -41,10 +41,27 @@ LIBRARIES = {
 def print_result(content: Any, rendered: RenderableType, as_json: bool) -> None:
     """Print the result of a command, as JSON or rendered, and nothing else on standard output."""
     if as_json:
-        print(json.dumps(content, indent=1))
+        print(json.dumps(content, indent=1, default=str))
     else:
         wide = console if console.is_terminal else Console(width=FILE_WIDTH)
         wide.print(rendered, soft_wrap=True, highlight=False)
+
+
+def result_alone(as_json: bool) -> AbstractContextManager[Any]:
+    """Keep standard output for the JSON of a result: what else is printed meanwhile goes to standard error."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
+
+
+def note(text: str) -> None:
+    """Print what goes on, or what to know beside the result, on standard error."""
+    if not verbosity.quiet:
+        Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+def print_error(message: str) -> None:
+    """Print why a command has ended."""
+    text = f"[bold red]error:[/bold red] {escape(message)}"
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -54,7 +71,9 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
     rate = TextColumn("{task.fields[rate]}")
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
     errors = Console(stderr=True)
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with Progress(
+        *columns, console=errors, transient=True, disable=verbosity.quiet or not errors.is_terminal
+    ) as progress:
         task = progress.add_task("", total=None, rate="")
 
         def on_progress(done: int, total: int, size_bytes: int = 0) -> None:
@@ -70,7 +89,7 @@ def progress_bar(title: str, unit: str) -> Iterator[Callable[..., None]]:
 @contextmanager
 def waiting(title: str) -> Iterator[None]:
     """Show what is waited for."""
-    with Console(stderr=True).status(title):
+    with Console(stderr=True, quiet=verbosity.quiet).status(title):
         yield
 
 
@@ -86,9 +105,12 @@ class NoiseFilter(logging.Filter):
 
 
 def quiet_logs() -> None:
-    """Let the console show progress lines alone; the log that Prefect keeps stays complete."""
+    """Let the console show progress lines alone, or what was asked for; the log that Prefect keeps stays complete."""
     for handler in logging.getLogger().handlers:
-        handler.addFilter(NoiseFilter())
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+        if not verbosity.verbose:
+            handler.addFilter(NoiseFilter())
+        if verbosity.quiet:
+            handler.setLevel(logging.ERROR)
     for name, level in LIBRARIES.items():
-        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).setLevel(logging.INFO if verbosity.verbose else level)

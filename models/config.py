@@ -1,11 +1,15 @@
 """Training options that a person may choose; bounds and descriptions become the form and the help."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging.release_compatibility import Since, config_digest
 from models.objectives.objective_catalog import DEFAULT, OBJECTIVES
+
+if TYPE_CHECKING:
+    # Options are loaded where no table is.
+    from imaging.dataset.version.dataset_version import DatasetVersion
 
 NetworkName = Literal["small_cnn", "residual_small", "resnet18", "mobilenet_v3_small"]
 
@@ -141,3 +145,8 @@ class TrainConfig(BaseModel):
     def digest(self) -> str:
         """The name of this configuration: 16 hex digits of its content."""
         return config_digest(self)
+
+
+def training_key(version: "DatasetVersion", config: TrainConfig) -> str:
+    """Name a training by its content: the same data and the same configuration make the same model."""
+    return f"{version.digest[:16]}-{config.digest}"

@@ -1,22 +1,39 @@
 """Checks before any work: sources, label tables and keys are there, and the servers answer. Prefect is not loaded."""
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import httpx
 
-from imaging.annotations.label_table import label_columns
+from imaging.annotations.class_order import order_classes
+from imaging.annotations.label_table import check_positive, label_columns
+from imaging.dataset.ingest.diff import check_patients
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.deidentify.folder.deidentify_chunk import DicomOnly
-from imaging.deidentify.folder.destination import Destination, check_apart
+from imaging.deidentify.folder.destination import Destination, DestinationRecord, check_apart
 from imaging.deidentify.profile.profile import load_profile
 from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.pseudonyms import Pseudonyms
+from imaging.release_compatibility import canonical
+from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
-from services.flow_requests import DeidentifyRequest, IngestRequest
+from models.objectives.objective_catalog import objective_class
+from services.flow_requests import (
+    DeidentifyRequest,
+    EvaluateRequest,
+    IngestRequest,
+    ReevaluateRequest,
+    TrainRequest,
+)
+from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.ray.jobs import connect
 from services.settings import Settings, authorization
 
@@ -24,6 +41,8 @@ TIMEOUT_S = 5.0
 REMEDY = "give --source a folder or archive with images, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH or an NPZ file"
 GUARDED = (401, 403)
 """A server that asks who is there is alive; the credentials meet their test at the first real call."""
+ROOM_BYTES = 100 * 10**6
+"""What the databases of a home and a small model take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +55,7 @@ class ChosenServer:
 
 
 def check_input(request: IngestRequest) -> Source:
-    """Return the source, after a look at it and at the first line of its label table; nothing is written."""
+    """Return the source, after a look at it and at its label table; nothing is written."""
     if not request.source:
         raise UserFault(f"no source was given: {REMEDY}")
     table = Path(request.labels).expanduser() if request.labels else None
@@ -51,6 +70,12 @@ def check_input(request: IngestRequest) -> Source:
         raise UserFault(
             f"{request.source} carries no labels: give --labels LABELS.csv, for pictures and NIfTI "
             "with the columns file, PatientID and label"
+        )
+    if request.positive is not None and table:
+        check_positive(table, request.positive, request.label_column, missing=request.missing)
+    elif request.positive is not None and isinstance(source, MedMnistFile):
+        order_classes(
+            (str(label) for part in source.labels.values() for label in set(part)), request.positive
         )
     return source
 
@@ -89,13 +114,40 @@ def open_places(request: DeidentifyRequest) -> tuple[Source, Destination]:
 
 def existing_key(settings: Settings, destination: Destination) -> Pseudonyms:
     """Return the key; one is made only where nothing was made with another before."""
-    path = settings.private / "pseudonym.key"
-    if destination.exists() and settings.key is None and not path.exists():
+    known = known_key(settings)
+    if known is None and destination.exists():
         raise EnvironmentFault(
-            f"{destination.root} was made with a key and there is none at {path}: restore it from your backup, set "
-            "RADLOOP_KEY, or give a new destination"
+            f"{destination.root} was made with a key and there is none at {settings.private / 'pseudonym.key'}: "
+            "restore it from your backup, set RADLOOP_KEY, or give a new destination"
         )
-    return settings.pseudonyms()
+    return known or settings.pseudonyms()
+
+
+def known_key(settings: Settings) -> Pseudonyms | None:
+    """Return the pseudonyms where there is a key; none is made. Raises EnvironmentFault for a key of another form."""
+    there = settings.key is not None or (settings.private / "pseudonym.key").exists()
+    return settings.pseudonyms() if there else None
+
+
+def made_with(request: DeidentifyRequest, key_fingerprint: str) -> DestinationRecord:
+    """Return what a destination of this request has to be made with."""
+    profile = load_profile()
+    return DestinationRecord(
+        key_fingerprint=key_fingerprint,
+        options=canonical(request.options),
+        edition=profile.edition,
+        profile_sha256=profile.sha256,
+    )
+
+
+def newest_dataset(settings: Settings, dataset: str) -> DatasetVersion:
+    """Return the newest version of a dataset; there must be one."""
+    version = newest_version(settings.dataset_store, dataset)
+    if version is None:
+        raise UserFault(
+            f"there is no dataset {dataset!r} in {settings.dataset_place}: run `radloop ingest` first"
+        )
+    return version
 
 
 def check_servers(settings: Settings) -> None:
@@ -150,3 +202,93 @@ def _check_login(settings: Settings, address: str) -> None:
                 f"the Prefect server at {address} asks for {'another' if settings.prefect_auth else 'a'} login: "
                 "set PREFECT_API_AUTH_STRING=USER:PASSWORD to the one that it was started with"
             )
+
+
+def check_room(folder: Path, what: str, remedy: str) -> None:
+    """Raise EnvironmentFault where a folder, or the one it would be made in, cannot be written or is full."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise EnvironmentFault(f"cannot make {what} {folder} ({there} is a file): {remedy}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise EnvironmentFault(f"cannot write to {what} {folder} (read-only, or another's folder): {remedy}")
+    free = shutil.disk_usage(there).free
+    if free < ROOM_BYTES:
+        raise EnvironmentFault(
+            f"{what} {folder} has {free / 1e6:.0f} MB left and a run needs {ROOM_BYTES / 1e6:.0f} MB: free some, "
+            f"or {remedy}"
+        )
+
+
+def check_request(flow: str, request: Any, settings: Settings) -> None:
+    """Refuse a request that cannot succeed, before Prefect, Ray or MLflow load; nothing is written."""
+    CHECKS[flow](request, settings)
+    check_room(settings.folder, "the home", "give --home a folder that can be written")
+    if settings.store and "://" not in settings.store:
+        check_room(settings.store_root, "the store", "set RADLOOP_STORE to a folder that can be written")
+
+
+def _check_ingest(request: IngestRequest, settings: Settings) -> None:
+    check_modality(request, check_input(request))
+    key, version = known_key(settings), newest_version(settings.dataset_store, request.dataset)
+    if version is None:
+        return
+    if key is None:
+        raise EnvironmentFault(
+            f"dataset {request.dataset!r} was made with the key {version.head.key_fingerprint} and there is none at "
+            f"{settings.private / 'pseudonym.key'}: restore the key file, set RADLOOP_KEY, or start a new dataset "
+            "with another --name"
+        )
+    check_patients(version.head, replace(key, patient_variants=request.patient_variants))
+
+
+def _check_train(request: TrainRequest, settings: Settings) -> None:
+    version = newest_dataset(settings, request.dataset)
+    objective_class(request.training.objective).of_version(version).check(version)
+
+
+def _check_evaluate(request: EvaluateRequest, settings: Settings) -> None:
+    newest_dataset(settings, request.dataset)
+    check_servers(settings)
+    versions = peek_versions(settings, request.dataset)
+    if not versions:
+        raise UserFault(
+            f"the registry at {settings.tracking_uri} has no model {request.dataset!r}: run `radloop train` first"
+        )
+    if request.version is not None and request.version not in versions:
+        raise UserFault(
+            f"model {request.dataset!r} has no version {request.version}: give --version one of "
+            f"{', '.join(map(str, versions))}"
+        )
+
+
+def _check_reevaluate(request: ReevaluateRequest, settings: Settings) -> None:
+    if request.source:
+        _check_ingest(request, settings)
+    else:
+        newest_dataset(settings, request.dataset)
+    check_servers(settings)
+    if not any(model.version for model in peek_champions(settings) if model.name == request.dataset):
+        raise UserFault(
+            f"model {request.dataset!r} has no champion yet: `radloop run` trains one and lets it prove itself"
+        )
+
+
+def _check_deidentify(request: DeidentifyRequest, settings: Settings) -> None:
+    _, destination = open_places(request)
+    # A destination that is new has no key to compare with.
+    key = existing_key(settings, destination) if destination.exists() else known_key(settings)
+    destination.check(made_with(request, key.fingerprint if key else ""))
+    check_room(destination.root, "the destination", "give another one")
+
+
+CHECKS: Mapping[str, Callable[[Any, Settings], None]] = MappingProxyType(
+    {
+        "ingest": _check_ingest,
+        "nightly": _check_ingest,
+        "train": _check_train,
+        "evaluate": _check_evaluate,
+        "reevaluate": _check_reevaluate,
+        "deidentify": _check_deidentify,
+    }
+)
+"""By the name of the flow."""

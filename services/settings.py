@@ -58,18 +58,34 @@ class Settings(BaseSettings):
     )
     artifacts: str | None = Field(None, description="Artifact location of new MLflow experiments.")
     ray_address: str | None = Field(None, description="Jobs API of a Ray cluster, http://host:8265.")
-    mlflow_uri: str | None = Field(None, validation_alias=AliasChoices("MLFLOW_TRACKING_URI"))
-    prefect_api_url: str | None = Field(None, validation_alias=AliasChoices("PREFECT_API_URL"))
+    mlflow_uri: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MLFLOW_TRACKING_URI"),
+        description="MLflow server, http://HOST:PORT, or a database such as sqlite:///FILE; default: HOME/mlflow.db.",
+    )
+    prefect_api_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices("PREFECT_API_URL"),
+        description="Prefect server, http://HOST:PORT/api; default: one of the home.",
+    )
     home_server: str | None = Field(
         None, description="Set by a command for itself: what PREFECT_API_URL names is the server of the home."
     )
     prefect_idle_min: float = Field(
         15, gt=0, description="Minutes without a request after which the Prefect server of the home ends."
     )
-    prefect_auth: SecretStr | None = Field(None, validation_alias=AliasChoices(*AUTH))
-    prefect_key: SecretStr | None = Field(None, validation_alias=AliasChoices("PREFECT_API_KEY"))
+    prefect_auth: SecretStr | None = Field(
+        None,
+        validation_alias=AliasChoices(*AUTH),
+        description="Login of Prefect's server, USER:PASSWORD.",
+    )
+    prefect_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("PREFECT_API_KEY"), description="Key of Prefect Cloud."
+    )
     prefect_database: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("PREFECT_API_DATABASE_CONNECTION_URL")
+        None,
+        validation_alias=AliasChoices("PREFECT_API_DATABASE_CONNECTION_URL"),
+        description="Database of the Prefect server that a command or `up` starts; default: HOME/prefect.db.",
     )
 
     @cached_property
@@ -188,21 +204,14 @@ class Settings(BaseSettings):
         }
 
 
-def activate(home: Path | None = None) -> Settings:
-    """Make the running stack, or else the embedded default, the environment of this process.
+def set_environment(home: Path | None = None) -> Settings:
+    """Make the running stack, or else the embedded default, the environment of this process; nothing is written.
 
     Call it before prefect, ray or mlflow load.
     """
     if home is not None:
         os.environ["RADLOOP_HOME"] = str(home)
-    settings = Settings()
-    try:
-        settings.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"cannot make the home {settings.folder} ({error.strerror}): give --home a folder that can be written"
-        ) from error
-    for group in running_stack(settings.folder):
+    for group in running_stack(Settings().folder):
         if next(iter(group)) not in os.environ:
             os.environ.update(group)
     settings = Settings()
@@ -237,3 +246,15 @@ def environment_of_server() -> dict[str, str]:
     # A checkout need not be installed.
     paths = [entry or str(Path.cwd()) for entry in sys.path]
     return HOME_SERVER | kept | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def activate(home: Path | None = None) -> Settings:
+    """Set the environment of this process, and make the home."""
+    settings = set_environment(home)
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot make the home {settings.folder} ({error.strerror}): give --home a folder that can be written"
+        ) from error
+    return settings

@@ -21,7 +21,7 @@ def running_stack(home: Path) -> Sequence[Mapping[str, str]]:
         content = json.loads(path.read_text())
         alive = content["ready"] and all(_runs(**item) for item in content["processes"])
         return content["clients"] if alive else ()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ()
     except (ValueError, KeyError, TypeError) as error:
         raise UserFault(f"{path} is damaged ({error!r}): remove it; what it named may still run") from error

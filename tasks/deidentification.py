@@ -9,7 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome, deidentify_outcome
-from imaging.deidentify.folder.destination import Destination, DestinationRecord
+from imaging.deidentify.folder.destination import Destination
 from imaging.deidentify.folder.file_ledger import (
     InstanceContents,
     ReadPlan,
@@ -18,13 +18,10 @@ from imaging.deidentify.folder.file_ledger import (
     plan_reading,
 )
 from imaging.deidentify.payload import FUNCTION
-from imaging.deidentify.profile.profile import load_profile
 from imaging.errors import UserFault
-from imaging.pseudonyms import Pseudonyms
-from imaging.release_compatibility import canonical
 from services.flow_requests import DeidentifyRequest, absolute_place
 from services.prefect.progress import Pace
-from services.preflight import existing_key, open_places
+from services.preflight import existing_key, made_with, open_places
 from services.ray.chunk_pool import one_behind, run_chunks
 from services.ray.deidentify_worker import FACTORY
 from services.ray.jobs import run_step
@@ -46,7 +43,7 @@ def bring_up_to_date_on_cluster(
     """De-identify as a job of the cluster at RADLOOP_RAY_ADDRESS; its nodes see home, source and destination."""
     # Here first: what a person can mend is raised without a job.
     _, destination = open_places(request)
-    destination.check(_made(request, existing_key(settings, destination)))
+    destination.check(made_with(request, existing_key(settings, destination).fingerprint))
     # Private, since the name of the source may tell of a patient.
     folder = settings.private / "deidentify" / flow_run_id
     places = {"source": absolute_place(request.source), "destination": str(destination.root)}
@@ -64,7 +61,7 @@ def bring_up_to_date(
     """Write the objects of new files, remove those of files that are gone; `function` is what the sandbox calls."""
     source, destination = open_places(request)
     pseudonyms = existing_key(settings, destination)
-    with destination.locked(_made(request, pseudonyms)):
+    with destination.locked(made_with(request, pseudonyms.fingerprint)):
         files = tuple(source.scan())
         work = plan_reading(files, latest(destination.ledger.read()), pseudonyms)
         _check_same_source(work, destination)
@@ -80,16 +77,6 @@ def bring_up_to_date(
             _read(work, order, destination, log)
         destination.sweep(work.removed)
         return deidentify_outcome(destination, work, settings.private)
-
-
-def _made(request: DeidentifyRequest, pseudonyms: Pseudonyms) -> DestinationRecord:
-    profile = load_profile()
-    return DestinationRecord(
-        key_fingerprint=pseudonyms.fingerprint,
-        options=canonical(request.options),
-        edition=profile.edition,
-        profile_sha256=profile.sha256,
-    )
 
 
 def _check_same_source(work: ReadPlan, destination: Destination) -> None:

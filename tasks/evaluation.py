@@ -18,9 +18,9 @@ from models.portable.predictor import Predictor
 from services.flow_requests import shadow_name
 from services.mlflow.registry import Registered, by_alias, by_version, model_file, newest
 from services.mlflow.runs import log_metrics
+from services.preflight import newest_dataset
 from services.settings import Settings
 from tasks.retry import INPUT_OUTPUT
-from tasks.training import newest_dataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,17 +20,20 @@ from imaging.dataset.ingest.ingest_outcome import (
     other_modalities,
     write_problems,
 )
-from imaging.dataset.ingest.journal import Journal
-from imaging.dataset.ingest.listing import Listing, list_files
-from imaging.dataset.ingest.pending_files import ATTEMPTS, ListedSource, PendingFiles, digest_of, find_pending
+from imaging.dataset.ingest.listing import Listing
+from imaging.dataset.ingest.pending_files import (
+    ATTEMPTS,
+    ListedSource,
+    PendingFiles,
+    digest_of,
+    find_pending,
+    list_source,
+)
 from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
 from imaging.dataset.upkeep.compaction import compact_shards
-from imaging.dataset.version.dataset_version import DatasetVersion, check_trainable, newest_version
+from imaging.dataset.version.dataset_version import DatasetVersion, check_trainable
 from imaging.dataset.version.publish import Recipe, build_version, publish
 from imaging.errors import EnvironmentFault, UserFault
-from imaging.formats.peek import FUNCTION as PEEK
-from imaging.formats.series import DROP_SLICE, DROP_STUDY
-from imaging.formats.series_source import SeriesSource
 from imaging.preprocess.spec import UNITS, PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
@@ -95,26 +98,8 @@ def _listed(
 ) -> IngestJob:
     pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
     labels = _labels(request, pseudonyms, volumes=spec.kind == "volume")
-    bad_slice = request.bad_slice or (DROP_STUDY if spec.kind == "volume" else DROP_SLICE)
-    if spec.kind == "volume":
-        source = SeriesSource(source, Pool(PEEK, {}), bad_slice)
-    store = settings.dataset_store
-    # Before the listing: what is in a newer version and not listed has come since, and is not gone.
-    base = newest_version(store, request.dataset)
-    listing = list_files(source.scan(), pseudonyms)
-    made_with = f"{pseudonyms.fingerprint} {pseudonyms.patient_variants} {bad_slice} {spec.digest}"
-    return IngestJob(
-        request=request,
-        source=source,
-        spec=spec,
-        pseudonyms=pseudonyms,
-        labels=labels,
-        journal=Journal(store, request.dataset, made_with),
-        sandbox=sandbox,
-        base=base,
-        listing=listing,
-        bad_slice=bad_slice,
-    )
+    listed = list_source(source, spec, pseudonyms, settings.dataset_store, request.dataset, request.bad_slice)
+    return IngestJob(request=request, labels=labels, sandbox=sandbox, **vars(listed))
 
 
 @task(name="read what is new", cache_policy=NO_CACHE, **INPUT_OUTPUT)

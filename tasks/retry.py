@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect.client.schemas.objects import State, TaskRun
 
-from imaging.store.s3_client import Unreachable
+from imaging.store.protocol import Unreachable
 
 RETRY_DELAYS_S = [1, 5, 30]
 PASSING = frozenset({errno.EAGAIN, errno.EIO, errno.ESTALE, errno.EBUSY, errno.EINTR})

@@ -9,8 +9,8 @@ from imaging.dataset.split.check import find_overlaps
 from imaging.dataset.split.test_lock import LOCKED
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import UserFault
+from services.preflight import newest_dataset
 from services.settings import Settings
-from tasks.training import newest_dataset
 
 
 @task(name="check the sides", cache_policy=NO_CACHE)

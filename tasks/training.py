@@ -10,16 +10,16 @@ import onnx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
-from imaging.errors import UserFault
+from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
-from models.config import TrainConfig
+from models.config import TrainConfig, training_key
 from models.objectives.objective_catalog import objective_class, objective_of
 from models.torch_process import end_torch, start_torch, torch_process
 from services.flow_requests import TrainRequest
 from services.mlflow.registry import MODEL_FILE, Registered, model_tags, newest, register, set_alias
 from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
+from services.preflight import newest_dataset
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.settings import Settings
@@ -37,16 +37,6 @@ class TrainOutcome:
     best_epoch: int | None
     history: tuple[Mapping[str, float], ...]
     timings_s: Mapping[str, float]
-
-
-def newest_dataset(settings: Settings, dataset: str) -> DatasetVersion:
-    """Return the newest version of a dataset; there must be one."""
-    version = newest_version(settings.dataset_store, dataset)
-    if version is None:
-        raise UserFault(
-            f"there is no dataset {dataset!r} in {settings.dataset_place}: run `radloop ingest` first"
-        )
-    return version
 
 
 @task(name="look for a trained model", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -111,11 +101,6 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
         history=outcome.history,
         timings_s=timings,
     )
-
-
-def training_key(version: DatasetVersion, config: TrainConfig) -> str:
-    """Name a training by its content: the same data and the same configuration make the same model."""
-    return f"{version.digest[:16]}-{config.digest}"
 
 
 def find_trained(settings: Settings, version: DatasetVersion, config: TrainConfig) -> Registered | None:

@@ -178,7 +178,12 @@ def built(
 
 
 def version_of(
-    store: Store, patients: int = 30, *, spec: PreprocessSpec = GREY, name: str = "d"
+    store: Store,
+    patients: int = 30,
+    *,
+    spec: PreprocessSpec = GREY,
+    name: str = "d",
+    key_fingerprint: str = "k",
 ) -> DatasetVersion:
     """Publish a dataset of two classes: "dark" images of level 60 and "bright" ones of level 190."""
     images = np.full((patients, spec.size_px, spec.size_px), 60, np.uint8)
@@ -190,7 +195,7 @@ def version_of(
         )
         for n in range(patients)
     ]
-    made = recipe(dataset=name, spec=spec, positive="bright")
+    made = recipe(dataset=name, spec=spec, positive="bright", key_fingerprint=key_fingerprint)
     version = built(store, rows, by=made)
     publish(version, None)
     return version

@@ -1,20 +1,29 @@
 """Command line: what a person can mend ends with exit code 2, a message with the remedy, and nothing half-done."""
 
+import ast
+import inspect
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
-from cli.main import main
+from cli.main import app, main
 from imaging.dataset.version.dataset_version import newest_version
+from imaging.release_compatibility import RELEASE
 from imaging.store.folder_store import FolderStore
-from tests.conftest import Running
+from services.mlflow.registry import Registered
+from tasks.training import TrainOutcome
+from tests.conftest import REPOSITORY, Running
 from tests.synthetic import closed_port, version_of, write_archive, write_dicom, write_labels
 
 
@@ -28,6 +37,29 @@ class CommandResult:
 
 
 Radloop = Callable[..., CommandResult]
+OUTCOME = TrainOutcome(
+    candidate=Registered(name="chest", version=7, run_id="r", tags={"network": "small_cnn"}),
+    trained_now=False,
+    best_epoch=None,
+    history=(),
+    timings_s={},
+)
+
+
+def names_of_commands(group: Any, above: str = "") -> set[str]:
+    """Return the commands of a group and of the groups in it, as they are typed."""
+    names = set()
+    for name, command in group.commands.items():
+        below = (
+            names_of_commands(command, f"{above}{name} ")
+            if hasattr(command, "commands")
+            else {f"{above}{name}"}
+        )
+        names |= below
+    return names
+
+
+COMMANDS = names_of_commands(typer.main.get_command(app))
 
 
 @pytest.fixture
@@ -62,6 +94,29 @@ def refused(result: CommandResult, *texts: str) -> None:
     assert [text for text in texts if text not in result.text] == [], result.text
     assert newest_version(FolderStore(result.home / "store"), "radloop") is None
     assert not (result.home / "mlflow.db").exists()
+
+
+def dispatched() -> list[tuple[str, str, set[str]]]:
+    """Return command, target and options of each command that is carried out elsewhere."""
+    calls = []
+    for path in [REPOSITORY / "cli" / "main.py", *(REPOSITORY / "cli" / "commands").glob("*.py")]:
+        functions = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
+        ]
+        for function in functions:
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "carry_out":
+                    options = {keyword.arg for keyword in call.keywords if keyword.arg} - {"below"}
+                    if any(keyword.arg is None for keyword in call.keywords):
+                        options |= {argument.arg for argument in function.args.args}
+                    calls.append((function.name, ast.literal_eval(call.args[0]), options))
+    return calls
+
+
+@pytest.mark.parametrize(("name", "target", "options"), dispatched(), ids=lambda value: str(value)[:20])
+def test_every_command_has_a_body_that_takes_its_options(name: str, target: str, options: set[str]) -> None:
+    module, _, function = target.partition(":")
+    inspect.signature(getattr(import_module(f"cli.{module}"), function)).bind(**dict.fromkeys(options))
 
 
 def test_no_source_is_refused(radloop: Radloop) -> None:
@@ -144,7 +199,6 @@ def test_labels_of_other_images_are_refused(
     assert "names-no-image" in (result.home / "private" / "problems-radloop.csv").read_text()
 
 
-@pytest.mark.slow
 def test_a_class_to_look_for_that_is_not_there_is_refused(
     radloop: Radloop, archive: tuple[Path, Path]
 ) -> None:
@@ -185,9 +239,10 @@ def test_a_server_that_does_not_answer_is_reported_before_anything_is_read(
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "reevaluate"])
-def test_every_flow_looks_for_its_servers_first(radloop: Radloop, command: str) -> None:
+def test_every_flow_looks_for_its_servers_first(radloop: Radloop, tmp_path: Path, command: str) -> None:
+    version_of(FolderStore(tmp_path / "home" / "store"), name="chest")
     os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{closed_port()}"
-    refused(radloop(command), "no MLflow server answers")
+    refused(radloop(command, "--name", "chest"), "no MLflow server answers")
 
 
 def test_training_without_data_is_refused(radloop: Radloop) -> None:
@@ -241,14 +296,91 @@ def test_spellings_of_a_number_can_be_joined(
     radloop: Radloop, archive: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     requests: list[Any] = []
-    monkeypatch.setattr("services.preflight.check_input", requests.append)
-    monkeypatch.setattr("cli.main.run_flow", lambda name, request: None)
+    monkeypatch.setattr("cli.flow_run.check_request", lambda flow, request, _: requests.append(request))
+    monkeypatch.setattr("cli.flow_run.run_flow", lambda *_: None)
+    monkeypatch.setattr("cli.night.run_flow", lambda *_: None)
     radloop(command, "--source", archive[0], "--patient-variants", "join")
     assert requests[0].patient_variants == "join"
 
 
 def test_the_help_cuts_off_no_default(radloop: Radloop) -> None:
     assert "[default: radloop]" in radloop("run", "--help").text
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_a_short_option_of_its_help(radloop: Radloop, command: str) -> None:
+    result = radloop(*command.split(), "-h")
+    assert (result.code, "-h, --help" in result.text) == (0, True)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS - {"demo"}))
+def test_every_command_has_an_option_for_programs(radloop: Radloop, command: str) -> None:
+    assert "--json" in radloop(*command.split(), "--help").text
+
+
+def test_the_version_is_that_of_the_release(radloop: Radloop) -> None:
+    assert (radloop("--version").text, version("radloop")) == (f"radloop {RELEASE}", RELEASE)
+
+
+def test_more_and_less_output_at_once_are_refused(radloop: Radloop) -> None:
+    refused(radloop("-v", "-q", "status"), "-v prints more and -q less")
+
+
+def test_a_quiet_command_prints_its_result_alone(radloop: Radloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.flow_run.load_flow", lambda name: lambda request: OUTCOME)
+    monkeypatch.setattr("cli.flow_run.check_request", lambda *_: None)
+    loud, quiet = radloop("train"), radloop("-q", "train")
+    assert ("loading" in loud.text, "to load and" in loud.text) == (True, True)
+    assert ("loading" in quiet.text, "to load and" in quiet.text) == (False, False)
+    assert "version 7 of chest" in quiet.text
+
+
+def test_a_flow_with_json_prints_nothing_else_on_standard_output(
+    radloop: Radloop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def flow(request: Any) -> Any:
+        print("12 files listed")
+        return OUTCOME
+
+    monkeypatch.setattr("cli.flow_run.load_flow", lambda name: flow)
+    monkeypatch.setattr("cli.flow_run.check_request", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["radloop", "--home", str(tmp_path), "train", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["candidate"]["version"] == 7
+    assert "12 files listed" in printed.err
+
+
+def test_a_shell_completes_commands_options_and_choices(tmp_path: Path) -> None:
+    script = tmp_path / "radloop"
+    script.write_text(f"#!{sys.executable}\nfrom cli.main import main\nmain()\n")
+    script.chmod(0o755)
+
+    def completed(line: str) -> list[str]:
+        variables = {
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(line.count(" ")),
+            "_RADLOOP_COMPLETE": "complete_bash",
+        }
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
+        done = subprocess.run([script], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert completed("radloop st") == ["status"]
+    assert completed("radloop dataset sh") == ["show"]
+    assert "--positive" in completed("radloop run --po")
+    assert completed("radloop deidentify --dates s") == ["shift"]
+
+
+@pytest.mark.slow
+def test_a_dry_run_prints_the_preview_and_writes_nothing(
+    radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path
+) -> None:
+    result = radloop("run", "--source", archive[0], "--labels", archive[1], "--dry-run")
+    assert (result.code, result.home.exists()) == (0, False)
+    assert "24 listed: 24 new, 0 changed, 0 gone" in result.text
+    assert "yes: there is no version of the dataset yet" in result.text
 
 
 def test_an_unknown_option_is_refused(radloop: Radloop) -> None:
@@ -277,16 +409,9 @@ def test_a_refused_second_ingest_leaves_the_first(
     assert second.digest == first.digest
 
 
-@pytest.mark.slow
-def test_a_kept_key_that_was_exchanged_is_refused(radloop: Radloop, archive: tuple[Path, Path]) -> None:
-    command = ("ingest", "--source", archive[0], "--labels", archive[1])
-    home = radloop(*command).home
-    (home / "private" / "pseudonym.key").unlink()
-    result = radloop(*command)
-    assert (result.code, "restore the key file" in result.text) == (2, True)
+def test_a_bug_is_not_dressed_up(radloop: Radloop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    version_of(FolderStore(tmp_path / "home" / "store"), name="radloop")
 
-
-def test_a_bug_is_not_dressed_up(radloop: Radloop, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: str) -> None:
         raise ZeroDivisionError
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 import flows.deidentify
 from cli import deidentify as deidentify_command
 from cli import proof
+from cli.commands.deidentify import deidentify
 from cli.main import app, main
 from cli.options import ask
 from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
@@ -68,8 +69,8 @@ def radloop(
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[DeidentifyRequest]:
     """Collect what the command asks the flow for, instead of running it."""
     requests: list[DeidentifyRequest] = []
-    monkeypatch.setattr("services.preflight.open_places", requests.append)
-    monkeypatch.setattr(deidentify_command, "run_flow", lambda name, request: None)
+    monkeypatch.setattr("cli.flow_run.check_request", lambda flow, request, _: requests.append(request))
+    monkeypatch.setattr(deidentify_command, "run_flow", lambda *_: None)
     return requests
 
 
@@ -80,7 +81,7 @@ def options_of(command: str) -> dict[str, Any]:
 
 def invoke(*arguments: str) -> None:
     command = typer.Typer()
-    deidentify_command.register(command)
+    command.command()(deidentify)
     command(list(arguments), standalone_mode=False)
 
 

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
-from cli.stack import deployments, nightly_request, remember
+from cli.schedules import cron_at, deployments, nightly_request, remember
 from imaging.errors import UserFault
-from infra.stack.deployments import TEMPLATE, deploy, deployed_time_zone, fill
+from infra.stack.deployments import TEMPLATE, deploy, deployed_cron, deployed_time_zone, fill
 from infra.stack.flow_runs import FlowRun, next_runs
 from infra.stack.processes import StackError
 from services.flow_requests import NightlyRequest
@@ -89,6 +89,25 @@ def test_the_time_zone_is_remembered(tmp_path: Path) -> None:
     assert deployed_time_zone(tmp_path) is None
     (tmp_path / "prefect.yaml").write_text(deployments(night(), "Asia/Tokyo"))
     assert deployed_time_zone(tmp_path) == "Asia/Tokyo"
+
+
+def test_the_time_of_the_night_can_be_chosen_and_is_remembered(tmp_path: Path) -> None:
+    assert deployed_cron(tmp_path) is None
+    content = deployments(night(), "Asia/Tokyo", cron_at("22:30"))
+    crons = {
+        item["name"]: item["schedules"][0]["cron"] for item in yaml.safe_load(content)["deployments"][:2]
+    }
+    assert crons == {"nightly": "30 22 * * *", "reevaluate": "0 5 * * 0"}
+    (tmp_path / "prefect.yaml").write_text(content)
+    assert deployed_cron(tmp_path) == "30 22 * * *"
+
+
+@pytest.mark.parametrize("time", ["24:00", "2", "02:60", "2am", "", "02:00:00", "-1:00"])
+def test_what_is_no_time_of_a_day_is_named(time: str) -> None:
+    with pytest.raises(
+        UserFault, match=r"--at .* is no time of a day: give hours and minutes, such as 02:00"
+    ):
+        cron_at(time)
 
 
 def test_an_unknown_time_zone_is_named() -> None:

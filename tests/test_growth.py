@@ -17,7 +17,7 @@ from pydantic import Field
 
 from cli.main import main
 from cli.proof import prove
-from cli.stack import nightly_request
+from cli.schedules import nightly_request
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.tables import schemas, table_files
 from imaging.dataset.tables.table_files import read_parts, read_whole, rows_digest, write_parts
@@ -39,12 +39,13 @@ from services.flow_requests import DeidentifyRequest, NightlyRequest, TrainReque
 from services.ledger import entries
 from services.mlflow.registry import Registered, by_alias, by_version, model_tags, newest, register, set_tags
 from services.mlflow.runs import start_run
+from services.preflight import newest_dataset
 from services.settings import Settings
 from tasks.deidentification import bring_up_to_date
 from tasks.evaluation import Evaluation, champion_of_other_spec, compare, contenders, versions_for
 from tasks.ingest import find_pending, open_job, publish_version, read_new
 from tasks.promotion import ledger_path, promote
-from tasks.training import known_candidate, newest_dataset, training_key
+from tasks.training import known_candidate, training_key
 from tests.conftest import fresh_environment
 from tests.data import make
 from tests.synthetic import GREY, bright_model

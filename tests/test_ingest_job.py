@@ -80,7 +80,7 @@ def test_a_source_that_cannot_be_listed_leaves_no_worker(
         assert workers_of(os.getpid())
         raise EnvironmentFault("the disk is gone")
 
-    monkeypatch.setattr("tasks.ingest.list_files", broken)
+    monkeypatch.setattr("imaging.dataset.ingest.pending_files.list_files", broken)
     with pytest.raises(EnvironmentFault):
         open_job.fn(IngestRequest(source=str(images), labels=str(labels), dataset="d"), settings)
     assert not workers_of(os.getpid())

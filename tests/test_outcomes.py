@@ -1,6 +1,8 @@
 """Outcomes as Markdown: every number that matters, and none twice."""
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from services.mlflow.registry import Registered
 from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
 from tasks.reevaluation import Reevaluation
+from tasks.report.outcome_values import plain
 from tasks.report.outcomes import (
     evaluation_markdown,
     ingest_markdown,
@@ -230,3 +233,24 @@ def test_no_remedy_is_named_for_objects_without_pixels() -> None:
     line = ingest_markdown(replace(INGESTED, other_modalities={"SR": 200}))
     assert "found 200 SR, expected CT" in line
     assert "add --modality" not in line
+
+
+@pytest.mark.parametrize(
+    "outcome", [INGESTED, TRAINED, EVALUATED, NIGHT], ids=lambda outcome: type(outcome).__name__
+)
+def test_an_outcome_becomes_json_that_every_program_reads(outcome: Any) -> None:
+    values = json.loads(json.dumps(plain(outcome), allow_nan=False))
+    assert values
+    assert {"predictions", "test_keys", "tags"}.isdisjoint({*values, *values.get("evaluation", {})})
+
+
+def test_the_values_of_a_night_are_the_ones_of_its_stages() -> None:
+    values = plain(NIGHT)
+    assert values["ingested"]["files_read"] == 12
+    assert values["trained"]["candidate"] == {"name": "chest", "version": 7, "run_id": "r"}
+    assert values["evaluation"]["verdict"]["promote"] is True
+    assert values["promotion"] == {"promoted": True, "champion": 7, "before": None}
+
+
+def test_what_is_undefined_is_null() -> None:
+    assert plain(measured(float("nan")))["value"] is None

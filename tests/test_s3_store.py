@@ -20,7 +20,7 @@ from imaging.errors import EnvironmentFault, UserFault
 from imaging.store import s3_client
 from imaging.store.content_digest import bytes_digest, digest_name
 from imaging.store.open_store import open_store
-from imaging.store.protocol import Damaged, Store
+from imaging.store.protocol import Damaged, Store, Unreachable
 from tests.fault_proxy import (
     Fault,
     FaultProxy,
@@ -122,7 +122,7 @@ def test_what_never_comes_whole_is_a_fault_and_leaves_nothing(
     monkeypatch.setattr(s3_client, "PATIENCE_S", 0.5)
     proxy.spoil("GET", NAME, *[fault] * 500)
     for get in (store.read, store.local):
-        with pytest.raises((Damaged, s3_client.Unreachable), match=r"check .* network"):
+        with pytest.raises((Damaged, Unreachable), match=r"check .* network"):
             get(NAME)
     assert not list((tmp_path / "cache").rglob("*.npy"))
     assert not list((tmp_path / "cache").rglob(".draft-*"))

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from cli import flow_run
+from cli.dispatch import verbosity
 from cli.terminal import LIBRARIES, NOISE, NoiseFilter, quiet_logs
 from imaging.errors import RadloopError, UserFault
 from services.flow_requests import REQUESTS
@@ -89,13 +90,33 @@ def test_libraries_are_quiet_and_still_log_errors() -> None:
         assert logging.getLogger("mlflow").isEnabledFor(logging.ERROR)
 
 
-def test_an_outcome_is_printed_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outcome_is_printed_with_its_time(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     console = Console(file=io.StringIO(), width=200)
     monkeypatch.setattr(flow_run, "console", console)
     flow_run.print_outcome("train", OUTCOME, 1.25, 30.0)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "version 7 of chest" in printed
-    assert "1.2 s to load and 30.0 s to run" in printed
+    assert "1.2 s to load and 30.0 s to run" in capfd.readouterr().err
+
+
+def test_a_verbose_console_shows_what_libraries_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbosity, "verbose", True)
+    with root_console() as (logger, text):
+        quiet_logs()
+        logger.info("Beginning flow run 'x'")
+        assert logging.getLogger("mlflow").isEnabledFor(logging.INFO)
+    assert "Beginning flow run" in text.getvalue()
+
+
+def test_a_console_that_was_asked_to_be_quiet_shows_errors_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbosity, "quiet", True)
+    with root_console() as (logger, text):
+        quiet_logs()
+        logger.info("epoch 1/2")
+        logger.error("no room")
+    assert text.getvalue().split("  ", 1)[1] == "no room\n"
 
 
 def test_every_flow_but_the_night_has_its_renderer() -> None:

@@ -16,11 +16,12 @@ from models.training.epoch_history import record
 from models.training.process_group import ProcessDiedError
 from services.flow_requests import TrainRequest
 from services.mlflow.runs import get_run, start_run
+from services.preflight import newest_dataset
 from services.ray import trainer
 from services.ray.trainer import TrainingJob, report_epochs
 from services.settings import Settings
 from tasks import training
-from tasks.training import FLOW_RUN_TAG, begin, failing, known_candidate, newest_dataset, stop
+from tasks.training import FLOW_RUN_TAG, begin, failing, known_candidate, stop
 from tests.synthetic import register_bright, version_of
 
 

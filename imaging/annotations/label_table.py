@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from imaging.annotations.class_order import order_classes
 from imaging.errors import UserFault
 from imaging.pseudonyms import Level, Pseudonyms
 from imaging.sources.label_file import (
@@ -117,6 +118,23 @@ def label_columns(path: Path, column: str | None = None) -> str:
     """Return the column of labels that `read_labels` reads, after a look at the first line."""
     with open_label_file(path) as file:
         return file.columns[_columns(file, column).label]
+
+
+def check_positive(
+    path: Path, positive: str, column: str | None = None, *, missing: Sequence[str] = MISSING
+) -> None:
+    """Raise UserFault where no line has the label that is looked for; reading ends at the first line that has it."""
+    none, classes = missing_values(missing), set[str]()
+    with open_label_file(path) as file:
+        label = _columns(file, column).label
+        for row in file.reader():
+            value = row[label].strip() if label < len(row) else ""
+            if value.casefold() in none or len(value.splitlines()) > 1 or len(classes) > MOST_CLASSES:
+                continue
+            if value == positive:
+                return
+            classes.add(value)
+    order_classes(classes, positive)
 
 
 def build_label_table(

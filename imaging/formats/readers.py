@@ -7,7 +7,6 @@ from pathlib import Path
 from imaging.dicom.limits import LIMITS
 from imaging.file_io import process_buffer
 from imaging.formats.dicom import read_dicom
-from imaging.formats.nifti import read_nifti
 from imaging.formats.picture import read_picture
 from imaging.formats.series import read_series
 from imaging.image.instance import Instance
@@ -21,6 +20,13 @@ Reader = Callable[[Payload, str], Iterator[Instance]]
 def _read_object(payload: Payload, modality: str) -> Iterator[Instance]:
     (content,) = payload.contents
     return read_dicom(process_buffer().load(content, LIMITS.file_bytes), modality)
+
+
+def _read_nifti(payload: Payload, modality: str) -> Iterator[Instance]:
+    # Loaded here: nibabel takes a quarter of a second of every worker, and most archives have no NIfTI.
+    from imaging.formats.nifti import read_nifti
+
+    return read_nifti(payload, modality)
 
 
 def _read_rows(payload: Payload, modality: str) -> Iterator[Instance]:
@@ -38,7 +44,7 @@ def _medmnist_file(path: Path, mtime_ns: int) -> MedMnistFile:
 FORMATS: Mapping[str, Reader] = {
     "dicom": _read_object,
     "series": read_series,
-    "nifti": read_nifti,
+    "nifti": _read_nifti,
     "picture": read_picture,
     "medmnist": _read_rows,
 }

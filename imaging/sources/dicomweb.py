@@ -18,9 +18,8 @@ from requests.auth import AuthBase
 from imaging.errors import DataFault, EnvironmentFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.patients import Patients
-from imaging.sources.protocol import FETCHED_LIMIT_BYTES, Payload, SourceFile
+from imaging.sources.protocol import DICOMWEB, FETCHED_LIMIT_BYTES, Payload, SourceFile
 
-SCHEME = "dicomweb+"
 PAGE = 1000
 STEP_BYTES = 2**20
 TIMEOUT_S = (10.0, 60.0)
@@ -71,7 +70,7 @@ class DicomWeb:
     def __init__(
         self, address: str, auth: AuthBase | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        parts = urlsplit(address.removeprefix(SCHEME))
+        parts = urlsplit(address.removeprefix(DICOMWEB))
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserFault("this is no DICOMweb server: write dicomweb+https://HOST:PORT/dicom-web")
         if parts.username or parts.password:

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from imaging.errors import UserFault
 from imaging.sources.archive import Archive
-from imaging.sources.dicomweb import SCHEME, DicomWeb
 from imaging.sources.folder_source import FolderSource
 from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.patients import Patients, read_patients
-from imaging.sources.protocol import Source
-from imaging.sources.s3_prefix import S3Prefix
+from imaging.sources.protocol import DICOMWEB, Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +19,19 @@ class Kind:
     title: str
     accepts: Callable[[str], bool]
     open: Callable[[str, Patients], Source]
+
+
+def _s3_prefix(address: str, patients: Patients) -> Source:
+    # Loaded here, as below: clients of servers take a third of a second, which a folder does not need.
+    from imaging.sources.s3_prefix import S3Prefix
+
+    return S3Prefix(address, patients)
+
+
+def _dicomweb(address: str, _: Patients) -> Source:
+    from imaging.sources.dicomweb import DicomWeb
+
+    return DicomWeb(address)
 
 
 def _file(*suffixes: str) -> Callable[[str], bool]:
@@ -46,12 +57,12 @@ KINDS: Mapping[str, Kind] = {
     "s3": Kind(
         title="s3://BUCKET/PREFIX",
         accepts=lambda address: address.startswith("s3://"),
-        open=S3Prefix,
+        open=_s3_prefix,
     ),
     "dicomweb": Kind(
         title="dicomweb+https://HOST:PORT/dicom-web",
-        accepts=lambda address: address.startswith(SCHEME),
-        open=lambda address, _: DicomWeb(address),
+        accepts=lambda address: address.startswith(DICOMWEB),
+        open=_dicomweb,
     ),
     "medmnist": Kind(
         title="an .npz file in MedMNIST's layout",

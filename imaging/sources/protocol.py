@@ -10,6 +10,9 @@ from imaging.preprocess.spec import PreprocessSpec
 FETCHED_LIMIT_BYTES = 2 * 2**30
 """Largest file that is fetched into memory; a file of this machine is mapped and may be larger."""
 
+DICOMWEB = "dicomweb+"
+"""What the address of a DICOMweb server begins with, before https."""
+
 SUFFIXES: Mapping[str, str] = {
     ".nii": "nifti",
     ".nii.gz": "nifti",

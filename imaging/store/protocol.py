@@ -16,6 +16,10 @@ class Damaged(EnvironmentFault):
     """Bytes that are not those that were stored."""
 
 
+class Unreachable(EnvironmentFault):
+    """A server that did not answer, or reported an error that may pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """One object in a listing; `mtime_ns` is the time of its last writing, since 1970."""

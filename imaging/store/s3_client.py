@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from imaging.errors import EnvironmentFault, RadloopError, UserFault
-from imaging.store.protocol import Damaged, Missing
+from imaging.store.protocol import Damaged, Missing, Unreachable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -48,10 +48,6 @@ TRIES = 5
 REFUSED = (401, 403)
 CHANGED = ("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch")
 """Error codes of a server for a body that does not match the checksum of its sender."""
-
-
-class Unreachable(EnvironmentFault):
-    """A server that did not answer, or reported an error that may pass."""
 
 
 @dataclass(frozen=True)

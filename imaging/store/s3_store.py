@@ -19,11 +19,10 @@ from urllib3.exceptions import HTTPError
 from imaging.store.cache import Cache
 from imaging.store.content_digest import bytes_digest, check_digest, digest_of, file_digest
 from imaging.store.durable_file import temporary_beside
-from imaging.store.protocol import Damaged, Missing, Stored
+from imaging.store.protocol import Damaged, Missing, Stored, Unreachable
 from imaging.store.s3_client import (
     TRANSFERS,
     Bucket,
-    Unreachable,
     code_of,
     nanoseconds,
     status_of,

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,20 @@ from infra.stack.processes import StackError, tail
 
 TEMPLATE = Path(__file__).parents[2] / "prefect.yaml"
 DEPLOY_TIMEOUT_S = 300
+EVERY_NIGHT = "every-night"
+"""Slug of the schedule of the night."""
 
 
 def fill(
-    template: str, requests: Mapping[str, Mapping[str, Any]], scheduled: bool, time_zone: str | None = None
+    template: str,
+    requests: Mapping[str, Mapping[str, Any]],
+    scheduled: bool,
+    time_zone: str | None = None,
+    cron: str | None = None,
 ) -> str:
     """Return the content of prefect.yaml with a request for each deployment, and the schedules on or paused.
+
+    `cron` is that of the schedule of every night.
 
     >>> print(fill("deployments: [{name: nightly, schedules: [{cron: 0 2 * * *}]}]", {"nightly": {"a": 1}}, False))
     deployments:
@@ -35,6 +43,7 @@ def fill(
         for schedule in deployment.get("schedules", []):
             schedule["active"] = scheduled
             schedule.update({"timezone": time_zone} if time_zone else {})
+            schedule.update({"cron": cron} if cron and schedule.get("slug") == EVERY_NIGHT else {})
         # A deployment without a request is started by hand, and its form asks for the parameters.
         if deployment["name"] in requests:
             deployment["parameters"] = {"request": dict(requests[deployment["name"]])}
@@ -80,6 +89,15 @@ def deployed(home: Path) -> str:
 
 def deployed_time_zone(home: Path) -> str | None:
     """Return the time zone of the schedules that were deployed last; None where there were none."""
-    deployments = (yaml.safe_load(deployed(home)) or {}).get("deployments", [])
-    zones = (schedule.get("timezone") for item in deployments for schedule in item.get("schedules", []))
-    return next(zones, None)
+    return next((schedule.get("timezone") for schedule in _schedules(home)), None)
+
+
+def deployed_cron(home: Path) -> str | None:
+    """Return the cron of every night that was deployed last; None where there was none."""
+    nights = (schedule["cron"] for schedule in _schedules(home) if schedule.get("slug") == EVERY_NIGHT)
+    return next(nights, None)
+
+
+def _schedules(home: Path) -> Iterator[Mapping[str, Any]]:
+    for deployment in (yaml.safe_load(deployed(home)) or {}).get("deployments", []):
+        yield from deployment.get("schedules", [])

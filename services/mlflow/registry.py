@@ -21,6 +21,7 @@ from models.config import TrainConfig
 from models.objectives.objective_catalog import contract_of, objective_metadata, objective_of
 from models.objectives.protocol import Objective
 from models.portable.contract import Contract
+from services.mlflow.registry_peek import Champion
 from services.mlflow.runs import reachable
 from services.settings import Settings
 
@@ -59,14 +60,6 @@ class Registered:
     def objective(self) -> Objective:
         """What it predicts, and with which classes and thresholds."""
         return objective_of(self.tags)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Champion:
-    """A model's champion; `version` is None where no version has proved itself yet."""
-
-    name: str
-    version: int | None
 
 
 def register(
@@ -141,8 +134,7 @@ def by_version(settings: Settings, name: str, version: int) -> Registered | None
 
 def newest(settings: Settings, name: str, **tags: str) -> Registered | None:
     """Return the newest version that carries these tags, or None."""
-    with_tags = "".join(f" and tags.`{key}` = '{value}'" for key, value in tags.items())
-    versions = _versions(settings, f"name = '{name}'{with_tags}")
+    versions = _versions(settings, _tagged(name, tags))
     return _readable(max(versions, key=lambda item: item.version, default=None))
 
 
@@ -180,6 +172,11 @@ def champions(settings: Settings) -> list[Champion]:
         models = client.search_registered_models()
     versions = {model.name: model.aliases.get("champion") for model in models}
     return [Champion(name=name, version=int(at) if at else None) for name, at in versions.items()]
+
+
+def versions_of(settings: Settings, name: str, **tags: str) -> list[int]:
+    """Return the numbers of the versions of a model that carry these tags."""
+    return sorted(model.version for model in _versions(settings, _tagged(name, tags)))
 
 
 def named_datasets(settings: Settings) -> frozenset[str]:
@@ -229,6 +226,10 @@ def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
     while page.token:
         page = search(page.token)
         yield from page
+
+
+def _tagged(name: str, tags: Mapping[str, str]) -> str:
+    return f"name = '{name}'" + "".join(f" and tags.`{key}` = '{value}'" for key, value in tags.items())
 
 
 def _versions(settings: Settings, query: str) -> list[Registered]:

@@ -75,7 +75,7 @@ def plan_ingest(
     Raises UserFault where the version was made with another key, or another policy about variants of a PatientID.
     """
     if previous is not None:
-        _check_patients(previous.head, pseudonyms)
+        check_patients(previous.head, pseudonyms)
     moved = previous is not None and (base is None or base.digest != previous.digest)
     known = KnownRows.of(previous)
     examples, refusals = _compare(known, listing, spec, KnownRows.of(base) if moved else None)
@@ -190,7 +190,7 @@ def _files_of(*tables: ColumnSource) -> pa.ChunkedArray:
     return concat_columns(table.select(["source_key"])["source_key"] for table in tables)
 
 
-def _check_patients(head: VersionHead, pseudonyms: Pseudonyms) -> None:
+def check_patients(head: VersionHead, pseudonyms: Pseudonyms) -> None:
     """Refuse what would make other patients of known ones: they could change sides of the split."""
     if head.key_fingerprint != pseudonyms.fingerprint:
         raise UserFault(

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 
 from imaging.dataset.ingest.diff import IngestPlan, current_rows, plan_ingest, with_finished_chunks
 from imaging.dataset.ingest.journal import Journal
-from imaging.dataset.ingest.listing import Listing
+from imaging.dataset.ingest.listing import Listing, list_files
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
-from imaging.formats.series import DROP_STUDY
+from imaging.formats.peek import FUNCTION as PEEK
+from imaging.formats.series import DROP_SLICE, DROP_STUDY
+from imaging.formats.series_source import SeriesSource
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
+from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
-from imaging.store.protocol import Damaged, Missing
+from imaging.store.protocol import Damaged, Missing, Store
 
 ATTEMPTS = 8
 """How often pending files are looked for, or a version made, anew since another run has published one meanwhile."""
@@ -33,6 +36,32 @@ class ListedSource:
     def drops_studies(self) -> bool:
         """Whether a bad slice costs its study."""
         return self.bad_slice == DROP_STUDY
+
+
+def list_source(
+    source: Source,
+    spec: PreprocessSpec,
+    pseudonyms: Pseudonyms,
+    store: Store,
+    dataset: str,
+    bad_slice: str | None,
+) -> ListedSource:
+    """List the files of a source; of volumes, the headers are read too. None for `bad_slice` is the kind's default."""
+    bad_slice = bad_slice or (DROP_STUDY if spec.kind == "volume" else DROP_SLICE)
+    if spec.kind == "volume":
+        source = SeriesSource(source, Pool(PEEK, {}), bad_slice)
+    made_with = f"{pseudonyms.fingerprint} {pseudonyms.patient_variants} {bad_slice} {spec.digest}"
+    # Before the listing: what is in a newer version and not listed has come since, and is not gone.
+    base = newest_version(store, dataset)
+    return ListedSource(
+        source=source,
+        spec=spec,
+        pseudonyms=pseudonyms,
+        journal=Journal(store, dataset, made_with),
+        base=base,
+        listing=list_files(source.scan(), pseudonyms),
+        bad_slice=bad_slice,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from imaging.dataset.split.fingerprint import as_column, flat
 from imaging.dataset.tables.row_operations import Column, codes, first_equal
+
+if TYPE_CHECKING:
+    # A night with nothing new compares nothing, and scipy takes half a second to load.
+    from scipy.spatial import cKDTree
 
 Fingerprints = NDArray[np.uint8]
 RowNumbers = NDArray[np.int64]
@@ -78,10 +79,18 @@ def linked_groups(
     came, were = (_Distinct(fingerprints, np.flatnonzero(rows)) for rows in (news, ~news & (patients >= 0)))
     # All pairs of a night may take more memory than all else: they are linked slab by slab.
     for pairs in chain(_paired(came, came), _paired(came, were)):
-        one, two = groups[patients[pairs]].T
-        links = coo_array((np.ones(len(one), np.bool_), (one, two)), shape=(len(groups), len(groups)))
-        groups = connected_components(links, directed=False)[1][groups]
+        groups = _linked(groups, patients[pairs])
     return np.asarray(groups, np.int64)
+
+
+def _linked(groups: NDArray[np.int64], pairs: Pairs) -> NDArray[np.int64]:
+    """Return the groups of patients, of whom these pairs are of one group."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    one, two = groups[pairs].T
+    links = coo_array((np.ones(len(one), np.bool_), (one, two)), shape=(len(groups), len(groups)))
+    return np.asarray(connected_components(links, directed=False)[1][groups], np.int64)
 
 
 def row_overlaps(fingerprints: Fingerprints, patients: Column, splits: Column) -> pa.Table:
@@ -229,7 +238,7 @@ def _search(mine: _Distinct, theirs: _Distinct) -> Iterator[Pairs]:
         yield from pool.map(within, edges[:-1], [*edges[1:-1], np.inf])
 
 
-def _near(along: Callable[[RowNumbers], Points], rows: RowNumbers, tree: cKDTree) -> Iterator[Pairs]:
+def _near(along: Callable[[RowNumbers], Points], rows: RowNumbers, tree: "cKDTree") -> Iterator[Pairs]:
     """Yield these rows with the points of a tree within REACH, in parts; of too many points, the nearest."""
     for most in CROWDS:
         crowded = []
@@ -242,7 +251,9 @@ def _near(along: Callable[[RowNumbers], Points], rows: RowNumbers, tree: cKDTree
         rows = np.concatenate(crowded)
 
 
-def _tree(points: Points) -> cKDTree:
+def _tree(points: Points) -> "cKDTree":
+    from scipy.spatial import cKDTree
+
     return cKDTree(points, leafsize=32, balanced_tree=False, compact_nodes=False)
 
 

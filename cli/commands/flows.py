@@ -1,0 +1,122 @@
+"""Commands `radloop run`, `ingest`, `train`, `evaluate` and `reevaluate`: each runs a flow."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from cli.commands.shared_options import AsJson, Config, Labels
+from cli.dispatch import carry_out
+
+# Each parameter of a command is called as the request calls it: see `cli.options.as_request`.
+Source = Annotated[
+    str, typer.Option(help="Folder, archive, s3://..., dicomweb+https://... or .npz with images.")
+]
+LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
+Missing = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Label that stands for none; may be repeated, and replaces the list. [default: NA, nan, null, ., - ...]",
+        show_default=False,
+    ),
+]
+Positive = Annotated[str | None, typer.Option(help="Of two labels, the one that is looked for.")]
+Modality = Annotated[str | None, typer.Option(help="Modality that is taken in, as MR. [default: CT]")]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        help="CENTER/WIDTH, 'file' for each file's own, or 'auto': percentiles where a file has none. "
+        "[default: 40/400 for CT, auto for others]"
+    ),
+]
+Variants = Annotated[
+    Literal["report", "join"] | None,
+    typer.Option(help="Whether 00123 and 123 are two patients, reported, or one. [default: report]"),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the dataset and of the model. [default: radloop]")
+]
+Network = Annotated[
+    str | None, typer.Option(help="small_cnn, residual_small, resnet18 or mobilenet_v3_small.")
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that train together.")]
+Version = Annotated[int | None, typer.Option(help="Model version to compare. [default: the challenger]")]
+Again = Annotated[bool | None, typer.Option("--again", help="Train even where nothing has changed.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for command in (run, ingest, train, evaluate, reevaluate):
+        app.command()(command)
+
+
+def run(
+    source: Source = "",
+    labels: Labels = None,
+    dataset: Name = None,
+    config: Config = None,
+    label_column: LabelColumn = None,
+    missing: Missing = None,
+    positive: Positive = None,
+    patient_variants: Variants = None,
+    modality: Modality = None,
+    window: Window = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    again: Again = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be read, trained and compared; write nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take in what is new, train, and promote what proves itself."""
+    carry_out("night:run", **locals())
+
+
+def ingest(
+    source: Source = "",
+    labels: Labels = None,
+    dataset: Name = None,
+    config: Config = None,
+    label_column: LabelColumn = None,
+    missing: Missing = None,
+    positive: Positive = None,
+    patient_variants: Variants = None,
+    modality: Modality = None,
+    window: Window = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take in what is new in a source."""
+    carry_out("flow_run:run_command", flow="ingest", **locals())
+
+
+def train(
+    dataset: Name = None,
+    config: Config = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    again: Again = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a candidate on the newest version of a dataset."""
+    carry_out("flow_run:run_command", flow="train", **locals())
+
+
+def evaluate(
+    dataset: Name = None, version: Version = None, config: Config = None, as_json: AsJson = False
+) -> None:
+    """Compare candidate and champion; nothing is promoted."""
+    carry_out("flow_run:run_command", flow="evaluate", **locals())
+
+
+def reevaluate(
+    source: Source = "",
+    labels: Labels = None,
+    dataset: Name = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the champion on the newest labelled data."""
+    carry_out("flow_run:run_command", flow="reevaluate", **locals())
