@@ -82,7 +82,7 @@ SOURCE = ("--source", "{archive}", "--labels", "{labels}")
         (("run", "--help"), 0, set()),
         (("deidentify", "--help"), 0, set()),
         (("status",), 0, set()),
-        (("inspect", "{archive}"), 0, IMAGES),
+        (("inspect", "{archive}"), 0, TABLES | IMAGES),
         (("dataset", "list"), 0, TABLES),
         (("dataset", "show", "d"), 0, TABLES),
         (("run", "--source", "nowhere"), 2, TABLES | IMAGES),

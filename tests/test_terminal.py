@@ -136,14 +136,3 @@ def test_prefect_is_loaded_by_no_look_before_a_flow() -> None:
     """It reads where its server is when it is loaded, which must be after the running stack was looked for."""
     code = "import sys, cli.main, services.preflight; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_pyarrow_goes_without_pandas_until_it_is_asked_for_it() -> None:
-    code = (
-        "import sys, pyarrow as pa; from cli.flow_run import keep_pandas_out; keep_pandas_out()\n"
-        "pa.array(['a']); pa.array([1.5, None]); assert 'pandas' not in sys.modules\n"
-        "frame = pa.table({'a': [1, 2]}).to_pandas()\n"
-        "assert pa.array(frame['a']).to_pylist() == [1, 2]"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (0, "")

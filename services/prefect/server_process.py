@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import uvicorn
 
 from services.prefect.server_record import USE_LOCK, read_server, take
 
@@ -79,7 +80,6 @@ def serve(listener: socket.socket, home: Path, idle_s: float) -> None:
     """Serve Prefect's API on a socket that listens, until it is not needed any more."""
     # Loaded here: they take seconds, and only this process needs them.
     import prefect.server.api.background_workers as background
-    import uvicorn
     from docket import Worker
     from prefect.server.api.server import create_app
 
