@@ -99,7 +99,7 @@ def refused(result: CommandResult, *texts: str) -> None:
 def dispatched() -> list[tuple[str, str, set[str]]]:
     """Return command, target and options of each command that is carried out elsewhere."""
     calls = []
-    for path in [REPOSITORY / "cli" / "main.py", *(REPOSITORY / "cli" / "commands").glob("*.py")]:
+    for path in [REPOSITORY / "cli" / "main.py", *sorted((REPOSITORY / "cli" / "commands").glob("*.py"))]:
         functions = [
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)
         ]
@@ -113,7 +113,9 @@ def dispatched() -> list[tuple[str, str, set[str]]]:
     return calls
 
 
-@pytest.mark.parametrize(("name", "target", "options"), dispatched(), ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    ("name", "target", "options"), dispatched(), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_command_has_a_body_that_takes_its_options(name: str, target: str, options: set[str]) -> None:
     module, _, function = target.partition(":")
     inspect.signature(getattr(import_module(f"cli.{module}"), function)).bind(**dict.fromkeys(options))
