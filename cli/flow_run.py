@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from cli.options import ask
+from cli.stop import run_in_thread
 from cli.terminal import console, quiet_logs
 from services.flow_requests import REQUESTS
 from services.settings import Settings, activate
@@ -35,6 +36,15 @@ def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) ->
 
 def run_flow(name: str, request: BaseModel) -> Any:
     """Run a flow in this process, print its outcome, and return it."""
+    # Loaded here: httpx, which --help does not need.
+    from services.open_runs import CommandRun
+
+    run = CommandRun(activate())
+    return run_in_thread(lambda: _run_flow(name, request, run), run.cancel)
+
+
+def _run_flow(name: str, request: BaseModel, run: Any) -> Any:
+    from services.open_runs import repair
     from services.prefect.server import claim_server
     from services.preflight import check_servers
 
@@ -47,9 +57,10 @@ def run_flow(name: str, request: BaseModel) -> Any:
     quiet_logs()
     if claim:
         claim.wait()
+    repair(activate(), lambda line: console.print(line, highlight=False, soft_wrap=True))
     loaded = time.monotonic()
     try:
-        outcome = flow(request)
+        outcome = run.run(flow, name, request)
     except Exception:
         if claim:
             claim.check()

@@ -15,6 +15,7 @@ from cli import deidentify as deidentify_command
 from cli import stack as stack_commands
 from cli.flow_run import checked_request, next_commands, run_flow
 from cli.options import Config, Labels
+from cli.stop import stoppable
 from cli.terminal import AsJson, console
 from imaging.errors import RadloopError
 from imaging.sources.label_file import MISSING
@@ -193,7 +194,8 @@ def asked(given: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Run the command line; what a person can mend ends with exit code 2 and without a stack trace."""
     try:
-        app()
+        with stoppable():
+            app()
     except RadloopError as error:
         message = f"[bold red]error:[/bold red] {escape(str(error))}"
         Console(stderr=True).print(message, highlight=False, soft_wrap=True)

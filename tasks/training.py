@@ -19,13 +19,12 @@ from models.objectives.objective_catalog import objective_class, objective_of
 from models.torch_process import end_torch, start_torch, torch_process
 from services.flow_requests import TrainRequest
 from services.mlflow.registry import MODEL_FILE, Registered, model_tags, newest, register, set_alias
-from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
+from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run, status_after
+from services.open_runs import FLOW_RUN_TAG
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.settings import Settings
 from tasks.retry import INPUT_OUTPUT
-
-FLOW_RUN_TAG = "prefect.flow_run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +154,9 @@ def stop(flow_run_id: str, settings: Settings) -> None:
 
 @contextmanager
 def failing(job: TrainingJob, settings: Settings) -> Iterator[None]:
-    """Close the MLflow run as failed when the block fails, whoever was logging to it."""
+    """Close the MLflow run as failed when the block fails, and as killed when it is cancelled, whoever logs to it."""
     try:
         yield
-    except BaseException:
-        end_run(settings, job.run_id, "FAILED")
+    except BaseException as error:
+        end_run(settings, job.run_id, status_after(error))
         raise

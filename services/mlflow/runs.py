@@ -110,11 +110,16 @@ def watched_run(settings: Settings, run_id: str) -> Iterator[None]:
     mlflow.start_run(run_id=run_id, log_system_metrics=True)
     try:
         yield
-    except BaseException:
-        mlflow.end_run("FAILED")
+    except BaseException as error:
+        mlflow.end_run(status_after(error))
         raise
     # Not finished yet: the model is registered under this run once the caller has exported it.
     mlflow.end_run("RUNNING")
+
+
+def status_after(error: BaseException) -> str:
+    """Return the status of a run that an exception ended: Prefect cancels by one that is no Exception."""
+    return "FAILED" if isinstance(error, Exception) else "KILLED"
 
 
 def end_run(settings: Settings, run_id: str, status: str = "FINISHED") -> None:
