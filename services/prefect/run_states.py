@@ -7,7 +7,11 @@ import httpx
 
 from services.prefect.run_record import Outcome
 
-FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+FINAL: Mapping[Outcome, Sequence[str]] = {
+    "CRASHED": ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"),
+    # What fails while a command is being stopped fails because of that.
+    "CANCELLED": ("COMPLETED", "CANCELLED"),
+}
 OPEN_TASKS = {"state": {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}}
 TIMEOUT_S = 4.0
 
@@ -31,7 +35,7 @@ def end_open_runs(
             family += children
             generation = [child["id"] for child in children]
         state = {"type": outcome, "name": outcome.capitalize(), "message": message}
-        open_runs = [run for run in family if run["state_type"] not in FINAL]
+        open_runs = [run for run in family if run["state_type"] not in FINAL[outcome]]
         for run in open_runs:
             _set_state(client, "flow_runs", run["id"], state)
         ids = [run["id"] for run in family]
