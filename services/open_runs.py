@@ -18,6 +18,7 @@ import httpx
 
 from imaging.errors import RadloopError
 from services.prefect.run_record import (
+    Outcome,
     RunRecord,
     abandoned_runs,
     record_of,
@@ -104,6 +105,16 @@ def end_run(record: RunRecord, settings: Settings) -> list[str]:
     if names is not None:
         remove_record(settings.folder, record)
     return names or []
+
+
+def end_child_runs(flow: Any, flow_run: Any, state: Any) -> None:
+    """Give the child runs of a flow run that was cancelled, or whose process died, an end too (a hook of the flow)."""
+    settings = activate()
+    outcome: Outcome = "CRASHED" if state.is_crashed() else "CANCELLED"
+    api = os.environ["PREFECT_API_URL"]
+    end_open_runs(
+        api, _headers(settings), str(flow_run.id), outcome, f"The state of its parent run is {state.name}."
+    )
 
 
 def repair(settings: Settings, log: Log) -> None:

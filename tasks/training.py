@@ -17,9 +17,18 @@ from imaging.store.open_store import open_store
 from models.config import TrainConfig
 from models.objectives.objective_catalog import objective_class, objective_of
 from models.torch_process import end_torch, start_torch, torch_process
+from models.training.epoch_history import read_history
 from services.flow_requests import TrainRequest
 from services.mlflow.registry import MODEL_FILE, Registered, model_tags, newest, register, set_alias
-from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run, status_after
+from services.mlflow.runs import (
+    commit,
+    end_run,
+    end_runs_tagged,
+    log_dataset,
+    reopen_stopped,
+    start_run,
+    status_after,
+)
 from services.open_runs import FLOW_RUN_TAG
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
@@ -71,8 +80,14 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     config = request.training
     parameters = canonical(config) | {"dataset.digest": version.digest, "spec": version.spec.digest}
     name = f"{config.network} {version.digest[:8]}"
-    run_id = start_run(settings, request.dataset, name, parameters, {FLOW_RUN_TAG: flow_run_id})
-    log_dataset(settings, run_id, version, "training")
+    key, tags = {"training.key": training_key(version, config)}, {FLOW_RUN_TAG: flow_run_id}
+    run_id = None if request.again else reopen_stopped(settings, request.dataset, key, tags)
+    if run_id is None:
+        run_id = start_run(settings, request.dataset, name, parameters, key | tags)
+        log_dataset(settings, run_id, version, "training")
+    else:
+        done = len(read_history(run_folder(settings, run_id)))
+        print(f"Goes on with the training that was stopped: {done} of {config.epochs} epochs are done")
     return TrainingJob(
         store=settings.dataset_place,
         cache=str(settings.cache),
@@ -80,7 +95,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
         dataset=request.dataset,
         digest=version.digest,
         train=canonical(config),
-        run_folder=str(settings.store_root / "training" / run_id),
+        run_folder=str(run_folder(settings, run_id)),
         run_id=run_id,
         flow_run_id=flow_run_id,
     )
@@ -110,6 +125,11 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
         history=outcome.history,
         timings_s=timings,
     )
+
+
+def run_folder(settings: Settings, run_id: str) -> Path:
+    """Return the folder of a training's history, checkpoints and outcome."""
+    return settings.store_root / "training" / run_id
 
 
 def training_key(version: DatasetVersion, config: TrainConfig) -> str:

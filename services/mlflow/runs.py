@@ -68,6 +68,34 @@ def start_run(
     return str(run.info.run_id)
 
 
+def reopen_stopped(
+    settings: Settings, experiment: str, key: Mapping[str, str], tags: Mapping[str, str]
+) -> str | None:
+    """Open the last run with these tags again if it was stopped, under new tags, and return its id; None without one.
+
+    Only one of this very code: what another began it may not be able to go on with.
+    """
+    query = " and ".join(
+        f"tags.`{name}` = '{value}'" for name, value in {**key, "git.commit": commit()}.items()
+    )
+    with reachable(settings) as client:
+        known = client.get_experiment_by_name(experiment)
+        runs = client.search_runs([known.experiment_id], query, max_results=1) if known else []
+        if not runs or runs[0].info.status != "KILLED":
+            return None
+        run_id = str(runs[0].info.run_id)
+        client.update_run(run_id, status="RUNNING")
+        for name, value in tags.items():
+            client.set_tag(run_id, name, value)
+    return run_id
+
+
+def logged_epochs(settings: Settings, run_id: str) -> int:
+    """Return of how many epochs a run has the metrics."""
+    with reachable(settings) as client:
+        return len({metric.step for metric in client.get_metric_history(run_id, "train_loss")})
+
+
 def log_dataset(settings: Settings, run_id: str, version: DatasetVersion, context: str) -> None:
     """Record a dataset version as an input of a run: its name, digest and counts."""
     counts = version.counts.labelled
