@@ -3,12 +3,15 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cli.flow_run import checked_request
@@ -22,8 +25,9 @@ from infra.stack.flow_runs import FlowRun, latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
 from services.flow_requests import REQUESTS, NightlyRequest, absolute_place
+from services.prefect.run_record import abandoned_runs
 from services.prefect.server import end_server, log_of, running_server, without_server
-from services.settings import Settings, activate
+from services.settings import Settings, activate, use_home_server
 
 REMEMBERED = "nightly.json"
 """Parameters of the night: written by `radloop run` when it succeeds, and here."""
@@ -109,6 +113,28 @@ def status() -> None:
             _table(("latest", "flow", "run", "state"), map(_begun, latest_runs(running.addresses["prefect"])))
         )
     console.print(_table(("model", "champion"), _champions(settings)))
+    end_with_problems(settings, processes)
+
+
+def end_with_problems(settings: Settings, processes: Iterable[lifecycle.ProcessStatus]) -> None:
+    """End the runs of commands that were killed; print what else is wrong, and leave with exit code 1 for that."""
+    errors = Console(stderr=True)
+    print_line = partial(errors.print, highlight=False, soft_wrap=True)
+    if abandoned_runs(settings.folder):
+        # Loaded here: it asks servers, which is rarely needed.
+        from services.open_runs import repair
+
+        server = running_server(settings.folder)
+        if settings.prefect_api_url is None and server:
+            use_home_server(f"{server.address}/api")
+        repair(activate(), print_line)
+        if left := abandoned_runs(settings.folder):
+            print_line(f"{len(left)} runs of commands that were killed are open: the next command ends them")
+    problems = [item.problem for item in processes if item.problem]
+    for problem in problems:
+        print_line(f"[red]{escape(problem)}[/red]")
+    if problems:
+        raise typer.Exit(1)
 
 
 def down() -> None:
