@@ -123,11 +123,9 @@ def repair(settings: Settings, log: Log) -> None:
         # Servers that do not answer now may do so for a later command.
         with suppress(httpx.HTTPError, RadloopError):
             if names := end_run(record, settings):
-                state = record.outcome.lower()
-                children = f" and {len(names) - 1} child runs" if len(names) > 1 else ""
                 log(
-                    f"{record.flow} of process {record.pid} ended before its time: its run{children} on Prefect "
-                    f"are {state} now; what was done is kept"
+                    f"{record.flow} of process {record.pid} ended before its time; what was done is kept, and on "
+                    f"Prefect {', '.join(names)} counts as {record.outcome.lower()}"
                 )
 
 

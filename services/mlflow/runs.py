@@ -68,26 +68,21 @@ def start_run(
     return str(run.info.run_id)
 
 
-def reopen_stopped(
-    settings: Settings, experiment: str, key: Mapping[str, str], tags: Mapping[str, str]
-) -> str | None:
-    """Open the last run with these tags again if it was stopped, under new tags, and return its id; None without one.
-
-    Only one of this very code: what another began it may not be able to go on with.
-    """
-    query = " and ".join(
-        f"tags.`{name}` = '{value}'" for name, value in {**key, "git.commit": commit()}.items()
-    )
+def stopped_run(settings: Settings, experiment: str, key: Mapping[str, str]) -> Run | None:
+    """Return the last run with these tags if it was stopped."""
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in key.items())
     with reachable(settings) as client:
         known = client.get_experiment_by_name(experiment)
         runs = client.search_runs([known.experiment_id], query, max_results=1) if known else []
-        if not runs or runs[0].info.status != "KILLED":
-            return None
-        run_id = str(runs[0].info.run_id)
+    return runs[0] if runs and runs[0].info.status == "KILLED" else None
+
+
+def reopen(settings: Settings, run_id: str, tags: Mapping[str, str]) -> None:
+    """Open a run again, under new tags."""
+    with reachable(settings) as client:
         client.update_run(run_id, status="RUNNING")
         for name, value in tags.items():
             client.set_tag(run_id, name, value)
-    return run_id
 
 
 def logged_epochs(settings: Settings, run_id: str) -> int:
