@@ -25,9 +25,10 @@ from services.mlflow.runs import (
     end_run,
     end_runs_tagged,
     log_dataset,
-    reopen_stopped,
+    reopen,
     start_run,
     status_after,
+    stopped_run,
 )
 from services.open_runs import FLOW_RUN_TAG
 from services.ray.jobs import stop_job_of
@@ -81,13 +82,19 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     parameters = canonical(config) | {"dataset.digest": version.digest, "spec": version.spec.digest}
     name = f"{config.network} {version.digest[:8]}"
     key, tags = {"training.key": training_key(version, config)}, {FLOW_RUN_TAG: flow_run_id}
-    run_id = None if request.again else reopen_stopped(settings, request.dataset, key, tags)
-    if run_id is None:
-        run_id = start_run(settings, request.dataset, name, parameters, key | tags)
-        log_dataset(settings, run_id, version, "training")
-    else:
+    stopped = stopped_run(settings, request.dataset, key)
+    # What other code began this one may not be able to go on with.
+    if stopped and not request.again and stopped.data.tags.get("git.commit") == commit():
+        run_id = str(stopped.info.run_id)
         done = len(read_history(run_folder(settings, run_id)))
         print(f"Goes on with the training that was stopped: {done} of {config.epochs} epochs are done")
+        reopen(settings, run_id, tags)
+    else:
+        if stopped:
+            reason = "--again asks for it" if request.again else "it was begun by another commit"
+            print(f"Starts the training that was stopped anew: {reason}")
+        run_id = start_run(settings, request.dataset, name, parameters, key | tags)
+        log_dataset(settings, run_id, version, "training")
     return TrainingJob(
         store=settings.dataset_place,
         cache=str(settings.cache),
