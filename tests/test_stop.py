@@ -154,7 +154,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     write_phantom(folder / "archive", PhantomSpec(patients=24), day=1)
     given = ("--source", str(folder / "archive/dicom"), "--labels", str(folder / "archive/labels.csv"))
     home = folder / "home"
-    yield House(home=home, night=(*given, "--dataset", "d", "--positive", "lesion"))
+    yield House(home=home, night=(*given, "--name", "d", "--positive", "lesion"))
     if server := servers.running_server(home):
         servers._end(server)
 
@@ -167,7 +167,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         (signal.SIGTERM, "listed", "ingest", ()),
         (signal.SIGINT, "to read", "run", ("--epochs", "3")),
         (signal.SIGHUP, "epoch 1/", "run", ("--epochs", "6")),
-        (signal.SIGINT, "epoch 2/", "run", ("--epochs", "6")),
+        (signal.SIGINT, "epoch 4/", "run", ("--epochs", "6")),
         (signal.SIGTERM, "epoch 6/6", "run", ("--epochs", "6")),
     ],
 )
