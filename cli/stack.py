@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -89,6 +88,7 @@ def up(
 def status() -> None:
     """Show what is up, what runs next and last, and who is champion."""
     settings = activate()
+    end_killed_runs(settings)
     with infra_faults():
         processes = lifecycle.status(settings.folder)
         running = read_stack(settings.folder)
@@ -113,28 +113,36 @@ def status() -> None:
             _table(("latest", "flow", "run", "state"), map(_begun, latest_runs(running.addresses["prefect"])))
         )
     console.print(_table(("model", "champion"), _champions(settings)))
-    end_with_problems(settings, processes)
+    leave_for_problems(processes)
 
 
-def end_with_problems(settings: Settings, processes: Iterable[lifecycle.ProcessStatus]) -> None:
-    """End the runs of commands that were killed; print what else is wrong, and leave with exit code 1 for that."""
-    errors = Console(stderr=True)
-    print_line = partial(errors.print, highlight=False, soft_wrap=True)
-    if abandoned_runs(settings.folder):
-        # Loaded here: it asks servers, which is rarely needed.
-        from services.open_runs import repair
+def end_killed_runs(settings: Settings) -> None:
+    """End the runs of commands that were killed, where a server runs that knows them."""
+    if not abandoned_runs(settings.folder):
+        return
+    # Loaded here: it asks servers, which is rarely needed.
+    from services.open_runs import repair
 
-        server = running_server(settings.folder)
-        if settings.prefect_api_url is None and server:
-            use_home_server(f"{server.address}/api")
-        repair(activate(), print_line)
-        if left := abandoned_runs(settings.folder):
-            print_line(f"{len(left)} runs of commands that were killed are open: the next command ends them")
+    server = running_server(settings.folder)
+    if settings.prefect_api_url is None and server:
+        use_home_server(f"{server.address}/api")
+    repair(activate(), print_remark)
+    if left := abandoned_runs(settings.folder):
+        print_remark(f"{len(left)} runs of commands that were killed are open: the next command ends them")
+
+
+def leave_for_problems(processes: Iterable[lifecycle.ProcessStatus]) -> None:
+    """Print what is wrong with the stack, and leave with exit code 1 where something is."""
     problems = [item.problem for item in processes if item.problem]
     for problem in problems:
-        print_line(f"[red]{escape(problem)}[/red]")
+        print_remark(f"[red]{escape(problem)}[/red]")
     if problems:
         raise typer.Exit(1)
+
+
+def print_remark(line: str) -> None:
+    """Print a line beside the result of a command."""
+    Console(stderr=True).print(line, highlight=False, soft_wrap=True)
 
 
 def down() -> None:

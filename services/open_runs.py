@@ -21,6 +21,7 @@ from services.prefect.run_record import (
     Outcome,
     RunRecord,
     abandoned_runs,
+    check_home,
     record_of,
     remove_record,
     write_record,
@@ -60,6 +61,7 @@ class CommandRun:
         from prefect.states import Pending
 
         home, parameters = self._settings.folder, {"request": request}
+        check_home(home)
         self._begun.set()
         with get_client(sync_client=True) as client:
             # Created here: while Prefect's engine creates it, nobody else knows its id.

@@ -169,6 +169,12 @@ def test_status_shows_which_process_has_ended(tmp_path: Path, pretended: list[st
     assert seen == {"prefect": True, "mlflow": False, "worker": True}
 
 
+def test_a_home_that_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "stack.lock").mkdir()
+    with pytest.raises(StackError, match=r"cannot write .*give --home another folder"):
+        stacks.down(tmp_path)
+
+
 def test_status_names_the_process_since_when_and_the_remedy(
     settings: Settings, pretended: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """Record of the flow run of a command: whose process has ended, and which no longer says anything."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,14 @@ import pytest
 
 from imaging.errors import EnvironmentFault
 from services.prefect import server_process
-from services.prefect.run_record import RunRecord, abandoned_runs, record_of, remove_record, write_record
+from services.prefect.run_record import (
+    RunRecord,
+    abandoned_runs,
+    check_home,
+    record_of,
+    remove_record,
+    write_record,
+)
 from services.prefect.server_process import Repairs
 from services.prefect.server_record import began
 
@@ -75,6 +83,15 @@ def test_a_home_that_cannot_be_written_gets_a_sentence(tmp_path: Path, dead: Run
         EnvironmentFault, match=r"cannot write .*runs .*give --home a folder that can be written"
     ):
         write_record(tmp_path, dead)
+
+
+def test_a_home_that_became_read_only_gets_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_home(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(EnvironmentFault, match="cannot be written: is its disk mounted read-only"):
+        check_home(tmp_path)
 
 
 def test_the_server_begins_one_repair_for_a_killed_run(

@@ -232,6 +232,23 @@ def test_status_ends_the_runs_of_a_killed_command(house: House) -> None:
     )
 
 
+@pytest.mark.slow
+def test_a_silent_server_does_not_delay_the_stop_and_the_next_command_cancels(house: House) -> None:
+    server = servers.running_server(house.home)
+    assert server is not None
+    terminal = at_terminal(house.command("ingest", *house.night))
+    terminal.read_until("listed")
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        assert terminal.stop(signal.SIGINT) <= STOP_LIMIT_S
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert terminal.output.count(LINE) == 1
+    assert [record.outcome for record in abandoned_runs(house.home)] == ["CANCELLED"]
+    assert house.run("ingest", *house.night).returncode == 0
+    assert (house.open_runs, abandoned_runs(house.home)) == ([], [])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_command_without_a_flow_is_stopped_too(number: int) -> None:
     terminal = at_terminal([sys.executable, "-c", WAITING])

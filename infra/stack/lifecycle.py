@@ -207,11 +207,19 @@ def _cause(what: str, process: OwnedProcess) -> str:
 
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / "stack.lock", timeout=0)
     try:
-        with FileLock(home / "stack.lock", timeout=0):
-            yield
+        home.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout as error:
         raise StackError(
             f"another `radloop up` or `radloop down` works on {home}: wait for its end"
         ) from error
+    except OSError as error:
+        raise StackError(
+            f"cannot write {home} ({error.strerror}): make its disk writable, or give --home another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

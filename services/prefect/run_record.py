@@ -44,6 +44,14 @@ def record_of(flow_run: str, flow: str) -> RunRecord:
     )
 
 
+def check_home(home: Path) -> None:
+    """Raise EnvironmentFault where the home cannot be written any more; nothing has begun yet."""
+    if not os.access(home, os.W_OK):
+        raise EnvironmentFault(
+            f"{home} cannot be written: is its disk mounted read-only? Mend that, or give --home another folder"
+        )
+
+
 def write_record(home: Path, record: RunRecord) -> None:
     """Write the record, whole or not at all; raise EnvironmentFault where the home cannot be written."""
     path = _path(home, record)
