@@ -11,8 +11,10 @@ from pydantic import BaseModel
 from rich.markdown import Markdown
 
 from cli.options import as_request, ask
+from cli.stop import run_in_thread
 from cli.terminal import console, note, print_result, quiet_logs, result_alone
 from services.flow_requests import REQUESTS
+from services.open_runs import CommandRun, repair
 from services.prefect.server import claim_server
 from services.preflight import check_request, check_servers
 from services.settings import Settings, activate
@@ -32,6 +34,11 @@ def checked_request(name: str, config: Path | None, given: Mapping[str, Any]) ->
 
 def run_flow(name: str, request: BaseModel, as_json: bool = False) -> Any:
     """Run a flow in this process, print its outcome, and return it."""
+    run = CommandRun(activate())
+    return run_in_thread(lambda: _run_flow(name, request, run, as_json), run.cancel)
+
+
+def _run_flow(name: str, request: BaseModel, run: CommandRun, as_json: bool) -> Any:
     started = time.monotonic()
     check_servers(activate())
     # It starts while the flow is loaded.
@@ -42,9 +49,10 @@ def run_flow(name: str, request: BaseModel, as_json: bool = False) -> Any:
         quiet_logs()
         if claim:
             claim.wait()
+        repair(activate(), note)
         loaded = time.monotonic()
         try:
-            outcome = flow(request)
+            outcome = run.run(flow, name, request)
         except Exception:
             if claim:
                 claim.check()

@@ -9,6 +9,7 @@ import typer
 
 from cli.commands import config, dataset, deidentify, flows, inspect, stack
 from cli.dispatch import carry_out, verbosity
+from cli.stop import stoppable
 from imaging.errors import RadloopError, UserFault
 from imaging.release_compatibility import RELEASE
 
@@ -63,7 +64,8 @@ def demo() -> None:
 def main() -> None:
     """Run the command line; what a person can mend ends with exit code 2 and without a stack trace."""
     try:
-        app()
+        with stoppable():
+            app()
     except RadloopError as error:
         # Loaded here: it loads rich, which --help does not need.
         from cli.terminal import print_error

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from cli.terminal import note, print_result
+from cli.terminal import note, print_error, print_result
 from imaging.errors import EnvironmentFault
 from infra.stack import lifecycle
 from infra.stack.deployments import deployed_cron, deployed_time_zone
@@ -17,8 +18,10 @@ from infra.stack.flow_runs import latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
 from services.mlflow.registry_peek import peek_champions
+from services.open_runs import repair
+from services.prefect.run_record import abandoned_runs
 from services.prefect.server import end_server, log_of, running_server, without_server
-from services.settings import activate
+from services.settings import Settings, activate, use_home_server
 
 
 def up(
@@ -70,6 +73,7 @@ def up(
 def status(as_json: bool = False) -> None:
     """Show what is up, what runs next and last, and who is champion."""
     settings = activate()
+    end_killed_runs(settings)
     with infra_faults():
         processes = lifecycle.status(settings.folder)
         running = read_stack(settings.folder)
@@ -94,7 +98,12 @@ def status(as_json: bool = False) -> None:
             "next": [asdict(run) for run in next_runs(prefect)],
             "latest": [asdict(run) for run in latest_runs(prefect)],
         }
-    print_result(content, Group(*_tables(content)), as_json)
+    problems = [item.problem for item in processes if item.problem]
+    print_result(content | {"problems": problems}, Group(*_tables(content)), as_json)
+    for problem in problems:
+        print_error(problem)
+    if problems:
+        raise typer.Exit(1)
 
 
 def _tables(content: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -116,6 +125,18 @@ def _tables(content: Mapping[str, Any]) -> Iterator[RenderableType]:
         for one in content["champions"]
     ]
     yield _table(("model", "champion"), champions)
+
+
+def end_killed_runs(settings: Settings) -> None:
+    """End the runs of commands that were killed, where a server runs that knows them."""
+    if not abandoned_runs(settings.folder):
+        return
+    server = running_server(settings.folder)
+    if settings.prefect_api_url is None and server:
+        use_home_server(f"{server.address}/api")
+    repair(activate(), note)
+    if left := abandoned_runs(settings.folder):
+        note(f"{len(left)} runs of commands that were killed are open: the next command ends them")
 
 
 def down(as_json: bool = False) -> None:

@@ -9,6 +9,7 @@ from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.train import stop_training, train
 from services.flow_requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
+from services.open_runs import end_child_runs
 from services.preflight import check_servers
 from services.settings import activate
 from tasks.evaluation import champion_of_other_spec, check_champion
@@ -23,8 +24,8 @@ from tasks.split_check import check_splits
     name="nightly",
     flow_run_name="nightly {request.dataset}",
     log_prints=True,
-    on_cancellation=[stop_training],
-    on_crashed=[stop_training],
+    on_cancellation=[stop_training, end_child_runs],
+    on_crashed=[stop_training, end_child_runs],
 )
 def nightly(request: NightlyRequest) -> NightlyReport:
     """Take in what is new, train, and promote the model if it proves itself."""

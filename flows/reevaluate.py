@@ -5,6 +5,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.ingest import ingest
 from services.flow_requests import ReevaluateRequest, ingest_part
+from services.open_runs import end_child_runs
 from services.preflight import check_servers
 from services.settings import activate
 from tasks.evaluation import champion_of_other_spec, check_champion
@@ -12,7 +13,13 @@ from tasks.reevaluation import Reevaluation, remeasure
 from tasks.report.outcomes import reevaluation_markdown
 
 
-@flow(name="reevaluate", flow_run_name="reevaluate {request.dataset}", log_prints=True)
+@flow(
+    name="reevaluate",
+    flow_run_name="reevaluate {request.dataset}",
+    log_prints=True,
+    on_cancellation=[end_child_runs],
+    on_crashed=[end_child_runs],
+)
 def reevaluate(request: ReevaluateRequest) -> Reevaluation:
     """Take in what is new, measure the champion on all test patients, and say whether it still holds."""
     settings = activate()

@@ -16,16 +16,25 @@ from imaging.store.open_store import open_store
 from models.config import TrainConfig, training_key
 from models.objectives.objective_catalog import objective_class, objective_of
 from models.torch_process import end_torch, start_torch, torch_process
+from models.training.epoch_history import read_history
 from services.flow_requests import TrainRequest
 from services.mlflow.registry import MODEL_FILE, Registered, model_tags, newest, register, set_alias
-from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
+from services.mlflow.runs import (
+    commit,
+    end_run,
+    end_runs_tagged,
+    log_dataset,
+    reopen,
+    start_run,
+    status_after,
+    stopped_run,
+)
+from services.open_runs import FLOW_RUN_TAG
 from services.preflight import newest_dataset
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.settings import Settings
 from tasks.retry import INPUT_OUTPUT
-
-FLOW_RUN_TAG = "prefect.flow_run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +71,20 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     config = request.training
     parameters = canonical(config) | {"dataset.digest": version.digest, "spec": version.spec.digest}
     name = f"{config.network} {version.digest[:8]}"
-    run_id = start_run(settings, request.dataset, name, parameters, {FLOW_RUN_TAG: flow_run_id})
-    log_dataset(settings, run_id, version, "training")
+    key, tags = {"training.key": training_key(version, config)}, {FLOW_RUN_TAG: flow_run_id}
+    stopped = stopped_run(settings, request.dataset, key)
+    # What other code began this one may not be able to go on with.
+    if stopped and not request.again and stopped.data.tags.get("git.commit") == commit():
+        run_id = str(stopped.info.run_id)
+        done = len(read_history(run_folder(settings, run_id)))
+        print(f"Goes on with the training that was stopped: {done} of {config.epochs} epochs are done")
+        reopen(settings, run_id, tags)
+    else:
+        if stopped:
+            reason = "--again asks for it" if request.again else "it was begun by another commit"
+            print(f"Starts the training that was stopped anew: {reason}")
+        run_id = start_run(settings, request.dataset, name, parameters, key | tags)
+        log_dataset(settings, run_id, version, "training")
     return TrainingJob(
         store=settings.dataset_place,
         cache=str(settings.cache),
@@ -71,7 +92,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
         dataset=request.dataset,
         digest=version.digest,
         train=canonical(config),
-        run_folder=str(settings.store_root / "training" / run_id),
+        run_folder=str(run_folder(settings, run_id)),
         run_id=run_id,
         flow_run_id=flow_run_id,
     )
@@ -101,6 +122,11 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
         history=outcome.history,
         timings_s=timings,
     )
+
+
+def run_folder(settings: Settings, run_id: str) -> Path:
+    """Return the folder of a training's history, checkpoints and outcome."""
+    return settings.store_root / "training" / run_id
 
 
 def find_trained(settings: Settings, version: DatasetVersion, config: TrainConfig) -> Registered | None:
@@ -140,9 +166,9 @@ def stop(flow_run_id: str, settings: Settings) -> None:
 
 @contextmanager
 def failing(job: TrainingJob, settings: Settings) -> Iterator[None]:
-    """Close the MLflow run as failed when the block fails, whoever was logging to it."""
+    """Close the MLflow run as failed when the block fails, and as killed when it is cancelled, whoever logs to it."""
     try:
         yield
-    except BaseException:
-        end_run(settings, job.run_id, "FAILED")
+    except BaseException as error:
+        end_run(settings, job.run_id, status_after(error))
         raise

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from cli import stack as stack_commands
 from imaging.errors import EnvironmentFault, UserFault
 from infra.stack import lifecycle as stacks
+from infra.stack.flow_runs import declare_lost
 from infra.stack.lifecycle import StackRequest
 from infra.stack.processes import OwnedProcess, StackError, start
 from infra.stack.record import FILE, Stack
@@ -165,6 +167,44 @@ def test_status_shows_which_process_has_ended(tmp_path: Path, pretended: list[st
     until(lambda: running.processes[1].process() is None, "its end")
     seen = {item.name: item.runs for item in stacks.status(tmp_path)}
     assert seen == {"prefect": True, "mlflow": False, "worker": True}
+
+
+def test_a_home_that_cannot_be_written_gets_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "stack.lock").mkdir()
+    with pytest.raises(StackError, match=r"cannot write .*give --home another folder"):
+        stacks.down(tmp_path)
+
+
+def test_status_names_the_process_since_when_and_the_remedy(
+    settings: Settings, pretended: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    running = up(settings.folder)
+    try:
+        os.kill(running.processes[1].pid, signal.SIGKILL)
+        until(lambda: running.processes[1].process() is None, "its end")
+        with pytest.raises(typer.Exit) as left:
+            stack_commands.status()
+        assert left.value.exit_code == 1
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"mlflow has ended (process {running.processes[1].pid}, last sign of life ")
+        assert line.endswith(f"`radloop up` starts it again, see {running.processes[1].log}")
+    finally:
+        stacks.down(settings.folder)
+
+
+def test_the_child_runs_of_a_lost_run_are_lost_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"deployment_id": ["parent"], "parent_flow_run_id": ["child"]}
+    ended = list[str]()
+
+    def answer(url: str, body: Any = None) -> Any:
+        if url.endswith("/set_state"):
+            ended.append(url.split("/")[-2])
+            return None
+        return [{"id": run} for name, runs in asked.items() if name in body["flow_runs"] for run in runs]
+
+    monkeypatch.setattr("infra.stack.flow_runs.prefect_answer", answer)
+    assert declare_lost("http://server") == 1
+    assert ended == ["parent", "child"]
 
 
 def test_commands_use_the_stack_that_is_up(settings: Settings, pretended: list[str]) -> None:

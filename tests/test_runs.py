@@ -22,9 +22,12 @@ from services.mlflow.runs import (
     get_run,
     log_dataset,
     log_metrics,
+    logged_epochs,
     open_experiment,
     reachable,
+    reopen,
     start_run,
+    stopped_run,
     watched_run,
 )
 from services.settings import Settings
@@ -145,10 +148,41 @@ def test_a_watched_run_goes_on_and_has_the_machines_numbers(
     assert any(name.startswith("system/") for name in run.data.metrics)
 
 
-def test_a_watched_run_that_fails_is_failed(tracked: Settings, run_id: str) -> None:
-    with pytest.raises(KeyboardInterrupt), watched_run(tracked, run_id):
-        raise KeyboardInterrupt
-    assert get_run(tracked, run_id).info.status == "FAILED"
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
+)
+def test_a_watched_run_that_fails_is_failed_and_one_that_is_stopped_is_killed(
+    tracked: Settings, run_id: str, error: type[BaseException], status: str
+) -> None:
+    with pytest.raises(error), watched_run(tracked, run_id):
+        raise error
+    assert get_run(tracked, run_id).info.status == status
+
+
+def test_the_last_run_is_opened_again_only_where_it_was_stopped(tracked: Settings) -> None:
+    name, key = "tracking-stopped", {"training.key": "k"}
+    for status in ("KILLED", "FINISHED"):
+        end_run(tracked, start_run(tracked, name, "r", {}, key), status)
+    assert stopped_run(tracked, name, key) is None
+    last = start_run(tracked, name, "r", {}, key)
+    end_run(tracked, last, "KILLED")
+    assert stopped_run(tracked, name, {"training.key": "other"}) is None
+    stopped = stopped_run(tracked, name, key)
+    assert stopped is not None
+    assert stopped.info.run_id == last
+    reopen(tracked, last, {"prefect.flow_run": "new"})
+    run = get_run(tracked, last)
+    assert (run.info.status, run.data.tags["prefect.flow_run"]) == ("RUNNING", "new")
+
+
+def test_epochs_with_metrics_are_counted_once(tracked: Settings, run_id: str) -> None:
+    assert logged_epochs(tracked, run_id) == 0
+    with reachable(tracked) as client:
+        for _ in range(2):
+            rows = [{"epoch": epoch, "train_loss": 0.5} for epoch in range(3)]
+            client.log_batch(run_id, metrics=epoch_metrics(rows))
+    assert logged_epochs(tracked, run_id) == 3
 
 
 @pytest.mark.parametrize(

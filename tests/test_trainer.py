@@ -172,10 +172,13 @@ def test_a_job_travels_as_json(job: TrainingJob) -> None:
     assert TrainingJob(**json.loads(json.dumps(asdict(job)))) == job
 
 
-def test_a_run_that_fails_is_failed(tracked: Settings, job: TrainingJob) -> None:
-    with pytest.raises(KeyboardInterrupt), failing(job, tracked):
-        raise KeyboardInterrupt
-    assert get_run(tracked, job.run_id).info.status == "FAILED"
+@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_a_run_that_fails_is_failed_and_one_that_is_stopped_is_killed(
+    tracked: Settings, job: TrainingJob, error: type[BaseException], status: str
+) -> None:
+    with pytest.raises(error), failing(job, tracked):
+        raise error
+    assert get_run(tracked, job.run_id).info.status == status
 
 
 def test_a_run_that_does_not_fail_is_left_open(tracked: Settings, job: TrainingJob) -> None:

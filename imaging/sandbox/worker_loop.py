@@ -132,9 +132,9 @@ def _silence() -> None:
 def _prepare_process() -> None:
     """Write no core dump, be the first process that the kernel ends when memory is short, and ignore interrupts."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # An interrupt ends the parent, and this process follows; if it ended first, its file would count as bad.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A signal to all processes ends the parent, and this one follows; see `worker_process` for Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # (Not PR_SET_PDEATHSIG: that follows the parent's thread, not the parent.)
     try:
         Path("/proc/self/oom_score_adj").write_text("800")

@@ -191,6 +191,8 @@ def _start(connection: socket.socket) -> subprocess.Popen[bytes]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=(connection.fileno(),),
+            # What ends the terminal's command ends this with it: if it ended first, its file would count as bad.
+            start_new_session=True,
         )
     except OSError as error:
         raise EnvironmentFault(f"a worker that decodes files cannot start: {error.strerror}") from error

@@ -9,6 +9,7 @@ from typing import Any
 from infra.stack.servers import prefect_answer
 
 SCHEDULED = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+OPEN = ("RUNNING", "PENDING", "CANCELLING")
 BEGUN = {"state": {"type": {"not_any_": ["SCHEDULED"]}}, "parent_task_run_id": {"is_null_": True}}
 
 
@@ -61,10 +62,17 @@ def declare_lost(prefect: str) -> int:
 
     After a loss of power they are still listed as running, and the next night would wait for their end.
     """
-    lost = _of_the_worker(prefect, "RUNNING", "PENDING", "CANCELLING")
-    for run in lost:
+    lost = _of_the_worker(prefect, *OPEN)
+    for run in [*lost, *_children(prefect, lost)]:
         _set_state(prefect, run, {"type": "CRASHED", "message": "The stack ended while this was running."})
     return len(lost)
+
+
+def _children(prefect: str, runs: Sequence[str]) -> list[str]:
+    """Return the child runs that are open; no flow of ours has grandchildren."""
+    query = {"state": {"type": {"any_": OPEN}}, "parent_flow_run_id": {"any_": runs}}
+    answer = prefect_answer(f"{prefect}/api/flow_runs/filter", {"flow_runs": query}) if runs else None
+    return [run["id"] for run in answer or []]
 
 
 def _of_the_worker(prefect: str, *states: str) -> list[str]:

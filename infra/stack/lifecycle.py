@@ -6,8 +6,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -37,13 +38,27 @@ class StackRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessStatus:
-    """Status of one process of the stack."""
+    """Status of one process of the stack; `last_sign` is when it last wrote to its log, in this machine's zone."""
 
     name: str
     pid: int
     runs: bool
     answers: bool
     log: str
+    last_sign: datetime | None = None
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, since when, and the remedy; empty where nothing is."""
+        if self.runs and self.answers:
+            return ""
+        since = f", last sign of life {self.last_sign:%d %b %H:%M:%S %Z}" if self.last_sign else ""
+        if not self.runs:
+            return f"{self.name} has ended (process {self.pid}{since}): `radloop up` starts it again, see {self.log}"
+        return (
+            f"{self.name} runs but does not answer (process {self.pid}{since}): wait where it is starting or busy, "
+            f"else `radloop down` and `radloop up`; see {self.log}"
+        )
 
 
 def up(home: Path, request: StackRequest, log: Log) -> Stack:
@@ -78,9 +93,16 @@ def status(home: Path) -> list[ProcessStatus]:
             runs=item.process() is not None,
             answers=item.process() is not None and servers[item.name].answers(),
             log=item.log,
+            last_sign=_last_write(item.log),
         )
         for item in stack.processes
     ]
+
+
+def _last_write(log: str) -> datetime | None:
+    with suppress(OSError):
+        return datetime.fromtimestamp(Path(log).stat().st_mtime).astimezone()
+    return None
 
 
 def down(home: Path) -> int:
@@ -185,11 +207,19 @@ def _cause(what: str, process: OwnedProcess) -> str:
 
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / "stack.lock", timeout=0)
     try:
-        with FileLock(home / "stack.lock", timeout=0):
-            yield
+        home.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout as error:
         raise StackError(
             f"another `radloop up` or `radloop down` works on {home}: wait for its end"
         ) from error
+    except OSError as error:
+        raise StackError(
+            f"cannot write {home} ({error.strerror}): make its disk writable, or give --home another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -68,6 +68,29 @@ def start_run(
     return str(run.info.run_id)
 
 
+def stopped_run(settings: Settings, experiment: str, key: Mapping[str, str]) -> Run | None:
+    """Return the last run with these tags if it was stopped."""
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in key.items())
+    with reachable(settings) as client:
+        known = client.get_experiment_by_name(experiment)
+        runs = client.search_runs([known.experiment_id], query, max_results=1) if known else []
+    return runs[0] if runs and runs[0].info.status == "KILLED" else None
+
+
+def reopen(settings: Settings, run_id: str, tags: Mapping[str, str]) -> None:
+    """Open a run again, under new tags."""
+    with reachable(settings) as client:
+        client.update_run(run_id, status="RUNNING")
+        for name, value in tags.items():
+            client.set_tag(run_id, name, value)
+
+
+def logged_epochs(settings: Settings, run_id: str) -> int:
+    """Return of how many epochs a run has the metrics."""
+    with reachable(settings) as client:
+        return len({metric.step for metric in client.get_metric_history(run_id, "train_loss")})
+
+
 def log_dataset(settings: Settings, run_id: str, version: DatasetVersion, context: str) -> None:
     """Record a dataset version as an input of a run: its name, digest and counts."""
     counts = version.counts.labelled
@@ -110,11 +133,16 @@ def watched_run(settings: Settings, run_id: str) -> Iterator[None]:
     mlflow.start_run(run_id=run_id, log_system_metrics=True)
     try:
         yield
-    except BaseException:
-        mlflow.end_run("FAILED")
+    except BaseException as error:
+        mlflow.end_run(status_after(error))
         raise
     # Not finished yet: the model is registered under this run once the caller has exported it.
     mlflow.end_run("RUNNING")
+
+
+def status_after(error: BaseException) -> str:
+    """Return the status of a run that an exception ended: Prefect cancels by one that is no Exception."""
+    return "FAILED" if isinstance(error, Exception) else "KILLED"
 
 
 def end_run(settings: Settings, run_id: str, status: str = "FINISHED") -> None:

@@ -9,6 +9,8 @@ import gc
 import os
 import select
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -20,6 +22,7 @@ from typing import Any
 import typer
 import uvicorn
 
+from services.prefect.run_record import abandoned_runs
 from services.prefect.server_record import USE_LOCK, read_server, take
 
 Scope = MutableMapping[str, Any]
@@ -30,6 +33,8 @@ QUIET_S = 20.0
 """After a request events and logs are still being written, and connections are kept for 5 s."""
 SLEEP_S, AWAKE_S = 2.0, 0.05
 """Of a server that nobody asks: seconds at rest, and seconds for whatever else has become due."""
+REPAIR_S = 30.0
+"""Between two looks for commands that were killed."""
 POLL_S = 2.0
 """Between two looks into the queue of background jobs; at the default of 0.25 s an idle server takes 2 % of a core."""
 
@@ -62,6 +67,31 @@ class RequestClock:
     def idle_s(self) -> float:
         """Seconds since the end of the last request; 0 during one."""
         return 0.0 if self._open else time.monotonic() - self._last
+
+
+class Repairs:
+    """Processes that give the runs of a command that was killed an end; each run gets one, since it may fail."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self._home, self._api = home, f"http://127.0.0.1:{port}/api"
+        self._tried: set[str] = set()
+        self._looked = time.monotonic()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin_where_due(self) -> None:
+        """Look from time to time whether a process has ended that ran a flow, and begin a repair."""
+        now = time.monotonic()
+        # poll also frees what the kernel keeps of a process that has ended.
+        if now - self._looked < REPAIR_S or (self._process and self._process.poll() is None):
+            return
+        self._looked = now
+        runs = {record.flow_run for record in abandoned_runs(self._home)}
+        if runs - self._tried:
+            self._tried |= runs
+            own = {"PREFECT_API_URL": self._api, "RADLOOP_HOME_SERVER": self._api}
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "services.open_runs"], env=os.environ | own
+            )
 
 
 def is_needed(home: Path, clock: RequestClock, idle_s: float) -> bool:
@@ -104,7 +134,9 @@ def serve(listener: socket.socket, home: Path, idle_s: float) -> None:
         gc.enable()
         # What was loaded stays.
         gc.freeze()
+        repairs = Repairs(home, listener.getsockname()[1])
         while is_needed(home, clock, idle_s) and not server.should_exit:
+            repairs.begin_where_due()
             if clock.idle_s > QUIET_S:
                 # Its loops ask ten times a second for nothing: all of them wait here for the next connection.
                 if select.select([listener], [], [], SLEEP_S)[0]:

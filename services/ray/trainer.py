@@ -16,7 +16,7 @@ from models.objectives.objective_catalog import objective_class
 from models.torch_process import torch_process
 from models.training.epoch_history import Progress, last_checkpoint, read_history
 from models.training.process_group import ProcessDiedError
-from services.mlflow.runs import epoch_metrics, reachable, watched_run
+from services.mlflow.runs import epoch_metrics, logged_epochs, reachable, watched_run
 from services.ray.jobs import run_step
 from services.settings import Settings
 
@@ -83,14 +83,17 @@ def fit(
     """Train; the run's metrics arrive while it goes on."""
     started = time.monotonic()
     config = TrainConfig.model_validate(job.train)
-    with watched_run(settings, job.run_id), report_epochs(job, settings, log):
+    # Those of a fit that was stopped, with which this one goes on.
+    before = len(read_history(job.folder))
+    reported = logged_epochs(settings, job.run_id) if before else 0
+    with watched_run(settings, job.run_id), report_epochs(job, settings, log, reported):
         folder = train(job, config, log)
     if folder is None:
         raise EnvironmentFault(
             f"training {job.run_id} left no checkpoint in {job.run_folder}: is its disk full?"
         )
     history = read_history(job.folder)
-    training_s = sum(row["seconds"] for row in history)
+    training_s = sum(row["seconds"] for row in history[before:])
     timings = {
         "workers' start and end": time.monotonic() - started - training_s,
         "first training step": history[0]["first_step_s"],
@@ -111,9 +114,11 @@ def fit_on_cluster(job: TrainingJob, settings: Settings, log: Callable[[str], No
 
 
 @contextmanager
-def report_epochs(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> Iterator[None]:
+def report_epochs(
+    job: TrainingJob, settings: Settings, log: Callable[[str], None], reported: int = 0
+) -> Iterator[None]:
     """Log the metrics of each finished epoch to MLflow and a line to `log`, while the block lasts."""
-    reporter, done = EpochReporter(job, settings, log), threading.Event()
+    reporter, done = EpochReporter(job, settings, log, reported), threading.Event()
 
     def follow() -> None:
         last_look = False
