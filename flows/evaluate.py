@@ -17,7 +17,6 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     check_servers(settings)
     pair = contenders(request.dataset, request.version, settings)
     evaluation = compare(pair, versions_for(pair, settings), request.gate, settings)
-    print(evaluation.verdict.headline)
     create_markdown_artifact(
         evaluation_markdown(evaluation), key="evaluation", description=evaluation.verdict.headline
     )

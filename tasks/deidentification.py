@@ -21,6 +21,7 @@ from imaging.deidentify.payload import FUNCTION
 from imaging.deidentify.profile.profile import load_profile
 from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms
+from imaging.quantities import quantity
 from imaging.release_compatibility import canonical
 from services.flow_requests import DeidentifyRequest, absolute_place
 from services.prefect.progress import Pace
@@ -68,7 +69,7 @@ def bring_up_to_date(
         files = tuple(source.scan())
         work = plan_reading(files, latest(destination.ledger.read()), pseudonyms)
         _check_same_source(work, destination)
-        log(f"{len(files)} files listed, {len(work.to_read)} to read")
+        log(f"{quantity(len(files), 'files')} listed, {len(work.to_read):,} to read")
         if work.to_read:
             order = {
                 "source": absolute_place(request.source),

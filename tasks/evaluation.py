@@ -14,6 +14,7 @@ from imaging.errors import UserFault
 from imaging.statistics.intervals import Measure, measure_all
 from imaging.statistics.predictions import Predictions
 from imaging.statistics.verdict import GateConfig, Verdict, decide
+from models.objectives.objective_catalog import useless_in_validation
 from models.portable.predictor import Predictor
 from services.flow_requests import shadow_name
 from services.mlflow.registry import Registered, by_alias, by_version, model_file, newest
@@ -123,9 +124,10 @@ def evaluate_pair(
     predictions, champion_predictions = predict(settings, candidate, version, test), None
     if champion is not None:
         champion_predictions = predict(settings, champion, versions[champion.tags["spec.digest"]], test)
-    verdict = decide(predictions, champion_predictions, gate)
+    verdict = decide(predictions, champion_predictions, gate, useless_in_validation(candidate.tags))
     if already_champion:
-        reason = f"version {candidate.version} is the champion already, and nothing newer was trained."
+        end = f"; but it is of no use: {verdict.useless}" if verdict.useless else "."
+        reason = f"version {candidate.version} is the champion already, and nothing newer was trained{end}"
         verdict = replace(verdict, promote=False, reason=reason)
     return Evaluation(
         candidate=candidate,

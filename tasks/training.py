@@ -15,7 +15,7 @@ from imaging.errors import UserFault
 from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
-from models.objectives.objective_catalog import objective_class, objective_of
+from models.objectives.objective_catalog import VALIDATION_TAG, objective_class, objective_of
 from models.torch_process import end_torch, start_torch, torch_process
 from services.flow_requests import TrainRequest
 from services.mlflow.registry import MODEL_FILE, Registered, model_tags, newest, register, set_alias
@@ -141,6 +141,12 @@ def make_candidate(
         "dataset.digest": version.digest,
         "training.key": training_key(version, config),
         "git.commit": commit(),
+        **{
+            f"{VALIDATION_TAG}{measure}": f"{row[f'val_{measure}']:.4f}"
+            for row in outcome.history
+            if row["epoch"] == outcome.best_epoch
+            for measure in objective.epoch_titles
+        },
     }
     candidate = register(settings, version.head.dataset, job.run_id, onnx.load(path), tags)
     set_alias(settings, candidate, "challenger")

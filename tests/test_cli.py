@@ -140,7 +140,7 @@ def test_labels_of_other_images_are_refused(
 ) -> None:
     labels = write_labels(tmp_path / "other.csv", [{"SOPInstanceUID": "9.9", "label": "plain"}])
     result = radloop("ingest", "--source", archive[0], "--labels", labels)
-    refused(result, "no label at all", "1 labels name no image", "--patient-variants join", "lists them")
+    refused(result, "no label at all", "labels name no image: 1", "--patient-variants join", "lists them")
     assert "names-no-image" in (result.home / "private" / "problems-radloop.csv").read_text()
 
 

@@ -229,7 +229,7 @@ def test_a_training_is_one_run(nights: Nights) -> None:
 @pytest.mark.parametrize("metric", ["train_loss", "val_loss", "val_auroc"])
 def test_a_run_has_a_metric_for_every_epoch(nights: Nights, metric: str) -> None:
     history = nights.client.get_metric_history(nights.run_of(nights.first).info.run_id, metric)
-    assert sorted(item.step for item in history) == list(range(EPOCHS))
+    assert sorted(item.step for item in history) == list(range(1, EPOCHS + 1))
 
 
 @pytest.mark.slow

@@ -107,7 +107,7 @@ def test_an_epoch_is_a_step(tracked: Settings, run_id: str) -> None:
     client = MlflowClient(tracked.tracking_uri)
     client.log_batch(run_id, metrics=epoch_metrics(rows))
     history = client.get_metric_history(run_id, "val_auroc")
-    assert [(metric.step, metric.value) for metric in history] == [(0, 0.5), (1, 0.75)]
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.75)]
 
 
 def test_more_epochs_than_the_limit_of_a_batch_are_logged(tracked: Settings, run_id: str) -> None:

@@ -84,10 +84,10 @@ def log_dataset(settings: Settings, run_id: str, version: DatasetVersion, contex
 
 
 def epoch_metrics(rows: Sequence[Mapping[str, float]]) -> list[Metric]:
-    """Return what epochs measured as metrics, one step an epoch."""
+    """Return what epochs measured as metrics, one step an epoch; MLflow's charts count from 1, as people do."""
     now_ms = int(time.time() * 1000)
     return [
-        Metric(name, float(value), now_ms, int(row["epoch"]))
+        Metric(name, float(value), now_ms, int(row["epoch"]) + 1)
         for row in rows
         for name, value in row.items()
         if name != "epoch"
