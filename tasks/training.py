@@ -1,8 +1,7 @@
 """Steps of a training: begin a run, fit, register the best epoch as the candidate, and stop what was abandoned."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,8 +17,24 @@ from models.config import TrainConfig
 from models.objectives.objective_catalog import VALIDATION_TAG, objective_class, objective_of
 from models.torch_process import end_torch, start_torch, torch_process
 from services.flow_requests import TrainRequest
-from services.mlflow.registry import MODEL_FILE, Registered, model_tags, newest, register, set_alias
-from services.mlflow.runs import commit, end_run, end_runs_tagged, log_dataset, start_run
+from services.mlflow.registry import (
+    MODEL_FILE,
+    Registered,
+    check_files,
+    model_tags,
+    newest,
+    register,
+    set_alias,
+)
+from services.mlflow.runs import (
+    check_run,
+    commit,
+    end_run,
+    end_runs_tagged,
+    failing_run,
+    log_dataset,
+    start_run,
+)
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.settings import Settings
@@ -57,6 +72,9 @@ def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome |
     trained = find_trained(settings, version, request.training)
     if trained is None or request.again:
         return None
+    # The gate logs its measures under the run, and loads the file.
+    check_run(settings, trained.run_id)
+    check_files(settings, trained)
     print(
         f"Version {trained.version} was trained on this data with this configuration already: not trained again"
     )
@@ -73,7 +91,8 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     parameters = canonical(config) | {"dataset.digest": version.digest, "spec": version.spec.digest}
     name = f"{config.network} {version.digest[:8]}"
     run_id = start_run(settings, request.dataset, name, parameters, {FLOW_RUN_TAG: flow_run_id})
-    log_dataset(settings, run_id, version, "training")
+    with failing_run(settings, run_id):
+        log_dataset(settings, run_id, version, "training")
     return TrainingJob(
         store=settings.dataset_place,
         cache=str(settings.cache),
@@ -90,7 +109,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
 @task(name="fit", cache_policy=NO_CACHE)
 def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
     """Fit here, or on the Ray cluster; both start lost workers again, so Prefect does not retry this."""
-    with failing(job, settings):
+    with failing_run(settings, job.run_id):
         return (fit_on_cluster if settings.ray_address else fit)(job, settings, print)
 
 
@@ -99,7 +118,7 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
     """Export the best epoch, register it as the challenger, and close the run."""
     started = time.monotonic()
     version = open_version(open_store(job.store, Path(job.cache), job.cache_bytes), job.dataset, job.digest)
-    with failing(job, settings):
+    with failing_run(settings, job.run_id):
         candidate = make_candidate(settings, job, outcome, version)
     end_torch()
     end_run(settings, job.run_id)
@@ -157,13 +176,3 @@ def stop(flow_run_id: str, settings: Settings) -> None:
     """End what a flow run left behind: its Ray job, and its MLflow runs that look as if they still went on."""
     stop_job_of(flow_run_id, settings)
     end_runs_tagged(settings, FLOW_RUN_TAG, flow_run_id)
-
-
-@contextmanager
-def failing(job: TrainingJob, settings: Settings) -> Iterator[None]:
-    """Close the MLflow run as failed when the block fails, whoever was logging to it."""
-    try:
-        yield
-    except BaseException:
-        end_run(settings, job.run_id, "FAILED")
-        raise
