@@ -20,6 +20,7 @@ from services.flow_requests import shadow_name
 from services.mlflow.registry import Registered, by_alias, by_version, check_files, model_file, newest
 from services.mlflow.runs import check_experiment, log_metrics
 from services.settings import Settings
+from tasks.champion_history import promoted_before
 from tasks.retry import INPUT_OUTPUT
 from tasks.training import newest_dataset
 
@@ -138,6 +139,8 @@ def evaluate_pair(
         end = f"; but it is of no use: {verdict.useless}" if verdict.useless else "."
         reason = f"version {candidate.version} is the champion already, and nothing newer was trained{end}"
         verdict = replace(verdict, promote=False, reason=reason)
+    elif verdict.promote and (before := promoted_before(settings, candidate)):
+        verdict = replace(verdict, promote=False, reason=before)
     return Evaluation(
         candidate=candidate,
         champion=champion,

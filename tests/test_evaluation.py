@@ -14,6 +14,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.verdict import GateConfig
 from imaging.store.folder_store import FolderStore
 from services.flow_requests import shadow_name
+from services.ledger import MOVED_BY_HAND, add, ledger_path
 from services.mlflow.registry import Registered, model_file, set_alias
 from services.mlflow.runs import get_run, open_experiment
 from services.settings import Settings
@@ -234,3 +235,12 @@ def test_a_model_of_no_use_in_validation_is_not_promoted(
     doubtful = replace(good, tags={**good.tags, "validation.auroc": "0.1900"})
     verdict = meet(tracked, doubtful, None, version).verdict
     assert (verdict.promote, "0.190 is no better than chance" in verdict.reason) == (False, True)
+
+
+def test_a_model_that_was_taken_off_is_not_promoted_and_the_verdict_has_the_reason(
+    tracked: Settings, good: Registered, version: DatasetVersion
+) -> None:
+    model = register_bright(tracked, "taken-off")
+    add(ledger_path(tracked, "taken-off"), {"event": MOVED_BY_HAND, "candidate": None, "champion": 1})
+    verdict = meet(tracked, model, None, version).verdict
+    assert (verdict.promote, "taken off as the champion by hand" in verdict.headline) == (False, True)

@@ -19,9 +19,8 @@ from imaging.dataset.version.dataset_version import newest_version, open_version
 from imaging.phantom.phantom_archive import PhantomDay
 from imaging.phantom.schedule import PhantomSpec
 from services.flow_requests import IngestRequest, NightlyRequest, ReevaluateRequest
-from services.ledger import entries
+from services.ledger import entries, ledger_path
 from services.settings import Settings, activate
-from tasks.promotion import ledger_path
 from tasks.reevaluation import Reevaluation
 from tasks.reporting import NightlyReport
 from tests.conftest import Running, fresh_environment
