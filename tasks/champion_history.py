@@ -10,6 +10,7 @@ from tasks.retry import INPUT_OUTPUT
 
 TRAINING_TAG = "training.key"
 """Of a model version: its data and configuration."""
+REMEDY = "train on other data or with another configuration, or point the alias 'champion' at it yourself."
 
 
 @task(name="look for a champion moved by hand", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -44,21 +45,18 @@ def promoted_before(settings: Settings, candidate: Registered) -> str:
 
     Versions of the same data and configuration count as one: whoever took one off gets no other like it.
     """
-    remedy = (
-        "other data or another configuration make another one, or point the alias 'champion' at it by hand."
-    )
     training, version = candidate.tags.get(TRAINING_TAG), candidate.version
     for line in reversed(_completed(settings, candidate.name)):
-        of_move = line["event"] == MOVED_BY_HAND
-        if of_move and _is_same(line.get("training.before"), line["champion"], training, version):
+        of_move, before, after = line["event"] == MOVED_BY_HAND, line["champion"], line["candidate"]
+        if of_move and _is_same(line.get("training.before"), before, training, version):
             return (
-                f"version {line['champion']} was taken off as the champion by hand (noticed {line['time']}), and "
-                f"version {version} is of the same data and configuration: it is not promoted again; {remedy}"
+                f"version {before} was taken off as the champion by hand (noticed {line['time']}): neither it nor another "
+                f"of its data and configuration is promoted again; {REMEDY}"
             )
-        if _is_same(_training_of(settings, candidate.name, line), line["candidate"], training, version):
+        if _is_same(_training_of(settings, candidate.name, line), after, training, version):
             return (
-                f"version {line['candidate']} of the same data and configuration became champion at {line['time']} "
-                f"already: nothing is promoted twice; {remedy}"
+                f"version {after}, of the same data and configuration, became champion before ({line['time']}): nothing "
+                f"is promoted twice; {REMEDY}"
             )
     return ""
 

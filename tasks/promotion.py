@@ -71,6 +71,5 @@ def _entry(
         "candidate": candidate.version,
         "champion": _number(champion),
         "training": candidate.tags.get(TRAINING_TAG),
-        "reason": verdict.reason,
         **verdict.tags(),
     }

@@ -108,7 +108,7 @@ def test_what_another_model_replaced_is_not_promoted_again(
 ) -> None:
     promoted(tracked, versions[2], versions[0])
     for same in versions[2:]:
-        assert "version 3 of the same data and configuration became champion" in promoted_before(
+        assert "version 3, of the same data and configuration, became champion" in promoted_before(
             tracked, same
         )
     assert promoted_before(tracked, versions[1]) == ""

@@ -183,7 +183,7 @@ def check_files(settings: Settings, model: Registered) -> None:
     if not any(file.path == MODEL_FILE for file in files):
         raise UserFault(
             f"{MODEL_FILE} of {model} is gone from {place}: restore it from a copy; without one, delete the version on "
-            "MLflow's page and train again"
+            "MLflow's page, and point the alias 'champion' at the next that is trained"
         )
 
 
