@@ -50,13 +50,13 @@ def promoted_before(settings: Settings, candidate: Registered) -> str:
         of_move, before, after = line["event"] == MOVED_BY_HAND, line["champion"], line["candidate"]
         if of_move and _is_same(line.get("training.before"), before, training, version):
             return (
-                f"version {before} was taken off as the champion by hand (noticed {line['time']}): neither it nor another "
-                f"of its data and configuration is promoted again; {REMEDY}"
+                f"version {before} was taken off as the champion by hand (noticed {line['time']}): neither it nor "
+                f"another of its data and configuration is promoted again; {REMEDY}"
             )
         if _is_same(_training_of(settings, candidate.name, line), after, training, version):
             return (
-                f"version {after}, of the same data and configuration, became champion before ({line['time']}): nothing "
-                f"is promoted twice; {REMEDY}"
+                f"version {after}, of the same data and configuration, became champion before ({line['time']}): "
+                f"nothing is promoted twice; {REMEDY}"
             )
     return ""
 

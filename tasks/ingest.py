@@ -290,4 +290,4 @@ def _no_examples(source: str, scan: IngestPlan, spec: PreprocessSpec) -> str:
     remedy = modality_remedy(others, spec.modality) if others else remedy
     unit, taken = UNITS[spec.kind]
     number = quantity(scan.refusals.num_rows, unit)
-    return f"none of the {number} of {source} is a usable {taken.removesuffix('s')} ({listed}): {remedy}"
+    return f"there is no usable {taken.removesuffix('s')} in the {number} of {source} ({listed}): {remedy}"

@@ -91,7 +91,7 @@ def test_a_folder_without_images_is_refused(
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("not an image")
     result = radloop("ingest", "--source", tmp_path / "notes", "--labels", archive[1])
-    refused(result, "none of the 1 files", "1 x not-dicom", "is it the right folder?")
+    refused(result, "no usable image in the 1 file of", "1 x not-dicom", "is it the right folder?")
 
 
 @pytest.mark.slow

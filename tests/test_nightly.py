@@ -184,6 +184,8 @@ def test_the_verdict_is_on_the_version_with_its_numbers(nights: Nights) -> None:
     assert tags["gate.patients"] == str(patients)
     assert tags["dataset.digest"] == nights.first.ingested.digest
     assert 0 <= float(tags["threshold"]) <= 1
+    assert tags["gate.useless"] == "no"
+    assert 0.5 < float(tags["validation.auroc"]) <= 1
 
 
 @pytest.mark.slow
