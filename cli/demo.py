@@ -12,6 +12,7 @@ from imaging.image.window import Window
 from imaging.phantom.phantom_archive import write_phantom
 from imaging.phantom.schedule import PhantomSpec
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.quantities import quantity
 from models.config import TrainConfig
 from services.flow_requests import NightlyRequest
 from services.prefect.server import end_server
@@ -33,7 +34,9 @@ def two_nights() -> None:
     for day in (1, 2):
         console.rule(f"day {day}")
         written = write_phantom(archive, PhantomSpec(), day=day)
-        console.print(f"The made-up hospital has made {written.files} files today", highlight=False)
+        console.print(
+            f"The made-up hospital has made {quantity(written.files, 'files')} today", highlight=False
+        )
         run_flow("nightly", request_for(archive))
     remember(settings, request_for(archive))
     console.print(next_commands(settings, NAME), soft_wrap=True)

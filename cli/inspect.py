@@ -19,6 +19,7 @@ from imaging.errors import UserFault
 from imaging.formats.peek import FUNCTION, peek_headers
 from imaging.private_list import write_private_list
 from imaging.pseudonyms import KEY_BYTES, Pseudonyms
+from imaging.quantities import quantity
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Pool
 from imaging.source_overview import Overview, OverviewCounter, proposed_configuration
@@ -110,9 +111,10 @@ def _survey(
 
 def _rendered(overview: Overview) -> RenderableType:
     parts: list[RenderableType] = [
-        f"[bold]{overview.files:,} files[/bold], {overview.size_bytes / 2**30:.2f} GiB: "
-        f"{overview.patients:,} patients, {overview.studies:,} studies, {overview.series:,} series, "
-        f"{overview.frames:,} images, {overview.volumes:,} volumes"
+        f"[bold]{quantity(overview.files, 'files')}[/bold], {overview.size_bytes / 2**30:.2f} GiB: "
+        f"{quantity(overview.patients, 'patients')}, {quantity(overview.studies, 'studies')}, "
+        f"{quantity(overview.series, 'series')}, {quantity(overview.frames, 'images')}, "
+        f"{quantity(overview.volumes, 'volumes')}"
     ]
     for title, counts in (
         ("Formats", overview.formats),
@@ -128,9 +130,10 @@ def _rendered(overview: Overview) -> RenderableType:
         parts += [_table("Problems", "files", overview.problems, meanings=True), ""]
     if overview.findings:
         parts.append(_table("Series", "series", overview.findings, meanings=True))
-    if overview.patient_variants:
+    if variants := overview.patient_variants:
         parts.append(
-            f"{overview.patient_variants:,} patients are written in ways that may mean one patient (00123 and 123)"
+            f"{quantity(variants, 'patients')} {'is' if variants == 1 else 'are'} written in ways that may mean one "
+            "patient (00123 and 123)"
         )
     if not overview.problems and not overview.findings:
         parts.append("no problems")
@@ -157,7 +160,8 @@ def _labels_rendered(preview: LabelPreview) -> RenderableType:
     return Group(
         "",
         f"[bold]Labels[/bold] in column {escape(preview.column)!r}, by {escape(', '.join(preview.identifiers))}: "
-        f"{preview.files:,} files of {preview.patients:,} patients have one",
+        f"{quantity(preview.files, 'files')} of {quantity(preview.patients, 'patients')} "
+        f"{'has' if preview.files == 1 else 'have'} one",
         table,
         *([troubles] if troubles else []),
     )

@@ -6,6 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 from services.flow_requests import EvaluateRequest
 from services.preflight import check_servers
 from services.settings import activate
+from tasks.champion_history import notice_move
 from tasks.evaluation import Evaluation, compare, contenders, versions_for
 from tasks.report.outcomes import evaluation_markdown
 
@@ -15,9 +16,9 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     """Measure challenger and champion on the same test patients; the verdict moves nothing by itself."""
     settings = activate()
     check_servers(settings)
+    notice_move(request.dataset, settings)
     pair = contenders(request.dataset, request.version, settings)
     evaluation = compare(pair, versions_for(pair, settings), request.gate, settings)
-    print(evaluation.verdict.headline)
     create_markdown_artifact(
         evaluation_markdown(evaluation), key="evaluation", description=evaluation.verdict.headline
     )

@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.preprocess.spec import UNITS
+from imaging.quantities import quantity
 from services.flow_requests import IngestRequest
 from services.prefect.progress import progress
 from services.ray.jobs import stop_job_of
@@ -33,7 +34,7 @@ def ingest(request: IngestRequest) -> IngestOutcome:
     settings = activate()
     job = open_job(request, settings)
     listed, _ = UNITS[job.spec.kind]
-    print(f"{len(job.listing)} {listed} listed")
+    print(f"{quantity(len(job.listing), listed)} listed")
     run_id = str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id)
     read = read_new(job, settings, run_id, progress(listed, "ingest-progress"))
     outcome = publish_version(job, read, settings)

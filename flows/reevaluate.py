@@ -31,6 +31,5 @@ def reevaluate(request: ReevaluateRequest) -> Reevaluation:
         if other is not None:
             ingest(ingest_part(request, like=other))
     outcome = remeasure(request.dataset, request.gate, settings)
-    print(outcome.headline)
     create_markdown_artifact(reevaluation_markdown(outcome), key="reevaluation", description=outcome.headline)
     return outcome

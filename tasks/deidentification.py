@@ -19,6 +19,7 @@ from imaging.deidentify.folder.file_ledger import (
 )
 from imaging.deidentify.payload import FUNCTION
 from imaging.errors import UserFault
+from imaging.quantities import quantity
 from services.flow_requests import DeidentifyRequest, absolute_place
 from services.prefect.progress import Pace
 from services.preflight import existing_key, made_with, open_places
@@ -65,7 +66,7 @@ def bring_up_to_date(
         files = tuple(source.scan())
         work = plan_reading(files, latest(destination.ledger.read()), pseudonyms)
         _check_same_source(work, destination)
-        log(f"{len(files)} files listed, {len(work.to_read)} to read")
+        log(f"{quantity(len(files), 'files')} listed, {len(work.to_read):,} to read")
         if work.to_read:
             order = {
                 "source": absolute_place(request.source),

@@ -14,12 +14,14 @@ from imaging.errors import UserFault
 from imaging.statistics.intervals import Measure, measure_all
 from imaging.statistics.predictions import Predictions
 from imaging.statistics.verdict import GateConfig, Verdict, decide
+from models.objectives.objective_catalog import useless_in_validation
 from models.portable.predictor import Predictor
 from services.flow_requests import shadow_name
-from services.mlflow.registry import Registered, by_alias, by_version, model_file, newest
-from services.mlflow.runs import log_metrics
+from services.mlflow.registry import Registered, by_alias, by_version, check_files, model_file, newest
+from services.mlflow.runs import check_experiment, log_metrics
 from services.preflight import newest_dataset
 from services.settings import Settings
+from tasks.champion_history import promoted_before
 from tasks.retry import INPUT_OUTPUT
 
 
@@ -57,8 +59,10 @@ def contenders(name: str, version: int | None, settings: Settings) -> Pair:
     else:
         candidate = by_alias(settings, name, "challenger") or newest(settings, name)
     if candidate is None:
+        which = f"model {name!r}" if version is None else f"version {version} of {name!r}"
         raise UserFault(
-            f"the registry at {settings.tracking_uri} has no model {name!r}: run `radloop train` first"
+            f"the registry at {settings.tracking_uri} has no {which}: run `radloop train` first"
+            + (", or give another --version" if version is not None else "")
         )
     return Pair(candidate=candidate, champion=by_alias(settings, name, "champion"))
 
@@ -81,10 +85,17 @@ def versions_for(pair: Pair, settings: Settings) -> dict[str, DatasetVersion]:
 
 
 def check_champion(name: str, settings: Settings) -> None:
-    """Raise UserFault where the champion needs a newer release: before a night takes anything in."""
-    champion = by_alias(settings, name, "champion") if settings.has_registry else None
+    """Raise UserFault, before a night takes anything in, for a champion that cannot be met or a place that was deleted.
+
+    It may need a newer release, or its files are gone; of the place, see `check_experiment`.
+    """
+    if not settings.has_registry:
+        return
+    check_experiment(settings, name)
+    champion = by_alias(settings, name, "champion")
     if champion is not None:
         _ = champion.spec
+        check_files(settings, champion)
 
 
 def champion_of_other_spec(name: str, settings: Settings) -> Registered | None:
@@ -123,10 +134,13 @@ def evaluate_pair(
     predictions, champion_predictions = predict(settings, candidate, version, test), None
     if champion is not None:
         champion_predictions = predict(settings, champion, versions[champion.tags["spec.digest"]], test)
-    verdict = decide(predictions, champion_predictions, gate)
+    verdict = decide(predictions, champion_predictions, gate, useless_in_validation(candidate.tags))
     if already_champion:
-        reason = f"version {candidate.version} is the champion already, and nothing newer was trained."
+        end = f"; but it is of no use: {verdict.useless}" if verdict.useless else "."
+        reason = f"version {candidate.version} is the champion already, and nothing newer was trained{end}"
         verdict = replace(verdict, promote=False, reason=reason)
+    elif verdict.promote and (before := promoted_before(settings, candidate)):
+        verdict = replace(verdict, promote=False, reason=before)
     return Evaluation(
         candidate=candidate,
         champion=champion,

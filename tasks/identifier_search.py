@@ -18,6 +18,7 @@ from imaging.deidentify.identity.identifiers import Identifier
 from imaging.deidentify.proof.leak_search import FILE_NAME, LeakReport, sample_identifiers, search_files
 from imaging.deidentify.proof.output_search import Hit
 from imaging.errors import EnvironmentFault
+from imaging.quantities import quantity
 from imaging.sources.open_source import open_source
 from services.flow_requests import IngestRequest
 from services.settings import Settings
@@ -45,7 +46,8 @@ def search_identifiers(request: IngestRequest, settings: Settings, *, took_s: fl
         raise EnvironmentFault(_message(residue))
     beyond = f"; {residue.left_out} more were beyond the limit" if residue.left_out else ""
     print(
-        f"searched {residue.files} files for {len(identifiers)} identifiers of patients: none is there{beyond}"
+        f"searched {quantity(residue.files, 'files')} for {quantity(len(identifiers), 'identifiers')} of patients: "
+        f"none is there{beyond}"
     )
     return residue
 
@@ -95,9 +97,9 @@ def _artifacts(settings: Settings) -> tuple[Path, ...]:
 def _message(residue: LeakReport) -> str:
     first, more = residue.hits[0], len(residue.hits) - 1
     return (
-        f"what identifies a patient was found {_place(first)}, and {more} times more in "
-        f"{len({hit.output for hit in residue.hits})} files: the night has stopped; keep these files from others, "
-        "find what wrote it, and tell whoever answers for privacy"
+        f"what identifies a patient was found {_place(first)}, and {quantity(more, 'times')} more in "
+        f"{quantity(len({hit.output for hit in residue.hits}), 'files')}: the night has stopped; keep these files "
+        "from others, find what wrote it, and tell whoever answers for privacy"
     )
 
 

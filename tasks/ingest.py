@@ -31,11 +31,16 @@ from imaging.dataset.ingest.pending_files import (
 )
 from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
 from imaging.dataset.upkeep.compaction import compact_shards
-from imaging.dataset.version.dataset_version import DatasetVersion, check_trainable
+from imaging.dataset.version.dataset_version import (
+    DatasetVersion,
+    EmptySplitError,
+    check_trainable,
+)
 from imaging.dataset.version.publish import Recipe, build_version, publish
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.preprocess.spec import UNITS, PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
+from imaging.quantities import quantity
 from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
@@ -168,7 +173,7 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
         if pending.plan.to_read:
             continue
         try:
-            version, scan = _build(job, pending.previous, pending.plan, settings)
+            version, scan, untrainable = _build(job, pending.previous, pending.plan, settings)
         except (Missing, Damaged):
             # Another run may have put what was finished into a version, and dropped it while it was being read.
             if find_pending(job, pending) is pending:
@@ -187,6 +192,7 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
                 changed=expected != version.digest,
                 labels=job.labels,
                 positive=job.request.positive,
+                untrainable=untrainable,
             )
     raise EnvironmentFault(
         f"dataset {job.request.dataset!r} was changed by other runs {ATTEMPTS} times meanwhile: what was read is kept, "
@@ -196,7 +202,8 @@ def publish_version(job: IngestJob, read: ReadResult, settings: Settings) -> Ing
 
 def _build(
     job: IngestJob, previous: DatasetVersion | None, scan: IngestPlan, settings: Settings
-) -> tuple[DatasetVersion, IngestPlan]:
+) -> tuple[DatasetVersion, IngestPlan, str]:
+    """Return the version, what it was made from, and why nothing can be trained on it, if so."""
     fixed_splits = pc.any(pc.is_valid(scan.examples.select(["source_split"])["source_split"])).as_py()
     resolved = resolve_conflicts(scan, drop_equal_pixels=not fixed_splits, drops_studies=job.drops_studies)
     if not resolved.examples.num_rows:
@@ -216,10 +223,17 @@ def _build(
         compact_shards(store, resolved.examples.select(["shard", "row"]), job.spec.shape)
     )
     version = build_version(store, recipe, examples, resolved.refusals, splits, resolved.tombstones)
+    untrainable = ""
     if not is_shadow(job.request.dataset):
         # Before the pointer moves: splits drawn over a wrong label column would stay for ever.
-        _check_trainable(job, version, settings)
-    return version, resolved
+        try:
+            _check_trainable(job, version, settings)
+        except EmptySplitError as fault:
+            # Patients who left: a version that cannot be trained on must not keep what was removed.
+            if previous is None:
+                raise
+            untrainable = f"{fault}. The version is published; training waits for them."
+    return version, resolved, untrainable
 
 
 def _labels(request: IngestRequest, pseudonyms: Pseudonyms, *, volumes: bool) -> LabelTable | None:
@@ -244,10 +258,10 @@ def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings
             if job.labels
             else 0,
         }
-        listed = ", ".join(f"{count} {what}" for what, count in numbers.items() if count)
+        listed = ", ".join(f"{what}: {count:,}" for what, count in numbers.items() if count)
         if not version.classes and report.lines_without_image:
             listed += " (where spreadsheets took leading zeros: --patient-variants join, into a new dataset)"
-        raise UserFault(
+        raise type(fault)(
             f"{fault}{f'; {listed}' if listed else ''}{f'; {problems} lists them' if problems else ''}"
         ) from None
 
@@ -259,7 +273,5 @@ def _no_examples(source: str, scan: IngestPlan, spec: PreprocessSpec) -> str:
     remedy = REMEDIES.get(counts[0][0] if counts else "", "is it the right folder?")
     remedy = modality_remedy(others, spec.modality) if others else remedy
     unit, taken = UNITS[spec.kind]
-    number = scan.refusals.num_rows
-    return (
-        f"none of the {number} {unit} of {source} is a usable {taken.removesuffix('s')} ({listed}): {remedy}"
-    )
+    number = quantity(scan.refusals.num_rows, unit)
+    return f"there is no usable {taken.removesuffix('s')} in the {number} of {source} ({listed}): {remedy}"

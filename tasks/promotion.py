@@ -1,20 +1,17 @@
 """Promotion of a candidate: the only place that moves the champion's alias, in one process at a time."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from filelock import FileLock
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from imaging.errors import EnvironmentFault
 from imaging.statistics.verdict import Verdict
-from services.ledger import add
+from services.ledger import KEPT, PROMOTED, add, ledger_path, locked
 from services.mlflow.registry import Registered, by_alias, drop_alias, set_alias, set_tags
 from services.settings import Settings
+from tasks.champion_history import TRAINING_TAG
 from tasks.evaluation import Evaluation
-
-LOCK_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +42,9 @@ def promote(
     """
     set_tags(settings, candidate, verdict.tags())
     if not verdict.promote:
-        add(ledger_path(settings, candidate.name), _entry("kept", candidate, champion, verdict))
+        add(ledger_path(settings, candidate.name), _entry(KEPT, candidate, champion, verdict))
         return Promotion(promoted=False, champion=_number(champion), before=_number(champion))
-    lock = ledger_path(settings, candidate.name).with_suffix(".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock, timeout=LOCK_TIMEOUT_S):
+    with locked(settings, candidate.name) as ledger:
         current = by_alias(settings, candidate.name, "champion")
         if _number(current) not in (_number(champion), candidate.version):
             raise EnvironmentFault(
@@ -57,15 +52,10 @@ def promote(
                 f"{candidate.version} was compared with version {_number(champion)}: nothing was moved; evaluate again"
             )
         # Written first: a crash in between leaves a decision to repeat, never a move without a record.
-        add(ledger_path(settings, candidate.name), _entry("promoted", candidate, champion, verdict))
+        add(ledger, _entry(PROMOTED, candidate, champion, verdict))
         set_alias(settings, candidate, "champion")
         drop_alias(settings, candidate.name, "challenger")
     return Promotion(promoted=True, champion=candidate.version, before=_number(champion))
-
-
-def ledger_path(settings: Settings, name: str) -> Path:
-    """Return where the ledger of a model lies."""
-    return settings.store_root / "ledger" / f"{name}.jsonl"
 
 
 def _number(model: Registered | None) -> int | None:
@@ -80,5 +70,6 @@ def _entry(
         "model": candidate.name,
         "candidate": candidate.version,
         "champion": _number(champion),
+        "training": candidate.tags.get(TRAINING_TAG),
         **verdict.tags(),
     }

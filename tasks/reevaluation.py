@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from imaging.errors import UserFault
+from imaging.quantities import quantity
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import GateConfig, gate_measure
 from services.mlflow.registry import Registered, by_alias, set_tags
@@ -28,20 +29,25 @@ class Reevaluation:
     measures: Mapping[str, Measure]
     measure: str
     floor: float
+    useless: str = ""
+    """Why the champion is of no use to anyone, as the end of a sentence."""
 
     @property
     def reaches_floor(self) -> bool:
-        """Whether the champion still reaches the floor."""
-        return self.measures[self.measure].value >= self.floor
+        """Whether the champion still reaches the floor, and is of use."""
+        return not self.useless and self.measures[self.measure].value >= self.floor
 
     @property
     def headline(self) -> str:
         """The outcome in one sentence."""
-        state = "still reaches" if self.reaches_floor else "has fallen below"
+        reached = "still reaches" if self.reaches_floor else "has fallen below"
+        state = f"{reached} the floor of {self.floor:.3f}"
+        if self.useless:
+            state = f"is of no use ({self.useless.removesuffix('.')})"
         now, then = self.measures[self.measure], self.champion.tags.get("gate.candidate", "unknown")
         return (
-            f"Version {self.champion.version} {state} the floor of {self.floor:.3f}: "
-            f"{self.measure} {now} on {now.patients} patients; it was promoted with {then}"
+            f"Version {self.champion.version} {state}: "
+            f"{self.measure} {now} on {quantity(now.patients, 'patients')}; it was promoted with {then}"
         )
 
 
@@ -64,6 +70,7 @@ def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
         measures=measures,
         measure=gate_measure(predictions.measures, gate),
         floor=gate.floor,
+        useless="" if predictions.too_few_patients(gate.min_patients) else predictions.useless(),
     )
     parameters = {"model.version": champion.version, "dataset.digest": version.digest}
     run_id = start_run(

@@ -1,8 +1,7 @@
 """Steps of a training: begin a run, fit, register the best epoch as the candidate, and stop what was abandoned."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,19 +13,28 @@ from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
 from models.config import TrainConfig, training_key
-from models.objectives.objective_catalog import objective_class, objective_of
+from models.objectives.objective_catalog import VALIDATION_TAG, objective_class, objective_of
 from models.torch_process import end_torch, start_torch, torch_process
 from models.training.epoch_history import read_history
 from services.flow_requests import TrainRequest
-from services.mlflow.registry import MODEL_FILE, Registered, model_tags, newest, register, set_alias
+from services.mlflow.registry import (
+    MODEL_FILE,
+    Registered,
+    check_files,
+    model_tags,
+    newest,
+    register,
+    set_alias,
+)
 from services.mlflow.runs import (
+    check_run,
     commit,
     end_run,
     end_runs_tagged,
+    failing_run,
     log_dataset,
     reopen,
     start_run,
-    status_after,
     stopped_run,
 )
 from services.open_runs import FLOW_RUN_TAG
@@ -56,6 +64,9 @@ def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome |
     trained = find_trained(settings, version, request.training)
     if trained is None or request.again:
         return None
+    # The gate logs its measures under the run, and loads the file.
+    check_run(settings, trained.run_id)
+    check_files(settings, trained)
     print(
         f"Version {trained.version} was trained on this data with this configuration already: not trained again"
     )
@@ -84,6 +95,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
             reason = "--again asks for it" if request.again else "it was begun by another commit"
             print(f"Starts the training that was stopped anew: {reason}")
         run_id = start_run(settings, request.dataset, name, parameters, key | tags)
+    with failing_run(settings, run_id):
         log_dataset(settings, run_id, version, "training")
     return TrainingJob(
         store=settings.dataset_place,
@@ -101,7 +113,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
 @task(name="fit", cache_policy=NO_CACHE)
 def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
     """Fit here, or on the Ray cluster; both start lost workers again, so Prefect does not retry this."""
-    with failing(job, settings):
+    with failing_run(settings, job.run_id):
         return (fit_on_cluster if settings.ray_address else fit)(job, settings, print)
 
 
@@ -110,7 +122,7 @@ def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOu
     """Export the best epoch, register it as the challenger, and close the run."""
     started = time.monotonic()
     version = open_version(open_store(job.store, Path(job.cache), job.cache_bytes), job.dataset, job.digest)
-    with failing(job, settings):
+    with failing_run(settings, job.run_id):
         candidate = make_candidate(settings, job, outcome, version)
     end_torch()
     end_run(settings, job.run_id)
@@ -152,6 +164,12 @@ def make_candidate(
         "dataset.digest": version.digest,
         "training.key": training_key(version, config),
         "git.commit": commit(),
+        **{
+            f"{VALIDATION_TAG}{measure}": f"{row[f'val_{measure}']:.4f}"
+            for row in outcome.history
+            if row["epoch"] == outcome.best_epoch
+            for measure in objective.epoch_titles
+        },
     }
     candidate = register(settings, version.head.dataset, job.run_id, onnx.load(path), tags)
     set_alias(settings, candidate, "challenger")
@@ -162,13 +180,3 @@ def stop(flow_run_id: str, settings: Settings) -> None:
     """End what a flow run left behind: its Ray job, and its MLflow runs that look as if they still went on."""
     stop_job_of(flow_run_id, settings)
     end_runs_tagged(settings, FLOW_RUN_TAG, flow_run_id)
-
-
-@contextmanager
-def failing(job: TrainingJob, settings: Settings) -> Iterator[None]:
-    """Close the MLflow run as failed when the block fails, and as killed when it is cancelled, whoever logs to it."""
-    try:
-        yield
-    except BaseException as error:
-        end_run(settings, job.run_id, status_after(error))
-        raise

@@ -47,6 +47,9 @@ class PixelPredictions:
         count = len(np.unique(self.patients))
         return "" if count >= least else f"only {count} patients are tested and the gate asks for {least}."
 
+    def useless(self) -> str:
+        return ""
+
     def not_comparable(self, champion: "PixelPredictions") -> str:
         return "" if np.array_equal(self.patients, champion.patients) else "the two saw other patients."
 

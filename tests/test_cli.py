@@ -148,7 +148,7 @@ def test_a_folder_without_images_is_refused(
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("not an image")
     result = radloop("ingest", "--source", tmp_path / "notes", "--labels", archive[1])
-    refused(result, "none of the 1 files", "1 x not-dicom", "is it the right folder?")
+    refused(result, "no usable image in the 1 file of", "1 x not-dicom", "is it the right folder?")
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_labels_of_other_images_are_refused(
 ) -> None:
     labels = write_labels(tmp_path / "other.csv", [{"SOPInstanceUID": "9.9", "label": "plain"}])
     result = radloop("ingest", "--source", archive[0], "--labels", labels)
-    refused(result, "no label at all", "1 labels name no image", "--patient-variants join", "lists them")
+    refused(result, "no label at all", "labels name no image: 1", "--patient-variants join", "lists them")
     assert "names-no-image" in (result.home / "private" / "problems-radloop.csv").read_text()
 
 

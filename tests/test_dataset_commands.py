@@ -223,7 +223,7 @@ def test_what_is_changed_is_counted_by_column(radloop: Radloop, store: FolderSto
 def test_ignored_files_are_no_refused_ones(radloop: Radloop, store: FolderStore) -> None:
     version = built(store, [example(0)], [refusal(1, "dicomdir"), refusal(2)], by=recipe(dataset="x"))
     assert publish(version, None)
-    assert "1 files refused, 0 of them in conflict, and 1 ignored" in radloop("show", "x").text
+    assert "1 file refused, 0 of them in conflict, and 1 ignored" in radloop("show", "x").text
 
 
 def test_a_changed_label_is_reported(radloop: Radloop, store: FolderStore) -> None:
@@ -244,7 +244,7 @@ def test_an_overlap_of_splits_is_named_and_ends_with_1(radloop: Radloop, store: 
     two_versions(store, patient_key="p1")
     result = radloop("check", "ct")
     assert result.code == 1
-    assert result.text.startswith("OVERLAP of splits in ct") and "1 patients in two splits" in result.text
+    assert result.text.startswith("OVERLAP of splits in ct") and "1 patient in two splits" in result.text
     overlaps = radloop("check", "ct", "--json").parsed
     assert (overlaps["patients_on_two_sides"], overlaps["near_duplicates"]) == (1, 0)
     assert {overlaps["leaks"][0]["split"], overlaps["leaks"][0]["other_split"]} == {"train", "val"}

@@ -120,7 +120,7 @@ def test_no_label_is_not_trainable(tmp_path: Path) -> None:
 
 
 def test_a_class_that_misses_a_split_is_not_trainable(tmp_path: Path) -> None:
-    with pytest.raises(UserFault, match="class 'b' has 1 patients and none in 'val'"):
+    with pytest.raises(UserFault, match="class 'b' has 1 patient and none in 'val'"):
         check_trainable(labelled(tmp_path, ["a"] * 9 + ["b"]))
 
 

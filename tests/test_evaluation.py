@@ -1,10 +1,12 @@
 """Evaluation: two registered files predict the same locked test patients."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import UserFault
@@ -12,13 +14,15 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.verdict import GateConfig
 from imaging.store.folder_store import FolderStore
 from services.flow_requests import shadow_name
-from services.mlflow.registry import Registered, set_alias
-from services.mlflow.runs import get_run
+from services.ledger import MOVED_BY_HAND, add, ledger_path
+from services.mlflow.registry import Registered, model_file, set_alias
+from services.mlflow.runs import get_run, open_experiment
 from services.settings import Settings
 from tasks.evaluation import (
     Evaluation,
     Pair,
     champion_of_other_spec,
+    check_champion,
     compare,
     contenders,
     evaluate_pair,
@@ -203,3 +207,40 @@ def test_a_champion_of_another_spec_needs_its_shadow(
 def test_a_champion_of_the_same_spec_needs_no_shadow(tracked: Settings, good: Registered) -> None:
     set_alias(tracked, good, "champion")
     assert champion_of_other_spec("evaluation", tracked) is None
+
+
+def test_a_night_is_refused_before_it_begins_where_the_champion_has_no_file(tracked: Settings) -> None:
+    champion = register_bright(tracked, "no-file")
+    set_alias(tracked, champion, "champion")
+    check_champion("no-file", tracked)
+    shutil.rmtree(model_file(tracked, champion).parent)
+    with pytest.raises(UserFault, match="version 1 of 'no-file' is gone"):
+        check_champion("no-file", tracked)
+
+
+def test_a_night_is_refused_before_it_begins_where_the_experiment_was_deleted(tracked: Settings) -> None:
+    MlflowClient(tracked.tracking_uri).delete_experiment(open_experiment(tracked, "no-experiment"))
+    with pytest.raises(UserFault, match="'no-experiment' was deleted"):
+        check_champion("no-experiment", tracked)
+
+
+def test_a_version_that_is_not_there_is_named(tracked: Settings, good: Registered) -> None:
+    with pytest.raises(UserFault, match="no version 77 of 'evaluation'"):
+        contenders.fn("evaluation", 77, tracked)
+
+
+def test_a_model_of_no_use_in_validation_is_not_promoted(
+    tracked: Settings, good: Registered, version: DatasetVersion
+) -> None:
+    doubtful = replace(good, tags={**good.tags, "validation.auroc": "0.1900"})
+    verdict = meet(tracked, doubtful, None, version).verdict
+    assert (verdict.promote, "0.190 is no better than chance" in verdict.reason) == (False, True)
+
+
+def test_a_model_that_was_taken_off_is_not_promoted_and_the_verdict_has_the_reason(
+    tracked: Settings, good: Registered, version: DatasetVersion
+) -> None:
+    model = register_bright(tracked, "taken-off")
+    add(ledger_path(tracked, "taken-off"), {"event": MOVED_BY_HAND, "candidate": None, "champion": 1})
+    verdict = meet(tracked, model, None, version).verdict
+    assert (verdict.promote, "taken off as the champion by hand" in verdict.headline) == (False, True)

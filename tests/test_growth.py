@@ -36,7 +36,7 @@ from models.config import TrainConfig
 from models.objectives.classification import Classification
 from models.portable.predictor import Predictor
 from services.flow_requests import DeidentifyRequest, NightlyRequest, TrainRequest, ingest_part
-from services.ledger import entries
+from services.ledger import entries, ledger_path
 from services.mlflow.registry import Registered, by_alias, by_version, model_tags, newest, register, set_tags
 from services.mlflow.runs import start_run
 from services.preflight import newest_dataset
@@ -44,7 +44,7 @@ from services.settings import Settings
 from tasks.deidentification import bring_up_to_date
 from tasks.evaluation import Evaluation, champion_of_other_spec, compare, contenders, versions_for
 from tasks.ingest import find_pending, open_job, publish_version, read_new
-from tasks.promotion import ledger_path, promote
+from tasks.promotion import promote
 from tasks.training import known_candidate, training_key
 from tests.conftest import fresh_environment
 from tests.data import make

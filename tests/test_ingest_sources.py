@@ -10,13 +10,18 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from imaging.dataset.ingest.ingest_outcome import IngestOutcome
+from imaging.dataset.ingest.listing import list_files
 from imaging.dataset.version.dataset_version import newest_version
-from services.flow_requests import IngestRequest
+from imaging.errors import UserFault
+from imaging.sources.folder_source import FolderSource
+from services.flow_requests import IngestRequest, TrainRequest
 from services.settings import Settings
+from tasks.training import known_candidate
 from tests.servers import dicomweb_server, s3_server
 from tests.synthetic import write_archive, write_dicom, write_labels
 
@@ -223,3 +228,23 @@ def test_the_names_of_bad_files_are_kept_for_their_owner(ingest: Ingest, tmp_pat
     assert outcome.problems_file is not None
     with Path(outcome.problems_file).open() as file:
         assert ["file", "Jane-Doe", "truncated"] in [row[:3] for row in csv.reader(file)]
+
+
+def test_losing_the_only_validation_patient_of_a_class_does_not_stop_an_ingest(
+    ingest: Ingest, archive: tuple[Path, Path], settings: Settings
+) -> None:
+    images, labels = archive
+    ingest(images, labels)
+    version = newest_version(settings.dataset_store, "d")
+    assert version is not None
+    rows = version.table("examples", ["source_key", "split", "label"]).to_pylist()
+    last = {row["source_key"] for row in rows if (row["split"], row["label"]) == ("val", "contrast")}
+    keys = settings.pseudonyms()
+    listing = list_files(FolderSource(images).scan(), keys)
+    for name in listing.named(pa.array(last)).values():
+        (images / name).unlink()
+    outcome = ingest(images, labels)
+    assert (outcome.changed, outcome.files_removed) == (True, len(last))
+    assert "and none in 'val'" in outcome.untrainable
+    with pytest.raises(UserFault, match="none in 'val'"):
+        known_candidate.fn(TrainRequest(dataset="d"), settings)

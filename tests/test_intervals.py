@@ -121,7 +121,7 @@ def test_draws_without_a_positive_are_counted_and_left_out() -> None:
     measure = measure_all(predictions, ["auroc"], draws=1000)["auroc"]
     # A draw of three misses the one positive, or is nothing else, in (8 + 1) of 27 cases.
     assert measure.undefined_draws == pytest.approx(1000 * 9 / 27, abs=60)
-    assert (measure.value, measure.lower, measure.upper) == (1, 1, 1)
+    assert measure.value == 1
 
 
 def test_a_measure_that_no_draw_defines_is_undefined() -> None:
@@ -141,5 +141,28 @@ def test_a_measure_becomes_json() -> None:
 
 
 def test_a_measure_reads_as_value_and_interval() -> None:
-    measure = summarize("auroc", MEASURES["auroc"], 0.9124, np.linspace(0.87, 0.95, 101), np.array(["a"]))
-    assert str(measure) == "0.912 (0.872-0.948)"
+    drawn, patients = np.linspace(0.87, 0.95, 101), np.array(["a", "b"])
+    assert str(summarize("auroc", MEASURES["auroc"], 0.9124, drawn, patients)) == "0.912 (0.872-0.948)"
+
+
+def test_one_patient_has_no_interval() -> None:
+    predictions = predictions_of(["a"] * 4, [0, 0, 1, 1], [0.2, 0.6, 0.5, 0.9])
+    assert str(measure_all(predictions, ["auroc"], draws=200)["auroc"]) == "0.750 (n/a)"
+
+
+@pytest.mark.parametrize("others", [1, 2, 40])
+def test_the_only_patient_of_a_class_gives_no_interval(others: int) -> None:
+    patients = ["negative"] * 4 + [f"p{n}" for n in range(others)]
+    predictions = predictions_of(patients, [0] * 4 + [1] * others, [0.1, 0.2, 0.3, 0.9] + [0.8] * others)
+    measures = measure_all(predictions, ["specificity", "accuracy"], draws=200)
+    assert str(measures["specificity"]) == "0.750 (n/a)"
+    assert "n/a" not in str(measures["accuracy"])
+
+
+@pytest.mark.parametrize("each", [2, 3, 30])
+def test_a_perfect_measure_of_several_patients_of_a_class_keeps_its_interval(each: int) -> None:
+    patients, labels = [f"p{n}" for n in range(2 * each)], [0] * each + [1] * each
+    measure = measure_all(predictions_of(patients, labels, [float(one) for one in labels]), ["auroc"])[
+        "auroc"
+    ]
+    assert str(measure) == "1.000 (1.000-1.000)"

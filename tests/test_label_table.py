@@ -309,7 +309,7 @@ def test_one_class_in_two_spellings_is_refused_with_both(tmp_path: Path, first: 
     text = f"PatientID,label\na,{first}\nb,{second}\nc,{second}\nd,other\n"
     with pytest.raises(UserFault, match="spells one class in more than one way") as caught:
         table(tmp_path, text)
-    assert f"{first!r} (1 lines)" in str(caught.value)
+    assert f"{first!r} (1 line)" in str(caught.value)
     assert f"{second!r} (2 lines)" in str(caught.value)
 
 

@@ -77,5 +77,5 @@ def test_a_server_that_does_not_answer_stops_it(tracked: Settings, monkeypatch: 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     address = f"http://127.0.0.1:{closed_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    with pytest.raises(EnvironmentFault, match=f"the MLflow server at {address} does not answer"):
+    with pytest.raises(EnvironmentFault, match=f"MLflow at {address} does not answer"):
         named_datasets(Settings())

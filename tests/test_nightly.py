@@ -19,9 +19,8 @@ from imaging.dataset.version.dataset_version import newest_version, open_version
 from imaging.phantom.phantom_archive import PhantomDay
 from imaging.phantom.schedule import PhantomSpec
 from services.flow_requests import IngestRequest, NightlyRequest, ReevaluateRequest
-from services.ledger import entries
+from services.ledger import entries, ledger_path
 from services.settings import Settings, activate
-from tasks.promotion import ledger_path
 from tasks.reevaluation import Reevaluation
 from tasks.reporting import NightlyReport
 from tests.conftest import Running, fresh_environment
@@ -185,6 +184,8 @@ def test_the_verdict_is_on_the_version_with_its_numbers(nights: Nights) -> None:
     assert tags["gate.patients"] == str(patients)
     assert tags["dataset.digest"] == nights.first.ingested.digest
     assert 0 <= float(tags["threshold"]) <= 1
+    assert tags["gate.useless"] == "no"
+    assert 0.5 < float(tags["validation.auroc"]) <= 1
 
 
 @pytest.mark.slow
@@ -229,7 +230,7 @@ def test_a_training_is_one_run(nights: Nights) -> None:
 @pytest.mark.parametrize("metric", ["train_loss", "val_loss", "val_auroc"])
 def test_a_run_has_a_metric_for_every_epoch(nights: Nights, metric: str) -> None:
     history = nights.client.get_metric_history(nights.run_of(nights.first).info.run_id, metric)
-    assert sorted(item.step for item in history) == list(range(EPOCHS))
+    assert sorted(item.step for item in history) == list(range(1, EPOCHS + 1))
 
 
 @pytest.mark.slow

@@ -160,7 +160,9 @@ def test_an_ingest_without_trouble_shows_none() -> None:
     )
 
 
-@pytest.mark.parametrize("fragment", ["version 7 of `chest`", "small_cnn", "trained for 1 epochs", "0.812"])
+@pytest.mark.parametrize(
+    "fragment", ["version 7 of `chest`", "small_cnn", "trained for 1 epoch\n", "| 1 | 0.700"]
+)
 def test_the_page_of_a_training_shows(fragment: str) -> None:
     assert fragment in training_markdown(TRAINED)
 
@@ -254,3 +256,32 @@ def test_the_values_of_a_night_are_the_ones_of_its_stages() -> None:
 
 def test_what_is_undefined_is_null() -> None:
     assert plain(measured(float("nan")))["value"] is None
+
+
+def test_a_useless_model_is_warned_of_on_top_and_the_verdict_stands_once() -> None:
+    useless = replace(verdict(promote=False), useless="it calls no image right that is 'a'.")
+    seen = evaluation_markdown(replace(EVALUATED, verdict=useless))
+    assert seen.startswith(f"**Warning: {useless.headline}**")
+    assert (seen.count(useless.headline), seen.count("test set")) == (1, 1)
+
+
+def test_a_training_of_no_use_in_validation_is_warned_of_on_top() -> None:
+    tags = {**MODEL.tags, "validation.auroc": "0.1900", "validation.accuracy": "0.6000"}
+    seen = training_markdown(replace(TRAINED, candidate=replace(MODEL, tags=tags)))
+    assert seen.startswith("**Warning: version 7 is of no use**: its AUROC of 0.190 is no better than chance")
+
+
+@pytest.mark.parametrize("value", ["0.6000", "nan"])
+def test_a_training_of_use_or_without_a_measure_is_not_warned_of(value: str) -> None:
+    tags = {**MODEL.tags, "validation.auroc": value}
+    assert "Warning" not in training_markdown(replace(TRAINED, candidate=replace(MODEL, tags=tags)))
+
+
+def test_one_is_singular() -> None:
+    seen = ingest_markdown(replace(INGESTED, files_listed=1, examples=1, patients=1))
+    assert "1 file listed" in seen
+    assert "1 image of 1 patient;" in seen
+
+
+def test_a_version_that_nothing_can_be_trained_on_is_warned_of_on_top() -> None:
+    assert ingest_markdown(replace(INGESTED, untrainable="no 'val'.")).startswith("**Warning**: no 'val'.")

@@ -17,7 +17,7 @@ def messages(*steps: tuple[float, int], total: int = 1000) -> list[str]:
 
 
 def test_before_anything_is_done_the_total_is_shown() -> None:
-    assert messages((0, 0)) == ["1000 files to read"]
+    assert messages((0, 0)) == ["1,000 files to read"]
 
 
 def test_the_start_of_workers_does_not_slow_the_rate() -> None:

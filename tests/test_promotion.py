@@ -11,11 +11,11 @@ from mlflow import MlflowClient
 
 from imaging.errors import EnvironmentFault
 from imaging.statistics.classification import ClassPredictions
-from services.ledger import entries
+from services.ledger import entries, ledger_path
 from services.mlflow.registry import Registered, by_alias, set_alias
 from services.settings import Settings
 from tasks.evaluation import Evaluation
-from tasks.promotion import Promotion, ledger_path, promote, promote_candidate
+from tasks.promotion import Promotion, promote, promote_candidate
 from tests.synthetic import verdict
 
 

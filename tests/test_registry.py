@@ -1,6 +1,8 @@
 """Registry: one version per training, aliases and tags, and nothing that unpickles."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -8,12 +10,14 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from imaging.errors import UserFault
 from models.config import TrainConfig
 from models.objectives.classification import Classification
 from models.portable.predictor import Predictor
 from services.mlflow.registry import (
     Registered,
     by_alias,
+    check_files,
     drop_alias,
     model_file,
     model_tags,
@@ -154,3 +158,31 @@ def test_tags_can_be_added(tracked: Settings, model: Registered) -> None:
     tagged = newest(tracked, model.name)
     assert tagged is not None
     assert tagged.tags["gate.promote"] == "true"
+
+
+def test_a_version_whose_file_is_gone_is_named_with_its_place(tracked: Settings) -> None:
+    model = register_bright(tracked, "registry-gone")
+    folder = model_file(tracked, model).parent
+    shutil.rmtree(folder)
+    for use in (check_files, model_file):
+        with pytest.raises(
+            UserFault, match=rf"version 1 of 'registry-gone' is gone from .*{folder.parent.name}"
+        ):
+            use(tracked, model)
+
+
+@pytest.mark.parametrize("use", [check_files, lambda *given: set_alias(*given, "champion")])
+def test_a_version_that_was_deleted_by_hand_is_named(
+    tracked: Settings, use: Callable[[Settings, Registered], object]
+) -> None:
+    model = register_bright(tracked, "registry-deleted")
+    MlflowClient(tracked.tracking_uri).delete_model_version(model.name, str(model.version))
+    with pytest.raises(UserFault, match=f"version {model.version} of 'registry-deleted' .it was deleted"):
+        use(tracked, model)
+
+
+def test_a_model_that_was_deleted_by_hand_is_named(tracked: Settings) -> None:
+    model = register_bright(tracked, "registry-no-model")
+    MlflowClient(tracked.tracking_uri).delete_registered_model(model.name)
+    with pytest.raises(UserFault, match=r"the model 'registry-no-model' .it was deleted"):
+        set_tags(tracked, model, {"a": "b"})

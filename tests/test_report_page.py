@@ -28,6 +28,7 @@ from tasks.report.page import (
     cut,
     render,
 )
+from tests.synthetic import verdict
 
 EMPTY = ReportData(title="Lesion on CT", created="2025-06-14 02:03 UTC")
 GATE = GateConfig(draws=200)
@@ -336,3 +337,21 @@ def test_stages_that_took_no_time_are_no_error() -> None:
 
 def test_the_same_data_give_the_same_page(full_page: str) -> None:
     assert full_page == render(full())
+
+
+def test_a_useless_model_is_no_green_card_and_warned_of_above_it() -> None:
+    useless = replace(verdict(promote=False), useless="it calls no image right that is 'a'.")
+    page = render(replace(EMPTY, verdict=useless))
+    assert 'class="verdict useless"' in page
+    assert page.index("this model is of no use") < page.index('class="verdict useless"')
+    assert "of no use" not in render(replace(EMPTY, verdict=verdict(promote=True)))
+
+
+def test_one_patient_is_singular_and_without_interval() -> None:
+    one = replace(model(3, n=2), patients=np.array(["a", "a"]), labels=np.array([0, 1]))
+    made = decide(one, None, GateConfig(min_patients=1, draws=200))
+    seen = text_of(render(replace(EMPTY, verdict=made, measures=measure_all(one, ["auroc"], draws=200))))
+    assert "(n/a)" in seen
+    assert "1 patient" in seen
+    assert "1 patients" not in seen
+    assert "nan" not in seen

@@ -1,20 +1,24 @@
 """Runs in MLflow: one per training, with its parameters, its data and where it came from."""
 
+import errno
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from imaging.dataset.version.dataset_version import DatasetVersion
-from imaging.errors import EnvironmentFault
+from imaging.errors import EnvironmentFault, RadloopError, UserFault
 from imaging.store.folder_store import FolderStore
 from models.config import TrainConfig
 from services.mlflow import runs as tracking
 from services.mlflow.runs import (
+    check_run,
     end_run,
     end_runs_tagged,
     epoch_metrics,
@@ -110,7 +114,7 @@ def test_an_epoch_is_a_step(tracked: Settings, run_id: str) -> None:
     client = MlflowClient(tracked.tracking_uri)
     client.log_batch(run_id, metrics=epoch_metrics(rows))
     history = client.get_metric_history(run_id, "val_auroc")
-    assert [(metric.step, metric.value) for metric in history] == [(0, 0.5), (1, 0.75)]
+    assert [(metric.step, metric.value) for metric in history] == [(1, 0.5), (2, 0.75)]
 
 
 def test_more_epochs_than_the_limit_of_a_batch_are_logged(tracked: Settings, run_id: str) -> None:
@@ -193,7 +197,7 @@ def test_epochs_with_metrics_are_counted_once(tracked: Settings, run_id: str) ->
     ],
 )
 def test_a_server_that_does_not_serve_is_a_fault_of_the_environment(tracked: Settings, message: str) -> None:
-    with pytest.raises(EnvironmentFault, match="the MLflow server at "), reachable(tracked):
+    with pytest.raises(EnvironmentFault, match="MLflow at "), reachable(tracked):
         raise tracking.MlflowException(message)
 
 
@@ -205,3 +209,77 @@ def test_other_errors_of_mlflow_are_not_dressed_up(tracked: Settings) -> None:
 def test_a_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert tracking.commit() == "unknown"
+
+
+def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(tracked: Settings) -> None:
+    client, number = MlflowClient(tracked.tracking_uri), open_experiment(tracked, "deleted-experiment")
+    client.delete_experiment(number)
+    with pytest.raises(
+        UserFault, match=f"'deleted-experiment' was deleted .* restore --experiment-id {number}"
+    ):
+        start_run(tracked, "deleted-experiment", "a", {}, {})
+    client.restore_experiment(number)
+    assert open_experiment(tracked, "deleted-experiment") == number
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        check_run,
+        lambda settings, run_id: log_metrics(settings, run_id, {"a": 1.0}),
+        lambda settings, run_id: watched_run(settings, run_id).__enter__(),
+    ],
+)
+def test_a_deleted_run_is_named_with_the_command_that_restores_it(
+    tracked: Settings, use: Callable[[Settings, str], object]
+) -> None:
+    run_id = start_run(tracked, "deleted-runs", "a", {}, {})
+    MlflowClient(tracked.tracking_uri).delete_run(run_id)
+    with pytest.raises(UserFault, match=f"restore --run-id {run_id}"):
+        use(tracked, run_id)
+
+
+def test_a_run_that_never_was_is_named(tracked: Settings) -> None:
+    with pytest.raises(UserFault, match="no longer has run 00000000"):
+        log_metrics(tracked, "0" * 32, {"a": 1.0})
+
+
+FULL_DISK = OSError(errno.ENOSPC, "No space left on device", "/mlartifacts/1/environment.txt")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FULL_DISK,
+        OSError(errno.EROFS, "Read-only file system"),
+        # What SQLAlchemy says of SQLite, and an MLflow server of the disk behind it.
+        MlflowException("(sqlite3.OperationalError) database or disk is full"),
+        MlflowException("API request failed with error code 500: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_a_fault_of_the_environment(tracked: Settings, error: Exception) -> None:
+    with pytest.raises(EnvironmentFault, match="make room on its disk"), reachable(tracked):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), OSError(errno.EIO, "passes"), MlflowException("else")]
+)
+def test_what_may_pass_or_is_a_bug_stays_what_it_is(tracked: Settings, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, reachable(tracked):
+        raise error
+    assert not isinstance(caught.value, RadloopError)
+
+
+def test_a_run_whose_first_file_finds_no_room_is_not_left_running(
+    tracked: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise FULL_DISK
+
+    monkeypatch.setattr(MlflowClient, "log_text", full)
+    with pytest.raises(EnvironmentFault, match=r"/mlartifacts/1/environment.txt, has no room"):
+        start_run(tracked, "full-disk", "a", {}, {})
+    client = MlflowClient(tracked.tracking_uri)
+    (left,) = client.search_runs([open_experiment(tracked, "full-disk")])
+    assert left.info.status == "FAILED"

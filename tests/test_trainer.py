@@ -15,13 +15,13 @@ from models.config import TrainConfig
 from models.training.epoch_history import record
 from models.training.process_group import ProcessDiedError
 from services.flow_requests import TrainRequest
-from services.mlflow.runs import get_run, start_run
+from services.mlflow.runs import failing_run, get_run, start_run
 from services.preflight import newest_dataset
 from services.ray import trainer
 from services.ray.trainer import TrainingJob, report_epochs
 from services.settings import Settings
 from tasks import training
-from tasks.training import FLOW_RUN_TAG, begin, failing, known_candidate, stop
+from tasks.training import FLOW_RUN_TAG, begin, known_candidate, stop
 from tests.synthetic import register_bright, version_of
 
 
@@ -80,7 +80,7 @@ def test_every_epoch_is_reported_and_logged_once(tracked: Settings, job: Trainin
         for epoch in range(3):
             finish_epoch(job, epoch)
             wait_until(lambda: len(lines) == epoch + 1)  # noqa: B023
-    assert (len(lines), steps(tracked, job)) == (3, [0, 1, 2])
+    assert (len(lines), steps(tracked, job)) == (3, [1, 2, 3])
 
 
 def test_the_last_epochs_are_not_lost(tracked: Settings, job: TrainingJob) -> None:
@@ -89,7 +89,7 @@ def test_the_last_epochs_are_not_lost(tracked: Settings, job: TrainingJob) -> No
     with report_epochs(job, tracked, print):
         finish_epoch(job, 0)
         finish_epoch(job, 1)
-    assert steps(tracked, job) == [0, 1]
+    assert steps(tracked, job) == [1, 2]
 
 
 def away_for(monkeypatch: pytest.MonkeyPatch, calls: int) -> list[int]:
@@ -115,7 +115,7 @@ def test_epochs_that_a_server_missed_are_logged_when_it_is_back(
     with report_epochs(job, tracked, print):
         finish_epoch(job, 0)
         wait_until(lambda: len(made) > 3)
-    assert steps(tracked, job) == [0]
+    assert steps(tracked, job) == [1]
 
 
 def test_a_server_that_stays_away_fails_the_fit(
@@ -130,7 +130,7 @@ def test_a_failure_of_the_training_is_the_one_that_is_raised(tracked: Settings, 
     with pytest.raises(ZeroDivisionError), report_epochs(job, tracked, print):
         finish_epoch(job, 0)
         raise ZeroDivisionError
-    assert steps(tracked, job) == [0]
+    assert steps(tracked, job) == [1]
 
 
 class DyingProcess:
@@ -176,13 +176,13 @@ def test_a_job_travels_as_json(job: TrainingJob) -> None:
 def test_a_run_that_fails_is_failed_and_one_that_is_stopped_is_killed(
     tracked: Settings, job: TrainingJob, error: type[BaseException], status: str
 ) -> None:
-    with pytest.raises(error), failing(job, tracked):
+    with pytest.raises(error), failing_run(tracked, job.run_id):
         raise error
     assert get_run(tracked, job.run_id).info.status == status
 
 
 def test_a_run_that_does_not_fail_is_left_open(tracked: Settings, job: TrainingJob) -> None:
-    with failing(job, tracked):
+    with failing_run(tracked, job.run_id):
         pass
     assert get_run(tracked, job.run_id).info.status == "RUNNING"
 

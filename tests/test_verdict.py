@@ -207,3 +207,53 @@ def test_a_value_outside_the_bounds_is_refused(wrong: dict[str, float | str]) ->
 def test_every_field_of_the_form_has_a_title_and_a_description() -> None:
     fields = GateConfig.model_json_schema()["properties"].values()
     assert all("title" in field and "description" in field for field in fields)
+
+
+def called(threshold: float, **changes: object) -> ClassPredictions:
+    """Return a model of AUROC 0.98 that calls positive from a threshold."""
+    return replace(model(3), threshold=threshold, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("useless", "reason"),
+    [
+        (called(0.0), "it calls no image right that is 'normal'"),  # specificity 0
+        (called(1.0), "it calls no image right that is 'lesion'"),  # sensitivity 0
+        (model(-1), "no better than chance, 0.5"),
+        (
+            replace(model(3), probabilities=np.full((300, 2), 0.5)),
+            "its AUROC of 0.500 is no better than chance",
+        ),
+    ],
+)
+def test_a_useless_model_does_not_become_the_first_champion(useless: ClassPredictions, reason: str) -> None:
+    verdict = decide(useless, None, GateConfig(draws=200, measure="recall", floor=0.5))
+    assert (verdict.promote, reason in verdict.reason, reason in verdict.tags()["gate.useless"]) == (
+        False,
+        True,
+        True,
+    )
+
+
+def test_a_model_that_knows_two_of_three_classes_is_of_use() -> None:
+    labels = np.arange(60) % 3
+    known = np.where(labels == 2, 0, labels)
+    predictions = ClassPredictions(
+        labels=labels,
+        probabilities=np.eye(3)[known] * 0.8 + np.eye(3)[labels] * 0.1 + 1 / 30,
+        patients=np.array([f"p{n}" for n in range(60)]),
+        classes=("a", "b", "c"),
+    )
+    assert predictions.useless() == ""
+    assert decide(predictions, None, GATE).tags()["gate.useless"] == "no"
+
+
+def test_a_model_of_no_use_in_validation_is_not_promoted() -> None:
+    verdict = decide(model(3), None, GATE, doubt="its AUROC of 0.190 is no better than chance, 0.5.")
+    assert (verdict.promote, "0.190" in verdict.reason) == (False, True)
+
+
+def test_a_difference_without_an_interval_is_not_shown_with_one() -> None:
+    one = replace(model(3, n=2), labels=np.array([0, 1]), patients=np.array(["a", "a"]))
+    verdict = decide(one, one, GateConfig(draws=200, min_patients=1))
+    assert (verdict.difference_text, verdict.promote) == ("+0.000 (n/a)", False)

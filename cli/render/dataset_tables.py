@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from imaging.dataset.split.shares import SPLITS
+from imaging.quantities import quantity
 from imaging.refusal_reasons import IGNORED, REASONS
 
 if TYPE_CHECKING:
@@ -74,13 +75,14 @@ def summary(summary: "Summary") -> RenderableType:
     ignored = sum(count for name, count in summary.refusals.items() if name in IGNORED)
     spec = escape(", ".join(f"{name} {value}" for name, value in summary.spec.items()))
     parts: list[RenderableType] = [
-        f"[bold]{summary.dataset}[/bold] {summary.digest}: {summary.examples:,} images of "
-        f"{summary.patients:,} patients, one label for each {summary.label_level}",
+        f"[bold]{summary.dataset}[/bold] {summary.digest}: {quantity(summary.examples, 'images')} of "
+        f"{quantity(summary.patients, 'patients')}, one label for each {summary.label_level}",
         f"prepared by {summary.spec_digest}: {spec}",
-        f"{summary.shards:,} shards, {_size(summary.shard_bytes)}, and tables of {_size(summary.part_bytes)}",
-        f"{sum(summary.refusals.values()) - ignored:,} files refused, {summary.conflicts:,} of them in conflict, and "
-        f"{ignored:,} ignored; {summary.tombstones:,} tombstones; the test patients were read "
-        f"{summary.test_reads:,} times",
+        f"{quantity(summary.shards, 'shards')}, {_size(summary.shard_bytes)}, and tables of "
+        f"{_size(summary.part_bytes)}",
+        f"{quantity(sum(summary.refusals.values()) - ignored, 'files')} refused, {summary.conflicts:,} of them in "
+        f"conflict, and {ignored:,} ignored; {quantity(summary.tombstones, 'tombstones')}; the test patients were read "
+        f"{quantity(summary.test_reads, 'times')}",
     ]
     for title, counts in summary.counts.items():
         parts += ["", _counts(title, counts)]
@@ -105,7 +107,8 @@ def difference(difference: "Difference") -> RenderableType:
     if difference.relabelled.count:
         parts.append(f"[bold yellow]Another label than before[/bold yellow]: {_keys(difference.relabelled)}")
     parts += [
-        f"{difference.old[:SHOWN]} to {difference.new[:SHOWN]}: {difference.same:,} images are the same",
+        f"{difference.old[:SHOWN]} to {difference.new[:SHOWN]}: {quantity(difference.same, 'images')} "
+        f"{'is' if difference.same == 1 else 'are'} the same",
         f"added {_keys(difference.added)}",
         f"removed {_keys(difference.removed)}"
         + f"; {difference.removed_for_good:,} of them have a tombstone, others are refused now"
@@ -128,8 +131,9 @@ def overlaps(content: Mapping[str, Any]) -> RenderableType:
     parts: list[RenderableType] = []
     if content["leaks"]:
         parts.append(
-            f"[bold red]OVERLAP[/bold red] of splits in {name}: {content['patients_on_two_sides']:,} patients in two "
-            f"splits, and {content['near_duplicates']:,} pairs of near duplicates of two patients in two splits"
+            f"[bold red]OVERLAP[/bold red] of splits in {name}: "
+            f"{quantity(content['patients_on_two_sides'], 'patients')} in two splits, and "
+            f"{quantity(content['near_duplicates'], 'pairs')} of near duplicates of two patients in two splits"
         )
         table = _table("image", "patient", "split", "image", "patient", "split", "distance")
         for overlap in content["leaks"][:TOP]:
@@ -151,7 +155,7 @@ def flaws(content: Mapping[str, Any]) -> RenderableType:
     """Return which objects of a version are damaged."""
     name = f"{content['dataset']} {content['digest'][:SHOWN]}"
     if not content["flaws"]:
-        return f"{name} is whole: {content['objects']:,} objects, {_size(content['size_bytes'])}"
+        return f"{name} is whole: {quantity(content['objects'], 'objects')}, {_size(content['size_bytes'])}"
     table = _table("object of the store", "what is wrong")
     for flaw in content["flaws"]:
         table.add_row(flaw["name"], flaw["what"])
@@ -165,13 +169,13 @@ def rubbish(content: Mapping[str, Any]) -> RenderableType:
     """Return what was removed, or would be."""
     verb = "removed" if content["removed"] else "to be removed (--yes does it)"
     lines = [
-        f"kept: {len(content['kept']):,} versions; MLflow names {content['named_in_mlflow']:,}",
+        f"kept: {quantity(len(content['kept']), 'versions')}; MLflow names {content['named_in_mlflow']:,}",
         *(
             f"version {one['dataset']} {one['digest'][:SHOWN]} of {one['time']}: {verb}"
             for one in content["versions"]
         ),
-        f"{verb}: {len(content['versions']):,} versions, {len(content['objects']):,} tables and shards, "
-        f"{len(content['journals']):,} files of unfinished nights, {_size(content['size_bytes'])}",
+        f"{verb}: {quantity(len(content['versions']), 'versions')}, {len(content['objects']):,} tables and shards, "
+        f"{quantity(len(content['journals']), 'files')} of unfinished nights, {_size(content['size_bytes'])}",
     ]
     if content["removed"]:
         lines.append(f"{content['drafts']:,} temporary files of writers that died: removed")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from imaging.annotations.class_order import order_classes
 from imaging.errors import UserFault
 from imaging.pseudonyms import Level, Pseudonyms
+from imaging.quantities import quantity
 from imaging.sources.label_file import (
     DELIMITERS,
     MISSING,
@@ -271,7 +272,7 @@ def _check_spellings(path: Path, counts: Mapping[str, int]) -> None:
     for label in sorted(counts):
         spellings.setdefault(_folded(label), []).append(label)
     repeated = [
-        " and ".join(f"{label!r} ({counts[label]} lines)" for label in labels)
+        " and ".join(f"{label!r} ({quantity(counts[label], 'lines')})" for label in labels)
         for labels in spellings.values()
         if len(labels) > 1
     ]

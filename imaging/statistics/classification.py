@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.errors import UserFault
-from imaging.statistics.predictions import Floats, MeasureDefinition
+from imaging.statistics.predictions import Floats, MeasureDefinition, no_better_than_chance
 
 Flags = NDArray[np.bool_]
 
@@ -87,9 +87,26 @@ class ClassPredictions:
         if counts[fewest] >= least:
             return ""
         return (
-            f"only {counts[fewest]} test patients are '{self.classes[fewest]}' and the gate asks for "
-            f"{least} of each class; label more patients or lower min_patients."
+            f"the gate asks for {least} of each class among the test patients and '{self.classes[fewest]}' has "
+            f"{counts[fewest]}; label more patients or lower min_patients."
         )
+
+    def useless(self) -> str:
+        """Return that it does no better than chance, or calls one class alone right, or nothing.
+
+        Of two classes that is a sensitivity or a specificity of 0.
+        """
+        present = np.unique(self.labels)
+        if len(present) < 2:
+            return ""
+        once = np.ones((1, len(self.labels)))
+        if chance := no_better_than_chance(MEASURES, {"auroc": float(auroc(self, once)[0])}):
+            return f"{chance}."
+        missed = [k for k in present if not np.any(self.predicted[self.labels == k] == k)]
+        if len(present) - len(missed) >= 2:
+            return ""
+        names = " or ".join(f"'{self.classes[k]}'" for k in missed)
+        return f"it calls no image right that is {names}."
 
     def not_comparable(self, champion: "ClassPredictions") -> str:
         """Return why a champion of other classes or of other test examples cannot be compared, or nothing."""
@@ -188,7 +205,7 @@ def log_loss(predictions: ClassPredictions, weights: Floats) -> Floats:
 
 
 MEASURES: dict[str, MeasureDefinition] = {
-    "auroc": MeasureDefinition(title="AUROC", values=auroc),
+    "auroc": MeasureDefinition(title="AUROC", values=auroc, chance=0.5),
     "auprc": MeasureDefinition(title="AUPRC", values=auprc),
     "accuracy": MeasureDefinition(title="Accuracy", values=accuracy),
     "accuracy_argmax": MeasureDefinition(title="Accuracy (argmax)", values=accuracy_argmax),

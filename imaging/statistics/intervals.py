@@ -19,12 +19,19 @@ BLOCK_VALUES = 1 << 20
 LIMITS = (2.5, 97.5)
 """The percentiles of a two-sided 95 % interval."""
 
+ONE_PATIENT = 0.2
+"""Of draws of n patients (1 - 1/n)^n, 0.25 to 0.37, lack the only one of a class; at most 0.14 lack both of two."""
+
+NO_WIDTH = 1e-9
+"""What rounding may make of equal values."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """A value with its 95 % interval and the counts that it rests on; what is undefined is NaN.
 
-    `undefined_draws` were left out of the interval, because a class was missing in them.
+    `undefined_draws` were left out of the interval, because a class was missing in them. What rests on one patient
+    has no interval: its limits are NaN, for every draw repeats that patient.
     """
 
     name: str
@@ -47,8 +54,14 @@ class Measure:
 
     @property
     def interval_text(self) -> str:
-        """The interval in brackets, or nothing where the value is undefined."""
-        return "" if isnan(self.value) else f"({self.lower:.3f}-{self.upper:.3f})"
+        """The interval in brackets, "(n/a)" where there is none, or nothing where the value is undefined."""
+        if isnan(self.value):
+            return ""
+        return NO_INTERVAL if isnan(self.lower) else f"({self.lower:.3f}-{self.upper:.3f})"
+
+
+NO_INTERVAL = "(n/a)"
+"""What is shown for the interval of what rests on one patient."""
 
 
 def patient_weights(patients: NDArray[np.str_], draws: int, seed: int) -> Iterator[Floats]:
@@ -76,16 +89,18 @@ def summarize(
 ) -> Measure:
     """Return the measure of a value and its draws (draws,) by the percentile interval."""
     defined = drawn[~np.isnan(drawn)]
-    lower, upper = np.percentile(defined, LIMITS) if defined.size else (np.nan, np.nan)
+    count, undefined = len(np.unique(patients)), len(drawn) - len(defined)
+    has_interval = defined.size and not _rests_on_one(defined, undefined, count)
+    lower, upper = np.percentile(defined, LIMITS) if has_interval else (np.nan, np.nan)
     return Measure(
         name=name,
         title=definition.title,
         value=value,
         lower=float(lower),
         upper=float(upper),
-        patients=len(np.unique(patients)),
+        patients=count,
         examples=len(patients),
-        undefined_draws=len(drawn) - len(defined),
+        undefined_draws=undefined,
         higher_is_better=definition.higher_is_better,
     )
 
@@ -107,6 +122,15 @@ def measure_all(
         )
         for name, values in drawn.items()
     }
+
+
+def _rests_on_one(defined: Floats, undefined: int, patients: int) -> bool:
+    """Return whether a measure rests on one patient: on the only one, or on the only one of a class.
+
+    Equal draws alone do not say so: of a perfect measure all are equal.
+    """
+    share = undefined / (undefined + len(defined))
+    return patients == 1 or (share > ONE_PATIENT and float(np.ptp(defined)) < NO_WIDTH)
 
 
 def _times_drawn(generator: np.random.Generator, draws: int, patients: int) -> Floats:

@@ -4,6 +4,7 @@ A kind of task (classes, findings, masks) keeps what a model predicted for n exa
 the measures of it, and offers the attributes below.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ class MeasureDefinition:
     higher_is_better: bool = True
     decides: bool = True
     """Whether the gate may decide on it; more must be better then."""
+    chance: float | None = None
+    """What guessing reaches; who does no better is useless. None where that depends on the data."""
 
 
 class Predictions(Protocol):
@@ -56,9 +59,22 @@ class Predictions(Protocol):
         """Return why fewer patients than the gate asks for are tested, as the end of a sentence, or nothing."""
         ...
 
+    def useless(self) -> str:
+        """Return why a model with these predictions is of no use to anyone, as the end of a sentence, or nothing."""
+        ...
+
     def not_comparable(self, champion: Any) -> str:
         """Return why a champion's predictions cannot be compared with these, as the end of a sentence, or nothing."""
         ...
+
+
+def no_better_than_chance(measures: Mapping[str, MeasureDefinition], values: Mapping[str, float]) -> str:
+    """Return which of these values guessing reaches too, as in "its AUROC of 0.190 is ...", or nothing."""
+    for name, definition in measures.items():
+        # An undefined value, NaN, says nothing.
+        if definition.chance is not None and values.get(name, math.nan) <= definition.chance:
+            return f"its {definition.title} of {values[name]:.3f} is no better than chance, {definition.chance:g}"
+    return ""
 
 
 def deciding(measures: Mapping[str, MeasureDefinition]) -> tuple[str, ...]:

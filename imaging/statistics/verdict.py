@@ -1,8 +1,8 @@
 """Rule of the gate: when a candidate may take the champion's place.
 
-It must reach a floor and, where there is a champion, be not worse by more than a margin: the lower limit of
-the 95 % interval of candidate - champion, by a paired patient bootstrap, lies above -margin (non-inferiority,
-one-sided at 97.5 %; ICH E9, section 3.3.2).
+It must be of use (better than chance, and right about more than one class), reach a floor and, where there is a
+champion, be not worse by more than a margin: the lower limit of the 95 % interval of candidate - champion, by a
+paired patient bootstrap, lies above -margin (non-inferiority, one-sided at 97.5 %; ICH E9, section 3.3.2).
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from math import isnan
 from pydantic import BaseModel, ConfigDict, Field
 
 from imaging.errors import UserFault
-from imaging.statistics.intervals import Measure, bootstrap, summarize, value_of
+from imaging.quantities import quantity
+from imaging.statistics.intervals import NO_INTERVAL, Measure, bootstrap, summarize, value_of
 from imaging.statistics.predictions import Floats, MeasureDefinition, Predictions, deciding
 
 
@@ -66,6 +67,8 @@ class Verdict:
     floor: float
     patients: int
     examples: int
+    useless: str = ""
+    """Why the candidate is of no use to anyone, as the end of a sentence."""
 
     @property
     def decision(self) -> str:
@@ -92,12 +95,14 @@ class Verdict:
             "gate.floor": f"{self.floor:.3f}",
             "gate.patients": str(self.patients),
             "gate.examples": str(self.examples),
+            # Written where it is not so, too: it takes the place of what an earlier verdict wrote.
+            "gate.useless": self.useless or "no",
         }
 
     @property
     def difference_text(self) -> str:
         """The difference with its interval, as in +0.007 (-0.011 to +0.024)."""
-        if self.difference is None:
+        if self.difference is None or self.difference_lower is None or self.difference_upper is None:
             return "none"
         return _signed(self.difference, self.difference_lower, self.difference_upper)
 
@@ -113,14 +118,19 @@ def gate_measure(measures: Mapping[str, MeasureDefinition], gate: GateConfig) ->
     return gate.measure or known[0]
 
 
-def decide(candidate: Predictions, champion: Predictions | None, gate: GateConfig) -> Verdict:
-    """Return whether the candidate may become the champion.
+def decide(
+    candidate: Predictions, champion: Predictions | None, gate: GateConfig, doubt: str = ""
+) -> Verdict:
+    """Return whether the candidate may become the champion; `doubt` is why it was useless before the test.
 
     Both must have predicted the same examples, in the same order, in the same terms; otherwise the verdict is
     no. The floor is compared with the plain value, the margin with the interval's lower limit.
     """
     own, drawn = _measured(candidate, gate)
-    obstacle = candidate.too_few_patients(gate.min_patients) or _below_floor(own, gate)
+    few = candidate.too_few_patients(gate.min_patients)
+    # Of too few patients nothing follows, not even that.
+    useless = "" if few else doubt or candidate.useless()
+    obstacle = few or (useless and f"the candidate is of no use: {useless}") or _below_floor(own, gate)
     alone = Verdict(
         promote=not obstacle,
         reason=obstacle or f"{_reached(own, gate)}, and there is no champion yet.",
@@ -134,6 +144,7 @@ def decide(candidate: Predictions, champion: Predictions | None, gate: GateConfi
         floor=gate.floor,
         patients=own.patients,
         examples=own.examples,
+        useless=useless,
     )
     if champion is None:
         return alone
@@ -168,14 +179,14 @@ def _below_floor(own: Measure, gate: GateConfig) -> str:
     if own.value >= gate.floor:
         return ""
     return (
-        f"the candidate's {own.title} of {own} on {own.patients:,} patients does not reach "
+        f"the candidate's {own.title} of {own} on {quantity(own.patients, 'patients')} does not reach "
         f"the floor of {gate.floor:.3f}."
     )
 
 
 def _reached(own: Measure, gate: GateConfig) -> str:
     return (
-        f"the candidate's {own.title} of {own} on {own.patients:,} patients reaches "
+        f"the candidate's {own.title} of {own} on {quantity(own.patients, 'patients')} reaches "
         f"the floor of {gate.floor:.3f}"
     )
 
@@ -193,5 +204,7 @@ def _compared(own: Measure, other: Measure, difference: Measure, gate: GateConfi
     )
 
 
-def _signed(value: float, lower: float | None, upper: float | None) -> str:
-    return "undefined" if isnan(value) else f"{value:+.3f} ({lower:+.3f} to {upper:+.3f})"
+def _signed(value: float, lower: float, upper: float) -> str:
+    if isnan(value):
+        return "undefined"
+    return f"{value:+.3f} {NO_INTERVAL if isnan(lower) else f'({lower:+.3f} to {upper:+.3f})'}"

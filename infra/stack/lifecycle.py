@@ -142,7 +142,7 @@ def _start(stack: Stack, request: StackRequest, log: Log) -> Stack:
     _wait(servers, stack, log)
     prefect_answer(f"{stack.addresses['prefect']}/api/work_pools/", {"name": POOL, "type": "process"})
     if lost := declare_lost(stack.addresses["prefect"]):
-        log(f"{lost} runs had not ended when the stack did: they count as crashed")
+        log(f"Runs that had not ended when the stack did: {lost}, counted as crashed")
     runner = worker(stack)
     stack = stack.with_processes(_launch(runner, stack, environment))
     log("Deploying the flows, and starting a worker")

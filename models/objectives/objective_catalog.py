@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.release_compatibility import canonical_json, needed_release, newest_release
+from imaging.statistics.predictions import no_better_than_chance
 from models.objectives.classification import Classification
 from models.objectives.protocol import Objective
 from models.portable.contract import ENTRY, Contract, image_input
@@ -13,6 +14,9 @@ OBJECTIVES: dict[str, type[Objective]] = {Classification.name: Classification}
 
 DEFAULT = Classification.name
 """The objective of files and tags that name none: those of the first releases, and of all classifiers since."""
+
+VALIDATION_TAG = "validation."
+"""Beginning of the tags of a model version with the measures of its best epoch."""
 
 FIRST_ENTRIES = ("classes", "spec", "input_units", "threshold")
 """The metadata of the first releases in their order; equal models keep equal bytes."""
@@ -39,6 +43,20 @@ def objective_of(metadata: Mapping[str, str]) -> Objective:
     if missing := {"spec", *objective.metadata_keys} - set(metadata):
         raise UserFault(f"the model's metadata lack {', '.join(sorted(missing))}: export it with radloop")
     return objective.from_metadata(metadata)
+
+
+def useless_in_validation(tags: Mapping[str, str]) -> str:
+    """Return why a version was of no use on the validation patients already, as the end of a sentence, or nothing.
+
+    A version of a release that wrote no such tags is judged by the test patients alone.
+    """
+    values = {
+        key.removeprefix(VALIDATION_TAG): float(value)
+        for key, value in tags.items()
+        if key.startswith(VALIDATION_TAG)
+    }
+    chance = no_better_than_chance(objective_class_of(tags).measures, values)
+    return f"{chance}, on the validation patients." if chance else ""
 
 
 def contract_of(objective: Objective, spec: PreprocessSpec) -> Contract:

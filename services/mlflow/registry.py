@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.release_compatibility import canonical_json, check_release, read_config
 from models.config import TrainConfig
@@ -159,9 +160,23 @@ def set_tags(settings: Settings, model: Registered, tags: Mapping[str, str]) -> 
 
 def model_file(settings: Settings, model: Registered) -> Path:
     """Fetch the portable file of a version, and return where it lies."""
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    folder = mlflow.artifacts.download_artifacts(artifact_uri=model.uri)
+    check_files(settings, model)
+    with reachable(settings):
+        folder = mlflow.artifacts.download_artifacts(artifact_uri=model.uri)
     return Path(folder) / MODEL_FILE
+
+
+def check_files(settings: Settings, model: Registered) -> None:
+    """Raise UserFault where the portable file of a version is gone; nothing is fetched."""
+    with reachable(settings) as client:
+        mlflow.set_tracking_uri(settings.tracking_uri)
+        files = mlflow.artifacts.list_artifacts(artifact_uri=model.uri)
+        place = client.get_model_version_download_uri(model.name, str(model.version))
+    if not any(file.path == MODEL_FILE for file in files):
+        raise UserFault(
+            f"{MODEL_FILE} of {model} is gone from {place}: restore it from a copy; without one, delete the version on "
+            "MLflow's page, and point the alias 'champion' at the next that is trained"
+        )
 
 
 def champions(settings: Settings) -> list[Champion]:

@@ -1,21 +1,33 @@
 """Runs in MLflow: one per training, with its parameters, metrics, dataset and environment."""
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    LifecycleStage,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
 from mlflow.exceptions import MlflowException
 
 from imaging.dataset.version.dataset_version import DatasetVersion
-from imaging.errors import EnvironmentFault
+from imaging.errors import EnvironmentFault, RadloopError, UserFault
+from imaging.store.durable_file import UNWRITABLE
 from services.settings import Settings
 
 SYSTEM_METRICS_INTERVAL_S = 2
@@ -25,33 +37,80 @@ CREDENTIALS = (
     "to those of an account that may write"
 )
 SILENCE = "does not answer: start it, or correct or unset MLFLOW_TRACKING_URI"
-REFUSALS = {
-    "Max retries exceeded": SILENCE,
-    "failed with exception": SILENCE,
-    "error code 401": CREDENTIALS,
-    "error code 403": CREDENTIALS,
+FULL = "has no room or no right to write: make room on its disk, or give write access, and run again"
+RUN_DELETED = (
+    "no longer has run {0} (deleted): `mlflow runs restore --run-id {0}` restores it; or train again, --again"
+)
+FAULTS: Mapping[str, tuple[type[RadloopError], str]] = {
+    "Max retries exceeded": (EnvironmentFault, SILENCE),
+    "failed with exception": (EnvironmentFault, SILENCE),
+    "error code 401": (EnvironmentFault, CREDENTIALS),
+    "error code 403": (EnvironmentFault, CREDENTIALS),
+    "No space left on device|database or disk is full|readonly database": (EnvironmentFault, FULL),
+    r"The run (\w+) must be in the 'active' state": (UserFault, RUN_DELETED),
+    r"Cannot start run with ID (\w+) because it is in the deleted": (UserFault, RUN_DELETED),
+    r"Run with id=(\w+) not found": (UserFault, RUN_DELETED),
+    r"The experiment (\w+) must be in the 'active' state": (
+        UserFault,
+        "no longer has experiment {0} (it was deleted): restore it (`mlflow experiments restore --experiment-id {0}`)",
+    ),
+    r"Model Version \(name=(.+), version=(\d+)\) not found": (
+        UserFault,
+        "no longer has version {1} of {0!r} (it was deleted): train again with --again",
+    ),
+    r"Registered Model with name=(.+) not found": (
+        UserFault,
+        "no longer has the model {0!r} (it was deleted): train again, which makes it anew",
+    ),
 }
-"""Texts of MLflow's errors when a server is not there or does not let us in, and our messages for them."""
+"""Texts of MLflow's errors (patterns, whose groups a sentence may name), the class of our fault, and its sentence.
+
+MLflow's codes say less: of a deleted run it says INVALID_PARAMETER_VALUE.
+"""
 
 
 @contextmanager
 def reachable(settings: Settings) -> Iterator[MlflowClient]:
-    """Yield a client; raise EnvironmentFault for a server that does not answer, or refuses us."""
+    """Yield a client; every call to MLflow goes through here, so that what a person can mend has a sentence.
+
+    Raises EnvironmentFault for a server that does not answer, refuses us, or has no room, and UserFault for what was
+    deleted by hand.
+    """
+    where = f"MLflow at {settings.tracking_uri}"
     try:
         yield MlflowClient(settings.tracking_uri, settings.tracking_uri)
     except MlflowException as error:
-        for text, message in REFUSALS.items():
-            if text in str(error):
-                raise EnvironmentFault(f"the MLflow server at {settings.tracking_uri} {message}") from error
+        for pattern, (fault, sentence) in FAULTS.items():
+            if match := re.search(pattern, str(error)):
+                raise fault(f"{where} {sentence.format(*match.groups())}") from error
         raise
+    except OSError as error:
+        # Others, such as a connection that broke, may pass: their task is tried again.
+        if error.errno not in UNWRITABLE:
+            raise
+        place = error.filename or settings.artifact_location
+        raise EnvironmentFault(f"MLflow's folder of artifacts, {place}, {FULL} ({error.strerror})") from error
+
+
+def check_experiment(settings: Settings, name: str) -> Experiment | None:
+    """Return the experiment of this name, or None; raise UserFault for one that was deleted and hides there still."""
+    with reachable(settings) as client:
+        known = client.get_experiment_by_name(name)
+    if known is not None and known.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise UserFault(
+            f"experiment {name!r} was deleted from MLflow at {settings.tracking_uri} and keeps its name: restore it "
+            f"(`MLFLOW_TRACKING_URI={settings.tracking_uri} mlflow experiments restore --experiment-id "
+            f"{known.experiment_id}`), or use another --name"
+        )
+    return known
 
 
 def open_experiment(settings: Settings, name: str) -> str:
     """Return the id of the experiment of this name, made on first use."""
+    known = check_experiment(settings, name)
+    if known is not None:
+        return str(known.experiment_id)
     with reachable(settings) as client:
-        known = client.get_experiment_by_name(name)
-        if known is not None:
-            return str(known.experiment_id)
         return str(client.create_experiment(name, artifact_location=settings.artifact_location))
 
 
@@ -62,6 +121,7 @@ def start_run(
     experiment_id = open_experiment(settings, experiment)
     with reachable(settings) as client:
         run = client.create_run(experiment_id, run_name=run_name, tags=dict(tags))
+    with failing_run(settings, run.info.run_id), reachable(settings) as client:
         flat = [Param(name, str(value)) for name, value in flatten(parameters)]
         client.log_batch(run.info.run_id, params=flat, tags=[RunTag("git.commit", commit())])
         client.log_text(run.info.run_id, pinned_environment(), "environment.txt")
@@ -91,6 +151,18 @@ def logged_epochs(settings: Settings, run_id: str) -> int:
         return len({metric.step for metric in client.get_metric_history(run_id, "train_loss")})
 
 
+@contextmanager
+def failing_run(settings: Settings, run_id: str) -> Iterator[None]:
+    """Close a run as failed when the block fails, and as killed when it is cancelled, whoever logs to it."""
+    try:
+        yield
+    except BaseException as error:
+        # The block's own fault is what a person must know: on a full disk this fails, too.
+        with suppress(RadloopError, MlflowException, OSError):
+            end_run(settings, run_id, status_after(error))
+        raise
+
+
 def log_dataset(settings: Settings, run_id: str, version: DatasetVersion, context: str) -> None:
     """Record a dataset version as an input of a run: its name, digest and counts."""
     counts = version.counts.labelled
@@ -107,10 +179,10 @@ def log_dataset(settings: Settings, run_id: str, version: DatasetVersion, contex
 
 
 def epoch_metrics(rows: Sequence[Mapping[str, float]]) -> list[Metric]:
-    """Return what epochs measured as metrics, one step an epoch."""
+    """Return what epochs measured as metrics, one step an epoch; MLflow's charts count from 1, as people do."""
     now_ms = int(time.time() * 1000)
     return [
-        Metric(name, float(value), now_ms, int(row["epoch"]))
+        Metric(name, float(value), now_ms, int(row["epoch"]) + 1)
         for row in rows
         for name, value in row.items()
         if name != "epoch"
@@ -130,14 +202,17 @@ def watched_run(settings: Settings, run_id: str) -> Iterator[None]:
     mlflow.set_tracking_uri(settings.tracking_uri)
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_INTERVAL_S)
     mlflow.set_system_metrics_samples_before_logging(1)
-    mlflow.start_run(run_id=run_id, log_system_metrics=True)
+    with reachable(settings):
+        mlflow.start_run(run_id=run_id, log_system_metrics=True)
     try:
         yield
     except BaseException as error:
-        mlflow.end_run(status_after(error))
+        with suppress(MlflowException, OSError):
+            mlflow.end_run(status_after(error))
         raise
     # Not finished yet: the model is registered under this run once the caller has exported it.
-    mlflow.end_run("RUNNING")
+    with reachable(settings):
+        mlflow.end_run("RUNNING")
 
 
 def status_after(error: BaseException) -> str:
@@ -164,6 +239,12 @@ def get_run(settings: Settings, run_id: str) -> Run:
     """Return a run with its parameters, metrics and tags."""
     with reachable(settings) as client:
         return client.get_run(run_id)
+
+
+def check_run(settings: Settings, run_id: str) -> None:
+    """Raise UserFault where a run was deleted."""
+    if get_run(settings, run_id).info.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise UserFault(f"MLflow at {settings.tracking_uri} {RUN_DELETED.format(run_id)}")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
+from imaging.quantities import quantity
+
 EVERY_S = 2.0
 """Seconds between two updates of the page, each of which is a request."""
 
@@ -49,7 +51,7 @@ class Pace:
         """Return the line, as "50/200 files, 5 files/s, 30 s left"."""
         what, now = self._what, self._clock()
         if not done:
-            return f"{total} {what} to read"
+            return f"{quantity(total, what)} to read"
         before, since = self._first = self._first or (done, now)
         if done == total:
             before, since = 0, self._started

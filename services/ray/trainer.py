@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from imaging.errors import EnvironmentFault
+from imaging.errors import EnvironmentFault, RadloopError
 from models.config import TrainConfig
 from models.objectives.objective_catalog import objective_class
 from models.torch_process import torch_process
@@ -125,7 +125,7 @@ def report_epochs(
         while not last_look:
             last_look = done.wait(POLL_S)
             # A tracking server may be away for a while: what it missed is sent at the next look.
-            with suppress(EnvironmentFault):
+            with suppress(RadloopError):
                 reporter.report_new()
 
     # In a copy of the context, so that the lines reach the log of the flow run.

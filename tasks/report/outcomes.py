@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from imaging.dicom.findings import FINDINGS
 from imaging.preprocess.spec import UNITS
+from imaging.quantities import quantity
 from imaging.refusal_reasons import IGNORED, MEANINGS, REASONS
-from models.objectives.objective_catalog import objective_class_of
+from models.objectives.objective_catalog import objective_class_of, useless_in_validation
 
 if TYPE_CHECKING:
     # A flow loads its own outcome's module alone, and not those of all others.
@@ -33,9 +34,10 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
     state = "new version" if outcome.changed else "unchanged, nothing written"
     listed, taken = UNITS[outcome.kind]
     parts = [
-        f"**Ingest** of `{outcome.dataset}`: {outcome.files_listed} {listed} listed, {outcome.files_read} read, "
-        f"{outcome.files_removed} gone since last time; {outcome.examples} {taken} of {outcome.patients} patients; "
-        f"version `{outcome.digest[:12]}` ({state})",
+        f"**Warning**: {outcome.untrainable}" if outcome.untrainable else "",
+        f"**Ingest** of `{outcome.dataset}`: {quantity(outcome.files_listed, listed)} listed, {outcome.files_read:,} "
+        f"read, {outcome.files_removed:,} gone since last time; {quantity(outcome.examples, taken)} of "
+        f"{quantity(outcome.patients, 'patients')}; version `{outcome.digest[:12]}` ({state})",
         table(("split", "label", taken, "patients"), counts),
         table(("not taken in", listed, "why"), refused) if refused else "",
         _modalities(outcome),
@@ -55,38 +57,46 @@ def training_markdown(outcome: "TrainOutcome") -> str:
     """Return what was trained, epoch by epoch."""
     candidate = outcome.candidate
     how = (
-        f"trained for {len(outcome.history)} epochs"
+        f"trained for {quantity(len(outcome.history), 'epochs')}"
         if outcome.trained_now
         else "trained earlier on the same data"
     )
     name, title = next(iter(objective_class_of(candidate.tags).epoch_titles.items()))
     rows = [
-        (f"{row['epoch']:.0f}", *(f"{row[key]:.3f}" for key in ("train_loss", "val_loss", f"val_{name}")))
+        # Stored epochs count from 0, people from 1.
+        (f"{row['epoch'] + 1:.0f}", *(f"{row[key]:.3f}" for key in ("train_loss", "val_loss", f"val_{name}")))
         for row in outcome.history
     ]
     history = table(("epoch", "train loss", "val loss", f"val {title}"), rows) if rows else ""
+    useless = useless_in_validation(candidate.tags)
+    warning = f"**Warning: version {candidate.version} is of no use**: {useless}" if useless else ""
     head = (
         f"**Training**: version {candidate.version} of `{candidate.name}`, {candidate.tags['network']}, {how}"
     )
-    return f"{head}\n\n{history}".strip()
+    return "\n\n".join(part for part in (warning, head, history) if part)
 
 
 def evaluation_markdown(evaluation: "Evaluation") -> str:
     """Return the measures of candidate and champion on the test patients, and the verdict."""
     measures = measures_markdown(evaluation.measures, evaluation.champion_measures)
+    if evaluation.verdict.useless:
+        return f"**Warning: {evaluation.verdict.headline}**\n\n{measures}"
     return f"{measures}\n\n**{evaluation.verdict.headline}**"
 
 
 def reevaluation_markdown(outcome: "Reevaluation") -> str:
     """Return the measures of the champion on the newest data."""
-    return f"{measures_markdown(outcome.measures, {})}\n\n**{outcome.headline}**"
+    measures = measures_markdown(outcome.measures, {})
+    if outcome.useless:
+        return f"**Warning: {outcome.headline}**\n\n{measures}"
+    return f"{measures}\n\n**{outcome.headline}**"
 
 
 def measures_markdown(measures: Mapping[str, "Measure"], champion: Mapping[str, "Measure"]) -> str:
     """Return a table of measures with their 95 % patient-bootstrap intervals."""
     some = next(iter(measures.values()))
     rows = [(measure.title, measure, champion.get(name, "")) for name, measure in measures.items()]
-    head = f"test set: {some.examples} images of {some.patients} patients"
+    head = f"test set: {quantity(some.examples, 'images')} of {quantity(some.patients, 'patients')}"
     return table((head, "this model", "champion" if champion else ""), rows)
 
 
@@ -110,9 +120,10 @@ def deidentification_markdown(outcome: "DeidentifyOutcome") -> str:
     refused = [(reason, count, MEANINGS.get(reason, "")) for reason, count in outcome.quarantined.items()]
     refused += [(reason, count, f"ignored: {MEANINGS[reason]}") for reason, count in outcome.ignored.items()]
     parts = [
-        f"**De-identification** into `{outcome.destination}`: {outcome.files_listed} files listed, "
-        f"{outcome.files_read} read, {outcome.files_removed} gone since last time; {outcome.objects} objects of "
-        f"{outcome.patients} patients stand in it",
+        f"**De-identification** into `{outcome.destination}`: {quantity(outcome.files_listed, 'files')} listed, "
+        f"{outcome.files_read:,} read, {outcome.files_removed:,} gone since last time; "
+        f"{quantity(outcome.objects, 'objects')} of {quantity(outcome.patients, 'patients')} "
+        f"{'stands' if outcome.objects == 1 else 'stand'} in it",
         table(("not passed on", "files", "why"), refused) if refused else "",
         _variants_apart(outcome),
         f"Original names of all of these: `{outcome.problems_file}` (only its owner can read it)"
@@ -211,11 +222,15 @@ def _label_troubles(outcome: "IngestOutcome") -> str:
 def _variants(outcome: "IngestOutcome") -> str:
     if not outcome.patient_variants:
         return ""
-    count = f"**Patients**: {outcome.patient_variants} PatientIDs differ from another in zeros, case or blanks alone"
+    one = outcome.patient_variants == 1
+    count = (
+        f"**Patients**: {quantity(outcome.patient_variants, 'PatientIDs')} {'differs' if one else 'differ'} from "
+        "another in zeros, case or blanks alone"
+    )
     if outcome.variant_policy == "join":
-        return f"{count} and were joined with it."
+        return f"{count} and {'was' if one else 'were'} joined with it."
     return (
-        f"{count}; they count as patients of their own. Where they are not, the same patient may be trained on and "
+        f"{count}; each counts as a patient of its own. Where it is not, the same patient may be trained on and "
         "tested on: start a new dataset: another `--name`, with `--patient-variants join`."
     )
 
@@ -224,7 +239,7 @@ def _variants_apart(outcome: "DeidentifyOutcome") -> str:
     if not outcome.patient_variants:
         return ""
     return (
-        f"{outcome.patient_variants} patients have a number that differs from another one's in zeros, blanks or case "
-        "alone, such as 00123 and 123; they stand as patients of their own. Where they are not: `--patient-variants "
-        "join`, into a new destination"
+        f"{quantity(outcome.patient_variants, 'patients')} with a number that differs from another one's in zeros, "
+        "blanks or case alone, such as 00123 and 123; each is a patient of its own. Where it is not: "
+        "`--patient-variants join`, into a new destination"
     )

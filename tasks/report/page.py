@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from imaging.dataset.version.summary import Count
+from imaging.quantities import quantity
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import Verdict
 from tasks.report import figures
@@ -131,6 +132,7 @@ def render(data: ReportData) -> str:
     page.filters |= {
         "cut": cut,
         "number": number,
+        "quantity": quantity,
         "column": partial(figures.column_title, titles=data.titles),
         "thumbnail": figures.thumbnail,
     }
@@ -206,7 +208,11 @@ def _warnings(data: ReportData) -> list[str]:
     warnings = []
     fewest = min((measure.patients for measure in data.measures.values()), default=FEW_PATIENTS)
     if fewest < FEW_PATIENTS:
-        warnings.append(f"Only {fewest} test patients: the intervals are rough and likely too narrow.")
+        warnings.append(
+            f"Only {quantity(fewest, 'test patients')}: the intervals are rough and likely too narrow."
+            if fewest > 1
+            else "Only 1 test patient: there are no intervals."
+        )
     undefined = [m for m in data.measures.values() if m.undefined_draws]
     if undefined:
         counts = ", ".join(f"{measure.title} {measure.undefined_draws:,}" for measure in undefined)

@@ -66,6 +66,8 @@ class IngestOutcome:
     """Lines of the label table with more or fewer fields than its header, and the first of them."""
     classes: tuple[str, ...] = ()
     decided_by: DecidedBy = "names"
+    untrainable: str = ""
+    """Why nothing can be trained on the version, as a sentence."""
 
 
 def ingest_outcome(
@@ -77,6 +79,7 @@ def ingest_outcome(
     changed: bool,
     labels: LabelTable | None = None,
     positive: str | None = None,
+    untrainable: str = "",
 ) -> IngestOutcome:
     """Return what an ingest did."""
     counted = version.refusals_by_reason()
@@ -110,6 +113,7 @@ def ingest_outcome(
         labels_uneven=labels.uneven if labels else (0, 0),
         classes=version.classes,
         decided_by=decided_by(version.classes, positive),
+        untrainable=untrainable,
     )
 
 

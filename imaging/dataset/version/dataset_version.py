@@ -17,6 +17,7 @@ from imaging.dataset.version.example_set import COLUMNS, ExampleSet
 from imaging.dataset.version.head import COUNTED, Counts, VersionHead, count_rows, head_name, pointer_name
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
+from imaging.quantities import quantity
 from imaging.store.protocol import Damaged, Store
 
 
@@ -125,8 +126,12 @@ def newest_version(store: Store, dataset: str) -> DatasetVersion | None:
     return open_version(store, dataset, digest) if digest else None
 
 
+class EmptySplitError(UserFault):
+    """A class without a patient in one of the splits: a version may stand so, and nothing can be trained on it."""
+
+
 def check_trainable(version: DatasetVersion) -> None:
-    """Raise UserFault for fewer than two classes, or a class without a patient in each split."""
+    """Raise UserFault for fewer than two classes, and EmptySplitError for a class without a patient in each split."""
     counts = version.counts.labelled
     if len(version.classes) < 2:
         labels = f"only {version.classes[0]!r}" if version.classes else "no label at all"
@@ -138,7 +143,7 @@ def check_trainable(version: DatasetVersion) -> None:
         for name in version.classes:
             if name not in counts.get(split, {}):
                 patients = sum(part.get(name, {}).get("patients", 0) for part in counts.values())
-                raise UserFault(
-                    f"too few patients for the splits: class {name!r} has {patients} patients and none in {split!r}; "
-                    "it needs at least one in each of train, val and test: add labelled patients"
+                raise EmptySplitError(
+                    f"too few patients for the splits: class {name!r} has {quantity(patients, 'patients')} and none in "
+                    f"{split!r}; it needs at least one in each of train, val and test: add labelled patients"
                 )

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 
 from imaging.deidentify.proof.output_search import Hit
 from imaging.pseudonyms import Pseudonyms
+from imaging.quantities import quantity
 
 PURPOSE = b"signature of a verification\0"
 
@@ -72,7 +73,7 @@ def table_rows(verification: Verification) -> list[tuple[str, str]]:
         ("originals read", f"{one.originals:,}"),
         *searched,
         ("written as", ", ".join(one.encodings)),
-        ("hits", f"{len(one.hits)} in {len({hit.output for hit in one.hits})} files"),
+        ("hits", f"{len(one.hits)} in {quantity(len({hit.output for hit in one.hits}), 'files')}"),
         ("not proven", f"{len(one.unproven)}"),
         ("time", f"{one.seconds:.1f} s"),
         ("profile", f"PS3.15 {one.edition}, sha256 {one.profile_sha256}"),
