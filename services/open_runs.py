@@ -27,6 +27,7 @@ from services.prefect.run_record import (
     write_record,
 )
 from services.prefect.run_states import end_open_runs
+from services.ray.jobs import stop_job_of
 from services.settings import Settings, activate, authorization
 
 TRAINING = ("train", "nightly")
@@ -56,21 +57,16 @@ class CommandRun:
         if not hasattr(flow, "serialize_parameters"):
             return flow(request)
         # Loaded here: who stops or repairs a run need not wait for Prefect.
-        from prefect.client.orchestration import get_client
-        from prefect.flow_engine import run_flow
-        from prefect.states import Pending
+        from services.prefect.flow_engine import create_run, run
 
         home, parameters = self._settings.folder, {"request": request}
         check_home(home)
         self._begun.set()
-        with get_client(sync_client=True) as client:
-            # Created here: while Prefect's engine creates it, nobody else knows its id.
-            flow_run = client.create_flow_run(
-                flow, parameters=flow.serialize_parameters(parameters), state=Pending()
-            )
+        # Created here: while Prefect's engine creates it, nobody else knows its id.
+        flow_run = create_run(flow, parameters)
         self._record = record_of(str(flow_run.id), name)
         write_record(home, self._record)
-        outcome = run_flow(flow=flow, flow_run=flow_run, parameters=parameters)
+        outcome = run(flow, flow_run, parameters)
         # After an exception it stays: the server may not know the end of the run.
         remove_record(home, self._record)
         return outcome
@@ -133,12 +129,10 @@ def repair(settings: Settings, log: Log) -> None:
 
 def _end_training(record: RunRecord, settings: Settings) -> None:
     if settings.ray_address:
-        # Loaded here, as below: most runs have no cluster.
-        from services.ray.jobs import stop_job_of
-
         with suppress(RadloopError):
             stop_job_of(record.flow_run, settings)
     if record.flow in TRAINING and settings.has_registry:
+        # Loaded here: ingest has no run in MLflow.
         from services.mlflow.runs import end_runs_tagged
 
         end_runs_tagged(settings, FLOW_RUN_TAG, record.flow_run)

@@ -173,23 +173,21 @@ def _line(row: Mapping[str, float], config: TrainConfig) -> str:
 
 
 def _trainer(job: TrainingJob, config: TrainConfig) -> Any:
-    import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    import ray.train.torch
 
     from models.training.launch import train_loop
 
-    return TorchTrainer(
+    return ray.train.torch.TorchTrainer(
         train_loop,
         train_loop_config=asdict(job),
-        scaling_config=ScalingConfig(
+        scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
             use_gpu=ray.cluster_resources().get("GPU", 0) >= config.workers,
         ),
-        run_config=RunConfig(
+        run_config=ray.train.RunConfig(
             name="fit",
             storage_path=job.run_folder,
-            failure_config=FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
