@@ -135,7 +135,7 @@ def end_killed_runs(settings: Settings) -> None:
     if settings.prefect_api_url is None and server:
         use_home_server(f"{server.address}/api")
     repair(activate(), note)
-    if left := abandoned_runs(settings.folder):
+    if left := [record for record in abandoned_runs(settings.folder) if not record.ended]:
         note(f"{len(left)} runs of commands that were killed are open: the next command ends them")
 
 

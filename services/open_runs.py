@@ -82,6 +82,9 @@ class CommandRun:
         with suppress(RadloopError):
             write_record(self._settings.folder, record)
         end_run(record, self._settings)
+        # A task that begins in these moments is known to the server only later: who comes next looks again.
+        with suppress(RadloopError):
+            write_record(self._settings.folder, replace(record, ended=True))
 
 
 def end_run(record: RunRecord, settings: Settings) -> list[str]:
@@ -91,16 +94,17 @@ def end_run(record: RunRecord, settings: Settings) -> list[str]:
     """
     api = os.environ.get("PREFECT_API_URL", "")
     with ThreadPoolExecutor() as pool:
-        others = [pool.submit(_end_training, record, settings)] if record.outcome == "CANCELLED" else []
+        stopped = record.outcome == "CANCELLED" and not record.ended
+        others = [pool.submit(_end_training, record, settings)] if stopped else []
         names = end_open_runs(
             api, _headers(settings), record.flow_run, record.outcome, MESSAGES[record.outcome]
         )
-        if names and not others:
+        if names and not stopped:
             _end_training(record, settings)
         for other in others:
             other.result()
     # A run that this server does not know is another one's.
-    if names is not None:
+    if names is not None or record.ended:
         remove_record(settings.folder, record)
     return names or []
 

@@ -20,6 +20,7 @@ Outcome = Literal["CRASHED", "CANCELLED"]
 class RunRecord:
     """A flow run and its process; `outcome` is the state of the run if the process ends without its own word.
 
+    Where it was stopped and only the states of its last tasks may still be on their way, it is `ended`.
     For `since_boot_s` see `HomeServer`. A home may be shared, and pids mean nothing on another host.
     """
 
@@ -29,6 +30,7 @@ class RunRecord:
     pid: int
     since_boot_s: float
     outcome: Outcome = "CRASHED"
+    ended: bool = False
 
     @property
     def abandoned(self) -> bool:
