@@ -127,7 +127,7 @@ def plain_flows(monkeypatch: pytest.MonkeyPatch, environment: None) -> list[dict
         "services.prefect.progress.update_progress_artifact", lambda *_, **values: left.append(values)
     )
     monkeypatch.setattr("cli.flow_run.quiet_logs", lambda: None)
-    monkeypatch.setattr("services.prefect.server.claim_server", lambda log: None)
+    monkeypatch.setattr("cli.flow_run.claim_server", lambda log: None)
     return left
 
 

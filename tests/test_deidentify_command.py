@@ -52,7 +52,7 @@ def radloop(
             monkeypatch.setattr(flows.deidentify, name, value.fn)
     monkeypatch.setattr(flows.deidentify, "create_markdown_artifact", lambda *_, **fields: None)
     monkeypatch.setattr("cli.flow_run.quiet_logs", lambda: None)
-    monkeypatch.setattr("services.prefect.server.claim_server", lambda log: None)
+    monkeypatch.setattr("cli.flow_run.claim_server", lambda log: None)
 
     def run(*arguments: str | Path) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["radloop", "--home", str(tmp_path / "home"), *map(str, arguments)])
