@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import psutil
 
-from services.prefect.server_record import read_server
-
+SERVER = "services.prefect.server_process"
+"""Module of the Prefect server of the home."""
 LINE = "stopped; what was done is kept: run the command again to go on"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LIMIT_S = 4.0
@@ -107,12 +106,11 @@ def end(number: int, cancel: Callable[[], None] | None = None) -> None:
 def _own_processes() -> list[psutil.Process]:
     """Return what this process has started, but for the Prefect server of the home, which others may use."""
     family = {process.pid: process for process in psutil.Process().children(recursive=True)}
-    home = os.environ.get("RADLOOP_HOME")
-    server = read_server(Path(home)) if home else None
-    if server and server.pid in family:
-        kept = [family[server.pid], *family[server.pid].children(recursive=True)]
-        for process in kept:
-            family.pop(process.pid, None)
+    for process in list(family.values()):
+        with suppress(psutil.Error):
+            if SERVER in process.cmdline():
+                for kept in (process, *process.children(recursive=True)):
+                    family.pop(kept.pid, None)
     return list(family.values())
 
 

@@ -4,7 +4,6 @@ A command records its flow run; what a process left open that was killed is ende
 by `radloop status`, or by the home's Prefect server.
 """
 
-import os
 import sys
 import threading
 import time
@@ -92,7 +91,8 @@ def end_run(record: RunRecord, settings: Settings) -> list[str]:
 
     Raises httpx.HTTPError or RadloopError where a server does not answer.
     """
-    api = os.environ.get("PREFECT_API_URL", "")
+    # Read anew: the server of the home may have become the one of this process meanwhile.
+    api = Settings().prefect_api_url or ""
     with ThreadPoolExecutor() as pool:
         stopped = record.outcome == "CANCELLED" and not record.ended
         others = [pool.submit(_end_training, record, settings)] if stopped else []
@@ -113,7 +113,7 @@ def end_child_runs(flow: Any, flow_run: Any, state: Any) -> None:
     """Give the child runs of a flow run that was cancelled, or whose process died, an end too (a hook of the flow)."""
     settings = activate()
     outcome: Outcome = "CRASHED" if state.is_crashed() else "CANCELLED"
-    api = os.environ["PREFECT_API_URL"]
+    api = settings.prefect_api_url or ""
     end_open_runs(
         api, _headers(settings), str(flow_run.id), outcome, f"The state of its parent run is {state.name}."
     )

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from cli import stack as stack_commands
+from cli.commands import stack as commands
 from imaging.errors import EnvironmentFault, UserFault
 from infra.stack import lifecycle as stacks
 from infra.stack.flow_runs import declare_lost
@@ -186,7 +187,9 @@ def test_status_names_the_process_since_when_and_the_remedy(
             stack_commands.status()
         assert left.value.exit_code == 1
         line = capsys.readouterr().err.splitlines()[-1]
-        assert line.startswith(f"mlflow has ended (process {running.processes[1].pid}, last sign of life ")
+        assert line.startswith(
+            f"error: mlflow has ended (process {running.processes[1].pid}, last sign of life "
+        )
         assert line.endswith(f"`radloop up` starts it again, see {running.processes[1].log}")
     finally:
         stacks.down(settings.folder)
@@ -253,7 +256,7 @@ def test_a_damaged_record_is_the_users_to_remove(tmp_path: Path) -> None:
 
 def test_the_commands_are_on_the_command_line() -> None:
     app = typer.Typer()
-    stack_commands.register(app)
+    commands.register(app)
     output = CliRunner().invoke(app, ["--help"]).stdout
     assert all(name in output for name in ("up", "status", "down"))
 

@@ -395,7 +395,10 @@ def test_the_gate_decides_on_its_measure(way: Way) -> None:
 @pytest.mark.slow
 def test_it_is_compared_with_a_champion_of_its_kind(tracked: Settings, way: Way) -> None:
     second_version = Registered(
-        name="pixels", version=2, run_id=way.candidate.run_id, tags=way.candidate.tags
+        name="pixels",
+        version=2,
+        run_id=way.candidate.run_id,
+        tags={**way.candidate.tags, "training.key": "another"},
     )
     set_alias(tracked, way.candidate, "champion")
     with pytest.MonkeyPatch.context() as patch:

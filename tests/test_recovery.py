@@ -101,4 +101,4 @@ def test_the_metrics_are_in_the_one_run(survived: Survived) -> None:
     assert experiment is not None
     assert [run.info.run_id for run in client.search_runs([experiment.experiment_id])] == [survived.run_id]
     steps = [metric.step for metric in client.get_metric_history(survived.run_id, "val_loss")]
-    assert sorted(set(steps)) == list(range(CONFIG.epochs))
+    assert sorted(set(steps)) == list(range(1, CONFIG.epochs + 1))

@@ -24,6 +24,7 @@ import uvicorn
 
 from services.prefect.run_record import abandoned_runs
 from services.prefect.server_record import USE_LOCK, read_server, take
+from services.settings import environment_of_server
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -90,7 +91,7 @@ class Repairs:
             self._tried |= runs
             own = {"PREFECT_API_URL": self._api, "RADLOOP_HOME_SERVER": self._api}
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "services.open_runs"], env=os.environ | own
+                [sys.executable, "-P", "-m", "services.open_runs"], env=environment_of_server() | own
             )
 
 
