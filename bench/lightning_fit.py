@@ -1,6 +1,6 @@
 """Training as a user of Lightning writes it, for `bench.whole_training`: two gloo processes, a model on disk.
 
-Run as a file, `python bench/lightning_fit.py NPZ FOLDER EPOCHS`: Lightning starts the second process by that command.
+`python -m bench.lightning_fit NPZ FOLDER EPOCHS`: Lightning starts the second process by that command too.
 Needs lightning (2.6.6), which nothing else here does: it is not installed with the rest.
 """
 
@@ -24,7 +24,7 @@ class Module(lightning.LightningModule):  # type: ignore[misc, unused-ignore]
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = build("residual_small", 1, 2).to(memory_format=torch.channels_last)
+        self.network = build("residual_small", 2).to(memory_format=torch.channels_last)
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         return nn.functional.cross_entropy(self.network(normalise(batch[0].float())), batch[1])

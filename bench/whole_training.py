@@ -39,7 +39,7 @@ def main() -> None:
         radloop = ["-m", "cli.main", "--home", f"{folder}/home"]
         timed([*radloop, "ingest", "--source", str(NPZ), "--name", NAME])
         train = [*radloop, "train", "--name", NAME, "--again", "--epochs", str(asked.epochs)]
-        theirs = ["bench/lightning_fit.py", str(NPZ), f"{folder}/lightning", str(asked.epochs)]
+        theirs = ["-m", "bench.lightning_fit", str(NPZ), f"{folder}/lightning", str(asked.epochs)]
         timed(train), timed(theirs)
         pairs = [(timed(train), timed(theirs)) for _ in range(asked.rounds)]
         timed([*radloop, "down"])
