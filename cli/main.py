@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,8 @@ from cli.dispatch import carry_out, verbosity
 from cli.stop import stoppable
 from imaging.errors import RadloopError, UserFault
 from imaging.release_compatibility import RELEASE
+
+FLAGS = ("-v", "--verbose", "-q", "--quiet")
 
 app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -61,11 +65,28 @@ def demo() -> None:
     carry_out("demo:two_nights", below="demo")
 
 
+def common_first(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of the command line with the options of every command before the command.
+
+    >>> common_first(["train", "-q", "--name", "chest", "--home", "/data"])
+    ['-q', '--home', '/data', 'train', '--name', 'chest']
+    """
+    common, others, left = list[str](), list[str](), iter(arguments)
+    for argument in left:
+        if argument in FLAGS or argument.startswith("--home="):
+            common.append(argument)
+        elif argument == "--home":
+            common += [argument, *islice(left, 1)]
+        else:
+            others.append(argument)
+    return common + others
+
+
 def main() -> None:
     """Run the command line; what a person can mend ends with exit code 2 and without a stack trace."""
     try:
         with stoppable():
-            app()
+            app(args=common_first(sys.argv[1:]))
     except RadloopError as error:
         # Loaded here: it loads rich, which --help does not need.
         from cli.terminal import print_error

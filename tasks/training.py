@@ -121,6 +121,7 @@ def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
 def finish(job: TrainingJob, outcome: FitOutcome, settings: Settings) -> TrainOutcome:
     """Export the best epoch, register it as the challenger, and close the run."""
     started = time.monotonic()
+    print(f"Exporting and registering the best epoch of {job.dataset}, {outcome.best_epoch + 1}")
     version = open_version(open_store(job.store, Path(job.cache), job.cache_bytes), job.dataset, job.digest)
     with failing_run(settings, job.run_id):
         candidate = make_candidate(settings, job, outcome, version)

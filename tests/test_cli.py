@@ -4,6 +4,7 @@ import ast
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -335,6 +336,27 @@ def test_a_quiet_command_prints_its_result_alone(radloop: Radloop, monkeypatch: 
     assert ("loading" in loud.text, "to load and" in loud.text) == (True, True)
     assert ("loading" in quiet.text, "to load and" in quiet.text) == (False, False)
     assert "version 7 of chest" in quiet.text
+
+
+def test_options_of_every_command_may_stand_behind_it(radloop: Radloop, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    assert str(other) in radloop("status", "--home", other).text
+
+
+def test_an_interrupt_while_the_command_line_loads_prints_nothing() -> None:
+    code = (
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'cli.main': print('loading', flush=True); time.sleep(60)\n"
+        "sys.meta_path.insert(0, Slow)\n"
+        "from cli.__main__ import main; main()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(), process.stderr.read()) == (-signal.SIGINT, "")
 
 
 def test_a_flow_with_json_prints_nothing_else_on_standard_output(
