@@ -4,8 +4,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +39,9 @@ REPOSITORY = Path(__file__).parent.parent
 KEPT = ("RADLOOP_DATA", "RADLOOP_SCREENSHOTS")
 OURS = ("RADLOOP_", "MLFLOW_", "PREFECT_", "RAY_", "DO_NOT_TRACK")
 Seen = TypeVar("Seen")
+STACK_USERS: set[str] = set()
+"""Tests that need the stack and have not run."""
+STACK_END = ExitStack()
 FLOWS = ("ingest", "train", "evaluate", "nightly", "reevaluate", "deidentify")
 
 
@@ -156,6 +159,26 @@ class Running:
     name: str
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all files that need the stack in one too: it is started once."""
+    STACK_USERS.update(item.nodeid for item in items if "stack" in fixtures(item))
+    files = {item.path for item in items if item.nodeid in STACK_USERS}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("stack" if item.path in files else item.path.name))
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """End the stack after the last test that needs it: idle, it costs a sixth of a core."""
+    STACK_USERS.discard(nodeid.partition("@")[0])
+    if not STACK_USERS:
+        STACK_END.close()
+
+
+def fixtures(item: pytest.Item) -> Sequence[str]:
+    """Return the names of the fixtures that a test needs, directly or not."""
+    return getattr(item, "fixturenames", ())
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """Start the whole stack once for all the tests that need servers: that takes half a minute."""
@@ -166,7 +189,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     name = "planned"
     config = home / "quick.yaml"
     config.write_text("training: {network: small_cnn, epochs: 2}")
-    try:
+
+    def down() -> None:
+        with fresh_environment():
+            os.environ["RADLOOP_HOME"] = str(home)
+            stack_commands.down()
+
+    with STACK_END:
+        STACK_END.callback(down)
         with fresh_environment():
             os.environ["RADLOOP_HOME"] = str(home)
             stack_commands.up(
@@ -175,10 +205,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         record = read_stack(home)
         assert record is not None
         yield Running(record=record, archive=archive, labels=labels, name=name)
-    finally:
-        with fresh_environment():
-            os.environ["RADLOOP_HOME"] = str(home)
-            stack_commands.down()
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from services.ray import ingest_worker
 from tests.sandbox_pools import in_process
 
 # pyarrow loads pandas, where it is installed, at the first array that it looks at.
-LOADED = ["pytest", "pandas", "flows.ingest", "tests.ingest_process"]
+LOADED = ["pytest", "pandas", "flows.ingest", "cli.dataset", "tests.ingest_process"]
 FACTORY = "tests.ingest_process:open_worker"
 KEY = "5e" * 32
 """One key for all homes, so that their rows can be compared."""
