@@ -17,6 +17,7 @@ from infra.stack.deployments import deployed_cron, deployed_time_zone
 from infra.stack.flow_runs import latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
+from infra.stack.schedule_changes import NewerWish
 from services.mlflow.registry_peek import peek_champions
 from services.open_runs import repair
 from services.prefect.run_record import abandoned_runs
@@ -34,6 +35,7 @@ def up(
     ray_port: int | None = None,
     time_zone: str | None = None,
     at: str | None = None,
+    reset_schedules: bool = False,
     as_json: bool = False,
 ) -> None:
     """Start Prefect, MLflow, Ray, a worker and the schedules here."""
@@ -51,6 +53,7 @@ def up(
             time_zone or deployed_time_zone(settings.folder),
             cron_at(at) if at else deployed_cron(settings.folder),
         ),
+        schedules=NewerWish(night=bool(at), time_zone=bool(time_zone), reset=reset_schedules),
     )
     with infra_faults(), without_server(settings.folder):
         running = lifecycle.up(settings.folder, request, note)

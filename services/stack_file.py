@@ -27,12 +27,17 @@ def running_stack(home: Path) -> Sequence[Mapping[str, str]]:
         raise UserFault(f"{path} is damaged ({error!r}): remove it; what it named may still run") from error
 
 
-def _runs(pid: int, created: float, **_: str) -> bool:
+def _runs(pid: int, since_boot_s: float | None = None, created: float = 0, **_: str) -> bool:
+    """Return whether a process runs that began so long after the machine; older records have the time of day."""
     try:
+        # Read first: psutil counts the other time from what it has read here last.
+        boot = psutil.boot_time()
         process = psutil.Process(pid)
+        since = created - boot if since_boot_s is None else since_boot_s
         # The pid of a stack that is gone may be another process's by now, or stay until its parent asks after it.
         return (
-            abs(process.create_time() - created) < SAME_START_S and process.status() != psutil.STATUS_ZOMBIE
+            abs(process.create_time() - boot - since) < SAME_START_S
+            and process.status() != psutil.STATUS_ZOMBIE
         )
     except psutil.NoSuchProcess:
         return False

@@ -128,11 +128,15 @@ def answer_of(url: str, body: Mapping[str, Any] | None = None, token: str = "") 
         return None
 
 
-def prefect_answer(url: str, body: Mapping[str, Any] | None = None) -> Any:
-    """Return the answer of Prefect's API, as `answer_of`; raise StackError where it asks for another login."""
+def prefect_answer(url: str, body: Any = None, method: str | None = None) -> Any:
+    """Return the answer of Prefect's API, as `answer_of`; raise StackError where it asks for another login.
+
+    The method is GET, or POST with a body, where none is given.
+    """
     login = os.environ.get(LOGIN, "")
     try:
-        return _asked(url, body, f"Basic {base64.b64encode(login.encode()).decode()}" if login else "")
+        secret = f"Basic {base64.b64encode(login.encode()).decode()}" if login else ""
+        return _asked(url, body, secret, method)
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.UNAUTHORIZED:
             raise StackError(
@@ -144,11 +148,11 @@ def prefect_answer(url: str, body: Mapping[str, Any] | None = None) -> Any:
         return None
 
 
-def _asked(url: str, body: Mapping[str, Any] | None, authorization: str) -> Any:
+def _asked(url: str, body: Any, authorization: str, method: str | None = None) -> Any:
     headers = {"Content-Type": "application/json"} | (
         {"Authorization": authorization} if authorization else {}
     )
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers, method=method)
     with DIRECT.open(request, timeout=PROBE_TIMEOUT_S) as response:
         text = response.read().decode()
     try:
