@@ -20,6 +20,7 @@ from infra.stack.record import Stack, read_stack
 from infra.stack.schedule_changes import NewerWish
 from services.mlflow.registry_peek import peek_champions
 from services.open_runs import repair
+from services.prefect.run_names import planned_name
 from services.prefect.run_record import abandoned_runs
 from services.prefect.server import end_server, log_of, running_server, without_server
 from services.settings import Settings, activate, use_home_server
@@ -98,8 +99,8 @@ def status(as_json: bool = False) -> None:
             "processes": [
                 {**asdict(item), "address": running.addresses.get(item.name, "")} for item in processes
             ],
-            "next": [asdict(run) for run in next_runs(prefect)],
-            "latest": [asdict(run) for run in latest_runs(prefect)],
+            "next": [asdict(run) for run in next_runs(prefect, name_of=planned_name)],
+            "latest": [asdict(run) for run in latest_runs(prefect, name_of=planned_name)],
         }
     problems = [item.problem for item in processes if item.problem]
     print_result(content | {"problems": problems}, Group(*_tables(content)), as_json)
@@ -120,9 +121,10 @@ def _tables(content: Mapping[str, Any]) -> Iterator[RenderableType]:
     else:
         processes = [(one["name"], _state(one), one["address"], one["log"]) for one in content["processes"]]
         yield _table(("process", "state", "address", "log"), processes)
-        yield _table(("next", "flow", "run"), map(_run, content["next"]))
-        latest = [(*_run(one), one["state"]) for one in content["latest"]]
-        yield _table(("latest", "flow", "run", "state"), latest)
+        planned = [(*_run(one), one["waits_for"]) for one in content["next"]]
+        yield _table(("next", "flow", "run", "waits for"), planned)
+        latest = [(*_run(one), one["state"], one["waits_for"]) for one in content["latest"]]
+        yield _table(("latest", "flow", "run", "state", "waits for"), latest)
     champions = [
         (one["name"], f"version {one['version']}" if one["version"] else "none yet")
         for one in content["champions"]

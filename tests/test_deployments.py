@@ -17,7 +17,7 @@ from infra.stack.deployments import TEMPLATE, deploy, deployed, deployed_cron, d
 from infra.stack.flow_runs import FlowRun, next_runs
 from infra.stack.lifecycle import StackRequest
 from infra.stack.processes import StackError
-from infra.stack.servers import prefect_answer
+from infra.stack.servers import repeated_answer
 from services.flow_requests import NightlyRequest
 from services.settings import Settings
 from tests.conftest import FLOWS, Running, answered, until
@@ -222,9 +222,9 @@ def test_what_a_person_changed_on_the_page_survives_a_new_deployment_until_it_is
     place = f"{api}/{made['id']}"
     moved = {"cron": "30 3 * * *", "timezone": "Europe/Berlin"}
     # As the page does it.
-    prefect_answer(place, {"paused": True}, "PATCH")
-    prefect_answer(f"{place}/schedules/{made['schedules'][0]['id']}", {"schedule": moved}, "PATCH")
-    prefect_answer(f"{place}/schedules", [{"schedule": moved | {"cron": "0 12 * * *"}, "active": False}])
+    repeated_answer(place, {"paused": True}, "PATCH")
+    repeated_answer(f"{place}/schedules/{made['schedules'][0]['id']}", {"schedule": moved}, "PATCH")
+    repeated_answer(f"{place}/schedules", [{"schedule": moved | {"cron": "0 12 * * *"}, "active": False}])
     try:
         lines = list[str]()
         content = deployed(stack.record.home)

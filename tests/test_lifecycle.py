@@ -50,7 +50,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[
     monkeypatch.setattr(stacks, "SERVERS", (server("prefect"), server("mlflow")))
     monkeypatch.setattr(stacks, "worker", server("worker"))
     monkeypatch.setattr(stacks, "deploy", hand_over)
-    monkeypatch.setattr(stacks, "prefect_answer", lambda *_: [])
+    monkeypatch.setattr(stacks, "prefect_answer", lambda *_: None)
+    monkeypatch.setattr(stacks, "repeated_answer", lambda *_: [])
     monkeypatch.setattr(stacks, "declare_lost", lambda *_: 0)
     monkeypatch.setattr(stacks, "cancel_running", lambda *_: None)
     yield handed

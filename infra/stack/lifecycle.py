@@ -19,7 +19,7 @@ from infra.stack.ports import choose_ports, keep_ports, last_ports
 from infra.stack.processes import OwnedProcess, StackError, end, start, tail
 from infra.stack.record import FILE, MARK, Stack, read_stack
 from infra.stack.schedule_changes import NewerWish, reconcile
-from infra.stack.servers import POOL, PORTS, SERVERS, Server, prefect_answer, worker
+from infra.stack.servers import POOL, PORTS, SERVERS, Server, prefect_answer, repeated_answer, worker
 
 Log = Callable[[str], None]
 START_LIMIT_S = 240.0
@@ -173,14 +173,14 @@ def _deploy(stack: Stack, request: StackRequest, log: Log, *, always: bool = Fal
     place, before = f"{stack.addresses['prefect']}/api/deployments", deployed(stack.home)
     wanted = deployments_of(request.deployments)
     names = {"deployments": {"name": {"any_": [one["name"] for one in wanted]}}}
-    current = prefect_answer(f"{place}/filter", names)
+    current = repeated_answer(f"{place}/filter", names)
     if current is None:
         raise StackError(
             f"the Prefect server at {stack.addresses['prefect']} does not list its deployments: run again"
         )
     plan = reconcile(wanted, deployments_of(before), current, request.schedules)
     for method, path, body in plan.requests:
-        if prefect_answer(f"{place}/{path}", body, method) is None:
+        if repeated_answer(f"{place}/{path}", body, method) is None:
             raise StackError(f"the Prefect server refused {method} of {path}: `radloop up` tries again")
     for line in plan.lines:
         log(line)

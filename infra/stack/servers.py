@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ LOGIN = "PREFECT_API_AUTH_STRING"
 """Environment variable with USER:PASSWORD, where Prefect's server asks for it; its clients read the same."""
 OBJECT_STORE_BYTES = 256 * 2**20
 PROBE_TIMEOUT_S = 15.0
+BUSY_LIMIT_S = 30.0
+POLL_S = 0.5
 # A hospital's proxy cannot reach this machine's loopback interface.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -146,6 +149,17 @@ def prefect_answer(url: str, body: Any = None, method: str | None = None) -> Any
         return None
     except (urllib.error.URLError, OSError):
         return None
+
+
+def repeated_answer(url: str, body: Any = None, method: str | None = None) -> Any:
+    """Return the answer of Prefect's API, asked again while its server is too busy; None after `BUSY_LIMIT_S`.
+
+    It answers 503 where its database is locked, and has changed nothing then.
+    """
+    until = time.monotonic() + BUSY_LIMIT_S
+    while (answer := prefect_answer(url, body, method)) is None and time.monotonic() < until:
+        time.sleep(POLL_S)
+    return answer
 
 
 def _asked(url: str, body: Any, authorization: str, method: str | None = None) -> Any:
