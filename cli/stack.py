@@ -1,5 +1,6 @@
 """Bodies of `radloop up`, `status` and `down`: the one-machine stack."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -61,6 +62,8 @@ def up(
     if nightly:
         # So that the next `up` needs no options.
         keep(settings, nightly)
+    for line in servers_elsewhere(settings, running):
+        note(line)
     content = {
         "addresses": dict(running.addresses),
         "token_file": str(running.token_file),
@@ -153,6 +156,32 @@ def down(as_json: bool = False) -> None:
     lines = [f"Ended {ended} processes"] if ended else []
     lines += ["Ended the Prefect server of the home"] if server else []
     print_result({"ended": ended, "server_ended": server}, "\n".join(lines or ["Nothing was up"]), as_json)
+
+
+def servers_elsewhere(settings: Settings, running: Stack) -> Iterator[str]:
+    """Yield a line for each server that the environment names and that is none of the stack."""
+    own = f"sqlite:///{settings.folder / 'mlflow.db'}"
+    given = {
+        "PREFECT_API_URL": settings.other_prefect,
+        "MLFLOW_TRACKING_URI": None if settings.tracking_uri == own else settings.tracking_uri,
+        "RADLOOP_RAY_ADDRESS": settings.ray_address,
+    }
+    ours = {name: value for group in running.clients for name, value in group.items()}
+    for name, value in given.items():
+        if value and value.rstrip("/") != ours[name]:
+            yield (
+                f"{name} names {without_login(value)}: commands of this shell use that and not the stack's, and its "
+                f"runs use the stack's; `unset {name}` ends that"
+            )
+
+
+def without_login(address: str) -> str:
+    """Return an address without the user and the password that it may contain.
+
+    >>> without_login("http://anna:secret@host:4200/api")
+    'http://host:4200/api'
+    """
+    return re.sub(r"//[^/@]*@", "//", address)
 
 
 def addresses(running: Stack) -> str:

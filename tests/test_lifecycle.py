@@ -290,6 +290,22 @@ def test_what_the_user_has_set_wins_over_the_stack(settings: Settings, pretended
         stacks.down(settings.folder)
 
 
+def test_a_server_that_the_environment_names_beside_the_stacks_is_named(
+    settings: Settings, pretended: list[str]
+) -> None:
+    running = up(settings.folder)
+    try:
+        assert list(stack_commands.servers_elsewhere(activate(), running)) == []
+        os.environ["PREFECT_API_URL"] = "http://anna:secret@elsewhere:4200/api"
+        os.environ["RADLOOP_RAY_ADDRESS"] = running.addresses["ray"] + "/"
+        (line,) = stack_commands.servers_elsewhere(activate(), running)
+        assert line.startswith(
+            "PREFECT_API_URL names http://elsewhere:4200/api: commands of this shell use that"
+        )
+    finally:
+        stacks.down(settings.folder)
+
+
 def test_a_stack_that_is_gone_does_not_count(settings: Settings, pretended: list[str]) -> None:
     running = up(settings.folder)
     try:

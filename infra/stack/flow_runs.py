@@ -59,7 +59,11 @@ def latest_runs(prefect: str, limit: int = 5, name_of: NameOf = _listed_name) ->
 def _runs(prefect: str, query: Mapping[str, Any], name_of: NameOf) -> list[FlowRun]:
     runs: Sequence[Run] = prefect_answer(f"{prefect}/api/flow_runs/filter", query) or []
     flows = prefect_answer(f"{prefect}/api/flows/filter", {"limit": 200}) or []
-    names = {flow["id"]: flow["name"] for flow in flows}
+    flow_names = {flow["id"]: flow["name"] for flow in flows}
+
+    def name(run: Run) -> str:
+        return name_of(flow_names.get(run["flow_id"], "?"), run)
+
     slots = sorted({run["deployment_id"] for run in runs if run["state_name"] == SLOT})
     holders: Sequence[Run] = []
     if slots:
@@ -67,22 +71,23 @@ def _runs(prefect: str, query: Mapping[str, Any], name_of: NameOf) -> list[FlowR
         holders = prefect_answer(f"{prefect}/api/flow_runs/filter", {"flow_runs": held}) or []
     return [
         FlowRun(
-            name=name_of(names.get(run["flow_id"], "?"), run),
-            flow=names.get(run["flow_id"], "?"),
+            name=name(run),
+            flow=flow_names.get(run["flow_id"], "?"),
             state=run["state_name"],
             when=datetime.fromisoformat(run["start_time"] or run["expected_start_time"]).astimezone(),
-            waits_for=waits_for(run, holders),
+            waits_for=waits_for(
+                run, [name(one) for one in holders if one["deployment_id"] == run["deployment_id"]]
+            ),
         )
         for run in runs
     ]
 
 
-def waits_for(run: Run, holders: Sequence[Run]) -> str:
-    """Return what a run waits for; `holders` are the runs that have the slots of deployments."""
+def waits_for(run: Run, holders: Sequence[str]) -> str:
+    """Return what a run waits for; `holders` are the names of runs that have the slots of its deployment."""
     state = run["state_name"]
-    before = [one["name"] for one in holders if one["deployment_id"] == run["deployment_id"]]
-    if state == SLOT and before:
-        return f"the end of {', '.join(before)}"
+    if state == SLOT and holders:
+        return f"the end of {', '.join(holders)}"
     if state == "Scheduled" and datetime.fromisoformat(run["expected_start_time"]) < datetime.now(UTC):
         return "the worker"
     return WAITS_FOR.get(state, "")

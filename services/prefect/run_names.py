@@ -39,7 +39,7 @@ def standard_name(flow: str, dataset: str, date: str) -> str:
 
 def planned_name(flow: str, run: Mapping[str, Any]) -> str:
     """Return the name that a run, as Prefect's API lists it, has or will have once it begins."""
-    if run["state_type"] != "SCHEDULED" or not (
+    if run["state_type"] not in ("SCHEDULED", "PENDING") or not (
         TWO_NOUNS.fullmatch(run["name"]) or STAR.fullmatch(run["name"])
     ):
         return str(run["name"])
