@@ -36,7 +36,7 @@ def run(state: str, when: str = PAST, deployment: str = "d", name: str = "second
         (run("AwaitingRetry"), [], "its next try"),
     ],
 )
-def test_a_run_that_waits_says_for_what(
+def test_a_run_names_what_it_waits_for(
     waiting: dict[str, Any], holders: list[dict[str, Any]], waits_for: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert shown(waiting, holders, monkeypatch).startswith(waits_for)

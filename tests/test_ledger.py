@@ -53,7 +53,7 @@ def test_of_a_line_that_finds_no_room_nothing_stays(tmp_path: Path, monkeypatch:
     assert [json.loads(line)["candidate"] for line in path.read_text().splitlines()] == [1, 3]
 
 
-def test_a_process_that_waits_for_another_says_so_and_then_gives_up(
+def test_a_process_that_waits_for_another_prints_it_and_then_gives_up(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ledger, "NOTICE_S", 0)

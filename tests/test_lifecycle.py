@@ -132,15 +132,15 @@ def test_what_a_killed_up_has_started_is_known_to_down(
     assert started[0].process() is None
 
 
-def test_the_lock_of_a_process_that_was_killed_holds_nobody(
+def test_the_lock_of_a_process_that_was_killed_is_free(
     tmp_path: Path, pretended: list[str], begin: Callable[..., OwnedProcess]
 ) -> None:
-    held = (
+    locking = (
         "import pathlib, sys, time; from infra.stack.lifecycle import _locked\n"
-        f"with _locked(pathlib.Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(300)"
+        f"with _locked(pathlib.Path({str(tmp_path)!r})): print('locked', flush=True); time.sleep(300)"
     )
-    holder = begin((sys.executable, "-c", held), PYTHONPATH=str(REPOSITORY))
-    until(lambda: "held" in tail(holder.log), "its lock")
+    holder = begin((sys.executable, "-c", locking), PYTHONPATH=str(REPOSITORY))
+    until(lambda: "locked" in tail(holder.log), "its lock")
     with pytest.raises(StackError, match="another `radloop up`"):
         up(tmp_path)
     os.kill(holder.pid, signal.SIGKILL)
@@ -177,6 +177,7 @@ def test_down_spares_who_has_the_pids_by_now(
     foreign = begin(SLEEP)
     content = {"mark": "m", "ready": True, "ports": dict.fromkeys(PORTS, 1), "ray_temp": "/nowhere"}
     stale = {"name": "mlflow", "pid": foreign.pid, "since_boot_s": foreign.since_boot_s - 3600, "log": ""}
+    stale["boot"] = foreign.boot
     (tmp_path / FILE).write_text(json.dumps(content | {"processes": [stale]}))
     assert stacks.down(tmp_path) == 0
     assert foreign.process() is not None

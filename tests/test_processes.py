@@ -47,6 +47,8 @@ def test_a_process_is_recognised(begin: Callable[..., OwnedProcess]) -> None:
 def test_another_process_with_the_same_pid_is_not_taken_for_it(begin: Callable[..., OwnedProcess]) -> None:
     owned = begin(SLEEP)
     assert replace(owned, since_boot_s=owned.since_boot_s - 60).process() is None
+    # Services of a machine begin at much the same moment after each start, with much the same pids.
+    assert replace(owned, boot="another start of the machine").process() is None
 
 
 def test_a_process_that_ended_is_not_recognised(begin: Callable[..., OwnedProcess]) -> None:
@@ -175,17 +177,21 @@ def test_a_record_with_the_time_of_the_day_is_read(
         home=tmp_path, mark="m", ports=dict.fromkeys(PORTS, 1), ray_temp="/t", ready=True, processes=(owned,)
     ).written()
     content = json.loads((tmp_path / FILE).read_text())
-    del content["processes"][0]["since_boot_s"]
+    del content["processes"][0]["since_boot_s"], content["processes"][0]["boot"]
     content["processes"][0]["created"] = psutil.Process(owned.pid).create_time()
     (tmp_path / FILE).write_text(json.dumps(content))
     stack = read_stack(tmp_path)
     assert stack is not None
     assert stack.up
     assert running_stack(tmp_path)
+    stack.written()
+    assert running_stack(tmp_path)
+    replace(stack, processes=(replace(stack.processes[0], boot="another"),)).written()
+    assert not running_stack(tmp_path)
 
 
 def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    owned = OwnedProcess(name="mlflow", pid=1, since_boot_s=2.0, log="x.log")
+    owned = OwnedProcess(name="mlflow", pid=1, boot="b", since_boot_s=2.0, log="x.log")
     written = Stack(home=tmp_path, mark="m", ports=dict.fromkeys(PORTS, 1), ray_temp="/t", processes=(owned,))
     assert read_stack(tmp_path) is None
     assert read_stack(written.written().home) == written

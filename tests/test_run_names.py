@@ -86,7 +86,7 @@ def test_the_date_is_that_of_the_time_zone_of_the_schedule(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("key", [None, "", "mine 2026-12-01", "scheduled 5b2a"])
-def test_another_key_says_nothing_of_the_date(key: str | None) -> None:
+def test_another_key_has_no_date(key: str | None) -> None:
     assert date_of(EVENING, key) == "2026-11-30"
 
 

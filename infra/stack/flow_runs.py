@@ -67,8 +67,8 @@ def _runs(prefect: str, query: Mapping[str, Any], name_of: NameOf) -> list[FlowR
     slots = sorted({run["deployment_id"] for run in runs if run["state_name"] == SLOT})
     holders: Sequence[Run] = []
     if slots:
-        held = {"deployment_id": {"any_": slots}, "state": {"type": {"any_": OPEN}}}
-        holders = prefect_answer(f"{prefect}/api/flow_runs/filter", {"flow_runs": held}) or []
+        taken = {"deployment_id": {"any_": slots}, "state": {"type": {"any_": OPEN}}}
+        holders = prefect_answer(f"{prefect}/api/flow_runs/filter", {"flow_runs": taken}) or []
     return [
         FlowRun(
             name=name(run),

@@ -22,11 +22,13 @@ class StackError(Exception):
 class OwnedProcess:
     """A process that was started here: its pid, when it began, and its log.
 
-    It began so many seconds after the machine did: the time of the day would be another one once the clock is set.
+    It began so many seconds after the machine did, whose start has an identifier: the time of the day would be another
+    one once the clock is set.
     """
 
     name: str
     pid: int
+    boot: str
     since_boot_s: float
     log: str
 
@@ -34,7 +36,8 @@ class OwnedProcess:
         """Return the process while it runs; None when it ended, or when its pid belongs to another by now."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            if abs(since_boot_s(process) - self.since_boot_s) < SAME_START_S and _runs(process):
+            same = self.boot == boot_id() and abs(since_boot_s(process) - self.since_boot_s) < SAME_START_S
+            if same and _runs(process):
                 return process
         return None
 
@@ -53,7 +56,14 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], log
             start_new_session=True,
         )
     began = since_boot_s(psutil.Process(process.pid))
-    return OwnedProcess(name=name, pid=process.pid, since_boot_s=began, log=str(log))
+    return OwnedProcess(name=name, pid=process.pid, boot=boot_id(), since_boot_s=began, log=str(log))
+
+
+def boot_id() -> str:
+    """Return the identifier of this start of the machine; empty where the system has none."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
 
 
 def since_boot_s(process: psutil.Process) -> float:

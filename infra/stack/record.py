@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from infra.stack.processes import OwnedProcess, StackError
+from infra.stack.processes import OwnedProcess, StackError, boot_id
 
 FILE = "stack.json"
 MARK = "RADLOOP_STACK"
@@ -91,7 +91,7 @@ class Stack:
 def _upgraded(process: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the record of a process with the time since the start of the machine, which older records lack."""
     if "created" in process:
-        return {**process, "since_boot_s": process["created"] - psutil.boot_time()}
+        return {**process, "boot": boot_id(), "since_boot_s": process["created"] - psutil.boot_time()}
     return process
 
 
