@@ -57,7 +57,7 @@ def up(
         ),
         schedules=NewerWish(night=bool(at), time_zone=bool(time_zone), reset=reset_schedules),
     )
-    with infra_faults(), without_server(settings.folder):
+    with infra_faults(), without_server(settings.folder, note):
         running = lifecycle.up(settings.folder, request, note)
     if nightly:
         # So that the next `up` needs no options.
@@ -152,7 +152,7 @@ def down(as_json: bool = False) -> None:
     settings = activate()
     with infra_faults():
         ended = lifecycle.down(settings.folder)
-    server = end_server(settings.folder)
+    server = end_server(settings.folder, note)
     lines = [f"Ended {ended} processes"] if ended else []
     lines += ["Ended the Prefect server of the home"] if server else []
     print_result({"ended": ended, "server_ended": server}, "\n".join(lines or ["Nothing was up"]), as_json)

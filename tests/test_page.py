@@ -148,7 +148,7 @@ def test_a_folder_is_deidentified_from_the_page(
 ) -> None:
     prefect, out = stack.record.addresses["prefect"], tmp_path / "out"
     deidentify(page, prefect, write_archive(tmp_path / "dicom", patients=2)[0], str(out))
-    page.locator("xpath=//*[normalize-space()='Run Name']/following::input[1]").fill("for-congress")
+    page.get_by_text("Run Name").locator("xpath=following::input[1]").fill("for-congress")
     run_id = submit(page)
 
     run = finished(prefect, run_id)
