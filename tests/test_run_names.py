@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prefect.utilities.names import generate_slug
 
 from services.prefect import flow_engine
-from services.prefect.flow_engine import NIGHT, flow_run_name, is_made_up
+from services.prefect.flow_engine import NIGHT, create_run, flow_run_name, is_made_up
 from services.prefect.run_names import date_of, planned_name
 from tests.conftest import FLOWS
 
@@ -95,6 +96,15 @@ def test_the_runs_inside_a_night_have_its_date(monkeypatch: pytest.MonkeyPatch) 
     assert name_in(monkeypatch) == "nightly chest 2026-11-30"
     assert name_in(monkeypatch, flow="train", parent="p", expected=later) == "train chest 2026-11-30"
     assert name_in(monkeypatch, expected=later) == "nightly chest 2026-12-01"
+
+
+def test_a_command_names_its_run_when_it_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[dict[str, Any]]()
+    client = SimpleNamespace(create_flow_run=lambda flow, **given: made.append(given))
+    monkeypatch.setattr(flow_engine, "get_client", lambda **_: nullcontext(client))
+    flow = SimpleNamespace(name="ingest", serialize_parameters=dict)
+    create_run(cast(Any, flow), {"request": SimpleNamespace(dataset="chest")})
+    assert made[0]["name"] == f"ingest chest {datetime.now(UTC):%Y-%m-%d}"
 
 
 def listed(**changes: Any) -> dict[str, Any]:

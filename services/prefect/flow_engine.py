@@ -27,9 +27,10 @@ NIGHT = ContextVar("NIGHT", default="")
 
 def create_run(flow: Flow[Any, Any], parameters: Mapping[str, Any]) -> FlowRun:
     """Return a new flow run, which waits."""
+    name = _standard_name(flow.name, parameters, date_of(datetime.now(UTC), key=None))
     with get_client(sync_client=True) as client:
         return client.create_flow_run(
-            flow, parameters=flow.serialize_parameters(dict(parameters)), state=Pending()
+            flow, name=name, parameters=flow.serialize_parameters(dict(parameters)), state=Pending()
         )
 
 
@@ -43,12 +44,17 @@ def flow_run_name() -> str:
     context = FlowRunContext.get()
     if context is None or context.flow is None or context.flow_run is None:
         raise RuntimeError("no flow run begins here")
-    run, request = context.flow_run, (context.parameters or {}).get("request")
+    run = context.flow_run
     if not (run.parent_task_run_id and NIGHT.get()):
         NIGHT.set(date_of(run.expected_start_time or datetime.now(UTC), run.idempotency_key))
-    if not is_made_up(run.name):
+    # Nobody types the name of a child.
+    if not run.parent_task_run_id and not is_made_up(run.name):
         return run.name
-    return standard_name(context.flow.name, getattr(request, "dataset", ""), NIGHT.get())
+    return _standard_name(context.flow.name, context.parameters or {}, NIGHT.get())
+
+
+def _standard_name(flow: str, parameters: Mapping[str, Any], date: str) -> str:
+    return standard_name(flow, getattr(parameters.get("request"), "dataset", ""), date)
 
 
 def is_made_up(name: str) -> bool:
