@@ -1,5 +1,6 @@
 """Bodies of `radloop up`, `status` and `down`: the one-machine stack."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,8 +18,10 @@ from infra.stack.deployments import deployed_cron, deployed_time_zone
 from infra.stack.flow_runs import latest_runs, next_runs
 from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
+from infra.stack.schedule_changes import NewerWish
 from services.mlflow.registry_peek import peek_champions
 from services.open_runs import repair
+from services.prefect.run_names import planned_name
 from services.prefect.run_record import abandoned_runs
 from services.prefect.server import end_server, log_of, running_server, without_server
 from services.settings import Settings, activate, use_home_server
@@ -34,6 +37,7 @@ def up(
     ray_port: int | None = None,
     time_zone: str | None = None,
     at: str | None = None,
+    reset_schedules: bool = False,
     as_json: bool = False,
 ) -> None:
     """Start Prefect, MLflow, Ray, a worker and the schedules here."""
@@ -51,12 +55,15 @@ def up(
             time_zone or deployed_time_zone(settings.folder),
             cron_at(at) if at else deployed_cron(settings.folder),
         ),
+        schedules=NewerWish(night=bool(at), time_zone=bool(time_zone), reset=reset_schedules),
     )
-    with infra_faults(), without_server(settings.folder):
+    with infra_faults(), without_server(settings.folder, note):
         running = lifecycle.up(settings.folder, request, note)
     if nightly:
         # So that the next `up` needs no options.
         keep(settings, nightly)
+    for line in servers_elsewhere(settings, running):
+        note(line)
     content = {
         "addresses": dict(running.addresses),
         "token_file": str(running.token_file),
@@ -95,8 +102,8 @@ def status(as_json: bool = False) -> None:
             "processes": [
                 {**asdict(item), "address": running.addresses.get(item.name, "")} for item in processes
             ],
-            "next": [asdict(run) for run in next_runs(prefect)],
-            "latest": [asdict(run) for run in latest_runs(prefect)],
+            "next": [asdict(run) for run in next_runs(prefect, name_of=planned_name)],
+            "latest": [asdict(run) for run in latest_runs(prefect, name_of=planned_name)],
         }
     problems = [item.problem for item in processes if item.problem]
     print_result(content | {"problems": problems}, Group(*_tables(content)), as_json)
@@ -117,9 +124,10 @@ def _tables(content: Mapping[str, Any]) -> Iterator[RenderableType]:
     else:
         processes = [(one["name"], _state(one), one["address"], one["log"]) for one in content["processes"]]
         yield _table(("process", "state", "address", "log"), processes)
-        yield _table(("next", "flow", "run"), map(_run, content["next"]))
-        latest = [(*_run(one), one["state"]) for one in content["latest"]]
-        yield _table(("latest", "flow", "run", "state"), latest)
+        planned = [(*_run(one), one["waits_for"]) for one in content["next"]]
+        yield _table(("next", "flow", "run", "waits for"), planned)
+        latest = [(*_run(one), one["state"], one["waits_for"]) for one in content["latest"]]
+        yield _table(("latest", "flow", "run", "state", "waits for"), latest)
     champions = [
         (one["name"], f"version {one['version']}" if one["version"] else "none yet")
         for one in content["champions"]
@@ -144,10 +152,36 @@ def down(as_json: bool = False) -> None:
     settings = activate()
     with infra_faults():
         ended = lifecycle.down(settings.folder)
-    server = end_server(settings.folder)
+    server = end_server(settings.folder, note)
     lines = [f"Ended {ended} processes"] if ended else []
     lines += ["Ended the Prefect server of the home"] if server else []
     print_result({"ended": ended, "server_ended": server}, "\n".join(lines or ["Nothing was up"]), as_json)
+
+
+def servers_elsewhere(settings: Settings, running: Stack) -> Iterator[str]:
+    """Yield a line for each server that the environment names and that is none of the stack."""
+    own = f"sqlite:///{settings.folder / 'mlflow.db'}"
+    given = {
+        "PREFECT_API_URL": settings.other_prefect,
+        "MLFLOW_TRACKING_URI": None if settings.tracking_uri == own else settings.tracking_uri,
+        "RADLOOP_RAY_ADDRESS": settings.ray_address,
+    }
+    ours = {name: value for group in running.clients for name, value in group.items()}
+    for name, value in given.items():
+        if value and value.rstrip("/") != ours[name]:
+            yield (
+                f"{name} names {without_login(value)}: commands of this shell use that and not the stack's, and its "
+                f"runs use the stack's; `unset {name}` ends that"
+            )
+
+
+def without_login(address: str) -> str:
+    """Return an address without the user and the password that it may contain.
+
+    >>> without_login("http://anna:secret@host:4200/api")
+    'http://host:4200/api'
+    """
+    return re.sub(r"//[^/@]*@", "//", address)
 
 
 def addresses(running: Stack) -> str:

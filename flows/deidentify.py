@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
 from services.flow_requests import DeidentifyRequest
+from services.prefect.flow_engine import flow_run_name
 from services.ray.jobs import stop_job_of
 from services.settings import activate
 from tasks.deidentification import deidentify_source
@@ -20,6 +21,7 @@ def stop_deidentifying(flow: Any, flow_run: Any, state: Any) -> None:
 
 @flow(
     name="deidentify",
+    flow_run_name=flow_run_name,
     log_prints=True,
     on_cancellation=[stop_deidentifying],
     on_crashed=[stop_deidentifying],

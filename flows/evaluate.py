@@ -4,6 +4,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from services.flow_requests import EvaluateRequest
+from services.prefect.flow_engine import flow_run_name
 from services.preflight import check_servers
 from services.settings import activate
 from tasks.champion_history import notice_move
@@ -11,7 +12,7 @@ from tasks.evaluation import Evaluation, compare, contenders, versions_for
 from tasks.report.outcomes import evaluation_markdown
 
 
-@flow(name="evaluate", flow_run_name="evaluate {request.dataset}", log_prints=True)
+@flow(name="evaluate", flow_run_name=flow_run_name, log_prints=True)
 def evaluate(request: EvaluateRequest) -> Evaluation:
     """Measure challenger and champion on the same test patients; the verdict moves nothing by itself."""
     settings = activate()

@@ -9,6 +9,7 @@ from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.preprocess.spec import UNITS
 from imaging.quantities import quantity
 from services.flow_requests import IngestRequest
+from services.prefect.flow_engine import flow_run_name
 from services.prefect.progress import progress
 from services.ray.jobs import stop_job_of
 from services.settings import activate
@@ -23,7 +24,7 @@ def stop_reading(flow: Any, flow_run: Any, state: Any) -> None:
 
 @flow(
     name="ingest",
-    flow_run_name="ingest {request.dataset}",
+    flow_run_name=flow_run_name,
     log_prints=True,
     validate_parameters=True,
     on_cancellation=[stop_reading],

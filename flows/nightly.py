@@ -10,6 +10,7 @@ from flows.ingest import ingest
 from flows.train import stop_training, train
 from services.flow_requests import EvaluateRequest, NightlyRequest, TrainRequest, ingest_part
 from services.open_runs import end_child_runs
+from services.prefect.flow_engine import flow_run_name
 from services.preflight import check_servers
 from services.settings import activate
 from tasks.evaluation import champion_of_other_spec, check_champion
@@ -22,7 +23,7 @@ from tasks.split_check import check_splits
 
 @flow(
     name="nightly",
-    flow_run_name="nightly {request.dataset}",
+    flow_run_name=flow_run_name,
     log_prints=True,
     on_cancellation=[stop_training, end_child_runs],
     on_crashed=[stop_training, end_child_runs],

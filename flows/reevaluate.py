@@ -6,6 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.ingest import ingest
 from services.flow_requests import ReevaluateRequest, ingest_part
 from services.open_runs import end_child_runs
+from services.prefect.flow_engine import flow_run_name
 from services.preflight import check_servers
 from services.settings import activate
 from tasks.evaluation import champion_of_other_spec, check_champion
@@ -15,7 +16,7 @@ from tasks.report.outcomes import reevaluation_markdown
 
 @flow(
     name="reevaluate",
-    flow_run_name="reevaluate {request.dataset}",
+    flow_run_name=flow_run_name,
     log_prints=True,
     on_cancellation=[end_child_runs],
     on_crashed=[end_child_runs],

@@ -6,6 +6,7 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 
 from services.flow_requests import TrainRequest
+from services.prefect.flow_engine import flow_run_name
 from services.preflight import check_servers
 from services.settings import activate
 from tasks.report.outcomes import training_markdown
@@ -19,7 +20,7 @@ def stop_training(flow: Any, flow_run: Any, state: Any) -> None:
 
 @flow(
     name="train",
-    flow_run_name="train {request.dataset}",
+    flow_run_name=flow_run_name,
     log_prints=True,
     on_cancellation=[stop_training],
     on_crashed=[stop_training],

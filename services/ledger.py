@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from imaging.errors import EnvironmentFault
 from imaging.store.durable_file import disk_faults
@@ -23,6 +23,7 @@ from services.settings import Settings
 
 PROMOTED, KEPT, MOVED_BY_HAND = "promoted", "kept", "moved by hand"
 LOCK_TIMEOUT_S = 120
+NOTICE_S = 2
 
 Line = Mapping[str, Any]
 
@@ -38,8 +39,24 @@ def locked(settings: Settings, name: str) -> Iterator[Path]:
     path = ledger_path(settings, name)
     with disk_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S):
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=NOTICE_S)
+    except Timeout:
+        print(
+            f"waiting for another process, which decides on the champion of {name}, at most {LOCK_TIMEOUT_S} s"
+        )
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
+        except Timeout:
+            raise EnvironmentFault(
+                f"another process has decided on the champion of {name} for {LOCK_TIMEOUT_S} s: end it if it hangs, "
+                "and run again: what was trained is kept"
+            ) from None
+    try:
         yield path
+    finally:
+        lock.release()
 
 
 def add(path: Path, entry: Line) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,12 +28,28 @@ def running_stack(home: Path) -> Sequence[Mapping[str, str]]:
         raise UserFault(f"{path} is damaged ({error!r}): remove it; what it named may still run") from error
 
 
-def _runs(pid: int, created: float, **_: str) -> bool:
+def _runs(
+    pid: int, boot: str | None = None, since_boot_s: float = 0, created: float | None = None, **_: str
+) -> bool:
+    """Return whether a process runs that began so long after the machine; older records have the time of day."""
+    if boot not in (None, boot_id()):
+        return False
     try:
+        # Read first: psutil counts the other time from what it has read here last.
+        machine = psutil.boot_time()
         process = psutil.Process(pid)
+        since = since_boot_s if created is None else created - machine
         # The pid of a stack that is gone may be another process's by now, or stay until its parent asks after it.
         return (
-            abs(process.create_time() - created) < SAME_START_S and process.status() != psutil.STATUS_ZOMBIE
+            abs(process.create_time() - machine - since) < SAME_START_S
+            and process.status() != psutil.STATUS_ZOMBIE
         )
     except psutil.NoSuchProcess:
         return False
+
+
+def boot_id() -> str:
+    """Return the identifier of this start of the machine; empty where the system has none."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""

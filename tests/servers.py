@@ -18,7 +18,8 @@ from threading import Thread
 import boto3
 import pytest
 
-from infra.stack.processes import choose_ports, end, start, tail
+from infra.stack.ports import choose_ports
+from infra.stack.processes import end, start, tail
 from infra.stack.servers import DIRECT
 from tests.requirements import leave_out, program
 

@@ -19,7 +19,7 @@ from imaging.formats.dicom import read_dicom
 from imaging.image.image import Image
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
-from infra.stack.processes import choose_ports
+from infra.stack.ports import choose_ports
 from models.config import TrainConfig
 from models.networks.catalog import build
 from models.objectives.classification import Classification

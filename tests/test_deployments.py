@@ -9,11 +9,15 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 
+from cli import stack as stack_commands
 from cli.schedules import cron_at, deployments, nightly_request, remember
 from imaging.errors import UserFault
-from infra.stack.deployments import TEMPLATE, deploy, deployed_cron, deployed_time_zone, fill
+from infra.stack import lifecycle
+from infra.stack.deployments import TEMPLATE, deploy, deployed, deployed_cron, deployed_time_zone, fill
 from infra.stack.flow_runs import FlowRun, next_runs
+from infra.stack.lifecycle import StackRequest
 from infra.stack.processes import StackError
+from infra.stack.servers import repeated_answer
 from services.flow_requests import NightlyRequest
 from services.settings import Settings
 from tests.conftest import FLOWS, Running, answered, until
@@ -206,6 +210,45 @@ def test_the_parameters_are_there(stack: Running) -> None:
         str(stack.labels),
         stack.name,
     )
+
+
+@pytest.mark.slow
+def test_what_a_person_changed_on_the_page_survives_a_new_deployment_until_it_is_reset(
+    stack: Running, client: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = f"{stack.record.addresses['prefect']}/api/deployments"
+    made = answered(f"{api}/name/nightly/nightly")
+    before = [(one["slug"], one["schedule"]["cron"], one["active"]) for one in made["schedules"]]
+    place = f"{api}/{made['id']}"
+    moved = {"cron": "30 3 * * *", "timezone": "Europe/Berlin"}
+    # As the page does it.
+    repeated_answer(place, {"paused": True}, "PATCH")
+    repeated_answer(f"{place}/schedules/{made['schedules'][0]['id']}", {"schedule": moved}, "PATCH")
+    repeated_answer(f"{place}/schedules", [{"schedule": moved | {"cron": "0 12 * * *"}, "active": False}])
+    try:
+        lines = list[str]()
+        content = deployed(stack.record.home)
+        request = StackRequest(ports={}, environment=client.defaults(), deployments=content)
+        # A start of the stack deploys in any case.
+        lifecycle._deploy(stack.record, request, lines.append, always=True)
+        made = answered(f"{api}/name/nightly/nightly")
+        seen = sorted(
+            (one["slug"] or "", one["schedule"]["cron"], one["active"]) for one in made["schedules"]
+        )
+        assert made["paused"]
+        assert seen == [("", "0 12 * * *", False), ("every-night", "30 3 * * *", True)]
+        assert [line.partition(" on Prefect's page")[0] for line in lines] == [
+            "nightly was paused",
+            "a schedule of nightly was added",
+            "the schedule every-night of nightly was changed",
+        ]
+        assert deployed(stack.record.home) == content
+    finally:
+        stack_commands.up(reset_schedules=True)
+    made = answered(f"{api}/name/nightly/nightly")
+    assert not made["paused"]
+    assert [(one["slug"], one["schedule"]["cron"], one["active"]) for one in made["schedules"]] == before
+    assert "kept" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -399,7 +399,7 @@ def test_a_night_beside_a_newer_champion_is_refused_before_it_begins(
 
 def test_a_stack_that_a_newer_release_has_started_is_read(tmp_path: Path) -> None:
     ports = {"prefect": 1, "mlflow": 2, "ray": 3}
-    one = OwnedProcess(name="prefect", pid=7, created=1.0, log="prefect.log")
+    one = OwnedProcess(name="prefect", pid=7, boot="b", since_boot_s=1.0, log="prefect.log")
     made = Stack(home=tmp_path, mark="m", ports=ports, ray_temp="r", processes=(one,)).written()
     record = json.loads((tmp_path / FILE).read_text())
     record["processes"] = [item | {"niceness": 5} for item in record["processes"]]

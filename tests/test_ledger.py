@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from imaging.errors import EnvironmentFault
+from services import ledger
 from services.ledger import add, champion_changes, entries
+from services.settings import Settings
 
 FIRST_RELEASE = (
     '{"time": "2026-11-01T02:00:00+00:00", "event": "promoted", "model": "ct", "candidate": 1, "champion": null, '
@@ -49,3 +51,21 @@ def test_of_a_line_that_finds_no_room_nothing_stays(tmp_path: Path, monkeypatch:
     monkeypatch.undo()
     add(path, {"event": "kept", "candidate": 3})
     assert [json.loads(line)["candidate"] for line in path.read_text().splitlines()] == [1, 3]
+
+
+def test_a_process_that_waits_for_another_prints_it_and_then_gives_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ledger, "NOTICE_S", 0)
+    monkeypatch.setattr(ledger, "LOCK_TIMEOUT_S", 0.1)
+    with (
+        ledger.locked(settings, "ct"),
+        pytest.raises(
+            EnvironmentFault, match=r"another process has decided on the champion of ct .*: end it"
+        ),
+        ledger.locked(settings, "ct"),
+    ):
+        pass
+    assert capsys.readouterr().out.startswith(
+        "waiting for another process, which decides on the champion of ct"
+    )

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +23,13 @@ from imaging.errors import EnvironmentFault, UserFault
 from infra.stack import lifecycle as stacks
 from infra.stack.flow_runs import declare_lost
 from infra.stack.lifecycle import StackRequest
-from infra.stack.processes import OwnedProcess, StackError, start
+from infra.stack.processes import OwnedProcess, StackError, start, tail
 from infra.stack.record import FILE, Stack
 from infra.stack.servers import Server, answer_of
 from services.mlflow.registry import champions
 from services.settings import Settings, activate
 from services.stack_file import running_stack
-from tests.conftest import FAILING, PORTS, SLEEP, Running, until
+from tests.conftest import FAILING, PORTS, REPOSITORY, SLEEP, Running, until
 from tests.synthetic import register_bright
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[
     def server(name: str) -> Callable[[Stack], Server]:
         return lambda stack: Server(name=name, command=SLEEP, answers=lambda: True)
 
-    def hand_over(content: str, home: Path, environment: dict[str, str]) -> None:
+    def hand_over(content: str, home: Path, *_: object) -> None:
         handed.append(content)
         (home / "prefect.yaml").write_text(content)
 
@@ -50,17 +51,21 @@ def pretended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[
     monkeypatch.setattr(stacks, "worker", server("worker"))
     monkeypatch.setattr(stacks, "deploy", hand_over)
     monkeypatch.setattr(stacks, "prefect_answer", lambda *_: None)
+    monkeypatch.setattr(stacks, "repeated_answer", lambda *_: [])
     monkeypatch.setattr(stacks, "declare_lost", lambda *_: 0)
     monkeypatch.setattr(stacks, "cancel_running", lambda *_: None)
     yield handed
     stacks.down(tmp_path)
 
 
-def request(deployments: str = "first") -> StackRequest:
+FIRST, SECOND = "name: first", "name: second"
+
+
+def request(deployments: str = FIRST) -> StackRequest:
     return StackRequest(ports=PORTS, environment={}, deployments=deployments)
 
 
-def up(home: Path, deployments: str = "first") -> Stack:
+def up(home: Path, deployments: str = FIRST) -> Stack:
     return stacks.up(home, request(deployments), log=lambda line: None)
 
 
@@ -68,7 +73,7 @@ def test_up_starts_all_and_hands_over_the_deployments(tmp_path: Path, pretended:
     running = up(tmp_path)
     assert [item.name for item in running.processes] == ["prefect", "mlflow", "worker"]
     assert running.up
-    assert pretended == ["first"]
+    assert pretended == [FIRST]
 
 
 def test_the_token_is_for_its_owner_alone(tmp_path: Path, pretended: list[str]) -> None:
@@ -81,13 +86,66 @@ def test_a_second_up_reports_the_first_and_starts_nothing(tmp_path: Path, preten
     before, lines = up(tmp_path), list[str]()
     assert stacks.up(tmp_path, request(), lines.append) == before
     assert lines == ["The stack is up already."]
-    assert pretended == ["first"]
+    assert pretended == [FIRST]
 
 
 def test_a_second_up_hands_over_what_has_changed(tmp_path: Path, pretended: list[str]) -> None:
     up(tmp_path)
-    up(tmp_path, deployments="second")
-    assert pretended == ["first", "second"]
+    up(tmp_path, deployments=SECOND)
+    assert pretended == [FIRST, SECOND]
+
+
+def test_ports_stay_the_same_after_down_and_after_a_crash(tmp_path: Path, pretended: list[str]) -> None:
+    before = up(tmp_path).addresses
+    stacks.down(tmp_path)
+    again = up(tmp_path)
+    assert again.addresses == before
+    os.kill(again.processes[0].pid, signal.SIGKILL)
+    until(lambda: again.processes[0].process() is None, "its end")
+    assert up(tmp_path).addresses == before
+
+
+def test_a_port_for_a_stack_that_is_up_is_refused(tmp_path: Path, pretended: list[str]) -> None:
+    ports = up(tmp_path).ports
+    asked = replace(request(), ports={**PORTS, "mlflow": ports["mlflow"]})
+    assert stacks.up(tmp_path, asked, lambda line: None).ports == ports
+    with pytest.raises(StackError, match=f"mlflow on port {ports['mlflow']}: `radloop down` first"):
+        stacks.up(tmp_path, replace(request(), ports={**PORTS, "mlflow": ports["mlflow"] + 1}), print)
+
+
+def test_what_a_killed_up_has_started_is_known_to_down(
+    tmp_path: Path, pretended: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL leaves no time for a record of the process that was started last."""
+    started = list[OwnedProcess]()
+
+    def launch(*given: Any) -> OwnedProcess:
+        started.append(start(*given))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stacks, "start", launch)
+    monkeypatch.setattr(stacks, "_end", lambda stack: 0)
+    with pytest.raises(KeyboardInterrupt):
+        up(tmp_path)
+    monkeypatch.undo()
+    assert stacks.down(tmp_path) == 1
+    assert started[0].process() is None
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free(
+    tmp_path: Path, pretended: list[str], begin: Callable[..., OwnedProcess]
+) -> None:
+    locking = (
+        "import pathlib, sys, time; from infra.stack.lifecycle import _locked\n"
+        f"with _locked(pathlib.Path({str(tmp_path)!r})): print('locked', flush=True); time.sleep(300)"
+    )
+    holder = begin((sys.executable, "-c", locking), PYTHONPATH=str(REPOSITORY))
+    until(lambda: "locked" in tail(holder.log), "its lock")
+    with pytest.raises(StackError, match="another `radloop up`"):
+        up(tmp_path)
+    os.kill(holder.pid, signal.SIGKILL)
+    until(lambda: holder.process() is None, "its end")
+    assert up(tmp_path).up
 
 
 def test_up_after_a_crash_begins_anew(tmp_path: Path, pretended: list[str]) -> None:
@@ -118,7 +176,8 @@ def test_down_spares_who_has_the_pids_by_now(
 ) -> None:
     foreign = begin(SLEEP)
     content = {"mark": "m", "ready": True, "ports": dict.fromkeys(PORTS, 1), "ray_temp": "/nowhere"}
-    stale = {"name": "mlflow", "pid": foreign.pid, "created": foreign.created - 3600, "log": ""}
+    stale = {"name": "mlflow", "pid": foreign.pid, "since_boot_s": foreign.since_boot_s - 3600, "log": ""}
+    stale["boot"] = foreign.boot
     (tmp_path / FILE).write_text(json.dumps(content | {"processes": [stale]}))
     assert stacks.down(tmp_path) == 0
     assert foreign.process() is not None
@@ -228,6 +287,22 @@ def test_what_the_user_has_set_wins_over_the_stack(settings: Settings, pretended
         os.environ["RADLOOP_RAY_ADDRESS"] = "http://cluster:8265"
         assert activate().ray_address == "http://cluster:8265"
         assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+    finally:
+        stacks.down(settings.folder)
+
+
+def test_a_server_that_the_environment_names_beside_the_stacks_is_named(
+    settings: Settings, pretended: list[str]
+) -> None:
+    running = up(settings.folder)
+    try:
+        assert list(stack_commands.servers_elsewhere(activate(), running)) == []
+        os.environ["PREFECT_API_URL"] = "http://anna:secret@elsewhere:4200/api"
+        os.environ["RADLOOP_RAY_ADDRESS"] = running.addresses["ray"] + "/"
+        (line,) = stack_commands.servers_elsewhere(activate(), running)
+        assert line.startswith(
+            "PREFECT_API_URL names http://elsewhere:4200/api: commands of this shell use that"
+        )
     finally:
         stacks.down(settings.folder)
 

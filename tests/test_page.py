@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,10 @@ def test_a_run_from_the_page_leaves_a_new_model_version(
     run = finished(prefect, run_id)
 
     assert run["state_type"] == "COMPLETED", log_of(prefect, run_id)
+    assert (
+        run["name"]
+        == f"nightly {NAME} {datetime.fromisoformat(run['expected_start_time']).astimezone():%Y-%m-%d}"
+    )
     assert "epoch 1/1" in log_of(prefect, run_id)
     made = newest(client, NAME)
     assert made is not None
@@ -143,11 +148,13 @@ def test_a_folder_is_deidentified_from_the_page(
 ) -> None:
     prefect, out = stack.record.addresses["prefect"], tmp_path / "out"
     deidentify(page, prefect, write_archive(tmp_path / "dicom", patients=2)[0], str(out))
+    page.get_by_text("Run Name").locator("xpath=following::input[1]").fill("for-congress")
     run_id = submit(page)
 
     run = finished(prefect, run_id)
 
     assert run["state_type"] == "COMPLETED", log_of(prefect, run_id)
+    assert run["name"] == "for-congress"
     assert "2 files listed, 2 to read" in log_of(prefect, run_id)
     of_run = {"key": {"any_": ["deidentify"]}, "flow_run_id": {"any_": [run_id]}}
     (artifact,) = answer_of(f"{prefect}/api/artifacts/filter", {"artifacts": of_run}) or [{}]

@@ -11,7 +11,9 @@ Source = Annotated[
     str, typer.Option(help="Source of the nightly run. [default: that of the last `radloop run`]")
 ]
 Name = Annotated[str | None, typer.Option(help="Name of the dataset and of the model.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="[default: a free one]")]
+Port = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="[default: that of the last `up`, or a free one]")
+]
 TimeZone = Annotated[
     str | None, typer.Option(help="Of the schedules, as in Europe/Berlin. [default: the last one, or UTC]")
 ]
@@ -19,6 +21,12 @@ TimeZone = Annotated[
 At = Annotated[
     str | None,
     typer.Option(help="When the night runs every day, as in 22:30. [default: the last one, or 02:00]"),
+]
+ResetSchedules = Annotated[
+    bool,
+    typer.Option(
+        "--reset-schedules", help="Undo what a person changed of schedules, or paused, on Prefect's page."
+    ),
 ]
 
 
@@ -38,6 +46,7 @@ def up(
     ray_port: Port = None,
     time_zone: TimeZone = None,
     at: At = None,
+    reset_schedules: ResetSchedules = False,
     as_json: AsJson = False,
 ) -> None:
     """Start Prefect, MLflow, Ray, a worker and the schedules here."""

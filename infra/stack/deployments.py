@@ -2,18 +2,18 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from infra.stack.processes import StackError, tail
+from infra.stack.schedule_changes import EVERY_NIGHT
 
 TEMPLATE = Path(__file__).parents[2] / "prefect.yaml"
 DEPLOY_TIMEOUT_S = 300
-EVERY_NIGHT = "every-night"
-"""Slug of the schedule of the night."""
 
 
 def fill(
@@ -50,21 +50,21 @@ def fill(
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def deploy(content: str, home: Path, environment: Mapping[str, str]) -> None:
-    """Deploy the content of prefect.yaml and keep it in HOME/prefect.yaml; raise StackError where Prefect refuses."""
+def deploy(
+    content: str,
+    home: Path,
+    environment: Mapping[str, str],
+    existing: Mapping[str, bool] = MappingProxyType({}),
+) -> None:
+    """Deploy the content of prefect.yaml and keep it in HOME/prefect.yaml; raise StackError where Prefect refuses.
+
+    `existing` are the deployments that the server has, and whether each is paused: of these schedules and state stay.
+    """
     path, log = home / "prefect.yaml", home / "logs" / "deploy.log"
-    temporary = path.with_suffix(".draft.yaml")
+    temporary, sent = path.with_suffix(".draft.yaml"), path.with_suffix(".sent.yaml")
     temporary.write_text(content)
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "--no-prompt",
-        "deploy",
-        "--all",
-        "--prefect-file",
-        str(temporary),
-    ]
+    sent.write_text(_without_schedules(content, existing))
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(sent)]
     with log.open("w") as output:
         code = subprocess.run(
             command,
@@ -76,9 +76,22 @@ def deploy(content: str, home: Path, environment: Mapping[str, str]) -> None:
             timeout=DEPLOY_TIMEOUT_S,
             check=False,
         ).returncode
+    sent.unlink(missing_ok=True)
     if code:
         raise StackError(f"Prefect refused the deployments, see {log}:\n{tail(log)}")
     temporary.rename(path)
+
+
+def _without_schedules(content: str, existing: Mapping[str, bool]) -> str:
+    if not existing:
+        return content
+    made = yaml.safe_load(content)
+    for deployment in made["deployments"]:
+        if deployment["name"] in existing:
+            # Prefect keeps the schedules of which it is not told, but resumes what is paused.
+            deployment.pop("schedules", None)
+            deployment["paused"] = existing[deployment["name"]]
+    return yaml.safe_dump(made, sort_keys=False)
 
 
 def deployed(home: Path) -> str:
@@ -89,15 +102,23 @@ def deployed(home: Path) -> str:
 
 def deployed_time_zone(home: Path) -> str | None:
     """Return the time zone of the schedules that were deployed last; None where there were none."""
-    return next((schedule.get("timezone") for schedule in _schedules(home)), None)
+    return next((schedule.get("timezone") for schedule in _schedules(deployed(home))), None)
 
 
 def deployed_cron(home: Path) -> str | None:
     """Return the cron of every night that was deployed last; None where there was none."""
-    nights = (schedule["cron"] for schedule in _schedules(home) if schedule.get("slug") == EVERY_NIGHT)
+    nights = (
+        schedule["cron"] for schedule in _schedules(deployed(home)) if schedule.get("slug") == EVERY_NIGHT
+    )
     return next(nights, None)
 
 
-def _schedules(home: Path) -> Iterator[Mapping[str, Any]]:
-    for deployment in (yaml.safe_load(deployed(home)) or {}).get("deployments", []):
+def deployments_of(content: str) -> Sequence[Mapping[str, Any]]:
+    """Return the deployments of the content of prefect.yaml."""
+    made: Sequence[Mapping[str, Any]] = (yaml.safe_load(content) or {}).get("deployments", [])
+    return made
+
+
+def _schedules(content: str) -> Iterator[Mapping[str, Any]]:
+    for deployment in deployments_of(content):
         yield from deployment.get("schedules", [])

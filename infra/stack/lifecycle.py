@@ -7,17 +7,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from infra.stack.deployments import deploy, deployed
+from infra.stack.deployments import deploy, deployed, deployments_of
 from infra.stack.flow_runs import cancel_running, declare_lost
-from infra.stack.processes import OwnedProcess, StackError, choose_ports, end, start, tail
+from infra.stack.ports import choose_ports, keep_ports, last_ports
+from infra.stack.processes import OwnedProcess, StackError, end, start, tail
 from infra.stack.record import FILE, MARK, Stack, read_stack
-from infra.stack.servers import POOL, PORTS, SERVERS, Server, prefect_answer, worker
+from infra.stack.schedule_changes import NewerWish, reconcile
+from infra.stack.servers import POOL, PORTS, SERVERS, Server, prefect_answer, repeated_answer, worker
 
 Log = Callable[[str], None]
 START_LIMIT_S = 240.0
@@ -29,11 +31,12 @@ RAY_PREFIX = "radloop-ray-"
 
 @dataclass(frozen=True, kw_only=True)
 class StackRequest:
-    """Parameters of `up`: ports (None for a free one), the clients' environment, and the text of prefect.yaml."""
+    """Parameters of `up`: ports (None for the last one), the clients' environment, prefect.yaml and its schedules."""
 
     ports: Mapping[str, int | None]
     environment: Mapping[str, str]
     deployments: str
+    schedules: NewerWish = field(default_factory=NewerWish)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +69,14 @@ def up(home: Path, request: StackRequest, log: Log) -> Stack:
     with _locked(home):
         old = read_stack(home)
         if old is not None and old.up:
+            _check_ports(old, request.ports)
             log("The stack is up already.")
-            _deploy_changes(old, request, log)
+            _deploy(old, request, log)
             return old
         if old is not None:
             log("An earlier stack is gone or incomplete: its rest is removed first.")
             _end(old)
-        stack = _new(home, request.ports)
+        stack = _new(home, request.ports, log)
         try:
             return _start(stack, request, log)
         except BaseException:
@@ -115,8 +119,19 @@ def down(home: Path) -> int:
         return _end(stack) if stack else 0
 
 
-def _new(home: Path, ports: Mapping[str, int | None]) -> Stack:
-    chosen = choose_ports({**dict.fromkeys(PORTS), **ports})
+def _check_ports(stack: Stack, asked: Mapping[str, int | None]) -> None:
+    for name, port in asked.items():
+        if port not in (None, stack.ports[name]):
+            raise StackError(
+                f"the stack is up already, {name} on port {stack.ports[name]}: `radloop down` first, and `radloop up "
+                f"--{name}-port {port}` moves it"
+            )
+
+
+def _new(home: Path, ports: Mapping[str, int | None], log: Log) -> Stack:
+    chosen = choose_ports({**dict.fromkeys(PORTS), **ports}, last_ports(home), log)
+    # Consumers and pages know those that a person may choose.
+    keep_ports(home, {name: chosen[name] for name in ports})
     # Ray makes sockets in this folder, and the kernel takes no path of more than 107 characters.
     stack = Stack(
         home=home, mark=secrets.token_hex(8), ports=chosen, ray_temp=tempfile.mkdtemp(prefix=RAY_PREFIX)
@@ -138,6 +153,8 @@ def _start(stack: Stack, request: StackRequest, log: Log) -> Stack:
     environment = {**request.environment, **_client_environment(stack), MARK: stack.mark}
     servers = [make(stack) for make in SERVERS]
     log(f"Starting {', '.join(server.name for server in servers)}; logs are in {stack.logs}")
+    # Written first: if this is killed while it starts them, the next `up` or `down` knows them by their mark.
+    stack = stack.written()
     stack = stack.with_processes(*(_launch(server, stack, environment) for server in servers))
     _wait(servers, stack, log)
     prefect_answer(f"{stack.addresses['prefect']}/api/work_pools/", {"name": POOL, "type": "process"})
@@ -146,17 +163,33 @@ def _start(stack: Stack, request: StackRequest, log: Log) -> Stack:
     runner = worker(stack)
     stack = stack.with_processes(_launch(runner, stack, environment))
     log("Deploying the flows, and starting a worker")
-    deploy(request.deployments, stack.home, {**os.environ, **environment})
+    _deploy(stack, request, log, always=True)
     _wait([runner], stack, log)
     return replace(stack, ready=True).written()
 
 
-def _deploy_changes(stack: Stack, request: StackRequest, log: Log) -> None:
-    # Only where something changed: deploying would resume schedules that a person has paused.
-    if request.deployments != deployed(stack.home):
-        log("Deploying the flows with their new parameters")
-        environment = {**os.environ, **request.environment, **_client_environment(stack)}
-        deploy(request.deployments, stack.home, environment)
+def _deploy(stack: Stack, request: StackRequest, log: Log, *, always: bool = False) -> None:
+    """Reconcile the schedules with what a person changed on the page, and deploy, always or where there is a change."""
+    place, before = f"{stack.addresses['prefect']}/api/deployments", deployed(stack.home)
+    wanted = deployments_of(request.deployments)
+    names = {"deployments": {"name": {"any_": [one["name"] for one in wanted]}}}
+    current = repeated_answer(f"{place}/filter", names)
+    if current is None:
+        raise StackError(
+            f"the Prefect server at {stack.addresses['prefect']} does not list its deployments: run again"
+        )
+    plan = reconcile(wanted, deployments_of(before), current, request.schedules)
+    for method, path, body in plan.requests:
+        if repeated_answer(f"{place}/{path}", body, method) is None:
+            raise StackError(f"the Prefect server refused {method} of {path}: `radloop up` tries again")
+    for line in plan.lines:
+        log(line)
+    if always or request.deployments != before:
+        if not always:
+            log("Deploying the flows with their new parameters")
+        given = {**request.environment, **_client_environment(stack), MARK: stack.mark}
+        existing = {one["name"]: one["name"] in plan.paused for one in current}
+        deploy(request.deployments, stack.home, {**os.environ, **given}, existing)
 
 
 def _launch(server: Server, stack: Stack, environment: Mapping[str, str]) -> OwnedProcess:
@@ -175,7 +208,7 @@ def _wait(servers: Iterable[Server], stack: Stack, log: Log) -> None:
             if server.answers():
                 del waiting[name]
                 still = f"; still waiting for {', '.join(waiting)}" if waiting else ""
-                log(f"{name} answers after {time.time() - processes[name].created:.0f} s{still}")
+                log(f"{name} answers after {time.monotonic() - started:.0f} s{still}")
         if waiting and time.monotonic() - started > START_LIMIT_S:
             name = next(iter(waiting))
             raise StackError(_cause(f"{name} does not answer after {START_LIMIT_S:.0f} s", processes[name]))

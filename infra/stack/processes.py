@@ -1,11 +1,10 @@
 """Processes that outlive the command that started them: start, recognition later, and end with their children."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,19 +20,24 @@ class StackError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnedProcess:
-    """A process that was started here: its pid, when it was created (seconds since 1970), and its log."""
+    """A process that was started here: its pid, when it began, and its log.
+
+    It began so many seconds after the machine did, whose start has an identifier: the time of the day would be another
+    one once the clock is set.
+    """
 
     name: str
     pid: int
-    created: float
+    boot: str
+    since_boot_s: float
     log: str
 
     def process(self) -> psutil.Process | None:
         """Return the process while it runs; None when it ended, or when its pid belongs to another by now."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            # The kernel stores the time as an offset, which changes a little when the clock is set.
-            if abs(process.create_time() - self.created) < SAME_START_S and _runs(process):
+            same = self.boot == boot_id() and abs(since_boot_s(process) - self.since_boot_s) < SAME_START_S
+            if same and _runs(process):
                 return process
         return None
 
@@ -51,9 +55,22 @@ def start(name: str, command: Sequence[str], environment: Mapping[str, str], log
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return OwnedProcess(
-        name=name, pid=process.pid, created=psutil.Process(process.pid).create_time(), log=str(log)
-    )
+    began = since_boot_s(psutil.Process(process.pid))
+    return OwnedProcess(name=name, pid=process.pid, boot=boot_id(), since_boot_s=began, log=str(log))
+
+
+def boot_id() -> str:
+    """Return the identifier of this start of the machine; empty where the system has none."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+def since_boot_s(process: psutil.Process) -> float:
+    """Return when a process began, in seconds since the start of the machine."""
+    # Read first: psutil counts the other time from what it has read here last.
+    boot = psutil.boot_time()
+    return process.create_time() - boot
 
 
 def end(owned: Iterable[OwnedProcess], mark: tuple[str, str], grace_s: float) -> int:
@@ -80,27 +97,6 @@ def tail(log: str | Path, lines: int = TAIL_LINES) -> str:
     with suppress(OSError):
         return "\n".join(Path(log).read_text(errors="replace").splitlines()[-lines:])
     return ""
-
-
-def choose_ports(wanted: Mapping[str, int | None]) -> dict[str, int]:
-    """Return a port of the loopback interface for each name: the wanted one, or a free one for None.
-
-    Raises StackError when a wanted port is taken.
-    """
-    chosen = {}
-    # All sockets stay open until the last port is known, so that no two are the same.
-    with ExitStack() as sockets:
-        for name, port in wanted.items():
-            listener = sockets.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("127.0.0.1", port or 0))
-            except OSError as error:
-                raise StackError(
-                    f"port {port} for {name} cannot be had ({error.strerror}): give another, or none for a free one"
-                ) from error
-            chosen[name] = listener.getsockname()[1]
-    return chosen
 
 
 def _wait(processes: Iterable[psutil.Process], limit_s: float) -> list[psutil.Process]:

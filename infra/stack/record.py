@@ -4,8 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
-from infra.stack.processes import OwnedProcess, StackError
+import psutil
+
+from infra.stack.processes import OwnedProcess, StackError, boot_id
 
 FILE = "stack.json"
 MARK = "RADLOOP_STACK"
@@ -85,6 +88,13 @@ class Stack:
         return self
 
 
+def _upgraded(process: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the record of a process with the time since the start of the machine, which older records lack."""
+    if "created" in process:
+        return {**process, "boot": boot_id(), "since_boot_s": process["created"] - psutil.boot_time()}
+    return process
+
+
 def read_stack(home: Path) -> Stack | None:
     """Return the stack that the last `up` recorded; None without a record. Raises StackError on a damaged file."""
     path = home / FILE
@@ -96,7 +106,7 @@ def read_stack(home: Path) -> Stack | None:
             home=home,
             # A newer release may have written more of each.
             processes=tuple(
-                OwnedProcess(**{one.name: item[one.name] for one in fields(OwnedProcess)})
+                OwnedProcess(**{one.name: _upgraded(item)[one.name] for one in fields(OwnedProcess)})
                 for item in content["processes"]
             ),
             **{name: content[name] for name in ("mark", "ready", "ports", "ray_temp")},

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ LOGIN = "PREFECT_API_AUTH_STRING"
 """Environment variable with USER:PASSWORD, where Prefect's server asks for it; its clients read the same."""
 OBJECT_STORE_BYTES = 256 * 2**20
 PROBE_TIMEOUT_S = 15.0
+BUSY_LIMIT_S = 30.0
+POLL_S = 0.5
 # A hospital's proxy cannot reach this machine's loopback interface.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -128,11 +131,15 @@ def answer_of(url: str, body: Mapping[str, Any] | None = None, token: str = "") 
         return None
 
 
-def prefect_answer(url: str, body: Mapping[str, Any] | None = None) -> Any:
-    """Return the answer of Prefect's API, as `answer_of`; raise StackError where it asks for another login."""
+def prefect_answer(url: str, body: Any = None, method: str | None = None) -> Any:
+    """Return the answer of Prefect's API, as `answer_of`; raise StackError where it asks for another login.
+
+    The method is GET, or POST with a body, where none is given.
+    """
     login = os.environ.get(LOGIN, "")
     try:
-        return _asked(url, body, f"Basic {base64.b64encode(login.encode()).decode()}" if login else "")
+        secret = f"Basic {base64.b64encode(login.encode()).decode()}" if login else ""
+        return _asked(url, body, secret, method)
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.UNAUTHORIZED:
             raise StackError(
@@ -144,11 +151,22 @@ def prefect_answer(url: str, body: Mapping[str, Any] | None = None) -> Any:
         return None
 
 
-def _asked(url: str, body: Mapping[str, Any] | None, authorization: str) -> Any:
+def repeated_answer(url: str, body: Any = None, method: str | None = None) -> Any:
+    """Return the answer of Prefect's API, asked again while its server is too busy; None after `BUSY_LIMIT_S`.
+
+    It answers 503 where its database is locked, and has changed nothing then.
+    """
+    until = time.monotonic() + BUSY_LIMIT_S
+    while (answer := prefect_answer(url, body, method)) is None and time.monotonic() < until:
+        time.sleep(POLL_S)
+    return answer
+
+
+def _asked(url: str, body: Any, authorization: str, method: str | None = None) -> Any:
     headers = {"Content-Type": "application/json"} | (
         {"Authorization": authorization} if authorization else {}
     )
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers)
+    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, headers, method=method)
     with DIRECT.open(request, timeout=PROBE_TIMEOUT_S) as response:
         text = response.read().decode()
     try:

@@ -133,14 +133,14 @@ def running_server(home: Path) -> HomeServer | None:
     return server if server and server.runs else None
 
 
-def end_server(home: Path) -> bool:
+def end_server(home: Path, log: Log | None = None) -> bool:
     """End the server of a home, and return whether there was one.
 
     Raises EnvironmentFault where a command uses it, which would lose its run.
     """
     if running_server(home) is None:
         return False
-    with _alone_at(home):
+    with _alone_at(home, log):
         server = running_server(home)
         if server is None:
             return False
@@ -154,12 +154,12 @@ def end_server(home: Path) -> bool:
 
 
 @contextmanager
-def without_server(home: Path) -> Iterator[None]:
+def without_server(home: Path, log: Log | None = None) -> Iterator[None]:
     """Let none be started during a block, at whose end a stack may be up, and end one that no command uses.
 
     One that is used ends by itself after its last command: both servers have one database.
     """
-    with _alone_at(home):
+    with _alone_at(home, log):
         server = running_server(home)
         if server and not in_use(home):
             _end(server)
