@@ -48,7 +48,9 @@ def page() -> Iterator[Page]:
 
 def row(page: Page, title: str) -> Locator:
     """Return the part of the form that has this title, without the parts below it."""
-    condition = " or ".join(f"normalize-space()='{title}{more}'" for more in ("", " (Optional)"))
+    condition = " or ".join(
+        f"normalize-space()='{title}{more}'" for more in ("", " (Optional)", " (required)")
+    )
     label = f"//span[contains(@class, 'property__label')][{condition}]"
     part = "ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]"
     return page.locator(f"xpath={label}/{part}").first
@@ -107,6 +109,17 @@ def test_the_form_opens_with_the_night_that_is_planned(page: Page, stack: Runnin
     open_form(page, stack.record.addresses["prefect"])
     assert row(page, "Source").locator("textarea").input_value() == str(stack.archive)
     assert row(page, "Epochs").locator("input").input_value() == "2"
+    assert page.get_by_text("Source (required)").is_visible()
+    text = page.locator("body").inner_text()
+    assert "is type" not in text
+    assert "cannot be changed" not in text
+
+
+def test_a_night_without_a_source_is_refused_in_the_form(page: Page, stack: Running) -> None:
+    open_form(page, stack.record.addresses["prefect"])
+    row(page, "Source").locator("textarea").fill("")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("'source' is a required property").first.wait_for()
 
 
 def test_a_run_from_the_page_leaves_a_new_model_version(
