@@ -52,7 +52,7 @@ class Request(BaseModel):
 class IngestRequest(Request):
     """Take in what is new in a source."""
 
-    required_in_form: ClassVar = ("source",)
+    required_in_form: ClassVar[tuple[str, ...]] = ("source",)
 
     source: str = Field(
         "",
@@ -162,7 +162,7 @@ class ReevaluateRequest(IngestRequest):
     """Measure the champion on the newest labelled data."""
 
     # Without a source nothing is taken in before.
-    required_in_form: ClassVar = ()
+    required_in_form: ClassVar[tuple[str, ...]] = ()
 
     gate: GateConfig = Field(
         GateConfig(), title="Gate", description="The floor below which a warning is raised."

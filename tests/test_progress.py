@@ -71,3 +71,11 @@ def test_what_is_over_at_once_has_no_bar(page: list[tuple[Any, ...]]) -> None:
     on_progress(0, 5)
     on_progress(5, 5)
     assert page == []
+
+
+def test_lines_name_what_they_are_about(
+    page: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_progress = progress.progress("files", "bar", progress.log_of("chest"))
+    on_progress(0, 5)
+    assert capsys.readouterr().out == "chest: 5 files to read\n"
