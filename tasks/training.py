@@ -25,6 +25,7 @@ from services.mlflow.registry import (
     newest,
     register,
     set_alias,
+    with_facts,
 )
 from services.mlflow.runs import (
     check_run,
@@ -72,7 +73,8 @@ def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome |
         f"Version {trained.version} of {trained.name!r} was trained on this data with this configuration already: "
         "not trained again"
     )
-    return TrainOutcome(candidate=trained, trained_now=False, best_epoch=None, history=(), timings_s={})
+    candidate = with_facts(settings, trained)
+    return TrainOutcome(candidate=candidate, trained_now=False, best_epoch=None, history=(), timings_s={})
 
 
 @task(name="begin run", cache_policy=NO_CACHE, **INPUT_OUTPUT)
