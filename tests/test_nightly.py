@@ -65,9 +65,9 @@ class Nights:
         return MlflowClient(self.settings.tracking_uri)
 
     def facts(self, name: str, version: int) -> Mapping[str, str]:
-        found = by_version(self.settings, name, version)
-        assert found is not None
-        return with_facts(self.settings, found).tags
+        known = by_version(self.settings, name, version)
+        assert known is not None
+        return with_facts(self.settings, known).tags
 
     def run_of(self, night: NightlyReport) -> Run:
         return self.client.get_run(night.evaluation.candidate.run_id)

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, TimeoutError, sync_playwright
 
 from infra.stack.flow_runs import latest_runs
 from infra.stack.servers import answer_of
-from services.mlflow.registry import newest
+from services.mlflow.registry import newest, with_facts
 from services.settings import Settings
 from tests.conftest import REPOSITORY, Running, until
 from tests.requirements import program
@@ -139,8 +139,16 @@ def test_a_run_from_the_page_leaves_a_new_model_version(
     assert "epoch 1/1" in log_of(prefect, run_id)
     made = newest(client, NAME)
     assert made is not None
-    assert made.tags["network"] == "small_cnn"
+    assert with_facts(client, made).tags["network"] == "small_cnn"
     assert not [url for url in failed if not url.startswith(prefect)]
+    # Of a version its page shows the verdict, and behind a click the report.
+    page.goto(f"{stack.record.addresses['mlflow']}/#/models/{NAME}/versions/{made.version}")
+    page.get_by_text("romoted: ").first.wait_for()
+    with page.context.expect_page() as report:
+        page.get_by_role("link", name="Report of the night").click()
+    report.value.frame_locator("iframe").get_by_text("Performance on the test part").wait_for(
+        timeout=PAGE_LIMIT_MS
+    )
     assert "Completed" in {run.state for run in latest_runs(prefect)}
 
 

@@ -25,7 +25,12 @@ from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.release_compatibility import canonical_json, check_release, read_config
 from models.config import TrainConfig
-from models.objectives.objective_catalog import contract_of, objective_metadata, objective_of
+from models.objectives.objective_catalog import (
+    contract_of,
+    objective_class_of,
+    objective_metadata,
+    objective_of,
+)
 from models.objectives.protocol import Objective
 from models.portable.contract import Contract
 from services.mlflow.registry_peek import Champion
@@ -38,12 +43,12 @@ FACTS_FILE = "model.json"
 """Of the run: all facts of its version, by name."""
 FACTS_AS_TAGS = frozenset(
     {
-        *("spec", "classes", "threshold", "input.units", "contract", "needs"),
+        *("spec", "input.units", "contract", "needs"),
         *("spec.digest", "training.key", "dataset.digest"),
         *("gate.promote", "gate.candidate"),
     }
 )
-"""Of a version; a classifier has no contract, another kind no classes and threshold, and few need a newer release."""
+"""Of a version, beside those that its objective is read from: of a classifier, which has no contract, two."""
 DESCRIPTION_LIMIT = 5000
 """Characters of a description, as MLflow's database has it."""
 DIGEST_TAGS = ("dataset.digest", "reevaluated.dataset")
@@ -110,9 +115,13 @@ def register(
             client.create_registered_model(name)
         # First, so that no version is without.
         client.log_dict(run_id, dict(tags), FACTS_FILE)
-        shown = {key: value for key, value in tags.items() if key in FACTS_AS_TAGS}
+        shown = FACTS_AS_TAGS.union(objective_class_of(tags).metadata_keys)
         made = client.create_model_version(
-            name, info.model_uri, run_id=run_id, tags=shown, model_id=info.model_id
+            name,
+            info.model_uri,
+            run_id=run_id,
+            tags={key: value for key, value in tags.items() if key in shown},
+            model_id=info.model_id,
         )
         return replace(_registered(client.get_model_version(name, made.version)), tags=dict(tags))
 
