@@ -12,16 +12,17 @@ EVERY_S = 2.0
 """Seconds between two updates of the page, each of which is a request."""
 
 
-def log_of(subject: str, log: Callable[[str], None] = print) -> Callable[[str], None]:
+def log_of(subject: str) -> Callable[[str], None]:
     """Return a log whose lines name their subject: in the log of a worker the lines of several runs are mixed.
 
     >>> log_of("chest")("24 files listed")
     chest: 24 files listed
     """
-    return lambda line: log(f"{subject}: {line}")
+    # Looked up at each call: within a run Prefect puts its own in the place of print, and its lines reach the page.
+    return lambda line: print(f"{subject}: {line}")
 
 
-def progress(what: str, key: str, log: Callable[[str], None] = print) -> Callable[[int, int], None]:
+def progress(what: str, key: str, log: Callable[[str], None]) -> Callable[[int, int], None]:
     """Return `on_progress(done, total)`, which logs rate and expected end and updates a bar on Prefect's page."""
     pace, shown = Pace(what), time.monotonic()
     bar = list[Any]()
