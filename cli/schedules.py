@@ -13,7 +13,7 @@ from cli.flow_run import checked_request
 from imaging.errors import UserFault
 from imaging.release_compatibility import canonical
 from infra.stack.deployments import TEMPLATE, fill
-from services.flow_requests import REQUESTS, NightlyRequest, absolute_place
+from services.flow_requests import REQUESTS, NightlyRequest, Request, absolute_place
 from services.settings import Settings
 
 REMEMBERED = "nightly.json"
@@ -70,13 +70,17 @@ def deployments(nightly: Mapping[str, Any], time_zone: str | None, cron: str | N
                 f"--time-zone {time_zone!r} is unknown: give a name such as Europe/Berlin"
             ) from error
     parameters = {
-        name: kind(**{key: value for key, value in nightly.items() if key in kind.model_fields}).model_dump(
-            mode="json"
-        )
+        name: form_values(kind(**{key: value for key, value in nightly.items() if key in kind.model_fields}))
         for name, kind in REQUESTS.items()
         if name != "deidentify"  # Its form asks for everything.
     }
     return fill(TEMPLATE.read_text(), parameters, scheduled=bool(nightly), time_zone=time_zone, cron=cron)
+
+
+def form_values(request: Request) -> dict[str, Any]:
+    """Return what a form begins with: without what is left out, which it shows as a blank field."""
+    values = request.model_dump(mode="json", exclude_none=True)
+    return {name: value for name, value in values.items() if value or name not in request.required_in_form}
 
 
 def _with_absolute_places(request: NightlyRequest) -> NightlyRequest:

@@ -19,6 +19,7 @@ def evaluate(request: EvaluateRequest) -> Evaluation:
     check_servers(settings)
     notice_move(request.dataset, settings)
     pair = contenders(request.dataset, request.version, settings)
+    print(f"{pair.candidate} is measured beside {pair.champion or 'no champion'}")
     evaluation = compare(pair, versions_for(pair, settings), request.gate, settings)
     create_markdown_artifact(
         evaluation_markdown(evaluation), key="evaluation", description=evaluation.verdict.headline

@@ -10,7 +10,7 @@ from imaging.preprocess.spec import UNITS
 from imaging.quantities import quantity
 from services.flow_requests import IngestRequest
 from services.prefect.flow_engine import flow_run_name
-from services.prefect.progress import progress
+from services.prefect.progress import log_of, progress
 from services.ray.jobs import stop_job_of
 from services.settings import activate
 from tasks.ingest import open_job, publish_version, read_new
@@ -35,9 +35,10 @@ def ingest(request: IngestRequest) -> IngestOutcome:
     settings = activate()
     job = open_job(request, settings)
     listed, _ = UNITS[job.spec.kind]
-    print(f"{quantity(len(job.listing), listed)} listed")
+    log = log_of(request.dataset)
+    log(f"{quantity(len(job.listing), listed)} listed")
     run_id = str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id)
-    read = read_new(job, settings, run_id, progress(listed, "ingest-progress"))
+    read = read_new(job, settings, run_id, progress(listed, "ingest-progress", log))
     outcome = publish_version(job, read, settings)
     create_markdown_artifact(
         ingest_markdown(outcome), key="ingest", description=f"Ingest of {request.dataset}"

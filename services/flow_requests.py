@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from imaging.dataset.split.shares import SplitConfig
 from imaging.deidentify.options import DeidentifyOptions
@@ -16,6 +18,7 @@ from imaging.statistics.predictions import deciding
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
 from models.objectives.objective_catalog import OBJECTIVES
+from services.form_schema import AUTOMATIC, shape_for_form
 
 if TYPE_CHECKING:
     # Loading it loads MLflow, which takes seconds that a refused request should not cost.
@@ -34,10 +37,22 @@ class Request(BaseModel):
     """Base of all requests: they are frozen, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    required_in_form: ClassVar[tuple[str, ...]] = ()
+    """Fields with a default of "" that a person must fill in; what a command lacks of them, its own check names."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        shape_for_form(schema, cls.required_in_form, handler.resolve_ref_schema)
+        return schema
 
 
 class IngestRequest(Request):
     """Take in what is new in a source."""
+
+    required_in_form: ClassVar[tuple[str, ...]] = ("source",)
 
     source: str = Field(
         "",
@@ -52,13 +67,17 @@ class IngestRequest(Request):
         "and one with the label; of several the finest decides. Pictures and NIfTI need file and PatientID; an NPZ "
         "file needs no table.",
     )
-    label_column: str | None = Field(None, description="Name of the label column, where it is not 'label'.")
+    label_column: str | None = Field(
+        None, title="Label column", description="Name of the label column, where it is not 'label'."
+    )
     missing: tuple[str, ...] = Field(
         MISSING,
         title="Missing labels",
         description="Labels that stand for none, whatever their case; an empty one always does.",
     )
-    positive: str | None = Field(None, description="Of two labels, the one that is looked for.")
+    positive: str | None = Field(
+        None, title="Label that is looked for", description="Of two labels, the one that is looked for."
+    )
     dataset: DatasetName = "radloop"
     preprocess: PreprocessSpec | None = Field(
         None,
@@ -83,6 +102,12 @@ class IngestRequest(Request):
     def _one_is_a_list_of_one(cls, given: Any) -> Any:
         """Read `missing: NA` of a YAML file as what it means."""
         return (given,) if isinstance(given, str) else given
+
+    @field_validator("preprocess", mode="before")
+    @classmethod
+    def _automatic_is_none(cls, given: Any) -> Any:
+        """Read what the form sends for a part that is left out."""
+        return None if given == AUTOMATIC else given
 
     @field_validator("preprocess")
     @classmethod
@@ -135,6 +160,9 @@ class NightlyRequest(IngestRequest):
 
 class ReevaluateRequest(IngestRequest):
     """Measure the champion on the newest labelled data."""
+
+    # Without a source nothing is taken in before.
+    required_in_form: ClassVar[tuple[str, ...]] = ()
 
     gate: GateConfig = Field(
         GateConfig(), title="Gate", description="The floor below which a warning is raised."

@@ -21,7 +21,7 @@ from imaging.deidentify.payload import FUNCTION
 from imaging.errors import UserFault
 from imaging.quantities import quantity
 from services.flow_requests import DeidentifyRequest, absolute_place
-from services.prefect.progress import Pace
+from services.prefect.progress import Pace, log_of
 from services.preflight import existing_key, made_with, open_places
 from services.ray.chunk_pool import one_behind, run_chunks
 from services.ray.deidentify_worker import FACTORY
@@ -33,9 +33,10 @@ from tasks.retry import INPUT_OUTPUT
 @task(name="de-identify", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def deidentify_source(request: DeidentifyRequest, settings: Settings, flow_run_id: str) -> DeidentifyOutcome:
     """Bring a destination up to date with its source; done again it reads only what is new."""
+    log = log_of(request.destination)
     if settings.ray_address:
-        return bring_up_to_date_on_cluster(request, settings, flow_run_id, print)
-    return bring_up_to_date(request, settings, print)
+        return bring_up_to_date_on_cluster(request, settings, flow_run_id, log)
+    return bring_up_to_date(request, settings, log)
 
 
 def bring_up_to_date_on_cluster(

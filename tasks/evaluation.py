@@ -17,7 +17,15 @@ from imaging.statistics.verdict import GateConfig, Verdict, decide
 from models.objectives.objective_catalog import useless_in_validation
 from models.portable.predictor import Predictor
 from services.flow_requests import shadow_name
-from services.mlflow.registry import Registered, by_alias, by_version, check_files, model_file, newest
+from services.mlflow.registry import (
+    Registered,
+    by_alias,
+    by_version,
+    check_files,
+    model_file,
+    newest,
+    with_facts,
+)
 from services.mlflow.runs import check_experiment, log_metrics
 from services.preflight import newest_dataset
 from services.settings import Settings
@@ -64,7 +72,8 @@ def contenders(name: str, version: int | None, settings: Settings) -> Pair:
             f"the registry at {settings.tracking_uri} has no {which}: run `radloop train` first"
             + (", or give another --version" if version is not None else "")
         )
-    return Pair(candidate=candidate, champion=by_alias(settings, name, "champion"))
+    # Of its measures in validation: the gate asks whether it was of use there.
+    return Pair(candidate=with_facts(settings, candidate), champion=by_alias(settings, name, "champion"))
 
 
 def versions_for(pair: Pair, settings: Settings) -> dict[str, DatasetVersion]:

@@ -46,8 +46,8 @@ def search_identifiers(request: IngestRequest, settings: Settings, *, took_s: fl
         raise EnvironmentFault(_message(residue))
     beyond = f"; {residue.left_out} more were beyond the limit" if residue.left_out else ""
     print(
-        f"searched {quantity(residue.files, 'files')} for {quantity(len(identifiers), 'identifiers')} of patients: "
-        f"none is there{beyond}"
+        f"{request.dataset}: searched {quantity(residue.files, 'files')} for "
+        f"{quantity(len(identifiers), 'identifiers')} of patients: none is there{beyond}"
     )
     return residue
 

@@ -45,6 +45,7 @@ from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
 from services.flow_requests import IngestRequest, is_shadow
+from services.prefect.progress import log_of
 from services.preflight import check_input
 from services.ray.chunk_pool import run_chunks
 from services.ray.ingest_worker import FACTORY, FileItems, open_sandbox
@@ -138,7 +139,7 @@ def _read_on_cluster(request: IngestRequest, settings: Settings, flow_run_id: st
     # Private, since the name of the source may tell of a patient.
     folder = settings.private / "ingest" / flow_run_id
     try:
-        run_step("ingest", request.model_dump_json(), folder, flow_run_id, settings, print)
+        run_step("ingest", request.model_dump_json(), folder, flow_run_id, settings, log_of(request.dataset))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,10 +8,11 @@ from prefect.cache_policies import NO_CACHE
 from imaging.errors import EnvironmentFault
 from imaging.statistics.verdict import Verdict
 from services.ledger import KEPT, PROMOTED, add, ledger_path, locked
-from services.mlflow.registry import Registered, by_alias, drop_alias, set_alias, set_tags
+from services.mlflow.registry import Registered, add_facts, by_alias, describe, drop_alias, set_alias
 from services.settings import Settings
 from tasks.champion_history import TRAINING_TAG
 from tasks.evaluation import Evaluation
+from tasks.report.outcomes import version_markdown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,9 @@ def promote_candidate(evaluation: Evaluation, settings: Settings) -> Promotion:
     candidate = evaluation.candidate
     if evaluation.already_champion:
         return Promotion(promoted=False, champion=candidate.version, before=candidate.version)
-    return promote(settings, candidate, evaluation.champion, evaluation.verdict)
+    promotion = promote(settings, candidate, evaluation.champion, evaluation.verdict)
+    describe(settings, candidate, version_markdown(evaluation))
+    return promotion
 
 
 def promote(
@@ -40,7 +43,7 @@ def promote(
     MLflow's aliases know no compare-and-swap, so the move is fenced here: it is refused when the champion is
     no longer the one that the verdict was about.
     """
-    set_tags(settings, candidate, verdict.tags())
+    add_facts(settings, candidate, verdict.tags())
     if not verdict.promote:
         add(ledger_path(settings, candidate.name), _entry(KEPT, candidate, champion, verdict))
         return Promotion(promoted=False, champion=_number(champion), before=_number(champion))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -11,10 +12,11 @@ from imaging.errors import UserFault
 from imaging.quantities import quantity
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import GateConfig, gate_measure
-from services.mlflow.registry import Registered, by_alias, set_tags
+from services.mlflow.registry import Registered, by_alias, describe, description, set_tags
 from services.mlflow.runs import end_run, log_dataset, log_metrics, start_run
 from services.settings import Settings
 from tasks.evaluation import Pair, metrics_of, predict, reported_measures, versions_for
+from tasks.report.outcomes import remeasured_markdown
 from tasks.retry import INPUT_OUTPUT
 
 BELOW_FLOOR = "radloop.champion.below-floor"
@@ -79,11 +81,11 @@ def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
     log_dataset(settings, run_id, version, "evaluation")
     log_metrics(settings, run_id, metrics_of(measures))
     end_run(settings, run_id)
-    set_tags(
-        settings,
-        champion,
-        {"reevaluated": str(measures[outcome.measure]), "reevaluated.dataset": version.digest},
-    )
+    # Versions of earlier releases have them as tags; of others the run names the dataset, and the description the rest.
+    again = {"reevaluated": str(measures[outcome.measure]), "reevaluated.dataset": version.digest}
+    set_tags(settings, champion, {key: value for key, value in again.items() if key in champion.tags})
+    day = datetime.now(UTC).date().isoformat()
+    describe(settings, champion, remeasured_markdown(description(settings, champion), outcome, day))
     if not outcome.reaches_floor:
         # Prefect's automations can listen for this, and start a training or call a person.
         emit_event(

@@ -18,13 +18,13 @@ from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.dataset.version.summary import count_by
 from imaging.refusal_reasons import IGNORED, REASONS
 from models.portable.predictor import Predictor
-from services.mlflow.registry import model_file
+from services.mlflow.registry import artifact_link, describe, model_file
 from services.mlflow.runs import commit, reachable
 from services.settings import Settings
 from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
 from tasks.report.class_sections import class_curves, surest_calls
-from tasks.report.outcomes import LINES_OF_OTHERS
+from tasks.report.outcomes import LINES_OF_OTHERS, version_markdown
 from tasks.report.page import (
     ExampleViews,
     LabelTrouble,
@@ -81,6 +81,9 @@ def publish_report(night: Night, settings: Settings) -> str:
     path = settings.folder_store.path(f"reports/{name}")
     with reachable(settings) as client:
         client.log_artifact(candidate.run_id, str(path), "report")
+    if not night.evaluation.already_champion:
+        link = artifact_link(settings, candidate.run_id, f"report/{name}")
+        describe(settings, candidate, version_markdown(night.evaluation, link))
     return str(path)
 
 

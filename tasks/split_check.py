@@ -30,7 +30,8 @@ def check_splits(dataset: str, settings: Settings) -> int:
         )
     if overlaps.num_rows:
         print(
-            f"{overlaps.num_rows} pairs of images are nearly the same and in two splits that the source has fixed"
+            f"{dataset}: {overlaps.num_rows} pairs of images are nearly the same and in two splits that the source has "
+            "fixed"
         )
     return int(overlaps.num_rows)
 

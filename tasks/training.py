@@ -25,6 +25,7 @@ from services.mlflow.registry import (
     newest,
     register,
     set_alias,
+    with_facts,
 )
 from services.mlflow.runs import (
     check_run,
@@ -38,6 +39,7 @@ from services.mlflow.runs import (
     stopped_run,
 )
 from services.open_runs import FLOW_RUN_TAG
+from services.prefect.progress import log_of
 from services.preflight import newest_dataset
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
@@ -68,9 +70,11 @@ def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome |
     check_run(settings, trained.run_id)
     check_files(settings, trained)
     print(
-        f"Version {trained.version} was trained on this data with this configuration already: not trained again"
+        f"Version {trained.version} of {trained.name!r} was trained on this data with this configuration already: "
+        "not trained again"
     )
-    return TrainOutcome(candidate=trained, trained_now=False, best_epoch=None, history=(), timings_s={})
+    candidate = with_facts(settings, trained)
+    return TrainOutcome(candidate=candidate, trained_now=False, best_epoch=None, history=(), timings_s={})
 
 
 @task(name="begin run", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -88,12 +92,15 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     if stopped and not request.again and stopped.data.tags.get("git.commit") == commit():
         run_id = str(stopped.info.run_id)
         done = len(read_history(run_folder(settings, run_id)))
-        print(f"Goes on with the training that was stopped: {done} of {config.epochs} epochs are done")
+        print(
+            f"Goes on with the training of {request.dataset!r} that was stopped: {done} of {config.epochs} epochs "
+            "are done"
+        )
         reopen(settings, run_id, tags)
     else:
         if stopped:
             reason = "--again asks for it" if request.again else "it was begun by another commit"
-            print(f"Starts the training that was stopped anew: {reason}")
+            print(f"Starts the training of {request.dataset!r} that was stopped anew: {reason}")
         run_id = start_run(settings, request.dataset, name, parameters, key | tags)
     with failing_run(settings, run_id):
         log_dataset(settings, run_id, version, "training")
@@ -114,7 +121,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
 def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
     """Fit here, or on the Ray cluster; both start lost workers again, so Prefect does not retry this."""
     with failing_run(settings, job.run_id):
-        return (fit_on_cluster if settings.ray_address else fit)(job, settings, print)
+        return (fit_on_cluster if settings.ray_address else fit)(job, settings, log_of(job.dataset))
 
 
 @task(name="register candidate", cache_policy=NO_CACHE, **INPUT_OUTPUT)

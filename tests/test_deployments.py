@@ -78,7 +78,9 @@ def test_a_deidentification_is_asked_for_by_hand() -> None:
 def test_without_a_request_schedules_are_paused_and_the_form_has_defaults() -> None:
     made = filled({})
     assert made["nightly"]["schedules"][0]["active"] is False
-    assert made["nightly"]["parameters"]["request"] == NightlyRequest().model_dump(mode="json")
+    begun = made["nightly"]["parameters"]["request"]
+    assert "source" not in begun
+    assert NightlyRequest.model_validate(begun) == NightlyRequest()
 
 
 def test_with_a_request_schedules_are_on() -> None:

@@ -153,3 +153,7 @@ def test_a_modality_may_be_written_in_lower_case(written: str, window: str) -> N
 def test_one_missing_label_of_a_yaml_file_is_a_list_of_one() -> None:
     assert IngestRequest.model_validate({"missing": "NA"}).missing == ("NA",)
     assert IngestRequest.model_validate({"missing": ["NA", "."]}).missing == ("NA", ".")
+
+
+def test_automatic_preprocessing_is_none_given() -> None:
+    assert IngestRequest.model_validate({"preprocess": "automatic"}) == IngestRequest()

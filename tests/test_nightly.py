@@ -4,7 +4,9 @@ The images are a made-up hospital and scikit-learn's digits; where the larger re
 """
 
 import os
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from imaging.phantom.phantom_archive import PhantomDay
 from imaging.phantom.schedule import PhantomSpec
 from services.flow_requests import IngestRequest, NightlyRequest, ReevaluateRequest
 from services.ledger import entries, ledger_path
+from services.mlflow.registry import by_version, with_facts
 from services.settings import Settings, activate
 from tasks.reevaluation import Reevaluation
 from tasks.reporting import NightlyReport
@@ -60,6 +63,11 @@ class Nights:
     @property
     def client(self) -> MlflowClient:
         return MlflowClient(self.settings.tracking_uri)
+
+    def facts(self, name: str, version: int) -> Mapping[str, str]:
+        known = by_version(self.settings, name, version)
+        assert known is not None
+        return with_facts(self.settings, known).tags
 
     def run_of(self, night: NightlyReport) -> Run:
         return self.client.get_run(night.evaluation.candidate.run_id)
@@ -173,12 +181,12 @@ def test_each_set_ends_in_a_champion(nights: Nights, name: str) -> None:
 @pytest.mark.slow
 def test_real_slices_end_in_a_champion(nights: Nights, real: NightlyReport) -> None:
     assert real.promotion.promoted
-    assert nights.client.get_model_version_by_alias("real", "champion").tags["gate.patients"] == "14"
+    assert nights.facts("real", real.evaluation.candidate.version)["gate.patients"] == "14"
 
 
 @pytest.mark.slow
 def test_the_verdict_is_on_the_version_with_its_numbers(nights: Nights) -> None:
-    tags = nights.client.get_model_version("ct", "1").tags
+    tags = nights.facts("ct", 1)
     patients = sum(label["patients"] for label in nights.first.ingested.counts["test"].values())
     assert (tags["gate.promote"], tags["gate.champion"]) == ("true", "none")
     assert tags["gate.patients"] == str(patients)
@@ -296,6 +304,19 @@ def test_an_npz_file_keeps_its_own_splits(nights: Nights) -> None:
 def test_a_champion_below_its_floor_is_reported(nights: Nights) -> None:
     assert not nights.below.reaches_floor
     assert "has fallen below the floor of 1.000" in nights.artifacts["reevaluation"]
+
+
+@pytest.mark.slow
+def test_the_page_of_a_version_has_ten_tags_and_its_story(nights: Nights) -> None:
+    seen = nights.client.get_model_version("ct", str(nights.below.champion.version))
+    assert len(seen.tags) <= 10
+    verdict, _, again = seen.description.partition("Measured again on ")
+    assert verdict.startswith("Promoted: ")
+    link = re.search(r"\(#/experiments/\d+/runs/(\w+)/artifacts/(report/[^)]+)\)", verdict)
+    assert link is not None
+    assert link[1] == seen.run_id
+    assert link[2] in [file.path for file in nights.client.list_artifacts(link[1], "report")]
+    assert "has fallen below the floor of 1.000" in again
 
 
 @pytest.mark.slow

@@ -22,8 +22,10 @@ from tasks.report.outcomes import (
     measures_markdown,
     nightly_markdown,
     reevaluation_markdown,
+    remeasured_markdown,
     table,
     training_markdown,
+    version_markdown,
 )
 from tasks.reporting import NightlyReport
 from tasks.training import TrainOutcome
@@ -202,6 +204,41 @@ def test_a_reevaluation_shows_whether_the_champion_reaches_the_floor(value: floa
     )
     assert sentence in reevaluation_markdown(outcome)
     assert outcome.reaches_floor == (value == 0.9)
+
+
+def test_a_version_is_described_by_verdict_report_and_measures() -> None:
+    model = replace(MODEL, tags={"network": "small_cnn", "dataset.digest": "0123456789abcdef"})
+    other = replace(MODEL, version=3)
+    measures = {"auroc": measured(0.8)}
+    compared = replace(EVALUATED, candidate=model, champion=other, champion_measures=measures)
+    head, report, made, *_ = version_markdown(compared, "#/night.html").split("\n\n")
+    assert head == "Promoted: it was told so."
+    assert report == "[Report of the night](#/night.html)"
+    assert made.split(", ") == [
+        "Network `small_cnn`",
+        "dataset `chest`",
+        "version `0123456789ab`",
+        "compared with version 3",
+    ]
+    assert "| champion, version 3 |" in version_markdown(compared)
+    assert "Report" not in version_markdown(compared)
+
+
+def test_a_useless_version_is_described_with_a_warning() -> None:
+    useless = replace(EVALUATED, verdict=replace(verdict(promote=False), useless="it calls all alike."))
+    assert version_markdown(useless).startswith("Warning: Not promoted")
+
+
+def test_of_several_reevaluations_the_last_is_described() -> None:
+    outcome = Reevaluation(
+        champion=MODEL, dataset_digest="d", measures={"auroc": measured(0.9)}, measure="auroc", floor=0.7
+    )
+    text = remeasured_markdown("**Promoted**", outcome, "2026-01-31")
+    assert text.startswith(
+        "**Promoted**\n\nMeasured again on 2026-01-31, dataset version `d`: **Version 7 still"
+    )
+    assert remeasured_markdown(text, outcome, "2026-02-28") == text.replace("01-31", "02-28")
+    assert remeasured_markdown("", outcome, "2026-01-31").startswith("Measured again on")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, TimeoutError, sync_playwright
 
 from infra.stack.flow_runs import latest_runs
 from infra.stack.servers import answer_of
-from services.mlflow.registry import newest
+from services.mlflow.registry import newest, with_facts
 from services.settings import Settings
 from tests.conftest import REPOSITORY, Running, until
 from tests.requirements import program
@@ -49,7 +49,9 @@ def page() -> Iterator[Page]:
 
 def row(page: Page, title: str) -> Locator:
     """Return the part of the form that has this title, without the parts below it."""
-    condition = " or ".join(f"normalize-space()='{title}{more}'" for more in ("", " (Optional)"))
+    condition = " or ".join(
+        f"normalize-space()='{title}{more}'" for more in ("", " (Optional)", " (required)")
+    )
     label = f"//span[contains(@class, 'property__label')][{condition}]"
     part = "ancestor::div[contains(concat(' ', @class, ' '), ' schema-form-property ')][1]"
     return page.locator(f"xpath={label}/{part}").first
@@ -108,6 +110,17 @@ def test_the_form_opens_with_the_night_that_is_planned(page: Page, stack: Runnin
     open_form(page, stack.record.addresses["prefect"])
     assert row(page, "Source").locator("textarea").input_value() == str(stack.archive)
     assert row(page, "Epochs").locator("input").input_value() == "2"
+    assert page.get_by_text("Source (required)").is_visible()
+    text = page.locator("body").inner_text()
+    assert "is type" not in text
+    assert "cannot be changed" not in text
+
+
+def test_a_night_without_a_source_is_refused_in_the_form(page: Page, stack: Running) -> None:
+    open_form(page, stack.record.addresses["prefect"])
+    row(page, "Source").locator("textarea").fill("")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("'source' is a required property").first.wait_for()
 
 
 def test_a_run_from_the_page_leaves_a_new_model_version(
@@ -131,8 +144,16 @@ def test_a_run_from_the_page_leaves_a_new_model_version(
     assert "epoch 1/1" in log_of(prefect, run_id)
     made = newest(client, NAME)
     assert made is not None
-    assert made.tags["network"] == "small_cnn"
+    assert with_facts(client, made).tags["network"] == "small_cnn"
     assert not [url for url in failed if not url.startswith(prefect)]
+    # Of a version its page shows the verdict, and behind a click the report.
+    page.goto(f"{stack.record.addresses['mlflow']}/#/models/{NAME}/versions/{made.version}")
+    page.get_by_text("romoted: ").first.wait_for()
+    with page.context.expect_page() as report:
+        page.get_by_role("link", name="Report of the night").click()
+    report.value.frame_locator("iframe").get_by_text("Performance on the test part").wait_for(
+        timeout=PAGE_LIMIT_MS
+    )
     assert "Completed" in {run.state for run in latest_runs(prefect)}
 
 

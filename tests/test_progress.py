@@ -59,7 +59,7 @@ def test_the_page_is_updated_now_and_then_and_at_the_end(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    on_progress = progress.progress("files", "bar")
+    on_progress = progress.progress("files", "bar", print)
     for seconds, done in ((0, 0), (1, 10), (3, 20), (4, 30), (5.5, 40), (6, 100)):
         now[0] = seconds
         on_progress(done, 100)
@@ -67,7 +67,24 @@ def test_the_page_is_updated_now_and_then_and_at_the_end(
 
 
 def test_what_is_over_at_once_has_no_bar(page: list[tuple[Any, ...]]) -> None:
-    on_progress = progress.progress("files", "bar")
+    on_progress = progress.progress("files", "bar", print)
     on_progress(0, 5)
     on_progress(5, 5)
     assert page == []
+
+
+def test_lines_name_what_they_are_about(
+    page: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_progress = progress.progress("files", "bar", progress.log_of("chest"))
+    on_progress(0, 5)
+    assert capsys.readouterr().out == "chest: 5 files to read\n"
+
+
+def test_lines_reach_the_print_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    log = progress.log_of("chest")
+    # As Prefect does while a run with log_prints goes on.
+    monkeypatch.setattr("builtins.print", lines.append)
+    log("epoch 1/2")
+    assert lines == ["chest: epoch 1/2"]

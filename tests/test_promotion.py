@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 from imaging.errors import EnvironmentFault
 from imaging.statistics.classification import ClassPredictions
 from services.ledger import entries, ledger_path
-from services.mlflow.registry import Registered, by_alias, set_alias
+from services.mlflow.registry import Registered, by_alias, describe, description, set_alias
 from services.settings import Settings
 from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion, promote, promote_candidate
-from tests.synthetic import verdict
+from tests.synthetic import measured, verdict
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def evaluated(candidate: Registered, **changes: Any) -> Evaluation:
         champion=None,
         predictions=predictions,
         champion_predictions=None,
-        measures={},
+        measures={"auroc": measured(0.9)},
         champion_measures={},
         verdict=verdict(promote=True),
         test_keys=np.array(["i", "j"]),
@@ -180,3 +180,18 @@ def test_a_champion_that_met_itself_leaves_no_trace(tracked: Settings, versions:
     done = promote_candidate.fn(evaluated(versions[2], already_champion=True), tracked)
     assert done == Promotion(promoted=False, champion=3, before=3)
     assert ledger(tracked, versions) == []
+
+
+def test_the_description_of_a_version_has_the_verdict(tracked: Settings, versions: list[Registered]) -> None:
+    promote_candidate.fn(evaluated(versions[2]), tracked)
+    text = description(tracked, versions[2])
+    assert text.startswith(verdict(promote=True).headline)
+    assert "| AUROC | 0.900 (0.850-0.950) |" in text
+
+
+def test_a_champion_that_met_itself_keeps_its_description(
+    tracked: Settings, versions: list[Registered]
+) -> None:
+    describe(tracked, versions[2], "as it was")
+    promote_candidate.fn(evaluated(versions[2], already_champion=True), tracked)
+    assert description(tracked, versions[2]) == "as it was"

@@ -13,11 +13,18 @@ from mlflow import MlflowClient
 from imaging.errors import UserFault
 from models.config import TrainConfig
 from models.objectives.classification import Classification
+from models.objectives.objective_catalog import DEFAULT, OBJECTIVES
 from models.portable.predictor import Predictor
 from services.mlflow.registry import (
+    DESCRIPTION_LIMIT,
+    FACTS_AS_TAGS,
     Registered,
+    add_facts,
     by_alias,
+    by_version,
     check_files,
+    describe,
+    description,
     drop_alias,
     model_file,
     model_tags,
@@ -25,7 +32,9 @@ from services.mlflow.registry import (
     register,
     set_alias,
     set_tags,
+    with_facts,
 )
+from services.mlflow.runs import start_run
 from services.settings import Settings
 from tests.synthetic import GREY, bright_model, register_bright
 
@@ -186,3 +195,67 @@ def test_a_model_that_was_deleted_by_hand_is_named(tracked: Settings) -> None:
     MlflowClient(tracked.tracking_uri).delete_registered_model(model.name)
     with pytest.raises(UserFault, match=r"the model 'registry-no-model' .it was deleted"):
         set_tags(tracked, model, {"a": "b"})
+
+
+VERDICT = {
+    "gate.promote": "true",
+    "gate.candidate": "0.9 (0.8-1.0)",
+    "gate.reason": "it is good",
+    "gate.floor": "0.7",
+}
+"""Two facts that are tags, and two that are not."""
+
+
+def tags_of(settings: Settings, model: Registered) -> dict[str, str]:
+    return dict(MlflowClient(settings.tracking_uri).get_model_version(model.name, str(model.version)).tags)
+
+
+def test_a_person_reads_ten_tags_at_most_and_the_rest_is_one_file(tracked: Settings) -> None:
+    made = register_bright(tracked, "registry-facts")
+    add_facts(tracked, made, VERDICT)
+    tags = tags_of(tracked, made)
+    assert len(tags) <= 10
+    assert set(tags) <= FACTS_AS_TAGS | {"classes", "threshold"}
+    assert {"gate.promote", "gate.candidate", "spec", "classes", "threshold", "input.units"} <= set(tags)
+    known = by_version(tracked, made.name, 1)
+    assert known is not None
+    assert with_facts(tracked, known).tags == {**made.tags, **VERDICT}
+    assert made.tags["network"] == "small_cnn"
+    assert "network" not in tags
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_no_kind_of_model_has_more_than_ten_tags(name: str) -> None:
+    # A classifier's contract follows from its classes.
+    without = {"contract"} if name == DEFAULT else set()
+    assert len(FACTS_AS_TAGS.union(OBJECTIVES[name].metadata_keys) - without) <= 10
+
+
+def test_the_tags_of_a_version_of_an_earlier_release_are_read_and_kept_up_to_date(tracked: Settings) -> None:
+    client, name = MlflowClient(tracked.tracking_uri), "registry-earlier"
+    run_id = start_run(tracked, name, "run", {}, {})
+    client.create_registered_model(name)
+    earlier = {
+        "network": "resnet18",
+        "validation.auroc": "0.9",
+        "gate.reason": "it was good",
+        "gate.promote": "true",
+    }
+    client.create_model_version(name, "s3://none/none", run_id=run_id, tags=earlier)
+    known = by_version(tracked, name, 1)
+    assert known is not None
+    assert with_facts(tracked, known).tags == earlier
+    add_facts(tracked, known, {**VERDICT, "gate.promote": "false"})
+    # What stood in a tag is not out of date now.
+    assert tags_of(tracked, known) == earlier | {
+        "gate.promote": "false",
+        "gate.reason": "it is good",
+        "gate.candidate": "0.9 (0.8-1.0)",
+    }
+
+
+def test_a_description_that_is_too_long_loses_its_end(tracked: Settings, model: Registered) -> None:
+    describe(tracked, model, "\n".join(["**Promoted**", *["a row of a table"] * 1000]))
+    kept = description(tracked, model)
+    assert kept.startswith("**Promoted**\na row of a table\n")
+    assert DESCRIPTION_LIMIT - 20 < len(kept) <= DESCRIPTION_LIMIT

@@ -198,7 +198,10 @@ def test_a_command_is_stopped_within_seconds_and_leaves_nothing(
 def test_the_same_command_goes_on_with_the_training(house: House) -> None:
     done = house.run("run", *house.night, "--epochs", "6")
     assert done.returncode == 0, done.stderr
-    assert "Goes on with the training that was stopped: 6 of 6 epochs are done" in done.stdout + done.stderr
+    assert (
+        "Goes on with the training of 'd' that was stopped: 6 of 6 epochs are done"
+        in done.stdout + done.stderr
+    )
     assert house.trainings == ["FINISHED"]
     assert (house.open_tasks, abandoned_runs(house.home)) == ([], [])
     version = newest_version(FolderStore(house.home / "store"), "d")

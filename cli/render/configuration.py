@@ -79,7 +79,7 @@ def _fields(schema: Schema, parts: Mapping[str, Schema], path: Names) -> Iterato
         default = NO_DEFAULT if name in required else _text(field.get("default"))
         part = next((kind for kind in kinds if "properties" in kind), None)
         if part is not None:
-            default = "" if default != "null" else "null"
+            default = "" if isinstance(field.get("default"), Mapping) else default
         yield Field(
             path=(*path, name),
             values=" or ".join(dict.fromkeys(_values({**kind, **_bounds(field)}) for kind in kinds)),

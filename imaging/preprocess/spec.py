@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from difflib import get_close_matches
 from math import inf, isfinite
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -107,14 +107,19 @@ def _without_default(schema: dict[str, Any]) -> None:
 class PreprocessSpec(BaseModel):
     """How an image becomes a model's input; its digest names the prepared pixels."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", title="by hand")
 
-    modality: str = Field("CT", description="Modality (0008,0060) that is taken in; others are quarantined.")
-    kind: Literal["slice", "volume"] = Field(
-        "slice", description="What one example is: an image or frame, or a whole stack of slices."
+    modality: str = Field(
+        "CT", title="Modality", description="Modality (0008,0060) that is taken in; others are quarantined."
     )
-    window: Window | Literal["file", "auto"] = Field(
+    kind: Literal["slice", "volume"] = Field(
+        "slice",
+        title="Kind",
+        description="What one example is: an image or frame, or a whole stack of slices.",
+    )
+    window: Window | Annotated[Literal["file", "auto"], Field(title="of the file")] = Field(
         Window(center=40, width=400),
+        title="Window",
         description="A fixed window in modality units, center/width as in 40/400; 'file' for each file's own; 'auto' "
         "for the file's own or, where it has none, one from the 0.5th to the 99.5th percentile of its values. "
         "Default: 40/400 for CT, 'auto' for others.",
@@ -122,15 +127,24 @@ class PreprocessSpec(BaseModel):
         json_schema_extra=_without_default,
     )
     window_number: int = Field(
-        1, ge=1, le=16, description="Which of the windows and tables of a file, where it offers several."
+        1,
+        ge=1,
+        le=16,
+        title="Number of the window",
+        description="Which of the windows and tables of a file, where it offers several.",
     )
     order: Order = Field(
-        "window-resize", description="Which comes first; the two differ by up to 86 of 255 levels."
+        "window-resize",
+        title="Order",
+        description="Which comes first; the two differ by up to 86 of 255 levels.",
     )
-    size_px: int = Field(64, ge=16, le=1024, description="Side of the square model input, in pixels.")
-    slices: int = Field(32, ge=2, le=512, description="Slices of a volume.")
+    size_px: int = Field(
+        64, ge=16, le=1024, title="Size (pixels)", description="Side of the square model input, in pixels."
+    )
+    slices: int = Field(32, ge=2, le=512, title="Slices", description="Slices of a volume.")
     spacing_mm: tuple[float, float, float] | None = Field(
         None,
+        title="Spacing (mm)",
         description="Distance of slices, rows and columns of a volume, which is then cropped or padded to size; "
         "default: the whole volume is scaled to size.",
     )

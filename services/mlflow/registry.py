@@ -1,7 +1,13 @@
-"""Model versions in MLflow's registry: register a candidate, find challenger and champion, list what MLflow names."""
+"""Model versions in MLflow's registry: register a candidate, find challenger and champion, list what MLflow names.
 
+What is known of a version are its facts. Few of them are tags, so that a person can read the page: what a consumer
+needs (`spec`, `classes`, `threshold`, `input.units`), what versions are looked up by, and the verdict in short. All of
+them stand in one JSON artifact of the run. Versions of earlier releases have all as tags, and stay so.
+"""
+
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
 from itertools import chain
 from pathlib import Path
@@ -19,7 +25,12 @@ from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.release_compatibility import canonical_json, check_release, read_config
 from models.config import TrainConfig
-from models.objectives.objective_catalog import contract_of, objective_metadata, objective_of
+from models.objectives.objective_catalog import (
+    contract_of,
+    objective_class_of,
+    objective_metadata,
+    objective_of,
+)
 from models.objectives.protocol import Objective
 from models.portable.contract import Contract
 from services.mlflow.registry_peek import Champion
@@ -28,6 +39,18 @@ from services.settings import Settings
 
 Alias = Literal["challenger", "champion"]
 MODEL_FILE = "model.onnx"
+FACTS_FILE = "model.json"
+"""Of the run: all facts of its version, by name."""
+FACTS_AS_TAGS = frozenset(
+    {
+        *("spec", "input.units", "contract", "needs"),
+        *("spec.digest", "training.key", "dataset.digest"),
+        *("gate.promote", "gate.candidate"),
+    }
+)
+"""Of a version, beside those that its objective is read from: of a classifier, which has no contract, two."""
+DESCRIPTION_LIMIT = 5000
+"""Characters of a description, as MLflow's database has it."""
 DIGEST_TAGS = ("dataset.digest", "reevaluated.dataset")
 """Of a model version: the dataset that it was made from and the one that it was measured on."""
 DIGEST_PARAMETER = "dataset.digest"
@@ -37,7 +60,7 @@ PAGE = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """A model version: its name, and what its tags say."""
+    """A model version: its name, and what its tags say, or all its facts after `with_facts`."""
 
     name: str
     version: int
@@ -70,10 +93,10 @@ def register(
     model: Any,
     tags: Mapping[str, str],
 ) -> Registered:
-    """Log the portable model under its run and make it a version with these tags, once per run."""
+    """Log the portable model under its run and make it a version with these facts, once per run."""
     with reachable(settings) as client:
         for known in _versions(settings, f"name = '{name}' and run_id = '{run_id}'"):
-            return known
+            return with_facts(settings, known)
         mlflow.set_tracking_uri(settings.tracking_uri)
         contract = contract_of(objective_of(tags), PreprocessSpec.model_validate_json(tags["spec"]))
         with mlflow.start_run(run_id=run_id):
@@ -90,10 +113,17 @@ def register(
             )
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name)
+        # First, so that no version is without.
+        client.log_dict(run_id, dict(tags), FACTS_FILE)
+        shown = FACTS_AS_TAGS.union(objective_class_of(tags).metadata_keys)
         made = client.create_model_version(
-            name, info.model_uri, run_id=run_id, tags=dict(tags), model_id=info.model_id
+            name,
+            info.model_uri,
+            run_id=run_id,
+            tags={key: value for key, value in tags.items() if key in shown},
+            model_id=info.model_id,
         )
-        return _registered(client.get_model_version(name, made.version))
+        return replace(_registered(client.get_model_version(name, made.version)), tags=dict(tags))
 
 
 def signature(contract: Contract) -> ModelSignature:
@@ -156,6 +186,44 @@ def set_tags(settings: Settings, model: Registered, tags: Mapping[str, str]) -> 
     with reachable(settings) as client:
         for key, value in tags.items():
             client.set_model_version_tag(model.name, str(model.version), key, value)
+
+
+def with_facts(settings: Settings, model: Registered) -> Registered:
+    """Return a version with all its facts as tags; those of earlier releases have them as tags already."""
+    return replace(model, tags={**model.tags, **_facts(settings, model)})
+
+
+def add_facts(settings: Settings, model: Registered, facts: Mapping[str, str]) -> None:
+    """Write facts of a version: into the file of its run, and as tags those that are tags."""
+    with reachable(settings) as client:
+        if model.run_id:
+            client.log_dict(model.run_id, {**_facts(settings, model), **facts}, FACTS_FILE)
+        known = client.get_model_version(model.name, str(model.version)).tags
+    # What stands in a tag of an earlier release shall not be out of date; and what has no run has no file.
+    tags = FACTS_AS_TAGS | set(known) if model.run_id else set(facts)
+    set_tags(settings, model, {key: value for key, value in facts.items() if key in tags})
+
+
+def describe(settings: Settings, model: Registered, markdown: str) -> None:
+    """Write the description of a version, in Markdown; of one that is too long the end is left out, line by line."""
+    lines = markdown.split("\n")
+    while len("\n".join(lines)) > DESCRIPTION_LIMIT:
+        lines.pop()
+    with reachable(settings) as client:
+        client.update_model_version(model.name, str(model.version), "\n".join(lines))
+
+
+def description(settings: Settings, model: Registered) -> str:
+    """Return the description of a version, or nothing."""
+    with reachable(settings) as client:
+        return client.get_model_version(model.name, str(model.version)).description or ""
+
+
+def artifact_link(settings: Settings, run_id: str, path: str) -> str:
+    """Return the link to an artifact of a run on MLflow's page, for texts on that page: it names no host."""
+    with reachable(settings) as client:
+        experiment = client.get_run(run_id).info.experiment_id
+    return f"#/experiments/{experiment}/runs/{run_id}/artifacts/{path}"
 
 
 def model_file(settings: Settings, model: Registered) -> Path:
@@ -228,6 +296,17 @@ def model_tags(spec: PreprocessSpec, config: TrainConfig, objective: Objective) 
         "network": config.network,
         "train.digest": config.digest,
     }
+
+
+def _facts(settings: Settings, model: Registered) -> dict[str, str]:
+    if not model.run_id:
+        return {}
+    with reachable(settings) as client:
+        if not any(file.path == FACTS_FILE for file in client.list_artifacts(model.run_id)):
+            return {}
+        mlflow.set_tracking_uri(settings.tracking_uri)
+        text = mlflow.artifacts.load_text(f"runs:/{model.run_id}/{FACTS_FILE}")
+    return {str(key): str(value) for key, value in json.loads(text).items()}
 
 
 def _digests_of_run(run: Run) -> Iterator[str | None]:

@@ -12,8 +12,18 @@ EVERY_S = 2.0
 """Seconds between two updates of the page, each of which is a request."""
 
 
-def progress(what: str, key: str) -> Callable[[int, int], None]:
-    """Return `on_progress(done, total)`, which prints rate and expected end and updates a bar on Prefect's page."""
+def log_of(subject: str) -> Callable[[str], None]:
+    """Return a log whose lines name their subject: in the log of a worker the lines of several runs are mixed.
+
+    >>> log_of("chest")("24 files listed")
+    chest: 24 files listed
+    """
+    # Looked up at each call: within a run Prefect puts its own in the place of print, and its lines reach the page.
+    return lambda line: print(f"{subject}: {line}")
+
+
+def progress(what: str, key: str, log: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Return `on_progress(done, total)`, which logs rate and expected end and updates a bar on Prefect's page."""
     pace, shown = Pace(what), time.monotonic()
     bar = list[Any]()
 
@@ -21,7 +31,7 @@ def progress(what: str, key: str) -> Callable[[int, int], None]:
         nonlocal shown
         now = time.monotonic()
         line = pace.line(done, total)
-        print(line)
+        log(line)
         # What is over at once needs no bar.
         if now - shown < EVERY_S and not (bar and done == total):
             return

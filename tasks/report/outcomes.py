@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tasks.training import TrainOutcome
 
 
+REMEASURED = "Measured again on"
+"""Beginning of the part of a description that a re-evaluation writes anew."""
+
+
 def ingest_markdown(outcome: "IngestOutcome") -> str:
     """Return what was taken in, what was not, and why."""
     counts = [
@@ -84,6 +88,36 @@ def evaluation_markdown(evaluation: "Evaluation") -> str:
     return f"{measures}\n\n**{evaluation.verdict.headline}**"
 
 
+def version_markdown(evaluation: "Evaluation", report: str = "") -> str:
+    """Return the description of a candidate's version on MLflow's page; `report` is the link to the night's report."""
+    candidate, champion = evaluation.candidate, evaluation.champion
+    beside = f"champion, version {champion.version}" if champion else ""
+    made = [
+        f"Network `{candidate.tags['network']}`" if "network" in candidate.tags else "",
+        f"dataset `{candidate.name}`, version `{candidate.tags['dataset.digest'][:12]}`"
+        if "dataset.digest" in candidate.tags
+        else "",
+        f"compared with version {champion.version}" if champion else "compared with no champion",
+    ]
+    parts = [
+        # Not bold: the list of versions shows its first words as they are written.
+        f"{'Warning: ' if evaluation.verdict.useless else ''}{evaluation.verdict.headline}",
+        f"[Report of the night]({report})" if report else "",
+        ", ".join(part for part in made if part),
+        measures_markdown(evaluation.measures, evaluation.champion_measures, beside),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def remeasured_markdown(before: str, outcome: "Reevaluation", day: str) -> str:
+    """Return the description of a champion with its newest re-evaluation, in place of an earlier one."""
+    kept = before.partition(REMEASURED)[0].rstrip()
+    return (
+        f"{kept}\n\n{REMEASURED} {day}, dataset version `{outcome.dataset_digest[:12]}`: **{outcome.headline}**\n\n"
+        f"{measures_markdown(outcome.measures, {})}"
+    ).lstrip()
+
+
 def reevaluation_markdown(outcome: "Reevaluation") -> str:
     """Return the measures of the champion on the newest data."""
     measures = measures_markdown(outcome.measures, {})
@@ -92,12 +126,14 @@ def reevaluation_markdown(outcome: "Reevaluation") -> str:
     return f"{measures}\n\n**{outcome.headline}**"
 
 
-def measures_markdown(measures: Mapping[str, "Measure"], champion: Mapping[str, "Measure"]) -> str:
-    """Return a table of measures with their 95 % patient-bootstrap intervals."""
+def measures_markdown(
+    measures: Mapping[str, "Measure"], champion: Mapping[str, "Measure"], beside: str = "champion"
+) -> str:
+    """Return a table of measures with their 95 % patient-bootstrap intervals; `beside` is the champion's name."""
     some = next(iter(measures.values()))
     rows = [(measure.title, measure, champion.get(name, "")) for name, measure in measures.items()]
     head = f"test set: {quantity(some.examples, 'images')} of {quantity(some.patients, 'patients')}"
-    return table((head, "this model", "champion" if champion else ""), rows)
+    return table((head, "this model", beside if champion else ""), rows)
 
 
 def nightly_markdown(night: "NightlyReport", outside_s: Mapping[str, float] = MappingProxyType({})) -> str:

@@ -11,10 +11,18 @@ class SplitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     val: float = Field(
-        0.15, gt=0, lt=1, description="Share of patients that choose the epoch and the threshold."
+        0.15,
+        gt=0,
+        lt=1,
+        title="Validation",
+        description="Share of patients that choose the epoch and the threshold.",
     )
     test: float = Field(
-        0.25, gt=0, lt=1, description="Share of patients that are locked away for the verdict."
+        0.25,
+        gt=0,
+        lt=1,
+        title="Test",
+        description="Share of patients that are locked away for the verdict.",
     )
 
     @model_validator(mode="after")
