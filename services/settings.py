@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     )
     artifacts: str | None = Field(None, description="Artifact location of new MLflow experiments.")
     ray_address: str | None = Field(None, description="Jobs API of a Ray cluster, http://host:8265.")
+    ray_wait_min: float = Field(
+        60,
+        gt=0,
+        description="Minutes that a job waits for CPUs or GPUs of the Ray cluster which others hold.",
+    )
     mlflow_uri: str | None = Field(
         None,
         validation_alias=AliasChoices("MLFLOW_TRACKING_URI"),
@@ -196,6 +201,7 @@ class Settings(BaseSettings):
             "ARROW_DEFAULT_MEMORY_POOL": "jemalloc",
             "NO_PROXY": ",".join(LOOPBACK),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RADLOOP_RAY_WAIT_MIN": f"{self.ray_wait_min:g}",
             # The controller polls its workers; at the default of 2 s a report costs 2 s.
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
             "RAY_TRAIN_V2_ENABLED": "1",
