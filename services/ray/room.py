@@ -80,6 +80,7 @@ def await_processor(log: Callable[[str], None] = log_at_once) -> None:
     try:
         while not group.wait(BEAT_S):
             wait.look()
+        wait.look()
     finally:
         remove_placement_group(group)
 
