@@ -241,19 +241,19 @@ def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @contextmanager
-def held_processors(for_s: float) -> Iterator[None]:
+def occupied_processors(for_s: float) -> Iterator[None]:
     """Hold both processors of Ray for so long, or until the block ends."""
-    from ray.util import placement_group, remove_placement_group
+    import ray
 
-    group = placement_group([{"CPU": 1}] * 2)
+    group = ray.util.placement_group([{"CPU": 1}] * 2)
     assert group.wait(20)
-    timer = threading.Timer(for_s, remove_placement_group, [group])
+    timer = threading.Timer(for_s, ray.util.remove_placement_group, [group])
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-        remove_placement_group(group)
+        ray.util.remove_placement_group(group)
 
 
 @pytest.mark.slow
@@ -292,10 +292,10 @@ class TestOnRay:
         assert chunks < len(begun) <= chunks + 2
         assert not psutil.pid_exists(victims[0])
 
-    def test_chunks_wait_for_a_processor_that_another_holds(
+    def test_chunks_wait_for_a_processor_that_is_occupied(
         self, order: dict[str, Any], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with held_processors(for_s=FIRST_LINE_S + 2):
+        with occupied_processors(for_s=FIRST_LINE_S + 2):
             assert flat(run_chunks(DOUBLE, order, range(20), 10))[1] == [*range(0, 40, 2)]
         first, last = capsys.readouterr().out.splitlines()
         assert re.fullmatch(
@@ -307,7 +307,7 @@ class TestOnRay:
     def test_chunks_do_not_wait_longer_than_the_limit(self, order: dict[str, Any]) -> None:
         os.environ["RADLOOP_RAY_WAIT_MIN"] = "0.02"
         with (
-            held_processors(for_s=60),
+            occupied_processors(for_s=60),
             pytest.raises(EnvironmentFault, match=r"no room for 1 CPU within 0\.02 min"),
         ):
             list(run_chunks(DOUBLE, order, range(20), 10))

@@ -260,7 +260,7 @@ print(json.dumps(lines))
 
 
 @pytest.mark.slow
-def test_a_training_without_room_says_what_is_held_and_ends_by_its_limit(
+def test_a_training_without_room_logs_what_is_free_and_ends_by_its_limit(
     stack: Running, tmp_path: Path
 ) -> None:
     home = str(stack.record.home)

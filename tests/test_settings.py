@@ -180,7 +180,7 @@ def test_a_proxy_does_not_stand_before_the_servers_of_this_machine(
         ({"NO_PROXY": "*"}, "*"),
     ],
 )
-def test_hosts_without_a_proxy_are_those_of_both_spellings(given: dict[str, str], wanted: str) -> None:
+def test_hosts_without_a_proxy_are_joined_from_both_spellings(given: dict[str, str], wanted: str) -> None:
     assert direct_hosts(given) == {"no_proxy": wanted, "NO_PROXY": wanted}
 
 

@@ -106,17 +106,15 @@ def _on_ray(
             for chunk in _cut(items, chunk_items, workers):
                 begun.append((chunk, remote.remote(factory, text, chunk)))
                 if len(begun) >= AHEAD * workers:
-                    yield _result(*begun.popleft())
+                    yield _result(ray, *begun.popleft())
             while begun:
-                yield _result(*begun.popleft())
+                yield _result(ray, *begun.popleft())
         finally:
             for _, reference in begun:
                 ray.cancel(reference, force=True)
 
 
-def _result(chunk: Sequence[T], reference: Any) -> tuple[Sequence[T], Any]:
-    import ray
-
+def _result(ray: Any, chunk: Sequence[T], reference: Any) -> tuple[Sequence[T], Any]:
     try:
         result = ray.get(reference)
     except ray.exceptions.RayError as error:

@@ -33,7 +33,7 @@ class RoomWait:
 
     def look(self) -> None:
         """Log what is waited for, and raise EnvironmentFault after the limit."""
-        import ray
+        ray = _ray()
 
         states = _own_groups()
         if waiting := [group for group in states if group["state"] in ("PENDING", "RESCHEDULING")]:
@@ -69,29 +69,34 @@ def await_processor(log: Callable[[str], None] = log_at_once) -> None:
 
     Raises EnvironmentFault where the cluster has none at all, or none is free before the limit.
     """
-    import ray
-    from ray.util import placement_group, remove_placement_group
+    ray = _ray()
 
     if ray.cluster_resources().get("CPU", 0) < 1:
         raise EnvironmentFault(
             f"{_cluster({'CPU': 1})}, and at least 1 is needed: add a node that gives CPUs to Ray (--num-cpus)"
         )
-    group, wait = placement_group([{"CPU": 1}]), RoomWait(log)
+    group, wait = ray.util.placement_group([{"CPU": 1}]), RoomWait(log)
     try:
         while not group.wait(BEAT_S):
             wait.look()
         wait.look()
     finally:
-        remove_placement_group(group)
+        ray.util.remove_placement_group(group)
+
+
+def _ray() -> Any:
+    # Loaded here: the trainer imports this module, and most trainings have no Ray.
+    import ray
+
+    return ray
 
 
 def _own_groups() -> list[Mapping[str, Any]]:
-    import ray
-    from ray.util import placement_group_table
+    ray = _ray()
 
     job = ray.get_runtime_context().get_job_id()
     # The id of a group ends with that of the job which made it.
-    return [group for name, group in placement_group_table().items() if name.endswith(job)]
+    return [group for name, group in ray.util.placement_group_table().items() if name.endswith(job)]
 
 
 def _sum(bundles: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
@@ -106,7 +111,7 @@ def _text(asked: Mapping[str, float]) -> str:
 
 def _cluster(asked: Mapping[str, float]) -> str:
     """Return the cluster with its resources of these kinds, in all, held and free."""
-    import ray
+    ray = _ray()
 
     total, free = ray.cluster_resources(), ray.available_resources()
     counts = "; ".join(
