@@ -2,9 +2,11 @@
 
 import base64
 import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -18,9 +20,10 @@ from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
 from services.stack_file import running_stack
 
-LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts that are reached without a proxy: one for the outside must not stand before the servers of this machine."""
-
+NO_PROXY, ALL_HOSTS = ("no_proxy", "NO_PROXY"), "*"
+"""Names of the variable: which of them counts where both are set differs from client to client."""
 
 AUTH = ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
 """Names of USER:PASSWORD of Prefect's server, for its clients and for the server itself."""
@@ -58,6 +61,11 @@ class Settings(BaseSettings):
     )
     artifacts: str | None = Field(None, description="Artifact location of new MLflow experiments.")
     ray_address: str | None = Field(None, description="Jobs API of a Ray cluster, http://host:8265.")
+    ray_wait_min: float = Field(
+        60,
+        gt=0,
+        description="Minutes that a job waits for CPUs or GPUs of the Ray cluster which others hold.",
+    )
     mlflow_uri: str | None = Field(
         None,
         validation_alias=AliasChoices("MLFLOW_TRACKING_URI"),
@@ -194,8 +202,8 @@ class Settings(BaseSettings):
             "DO_NOT_TRACK": "true",
             # It gives back what it frees; Arrow's own choice keeps as much again as the rows of a dataset take.
             "ARROW_DEFAULT_MEMORY_POOL": "jemalloc",
-            "NO_PROXY": ",".join(LOOPBACK),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RADLOOP_RAY_WAIT_MIN": f"{self.ray_wait_min:g}",
             # The controller polls its workers; at the default of 2 s a report costs 2 s.
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
             "RAY_TRAIN_V2_ENABLED": "1",
@@ -221,10 +229,22 @@ def set_environment(home: Path | None = None) -> Settings:
         # A server asks for it, and a client gives it, by names of their own.
         for name in AUTH:
             os.environ.setdefault(name, settings.prefect_auth.get_secret_value())
-    for name in {"no_proxy", "NO_PROXY"} & os.environ.keys():
-        hosts = [host.strip() for host in os.environ[name].split(",") if host.strip()]
-        os.environ[name] = ",".join(dict.fromkeys((*hosts, *LOOPBACK)))
+    os.environ.update(direct_hosts(os.environ))
     return settings
+
+
+def direct_hosts(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the hosts that are reached without a proxy, in both spellings: those of either, and the loopback's.
+
+    >>> direct_hosts({"no_proxy": ".hospital.example"})["NO_PROXY"]
+    '.hospital.example,127.0.0.1,localhost,::1'
+    """
+    given = ",".join(environment.get(name, "") for name in NO_PROXY).split(",")
+    # httpx, which Prefect's clients use, takes no brackets here: it fails for every host.
+    hosts = [re.sub(r"^\[(.*)\]$", r"\1", host.strip()) for host in given if host.strip()]
+    # All hosts: beside another name it would be one that no host has.
+    value = ALL_HOSTS if ALL_HOSTS in hosts else ",".join(dict.fromkeys((*hosts, *LOOPBACK)))
+    return dict.fromkeys(NO_PROXY, value)
 
 
 def authorization(settings: Settings) -> Mapping[str, str]:
@@ -248,9 +268,20 @@ def environment_of_server() -> dict[str, str]:
     return HOME_SERVER | kept | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
+def check_proxies(environment: Mapping[str, str]) -> None:
+    """Raise EnvironmentFault for a SOCKS proxy where no package speaks it: then no client at all can be made."""
+    for name, value in environment.items():
+        if name.lower().endswith("_proxy") and value.lower().startswith("socks") and not find_spec("socksio"):
+            raise EnvironmentFault(
+                f"{name} names a SOCKS proxy, and a package for it is missing: `pip install socksio PySocks`, or unset "
+                f"{name} for radloop, or set it to an http:// proxy"
+            )
+
+
 def activate(home: Path | None = None) -> Settings:
     """Set the environment of this process, and make the home."""
     settings = set_environment(home)
+    check_proxies(os.environ)
     try:
         settings.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

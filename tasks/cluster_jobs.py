@@ -5,6 +5,7 @@ a file with the outcome is what the job returns; see `services.ray.jobs.run_step
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -14,12 +15,12 @@ from types import MappingProxyType
 from typing import Any
 
 from imaging.dataset.ingest.pending_files import find_pending
-from imaging.errors import UserFault
+from imaging.errors import RadloopError, UserFault
 from services.flow_requests import DeidentifyRequest, IngestRequest
 from services.mlflow.runs import end_run
 from services.prefect.progress import Pace
 from services.ray.cluster import join_cluster
-from services.ray.jobs import JOB_FILE, LEASE_FILE, OUTCOME_FILE, watch_lease
+from services.ray.jobs import JOB_FILE, LEASE_FILE, OUTCOME_FILE, watch_lease, write_fault
 from services.ray.trainer import TrainingJob, fit, on_ray
 from services.settings import Settings, activate
 
@@ -84,5 +85,15 @@ def _write_outcome(folder: Path, outcome: Any) -> None:
     partial_file.rename(folder / OUTCOME_FILE)
 
 
+def main(step: str, folder: Path) -> None:
+    """Do a step; its fault goes to the flow run as a sentence."""
+    try:
+        STEPS[step](folder, activate())
+    except RadloopError as fault:
+        write_fault(folder, fault)
+        # Ray Train may still be waiting in a thread of its own, which an ordinary end would wait for.
+        os._exit(1)
+
+
 if __name__ == "__main__":
-    STEPS[sys.argv[1]](Path(sys.argv[2]), activate())
+    main(sys.argv[1], Path(sys.argv[2]))

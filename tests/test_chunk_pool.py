@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -25,6 +26,7 @@ from services.ray.chunk_pool import (
     one_behind,
     run_chunks,
 )
+from services.ray.room import FIRST_LINE_S
 
 DOUBLE = "tests.test_chunk_pool:doubling"
 FAILING = "tests.test_chunk_pool:failing"
@@ -238,6 +240,22 @@ def shared_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         ray.shutdown()
 
 
+@contextmanager
+def occupied_processors(for_s: float) -> Iterator[None]:
+    """Hold both processors of Ray for so long, or until the block ends."""
+    import ray
+
+    group = ray.util.placement_group([{"CPU": 1}] * 2)
+    assert group.wait(20)
+    timer = threading.Timer(for_s, ray.util.remove_placement_group, [group])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        ray.util.remove_placement_group(group)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("shared_ray")
 class TestOnRay:
@@ -273,6 +291,27 @@ class TestOnRay:
         chunks = len({first for first, _ in notes(order)})
         assert chunks < len(begun) <= chunks + 2
         assert not psutil.pid_exists(victims[0])
+
+    def test_chunks_wait_for_a_processor_that_is_occupied(
+        self, order: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with occupied_processors(for_s=FIRST_LINE_S + 2):
+            assert flat(run_chunks(DOUBLE, order, range(20), 10))[1] == [*range(0, 40, 2)]
+        first, last = capsys.readouterr().out.splitlines()
+        assert re.fullmatch(
+            r"waiting for 1 CPU on the Ray cluster \S+ \(2 CPUs in all, 2 held, 0 free\); ends after 60 min .*",
+            first,
+        )
+        assert re.fullmatch(r"room on the Ray cluster \S+ after \d+ s", last)
+
+    def test_chunks_do_not_wait_longer_than_the_limit(self, order: dict[str, Any]) -> None:
+        os.environ["RADLOOP_RAY_WAIT_MIN"] = "0.02"
+        with (
+            occupied_processors(for_s=60),
+            pytest.raises(EnvironmentFault, match=r"no room for 1 CPU within 0\.02 min"),
+        ):
+            list(run_chunks(DOUBLE, order, range(20), 10))
+        assert notes(order) == []
 
     def test_a_chunk_that_kills_every_worker_is_an_environment_fault(self, order: dict[str, Any]) -> None:
         with pytest.raises(EnvironmentFault, match=r"lost its worker 4 times.*memory"):

@@ -222,3 +222,54 @@ def test_new_files_are_read_by_a_job_of_the_cluster(stack: Running) -> None:
     assert any(line.startswith("24/24 files") for line in lines)
     assert not any(line.startswith("here") for line in lines)
     assert job_status(stack, "prefect-reading-of-a-test") == "SUCCEEDED"
+
+
+WAITING = """
+import json, sys, time
+from dataclasses import asdict
+from pathlib import Path
+from services.settings import activate
+settings = activate()
+from imaging.errors import EnvironmentFault
+from models.config import TrainConfig
+from services.mlflow.runs import start_run
+from services.ray.jobs import connect, run_step, stop_job
+from services.ray.trainer import TrainingJob
+
+HOLDER = (
+    "import ray, sys, time; from pathlib import Path; ray.init('auto'); count = int(ray.cluster_resources()['CPU']);"
+    "ray.util.placement_group([{'CPU': 1}] * count).wait(60); Path(sys.argv[1]).touch(); time.sleep(300)"
+)
+folder, lines = Path(sys.argv[1]), []
+client = connect(settings.ray_address)
+client.submit_job(entrypoint=f'{sys.executable} -c "{HOLDER}" {folder}/held', submission_id="holder-of-a-test")
+run_id = start_run(settings, "waiting", "run", {}, {})
+given = dict(store="", cache="", cache_bytes=1, dataset="d", digest="")
+train = TrainConfig(workers=2).model_dump(mode="json")
+job = TrainingJob(**given, train=train, run_folder=str(folder / "run"), run_id=run_id, flow_run_id="waiting-of-a-test")
+while not (folder / "held").exists():
+    time.sleep(0.1)
+try:
+    run_step("train", json.dumps(asdict(job)), job.folder, job.flow_run_id, settings, lines.append)
+except EnvironmentFault as fault:
+    lines.append(str(fault))
+finally:
+    stop_job(settings.ray_address, "holder-of-a-test")
+print(json.dumps(lines))
+"""
+
+
+@pytest.mark.slow
+def test_a_training_without_room_logs_what_is_free_and_ends_by_its_limit(
+    stack: Running, tmp_path: Path
+) -> None:
+    home = str(stack.record.home)
+    done = in_its_own_process(stack, WAITING, str(tmp_path), RADLOOP_HOME=home, RADLOOP_RAY_WAIT_MIN="0.1")
+    assert not done.returncode, done.stderr
+    lines = json.loads(done.stdout.splitlines()[-1])
+    counts = r"Ray cluster \S+ \((\d+) CPUs in all, \1 held, 0 free\)"
+    assert re.fullmatch(
+        rf"no room for 2 CPUs within 0\.1 min on the {counts}: wait for .*RADLOOP_RAY_WAIT_MIN.*", lines[-1]
+    )
+    waiting = rf"waiting for 2 CPUs on the {counts}; ends after 0\.1 min \(RADLOOP_RAY_WAIT_MIN\)"
+    assert any(re.fullmatch(waiting, line) for line in lines), lines

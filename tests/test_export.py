@@ -126,6 +126,15 @@ def test_the_signature_leaves_batch_height_and_width_open(model: onnx.ModelProto
     assert [output.name for output in model.graph.output] == ["probabilities"]
 
 
+def test_the_file_is_one_of_onnx_1_13_which_onnxruntime_runs_from_1_14_on(model: onnx.ModelProto) -> None:
+    # onnxruntime.ai/docs/reference/compatibility.html: 1.14 has ONNX 1.13; its operators and form are in onnx's table.
+    release, form, operators = next(row for row in onnx.helper.VERSION_TABLE if row[0] == "1.13.0")[:3]
+    assert (release, model.ir_version) == ("1.13.0", form)
+    assert [(one.domain, one.version) for one in model.opset_import] == [("", operators)]
+    onnx.checker.check_model(model, full_check=True)
+    assert not model.functions
+
+
 def test_all_weights_are_inside_the_file(model: onnx.ModelProto) -> None:
     assert not any(tensor.external_data for tensor in model.graph.initializer)
 

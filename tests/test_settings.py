@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
 
+import httpx
 import pytest
+import requests
+from botocore.utils import get_environ_proxies
 
 from imaging.errors import EnvironmentFault, UserFault
-from services.settings import Settings, activate
+from services.settings import Settings, activate, direct_hosts
 
 REPOSITORY = Path(__file__).parent.parent
 READS = ("os.environ", "os.getenv", "environ[", "environ.get")
@@ -136,14 +140,61 @@ def test_a_worker_with_another_key_than_the_run_is_refused(tmp_path: Path) -> No
         worker.pseudonyms_of_run(fingerprint)
 
 
+LOOPBACK_URLS = ("http://127.0.0.1:4200", "http://localhost:4200", "http://[::1]:4200")
+PROXY = "http://127.0.0.1:9"
+
+
+def proxies_of(url: str) -> dict[str, object]:
+    """Return through what each kind of client asks an address; "" where it asks directly."""
+    client = httpx.Client()
+    return {
+        "httpx": client._transport_for_url(httpx.URL(url)) is not client._transport,
+        "requests": requests.utils.get_environ_proxies(url).get("http", ""),
+        "boto3": get_environ_proxies(url).get("http", "") if "[" not in url else "",
+        "urllib": "" if proxy_bypass(urlsplit(url).hostname or "") else PROXY,
+    }
+
+
 @pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+@pytest.mark.parametrize("proxy", ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])
 def test_a_proxy_does_not_stand_before_the_servers_of_this_machine(
-    environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, proxy: str
 ) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv(proxy, PROXY)
     monkeypatch.setenv(name, ".hospital.example, localhost")
     activate(tmp_path)
-    hosts = os.environ[name].split(",")
-    assert hosts == [".hospital.example", "localhost", "127.0.0.1"]
-    assert proxy_bypass("127.0.0.1")
-    assert not proxy_bypass("pacs.example")
+    assert os.environ[name].split(",") == [".hospital.example", "localhost", "127.0.0.1", "::1"]
+    assert [set(proxies_of(url).values()) for url in LOOPBACK_URLS] == [{"", False}] * 3
+    assert proxies_of("http://pacs.example")["httpx"]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"no_proxy": ".a"}, ".a,127.0.0.1,localhost,::1"),
+        # requests and httpx read the small one first, others the large one.
+        ({"no_proxy": ".a", "NO_PROXY": ".b,.a"}, ".a,.b,127.0.0.1,localhost,::1"),
+        ({"no_proxy": "10.0.0.0/8,[fe80::1]"}, "10.0.0.0/8,fe80::1,127.0.0.1,localhost,::1"),
+        # Python's urllib takes it for all hosts only where it stands alone (urllib.request.proxy_bypass_environment).
+        ({"NO_PROXY": "*"}, "*"),
+    ],
+)
+def test_hosts_without_a_proxy_are_joined_from_both_spellings(given: dict[str, str], wanted: str) -> None:
+    assert direct_hosts(given) == {"no_proxy": wanted, "NO_PROXY": wanted}
+
+
+def test_a_job_of_a_cluster_keeps_the_hosts_of_its_node(settings: Settings) -> None:
+    assert not {"no_proxy", "NO_PROXY"} & settings.defaults().keys()
+
+
+@pytest.mark.parametrize("value", ["socks5://127.0.0.1:9", "SOCKS5H://proxy.example:1080"])
+def test_a_socks_proxy_without_its_package_is_refused_with_the_remedy(
+    environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    monkeypatch.setattr("services.settings.find_spec", lambda _: None)
+    monkeypatch.setenv("ALL_PROXY", value)
+    with pytest.raises(
+        EnvironmentFault, match=r"ALL_PROXY names a SOCKS proxy.*pip install socksio PySocks.*unset"
+    ):
+        activate(tmp_path)

@@ -4,20 +4,20 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, partial
-from http import HTTPStatus
 from random import uniform
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from imaging.errors import EnvironmentFault, RadloopError, UserFault
+from imaging.errors import RadloopError, UserFault
 from imaging.store.protocol import Damaged, Missing, Unreachable
+from imaging.store.s3_faults import fault_of_answer, fault_of_exception, fault_of_silence
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -45,7 +45,8 @@ PATIENCE_S, PAUSE_S, LONGEST_PAUSE_S = 60.0, 0.5, 5.0
 TRIES = 5
 """Attempts of `with_retries` where the bytes come damaged."""
 
-REFUSED = (401, 403)
+NO_REASON = ("301", "400", "403")
+"""Codes of an error whose answer has no body."""
 CHANGED = ("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch")
 """Error codes of a server for a body that does not match the checksum of its sender."""
 
@@ -104,33 +105,35 @@ class Bucket:
             yield
         except ClientError as error:
             raise self._refusal(what, error) from None
-        except (NoCredentialsError, PartialCredentialsError):
-            raise EnvironmentFault(
-                "no credentials for S3 were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-            ) from None
+        except RecursionError:
+            # boto3 asks for the bucket's region, and follows a server that redirects that question, too, for ever.
+            raise fault_of_answer("PermanentRedirect", 301, self._place, {}) from None
         except (BotoCoreError, OSError, ValueError) as error:
-            raise Unreachable(
-                f"S3 did not answer as it must for the bucket {self.name} ({type(error).__name__}): "
-                "check the network and AWS_ENDPOINT_URL_S3, and run it again"
-            ) from None
+            raise fault_of_exception(error, self._place) or fault_of_silence(error, self._place) from None
 
     def _refusal(self, what: str, error: ClientError) -> RadloopError:
-        code, status = code_of(error), status_of(error)
-        if code == "NoSuchBucket":
-            return UserFault(f"there is no bucket {self.name}: correct s3://BUCKET/PREFIX")
+        code = code_of(error)
         if code in CHANGED:
             return Damaged(f"{what} came to the bucket {self.name} changed ({code}): check the network")
-        if status in REFUSED:
-            return EnvironmentFault(
-                f"S3 refuses access to the bucket {self.name} ({code}): check AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, and that they may list, read and, for a store, write it"
-            )
         if code in ("NoSuchKey", "404"):
             return Missing(f"{what} is gone: run it again, or restore it from a copy")
-        passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
-        return (Unreachable if passing else EnvironmentFault)(
-            f"S3 cannot serve the bucket {self.name} ({code}, status {status}): run it again"
+        explained = self._with_reason(error) if code in NO_REASON else error
+        return fault_of_answer(
+            code_of(explained), status_of(explained), self._place, explained.response.get("Error", {})
         )
+
+    def _with_reason(self, error: ClientError) -> ClientError:
+        """Return the error of another request for one whose answer has no body, and so no reason: HEAD."""
+        with suppress(BotoCoreError):
+            try:
+                self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
+            except ClientError as other:
+                return other
+        return error
+
+    @property
+    def _place(self) -> str:
+        return f"bucket {self.name}"
 
 
 def with_retries(request: Callable[[], T]) -> T:

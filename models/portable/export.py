@@ -34,7 +34,8 @@ from models.portable.predictor import Predictor
 from models.training.batches import normalise
 from models.training.checkpoint import best_network
 
-OPSET = 20
+OPSET, IR_VERSION = 18, 8
+"""Operators and form of the file: both of ONNX 1.13, which onnxruntime runs from 1.14 on; torch writes none older."""
 TOLERANCE = 1e-4
 SHAPES = ((1, 64, 64), (3, 96, 61), (2, 13, 40))
 """Batch, height and width with which a file is verified: square, tall, and smaller than most inputs."""
@@ -111,6 +112,7 @@ def export_onnx(
         if graphs is not None:
             graphs.write(kept, graph.SerializeToString())
     model = _without_traces(optimize(_with_weights(graph, portable)))
+    model.ir_version = IR_VERSION
     write_metadata(model, objective, spec)
     return model
 

@@ -28,6 +28,7 @@ from mlflow.exceptions import MlflowException
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import EnvironmentFault, RadloopError, UserFault
 from imaging.store.durable_file import UNWRITABLE
+from imaging.store.s3_faults import fault_of_exception
 from services.settings import Settings
 
 SYSTEM_METRICS_INTERVAL_S = 2
@@ -83,6 +84,8 @@ def reachable(settings: Settings) -> Iterator[MlflowClient]:
         for pattern, (fault, sentence) in FAULTS.items():
             if match := re.search(pattern, str(error)):
                 raise fault(f"{where} {sentence.format(*match.groups())}") from error
+        if of_s3 := fault_of_exception(error, _artifacts_bucket(settings)):
+            raise of_s3 from error
         raise
     except OSError as error:
         # Others, such as a connection that broke, may pass: their task is tried again.
@@ -90,6 +93,17 @@ def reachable(settings: Settings) -> Iterator[MlflowClient]:
             raise
         place = error.filename or settings.artifact_location
         raise EnvironmentFault(f"MLflow's folder of artifacts, {place}, {FULL} ({error.strerror})") from error
+    except Exception as error:
+        # Clients read and write files on S3 by themselves, and MLflow hands on what boto3 raises.
+        if of_s3 := fault_of_exception(error, _artifacts_bucket(settings)):
+            raise of_s3 from error
+        raise
+
+
+def _artifacts_bucket(settings: Settings) -> str:
+    return (
+        f"bucket of MLflow's artifacts ({settings.artifact_location or f'chosen by {settings.tracking_uri}'})"
+    )
 
 
 def check_experiment(settings: Settings, name: str) -> Experiment | None:

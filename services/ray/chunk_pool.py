@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from imaging.cores import available_cores
 from imaging.errors import EnvironmentFault, RadloopError
 from services.ray.cluster import local_ray
+from services.ray.room import await_processor
 
 CHUNK_ITEMS = 256
 PIECES = 8
@@ -56,7 +57,7 @@ def run_chunks(
     `order` is what JSON knows; to it comes `cores`, how many a worker may use. Up to `ray_from` items (default: a
     chunk) are done in this process, with what is `here` in the order too, whatever it is. Only so many chunks are
     begun as keep the workers busy. Workers write what is large themselves: results travel. RadloopError: as a worker
-    raised it; EnvironmentFault: a chunk has lost its worker again and again.
+    raised it; EnvironmentFault: a chunk has lost its worker again and again, or Ray had no processor for a first one.
     """
     if len(items) > (chunk_items if ray_from is None else ray_from):
         yield from _on_ray(factory, order, items, chunk_items)
@@ -97,6 +98,7 @@ def _on_ray(
 
     text = json.dumps({**order, "cores": 1})
     with local_ray(available_cores(), STORE_BYTES):
+        await_processor()
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_do_chunk)
         workers = int(ray.cluster_resources().get("CPU", 1))
         begun: deque[tuple[Sequence[T], Any]] = deque()
@@ -104,17 +106,15 @@ def _on_ray(
             for chunk in _cut(items, chunk_items, workers):
                 begun.append((chunk, remote.remote(factory, text, chunk)))
                 if len(begun) >= AHEAD * workers:
-                    yield _result(*begun.popleft())
+                    yield _result(ray, *begun.popleft())
             while begun:
-                yield _result(*begun.popleft())
+                yield _result(ray, *begun.popleft())
         finally:
             for _, reference in begun:
                 ray.cancel(reference, force=True)
 
 
-def _result(chunk: Sequence[T], reference: Any) -> tuple[Sequence[T], Any]:
-    import ray
-
+def _result(ray: Any, chunk: Sequence[T], reference: Any) -> tuple[Sequence[T], Any]:
     try:
         result = ray.get(reference)
     except ray.exceptions.RayError as error:

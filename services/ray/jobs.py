@@ -1,18 +1,19 @@
 """Jobs on a Ray cluster: submitted under the id of a flow run, followed until they end, and stopped with it."""
 
 import asyncio
+import json
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from imaging.errors import EnvironmentFault
+from imaging.errors import EnvironmentFault, RadloopError, UserFault
 from services.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 
 PREFIX = "prefect-"
 """Of the ids of jobs that flow runs ask for."""
-JOB_FILE, LEASE_FILE, OUTCOME_FILE = "job.json", "lease", "outcome.json"
+JOB_FILE, LEASE_FILE, OUTCOME_FILE, FAULT_FILE = "job.json", "lease", "outcome.json", "fault.json"
 LEASE_BEAT_S = 2.0
 LEASE_LIMIT_S = 20.0
+START_LINE_S = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class JobOrder:
     entrypoint: str
     environment: Mapping[str, str]
     lease: Path
+    start_limit_s: float = 3600.0
 
 
 def run_step(
@@ -50,15 +53,36 @@ def run_step(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / JOB_FILE).write_text(job)
+    (folder / FAULT_FILE).unlink(missing_ok=True)
     order = JobOrder(
         address=str(settings.ray_address),
         submission_id=f"{PREFIX}{flow_run_id}",
         entrypoint=f"{sys.executable} -m tasks.cluster_jobs {step} {folder}",
         environment=settings.defaults(),
         lease=folder / LEASE_FILE,
+        start_limit_s=settings.ray_wait_min * 60,
     )
-    run_job(order, log)
+    try:
+        run_job(order, log)
+    except EnvironmentFault as ended:
+        raise _fault_of(folder) or ended from None
     return folder / OUTCOME_FILE
+
+
+def write_fault(folder: Path, fault: RadloopError) -> None:
+    """Write why a job cannot do its step, for the flow run that waits for it."""
+    name = UserFault.__name__ if isinstance(fault, UserFault) else EnvironmentFault.__name__
+    partial_file = folder / f"{FAULT_FILE}.partial"
+    partial_file.write_text(json.dumps({"fault": name, "message": str(fault)}))
+    partial_file.rename(folder / FAULT_FILE)
+
+
+def _fault_of(folder: Path) -> RadloopError | None:
+    with suppress(OSError):
+        written = json.loads((folder / FAULT_FILE).read_text())
+        kind = UserFault if written["fault"] == UserFault.__name__ else EnvironmentFault
+        return kind(written["message"])
+    return None
 
 
 def run_job(order: JobOrder, log: Callable[[str], None]) -> None:
@@ -70,6 +94,7 @@ def run_job(order: JobOrder, log: Callable[[str], None]) -> None:
     _submit(client, order)
     try:
         with _leased(order.lease):
+            _await_start(client, order, log)
             asyncio.run(_follow(client, order.submission_id, log))
             status = _final_status(client, order.submission_id)
     except OSError as error:
@@ -180,6 +205,26 @@ def _submit(client: "JobSubmissionClient", order: JobOrder) -> None:
         submission_id=order.submission_id,
         runtime_env={"env_vars": dict(order.environment)},
     )
+
+
+def _await_start(client: "JobSubmissionClient", order: JobOrder, log: Callable[[str], None]) -> None:
+    """Return when a job's command was started: it asks for no CPU, but for a node whose agent answers."""
+    begun, is_logged = time.monotonic(), False
+    while client.get_job_status(order.submission_id) == "PENDING":
+        waited_s = time.monotonic() - begun
+        if waited_s > order.start_limit_s:
+            client.stop_job(order.submission_id)
+            raise EnvironmentFault(
+                f"the Ray cluster at {order.address} has not started job {order.submission_id} within "
+                f"{order.start_limit_s / 60:g} min: look at its page, or set RADLOOP_RAY_WAIT_MIN to more minutes"
+            )
+        if waited_s > START_LINE_S and not is_logged:
+            log(
+                f"waiting for the Ray cluster at {order.address} to start job {order.submission_id}; ends after "
+                f"{order.start_limit_s / 60:g} min (RADLOOP_RAY_WAIT_MIN)"
+            )
+            is_logged = True
+        time.sleep(0.2)
 
 
 async def _follow(client: "JobSubmissionClient", submission_id: str, log: Callable[[str], None]) -> None:

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from models.training.epoch_history import Progress, last_checkpoint, read_histor
 from models.training.process_group import ProcessDiedError
 from services.mlflow.runs import epoch_metrics, logged_epochs, reachable, watched_run
 from services.ray.jobs import run_step
+from services.ray.room import BEAT_S, RoomWait
 from services.settings import Settings
 
 POLL_S = 0.5
@@ -71,9 +73,16 @@ def on_this_machine(job: TrainingJob, config: TrainConfig, log: Callable[[str], 
     return last_checkpoint(job.folder)
 
 
-def on_ray(job: TrainingJob, config: TrainConfig, _: Callable[[str], None]) -> Path | None:
-    """Train with workers of the Ray that this process has started or joined; Ray starts them again where one dies."""
-    checkpoint = _trainer(job, config).fit().checkpoint
+def on_ray(job: TrainingJob, config: TrainConfig, log: Callable[[str], None]) -> Path | None:
+    """Train with workers of the Ray that this process has started or joined; Ray starts them again where one dies.
+
+    Raises EnvironmentFault where there is no room for them for too long. Ray itself goes on waiting then, until the
+    process ends.
+    """
+    fitting, room = ThreadPoolExecutor(1).submit(_trainer(job, config).fit), RoomWait(log)
+    while not wait([fitting], BEAT_S).done:
+        room.look()
+    checkpoint = fitting.result().checkpoint
     return Path(checkpoint.path) if checkpoint else None
 
 
