@@ -28,8 +28,9 @@ from services.ray import chunk_pool as chunks
 from services.ray import ingest_worker
 from tests.sandbox_pools import in_process
 
-# pyarrow loads pandas, where it is installed, at the first array that it looks at.
-LOADED = ["pytest", "pandas", "flows.ingest", "cli.dataset", "tests.ingest_process"]
+# What a night loads late would take most of its time. pyarrow loads pandas at the first array that it looks at.
+LATE = ["pandas", "pyarrow.dataset", "scipy.sparse.csgraph", "scipy.spatial"]
+LOADED = ["pytest", *LATE, "flows.ingest", "cli.dataset", "tests.ingest_process"]
 FACTORY = "tests.ingest_process:open_worker"
 KEY = "5e" * 32
 """One key for all homes, so that their rows can be compared."""

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from models.training.batches import normalise
 
 CT = PreprocessSpec(window=Window(center=40, width=400), size_px=16)
 OBJECTIVE = Classification(classes=("plain", "contrast"), threshold=0.3)
+GREY, OF_THREE = PreprocessSpec.grey_levels(28), Classification(classes=("a", "b", "c"))
 SHAPES = [
     (1, 16, 16),
     (2, 16, 16),
@@ -56,6 +58,13 @@ def sharp(name: str, classes: int = 2) -> nn.Module:
 def units(spec: PreprocessSpec, shape: tuple[int, ...]) -> np.ndarray:
     lower, upper = spec.portable_window.bounds
     return np.rint(np.random.default_rng(3).uniform(lower - 50, upper + 50, shape)).astype(np.float32)
+
+
+@cache
+def exported(name: str) -> tuple[nn.Module, onnx.ModelProto]:
+    """Return a network and its export, which takes seconds."""
+    network = sharp(name, 3)
+    return network, export_onnx(network, GREY, OF_THREE)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +100,8 @@ def test_the_answers_compared_above_are_not_all_alike(network: nn.Module) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "small_cnn"])
 def test_every_network_survives_the_export(name: str) -> None:
-    network = sharp(name, 3)
-    spec, objective = PreprocessSpec.grey_levels(28), Classification(classes=("a", "b", "c"))
-    assert verify_export(export_onnx(network, spec, objective), network, spec, objective) <= 1e-4
+    network, traced = exported(name)
+    assert verify_export(traced, network, GREY, OF_THREE) <= 1e-4
 
 
 @pytest.mark.parametrize("length", [5, 16, 31, 64, 100])
@@ -171,12 +179,11 @@ def test_exporting_twice_gives_the_same_bytes(model: onnx.ModelProto, network: n
 def test_a_kept_graph_gives_the_same_bytes_with_other_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    graphs, other = FolderStore(tmp_path), sharp(name)
-    export_onnx(OBJECTIVE.build(name, 1).eval(), CT, OBJECTIVE, graphs, name)
-    traced = export_onnx(other, CT, OBJECTIVE)
+    graphs, (other, traced) = FolderStore(tmp_path), exported(name)
+    export_onnx(OF_THREE.build(name, 1).eval(), GREY, OF_THREE, graphs, name)
     with monkeypatch.context() as patch:
         patch.delattr(torch.onnx, "export")
-        again = export_onnx(other, CT, OBJECTIVE, graphs, name)
+        again = export_onnx(other, GREY, OF_THREE, graphs, name)
     assert again.SerializeToString() == traced.SerializeToString()
 
 
