@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hypothesis
 import pytest
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 from infra.stack.processes import OwnedProcess, end, start
 from infra.stack.record import Stack, read_stack
@@ -159,17 +161,33 @@ class Running:
     name: str
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
     """Keep the tests of a file in one process, and all files that need the stack in one too: it is started once."""
+    return Scheduling(config, log)
+
+
+class Scheduling(LoadFileScheduling):
+    """Scheduling by files, of which those that need the stack count as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "stack" if needs_stack(file) else file
+
+
+@cache
+def needs_stack(file: str) -> bool:
+    """Return whether a file has tests that need the stack."""
+    return "stack: Running" in (REPOSITORY / file).read_text()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Remember which tests need the stack."""
     STACK_USERS.update(item.nodeid for item in items if "stack" in fixtures(item))
-    files = {item.path for item in items if item.nodeid in STACK_USERS}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("stack" if item.path in files else item.path.name))
 
 
 def pytest_runtest_logfinish(nodeid: str) -> None:
     """End the stack after the last test that needs it: idle, it costs a sixth of a core."""
-    STACK_USERS.discard(nodeid.partition("@")[0])
+    STACK_USERS.discard(nodeid)
     if not STACK_USERS:
         STACK_END.close()
 
