@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import hypothesis
 import pytest
-from xdist.scheduler.loadfile import LoadFileScheduling
+from xdist.scheduler.loadfile import LoadFileScheduling  # type: ignore[import-untyped, unused-ignore]
 
 from infra.stack.processes import OwnedProcess, end, start
 from infra.stack.record import Stack, read_stack
@@ -166,7 +166,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
     return Scheduling(config, log)
 
 
-class Scheduling(LoadFileScheduling):
+class Scheduling(LoadFileScheduling):  # type: ignore[misc, unused-ignore]
     """Scheduling by files, of which those that need the stack count as one."""
 
     def _split_scope(self, nodeid: str) -> str:

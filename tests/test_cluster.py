@@ -219,7 +219,7 @@ def test_new_files_are_read_by_a_job_of_the_cluster(stack: Running) -> None:
     done = in_its_own_process(stack, READING, str(stack.archive), str(stack.labels), RADLOOP_HOME=home)
     lines = done.stdout.splitlines()
     assert lines[-1] == "finished 24 0", done.stdout + done.stderr
-    assert any(line.startswith("24/24 files") for line in lines)
+    assert any(line.startswith("on-cluster: 24/24 files") for line in lines)
     assert not any(line.startswith("here") for line in lines)
     assert job_status(stack, "prefect-reading-of-a-test") == "SUCCEEDED"
 

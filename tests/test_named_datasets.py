@@ -10,7 +10,7 @@ from imaging.errors import EnvironmentFault
 from imaging.store.folder_store import FolderStore
 from models.objectives.classification import Classification
 from services.mlflow import registry
-from services.mlflow.registry import model_tags, named_datasets, register
+from services.mlflow.registry import model_tags, named_datasets, register, set_tags
 from services.mlflow.runs import end_run, log_dataset, reachable, start_run
 from services.settings import Settings
 from tests.synthetic import GREY, bright_model, closed_port, version_of
@@ -58,7 +58,8 @@ def test_a_model_names_what_it_was_made_from_and_measured_on(tracked: Settings, 
     objective = Classification(classes=("dark", "bright"))
     tags = model_tags(GREY, TrainConfig(network="small_cnn"), objective)
     run = start_run(tracked, name, "run", {}, {})
-    register(tracked, name, run, bright_model(), tags | {"threshold": "0.5", tag: f"digest of {name}"})
+    model = register(tracked, name, run, bright_model(), tags | {"threshold": "0.5"})
+    set_tags(tracked, model, {tag: f"digest of {name}"})
     assert f"digest of {name}" in named_datasets(tracked)
 
 
