@@ -39,7 +39,7 @@ PORTS = dict.fromkeys(("prefect", "mlflow", "ray"))
 
 REPOSITORY = Path(__file__).parent.parent
 KEPT = ("RADLOOP_DATA", "RADLOOP_SCREENSHOTS")
-OURS = ("RADLOOP_", "MLFLOW_", "PREFECT_", "RAY_", "DO_NOT_TRACK")
+OURS = ("RADLOOP_", "MLFLOW_", "PREFECT_", "RAY_", "DO_NOT_TRACK", "NO_PROXY", "no_proxy")
 Seen = TypeVar("Seen")
 STACK_USERS: set[str] = set()
 """Tests that need the stack and have not run."""

@@ -43,6 +43,7 @@ LOCK_LIMIT_S = 300.0
 """A whole stack may be starting."""
 NOTICE_S = 2.0
 GRACE_S = 5.0
+PORT_LIMIT_S = 5.0
 LOG_BYTES = 1 << 20
 DATABASE_BYTES = 16 << 20
 """A new database with its journal takes 6 MB."""
@@ -265,20 +266,25 @@ def _launch(settings: Settings, port: int, *, exact: bool) -> HomeServer:
 
 
 def _listener(port: int, exact: bool) -> socket.socket:
-    for one in (port,) if exact else (port, 0):
-        listener = socket.socket()
-        # The last server's connections may still be known to the kernel.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", one))
-            listener.listen(128)
-        except OSError:
-            listener.close()
-        else:
-            return listener
-    raise EnvironmentFault(
-        f"port {port} of the home's Prefect server was taken by another process: run again"
-    )
+    until = time.monotonic() + PORT_LIMIT_S
+    while True:
+        for one in (port,) if exact else (port, 0):
+            listener = socket.socket()
+            # The last server's connections may still be known to the kernel.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", one))
+                listener.listen(128)
+            except OSError:
+                listener.close()
+            else:
+                return listener
+        if time.monotonic() > until:
+            raise EnvironmentFault(
+                f"port {port} of the home's Prefect server was taken by another process: run again"
+            )
+        # The threads of a process that was killed may keep its port for a moment after it.
+        time.sleep(POLL_S)
 
 
 def _status(server: HomeServer, settings: Settings) -> int:
