@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -182,7 +182,7 @@ def needs_stack(file: str) -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Remember which tests need the stack."""
-    STACK_USERS.update(item.nodeid for item in items if "stack" in fixtures(item))
+    STACK_USERS.update(item.nodeid for item in items if "stack" in getattr(item, "fixturenames", ()))
 
 
 def pytest_runtest_logfinish(nodeid: str) -> None:
@@ -190,11 +190,6 @@ def pytest_runtest_logfinish(nodeid: str) -> None:
     STACK_USERS.discard(nodeid)
     if not STACK_USERS:
         STACK_END.close()
-
-
-def fixtures(item: pytest.Item) -> Sequence[str]:
-    """Return the names of the fixtures that a test needs, directly or not."""
-    return getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

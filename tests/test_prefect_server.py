@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -326,13 +327,22 @@ def test_a_record_of_a_newer_release_is_read(tmp_path: Path, record: HomeServer)
     assert read_server(tmp_path) == record
 
 
-def test_a_port_that_is_taken_gives_way_to_a_free_one() -> None:
+def test_a_port_that_is_taken_gives_way_to_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "PORT_LIMIT_S", 0.1)
     with servers._listener(0, exact=False) as first:
         taken = first.getsockname()[1]
         with servers._listener(taken, exact=False) as second:
             assert second.getsockname()[1] != taken
         with pytest.raises(EnvironmentFault, match=f"port {taken} .* was taken"):
             servers._listener(taken, exact=True)
+
+
+def test_a_port_that_is_free_a_moment_later_is_waited_for() -> None:
+    before = servers._listener(0, exact=False)
+    port = before.getsockname()[1]
+    threading.Timer(0.3, before.close).start()
+    with servers._listener(port, exact=True) as listener:
+        assert listener.getsockname()[1] == port
 
 
 def test_a_stack_starts_beside_a_server_in_use_and_ends_an_idle_one(
