@@ -17,7 +17,7 @@ WRITTEN = {
     **dict.fromkeys(("ß",), ("ß", "ss")),
 }
 """How else people and machines write a letter that ASCII lacks, or the two letters that stand for it."""
-SPELLED = re.compile(f"({'|'.join(WRITTEN)})", re.IGNORECASE)
+SPELLED = re.compile(f"({'|'.join(WRITTEN)})")
 MOST = 64
 """Of a name with more spellings than these, only the first four such letters are spelt in each way."""
 

@@ -130,11 +130,14 @@ def _elements(
     following: Header = (0, None, 0, 0)
     before, stop, size, rest = tags.start - 1, tags.stop, len(head), iter(previous)
     other = next(rest, None)
+    starts_with, append = head.startswith, elements.append
     while at < size:
         # The bytes of an element say where it ends, so that equal bytes are an equal element.
-        if other is not None and head.startswith(other.whole, at):
-            elements.append(other)
-            before, at, other = other.tag, at + len(other.whole), next(rest, None)
+        if other is not None and starts_with(whole := other.whole, at):
+            append(other)
+            before = other.tag
+            at += len(whole)
+            other = next(rest, None)
             continue
         if implicit:
             group, element, length = IMPLICIT_HEADER(head, at)
@@ -155,7 +158,7 @@ def _elements(
             vr, end = "SQ", _sequence_end(head, tag, vr, value, implicit)
         if end > size:
             raise Doubt
-        elements.append(ElementBytes(tag, vr, head[at:end], value - at, is_open))
+        append(ElementBytes(tag, vr, head[at:end], value - at, is_open))
         before, at = tag, end
         while other is not None and other.tag <= tag:
             other = next(rest, None)
