@@ -20,7 +20,7 @@ from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
 from infra.stack.schedule_changes import NewerWish
 from services.mlflow.registry_peek import peek_champions
-from services.open_runs import repair
+
 from services.prefect.run_names import planned_name
 from services.prefect.run_record import abandoned_runs
 from services.prefect.server import end_server, log_of, running_server, without_server
@@ -139,6 +139,9 @@ def end_killed_runs(settings: Settings) -> None:
     """End the runs of commands that were killed, where a server runs that knows them."""
     if not abandoned_runs(settings.folder):
         return
+    # Loaded here: the clients of servers take a tenth of the processor time of `status`.
+    from services.open_runs import repair
+
     server = running_server(settings.folder)
     if settings.prefect_api_url is None and server:
         use_home_server(f"{server.address}/api")

@@ -11,7 +11,8 @@ from imaging.release_compatibility import config_digest
 class DeidentifyOptions(BaseModel):
     """Options on top of the Basic Application Level Confidentiality Profile, PS3.15 Annex E."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # The command line reads the fields alone: nothing is validated before the command runs.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     dates: Literal["shift", "remove"] = Field(
         "shift",
