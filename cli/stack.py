@@ -20,7 +20,6 @@ from infra.stack.processes import StackError
 from infra.stack.record import Stack, read_stack
 from infra.stack.schedule_changes import NewerWish
 from services.mlflow.registry_peek import peek_champions
-
 from services.prefect.run_names import planned_name
 from services.prefect.run_record import abandoned_runs
 from services.prefect.server import end_server, log_of, running_server, without_server

@@ -5,10 +5,9 @@ from collections.abc import Callable
 from torch import nn
 
 from imaging.errors import UserFault
-from models.networks.mobilenet import mobilenet_v3_small
 from models.networks.residual import residual_small
-from models.networks.resnet import resnet18
 from models.networks.small_cnn import small_cnn
+from models.networks.small_stems import mobilenet_v3_small, resnet18
 
 Builder = Callable[[int, int], nn.Module]
 """Takes the numbers of classes and of channels; maps float (n, channels, height, width) to logits (n, classes)."""
