@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOTS = ("cli", "flows", "tasks", "services", "models", "imaging", "infra", "bench")
@@ -66,7 +67,7 @@ def dialect_names(tree: ast.Module) -> list[str]:
                 names.add(name)
             case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()):
                 names.add(name)
-    return sorted(name for name in names if DIALECT & set(_parts(name)))
+    return sorted(name for name in names if DIALECT & _parts(name))
 
 
 def inner_imports(tree: ast.Module) -> int:
@@ -98,8 +99,9 @@ def counts(checkout: Path) -> dict[str, int]:
     }
 
 
-def _parts(name: str) -> list[str]:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_")
+@cache
+def _parts(name: str) -> frozenset[str]:
+    return frozenset(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_"))
 
 
 def main(checkouts: list[str]) -> None:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from models.config import TrainConfig
 from models.networks.catalog import build
 from models.training.batches import normalise
 
-PROCESSES, BATCH = 2, 64
+PROCESSES, BATCH = 2, TrainConfig().batch_size
+"""The batch is that of both processes together."""
 
 
 class Module(lightning.LightningModule):  # type: ignore[misc, unused-ignore]

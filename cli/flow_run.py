@@ -13,7 +13,9 @@ from rich.markdown import Markdown
 from cli.options import as_request, ask
 from cli.stop import run_in_thread
 from cli.terminal import console, note, print_result, quiet_logs, result_alone
-from services.flow_requests import REQUESTS
+from models.torch_process import start_torch
+from services.flow_requests import REQUESTS, TrainRequest
+from services.night_preview import will_train
 from services.open_runs import CommandRun, repair
 from services.prefect.server import claim_server
 from services.preflight import check_request, check_servers
@@ -41,8 +43,10 @@ def run_flow(name: str, request: BaseModel, as_json: bool = False) -> Any:
 def _run_flow(name: str, request: BaseModel, run: CommandRun, as_json: bool) -> Any:
     started = time.monotonic()
     check_servers(activate())
-    # It starts while the flow is loaded.
+    # It starts while the flow is loaded, and so does what trains.
     claim = claim_server(note)
+    if isinstance(request, TrainRequest) and will_train(request, activate()):
+        start_torch()
     note(f"[bold]radloop {name}[/bold]: loading")
     with result_alone(as_json):
         flow = load_flow(name)

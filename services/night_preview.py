@@ -12,8 +12,8 @@ from imaging.dataset.ingest.pending_files import ListedSource, find_pending, lis
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
-from models.config import training_key
-from services.flow_requests import NightlyRequest
+from models.config import TrainConfig, training_key
+from services.flow_requests import NightlyRequest, TrainRequest
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.preflight import check_input, known_key
 from services.settings import Settings
@@ -109,11 +109,25 @@ def _training(
         return None, "labels have changed"
     if request.again:
         return None, "it is asked for (--again)"
-    name = training_key(version, request.training)
-    trained = peek_versions(settings, request.dataset, **{"training.key": name})
+    trained = trained_before(request.dataset, request.training, settings, version)
     if not trained:
         return None, "no model was trained on this data with this configuration"
     return trained[-1], f"version {trained[-1]} was trained on this data with this configuration"
+
+
+def trained_before(
+    dataset: str, config: TrainConfig, settings: Settings, version: DatasetVersion
+) -> list[int]:
+    """Return the model versions that this very data and configuration made."""
+    return peek_versions(settings, dataset, **{"training.key": training_key(version, config)})
+
+
+def will_train(request: TrainRequest, settings: Settings) -> bool:
+    """Return whether a training would not be skipped."""
+    version = newest_version(settings.dataset_store, request.dataset)
+    if version is None:
+        return False
+    return request.again or not trained_before(request.dataset, request.training, settings, version)
 
 
 def _labels_changed(

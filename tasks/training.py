@@ -14,7 +14,7 @@ from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
 from models.config import TrainConfig, training_key
 from models.objectives.objective_catalog import VALIDATION_TAG, objective_class, objective_of
-from models.torch_process import end_torch, start_torch, torch_process
+from models.torch_process import end_torch, torch_process
 from models.training.epoch_history import read_history
 from services.flow_requests import TrainRequest
 from services.mlflow.registry import (
@@ -80,8 +80,8 @@ def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome |
 @task(name="begin run", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> TrainingJob:
     """Open the MLflow run of a training, and write down what it needs."""
-    # It loads torch while MLflow is loaded here.
-    start_torch()
+    # It loads torch while MLflow is loaded here, where the command has not started it before.
+    torch_process()
     version = newest_dataset(settings, request.dataset)
     config = request.training
     parameters = canonical(config) | {"dataset.digest": version.digest, "spec": version.spec.digest}

@@ -433,6 +433,7 @@ def test_a_sparse_member_is_unsupported(tmp_path: Path) -> None:
     assert outcomes(Archive("tar", tmp_path / "a.tar")) == {"a": "unsupported"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", COMPRESSED)
 def test_a_compressed_tar_stops_where_it_grows_too_far(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ def exact(values: NDArray[Any], size: int) -> NDArray[np.float64]:
     return np.asarray(weights @ values.astype(np.float64) @ weights.T)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("side", "size"), [(64, 64), (64, 32), (65, 64), (512, 224), (300, 16), (509, 50), (129, 128)]

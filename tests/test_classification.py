@@ -90,6 +90,7 @@ BINARY_ORACLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURES)
 @settings(max_examples=60)
 @given(case=tied_binary())
@@ -122,6 +123,7 @@ MULTICLASS_ORACLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MULTICLASS_ORACLES)
 @settings(max_examples=40)
 @given(case=three_classes())

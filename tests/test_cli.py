@@ -376,6 +376,7 @@ def test_a_flow_with_json_prints_nothing_else_on_standard_output(
     assert "12 files listed" in printed.err
 
 
+@pytest.mark.slow
 def test_a_shell_completes_commands_options_and_choices(tmp_path: Path) -> None:
     script = tmp_path / "radloop"
     script.write_text(f"#!{sys.executable}\nfrom cli.main import main\nmain()\n")

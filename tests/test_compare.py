@@ -170,6 +170,7 @@ ANY = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(old=ANY, new=ANY, part_rows=st.sampled_from([1, 4, 1000]))
 def test_the_difference_agrees_with_dictionaries(

@@ -39,6 +39,7 @@ def ways(items: list[Dataset], depth: int) -> Iterator[Dataset]:
     yield slice_of(SpecimenDescriptionSequence=Sequence([specimen]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("depth", [1, 3, 8])
 def test_nothing_planted_in_any_item_of_the_table_comes_out(policy: str, depth: int) -> None:
@@ -49,6 +50,7 @@ def test_nothing_planted_in_any_item_of_the_table_comes_out(policy: str, depth: 
         assert not leaks(clean(file_bytes(made), **options), secrets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", NATIVE)
 def test_nothing_planted_comes_out_in_any_encoding(syntax: str) -> None:
     items, secrets = planted("shift")

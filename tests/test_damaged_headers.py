@@ -155,6 +155,7 @@ def faults(data: bytes) -> list[DataFault]:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "syntax",

@@ -67,6 +67,7 @@ def test_no_slice_becomes_invalid(policy: str, tmp_path: Path, ct_slices: Path) 
         assert not new_errors(path.read_bytes(), POLICIES[policy], tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("sop_class", [Comprehensive3DSRStorage, XRayRadiationDoseSRStorage])
 def test_no_report_with_every_item_of_the_table_becomes_invalid(

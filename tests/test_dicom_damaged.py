@@ -102,6 +102,7 @@ def mutated(data: bytes, changes: list[tuple[float, int]]) -> bytes:
     return bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
 @settings(max_examples=300)
 @given(

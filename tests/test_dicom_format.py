@@ -134,6 +134,7 @@ def cut(ct_slices: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
 WIDE = hypothesis_settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @WIDE
 @given(number=st.integers(0, 99), share=st.one_of(st.floats(0, 0.01), st.floats(0, 1, exclude_max=True)))
 def test_a_real_file_cut_anywhere_is_a_fault(

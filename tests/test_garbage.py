@@ -344,6 +344,7 @@ def test_progress_is_reported(store: FolderStore) -> None:
     assert progress[-1] == (1 + len(garbage.objects), 1 + len(garbage.objects))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     nights=st.lists(

@@ -85,6 +85,7 @@ def test_headers_of_a_series_are_cached_from_the_third_slice_on(
     assert hits(monkeypatch, [piece(n, syntax) for n in range(1, 8)]) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 def test_whatever_byte_of_a_header_differs_the_cache_gives_what_parsing_gives(syntax: str) -> None:
     for number in (1, 2):

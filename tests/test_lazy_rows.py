@@ -37,6 +37,7 @@ def stored(tmp_path: Path) -> tuple[FolderStore, list[str]]:
     return store, [part.name for parts in made for part in parts]
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.integers(0, 255), max_size=6), max_size=4), st.data())
 def test_masks_on_masks_leave_what_they_leave_of_a_table(parts: list[list[int]], data: st.DataObject) -> None:
     rows, whole = blocks(*parts), [number for part in parts for number in part]

@@ -75,6 +75,7 @@ def place(tmp_path: Path, environment: None) -> Place:
 SOURCE = ("--source", "{archive}", "--labels", "{labels}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code", "loads"),
     [

@@ -54,6 +54,7 @@ def components(pairs: np.ndarray, rows: int) -> list[int]:
     return names
 
 
+@pytest.mark.slow
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 99))
 def test_near_rows_are_paired_and_no_others(rows: int, more: int, seed: int) -> None:
     both = np.unique(clustered(rows + more, seed), axis=0)
@@ -62,12 +63,14 @@ def test_near_rows_are_paired_and_no_others(rows: int, more: int, seed: int) -> 
     assert near_pairs(one, two).tolist() == np.argwhere(plainly(one, two)).tolist()
 
 
+@pytest.mark.slow
 @given(st.integers(0, 60), st.integers(0, 99))
 def test_near_ones_of_one_set_are_given_once(rows: int, seed: int) -> None:
     values = np.unique(clustered(rows, seed), axis=0)
     assert near_pairs(values).tolist() == np.argwhere(np.triu(plainly(values, values), 1)).tolist()
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(0, 99))
 def test_equal_rows_hang_together_as_if_all_pairs_were_given(rows: int, seed: int) -> None:
@@ -156,6 +159,7 @@ def peak(rows: int) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_linking_takes_no_copy_of_all_fingerprints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_duplicates, "SLAB", 512)
     monkeypatch.setattr(near_duplicates, "AT_ONCE", 2**12)

@@ -225,6 +225,7 @@ def test_a_file_cut_anywhere_is_truncated(pack: Any, share: float) -> None:
     assert reason(data[: int(share * len(data))]) in ("truncated", "unreadable")
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=300)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @given(changes=st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=6))

@@ -11,9 +11,9 @@ import pytest
 from imaging.dataset.version.dataset_version import newest_version
 from models.config import TrainConfig, training_key
 from services import night_preview
-from services.flow_requests import IngestRequest, NightlyRequest
+from services.flow_requests import IngestRequest, NightlyRequest, TrainRequest
 from services.mlflow.registry_peek import Champion
-from services.night_preview import FileCounts, preview_night
+from services.night_preview import FileCounts, preview_night, will_train
 from services.settings import Settings, activate
 from tests.synthetic import write_archive, write_dicom, write_labels
 
@@ -99,8 +99,16 @@ def test_a_training_that_was_done_is_not_done_again(
     )
     assert preview.compared == "version 3 is the champion already: nothing to compare"
     assert preview_night(night.model_copy(update={"again": True}), settings).trains
+    trained = TrainRequest(dataset="chest", training=night.training)
+    assert not will_train(trained, settings)
+    assert will_train(trained.model_copy(update={"again": True}), settings)
+    assert will_train(TrainRequest(dataset="chest", training=TrainConfig(epochs=3)), settings)
     other = preview_night(night.model_copy(update={"training": TrainConfig(epochs=3)}), settings)
     assert (other.trains, other.compared) == (True, "champion version 3")
+
+
+def test_nothing_is_trained_where_there_is_no_dataset(settings: Settings) -> None:
+    assert not will_train(TrainRequest(dataset="chest", again=True), settings)
 
 
 def test_a_source_of_an_npz_file_is_previewed(settings: Settings, tmp_path: Path) -> None:

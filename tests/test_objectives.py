@@ -471,6 +471,7 @@ def test_its_loss_does_not_depend_on_the_number_of_workers(
             assert alone[measure] == pytest.approx(together[measure], abs=1e-4), measure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["models.objectives.objective_catalog", "models.config", "services.flow_requests"]
 )

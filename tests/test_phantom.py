@@ -58,6 +58,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
     days = [write_phantom(tmp_path / str(workers), SMALL, workers=workers) for workers in (1, 2)]
     assert days[0] == days[1]

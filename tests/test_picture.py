@@ -369,6 +369,7 @@ def test_a_picture_cut_anywhere_is_whole_or_a_fault(name: str, share: float) -> 
         assert [one.image.stored.tobytes() for one in result] == PIXELS[name]
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=300)
 @given(
     name=st.sampled_from(sorted(WHOLE)),

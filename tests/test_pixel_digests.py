@@ -86,6 +86,7 @@ def test_a_digest_of_a_native_file_is_as_in_its_docstring() -> None:
     assert read(data).content_blake3 == blake3(hashed).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [1, 2])
 @pytest.mark.parametrize("bits", [12, 16])
 def test_one_bit_anywhere_that_leaves_a_file_readable_changes_its_digest(bits: int, frames: int) -> None:

@@ -124,6 +124,7 @@ def test_a_model_of_somebody_else_is_the_users_fault(portable: tuple[Portable, b
         Predictor.load(model.SerializeToString())
 
 
+@pytest.mark.slow
 def test_prediction_does_not_load_torch() -> None:
     code = "import sys, models.portable.predictor; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -235,6 +235,7 @@ SEEDS = seeds()
 SPEC = PreprocessSpec(window="file", size_px=16)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")  # what pydicom warns of quotes values
 @settings(max_examples=500)
 @given(

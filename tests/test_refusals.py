@@ -222,6 +222,7 @@ def test_a_home_without_room_is_refused_before_a_flow_is_loaded(
     assert (ended.code, "a run needs" in ended.text, "--home" in ended.text) == (2, True, True), ended.text
 
 
+@pytest.mark.slow
 def test_refused_requests_leave_no_process_and_no_file(
     radloop: Radloop, archive: tuple[Path, Path], tmp_path: Path
 ) -> None:

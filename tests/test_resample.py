@@ -67,6 +67,7 @@ def itk_image(volume: NDArray[Any], spacing: tuple[float, float, float]) -> Simp
     return image
 
 
+@pytest.mark.slow
 @given(LENGTHS, SPACINGS, SPACINGS, st.integers(0, 99))
 @settings(max_examples=200)
 def test_it_agrees_with_its_definition_in_double_precision(

@@ -33,6 +33,7 @@ def folders() -> set[Path]:
     return set(Path(gettempdir()).glob("radloop-rows-*"))
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.integers(0, 255), max_size=8), max_size=5), st.integers(0, 3))
 def test_every_row_is_in_the_group_of_its_first_digits(parts: list[list[int]], digits: int) -> None:
     assert keys_of_groups(blocks(*parts), digits) == expected(parts, min(digits, 2))

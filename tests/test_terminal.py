@@ -132,6 +132,7 @@ def test_the_command_line_loads_nothing_heavy_before_a_command_needs_it() -> Non
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_prefect_is_loaded_by_no_look_before_a_flow() -> None:
     """It reads where its server is when it is loaded, which must be after the running stack was looked for."""
     code = "import sys, cli.main, services.preflight; sys.exit('prefect' in sys.modules)"

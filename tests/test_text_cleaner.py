@@ -173,6 +173,7 @@ def test_a_date_goes_in_each_usual_format(value: str, text: str) -> None:
     assert "31" not in cleaner(("date", value)).clean(f"prior of {text}").replace("101530", "")
 
 
+@pytest.mark.slow
 @given(st.dates(date(1800, 1, 1), date(2999, 12, 31)))
 def test_every_spelling_of_a_date_is_matched(day: date) -> None:
     value = f"{day:%Y%m%d}"
@@ -232,6 +233,7 @@ def test_nothing_is_matched_without_identifiers() -> None:
 NAMES = st.text(st.characters(categories=("Lu", "Ll", "Lo")), min_size=3, max_size=12)
 
 
+@pytest.mark.slow
 @given(NAMES, NAMES, st.text(max_size=20), st.text(max_size=20))
 def test_nothing_is_matched_in_what_was_cleaned(
     family: str, given_name: str, before: str, after: str
@@ -240,6 +242,7 @@ def test_nothing_is_matched_in_what_was_cleaned(
     assert not names.matches(names.clean(f"{before} {given_name.upper()}, {family} {after}"))
 
 
+@pytest.mark.slow
 @example("AAA", "AA\ufe70")
 @given(NAMES, NAMES)
 def test_every_spelling_of_a_name_is_matched(family: str, given_name: str) -> None:

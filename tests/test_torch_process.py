@@ -45,6 +45,7 @@ def process() -> Iterator[TorchProcess]:
     process.end()
 
 
+@pytest.mark.slow
 def test_it_has_loaded_torch_and_this_one_need_not(process: TorchProcess) -> None:
     assert process.call(f"{HERE}:echo", text="a\nb")[:2] == ["a\nb", "True"]
 

@@ -195,7 +195,7 @@ def test_what_a_flow_left_behind_is_ended(tracked: Settings, job: TrainingJob) -
 def test_a_training_begins_with_its_data_and_configuration(
     tracked: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "start_torch", lambda: None)
+    monkeypatch.setattr(training, "torch_process", lambda: None)
     version = version_of(tracked.folder_store, name="fitting-begin")
     request = TrainRequest.model_validate({"dataset": "fitting-begin", "training": {"seed": 7}})
     job = begin.fn(request, tracked, "flow")

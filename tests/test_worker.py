@@ -31,6 +31,7 @@ def started(config: TrainConfig, data: TrainData, rank: int = 0, size: int = 1) 
     return worker
 
 
+@pytest.mark.slow
 def test_shares_of_all_ranks_are_the_batch_of_one(data: TrainData) -> None:
     batch = next(started(CONFIG, data).batches(0))
     images, targets = started(CONFIG, data).load(0, 0, batch)
