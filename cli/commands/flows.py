@@ -1,4 +1,4 @@
-"""Commands `radloop run`, `ingest`, `train`, `evaluate` and `reevaluate`: each runs a flow."""
+"""Commands `radloop run`, `ingest`, `train`, `evaluate` and `reevaluate`, each of which runs a flow, and `plan`."""
 
 from typing import Annotated, Literal
 
@@ -46,7 +46,7 @@ Again = Annotated[bool | None, typer.Option("--again", help="Train even where no
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (run, ingest, train, evaluate, reevaluate):
+    for command in (run, ingest, plan, train, evaluate, reevaluate):
         app.command()(command)
 
 
@@ -89,6 +89,19 @@ def ingest(
 ) -> None:
     """Take in what is new in a source."""
     carry_out("flow_run:run_command", flow="ingest", **locals())
+
+
+def plan(
+    dataset: Name = None,
+    config: Config = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    again: Again = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a training needs and how long it takes."""
+    carry_out("plan:plan", **locals())
 
 
 def train(

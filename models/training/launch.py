@@ -6,8 +6,8 @@ Both run `models.training.loop.fit`; Ray is loaded only where it is used.
 import gc
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from imaging.store.open_store import open_store
 from models.config import TrainConfig
 from models.objectives.objective_catalog import objective_class
 from models.training.epoch_history import CHECKPOINT, last_checkpoint
+from models.training.footprint import check_fits
 from models.training.loop import Report, fit
 from models.training.ranks import Ranks
 from models.training.worker import TrainData
@@ -51,17 +52,24 @@ def fit_in_group(
     report: Report,
     resume_from: Path | None = None,
 ) -> None:
-    """Fit as one process of a group on this machine, on a GPU of its own where there are enough of them."""
+    """Fit as one process of a group on this machine."""
+    with in_group(rank, size, meet) as ranks:
+        fit(config, data, ranks, run_folder, report, resume_from)
+
+
+@contextmanager
+def in_group(rank: int, size: int, meet: str) -> Iterator[Ranks]:
+    """Be one process of a group that meets at `meet`, on a GPU of its own where there are enough of them."""
     gpu = torch.cuda.device_count() >= size
     device = torch.device("cuda", rank) if gpu else torch.device("cpu")
     if gpu:
         torch.cuda.set_device(device)
     ranks = Ranks(rank=rank, size=size, local_size=size, device=device)
     if size == 1:
-        fit(config, data, ranks, run_folder, report, resume_from)
+        yield ranks
         return
     distributed.init_process_group("nccl" if gpu else "gloo", init_method=meet, rank=rank, world_size=size)
-    fit(config, data, ranks, run_folder, report, resume_from)
+    yield ranks
     # The group's threads end with the last reference to it, and DDP holds one in a cycle: left to the end of the
     # interpreter, they bring it down with a signal once in some fifty runs.
     gc.collect()
@@ -104,9 +112,10 @@ def train_here(rank: int, size: int, meet: str, job: Mapping[str, Any]) -> None:
 
     `job` is as `opened` takes it, with its `run_folder`.
     """
-    folder = Path(job["run_folder"])
+    folder, (config, data) = Path(job["run_folder"]), opened(job)
+    check_fits(config, data, size)
     report = partial(keep_last, folder)
-    fit_in_group(rank, size, meet, *opened(job), folder, report, last_checkpoint(folder))
+    fit_in_group(rank, size, meet, config, data, folder, report, last_checkpoint(folder))
 
 
 def train_loop(job: dict[str, Any]) -> None:
@@ -135,5 +144,6 @@ def fit_in_ray(
         local_size=context.get_local_world_size(),
         device=get_device(),
     )
+    check_fits(config, data, ranks.local_size)
     with checkpoint.as_directory() if checkpoint else nullcontext() as folder:
         fit(config, data, ranks, run_folder, report, Path(folder) if folder else None)

@@ -1,0 +1,84 @@
+"""Plan of a training: its size, what it needs, how long it will take, and what is there already; nothing is written."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.objectives.objective_catalog import objective_class
+from models.torch_process import end_torch, torch_process
+from services.flow_requests import TrainRequest
+from services.night_preview import trained_before
+from services.preflight import newest_dataset
+from services.settings import Settings
+
+TIME_STEPS = "models.training.step_timing:time_steps"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """What a training would be; `trained` is the model version that it made before, None where it would train.
+
+    `step_s` and `validation_s` were measured by as many processes as will train; `process_bytes` is an estimate, and
+    `peak_bytes` what a process had while it was measured.
+    """
+
+    dataset: str
+    digest: str
+    network: str
+    parameters: int
+    train: int
+    val: int
+    workers: int
+    process_bytes: int
+    peak_bytes: int
+    free_bytes: int
+    epochs: int
+    steps: int
+    step_s: float
+    validation_s: float
+    trained: int | None
+    skipped: Sequence[str]
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds of an epoch."""
+        return self.steps * self.step_s + self.validation_s
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all epochs; patience may end it earlier."""
+        return self.epochs * self.epoch_s
+
+
+def plan_training(request: TrainRequest, settings: Settings) -> TrainingPlan:
+    """Return the plan of a training on the newest version of a dataset.
+
+    Raises UserFault where it cannot be trained on, or where there is too little memory.
+    """
+    version, config = newest_dataset(settings, request.dataset), request.training
+    objective_class(config.objective).of_version(version).check(version)
+    trained = trained_before(request.dataset, config, settings, version)
+    job = {
+        "store": settings.dataset_place,
+        "cache": str(settings.cache),
+        "cache_bytes": settings.cache_bytes,
+        "dataset": request.dataset,
+        "digest": version.digest,
+        "train": config.model_dump(mode="json"),
+    }
+    measured = torch_process().call(TIME_STEPS, count=config.workers, job=job)
+    end_torch()
+    skipped = ["listed files that were read before"]
+    skipped += (
+        [f"the training: version {trained[-1]} has its result"] if trained and not request.again else []
+    )
+    skipped += ["tracing of the network's graph"] if any((settings.folder / "graphs").glob("*.onnx")) else []
+    return TrainingPlan(
+        dataset=request.dataset,
+        digest=version.digest,
+        network=config.network,
+        workers=config.workers,
+        epochs=config.epochs,
+        trained=trained[-1] if trained and not request.again else None,
+        skipped=skipped,
+        **measured,
+    )
