@@ -34,6 +34,8 @@ from imaging.quantities import quantity
 from imaging.sources.label_file import MISSING, LabelFile, missing_values, open_label_file
 
 PRESENT, ABSENT, UNKNOWN = "1", "0", "?"
+SIDES = {"present": 1, "absent": 0, "unknown": -1}
+"""What may be known of a finding, and how arrays of findings have it."""
 MEANINGS: Mapping[str, str] = {
     **dict.fromkeys(("1", "true", "yes", "y", "present", "positive"), PRESENT),
     **dict.fromkeys(("0", "false", "no", "n", "absent", "negative"), ABSENT),
@@ -80,6 +82,27 @@ class FindingTables:
         return {
             name: (int((column == 1).sum()), int((column == 0).sum()), int((column < 0).sum()))
             for name, column in zip(self.names, whole.T, strict=True)
+        }
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """How many lines say nothing about any finding."""
+        return dict(sum((Counter(table.missing) for table in self.tables), Counter[str]()))
+
+    @property
+    def uneven(self) -> tuple[int, int]:
+        """Lines with more or fewer fields than their header: how many, and the first."""
+        counts = [(table.uneven, start) for table, start in zip(self.tables, self.starts, strict=True)]
+        firsts = [first + start for (count, first), start in counts if count]
+        return sum(count for (count, _), _ in counts), min(firsts, default=0)
+
+    @property
+    def opposed(self) -> dict[int, int]:
+        """The line that says something else by the first line of each image."""
+        return {
+            one + start: other + start
+            for table, start in zip(self.tables, self.starts, strict=True)
+            for one, other in table.opposed.items()
         }
 
     def place(self, line: int) -> str:
@@ -150,7 +173,10 @@ def decoded(codes: pa.ChunkedArray, names: int) -> NDArray[np.int8]:
     number = {PRESENT: 1, ABSENT: 0, UNKNOWN: -1}
     values = [[number[letter] for letter in code] for code in coded.dictionary.to_pylist()]
     values.append([-1] * names)
-    return np.array(values, np.int8)[coded.indices.fill_null(len(values) - 1).to_numpy()]
+    findings: NDArray[np.int8] = np.array(values, np.int8)[
+        coded.indices.fill_null(len(values) - 1).to_numpy()
+    ]
+    return findings
 
 
 def _finding_columns(file: LabelFile, names: Sequence[str]) -> dict[str, int]:

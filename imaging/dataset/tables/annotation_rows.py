@@ -101,7 +101,8 @@ def finding_array(keys: pa.ChunkedArray, parts: Iterable[pa.Table], names: Seque
         arrays.append(array)
     at = pc.index_in(keys, value_set=pa.concat_arrays(known)).fill_null(-1).to_numpy()
     # The last row is that of images of which nothing is known.
-    return np.concatenate([*arrays, np.full((1, len(names)), -1, np.int8)])[at]
+    findings: Findings = np.concatenate([*arrays, np.full((1, len(names)), -1, np.int8)])[at]
+    return findings
 
 
 def _spans(ordered: pa.Array | pa.ChunkedArray, digits: int) -> dict[str, slice]:

@@ -1,7 +1,7 @@
 """Comparison of two dataset versions: rows that were added, removed or changed, and what must never change."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from imaging.dataset.tables.schemas import TABLES
+from imaging.dataset.tables.annotation_rows import finding_array
+from imaging.dataset.tables.schemas import FINDING, TABLES
 from imaging.dataset.tables.table_files import read_parts
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.head import VersionHead
@@ -19,7 +20,8 @@ from imaging.errors import UserFault
 FIXED = ("split", "patient_key", "pixel_blake3")
 """Columns that never change once they have a value: a patient stays in a split, and other pixels are a conflict."""
 LABEL = "label"
-HEAD_FIELDS = ("dataset", "spec", "classes", "label_level", "patient_variants", "format")
+ANNOTATIONS = "annotations"
+HEAD_FIELDS = ("dataset", "spec", "classes", "findings", "label_level", "patient_variants", "format")
 """Fields of a head that are true of all rows."""
 
 
@@ -36,8 +38,8 @@ class Difference:
     """What `radloop dataset diff` shows. `changed` are instances of both versions, by the column that differs.
 
     `alarms` are instances whose `FIXED` values changed, and patients whose split did; they are given only for versions
-    of one dataset, since each dataset draws its own splits. `relabelled` are instances whose label changed. Of the
-    removed ones `removed_for_good` have a tombstone; the others are refused now.
+    of one dataset, since each dataset draws its own splits. `relabelled` are instances whose label changed, or one of
+    whose findings did. Of the removed ones `removed_for_good` have a tombstone; the others are refused now.
     """
 
     old: str
@@ -66,6 +68,9 @@ def compare(old: DatasetVersion, new: DatasetVersion, first: int) -> Difference:
     rows = _CommonRows(old, new)
     others = {name: rows.differ(name) for name in TABLES["examples"].names}
     others = {name: other for name, other in others.items() if other.any()}
+    annotated, reannotated = rows.annotations_differ()
+    if annotated.any():
+        others[ANNOTATIONS] = annotated
     touched = np.logical_or.reduce([np.zeros(len(rows.keys), np.bool_), *others.values()])
     # What had no value before was not changed: a label may come late, and the split comes with it.
     had = {
@@ -86,7 +91,7 @@ def compare(old: DatasetVersion, new: DatasetVersion, first: int) -> Difference:
         removed=_keys(rows.removed, first),
         removed_for_good=len(rows.removed.filter(pc.is_in(rows.removed, value_set=dead))),
         changed={name: _keys(rows.keys.filter(pa.array(other)), first) for name, other in others.items()},
-        relabelled=_keys(rows.keys.filter(pa.array(had[LABEL])), first),
+        relabelled=_keys(rows.keys.filter(pa.array(had[LABEL] | reannotated)), first),
         alarms={name: keys for name, keys in alarms.items() if keys.count},
         refusals=_refusals(old.refusals_by_reason(), new.refusals_by_reason()),
     )
@@ -98,6 +103,7 @@ class _CommonRows:
     def __init__(self, old: DatasetVersion, new: DatasetVersion) -> None:
         parts = [one.head.parts["examples"] for one in (old, new)]
         shared = set(parts[0]).intersection(parts[1])
+        self._heads = (old, new)
         self._versions = [
             (one.store, [name for name in names if name not in shared])
             for one, names in zip((old, new), parts, strict=True)
@@ -119,8 +125,41 @@ class _CommonRows:
         """Return for each of `keys` whether a column had a value before."""
         return np.asarray(pc.is_valid(self._column(0, name)).to_numpy()[self._rows[0]], np.bool_)
 
+    def annotations_differ(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return for each of `keys` whether any annotation is another, new or gone, and whether one that was is not."""
+        parts = [one.head.parts.get(ANNOTATIONS, ()) for one in self._heads]
+        shared = set(parts[0]).intersection(parts[1])
+        own = [[name for name in names if name not in shared] for names in parts]
+        names = sorted({*self._heads[0].findings, *self._heads[1].findings})
+        was, now = (
+            finding_array(self.keys, _each(one, some), names)
+            for one, some in zip(self._heads, own, strict=True)
+        )
+        rows, rows_now = (_identities(one, some) for one, some in zip(self._heads, own, strict=True))
+        gone, came = (
+            some["instance_key"].filter(pc.invert(pc.is_in(some["identity"], value_set=others["identity"])))
+            for some, others in ((rows, rows_now), (rows_now, rows))
+        )
+        lost, new = (np.asarray(pc.is_in(self.keys, value_set=keys), np.bool_) for keys in (gone, came))
+        other = was != now
+        return lost | new | other.any(axis=1), lost | (other & (was >= 0)).any(axis=1)
+
     def _column(self, number: int, name: str) -> pa.ChunkedArray:
         return read_parts(*self._versions[number], TABLES["examples"], [name])[name]
+
+
+def _each(version: DatasetVersion, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the annotations of some parts, one part at a time."""
+    return (read_parts(version.store, [name], TABLES[ANNOTATIONS]) for name in names)
+
+
+def _identities(version: DatasetVersion, names: Sequence[str]) -> pa.Table:
+    """Return the key and, as one text, the whole of each annotation in some parts that is no finding."""
+    kept = (part.filter(pc.not_equal(part["kind"], FINDING)) for part in _each(version, names))
+    rows = pa.concat_tables([TABLES[ANNOTATIONS].empty_table(), *kept])
+    texts = [pc.fill_null(column.cast(pa.string()), "") for column in rows.columns]
+    identity = pc.binary_join_element_wise(*texts, "\0")
+    return pa.table({"instance_key": rows["instance_key"], "identity": identity})
 
 
 def _moved(old: DatasetVersion, new: DatasetVersion) -> pa.ChunkedArray:
@@ -135,7 +174,8 @@ def _moved(old: DatasetVersion, new: DatasetVersion) -> pa.ChunkedArray:
 def _heads(old: VersionHead, new: VersionHead) -> dict[str, tuple[Any, Any]]:
     """Return the fields of the heads that differ, as JSON has them."""
     was, now = (json.loads(one.to_json()) for one in (old, new))
-    return {name: (was[name], now[name]) for name in HEAD_FIELDS if was[name] != now[name]}
+    pairs = {name: (was.get(name, []), now.get(name, [])) for name in HEAD_FIELDS}
+    return {name: (before, after) for name, (before, after) in pairs.items() if before != after}
 
 
 def _refusals(was: Mapping[str, int], now: Mapping[str, int]) -> dict[str, tuple[int, int]]:

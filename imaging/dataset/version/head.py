@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from imaging.annotations.finding_table import SIDES
 from imaging.annotations.label_join import LabelReport
 from imaging.dataset.tables.schemas import TABLES
 from imaging.errors import UserFault
@@ -26,8 +27,6 @@ Labelled = dict[str, dict[str, dict[str, int]]]
 """By split and class, how many `examples` and `patients`."""
 COUNTED = ("patient_key", "split", "label", "label_fault")
 """Columns of examples that `count_rows` needs; of refusals it is the reason."""
-SIDES = {"present": 1, "absent": 0, "unknown": -1}
-"""What may be known of a finding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
