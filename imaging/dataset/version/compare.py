@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imaging.dataset.tables.annotation_rows import finding_array
+from imaging.dataset.tables.row_operations import concat_columns
 from imaging.dataset.tables.schemas import FINDING, TABLES
 from imaging.dataset.tables.table_files import read_parts
 from imaging.dataset.version.dataset_version import DatasetVersion
@@ -68,15 +69,17 @@ def compare(old: DatasetVersion, new: DatasetVersion, first: int) -> Difference:
     rows = _CommonRows(old, new)
     others = {name: rows.differ(name) for name in TABLES["examples"].names}
     others = {name: other for name, other in others.items() if other.any()}
-    annotated, reannotated = rows.annotations_differ()
-    if annotated.any():
-        others[ANNOTATIONS] = annotated
     touched = np.logical_or.reduce([np.zeros(len(rows.keys), np.bool_), *others.values()])
     # What had no value before was not changed: a label may come late, and the split comes with it.
     had = {
         name: others[name] & rows.had_value(name) if name in others else touched & False
         for name in (*FIXED, LABEL)
     }
+    annotated, reannotated = rows.annotations_differ()
+    changed = {name: rows.keys.filter(pa.array(other)) for name, other in others.items()}
+    changed |= {ANNOTATIONS: annotated} if len(annotated) else {}
+    changed_keys = pc.unique(concat_columns([rows.keys.filter(pa.array(touched)), annotated]))
+    relabelled = concat_columns([rows.keys.filter(pa.array(had[LABEL])), reannotated])
     alarms = {}
     if old.head.dataset == new.head.dataset:
         alarms = {name: _keys(rows.keys.filter(pa.array(had[name])), first) for name in FIXED}
@@ -86,12 +89,12 @@ def compare(old: DatasetVersion, new: DatasetVersion, first: int) -> Difference:
         old=old.digest,
         new=new.digest,
         head=_heads(old.head, new.head),
-        same=new.table("examples", ["row"]).num_rows - len(rows.added) - int(touched.sum()),
+        same=new.table("examples", ["row"]).num_rows - len(rows.added) - len(changed_keys),
         added=_keys(rows.added, first),
         removed=_keys(rows.removed, first),
         removed_for_good=len(rows.removed.filter(pc.is_in(rows.removed, value_set=dead))),
-        changed={name: _keys(rows.keys.filter(pa.array(other)), first) for name, other in others.items()},
-        relabelled=_keys(rows.keys.filter(pa.array(had[LABEL] | reannotated)), first),
+        changed={name: _keys(keys, first) for name, keys in changed.items()},
+        relabelled=_keys(pc.unique(relabelled), first),
         alarms={name: keys for name, keys in alarms.items() if keys.count},
         refusals=_refusals(old.refusals_by_reason(), new.refusals_by_reason()),
     )
@@ -103,7 +106,7 @@ class _CommonRows:
     def __init__(self, old: DatasetVersion, new: DatasetVersion) -> None:
         parts = [one.head.parts["examples"] for one in (old, new)]
         shared = set(parts[0]).intersection(parts[1])
-        self._heads = (old, new)
+        self._both = (old, new)
         self._versions = [
             (one.store, [name for name in names if name not in shared])
             for one, names in zip((old, new), parts, strict=True)
@@ -125,24 +128,38 @@ class _CommonRows:
         """Return for each of `keys` whether a column had a value before."""
         return np.asarray(pc.is_valid(self._column(0, name)).to_numpy()[self._rows[0]], np.bool_)
 
-    def annotations_differ(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return for each of `keys` whether any annotation is another, new or gone, and whether one that was is not."""
-        parts = [one.head.parts.get(ANNOTATIONS, ()) for one in self._heads]
+    def annotations_differ(self) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+        """Return the instances in both versions whose annotations differ, and those of them that lost or changed one.
+
+        They may lie in parts of the examples that both versions have, of which `keys` has none.
+        """
+        parts = [one.head.parts.get(ANNOTATIONS, ()) for one in self._both]
         shared = set(parts[0]).intersection(parts[1])
         own = [[name for name in names if name not in shared] for names in parts]
-        names = sorted({*self._heads[0].findings, *self._heads[1].findings})
-        was, now = (
-            finding_array(self.keys, _each(one, some), names)
-            for one, some in zip(self._heads, own, strict=True)
+        rows = [
+            [part["instance_key"] for part in _each(one, some)]
+            for one, some in zip(self._both, own, strict=True)
+        ]
+        keys = pc.unique(concat_columns([column for columns in rows for column in columns]))
+        in_both = pc.invert(
+            pc.is_in(
+                keys, value_set=pa.chunked_array([*self.added.chunks, *self.removed.chunks], pa.string())
+            )
         )
-        rows, rows_now = (_identities(one, some) for one, some in zip(self._heads, own, strict=True))
+        keys = pa.chunked_array([keys.filter(in_both)])
+        names = sorted({*self._both[0].head.findings, *self._both[1].head.findings})
+        was, now = (
+            finding_array(keys, _each(one, some), names) for one, some in zip(self._both, own, strict=True)
+        )
+        before, after = (_identities(one, some) for one, some in zip(self._both, own, strict=True))
         gone, came = (
             some["instance_key"].filter(pc.invert(pc.is_in(some["identity"], value_set=others["identity"])))
-            for some, others in ((rows, rows_now), (rows_now, rows))
+            for some, others in ((before, after), (after, before))
         )
-        lost, new = (np.asarray(pc.is_in(self.keys, value_set=keys), np.bool_) for keys in (gone, came))
+        lost, new = (np.asarray(pc.is_in(keys, value_set=some), np.bool_) for some in (gone, came))
         other = was != now
-        return lost | new | other.any(axis=1), lost | (other & (was >= 0)).any(axis=1)
+        lost |= (other & (was >= 0)).any(axis=1)
+        return keys.filter(pa.array(lost | new | other.any(axis=1))), keys.filter(pa.array(lost))
 
     def _column(self, number: int, name: str) -> pa.ChunkedArray:
         return read_parts(*self._versions[number], TABLES["examples"], [name])[name]
