@@ -14,7 +14,7 @@ from services.flow_requests import DeidentifyRequest, NightlyRequest
 Asked = TypeVar("Asked", bound=BaseModel)
 
 PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"training": ("network", "epochs", "workers"), "preprocess": ("modality", "window")}
+    {"training": ("objective", "network", "epochs", "workers"), "preprocess": ("modality", "window")}
 )
 """Options by the part of the request that they belong to."""
 KNOWN = tuple(NightlyRequest.model_fields | DeidentifyRequest.model_fields)

@@ -1,12 +1,13 @@
 """Preview of a night: what it would read, train and compare, by listing and comparing alone; nothing is written."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 
+from imaging.annotations.finding_join import finding_columns, join_findings
+from imaging.annotations.finding_table import FindingTables
 from imaging.annotations.label_join import join_labels, joined_columns
-from imaging.annotations.label_table import read_labels
 from imaging.dataset.ingest.diff import KnownRows
 from imaging.dataset.ingest.pending_files import ListedSource, find_pending, list_source
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
@@ -14,6 +15,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from models.config import TrainConfig, training_key
 from services.flow_requests import NightlyRequest, TrainRequest
+from services.label_tables import read_label_tables
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.preflight import check_input, known_key
 from services.settings import Settings
@@ -135,10 +137,16 @@ def _labels_changed(
 ) -> bool:
     if not request.labels:
         return False
-    path, volumes = Path(request.labels).expanduser(), spec.kind == "volume"
-    table = read_labels(path, key, request.label_column, missing=request.missing, volumes=volumes)
-    labels = join_labels(table, KnownRows.of(version).examples.select(joined_columns(table))).labels
-    return not labels.combine_chunks().equals(version.table("examples", ["label"])["label"].combine_chunks())
+    table = read_label_tables(request, key, volumes=spec.kind == "volume")
+    examples = KnownRows.of(version).examples
+    if isinstance(table, FindingTables):
+        now = join_findings(table, examples.select(finding_columns(table))).findings
+        was = version.findings_of(examples.select(["instance_key"])["instance_key"])
+        return table.names != version.findings or not np.array_equal(was, now)
+    labels = join_labels(table, examples.select(joined_columns(table))).labels
+    return bool(version.findings) or not labels.combine_chunks().equals(
+        version.table("examples", ["label"])["label"].combine_chunks()
+    )
 
 
 def _compared(trained: int | None, champion: int | None) -> str:

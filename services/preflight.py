@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from imaging.annotations.class_order import order_classes
+from imaging.annotations.finding_table import check_finding_columns
 from imaging.annotations.label_table import check_positive, label_columns
 from imaging.dataset.ingest.diff import check_patients
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
@@ -33,6 +34,7 @@ from services.flow_requests import (
     ReevaluateRequest,
     TrainRequest,
 )
+from services.label_tables import finding_query, label_paths
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.ray.jobs import connect
 from services.settings import Settings, authorization
@@ -58,8 +60,15 @@ def check_input(request: IngestRequest) -> Source:
     """Return the source, after a look at it and at its label table; nothing is written."""
     if not request.source:
         raise UserFault(f"no source was given: {REMEDY}")
-    table = Path(request.labels).expanduser() if request.labels else None
-    if table:
+    paths = label_paths(request)
+    table = paths[0] if paths else None
+    if request.has_findings:
+        if not paths:
+            raise UserFault(
+                "findings are read from a table: give --labels LABELS.csv, or leave --findings out"
+            )
+        check_finding_columns(paths, finding_query(request))
+    elif table:
         label_columns(table, request.label_column)
     source = open_source(request.source, table)
     if source.kind != "medmnist":

@@ -73,7 +73,11 @@ def _of_servers(
 
 def left_since(since_s: float, request: IngestRequest, settings: Settings) -> Iterator[Path]:
     """Yield the files that were written since: of the home, the store, and MLflow's artifacts in a folder."""
-    given = [Path(place).expanduser().resolve() for place in (request.source, request.labels) if place]
+    given = [
+        Path(place).expanduser().resolve()
+        for place in (request.source, request.labels, *request.more_labels)
+        if place
+    ]
     seen: set[Path] = set()
     for root in (settings.folder, settings.store_root, *_artifacts(settings)):
         for folder in sorted(root.iterdir()) if root.is_dir() else ():

@@ -4,13 +4,13 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.annotations.label_table import LabelTable, read_labels
+from imaging.annotations.finding_table import FindingTables
+from imaging.annotations.label_table import LabelTable
 from imaging.cores import available_cores
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.ingest_outcome import (
@@ -39,12 +39,12 @@ from imaging.dataset.version.dataset_version import (
 from imaging.dataset.version.publish import Recipe, build_version, publish
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.preprocess.spec import UNITS, PreprocessSpec
-from imaging.pseudonyms import Pseudonyms
 from imaging.quantities import quantity
 from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
 from services.flow_requests import IngestRequest, is_shadow
+from services.label_tables import read_label_tables
 from services.prefect.progress import log_of
 from services.preflight import check_input
 from services.ray.chunk_pool import run_chunks
@@ -72,7 +72,7 @@ class IngestJob(ListedSource):
     """
 
     request: IngestRequest
-    labels: LabelTable | None
+    labels: LabelTable | FindingTables | None
     sandbox: Pool
 
 
@@ -103,7 +103,7 @@ def _listed(
     request: IngestRequest, settings: Settings, source: Source, spec: PreprocessSpec, sandbox: Pool
 ) -> IngestJob:
     pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
-    labels = _labels(request, pseudonyms, volumes=spec.kind == "volume")
+    labels = read_label_tables(request, pseudonyms, volumes=spec.kind == "volume")
     listed = list_source(source, spec, pseudonyms, settings.dataset_store, request.dataset, request.bad_slice)
     return IngestJob(request=request, labels=labels, sandbox=sandbox, **vars(listed))
 
@@ -214,7 +214,8 @@ def _build(
         spec=job.spec,
         key_fingerprint=job.pseudonyms.fingerprint,
         shares=job.request.splits.shares,
-        labels=job.labels,
+        labels=None if isinstance(job.labels, FindingTables) else job.labels,
+        findings=job.labels if isinstance(job.labels, FindingTables) else None,
         positive=job.request.positive,
         patient_variants=job.pseudonyms.patient_variants,
     )
@@ -237,13 +238,6 @@ def _build(
     return version, resolved, untrainable
 
 
-def _labels(request: IngestRequest, pseudonyms: Pseudonyms, *, volumes: bool) -> LabelTable | None:
-    if not request.labels:
-        return None
-    table = Path(request.labels).expanduser()
-    return read_labels(table, pseudonyms, request.label_column, missing=request.missing, volumes=volumes)
-
-
 def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings) -> None:
     """Raise UserFault as `check_trainable`, with what became of the labels, and write the list of what did not fit."""
     try:
@@ -260,7 +254,7 @@ def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings
             else 0,
         }
         listed = ", ".join(f"{what}: {count:,}" for what, count in numbers.items() if count)
-        if not version.classes and report.lines_without_image:
+        if not (version.classes or version.findings) and report.lines_without_image:
             listed += " (where spreadsheets took leading zeros: --patient-variants join, into a new dataset)"
         raise type(fault)(
             f"{fault}{f'; {listed}' if listed else ''}{f'; {problems} lists them' if problems else ''}"

@@ -24,6 +24,7 @@ from services.settings import Settings
 from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
 from tasks.report.class_sections import class_curves, surest_calls
+from tasks.report.finding_sections import finding_calls, finding_curves, finding_measures
 from tasks.report.outcomes import LINES_OF_OTHERS, version_markdown
 from tasks.report.page import (
     ExampleViews,
@@ -39,6 +40,9 @@ from tasks.training import TrainOutcome
 SECTIONS: dict[str, Callable[[Any, Any, ExampleViews], Section]] = {
     "class-curves": class_curves,
     "surest-calls": surest_calls,
+    "finding-measures": finding_measures,
+    "finding-curves": finding_curves,
+    "finding-calls": finding_calls,
 }
 """By the names that objectives give: from the predictions of candidate and champion, and views of the examples."""
 LISTED = 1000
@@ -110,11 +114,7 @@ def report_data(night: Night, settings: Settings) -> ReportData:
         history=night.trained.history,
         titles=evaluation.candidate.objective.epoch_titles,
         best_epoch=night.trained.best_epoch,
-        counts=[
-            SplitCount(split=split, label=label, patients=numbers["patients"], examples=numbers["examples"])
-            for split in ("train", "val", "test")
-            for label, numbers in ingested.counts.get(split, {}).items()
-        ],
+        counts=_split_counts(ingested),
         groups=count_by(version, ("modality", "site_key")),
         quarantine=_reasons(ingested.quarantined, REASONS),
         ignored=_reasons(ingested.ignored, IGNORED),
@@ -122,6 +122,27 @@ def report_data(night: Night, settings: Settings) -> ReportData:
         timings=night.all_timings,
         provenance=_provenance(night, version),
     )
+
+
+def _split_counts(ingested: IngestOutcome) -> list[SplitCount]:
+    """Return the counts of each class, or of the images in which each finding is present and absent."""
+    counted = [
+        (split, label, numbers["patients"], numbers["examples"])
+        for split, labels in ingested.counts.items()
+        for label, numbers in labels.items()
+        if label
+    ]
+    counted += [
+        (split, f"{name}: {side}", numbers[f"patients_{side}"], numbers[side])
+        for split, names in ingested.finding_counts.items()
+        for name, numbers in names.items()
+        for side in ("present", "absent")
+    ]
+    order = ("train", "val", "test")
+    return [
+        SplitCount(split=split, label=label, patients=patients, examples=examples)
+        for split, label, patients, examples in sorted(counted, key=lambda one: order.index(one[0]))
+    ]
 
 
 def _reasons(counts: Mapping[str, int], meanings: Mapping[str, str]) -> list[ReasonCount]:

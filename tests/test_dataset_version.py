@@ -16,6 +16,7 @@ from imaging.dataset.version.dataset_version import (
 )
 from imaging.dataset.version.head import VersionHead, head_name
 from imaging.errors import UserFault
+from imaging.release_compatibility import RELEASE
 from imaging.store.folder_store import FolderStore
 from tests.synthetic import built, example, examples, refusal, refusals, version_of
 
@@ -149,6 +150,6 @@ def test_a_version_of_a_newer_format_is_refused_with_the_remedy(tmp_path: Path) 
     path = version.store.path(head_name("d", version.digest))  # type: ignore[attr-defined]
     path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(
-        UserFault, match=r"dataset 'd' is of format 3; this is radloop 0.1.0: install the release"
+        UserFault, match=f"dataset 'd' is of format 3; this is radloop {RELEASE}: install the release"
     ):
         newest_version(version.store, "d")

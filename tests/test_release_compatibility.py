@@ -320,9 +320,9 @@ def test_what_needs_no_newer_release_is_read(needs: str) -> None:
     check_release("it", needs)
 
 
-@pytest.mark.parametrize("needs", ["0.1.1", "0.10.0", "1.0.0"])
+@pytest.mark.parametrize("needs", ["0.2.1", "0.10.0", "1.0.0"])
 def test_what_needs_a_newer_release_is_refused(needs: str) -> None:
     with pytest.raises(
-        UserFault, match=f"it needs release {needs}; this is radloop 0.1.0: install radloop {needs}"
+        UserFault, match=f"it needs release {needs}; this is radloop {RELEASE}: install radloop {needs}"
     ):
         check_release("it", needs)

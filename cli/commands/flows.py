@@ -12,6 +12,24 @@ Source = Annotated[
     str, typer.Option(help="Folder, archive, s3://..., dicomweb+https://... or .npz with images.")
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
+LabelSeparator = Annotated[
+    str | None, typer.Option(help="Between several labels of one image, as ';' in 'a;b'.")
+]
+Findings = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...",
+        help="Columns of the label table about one finding each (1, 0, -1 uncertain); several may be present.",
+    ),
+]
+MoreLabels = Annotated[
+    list[str] | None,
+    typer.Option(help="Another table of findings; may be repeated.", show_default=False),
+]
+Objective = Annotated[
+    str | None,
+    typer.Option(help="Kind of task: classification or multilabel. [default: that of the labels]"),
+]
 Missing = Annotated[
     list[str] | None,
     typer.Option(
@@ -56,11 +74,15 @@ def run(
     dataset: Name = None,
     config: Config = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    findings: Findings = None,
+    more_labels: MoreLabels = None,
     missing: Missing = None,
     positive: Positive = None,
     patient_variants: Variants = None,
     modality: Modality = None,
     window: Window = None,
+    objective: Objective = None,
     network: Network = None,
     epochs: Epochs = None,
     workers: Workers = None,
@@ -80,6 +102,9 @@ def ingest(
     dataset: Name = None,
     config: Config = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    findings: Findings = None,
+    more_labels: MoreLabels = None,
     missing: Missing = None,
     positive: Positive = None,
     patient_variants: Variants = None,
@@ -107,6 +132,7 @@ def plan(
 def train(
     dataset: Name = None,
     config: Config = None,
+    objective: Objective = None,
     network: Network = None,
     epochs: Epochs = None,
     workers: Workers = None,

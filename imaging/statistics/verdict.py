@@ -127,7 +127,8 @@ def decide(
     no. The floor is compared with the plain value, the margin with the interval's lower limit.
     """
     own, drawn = _measured(candidate, gate)
-    few = candidate.too_few_patients(gate.min_patients)
+    too_few = candidate.measures[own.name].too_few
+    few = too_few(candidate, gate.min_patients) if too_few else candidate.too_few_patients(gate.min_patients)
     # Of too few patients nothing follows, not even that.
     useless = "" if few else doubt or candidate.useless()
     obstacle = few or (useless and f"the candidate is of no use: {useless}") or _below_floor(own, gate)
@@ -153,7 +154,7 @@ def decide(
         return replace(alone, promote=False, reason=unlike, champion=other)
     definition = candidate.measures[own.name]
     difference = summarize(
-        own.name, definition, own.value - other.value, drawn - drawn_other, candidate.patients
+        own.name, definition, own.value - other.value, drawn - drawn_other, definition.patients(candidate)
     )
     # Written so that an undefined limit, NaN, is a no.
     within = difference.lower > -gate.margin
@@ -172,7 +173,8 @@ def _measured(predictions: Predictions, gate: GateConfig) -> tuple[Measure, Floa
     name = gate_measure(predictions.measures, gate)
     drawn = bootstrap(predictions, [name], gate.draws, gate.seed)[name]
     value = value_of(predictions, name)
-    return summarize(name, predictions.measures[name], value, drawn, predictions.patients), drawn
+    definition = predictions.measures[name]
+    return summarize(name, definition, value, drawn, definition.patients(predictions)), drawn
 
 
 def _below_floor(own: Measure, gate: GateConfig) -> str:

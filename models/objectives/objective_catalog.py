@@ -7,10 +7,14 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.release_compatibility import canonical_json, needed_release, newest_release
 from imaging.statistics.predictions import no_better_than_chance
 from models.objectives.classification import Classification
+from models.objectives.multilabel import Multilabel
 from models.objectives.protocol import Objective
 from models.portable.contract import ENTRY, Contract, image_input
 
-OBJECTIVES: dict[str, type[Objective]] = {Classification.name: Classification}
+OBJECTIVES: dict[str, type[Objective]] = {
+    Classification.name: Classification,
+    Multilabel.name: Multilabel,
+}
 
 DEFAULT = Classification.name
 """The objective of files and tags that name none: those of the first releases, and of all classifiers since."""

@@ -39,7 +39,12 @@ class TrainingExamples(Protocol):
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Class indices (n,)."""
+        """Class indices (n,); -1 where there is none."""
+        ...
+
+    @property
+    def findings(self) -> NDArray[np.int8]:
+        """What is known of each finding (n, findings): 1 present, 0 absent, -1 unknown."""
         ...
 
     def __len__(self) -> int:

@@ -31,6 +31,7 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
         (split, label, numbers["examples"], numbers["patients"])
         for split, labels in sorted(outcome.counts.items())
         for label, numbers in sorted(labels.items())
+        if label
     ]
     refused = [(reason, count, REASONS[reason]) for reason, count in outcome.quarantined.items()]
     refused += [(reason, count, f"ignored: {IGNORED[reason]}") for reason, count in outcome.ignored.items()]
@@ -42,7 +43,8 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
         f"**Ingest** of `{outcome.dataset}`: {quantity(outcome.files_listed, listed)} listed, {outcome.files_read:,} "
         f"read, {outcome.files_removed:,} gone since last time; {quantity(outcome.examples, taken)} of "
         f"{quantity(outcome.patients, 'patients')}; version `{outcome.digest[:12]}` ({state})",
-        table(("split", "label", taken, "patients"), counts),
+        _finding_counts(outcome) if outcome.finding_counts else "",
+        table(("split", "label", taken, "patients"), counts) if not outcome.finding_counts else "",
         table(("not taken in", listed, "why"), refused) if refused else "",
         _modalities(outcome),
         table(("taken in, but", taken, "what it means"), findings) if findings else "",
@@ -208,6 +210,18 @@ def _modalities(outcome: "IngestOutcome") -> str:
     if sum(others.values()) > outcome.examples:
         return f"**Modality**: {modality_remedy(others, outcome.modality)}"
     return f"**Modality**: {outcome.modality} is taken in; {listed_modalities(others)} left out"
+
+
+def _finding_counts(outcome: "IngestOutcome") -> str:
+    """Return how many images and patients have each finding and have it not, and of how many that is unknown."""
+    columns = ("present", "absent", "unknown", "patients_present", "patients_absent")
+    rows = [
+        (split, name, *(numbers[column] for column in columns))
+        for split, names in sorted(outcome.finding_counts.items())
+        for name, numbers in names.items()
+    ]
+    head = ("split", "finding", "present", "absent", "unknown", "patients with it", "patients without")
+    return table(head, rows)
 
 
 LINES_OF_OTHERS = "labels of an image that is of another patient, study or series than they say"

@@ -74,9 +74,12 @@ class GalleryImage:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Section:
-    """A part of the page about predictions; see `Objective.report_sections`."""
+    """A part of the page about predictions, see `Objective.report_sections`; `head` and `rows` are a table of texts."""
 
     title: str = ""
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    note: str = ""
     pictures: Sequence[Picture] = ()
     gallery: Sequence[GalleryImage] = ()
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.annotations.class_order import DecidedBy, decided_by
+from imaging.annotations.finding_table import FindingTables
 from imaging.annotations.label_table import LabelTable
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.listing import Listing
@@ -65,6 +66,8 @@ class IngestOutcome:
     labels_uneven: tuple[int, int] = (0, 0)
     """Lines of the label table with more or fewer fields than its header, and the first of them."""
     classes: tuple[str, ...] = ()
+    finding_counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """By split and finding, see `imaging.dataset.version.head.Counts`; where there are findings instead of classes."""
     decided_by: DecidedBy = "names"
     untrainable: str = ""
     """Why nothing can be trained on the version, as a sentence."""
@@ -77,7 +80,7 @@ def ingest_outcome(
     problems: Path | None,
     *,
     changed: bool,
-    labels: LabelTable | None = None,
+    labels: LabelTable | FindingTables | None = None,
     positive: str | None = None,
     untrainable: str = "",
 ) -> IngestOutcome:
@@ -112,6 +115,7 @@ def ingest_outcome(
         labels_missing=dict(labels.missing) if labels else {},
         labels_uneven=labels.uneven if labels else (0, 0),
         classes=version.classes,
+        finding_counts=version.counts.findings,
         decided_by=decided_by(version.classes, positive),
         untrainable=untrainable,
     )
@@ -161,25 +165,29 @@ def _count_findings(column: pa.ChunkedArray, *, is_window_fixed: bool) -> dict[s
 
 
 def write_problems(
-    listing: Listing, version: DatasetVersion, folder: Path, labels: LabelTable | None = None
+    listing: Listing,
+    version: DatasetVersion,
+    folder: Path,
+    labels: LabelTable | FindingTables | None = None,
 ) -> Path | None:
     """Write the list with original file names and label lines, for the eyes of those who may see them."""
     opposed = labels.opposed if labels else {}
+    place = labels.place if isinstance(labels, FindingTables) else str
     rows = list(_rows(version))
     names = listing.named(pa.array({key for _, key, _, _ in rows}, pa.string()))
     named = [(what, names.get(key, "?"), reason, detail) for what, key, reason, detail in rows]
     report = version.head.label_report
-    named += [("label line", str(line), "names-no-image", "") for line in report.lines_without_image]
+    named += [("label line", place(line), "names-no-image", "") for line in report.lines_without_image]
     named += [
         (
             "label line",
-            str(line),
+            place(line),
             "two-labels",
-            f"line {opposed[line]} has another" if line in opposed else "",
+            f"line {place(opposed[line])} has another" if line in opposed else "",
         )
         for line in report.lines_in_conflict
     ]
-    named += [("label line", str(line), "of-another", "") for line in version.head.lines_of_others]
+    named += [("label line", place(line), "of-another", "") for line in version.head.lines_of_others]
     if not named:
         return None
     path = folder / f"problems-{version.head.dataset}.csv"

@@ -1,4 +1,4 @@
-"""Columns of the tables of a version: examples, refused files (quarantine), splits and tombstones.
+"""Columns of the tables of a version: examples, refused files (quarantine), splits, tombstones and annotations.
 
 Rows travel as tables of these columns from the workers to the manifest; there is never an object for each row.
 """
@@ -81,7 +81,24 @@ TABLES = {
             for name in ("instance_key", "patient_key", "source_key")
         ]
     ),
+    # What is known of an example beside its one label, which is the column `label` of `examples`: one row for each
+    # target of which something is known. A version without such rows has no such table.
+    "annotations": pa.schema(
+        [
+            *(pa.field(name, pa.string(), nullable=False) for name in ("instance_key", "target", "kind")),
+            # Of a finding PRESENT or ABSENT, of a class its name; null of a mask.
+            pa.field("value", pa.string()),
+            pa.field("mask_shard", pa.string()),
+            pa.field("mask_row", pa.int64()),
+        ]
+    ),
 }
+
+KINDS = (CLASS, FINDING, MASK) = ("class", "finding", "mask")
+"""Kinds of annotations: one class of several, a finding that is there or not, an image of class numbers."""
+ABSENT, PRESENT = "0", "1"
+ANNOTATIONS_SINCE = "0.2.0"
+"""Release that brought the annotations: a version with any needs it."""
 
 LATER_COLUMNS: Mapping[str, Any] = {}
 """Columns that came after release 0.1.0, and what each holds in rows of an older release.

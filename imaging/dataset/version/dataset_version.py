@@ -1,6 +1,7 @@
 """Dataset versions: how one is opened, which of its rows may be read, and whether a model can be trained on it."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from imaging.dataset.split.shares import SPLITS
 from imaging.dataset.split.test_lock import LOCKED, record_read
+from imaging.dataset.tables.annotation_rows import class_rows, finding_array
 from imaging.dataset.tables.schemas import TABLES
-from imaging.dataset.tables.table_files import read_parts
+from imaging.dataset.tables.table_files import READERS, read_part, read_parts
 from imaging.dataset.version.example_set import COLUMNS, ExampleSet
 from imaging.dataset.version.head import COUNTED, Counts, VersionHead, count_rows, head_name, pointer_name
 from imaging.errors import UserFault
@@ -39,6 +41,11 @@ class DatasetVersion:
         return self.head.classes
 
     @property
+    def findings(self) -> tuple[str, ...]:
+        """The findings, of which an image may have several; a version has them or classes."""
+        return self.head.findings
+
+    @property
     def spec(self) -> PreprocessSpec:
         """How the images were prepared."""
         return self.head.spec
@@ -47,6 +54,26 @@ class DatasetVersion:
         """Return one of `imaging.dataset.tables.schemas.TABLES`, or some columns of it."""
         # A table that came after the version was made is empty.
         return read_parts(self.store, self.head.parts.get(name, ()), TABLES[name], columns)
+
+    def annotations(self) -> pa.Table:
+        """Return all that is known of the images as rows of the table `annotations`, their labels too.
+
+        Labels are stored with the examples, in the versions of every release: they are the kind CLASS.
+        """
+        labels = class_rows(self.table("examples", ["instance_key", "label"]))
+        return pa.concat_tables([labels, self.table("annotations")])
+
+    def findings_of(self, instance_keys: pa.ChunkedArray) -> NDArray[np.int8]:
+        """Return the findings of images (n, findings): 1 present, 0 absent, -1 unknown; raise Missing or Damaged."""
+        if not self.findings:
+            return np.empty((len(instance_keys), 0), np.int8)
+        columns = ["instance_key", "target", "kind", "value"]
+        with ThreadPoolExecutor(READERS) as readers:
+            parts = readers.map(
+                lambda name: read_part(self.store, name, TABLES["annotations"], columns),
+                self.head.parts.get("annotations", ()),
+            )
+            return finding_array(instance_keys, parts, self.findings)
 
     def splits(self) -> dict[str, str]:
         """Return the split of each patient for whom one was ever drawn; where the source fixes them, of none."""
@@ -81,12 +108,17 @@ class DatasetVersion:
                 f"{at.null_count} of {len(wanted)} test images cannot be prepared with specification "
                 f"{self.spec.digest}: compare models of one preprocessing, or start another with --name"
             )
-        return ExampleSet.of(self.store, table.take(at), self.classes, self.digest)
+        return self._example_set(table.take(at))
 
     def _split(self, split: str) -> ExampleSet:
-        table = self.table("examples", [*COLUMNS, "split"])
-        chosen = pc.and_(pc.equal(table["split"], split), pc.is_valid(table["label"]))
-        return ExampleSet.of(self.store, table.filter(chosen), self.classes, self.digest)
+        table = self.table("examples", [*COLUMNS, "split", "label_fault"])
+        return self._example_set(
+            table.filter(pc.and_(pc.equal(table["split"], split), pc.is_null(table["label_fault"])))
+        )
+
+    def _example_set(self, table: pa.Table) -> ExampleSet:
+        findings = self.findings_of(table["instance_key"])
+        return ExampleSet.of(self.store, table, self.classes, self.digest, findings)
 
     @cached_property
     def counts(self) -> Counts:
@@ -95,7 +127,9 @@ class DatasetVersion:
 
     def count(self) -> Counts:
         """Return the counts of the tables' rows."""
-        return count_rows(self.table("examples", COUNTED), self.table("quarantine", ["reason"]))
+        rows = self.table("examples", ["instance_key", *COUNTED])
+        findings = self.findings_of(rows["instance_key"])
+        return count_rows(rows, self.table("quarantine", ["reason"]), findings, self.findings)
 
     def refusals_by_reason(self) -> Mapping[str, int]:
         """Return how many files each reason refused, the most first."""
@@ -131,7 +165,13 @@ class EmptySplitError(UserFault):
 
 
 def check_trainable(version: DatasetVersion) -> None:
-    """Raise UserFault for fewer than two classes, and EmptySplitError for a class without a patient in each split."""
+    """Raise UserFault for fewer than two classes, and EmptySplitError for a class without a patient in each split.
+
+    Of a finding there must be patients who have it and patients who have it not.
+    """
+    if version.findings:
+        _check_findings(version)
+        return
     counts = version.counts.labelled
     if len(version.classes) < 2:
         labels = f"only {version.classes[0]!r}" if version.classes else "no label at all"
@@ -146,4 +186,21 @@ def check_trainable(version: DatasetVersion) -> None:
                 raise EmptySplitError(
                     f"too few patients for the splits: class {name!r} has {quantity(patients, 'patients')} and none in "
                     f"{split!r}; it needs at least one in each of train, val and test: add labelled patients"
+                )
+
+
+def _check_findings(version: DatasetVersion) -> None:
+    counts = version.counts.findings
+    for name in version.findings:
+        for side, who in (("present", "who has it"), ("absent", "who has it not")):
+            patients = {
+                split: part[name][f"patients_{side}"] for split, part in counts.items() if name in part
+            }
+            without = [split for split in SPLITS if not patients.get(split)]
+            if without:
+                total = quantity(sum(patients.values()), "patients")
+                raise EmptySplitError(
+                    f"too few patients for the splits: finding {name!r} is known as {side} of {total} and of none in "
+                    f"{' and '.join(map(repr, without))}; a finding needs at least one patient {who} in each of "
+                    "train, val and test, mostly 4 in all: add patients, or leave the finding out of --findings"
                 )

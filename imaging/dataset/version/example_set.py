@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imaging.dataset.tables.shard import map_shard
@@ -18,7 +19,8 @@ COLUMNS = ("instance_key", "patient_key", "label", "shard", "row")
 class ExampleSet:
     """Labelled examples (n), whose images are mapped into memory.
 
-    `labels` are numbers of classes; the image of example i is row `row_of[i]` of `shards[shard_of[i]]`.
+    `labels` are numbers of classes, -1 where there is none; `findings` (n, names) are 1 where one is present, 0 where
+    it is absent, -1 where that is unknown. The image of example i is row `row_of[i]` of `shards[shard_of[i]]`.
     """
 
     labels: NDArray[np.int64]
@@ -28,20 +30,29 @@ class ExampleSet:
     shard_of: NDArray[np.int64]
     row_of: NDArray[np.int64]
     version_digest: str
+    findings: NDArray[np.int8]
 
     @classmethod
-    def of(cls, store: Store, table: pa.Table, classes: Sequence[str], version_digest: str) -> "ExampleSet":
+    def of(
+        cls,
+        store: Store,
+        table: pa.Table,
+        classes: Sequence[str],
+        version_digest: str,
+        findings: NDArray[np.int8],
+    ) -> "ExampleSet":
         """Return the examples of a table, in its order; it has `COLUMNS`."""
-        number_of = {name: number for number, name in enumerate(classes)}
+        labels = pc.index_in(table["label"], value_set=pa.array(classes, pa.string())).fill_null(-1)
         shards = table["shard"].combine_chunks().dictionary_encode()
         return cls(
-            labels=np.array([number_of[name] for name in table["label"].to_pylist()], np.int64),
+            labels=labels.to_numpy().astype(np.int64),
             instance_keys=np.asarray(table["instance_key"].to_pylist(), np.str_),
             patient_keys=np.asarray(table["patient_key"].to_pylist(), np.str_),
             shards=tuple(map_shard(store, digest) for digest in shards.dictionary.to_pylist()),
             shard_of=shards.indices.to_numpy().astype(np.int64),
             row_of=table["row"].to_numpy().astype(np.int64),
             version_digest=version_digest,
+            findings=findings,
         )
 
     def __len__(self) -> int:

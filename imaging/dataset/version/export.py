@@ -34,6 +34,7 @@ def export(
 ) -> dict[str, int]:
     """Write SPLIT.npy and SPLIT.parquet for each split, in one order, and dataset.json; return how many rows each has.
 
+    A finding is a column "finding.NAME" of 1 and 0, null where it is unknown.
     The folder appears when it is whole. Reading the test patients is recorded under `reader`. `on_progress` gets how
     many images of how many are written. Raises UserFault where the folder is not new or empty.
     """
@@ -80,9 +81,12 @@ def _images(path: Path, examples: ExampleSet, shape: tuple[int, ...]) -> Iterato
 def _table(version: DatasetVersion, examples: ExampleSet) -> pa.Table:
     names = [name for name in TABLES["examples"].names if name not in STORE_COLUMNS]
     table = version.table("examples", names)
-    return table.take(
+    rows = table.take(
         pc.index_in(pa.array(examples.instance_keys, pa.string()), value_set=table["instance_key"])
     )
+    for name, column in zip(version.findings, examples.findings.T, strict=True):
+        rows = rows.append_column(f"finding.{name}", pa.array(column, pa.int8(), mask=column < 0))
+    return rows
 
 
 def _head(version: DatasetVersion) -> dict[str, object]:
@@ -90,5 +94,6 @@ def _head(version: DatasetVersion) -> dict[str, object]:
         "dataset": version.head.dataset,
         "digest": version.digest,
         "classes": version.classes,
+        **({"findings": version.findings} if version.findings else {}),
         "spec": version.spec.model_dump(mode="json"),
     }
