@@ -84,7 +84,7 @@ def read_nifti(payload: Payload, modality: str) -> Iterator[Instance]:
     content = content_of(payload)
     with decoding():
         packed = bytes(content[:2]) == GZIP
-        plan, data = _inflate(content) if packed else (plan_of(bytes(content[:HEADER_BYTES])), content)
+        plan, data = inflate(content) if packed else (plan_of(bytes(content[:HEADER_BYTES])), content)
     if len(data) < plan.end:
         raise DataFault("truncated", f"the file holds {len(data)} of {plan.end} bytes")
     findings = _padding(plan, memoryview(data)[plan.end :])
@@ -107,12 +107,13 @@ def _padding(plan: Plan, rest: memoryview) -> tuple[str, ...]:
     )
 
 
-def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:
-    """Return the header and the inflated bytes; raise DataFault for a bomb or a damaged file."""
+def inflate(content: bytes | memoryview, limit: int = FETCHED_LIMIT_BYTES) -> tuple[Plan, bytes]:
+    """Return the header and the inflated bytes; raise DataFault for a bomb, a large or a damaged file."""
     try:
         with gzip.GzipFile(fileobj=BytesIO(content)) as file:
             head = file.read(HEADER_BYTES)
             plan = plan_of(head)
+            check_limit("too-large", "all volumes in bytes", plan.end, limit + plan.offset)
             if bomb_fault(plan.end, len(content)):
                 raise DataFault("inflate-bomb", f"{len(content)} bytes claim to inflate to {plan.end}")
             data = head + file.read(max(0, plan.end - len(head)))
@@ -223,7 +224,7 @@ def _without_nan(stored: NDArray[Any]) -> tuple[NDArray[Any], tuple[float, float
 def _oriented(
     voxels: NDArray[Any], affine: NDArray[np.float64]
 ) -> tuple[NDArray[Any], tuple[float, ...], NDArray[np.float64]]:
-    """Return voxels with their axes reordered and flipped to be nearest to S, P and L, their spacing in mm, and an affine.
+    """Return voxels with axes reordered and flipped to be nearest to S, P and L, their spacing in mm, and an affine.
 
     It is from (column, row, slice, 1) to mm in LPS.
     """
