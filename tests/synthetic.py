@@ -25,6 +25,7 @@ from imaging.errors import DataFault
 from imaging.formats.readers import FORMATS
 from imaging.image.image import Image
 from imaging.image.instance import Instance
+from imaging.image.source_grid import NO_AFFINE
 from imaging.pixel_digests import pixel_digest
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.dispatch import Run
@@ -72,6 +73,11 @@ EXAMPLE: Mapping[str, Any] = {
     "spacing_mm": 0.5,
     "kvp": None,
     "findings": "",
+    "slices": 1,
+    "slice_spacing": None,
+    "row_spacing": 0.5,
+    "column_spacing": 0.5,
+    "affine": NO_AFFINE,
 }
 
 

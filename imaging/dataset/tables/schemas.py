@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from imaging.image.source_grid import AFFINE_BYTES, NO_AFFINE
+
 FINGERPRINT_BYTES = 64
 """Size of the fingerprint that `imaging.dataset.split.fingerprint` makes of a prepared image."""
 
@@ -18,6 +20,16 @@ SOURCE = [
     pa.field("source_tag", pa.string(), nullable=False),
 ]
 """The file of a row: its keyed name, and its size, modification time and ETag ("" where there is none) when listed."""
+
+GRID = [
+    # 1 of an image, 0 in rows of release 0.1.0.
+    pa.field("slices", pa.int32(), nullable=False),
+    # In mm, or relative where the file gives only the ratio of sides.
+    *(pa.field(f"{axis}_spacing", pa.float64()) for axis in ("slice", "row", "column")),
+    # From (column, row, slice, 1) to mm in LPS: twelve doubles, row by row, all zeros where it is not known.
+    pa.field("affine", pa.binary(AFFINE_BYTES), nullable=False),
+]
+"""The source grid of an example, with its rows and columns (`imaging.image.source_grid`)."""
 
 EXAMPLES = pa.schema(
     [
@@ -51,6 +63,7 @@ EXAMPLES = pa.schema(
         pa.field("kvp", pa.float64()),
         # Keys of `imaging.dicom.findings.FINDINGS`, with spaces between them.
         pa.field("findings", pa.string(), nullable=False),
+        *GRID,
     ]
 )
 """An example as it comes out of a chunk, before label and split are joined."""
@@ -100,7 +113,13 @@ ABSENT, PRESENT = "0", "1"
 ANNOTATIONS_SINCE = "0.2.0"
 """Release that brought the annotations: a version with any needs it."""
 
-LATER_COLUMNS: Mapping[str, Any] = {}
+LATER_COLUMNS: Mapping[str, Any] = {
+    "slices": 0,
+    "slice_spacing": None,
+    "row_spacing": None,
+    "column_spacing": None,
+    "affine": NO_AFFINE,
+}
 """Columns that came after release 0.1.0, and what each holds in rows of an older release.
 
 A part in which all rows hold that is written without the column, so that it keeps its name (see
