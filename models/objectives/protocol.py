@@ -60,6 +60,27 @@ class PatientExamples(TrainingExamples, Protocol):
         ...
 
 
+class MaskedExamples(PatientExamples, Protocol):
+    """Examples with a mask of class numbers on the model's grid: 0 is background, 255 an unknown pixel."""
+
+    @property
+    def unknown_classes(self) -> NDArray[np.bool_]:
+        """Which classes nobody drew in an example (n, classes); column k is class number k + 1."""
+        ...
+
+    @property
+    def spacings_mm(self) -> NDArray[np.float64]:
+        """Distances of slices, rows and columns of the model's grid (n, 3); NaN where they are not known.
+
+        Of an image the first is the thickness of its slice.
+        """
+        ...
+
+    def masks(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the masks (k, [slices,] size_px, size_px)."""
+        ...
+
+
 Score = Callable[[TrainingExamples], NDArray[np.float32]]
 
 
