@@ -76,7 +76,7 @@ def test_pixels_that_nobody_knows_are_left_out() -> None:
     assert numbers[0, 3:].tolist() == [0, 1]
 
 
-def test_a_case_without_a_known_pixel_says_nothing() -> None:
+def test_a_case_without_a_known_pixel_is_not_measured() -> None:
     assert np.isnan(case_numbers(np.full((4, 4), 255, np.uint8), EMPTY[:4, :4], NONE_UNKNOWN, None)).all()
 
 

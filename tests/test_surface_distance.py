@@ -43,7 +43,7 @@ def by_all_pairs(
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_both_measures_are_those_of_all_pairs_of_surface_pixels(
+def test_both_measures_agree_with_all_pairs_of_surface_pixels(
     shape: tuple[int, ...], spacing: tuple[float, ...], seed: int
 ) -> None:
     draw = np.random.default_rng(seed)

@@ -95,7 +95,7 @@ def slabs(
         done = (starts[0][row + 1] if row + 1 < len(starts[0]) else first + patch[0]) - first
         shown = slice(max(0, margins[0] - first), min(done, margins[0] + image.shape[0] - first))
         if shown.start < shown.stop:
-            yield total[:, shown, *inner] / weights[shown, *inner]
+            yield np.asarray(total[:, shown, *inner] / weights[shown, *inner], np.float32)
         for sums in (total, weights[None]):
             sums[:, : patch[0] - done] = sums[:, done:]
             sums[:, patch[0] - done :] = 0
