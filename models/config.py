@@ -65,6 +65,36 @@ class OptimizerConfig(BaseModel):
     )
 
 
+class PatchConfig(BaseModel):
+    """Patches that are cut out of training images; the model takes whole ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Patches")
+
+    size_px: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        title="Size (pixels)",
+        description="Side of the square patches of images with masks to train on; default: whole images.",
+    )
+    slices: int | None = Field(
+        None, ge=2, le=512, title="Slices", description="Slices of the patch of a volume; default: all."
+    )
+    # nnU-Net's share (Isensee et al. 2021): the others teach what is not there.
+    class_share: float = Field(
+        0.33,
+        ge=0,
+        le=1,
+        title="Share with a class",
+        description="Share of the patches that meet a class, each one as often as the others, however small it is.",
+    )
+
+    @property
+    def cuts(self) -> bool:
+        """Whether anything is cut."""
+        return bool(self.size_px or self.slices)
+
+
 class TrainConfig(BaseModel):
     """One training run; its digest, with the dataset version's, names the run."""
 
@@ -110,6 +140,7 @@ class TrainConfig(BaseModel):
         description="Kind of task that is learned.",
         json_schema_extra={"enum": list(OBJECTIVES)},
     )
+    patch: Annotated[PatchConfig, Since("0.2.0")] = Field(PatchConfig(), title="Patches")
 
     @model_validator(mode="before")
     @classmethod
@@ -129,6 +160,14 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"measure {self.measure!r} cannot select an epoch of {self.objective}: "
                 f"choose one of {', '.join(selectors)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _patches_of_masks(self) -> Self:
+        if self.patch.cuts and not OBJECTIVES[self.objective].of_pixels:
+            raise ValueError(
+                f"patches are cut from images with masks, and {self.objective} has none: leave patch out"
             )
         return self
 

@@ -25,7 +25,7 @@ from imaging.release_compatibility import (
     needed_release,
     read_config,
 )
-from models.config import AugmentConfig, OptimizerConfig, TrainConfig
+from models.config import AugmentConfig, OptimizerConfig, PatchConfig, TrainConfig
 
 FIRST = "0.1.0"
 REQUIRED = "required"
@@ -45,6 +45,7 @@ AUGMENT = {
     "contrast": 0.15,
     "brightness": 0.08,
 }
+PATCH = {"size_px": None, "slices": None, "class_share": 0.33}
 FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
     FIRST: {
         PreprocessSpec: {
@@ -90,7 +91,7 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
             "patient_variants": "report",
         },
     },
-    "0.2.0": {TrainConfig: {"objective": "classification"}},
+    "0.2.0": {TrainConfig: {"objective": "classification", "patch": PATCH}, PatchConfig: PATCH},
 }
 """The fields that each release has brought, in their order, with the defaults with which they came.
 
@@ -320,9 +321,9 @@ def test_what_needs_no_newer_release_is_read(needs: str) -> None:
     check_release("it", needs)
 
 
-@pytest.mark.parametrize("needs", ["0.1.1", "0.10.0", "1.0.0"])
+@pytest.mark.parametrize("needs", ["0.2.1", "0.10.0", "1.0.0"])
 def test_what_needs_a_newer_release_is_refused(needs: str) -> None:
     with pytest.raises(
-        UserFault, match=f"it needs release {needs}; this is radloop 0.1.0: install radloop {needs}"
+        UserFault, match=f"it needs release {needs}; this is radloop {RELEASE}: install radloop {needs}"
     ):
         check_release("it", needs)

@@ -91,6 +91,8 @@ class Objective(Protocol):
     """Key in the catalog; it is stored with a model."""
     since: ClassVar[str] = ""
     """Release that brought it, which a file of it needs; nothing for 0.1.0."""
+    of_pixels: ClassVar[bool] = False
+    """Whether it learns something of each pixel, from targets `masks`, so that patches of images do too."""
     metadata_keys: ClassVar[tuple[str, ...]] = ("contract",)
     """What `from_metadata` needs."""
     epoch_titles: ClassVar[Mapping[str, str]]

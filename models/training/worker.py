@@ -20,6 +20,7 @@ from models.training.batches import epoch_batches, generator, normalise, share, 
 from models.training.checkpoint import Weights, restore
 from models.training.epoch_history import Progress
 from models.training.optimization import WeightAverage, learning_rate_at, make_optimizer
+from models.training.patches import cropped, draw_patches
 from models.training.ranks import Ranks
 
 
@@ -101,8 +102,12 @@ class Worker:
         mine = share(len(batch), self.ranks.rank, self.ranks.size)
         drawn = draw(self.config.augment, len(batch), generator(self.config.seed, epoch, step))[mine]
         variation = drawn.to(self.ranks.device)
-        images = normalise(apply(self.levels(self.data.train, batch[mine]), variation))
+        levels = self.levels(self.data.train, batch[mine])
         arrays = self.objective.targets(self.data.train, batch[mine])
+        if self.config.patch.cuts:
+            patches = draw_patches(self.config.seed, epoch, step, len(batch))[mine]
+            levels, arrays = cropped(levels, arrays, self.config.patch, patches)
+        images = normalise(apply(levels, variation))
         targets = {name: torch.from_numpy(array).to(self.ranks.device) for name, array in arrays.items()}
         return images, self.objective.vary(targets, variation)
 
