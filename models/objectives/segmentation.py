@@ -42,7 +42,6 @@ class Segmentation(Objective):
     name: ClassVar = "segmentation"
     since: ClassVar = "0.2.0"
     network_output: ClassVar = "masks"
-    of_pixels: ClassVar = True
     epoch_titles: ClassVar = {"dice": "Dice"}
     selectors: ClassVar = ("dice", "loss")
     measures: ClassVar = MEASURES
