@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from imaging.dataset.version.dataset_version import DatasetVersion
     from models.config import TrainConfig
+    from models.training.augment import Variation
 
 PROBABILITIES = "probabilities"
 BACKGROUND = "background"
@@ -107,6 +108,12 @@ class Segmentation(Objective):
             "unknown_classes": masked.unknown_classes[index],
             "spacing_mm": masked.spacings_mm[index].astype(np.float32),
         }
+
+    def vary(self, targets: "Mapping[str, Tensor]", variation: "Variation") -> "Mapping[str, Tensor]":
+        """Return the masks moved as their images are; what came in from outside is unknown."""
+        from models.training.augment import apply_to_mask
+
+        return {**targets, "masks": apply_to_mask(targets["masks"], variation)}
 
     def loss(self, outputs: "Mapping[str, Tensor]", targets: "Mapping[str, Tensor]") -> "Tensor":
         """Return the sum of the losses; see `models.objectives.segmentation_loss`."""
