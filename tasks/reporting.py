@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version as installed
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.dataset.version.summary import count_by
 from imaging.refusal_reasons import IGNORED, REASONS
+from models.objectives.protocol import MaskedExamples
 from models.portable.predictor import Predictor
 from services.mlflow.registry import artifact_link, describe, model_file
 from services.mlflow.runs import commit, reachable
@@ -35,6 +37,7 @@ from tasks.report.page import (
     SplitCount,
     render,
 )
+from tasks.report.segmentation_sections import segmentation_classes, worst_masks
 from tasks.training import TrainOutcome
 
 SECTIONS: dict[str, Callable[[Any, Any, ExampleViews], Section]] = {
@@ -43,6 +46,8 @@ SECTIONS: dict[str, Callable[[Any, Any, ExampleViews], Section]] = {
     "finding-measures": finding_measures,
     "finding-curves": finding_curves,
     "finding-calls": finding_calls,
+    "segmentation-classes": segmentation_classes,
+    "worst-masks": worst_masks,
 }
 """By the names that objectives give: from the predictions of candidate and champion, and views of the examples."""
 LISTED = 1000
@@ -176,14 +181,22 @@ def _unlabelled(version: DatasetVersion, fault: str) -> pa.ChunkedArray:
 
 def _sections(evaluation: Evaluation, version: DatasetVersion, settings: Settings) -> list[Section]:
     model = evaluation.candidate
+    predictor = cache(lambda: Predictor.load(model_file(settings, model)))
 
     def stored(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         return version.examples_of(evaluation.test_keys[positions]).gather(np.arange(len(positions)))
 
     def outputs(positions: NDArray[np.int64]) -> Mapping[str, NDArray[np.float32]]:
-        return Predictor.load(model_file(settings, model)).predict_levels(stored(positions))
+        return predictor().predict_levels(stored(positions))
 
-    views = ExampleViews(images=lambda positions: middle_planes(stored(positions)), outputs=outputs)
+    def masks(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        examples = version.examples_of(evaluation.test_keys[positions])
+        return cast(MaskedExamples, examples).masks(np.arange(len(positions)))
+
+    def images(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return middle_planes(stored(positions))
+
+    views = ExampleViews(images=images, outputs=outputs, stored=stored, masks=masks)
     return [
         SECTIONS[name](evaluation.predictions, evaluation.champion_predictions, views)
         for name in model.objective.report_sections

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.predictions import MeasureDefinition, Predictions
+from models.networks.catalog import Output
 from models.portable.contract import TensorContract
 
 if TYPE_CHECKING:
@@ -65,6 +66,27 @@ class PatientExamples(TrainingExamples, Protocol):
         ...
 
 
+class MaskedExamples(PatientExamples, Protocol):
+    """Examples with a mask of class numbers on the model's grid: 0 is background, 255 an unknown pixel."""
+
+    @property
+    def unknown_classes(self) -> NDArray[np.bool_]:
+        """Which classes nobody drew in an example (n, classes); column k is class number k + 1."""
+        ...
+
+    @property
+    def spacings_mm(self) -> NDArray[np.float64]:
+        """Distances of slices, rows and columns of the model's grid (n, 3); NaN where they are not known.
+
+        Of an image the first is the thickness of its slice.
+        """
+        ...
+
+    def masks(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the masks (k, [slices,] size_px, size_px)."""
+        ...
+
+
 Score = Callable[[TrainingExamples], NDArray[np.float32]]
 
 
@@ -75,6 +97,8 @@ class Objective(Protocol):
     """Key in the catalog; it is stored with a model."""
     since: ClassVar[str] = ""
     """Release that brought it, which a file of it needs; nothing for 0.1.0."""
+    network_output: ClassVar[Output] = "classes"
+    """What its networks give, see `models.networks.catalog`."""
     metadata_keys: ClassVar[tuple[str, ...]] = ("contract",)
     """What `from_metadata` needs."""
     epoch_titles: ClassVar[Mapping[str, str]]
@@ -85,6 +109,11 @@ class Objective(Protocol):
     """Measures of its predictions; see `imaging.statistics.predictions`."""
     report_sections: ClassVar[tuple[str, ...]]
     """Sections of a night's report, keys of `tasks.reporting.SECTIONS`."""
+    techniques: ClassVar[frozenset[str]] = frozenset()
+    """Options of a training that it follows, of those that `TrainConfig` refuses elsewhere, such as mixup.
+
+    With mixup the loss of an image is the mean of its losses for two targets, each by its share.
+    """
 
     # What it is about
 
@@ -122,6 +151,10 @@ class Objective(Protocol):
     def weights(self, examples: TrainingExamples) -> NDArray[np.float32]:
         """Return the weight of each example in the loss (n,); the loss of a batch is divided by their sum."""
         return np.ones(len(examples), np.float32)
+
+    def sampling(self, examples: TrainingExamples) -> NDArray[np.float64] | None:
+        """Return how often an epoch draws each example in the mean (n,), of sum n; None is once each."""
+        return None
 
     def targets(self, examples: TrainingExamples, index: NDArray[np.int64]) -> Arrays:
         """Return what the network is to learn about these examples; it becomes tensors on the device."""
