@@ -54,6 +54,9 @@ REASONS: Mapping[str, str] = {
     "mask-segments": "segments of a mask have the same number or no description, or two files draw one class",
     "mask-values": "the mask has values that are given to no class",
     "mask-absent-slice": "a contour lies in a slice that the volume does not have",
+    "two-masks": "two lines of the mask table give the image the same class",
+    "no-mask-file": "the file that the mask table names is not there",
+    "no-mask": "the mask table does not name the image",
     # What was there before.
     "duplicate-instance": "the same SOPInstanceUID with the same pixels was already taken in",
     "duplicate-pixels": "the same pixels were already taken in under another SOPInstanceUID",

@@ -19,6 +19,7 @@ from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
 from models.objectives.multilabel import Multilabel
 from models.objectives.objective_catalog import OBJECTIVES
+from models.objectives.segmentation import Segmentation
 from services.form_schema import AUTOMATIC, shape_for_form
 
 if TYPE_CHECKING:
@@ -95,6 +96,18 @@ class IngestRequest(Request):
     positive: str | None = Field(
         None, title="Label that is looked for", description="Of two labels, the one that is looked for."
     )
+    masks: str | None = Field(
+        None,
+        title="Mask table",
+        description="CSV with a column 'mask', the file of each mask (DICOM SEG, RTSTRUCT, NIfTI or PNG) relative to "
+        "the table, and SOPInstanceUID, SeriesInstanceUID or file. It takes the place of the label table.",
+    )
+    mask_classes: tuple[str, ...] = Field(
+        (),
+        title="Mask classes",
+        description="Names of the classes 1, 2 and so on of the masks, as segments and regions are called; NAME=VALUE "
+        "where NIfTI and PNG masks have another value.",
+    )
     dataset: DatasetName = "radloop"
     preprocess: PreprocessSpec | None = Field(
         None,
@@ -114,7 +127,7 @@ class IngestRequest(Request):
     )
     splits: SplitConfig = Field(SplitConfig(), title="Splits", description="Shares of patients.")
 
-    @field_validator("findings", mode="before")
+    @field_validator("findings", "mask_classes", mode="before")
     @classmethod
     def _names_by_commas(cls, given: Any) -> Any:
         """Read `findings: a, b` of a YAML file or an option as what it means."""
@@ -146,6 +159,20 @@ class IngestRequest(Request):
         if self.more_labels and not (self.labels and self.has_findings):
             raise ValueError(
                 "more_labels adds tables of findings: give labels, and findings or label_separator"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _masks_or_labels(self) -> Self:
+        if self.masks and (self.labels or self.has_findings):
+            raise ValueError(
+                "both masks and labels are given, and a dataset has one of them: leave one out, and take the other "
+                "into a dataset with another name; the mask table may have PatientID beside file"
+            )
+        if bool(self.masks) != bool(self.mask_classes):
+            raise ValueError(
+                "masks and mask_classes go together: --masks MASKS.csv --mask-classes 'blood pool,myocardium' names "
+                "the classes 1 and 2"
             )
         return self
 
@@ -201,14 +228,15 @@ class NightlyRequest(IngestRequest):
     @model_validator(mode="before")
     @classmethod
     def _objective_of_the_labels(cls, given: Any) -> Any:
-        """Fill in the objective of findings where none was chosen."""
-        if not isinstance(given, dict) or not (given.get("findings") or given.get("label_separator")):
+        """Fill in the objective of findings or masks where none was chosen."""
+        if not isinstance(given, dict):
+            return given
+        objective = Segmentation.name if given.get("masks") else Multilabel.name
+        if not (given.get("masks") or given.get("findings") or given.get("label_separator")):
             return given
         training = given.get("training", {})
         return (
-            given | {"training": {"objective": Multilabel.name} | training}
-            if isinstance(training, dict)
-            else given
+            given | {"training": {"objective": objective} | training} if isinstance(training, dict) else given
         )
 
     @model_validator(mode="after")
@@ -221,6 +249,12 @@ class NightlyRequest(IngestRequest):
         if self.training.objective == Multilabel.name and not self.has_findings:
             raise ValueError(
                 f"objective {Multilabel.name!r} learns findings: give findings or label_separator"
+            )
+        if bool(self.masks) != (self.training.objective == Segmentation.name):
+            raise ValueError(
+                f"objective {Segmentation.name!r} learns masks, and {self.training.objective!r} was chosen with "
+                f"{'masks' if self.masks else 'no masks'}: give --masks and --mask-classes with it, and with "
+                "nothing else"
             )
         return self
 

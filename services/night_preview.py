@@ -9,13 +9,17 @@ from imaging.annotations.finding_join import finding_columns, join_findings
 from imaging.annotations.finding_table import FindingTables
 from imaging.annotations.label_join import join_labels, joined_columns
 from imaging.dataset.ingest.diff import KnownRows
+from imaging.dataset.ingest.mask_reading import plan_masks
 from imaging.dataset.ingest.pending_files import ListedSource, find_pending, list_source
+from imaging.dataset.tables.lazy_rows import LazyRows
+from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from models.config import TrainConfig, training_key
 from services.flow_requests import NightlyRequest, TrainRequest
 from services.label_tables import read_label_tables
+from services.mask_input import read_masks_of
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.preflight import check_input, known_key
 from services.settings import Settings
@@ -135,6 +139,8 @@ def will_train(request: TrainRequest, settings: Settings) -> bool:
 def _labels_changed(
     request: NightlyRequest, version: DatasetVersion, spec: PreprocessSpec, key: Pseudonyms
 ) -> bool:
+    if request.masks:
+        return _masks_changed(request, version, spec, key)
     if not request.labels:
         return False
     table = read_label_tables(request, key, volumes=spec.kind == "volume")
@@ -146,6 +152,20 @@ def _labels_changed(
     labels = join_labels(table, examples.select(joined_columns(table))).labels
     return bool(version.findings) or not labels.combine_chunks().equals(
         version.table("examples", ["label"])["label"].combine_chunks()
+    )
+
+
+def _masks_changed(
+    request: NightlyRequest, version: DatasetVersion, spec: PreprocessSpec, key: Pseudonyms
+) -> bool:
+    masks = read_masks_of(request, key)
+    if masks is None or masks.classes.names != version.mask_classes:
+        return True
+    plan = plan_masks(
+        masks, LazyRows.stored(version.store, version.head.parts["examples"], EXAMPLES), spec, version
+    )
+    return bool(plan.to_read) or not plan.kept.sort_by("instance_key").equals(
+        version.mask_rows().sort_by("instance_key")
     )
 
 

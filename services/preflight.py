@@ -38,6 +38,7 @@ from services.flow_requests import (
     TrainRequest,
 )
 from services.label_tables import finding_query, label_paths
+from services.mask_input import mask_table_path, read_masks_of
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.ray.jobs import connect
 from services.settings import Settings, authorization
@@ -64,8 +65,11 @@ def check_input(request: IngestRequest) -> Source:
     if not request.source:
         raise UserFault(f"no source was given: {REMEDY}")
     paths = label_paths(request)
-    table = paths[0] if paths else None
-    if request.has_findings:
+    table = paths[0] if paths else mask_table_path(request)
+    if request.masks:
+        # The lines are read when the source is listed: a fault of the table itself shows here.
+        read_masks_of(request, Pseudonyms(bytes(32)))
+    elif request.has_findings:
         if not paths:
             raise UserFault(
                 "findings are read from a table: give --labels LABELS.csv, or leave --findings out"

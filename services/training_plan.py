@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.objectives.objective_catalog import objective_class
+from models.objectives.objective_catalog import check_training
 from models.torch_process import end_torch, torch_process
 from services.flow_requests import TrainRequest
 from services.night_preview import trained_before
@@ -55,7 +55,7 @@ def plan_training(request: TrainRequest, settings: Settings) -> TrainingPlan:
     Raises UserFault where it cannot be trained on, or where there is too little memory.
     """
     version, config = newest_dataset(settings, request.dataset), request.training
-    objective_class(config.objective).of_version(version).check(version)
+    check_training(config, version)
     trained = trained_before(request.dataset, config, settings, version)
     job = {
         "store": settings.dataset_place,

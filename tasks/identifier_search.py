@@ -34,7 +34,8 @@ def search_identifiers(request: IngestRequest, settings: Settings, *, took_s: fl
 
     Raises EnvironmentFault: in which file, of which kind, never the value.
     """
-    source = open_source(request.source, Path(request.labels).expanduser() if request.labels else None)
+    table = request.labels or request.masks
+    source = open_source(request.source, Path(table).expanduser() if table else None)
     identifiers = sample_identifiers(source, seed)
     since_s = time.time() - took_s - SLACK_S
     residue = search_files(left_since(since_s, request, settings), identifiers, settings.folder, seed)
@@ -75,7 +76,7 @@ def left_since(since_s: float, request: IngestRequest, settings: Settings) -> It
     """Yield the files that were written since: of the home, the store, and MLflow's artifacts in a folder."""
     given = [
         Path(place).expanduser().resolve()
-        for place in (request.source, request.labels, *request.more_labels)
+        for place in (request.source, request.labels, request.masks, *request.more_labels)
         if place
     ]
     seen: set[Path] = set()

@@ -155,6 +155,8 @@ def _reasons(counts: Mapping[str, int], meanings: Mapping[str, str]) -> list[Rea
 
 
 def _troubles(version: DatasetVersion) -> list[LabelTrouble]:
+    if version.mask_classes:
+        return _mask_troubles(version)
     report = version.head.label_report
     lines = tuple(f"line {number}" for number in report.lines_without_image)
     disputed = tuple(f"line {number}" for number in report.lines_in_conflict)
@@ -172,6 +174,23 @@ def _troubles(version: DatasetVersion) -> list[LabelTrouble]:
         ),
     ]
     return [trouble for trouble in troubles if trouble.count]
+
+
+def _mask_troubles(version: DatasetVersion) -> list[LabelTrouble]:
+    lines = tuple(f"line {number}" for number in version.head.label_report.lines_without_image)
+    faults = version.table("examples", ["label_fault"])["label_fault"].drop_null()
+    troubles = (
+        [LabelTrouble(what="lines of masks that name no image", count=len(lines), lines=lines)]
+        if lines
+        else []
+    )
+    for fault in sorted(pc.unique(faults).to_pylist()):
+        keys = _unlabelled(version, fault)
+        shown = tuple(keys[:LISTED].to_pylist())
+        troubles.append(
+            LabelTrouble(what=f"images without a mask: {REASONS[fault]}", count=len(keys), keys=shown)
+        )
+    return troubles
 
 
 def _unlabelled(version: DatasetVersion, fault: str) -> pa.ChunkedArray:

@@ -78,12 +78,13 @@ EXAMPLE: Mapping[str, Any] = {
     "row_spacing": 0.5,
     "column_spacing": 0.5,
     "affine": NO_AFFINE,
+    "frame_of_reference_key": "",
 }
 
 
 def example(number: int, **changes: Any) -> dict[str, Any]:
     """Return the row of an example of a patient of its own; equal numbers give equal rows."""
-    named = [name for name in EXAMPLE if name.endswith("_key") and name != "site_key"]
+    named = [name for name in EXAMPLE if name.endswith("_key") and EXAMPLE[name]]
     keys = {name: f"{EXAMPLE[name][0]}{number}" for name in named}
     return {**EXAMPLE, **keys, "pixel_blake3": f"x{number}", "row": number} | changes
 

@@ -22,6 +22,8 @@ def show(
     label_separator: flows.LabelSeparator = None,
     findings: flows.Findings = None,
     more_labels: flows.MoreLabels = None,
+    masks: flows.Masks = None,
+    mask_classes: flows.MaskClasses = None,
     missing: flows.Missing = None,
     positive: flows.Positive = None,
     patient_variants: flows.Variants = None,

@@ -28,7 +28,22 @@ MoreLabels = Annotated[
 ]
 Objective = Annotated[
     str | None,
-    typer.Option(help="Kind of task: classification or multilabel. [default: that of the labels]"),
+    typer.Option(
+        help="Kind of task: classification, multilabel or segmentation. [default: that of the labels]"
+    ),
+]
+Masks = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV with a column 'mask' (files: DICOM SEG, RTSTRUCT, NIfTI, PNG) and SOPInstanceUID, SeriesInstanceUID "
+        "or file; in place of --labels."
+    ),
+]
+MaskClasses = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...", help="Names of the classes 1, 2, ... of the masks; NAME=VALUE for others."
+    ),
 ]
 Missing = Annotated[
     list[str] | None,
@@ -77,6 +92,8 @@ def run(
     label_separator: LabelSeparator = None,
     findings: Findings = None,
     more_labels: MoreLabels = None,
+    masks: Masks = None,
+    mask_classes: MaskClasses = None,
     missing: Missing = None,
     positive: Positive = None,
     patient_variants: Variants = None,
@@ -105,6 +122,8 @@ def ingest(
     label_separator: LabelSeparator = None,
     findings: Findings = None,
     more_labels: MoreLabels = None,
+    masks: Masks = None,
+    mask_classes: MaskClasses = None,
     missing: Missing = None,
     positive: Positive = None,
     patient_variants: Variants = None,
@@ -153,6 +172,8 @@ def evaluate(
 def reevaluate(
     source: Source = "",
     labels: Labels = None,
+    masks: Masks = None,
+    mask_classes: MaskClasses = None,
     dataset: Name = None,
     config: Config = None,
     as_json: AsJson = False,

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from imaging.dataset.version.dataset_version import DatasetVersion
     from models.config import TrainConfig
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    one.name: one for one in (Classification, Multilabel, Segmentation)
-}
+OBJECTIVES: dict[str, type[Objective]] = {one.name: one for one in (Classification, Multilabel, Segmentation)}
 
 DEFAULT = Classification.name
 """The objective of files and tags that name none: those of the first releases, and of all classifiers since."""

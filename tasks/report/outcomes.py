@@ -51,6 +51,7 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
         _looked_for(outcome),
         _missing(outcome),
         _label_troubles(outcome),
+        _mask_troubles(outcome),
         _variants(outcome),
         f"Original names of all of these: `{outcome.problems_file}` (readable by you alone)"
         if outcome.problems_file
@@ -220,7 +221,15 @@ def _finding_counts(outcome: "IngestOutcome") -> str:
         for split, names in sorted(outcome.finding_counts.items())
         for name, numbers in names.items()
     ]
-    head = ("split", "finding", "present", "absent", "unknown", "patients with it", "patients without")
+    head = (
+        "split",
+        "class" if outcome.mask_classes else "finding",
+        "present",
+        "absent",
+        "unknown",
+        "patients with it",
+        "patients without",
+    )
     return table(head, rows)
 
 
@@ -256,6 +265,8 @@ def _missing(outcome: "IngestOutcome") -> str:
 
 
 def _label_troubles(outcome: "IngestOutcome") -> str:
+    if outcome.mask_classes:
+        return ""
     _, taken = UNITS[outcome.kind]
     rows = [
         ("labels that name no image", outcome.labels_without_image),
@@ -267,6 +278,16 @@ def _label_troubles(outcome: "IngestOutcome") -> str:
     if count:
         rows.append((f"{UNEVEN} (the first is line {line})", count))
     return table(("labels", "count"), rows) if any(count for _, count in rows) else ""
+
+
+def _mask_troubles(outcome: "IngestOutcome") -> str:
+    _, taken = UNITS[outcome.kind]
+    rows = [(reason, count, REASONS[reason]) for reason, count in outcome.mask_faults.items()]
+    if outcome.mask_classes and outcome.labels_without_image:
+        rows.append(
+            ("names-no-image", outcome.labels_without_image, "lines of the mask table that name no image")
+        )
+    return table(("without a mask", taken, "why"), rows) if rows else ""
 
 
 def _variants(outcome: "IngestOutcome") -> str:

@@ -93,10 +93,13 @@ class MaskTarget:
     instances: tuple[str, ...] = ()
     frame: int = 0
     frame_of_reference_uid: str = ""
+    stated_frames_of_reference: list[str] = field(default_factory=list, compare=False)
+    """UIDs that masks stated: where pseudonyms stand for that of the image, they are compared outside."""
 
     def check_frame_of_reference(self, uid: str) -> None:
         """Raise DataFault "mask-frame-of-reference" where a mask states another one."""
         own = self.frame_of_reference_uid
+        self.stated_frames_of_reference.append(uid)
         if own and uid and own != uid:
             raise DataFault(
                 "mask-frame-of-reference",

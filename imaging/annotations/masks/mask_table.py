@@ -103,7 +103,7 @@ def read_mask_table(path: Path, pseudonyms: Pseudonyms, classes: MaskClasses) ->
     keys = pa.array(pseudonyms.keys(level, names), pa.string())
     order = pc.sort_indices(keys).to_numpy() if names else np.empty(0, np.int64)
     # The sort is stable: lines of one key stay in their order.
-    runs = keys.take(pa.array(order)).run_end_encode() if names else None
+    runs = pc.run_end_encode(keys.take(pa.array(order))) if names else None
     ends = np.asarray(runs.run_ends, np.int64) if runs is not None else np.empty(0, np.int64)
     return MaskTable(
         folder=path.parent,

@@ -96,8 +96,8 @@ def prepare_masks(
     """Read masks and bring them to the model's grid; a `Function` of the sandbox.
 
     `setup` has the `spec` and the `classes` (`MaskClasses.to_json`). The answer has for each mask that could be read
-    its number and its unknown classes (`masks`), and for the others number, reason and detail (`faults`). Its one blob
-    are the class numbers (n, *spec.shape) of the former.
+    its number, its unknown classes and the frames of reference that it states (`masks`), and for the others number,
+    reason and detail (`faults`). Its one blob are the class numbers (n, *spec.shape) of the former.
     """
     spec, classes, contents = _spec(setup["spec"]), MaskClasses.from_json(setup["classes"]), iter(blobs)
     made, masks, faults = [], [], []
@@ -110,7 +110,8 @@ def prepare_masks(
         except DataFault as fault:
             faults.append([number, fault.reason, fault.detail])
         else:
-            masks.append([number, sorted(mask.unknown_classes)])
+            stated = sorted({*target.stated_frames_of_reference} - {""})
+            masks.append([number, sorted(mask.unknown_classes), stated])
     return {"masks": masks, "faults": faults}, (np.stack(made).data,) if made else ()
 
 
@@ -151,4 +152,5 @@ def _slice_target(target: MaskTarget, number: int) -> MaskTarget:
         grid=SourceGrid(grid.size[1:], grid.spacing and grid.spacing[-2:], affine),
         instances=target.instances[number : number + 1],
         frame_of_reference_uid=target.frame_of_reference_uid,
+        stated_frames_of_reference=target.stated_frames_of_reference,
     )

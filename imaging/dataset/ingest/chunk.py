@@ -128,6 +128,10 @@ class RowCollector:
             "patient_key": self._keys("patient", columns["patient_id"]),
             "patient_variant": [self._variant(patient) for patient in columns["patient_id"]],
             "site_key": [self._key("site", name) if name else "" for name in columns["institution"]],
+            "frame_of_reference_key": [
+                self._key("frame-of-reference", uid) if uid else ""
+                for uid in columns["frame_of_reference_uid"]
+            ],
         }
 
     def _object(self, uid: str, series_uid: str, instance_key: str | None) -> str:

@@ -14,6 +14,7 @@ from imaging.annotations.finding_table import FindingTables
 from imaging.annotations.label_table import LabelTable
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.listing import Listing
+from imaging.dataset.tables.mask_rows import refusals_of
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.summary import own_and_shared, patient_variants
 from imaging.dicom.header import stated_modality
@@ -68,6 +69,9 @@ class IngestOutcome:
     classes: tuple[str, ...] = ()
     finding_counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     """By split and finding, see `imaging.dataset.version.head.Counts`; where there are findings instead of classes."""
+    mask_classes: tuple[str, ...] = ()
+    mask_faults: dict[str, int] = field(default_factory=dict)
+    """Images without a usable mask, by the reason, the most first; where there are masks."""
     decided_by: DecidedBy = "names"
     untrainable: str = ""
     """Why nothing can be trained on the version, as a sentence."""
@@ -87,7 +91,8 @@ def ingest_outcome(
     """Return what an ingest did."""
     counted = version.refusals_by_reason()
     labelled = version.table("examples", ["patient_key", "label_fault", "findings"])
-    faults = {item["values"]: item["counts"] for item in labelled["label_fault"].value_counts().to_pylist()}
+    counts = labelled["label_fault"].drop_null().value_counts().to_pylist()
+    faults = {item["values"]: item["counts"] for item in counts}
     return IngestOutcome(
         dataset=version.head.dataset,
         digest=version.digest,
@@ -116,6 +121,8 @@ def ingest_outcome(
         labels_uneven=labels.uneven if labels else (0, 0),
         classes=version.classes,
         finding_counts=version.counts.findings,
+        mask_classes=version.mask_classes,
+        mask_faults=dict(sorted(faults.items(), key=lambda one: -one[1])) if version.mask_classes else {},
         decided_by=decided_by(version.classes, positive),
         untrainable=untrainable,
     )
@@ -177,12 +184,13 @@ def write_problems(
     names = listing.named(pa.array({key for _, key, _, _ in rows}, pa.string()))
     named = [(what, names.get(key, "?"), reason, detail) for what, key, reason, detail in rows]
     report = version.head.label_report
-    named += [("label line", place(line), "names-no-image", "") for line in report.lines_without_image]
+    line_name = "mask line" if version.mask_classes else "label line"
+    named += [(line_name, place(line), "names-no-image", "") for line in report.lines_without_image]
     named += [
         (
-            "label line",
+            line_name,
             place(line),
-            "two-labels",
+            "two-masks" if version.mask_classes else "two-labels",
             f"line {place(opposed[line])} has another" if line in opposed else "",
         )
         for line in report.lines_in_conflict
@@ -199,10 +207,11 @@ def _rows(version: DatasetVersion) -> Iterator[Row]:
     """Yield what did not fit, each with the keyed name of its file."""
     refused = version.table("quarantine", ["source_key", "reason", "detail"])
     yield from (("file", *row) for row in zip(*_lists(refused), strict=True))
-    labelled = version.table("examples", ["source_key", "label_fault"])
+    labelled = version.table("examples", ["instance_key", "source_key", "label_fault"])
+    details = {key: detail for key, _, detail in refusals_of(version.mask_rows())}
     yield from (
-        ("image", *row, "")
-        for row in zip(*_lists(labelled.filter(pc.is_valid(labelled["label_fault"]))), strict=True)
+        ("image", *row, details.get(key, ""))
+        for key, *row in zip(*_lists(labelled.filter(pc.is_valid(labelled["label_fault"]))), strict=True)
     )
     yield from _variant_rows(version, patient_variants(version))
 

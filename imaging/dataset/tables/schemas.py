@@ -64,6 +64,8 @@ EXAMPLES = pa.schema(
         # Keys of `imaging.dicom.findings.FINDINGS`, with spaces between them.
         pa.field("findings", pa.string(), nullable=False),
         *GRID,
+        # In which the affine is, "" where the file names none, and in rows of release 0.1.0.
+        pa.field("frame_of_reference_key", pa.string(), nullable=False),
     ]
 )
 """An example as it comes out of a chunk, before label and split are joined."""
@@ -99,7 +101,8 @@ TABLES = {
     "annotations": pa.schema(
         [
             *(pa.field(name, pa.string(), nullable=False) for name in ("instance_key", "target", "kind")),
-            # Of a finding PRESENT or ABSENT, of a class its name; null of a mask.
+            # Of a finding PRESENT or ABSENT, of a class its name, of a mask what is known of it as JSON: see
+            # `imaging.dataset.tables.mask_rows`. A mask that was refused has a row without a shard.
             pa.field("value", pa.string()),
             pa.field("mask_shard", pa.string()),
             pa.field("mask_row", pa.int64()),
@@ -119,6 +122,7 @@ LATER_COLUMNS: Mapping[str, Any] = {
     "row_spacing": None,
     "column_spacing": None,
     "affine": NO_AFFINE,
+    "frame_of_reference_key": "",
 }
 """Columns that came after release 0.1.0, and what each holds in rows of an older release.
 

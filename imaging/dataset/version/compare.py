@@ -22,7 +22,16 @@ FIXED = ("split", "patient_key", "pixel_blake3")
 """Columns that never change once they have a value: a patient stays in a split, and other pixels are a conflict."""
 LABEL = "label"
 ANNOTATIONS = "annotations"
-HEAD_FIELDS = ("dataset", "spec", "classes", "findings", "label_level", "patient_variants", "format")
+HEAD_FIELDS = (
+    "dataset",
+    "spec",
+    "classes",
+    "findings",
+    "mask_classes",
+    "label_level",
+    "patient_variants",
+    "format",
+)
 """Fields of a head that are true of all rows."""
 
 

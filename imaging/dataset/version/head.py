@@ -21,7 +21,7 @@ from imaging.release_compatibility import canonical, check_release, log_once, lo
 
 FORMAT = 2
 """Number of the layout that docs/datasets.md describes; an older one is upgraded when it is read, see UPGRADES."""
-LATER = ("counts", "findings", "lines_of_others", "needs")
+LATER = ("counts", "findings", "lines_of_others", "mask_classes", "needs")
 """Fields that came after format 2: not written where they are empty."""
 Labelled = dict[str, dict[str, dict[str, int]]]
 """By split and class, how many `examples` and `patients`."""
@@ -33,8 +33,9 @@ COUNTED = ("patient_key", "split", "label", "label_fault")
 class Counts:
     """How many examples of how many patients a version has, how many are labelled, and refused files by reason.
 
-    `labelled` counts by split and class ("" where there are findings instead), `findings` by split and finding how many
-    examples and patients have it and have it not, and of how many examples it is unknown.
+    `labelled` counts by split and class ("" where there are findings or masks instead), `findings` by split and
+    finding, or class of masks, how many examples and patients have it and have it not, and of how many examples it is
+    unknown.
     """
 
     examples: int
@@ -53,10 +54,10 @@ class VersionHead:
     """What is true of all rows of a version; `parts` are names in the store by table, `contents` digests of their rows.
 
     `counts` repeat what the tables say, so that a listing need not read them; None in a version that was made before
-    they were kept. `findings` are names that may be present together, where there are no `classes`. `lines_of_others`
-    are lines of the label table that contradict the image which they name. `needs` is the oldest release that reads the
-    version rightly, "" where each one does. `unknown` are fields that a newer release has added, which change nothing
-    where `needs` is met.
+    they were kept. `findings` are names that may be present together, where there are no `classes`; `mask_classes` are
+    those of masks, of which the first is number 1, where there are neither. `lines_of_others` are lines of the label
+    table that contradict the image which they name. `needs` is the oldest release that reads the version rightly, ""
+    where each one does. `unknown` are fields that a newer release has added, which change nothing where `needs` is met.
     """
 
     dataset: str
@@ -67,6 +68,7 @@ class VersionHead:
     label_report: LabelReport
     label_level: str
     findings: tuple[str, ...] = ()
+    mask_classes: tuple[str, ...] = ()
     lines_of_others: tuple[int, ...] = ()
     patient_variants: VariantPolicy = "report"
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -125,6 +127,7 @@ class VersionHead:
             "contents": contents,
             "classes": tuple(plain["classes"]),
             "findings": tuple(plain.get("findings", ())),
+            "mask_classes": tuple(plain.get("mask_classes", ())),
             "lines_of_others": tuple(plain.get("lines_of_others", ())),
             "counts": counts,
             "spec": read_config(PreprocessSpec, plain["spec"], what, needs=needs),
@@ -163,7 +166,7 @@ def head_name(dataset: str, digest: str) -> str:
 def count_rows(
     examples: pa.Table, refusals: pa.Table, findings: NDArray[np.int8], names: Sequence[str]
 ) -> Counts:
-    """Return the counts of a version's rows; `findings` (examples, names) are those of the examples."""
+    """Return the counts of a version's rows; `findings` (examples, names) are theirs, or classes of masks."""
     return Counts(
         examples=examples.num_rows,
         patients=pc.count_distinct(examples["patient_key"]).as_py(),
