@@ -11,6 +11,7 @@ from imaging.dataset.split.test_lock import count_reads
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import (
     DatasetVersion,
+    EmptySplitError,
     check_trainable,
     newest_version,
     open_version,
