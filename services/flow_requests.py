@@ -266,6 +266,12 @@ class NightlyRequest(IngestRequest):
             raise ValueError(
                 f"the gate cannot decide on {self.gate.measure!r}: choose one of {', '.join(known)}"
             )
+        part = (self.gate.measure or "").removesuffix("]").partition("[")[2]
+        if part and self.findings and part not in self.findings:
+            raise ValueError(
+                f"the gate cannot decide on {self.gate.measure!r}: choose one of the findings "
+                f"{', '.join(self.findings)}"
+            )
         return self
 
 

@@ -18,12 +18,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from imaging.annotations.class_order import is_negative
+from imaging.annotations.label_spelling import check_spellings, folded
 from imaging.annotations.label_table import (
     LabelTable,
     UnevenLines,
     build_label_table,
-    check_spellings,
-    folded,
     identifier_columns,
     label_column,
     table_rows,

@@ -1,11 +1,8 @@
 """Label table of a person: its columns are recognised by name, and its lines become labels by pseudonym."""
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -17,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imaging.annotations.class_order import order_classes
+from imaging.annotations.label_spelling import MOST_CLASSES, check_spellings
 from imaging.errors import UserFault
 from imaging.pseudonyms import Level, Pseudonyms
-from imaging.quantities import quantity
 from imaging.sources.label_file import (
     DELIMITERS,
     MISSING,
@@ -39,9 +36,6 @@ PARENT_DIGITS = 8
 a wrong one passes with a chance of 1 in 4 billion, and ten million whole ones would take a GB."""
 NO_PARENT = " " * PARENT_DIGITS
 NO_IDENTIFIER = missing_values()
-MOST_CLASSES = 2**10
-"""Different labels of which the lines are counted; more are no classes."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 
 Row = tuple[int, str, str, *tuple[str, ...]]
 """Line, identifier, label, and the coarser identifiers of the line."""
@@ -267,35 +261,6 @@ def _lines_by_key(lines: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np
     differs = np.asarray(pc.not_equal(lines["value"].take(repeated), lines["value"].take(first[key])), bool)
     conflicting = repeated[differs][np.unique(key[differs], return_index=True)[1]]
     return np.sort(first), conflicting
-
-
-def check_spellings(path: Path, counts: Mapping[str, int]) -> None:
-    """Raise UserFault where labels differ in case, blanks or the form of a number alone: they would be two classes."""
-    if len(counts) > MOST_CLASSES:
-        return
-    spellings: dict[str, list[str]] = {}
-    for label in sorted(counts):
-        spellings.setdefault(folded(label), []).append(label)
-    repeated = [
-        " and ".join(f"{label!r} ({quantity(counts[label], 'lines')})" for label in labels)
-        for labels in spellings.values()
-        if len(labels) > 1
-    ]
-    if repeated:
-        raise UserFault(
-            f"{path.name} spells one class in more than one way: {'; '.join(repeated)}: write it in one way in all "
-            "lines, or give what are two classes names that differ in more than case, blanks and zeros"
-        )
-
-
-def folded(label: str) -> str:
-    """Return what the spellings of one class share.
-
-    >>> [folded(label) for label in ("1.0", "01", "No  Finding")]
-    ['1', '1', 'no finding']
-    """
-    text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-    return f"{Decimal(text).normalize():f}" if NUMBER.fullmatch(text) else text
 
 
 def _columns(file: LabelFile, wanted: str | None, *, volumes: bool = False) -> LabelColumns:

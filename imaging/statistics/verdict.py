@@ -27,7 +27,8 @@ class GateConfig(BaseModel):
         # In brackets a part of the measure, such as one finding of several.
         pattern=r"^[a-z0-9_]+(\[[^\[\]]+\])?$",
         title="Measure",
-        description="What decides; more is better. Default: the objective's first, which is auroc for classes.",
+        description="What decides; more is better. auroc[NAME] is that of one finding. Default: the objective's "
+        "first, which is auroc for classes, and for findings their mean.",
     )
     floor: float = Field(
         0.70, ge=0.5, le=1, title="Floor", description="The least value of the measure, 0.5 to 1."
@@ -43,7 +44,7 @@ class GateConfig(BaseModel):
         5,
         ge=1,
         title="Fewest patients",
-        description="Test patients that each class must have for a decision.",
+        description="Test patients that each class must have for a decision; of a finding, with and without it.",
     )
     draws: int = Field(
         2000, ge=200, le=20_000, title="Bootstrap draws", description="More give steadier limits."
