@@ -1,5 +1,9 @@
 """Sliding window: sums of patches beside the whole, their order and number, borders, and what is refused."""
 
+import re
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -8,6 +12,13 @@ from imaging.errors import UserFault
 from models.portable.sliding_window import gaussian, slabs, sliding_window, sliding_window_mask
 
 Values = NDArray[np.float32]
+PAGE = Path(__file__).parent.parent / "docs" / "consumers.md"
+RECIPE = next(
+    block
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    if "def sliding_window" in block
+)
+"""What a consumer without our packages is shown."""
 
 
 def shares(patches: Values) -> Values:
@@ -109,3 +120,21 @@ def test_a_network_of_another_shape_is_refused() -> None:
 def test_probabilities_that_are_no_numbers_are_refused(value: float) -> None:
     with pytest.raises(UserFault, match="its training diverged"):
         sliding_window(np.full((8, 8), value, np.float32), (4, 4), shares)
+
+
+@pytest.mark.parametrize(("shape", "patch"), CASES)
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_the_recipe_of_the_page_gives_the_same(
+    shape: tuple[int, ...], patch: tuple[int, ...], overlap: float
+) -> None:
+    names: dict[str, Any] = {}
+    exec(RECIPE, names)
+    image = np.random.default_rng(0).random(shape, np.float32)
+    given = names["sliding_window"](image, patch, ends, overlap)
+    np.testing.assert_allclose(given, sliding_window(image, patch, ends, overlap), atol=2e-6)
+
+
+def test_the_recipe_needs_numpy_alone_and_few_lines() -> None:
+    imported = re.findall(r"^(?:import|from) (\w+)", RECIPE, re.MULTILINE)
+    assert imported == ["itertools", "numpy"]
+    assert len([line for line in RECIPE.splitlines() if line.strip()]) <= 40
