@@ -74,9 +74,11 @@ def test_slices_with_equal_headers_have_their_own_position() -> None:
     # The header cache skips parsing from the third slice of a series on.
     dicom._header_cache.cache_clear()
     for number in range(6):
-        place = PLACED | {"ImagePositionPatient": [1.0, 2.0, float(number)]}
-        one = only(made(STORED, SOPInstanceUID=f"1.2.3.{number}", **place))
+        place = {"ImagePositionPatient": [1.0, 2.0, float(number)], "FrameOfReferenceUID": f"1.2.9.{number}"}
+        one = only(made(STORED, SOPInstanceUID=f"1.2.3.{number}", **PLACED | place))
         assert affine_of(one)[:3, 3].tolist() == [1.0, 2.0, number]
+        assert one.frame_of_reference_uid == f"1.2.9.{number}"
+    assert dicom._header_cache("CT")._headers
 
 
 def enhanced(*positions: Any) -> bytes:
