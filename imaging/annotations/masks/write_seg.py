@@ -18,6 +18,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import UID
 
+from imaging.dicom.geometry import COSINE_TOLERANCE
 from imaging.dicom.parse import reading
 from imaging.errors import UserFault
 from imaging.preprocess.inverse import Mask
@@ -98,6 +99,7 @@ def segmentation_object(
     """
     planes = mask if mask.ndim == 3 else mask[None]
     _check(planes, images, len(segments), header)
+    orientation = _orientation(images)
     unknown = sorted({*header.identity} - {*IDENTITY})
     if unknown:
         raise UserFault(f"identity has {unknown}: a segmentation takes {list(IDENTITY)}")
@@ -105,8 +107,8 @@ def segmentation_object(
         name=header.algorithm, family=codes.cid7162.ArtificialIntelligence, version=header.version
     )
     with reading("unsupported", "the segmentation"):
-        made = highdicom.seg.Segmentation(
-            source_images=[_bare(image, header) for image in images],
+        made: Dataset = highdicom.seg.Segmentation(
+            source_images=[_bare(image, header, orientation) for image in images],
             # highdicom refuses integers of 32 and 64 bits.
             pixel_array=np.ascontiguousarray(planes, np.uint8),
             segmentation_type=kind,
@@ -197,11 +199,22 @@ def _check(planes: Mask, images: Sequence[Dataset], segments: int, header: SegHe
         )
 
 
+def _orientation(images: Sequence[Dataset]) -> list[float]:
+    """Return the orientation of all images: highdicom refuses those that differ in the last digit, which is common."""
+    turned = [[float(cosine) for cosine in image.get("ImageOrientationPatient") or ()] for image in images]
+    if (
+        any(len(one) != len(turned[0]) for one in turned)
+        or np.ptp(turned, axis=0).max(initial=0) > COSINE_TOLERANCE
+    ):
+        raise UserFault("the images are turned differently: write a segmentation for each orientation")
+    return turned[0]
+
+
 def _placed(image: Dataset) -> bool:
-    return bool(image.get("ImagePositionPatient")) or PER_FRAME in image
+    return PER_FRAME in image or all(image.get(f"Image{name}Patient") for name in ("Position", "Orientation"))
 
 
-def _bare(image: Dataset, header: SegHeader) -> Dataset:
+def _bare(image: Dataset, header: SegHeader, orientation: Sequence[float]) -> Dataset:
     """Return what a segmentation needs of an image: a header may have anything in any place."""
     bare = Dataset()
     for keyword in NEEDED:
@@ -210,6 +223,8 @@ def _bare(image: Dataset, header: SegHeader) -> Dataset:
     for keyword in (SHARED, PER_FRAME):
         if keyword in image:
             setattr(bare, keyword, Items([_bare_group(item) for item in image[keyword].value]))
+    if "ImageOrientationPatient" in bare:
+        bare.ImageOrientationPatient = list(orientation)
     for keyword in IDENTITY:
         setattr(bare, keyword, header.identity.get(keyword, ""))
     if header.frame_of_reference_uid:
