@@ -174,7 +174,7 @@ def test_a_written_png_is_read_back() -> None:
     assert np.array_equal(read_mask("picture", png_bytes(TRUTH[1]), FLAT, CLASSES).classes, TRUTH[1])
 
 
-def test_what_a_format_cannot_hold_is_not_written() -> None:
+def test_what_no_format_has_room_for_is_not_written() -> None:
     with pytest.raises(UserFault, match="write each slice, or NIfTI"):
         png_bytes(TRUTH)
     with pytest.raises(UserFault, match="write the mask as PNG"):

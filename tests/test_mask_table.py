@@ -60,7 +60,7 @@ def test_the_finest_identifier_decides(tmp_path: Path) -> None:
     assert masks.level == "instance"
 
 
-def test_a_column_says_which_classes_were_drawn(tmp_path: Path) -> None:
+def test_a_column_names_the_classes_that_were_drawn(tmp_path: Path) -> None:
     masks = table(tmp_path, "SOPInstanceUID,mask,myocardium_drawn", "1.2,a.png,no", "1.3,b.png,yes")
     result = joined(masks, "1.2", "1.3")
     assert [lines[0].drawn for lines in result.masks] == [(1,), (1, 2)]
@@ -71,7 +71,7 @@ def test_without_such_a_column_all_of_the_file_counts(tmp_path: Path) -> None:
     assert joined(table(tmp_path, "SOPInstanceUID,mask", "1.2,a.png"), "1.2").masks[0][0].drawn is None
 
 
-def test_the_real_table_says_where_the_myocardium_was_drawn(cardiac_mr: Path) -> None:
+def test_the_real_table_names_images_with_a_drawn_myocardium(cardiac_mr: Path) -> None:
     masks = read_mask_table(cardiac_mr / "masks.csv", NAMES, CLASSES)
     lines = [line for number in range(len(masks.keys)) for line in masks.at(number)]
     assert len(lines) == 74

@@ -52,7 +52,7 @@ def filled(*boxes: tuple[int, int, int]) -> np.ndarray:
     return wanted
 
 
-def test_a_contour_holds_the_pixels_whose_centres_it_encloses() -> None:
+def test_a_contour_encloses_pixels_by_their_centres() -> None:
     assert np.array_equal(of_slice(rtstruct(pool(contour(1, box(3, 9))))), filled((3, 9, 1)))
 
 
@@ -97,7 +97,7 @@ def test_a_disc_has_its_area_and_its_middle() -> None:
     assert np.abs(np.argwhere(mask).mean(axis=0) - (10.6, 11.3)).max() < 0.2
 
 
-def test_classes_are_told_by_name_and_the_later_one_is_on_top() -> None:
+def test_classes_go_by_name_and_the_later_one_is_on_top() -> None:
     muscle = (2, "myocardium", [contour(1, box(3, 15)), contour(1, box(6, 12))])
     data = rtstruct(muscle, pool(contour(1, box(5, 13))), (3, "COUCH", [contour(1, box(0, 24))]))
     assert np.array_equal(of_slice(data), np.maximum(filled((5, 13, 1)), filled((3, 15, 2), (6, 12, 0))))

@@ -197,7 +197,7 @@ def test_several_series_are_written_one_by_one() -> None:
         (np.where(TRUTH == 1, 255, TRUTH).astype(np.uint8), {}, "unknown pixels"),
     ],
 )
-def test_what_no_segmentation_can_hold_is_refused(mask: Any, changes: dict[str, Any], match: str) -> None:
+def test_what_no_segmentation_has_room_for_is_refused(mask: Any, changes: dict[str, Any], match: str) -> None:
     with pytest.raises(UserFault, match=match):
         written(mask, [source(n, **changes) for n in range(4)])
 

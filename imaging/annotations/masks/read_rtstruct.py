@@ -28,7 +28,7 @@ Planes = dict[int, list[Points]]
 
 
 @dataclass(slots=True)
-class Region:
+class DrawnRegion:
     """Contours of one region, by slice, and how many have their slice outside of the image."""
 
     planes: Planes = field(default_factory=dict)
@@ -48,7 +48,7 @@ def read_rtstruct(dataset: Dataset, target: MaskTarget, classes: MaskClasses) ->
     to_index = np.asarray(np.linalg.inv(target.grid.affine), np.float64)
     slices, rows, columns = target.grid.size
     mask = np.zeros(target.grid.size, np.uint8)
-    drawn: dict[int, list[Region]] = {}
+    drawn: dict[int, list[DrawnRegion]] = {}
     for value, contours in _regions(dataset, target, classes):
         region = _region(contours, to_index, target)
         if region.absent and len(target.grid.shape) == 3:
@@ -96,8 +96,8 @@ def _regions(
             yield value, some
 
 
-def _region(contours: list[Dataset], to_index: NDArray[np.float64], target: MaskTarget) -> Region:
-    region = Region()
+def _region(contours: list[Dataset], to_index: NDArray[np.float64], target: MaskTarget) -> DrawnRegion:
+    region = DrawnRegion()
     for contour in contours:
         with reading("unreadable", "a contour"):
             if str(contour.get("ContourGeometricType", "")) not in CLOSED:
