@@ -59,7 +59,7 @@ def test_a_class_without_a_segment_is_unknown() -> None:
     assert mask.unknown_classes == {2}
 
 
-def test_segments_are_told_by_their_names_and_not_by_their_numbers() -> None:
+def test_segments_go_by_their_names_and_not_by_their_numbers() -> None:
     mask = read(binary(segments=[(2, "BLOOD  pool"), (1, "MYOCARDIUM")]))
     assert np.array_equal(mask.classes, np.array([0, 2, 1], np.uint8)[TRUTH])
 
@@ -106,7 +106,7 @@ def test_a_value_of_a_label_map_that_is_not_described_is_refused() -> None:
     assert "segment 2" in refused(data).detail
 
 
-def test_frames_lie_where_their_positions_say_whatever_their_order() -> None:
+def test_frames_lie_at_their_positions_whatever_their_order() -> None:
     order = [3, 1, 0, 2]
     frames = (TRUTH[order] == 1).astype(np.uint8)
     assert np.array_equal(read(seg(frames, [group(n, 1) for n in order])).classes, TRUTH == 1)

@@ -47,7 +47,7 @@ def affine_of(one: Instance) -> NDArray[np.float64]:
     return affine
 
 
-def test_a_slice_lies_where_its_header_says() -> None:
+def test_a_slice_lies_at_the_place_in_its_header() -> None:
     # PS3.3 C.7.6.2.1.1, equation C.7.6.2.1-1: the direction of a row goes with the spacing of columns.
     one = only(made(STORED, **PLACED))
     wanted = np.array(POSITION) + 3 * 0.25 * np.array(OBLIQUE[:3]) + 2 * 0.5 * np.array(OBLIQUE[3:])
@@ -74,9 +74,11 @@ def test_slices_with_equal_headers_have_their_own_position() -> None:
     # The header cache skips parsing from the third slice of a series on.
     dicom._header_cache.cache_clear()
     for number in range(6):
-        place = PLACED | {"ImagePositionPatient": [1.0, 2.0, float(number)]}
-        one = only(made(STORED, SOPInstanceUID=f"1.2.3.{number}", **place))
+        place = {"ImagePositionPatient": [1.0, 2.0, float(number)], "FrameOfReferenceUID": f"1.2.9.{number}"}
+        one = only(made(STORED, SOPInstanceUID=f"1.2.3.{number}", **PLACED | place))
         assert affine_of(one)[:3, 3].tolist() == [1.0, 2.0, number]
+        assert one.frame_of_reference_uid == f"1.2.9.{number}"
+    assert dicom._header_cache("CT")._headers
 
 
 def enhanced(*positions: Any) -> bytes:
@@ -98,7 +100,7 @@ def enhanced(*positions: Any) -> bytes:
     return file_bytes(one)
 
 
-def test_each_frame_lies_where_its_functional_groups_say() -> None:
+def test_each_frame_lies_at_the_place_in_its_functional_groups() -> None:
     places = [(1.0, 2.0, 3.0), (1.0, 2.0, 8.0)]
     frames = list(read_dicom(enhanced(*places), "MR"))
     assert [tuple(affine_of(one)[:3, 3]) for one in frames] == places
@@ -138,7 +140,7 @@ def test_a_volume_lies_where_its_first_slice_does() -> None:
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "SAR", "IPL"])
-def test_a_nifti_volume_lies_where_its_affine_says(codes: str) -> None:
+def test_a_nifti_volume_lies_at_the_place_of_its_affine(codes: str) -> None:
     stored = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
     turn = nibabel.orientations.axcodes2ornt(codes)
     affine = np.eye(4)
@@ -154,7 +156,7 @@ def test_a_nifti_volume_lies_where_its_affine_says(codes: str) -> None:
         assert one.image.stored[number, row, column] == stored[index]
 
 
-def test_a_flat_nifti_lies_where_its_affine_says() -> None:
+def test_a_flat_nifti_lies_at_the_place_of_its_affine() -> None:
     stored = np.arange(12, dtype=np.int16).reshape(3, 4)
     affine = np.array([[0.0, 0, 2, 1], [3, 0, 0, 2], [0, -1.5, 0, 3], [0, 0, 0, 1]])
     (one,) = read_nifti(nifti_payload(stored, affine), "CT")

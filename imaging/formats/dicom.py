@@ -40,8 +40,14 @@ LARGEST = float(np.finfo(np.float32).max) / 4
 """The largest value in modality units: with it, sums and differences of two stay within single precision."""
 
 
-VARYING = ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient", "TriggerTime", "TemporalPositionIndex")
-"""Attributes that differ among the slices of a series and do not change how a slice is read and shown."""
+VARYING = (
+    *("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient", "TriggerTime", "TemporalPositionIndex"),
+    "FrameOfReferenceUID",
+)
+"""Attributes that differ among the slices of a series and do not change how a slice is read and shown.
+
+Some anonymizers give each slice a frame of reference of its own (Sunnybrook Cardiac Data).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,6 @@ class HeaderMeaning:
     image: Image | None
     mosaic: Mosaic | None = None
     axes: Matrix | None = None
-    frame_of_reference_uid: str = ""
 
 
 def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
@@ -88,7 +93,7 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
             sop_instance_uid=instance_uid,
             frame=index + 1 if several else 0,
             institution=header.institution,
-            frame_of_reference_uid=meaning.frame_of_reference_uid,
+            frame_of_reference_uid=text(opened.attributes, "FrameOfReferenceUID"),
             image=image,
             content_blake3=(whole or content_digest(data, opened, stored, pixels)).hex(),
             pixel_blake3=pixels.hex(),
@@ -120,10 +125,7 @@ def _meaning(opened: DicomObject, modality: str) -> tuple[str, HeaderMeaning]:
     if opened.dataset is not None or opened.floating_bits:
         header = read_header(opened.attributes, modality, has_pixels=bool(opened.pixels))
         frames = frames_of(opened)
-        place = text(opened.attributes, "FrameOfReferenceUID")
-        return header.sop_instance_uid, HeaderMeaning(
-            header, frames.layout, None, frames.mosaic, frame_of_reference_uid=place
-        )
+        return header.sop_instance_uid, HeaderMeaning(header, frames.layout, None, frames.mosaic)
     rest = dict(opened.attributes)
     for keyword in VARYING:
         rest.pop(keyword, None)
@@ -137,16 +139,15 @@ def _cached_meaning(shared: tuple[tuple[str, Value], ...], modality: str, has_pi
     attributes: dict[str, Value] = {**dict(shared), "SOPInstanceUID": "0"}
     header = read_header(attributes, modality, has_pixels=has_pixels)
     layout = layout_of(attributes)
-    place = text(attributes, "FrameOfReferenceUID")
     if layout.samples != 1 or layout.bits_allocated not in NATIVE_BITS:
-        return HeaderMeaning(header, layout, None, frame_of_reference_uid=place)
+        return HeaderMeaning(header, layout, None)
     # Of a grey frame without tables, only the type of its values matters.
     kind = f"{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
     empty = DicomObject(data=b"", syntax="", attributes=attributes)
     image = frame_image(empty, layout, np.empty((0, 0), kind), 0)
     # Several frames cannot all lie at the one position of the object.
     axes = plane_axes(attributes) if layout.frames == 1 else None
-    return HeaderMeaning(header, layout, image, axes=axes, frame_of_reference_uid=place)
+    return HeaderMeaning(header, layout, image, axes=axes)
 
 
 def image_findings(image: Image) -> tuple[str, ...]:

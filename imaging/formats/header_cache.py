@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.dicom.attributes import Attributes, decode_numbers
+from imaging.dicom.attributes import Attributes, Value, decode_numbers
 from imaging.dicom.dicom_object import DicomObject
 from imaging.dicom.elements import UNDEFINED, Buffer, iter_elements
 from imaging.dicom.header import UID_FORM
@@ -31,7 +31,7 @@ CACHED_HEADERS = 32
 UNMATCHED_HEADERS = 4
 """Headers of a series that are kept before one of them matches: keeping one costs as much as parsing one."""
 SOP_INSTANCE_UID, SERIES_INSTANCE_UID = "SOPInstanceUID", "SeriesInstanceUID"
-POSITION = "ImagePositionPatient"
+POSITION, FRAME_OF_REFERENCE = "ImagePositionPatient", "FrameOfReferenceUID"
 DATA_SET_TAGS = range(META_TAGS.stop, min(PIXELS))
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CachedHeader(Generic[T]):
-    """A parsed header: `fixed` are its bytes at `places`, `uid` and `position` those of two values that may differ.
+    """A parsed header: `fixed` are its bytes at `places`; the other places are of values that may differ and are read.
 
     `tail` are the bytes before the pixel data: most headers differ there already if they differ at all.
     """
@@ -50,12 +50,21 @@ class CachedHeader(Generic[T]):
     fixed: bytes
     uid: slice
     position: slice
+    reference: slice
     meaning: T
 
     def attributes(self, data: Buffer) -> Attributes:
-        """Return the attributes of a file that matches: of those that may differ its position alone."""
-        known, raw = self.opened.attributes, bytes(data[self.position])
-        return {**known, POSITION: decode_numbers(raw, "DS")} if raw.strip(b" \0") else known
+        """Return the attributes of a file that matches: of those that may differ where it lies, but for its UID."""
+        place, reference = (
+            bytes(data[self.position]),
+            str(bytes(data[self.reference]), "latin-1").strip(" \0"),
+        )
+        attributes: dict[str, Value] = dict(self.opened.attributes)
+        if place.strip(b" \0"):
+            attributes[POSITION] = decode_numbers(place, "DS")
+        if reference:
+            attributes[FRAME_OF_REFERENCE] = reference
+        return attributes
 
     def match(self, data: Buffer) -> str | None:
         """Return the SOPInstanceUID of a file whose header is otherwise the same, or None."""
@@ -119,6 +128,7 @@ class HeaderCache(Generic[T]):
             fixed=np.frombuffer(opened.data, np.uint8)[places].tobytes(),
             uid=places_of[SOP_INSTANCE_UID],
             position=places_of[POSITION],
+            reference=places_of[FRAME_OF_REFERENCE],
             meaning=meaning,
         )
 
@@ -128,9 +138,9 @@ def _fixed_spans(
 ) -> tuple[list[tuple[int, int]], Mapping[str, slice]]:
     """Return the spans of bytes that may not differ, in a header that the strict walk has read.
 
-    And the places of its UID and its position, empty where it has none.
+    And the places of its UID, its position and its frame of reference, empty where it has none.
     """
-    start, places = MAGIC_AT + 4, {SOP_INSTANCE_UID: slice(0, 0), POSITION: slice(0, 0)}
+    start, places = MAGIC_AT + 4, dict.fromkeys((SOP_INSTANCE_UID, POSITION, FRAME_OF_REFERENCE), slice(0, 0))
     spans = [(MAGIC_AT, start)]
     for tags, implicit in ((META_TAGS, False), (DATA_SET_TAGS, opened.syntax == IMPLICIT)):
         for tag, length, value, end in iter_elements(

@@ -154,6 +154,7 @@ def _volume(
 ) -> Instance:
     digests = Digests()
     codes = dict.fromkeys(finding.code for finding in one.findings)
+    references = {text(piece.attributes, "FrameOfReferenceUID") for piece in slices}
     images = _images(payload, slices, one.places, buffer, digests)
     image, whole = _assemble(images, one, known=not UNKNOWN_MM & {*codes})
     return Instance(
@@ -165,7 +166,7 @@ def _volume(
         content_blake3=digest_of_all(digests.files.values()).hex(),
         pixel_blake3=digest_of_all(digests.slices).hex(),
         institution=header.institution,
-        frame_of_reference_uid=text(slices[0].attributes, "FrameOfReferenceUID"),
+        frame_of_reference_uid=references.pop() if len(references) == 1 else "",
         attributes={**header.attributes, "spacing_mm": one.spacing_mm[1]},
         findings=(
             *(codes if whole else codes | {"gap": None, "slices-dropped": None}),

@@ -101,9 +101,8 @@ def grid_of_row(row: Mapping[str, Any], *, volume: bool) -> SourceGrid:
             )
         side = row["spacing_mm"]
         return SourceGrid(plane, (side, side) if side else None)
-    spacing = (row["row_spacing"], row["column_spacing"])
-    if volume:
-        spacing = (row["slice_spacing"], *spacing)
+    axes = ("slice", "row", "column") if volume else ("row", "column")
+    spacing = tuple(row[f"{axis}_spacing"] for axis in axes)
     return SourceGrid(
         shape=(row["slices"], *plane) if volume else plane,
         spacing=None if None in spacing else spacing,

@@ -113,7 +113,7 @@ def _axes(shape: tuple[int, ...], spacing: tuple[float, ...] | None, spec: Prepr
 
 
 def _even(length: int, step: float, start: float, size: int) -> ModelAxis:
-    return ModelAxis(length, step, start + step * np.arange(size + 1))
+    return ModelAxis(length, step, start + step * np.arange(size + 1, dtype=np.float64))
 
 
 def _cropped(length: int, spacing: float, new_spacing: float, size: int) -> ModelAxis:

@@ -101,19 +101,19 @@ def read_mask_table(path: Path, pseudonyms: Pseudonyms, classes: MaskClasses) ->
                 drawn = _drawn(row, columns, classes, file.name, line)
                 patterns.append(numbers.setdefault(drawn, len(numbers)))
     keys = pa.array(pseudonyms.keys(level, names), pa.string())
-    order = pc.sort_indices(keys).to_numpy() if names else np.empty(0, np.int64)
     # The sort is stable: lines of one key stay in their order.
-    runs = pc.run_end_encode(keys.take(pa.array(order))) if names else None
-    ends = np.asarray(runs.run_ends, np.int64) if runs is not None else np.empty(0, np.int64)
+    order = pc.sort_indices(keys)
+    runs = pc.run_end_encode(keys.take(order))
+    at = order.to_numpy()
     return MaskTable(
         folder=path.parent,
         level=level,
-        keys=runs.values if runs is not None else keys,
-        starts=np.concatenate([[0], ends]).astype(np.int64),
-        files=pa.array(files, pa.string()).take(pa.array(order)),
-        lines=np.array(lines, np.int64)[order],
+        keys=runs.values,
+        starts=np.append(0, runs.run_ends.to_numpy()).astype(np.int64),
+        files=pa.array(files, pa.string()).take(order),
+        lines=np.array(lines, np.int64)[at],
         drawn=tuple(numbers),
-        drawn_of=np.array(patterns, np.int64)[order],
+        drawn_of=np.array(patterns, np.int64)[at],
     )
 
 

@@ -30,10 +30,8 @@ def read_nifti_mask(content: bytes | memoryview, target: MaskTarget, classes: Ma
     logging.getLogger("nibabel").setLevel(logging.CRITICAL + 1)
     with decoding():
         packed = bytes(content[:2]) == GZIP
-        if packed:
-            plan, data = inflate(content, MOST_BYTES)
-        else:
-            plan, data = plan_of(bytes(content[:HEADER_BYTES])), content
+        head = bytes(content[:HEADER_BYTES])
+        plan, data = inflate(content, MOST_BYTES) if packed else (plan_of(head), content)
         check_limit("too-large", "the mask in bytes", plan.end, MOST_BYTES)
     if plan.count > 1:
         raise DataFault("unsupported", f"a NIfTI mask of {plan.count} volumes, one is expected")

@@ -28,7 +28,7 @@ Planes = dict[int, list[Points]]
 
 
 @dataclass(slots=True)
-class Region:
+class DrawnRegion:
     """Contours of one region, by slice, and how many have their slice outside of the image."""
 
     planes: Planes = field(default_factory=dict)
@@ -45,10 +45,10 @@ def read_rtstruct(dataset: Dataset, target: MaskTarget, classes: MaskClasses) ->
     """
     if target.grid.affine is None:
         raise DataFault("no-geometry", "the image does not say where it lies, and contours are in mm")
-    to_index = np.linalg.inv(target.grid.affine)
+    to_index = np.asarray(np.linalg.inv(target.grid.affine), np.float64)
     slices, rows, columns = target.grid.size
     mask = np.zeros(target.grid.size, np.uint8)
-    drawn: dict[int, list[Region]] = {}
+    drawn: dict[int, list[DrawnRegion]] = {}
     for value, contours in _regions(dataset, target, classes):
         region = _region(contours, to_index, target)
         if region.absent and len(target.grid.shape) == 3:
@@ -82,10 +82,10 @@ def _regions(
         ]
     if not names or not any(some for _, some in contours):
         raise DataFault("mask-empty", f"the structure set names {len(names)} regions and has no contour")
-    numbers = [number for number, _ in names]
-    for kind, some in (("regions", numbers), ("lists of contours", [number for number, _ in contours])):
-        if len({*some}) < len(some):
-            raise DataFault("mask-segments", f"several {kind} of the structure set have one ROI number")
+    listed = {"regions": [number for number, _ in names], "contours": [number for number, _ in contours]}
+    for what, numbers in listed.items():
+        if len({*numbers}) < len(numbers):
+            raise DataFault("mask-segments", f"several {what} of the structure set have one ROI number")
     class_of = {number: classes.number_of(name) for number, name in names}
     for number, some in contours:
         if number not in class_of:
@@ -96,8 +96,8 @@ def _regions(
             yield value, some
 
 
-def _region(contours: list[Dataset], to_index: NDArray[np.float64], target: MaskTarget) -> Region:
-    region = Region()
+def _region(contours: list[Dataset], to_index: NDArray[np.float64], target: MaskTarget) -> DrawnRegion:
+    region = DrawnRegion()
     for contour in contours:
         with reading("unreadable", "a contour"):
             if str(contour.get("ContourGeometricType", "")) not in CLOSED:

@@ -63,7 +63,8 @@ def read_seg(opened: DicomObject, target: MaskTarget, classes: MaskClasses) -> S
     "mask-frame-of-reference", "unsupported" and as the reader of images does.
     """
     one = _open(opened, classes)
-    target.check_frame_of_reference(text(opened.attributes, "FrameOfReferenceUID"))
+    if not _names(one.dataset, target):
+        target.check_frame_of_reference(text(opened.attributes, "FrameOfReferenceUID"))
     mask = np.zeros(target.grid.size, np.uint8)
     placed = list(_placed(one, target))
     if one.kind == "LABELMAP":
@@ -76,6 +77,20 @@ def read_seg(opened: DicomObject, target: MaskTarget, classes: MaskClasses) -> S
             mask[frame.slice][frame.turned(one.frames.stored(frame.number)) != 0] = frame.value
     drawn = frozenset(one.class_of.values())
     return SourceMask(mask.reshape(target.grid.shape), classes.numbers - drawn)
+
+
+def _names(dataset: Dataset, target: MaskTarget) -> bool:
+    """Return whether a segmentation names the image among those that it is of (PS3.3 C.12.4).
+
+    Then positions mean the same in both: there are series with a frame of reference for each slice.
+    """
+    with reading("unreadable", "ReferencedSeriesSequence"):
+        named = {
+            str(item.ReferencedSOPInstanceUID)
+            for series in dataset.get("ReferencedSeriesSequence") or []
+            for item in series.get("ReferencedInstanceSequence") or []
+        }
+    return bool(target.instances) and named.issuperset(target.instances)
 
 
 def _open(opened: DicomObject, classes: MaskClasses) -> Segmentation:

@@ -6,6 +6,7 @@ Import this module where a segmentation is written, not before: highdicom takes 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from io import BytesIO
 from typing import Literal
 
@@ -15,7 +16,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
+from pydicom.uid import UID
 
+from imaging.dicom.geometry import COSINE_TOLERANCE
 from imaging.dicom.parse import reading
 from imaging.errors import UserFault
 from imaging.preprocess.inverse import Mask
@@ -62,7 +65,7 @@ class SegHeader:
     """Header of a segmentation but for its segments: all identifiers are given, none is taken from the images.
 
     `identity` are attributes of IDENTITY for patient and study, those left out stay empty. `algorithm` and `version`
-    name the model.
+    name the model. `frame_of_reference_uid` is that of the images where it is "": they must have one then.
     """
 
     series_uid: str
@@ -71,6 +74,7 @@ class SegHeader:
     algorithm: str
     version: str
     identity: Mapping[str, str] = field(default_factory=dict)
+    frame_of_reference_uid: str = ""
     series_number: int = 1
     instance_number: int = 1
     description: str | None = None
@@ -94,7 +98,8 @@ def segmentation_object(
     size, and for values beyond the segments: there is no segment for what is unknown.
     """
     planes = mask if mask.ndim == 3 else mask[None]
-    _check(planes, images, len(segments))
+    _check(planes, images, len(segments), header)
+    orientation = _orientation(images)
     unknown = sorted({*header.identity} - {*IDENTITY})
     if unknown:
         raise UserFault(f"identity has {unknown}: a segmentation takes {list(IDENTITY)}")
@@ -102,8 +107,8 @@ def segmentation_object(
         name=header.algorithm, family=codes.cid7162.ArtificialIntelligence, version=header.version
     )
     with reading("unsupported", "the segmentation"):
-        made = highdicom.seg.Segmentation(
-            source_images=[_bare(image, header.identity) for image in images],
+        made: Dataset = highdicom.seg.Segmentation(
+            source_images=[_bare(image, header, orientation) for image in images],
             # highdicom refuses integers of 32 and 64 bits.
             pixel_array=np.ascontiguousarray(planes, np.uint8),
             segmentation_type=kind,
@@ -131,9 +136,19 @@ def segmentation_object(
             content_date=header.created.date(),
             content_time=header.created.time(),
         )
-    # The clock is read nowhere: the same mask gives the same bytes.
-    made.InstanceCreationDate, made.InstanceCreationTime = made.ContentDate, made.ContentTime
+    _make_repeatable(made, header.created)
     return made
+
+
+def _make_repeatable(made: Dataset, created: datetime) -> None:
+    """Replace the time of the clock and the random UID that highdicom gives: the same mask makes the same bytes."""
+    made.InstanceCreationDate, made.InstanceCreationTime = made.ContentDate, made.ContentTime
+    for one in made.get("ContributingEquipmentSequence") or []:
+        one.ContributionDateTime = created.strftime("%Y%m%d%H%M%S")
+    digest = sha256(f"dimensions of {made.SOPInstanceUID}".encode()).digest()
+    organization = UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")  # PS3.5 B.2
+    for one in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        one.DimensionOrganizationUID = organization
 
 
 def object_bytes(made: Dataset) -> bytes:
@@ -151,16 +166,21 @@ def series_of(images: Sequence[Dataset]) -> dict[str, list[int]]:
     return series
 
 
-def _check(planes: Mask, images: Sequence[Dataset], segments: int) -> None:
+def _check(planes: Mask, images: Sequence[Dataset], segments: int, header: SegHeader) -> None:
     count = len(series_of(images))
     if count != 1:
         raise UserFault(
             f"the images are of {count} series: a segmentation is of one, write one for each (series_of)"
         )
-    missing = next(
-        (image for image in images if not image.get("FrameOfReferenceUID") or not _placed(image)), None
-    )
-    if missing is not None:
+    references = {
+        header.frame_of_reference_uid or str(image.get("FrameOfReferenceUID", "")) for image in images
+    }
+    if len(references) > 1:
+        raise UserFault(
+            f"the images have {len(references)} frames of reference: write a segmentation for each, or give a "
+            "frame_of_reference_uid if their positions are of one"
+        )
+    if "" in references or not all(map(_placed, images)):
         raise UserFault(
             "an image has no FrameOfReferenceUID or no position, as plain radiographs have none: DICOM SEG needs both, "
             "write the mask as PNG"
@@ -179,11 +199,22 @@ def _check(planes: Mask, images: Sequence[Dataset], segments: int) -> None:
         )
 
 
+def _orientation(images: Sequence[Dataset]) -> list[float]:
+    """Return the orientation of all images: highdicom refuses those that differ in the last digit, which is common."""
+    turned = [[float(cosine) for cosine in image.get("ImageOrientationPatient") or ()] for image in images]
+    if (
+        any(len(one) != len(turned[0]) for one in turned)
+        or np.ptp(turned, axis=0).max(initial=0) > COSINE_TOLERANCE
+    ):
+        raise UserFault("the images are turned differently: write a segmentation for each orientation")
+    return turned[0]
+
+
 def _placed(image: Dataset) -> bool:
-    return bool(image.get("ImagePositionPatient")) or PER_FRAME in image
+    return PER_FRAME in image or all(image.get(f"Image{name}Patient") for name in ("Position", "Orientation"))
 
 
-def _bare(image: Dataset, identity: Mapping[str, str]) -> Dataset:
+def _bare(image: Dataset, header: SegHeader, orientation: Sequence[float]) -> Dataset:
     """Return what a segmentation needs of an image: a header may have anything in any place."""
     bare = Dataset()
     for keyword in NEEDED:
@@ -192,8 +223,12 @@ def _bare(image: Dataset, identity: Mapping[str, str]) -> Dataset:
     for keyword in (SHARED, PER_FRAME):
         if keyword in image:
             setattr(bare, keyword, Items([_bare_group(item) for item in image[keyword].value]))
+    if "ImageOrientationPatient" in bare:
+        bare.ImageOrientationPatient = list(orientation)
     for keyword in IDENTITY:
-        setattr(bare, keyword, identity.get(keyword, ""))
+        setattr(bare, keyword, header.identity.get(keyword, ""))
+    if header.frame_of_reference_uid:
+        bare.FrameOfReferenceUID = header.frame_of_reference_uid
     return bare
 
 
