@@ -1,5 +1,6 @@
-"""Commands `radloop run`, `ingest`, `train`, `evaluate` and `reevaluate`, each of which runs a flow, and `plan`."""
+"""Commands `run`, `ingest`, `train`, `evaluate` and `reevaluate`, each of which runs a flow, `plan` and `segment`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -79,7 +80,7 @@ Again = Annotated[bool | None, typer.Option("--again", help="Train even where no
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (run, ingest, plan, train, evaluate, reevaluate):
+    for command in (run, ingest, plan, train, evaluate, reevaluate, segment):
         app.command()(command)
 
 
@@ -180,3 +181,19 @@ def reevaluate(
 ) -> None:
     """Measure the champion on the newest labelled data."""
     carry_out("flow_run:run_command", flow="reevaluate", **locals())
+
+
+def segment(
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with the images of one or more series.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="New folder, for you alone.")],
+    dataset: Name = None,
+    kind: Annotated[Literal["binary", "labelmap"], typer.Option(help="Type of the DICOM SEG.")] = "binary",
+    as_json: AsJson = False,
+) -> None:
+    """Draw the images of a folder with the champion.
+
+    Each series becomes a DICOM SEG with the identity of its images; a NIfTI file becomes one too, all else PNG files.
+    """
+    carry_out("segment:segment", **locals())
