@@ -211,3 +211,34 @@ def test_a_gate_may_name_one_of_the_findings() -> None:
     assert NightlyRequest.model_validate(night).gate.measure == "auroc[b]"
     lists = {"label_separator": ";", "gate": {"measure": "auroc[b]"}}
     assert NightlyRequest.model_validate(lists).gate.measure == "auroc[b]"
+
+
+MASKED = {"masks": "m.csv", "mask_classes": "blood pool, myocardium"}
+
+
+def test_a_night_with_masks_learns_to_draw_them() -> None:
+    night = NightlyRequest.model_validate(MASKED)
+    assert (night.training.objective, night.training.network) == ("segmentation", "unet")
+    assert night.mask_classes == ("blood pool", "myocardium")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (MASKED | {"labels": "l.csv"}, "both masks and labels are given"),
+        (MASKED | {"label_separator": ";"}, "both masks and labels are given"),
+        ({"masks": "m.csv"}, "masks and mask_classes go together"),
+        ({"mask_classes": "a"}, "masks and mask_classes go together"),
+        (MASKED | {"training": {"objective": "classification"}}, "'classification' was chosen with masks"),
+        ({"training": {"objective": "segmentation"}}, "was chosen with no masks"),
+        (MASKED | {"gate": {"measure": "auroc"}}, "the gate cannot decide on 'auroc'"),
+    ],
+)
+def test_what_does_not_fit_masks_is_refused_with_the_remedy(given: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        NightlyRequest.model_validate(given)
+
+
+def test_a_gate_may_name_one_of_the_mask_classes() -> None:
+    night = NightlyRequest.model_validate(MASKED | {"gate": {"measure": "dice[myocardium]"}})
+    assert night.gate.measure == "dice[myocardium]"
