@@ -1,6 +1,8 @@
 """Masks in the sandbox: from the files of an image's mask to class numbers on the model's grid, or a fault."""
 
+import contextlib
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from imaging.annotations.masks.mask import MaskTarget
-from imaging.annotations.masks.read_mask import FUNCTION, mask_item, prepare_masks, read_mask
+from imaging.annotations.masks.read_mask import FUNCTION, mask_item, open_dicom_mask, prepare_masks, read_mask
 from imaging.annotations.masks.write_files import nifti_bytes, png_bytes
 from imaging.errors import DataFault
 from imaging.image.source_grid import SourceGrid
@@ -65,6 +67,25 @@ def test_a_class_that_was_not_drawn_is_unknown_and_not_absent() -> None:
     assert value["masks"] == [[0, [2]]]
 
 
+def test_a_file_of_a_series_is_opened_once_for_all_of_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def counted(content: Any, classes: Any) -> Any:
+        opened.append(len(content))
+        return open_dicom_mask(content, classes)
+
+    monkeypatch.setattr("imaging.annotations.masks.read_mask.OPENERS", {"dicom": counted})
+    frames = (TRUTH == 1).astype(np.uint8)
+    part = {"format": "dicom", "content": seg(frames, [group(n, 1) for n in range(4)])}
+    item = mask_item([one_slice(n) for n in range(4)], [[part]] * 4)
+    assert len(item.blobs) == 1
+    _, masks = answer([one_slice(n) for n in range(4)], [[part]] * 4)
+    assert (len(opened), len(masks)) == (1, 4)
+    bad = {"format": "dicom", "content": b"DICM"}
+    assert [one[1] for one in answer([one_slice(0)] * 2, [[bad]] * 2)[0]["faults"]] == ["not-dicom"] * 2
+    assert len(opened) == 2
+
+
 def test_several_files_of_one_image_have_a_class_each() -> None:
     frames = [(number == TRUTH).astype(np.uint8) for number in (1, 2)]
     parts = [
@@ -113,6 +134,21 @@ def test_a_damaged_mask_is_a_fault_with_a_reason_wherever_it_is_cut() -> None:
                     assert fault.reason in REASONS or fault.reason == "not-dicom"
                 else:
                     pytest.fail("a mask that is cut short was read")
+
+
+def test_changed_bytes_are_read_or_are_a_fault_with_a_reason() -> None:
+    drawn = random.Random(4)
+    files = [
+        ("dicom", seg(TRUTH, [group(n, None) for n in range(4)], kind="LABELMAP")),
+        ("dicom", rtstruct((1, "blood pool", [contour(1, [(1, 1), (4, 1), (4, 4)])]))),
+        ("nifti", nifti_bytes(TRUTH, grid(), compressed=False)),
+    ]
+    for number in range(60):
+        form, whole = files[number % len(files)]
+        changed = bytearray(whole)
+        changed[drawn.randrange(len(changed))] = drawn.randrange(256)
+        with contextlib.suppress(DataFault):
+            assert read_mask(form, bytes(changed), volume(), CLASSES).classes.shape == TRUTH.shape
 
 
 def test_no_identifier_is_in_a_fault() -> None:

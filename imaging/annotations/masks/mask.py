@@ -45,11 +45,13 @@ class MaskClasses:
         """The numbers of the classes without the background."""
         return frozenset(range(1, len(self.names) + 1))
 
-    def number_of(self, label: str) -> int | None:
-        """Return the class of a segment or region by its name; None where it is not among those that are read."""
+    def numbers_of(self, labels: Mapping[int, str]) -> dict[int, int]:
+        """Return the classes of segments or regions by their names, without those that are not read."""
         known = {folded(name): number for number, name in enumerate(self.names, 1)}
         others = {folded(other): known[folded(name)] for other, name in self.aliases.items()}
-        return (others | known).get(folded(label))
+        class_of = others | known
+        spelled = {number: folded(label) for number, label in labels.items()}
+        return {number: class_of[label] for number, label in spelled.items() if label in class_of}
 
     def of_values(self, stored: NDArray[Any]) -> Mask:
         """Return the class numbers of values; raise DataFault "mask-values" for others than those of the classes."""

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,16 @@ from imaging.dicom.limits import check_limit
 from imaging.errors import DataFault
 from imaging.formats.nifti import GZIP, HEADER_BYTES, inflate, plan_of
 from imaging.formats.non_dicom import decoding
-from imaging.image.source_grid import SourceGrid
 
 MOST_BYTES = 2**29
 """Of the inflated mask: a byte for each voxel of the largest volume that is taken in, or four of a usual one."""
 
 
-def read_nifti_mask(content: bytes | memoryview, target: MaskTarget, classes: MaskClasses) -> SourceMask:
-    """Return the mask of an image; every class counts as drawn.
+def open_nifti_mask(content: bytes | memoryview, classes: MaskClasses) -> Callable[[MaskTarget], SourceMask]:
+    """Return the function that gives the mask of an image; every class counts as drawn.
 
-    The affine is that of the sform, or else of the qform (as nibabel takes it). Without a place of the image, the mask
-    must have its size, and its axes run as those of NIfTI images are read. Raises DataFault "mask-grid",
-    "mask-values" and as the reader of images does.
+    The affine is that of the sform, or else of the qform (as nibabel takes it). Raises DataFault "mask-values" and as
+    the reader of images does; the function raises "mask-grid" and "no-geometry".
     """
     logging.getLogger("nibabel").setLevel(logging.CRITICAL + 1)
     with decoding():
@@ -40,17 +39,9 @@ def read_nifti_mask(content: bytes | memoryview, target: MaskTarget, classes: Ma
     shape = (*plan.shape, 1)[:3]
     flat = np.frombuffer(data, plan.dtype, math.prod(shape), plan.offset)
     stored = flat.reshape(shape, order="F").T
-    put = aligned(stored, to_ras(plan.affine), _with_place(target.grid))
-    return SourceMask(classes.of_values(_whole_numbers(put, plan.slope, plan.intercept)), frozenset())
-
-
-def _with_place(grid: SourceGrid) -> SourceGrid:
-    if grid.affine is None:
-        raise DataFault(
-            "no-geometry",
-            "the image does not say where it lies, so no NIfTI mask can be put on it: give a PNG",
-        )
-    return grid
+    numbers = classes.of_values(_whole_numbers(stored, plan.slope, plan.intercept))
+    affine = to_ras(plan.affine)
+    return lambda target: SourceMask(aligned(numbers, affine, target.grid), frozenset())
 
 
 def _whole_numbers(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """Reader of PNG masks: the grey levels, or the numbers of a palette, are the values."""
 
 import warnings
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -19,17 +20,23 @@ MODES = frozenset({"1", "L", "P", "I;16", "I;16L", "I;16B", "I"})
 """Pillow's modes with one value a pixel; of a palette (P) it is the number of the colour."""
 
 
-def read_picture_mask(content: bytes | memoryview, target: MaskTarget, classes: MaskClasses) -> SourceMask:
-    """Return the mask of an image of one slice; every class counts as drawn.
+def open_picture_mask(
+    content: bytes | memoryview, classes: MaskClasses
+) -> Callable[[MaskTarget], SourceMask]:
+    """Return the function that gives the mask of an image of one slice; every class counts as drawn.
 
-    Raises DataFault "mask-grid" for another size, "mask-values", "unsupported" for colours, and as the reader of
-    pictures does.
+    Raises DataFault "mask-values", "unsupported" for colours, and as the reader of pictures does; the function raises
+    "mask-grid" for another size.
     """
-    stored = _read(bytes(content))
-    rows, columns = stored.shape
-    if (1, rows, columns) != target.grid.size:
-        raise other_grid((1, rows, columns), target.grid)
-    return SourceMask(classes.of_values(stored).reshape(target.grid.shape), frozenset())
+    numbers = classes.of_values(_read(bytes(content)))
+    rows, columns = numbers.shape
+
+    def mask_of(target: MaskTarget) -> SourceMask:
+        if (1, rows, columns) != target.grid.size:
+            raise other_grid((1, rows, columns), target.grid)
+        return SourceMask(numbers.reshape(target.grid.shape), frozenset())
+
+    return mask_of
 
 
 def _read(data: bytes) -> NDArray[Any]:

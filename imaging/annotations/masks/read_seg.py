@@ -1,21 +1,21 @@
 """Reader of DICOM SEG: binary, fractional and label map segmentations (PS3.3 A.51 and C.8.20)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from imaging.annotations.masks.mask import MaskClasses, MaskTarget, SourceMask
-from imaging.annotations.masks.placement import other_grid, placement
-from imaging.dicom.attributes import Attributes, text
+from imaging.annotations.masks.placement import Stored, other_grid, placement
+from imaging.dicom.attributes import text
 from imaging.dicom.dicom_object import DicomObject
 from imaging.dicom.frames import Frames, frames_of
 from imaging.dicom.parse import reading
 from imaging.dicom.pixel_length import check_present
 from imaging.errors import DataFault
+from imaging.image.source_grid import Affine
 
 BINARY_OR_FRACTIONAL, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 """Segmentation Storage, and Label Map Segmentation Storage (PS3.4 B.5)."""
@@ -25,58 +25,68 @@ TYPES: Mapping[str, frozenset[str]] = {
     LABEL_MAP: frozenset({"LABELMAP"}),
 }
 """Values of SegmentationType (0062,0001) of each class, PS3.3 C.8.20.2."""
+SEGMENT = "ReferencedSegmentNumber"
 INSIDE = 0.5
 """From this share of MaximumFractionalValue on a pixel of a fractional segment is of its class."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SegFrame:
+    """One frame of a class that is read: its number and class (0 of a label map), where it lies, and its sources.
+
+    The sources are UID and frames of each image that it is derived from (PS3.3 C.7.6.16.2.6).
+    """
+
+    number: int
+    value: int
+    affine: Affine | None
+    sources: Sequence[tuple[str, Sequence[int]]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmentation:
-    """An object that is open: its frames, the class of each segment number that is read, and its type.
+    """An object that is open, for the masks of one image or of many.
 
-    `described` are all segment numbers of the object; `most` is MaximumFractionalValue.
+    `class_of` are the classes of the segment numbers that are read, `described` are all numbers of the object; `most`
+    is MaximumFractionalValue.
     """
 
     frames: Frames
     dataset: Dataset
     kind: str
+    classes: MaskClasses
     class_of: Mapping[int, int]
     described: frozenset[int]
     most: int
+    read: Sequence[SegFrame]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlacedFrame:
-    """One frame that lies in the image: in which slice, its class (0 of a label map), and its turned pixels' reader."""
-
-    number: int
-    slice: int
-    value: int
-    turned: Any
+Placed = tuple[SegFrame, int, Callable[[Stored], Stored]]
+"""A frame, its slice in the image, and what turns its pixels."""
 
 
-def read_seg(opened: DicomObject, target: MaskTarget, classes: MaskClasses) -> SourceMask:
+def seg_mask(one: Segmentation, target: MaskTarget) -> SourceMask:
     """Return the mask of an image.
 
     A class without a segment of its name is unknown; one whose segment has no frame in the image is absent, as frames
     without a pixel may be left out (PS3.3 C.8.20.2). Frames are put where their position says or, where the image has
-    none, where the image that they are derived from is. Raises DataFault "mask-empty", "mask-segments", "mask-grid",
-    "mask-frame-of-reference", "unsupported" and as the reader of images does.
+    none, where the image that they are derived from is. Raises DataFault "mask-segments", "mask-grid",
+    "mask-values", "mask-frame-of-reference" and as the reader of images does.
     """
-    one = _open(opened, classes)
     if not _names(one.dataset, target):
-        target.check_frame_of_reference(text(opened.attributes, "FrameOfReferenceUID"))
+        target.check_frame_of_reference(text(one.frames.opened.attributes, "FrameOfReferenceUID"))
     mask = np.zeros(target.grid.size, np.uint8)
-    placed = list(_placed(one, target))
+    # A class comes out on top of those before it.
+    placed = sorted(_placed(one, target), key=lambda each: each[0].value)
     if one.kind == "LABELMAP":
         _paint_labels(mask, one, placed)
     elif one.kind == "FRACTIONAL":
         _paint_fractions(mask, one, placed)
     else:
-        # A class comes out on top of those before it.
-        for frame in sorted(placed, key=lambda each: each.value):
-            mask[frame.slice][frame.turned(one.frames.stored(frame.number)) != 0] = frame.value
+        for frame, number, turned in placed:
+            mask[number][turned(one.frames.stored(frame.number)) != 0] = frame.value
     drawn = frozenset(one.class_of.values())
-    return SourceMask(mask.reshape(target.grid.shape), classes.numbers - drawn)
+    return SourceMask(mask.reshape(target.grid.shape), one.classes.numbers - drawn)
 
 
 def _names(dataset: Dataset, target: MaskTarget) -> bool:
@@ -93,7 +103,8 @@ def _names(dataset: Dataset, target: MaskTarget) -> bool:
     return bool(target.instances) and named.issuperset(target.instances)
 
 
-def _open(opened: DicomObject, classes: MaskClasses) -> Segmentation:
+def open_seg(opened: DicomObject, classes: MaskClasses) -> Segmentation:
+    """Return a segmentation that is open; raise DataFault "mask-empty", "mask-segments", "unsupported" and others."""
     dataset = opened.dataset
     if dataset is None or not opened.pixels or not opened.pixels[0][1]:
         raise DataFault("mask-empty", "the segmentation has no frames")
@@ -111,93 +122,86 @@ def _open(opened: DicomObject, classes: MaskClasses) -> Segmentation:
         raise DataFault(
             "mask-empty", f"the segmentation describes {len(segments)} segments and has {count} frames"
         )
-    numbers = [number for number, _ in segments]
-    twice = sorted({number for number in numbers if numbers.count(number) > 1})
-    if twice:
-        raise DataFault("mask-segments", f"several segments have the number {twice[0]}")
+    labels = dict(segments)
+    if len(labels) < len(segments):
+        raise DataFault("mask-segments", f"{len(segments)} segments have {len(labels)} different numbers")
     frames = frames_of(opened)
     check_present(opened, frames.layout)
+    if frames.layout.samples != 1:
+        raise DataFault("unsupported", "a segmentation of colours")
     opened.check_groups(frames.layout.frames)
-    read = {number: classes.number_of(label) for number, label in segments}
+    class_of, described = classes.numbers_of(labels), frozenset(labels)
     return Segmentation(
         frames=frames,
         dataset=dataset,
         kind=kind,
-        class_of={number: value for number, value in read.items() if value is not None},
-        described=frozenset(numbers),
+        classes=classes,
+        class_of=class_of,
+        described=described,
         most=most,
+        read=[*_frames(frames, kind, class_of, described)],
     )
 
 
-def _placed(one: Segmentation, target: MaskTarget) -> Iterator[PlacedFrame]:
-    """Yield the frames of classes that are read and lie in the image."""
-    layout, elsewhere, inside, named = one.frames.layout, 0, 0, 0
-    for number in range(layout.frames):
-        segment = 0 if one.kind == "LABELMAP" else _segment(one, number)
-        if segment and segment not in one.described:
+def _frames(
+    frames: Frames, kind: str, class_of: Mapping[int, int], described: frozenset[int]
+) -> Iterator[SegFrame]:
+    """Yield the frames of classes that are read."""
+    for number in range(frames.layout.frames):
+        with reading("unreadable", "a functional group"):
+            groups = frames.opened.macros(number)
+            sources = [*_sources(groups)]
+            segment = next((int(one.ReferencedSegmentNumber) for one in groups if SEGMENT in one), None)
+        if kind == "LABELMAP":
+            segment = 0
+        elif segment is None or segment not in described:
             raise DataFault(
                 "mask-segments", f"a frame is of segment {segment}, which SegmentSequence does not describe"
             )
-        if segment and segment not in one.class_of:
+        elif segment not in class_of:
             continue
-        named += 1
-        place = _place(one, number, target)
-        if place is None:
-            elsewhere += 1
-        elif 0 <= place[0] < target.grid.size[0]:
-            inside += 1
-            value = one.class_of.get(segment, 0)
-            yield PlacedFrame(number=number, slice=place[0], value=value, turned=place[1])
-    if elsewhere and not inside and elsewhere == named:
-        raise other_grid((1, layout.rows, layout.columns), target.grid)
-    if named and not inside and len(target.grid.shape) == 3:
-        raise DataFault("mask-grid", f"none of the {named} frames of the mask lies in a slice of the volume")
+        affine = frames.affine(number, frames.opened.frame_attributes(number))
+        yield SegFrame(number, class_of.get(segment, 0), affine, sources)
 
 
-def _segment(one: Segmentation, number: int) -> int:
-    for item in one.frames.opened.macros(number):
-        if "ReferencedSegmentNumber" in item:
-            with reading("unreadable", "ReferencedSegmentNumber"):
-                return int(item.ReferencedSegmentNumber)
-    raise DataFault("mask-segments", "a frame does not say of which segment it is")
-
-
-def _place(one: Segmentation, number: int, target: MaskTarget) -> tuple[int, Any] | None:
-    """Return the slice of a frame and what turns its pixels, or None where it lies on another grid."""
-    layout = one.frames.layout
-    attributes: Attributes = one.frames.opened.frame_attributes(number)
-    affine = one.frames.affine(number, attributes)
-    if affine is not None and target.grid.affine is not None:
-        lying = placement((1, layout.rows, layout.columns), affine, target.grid)
-        if lying is None:
-            return None
-        return lying.first, lambda stored: lying.turned(stored[None])[0]
-    at = _named_slice(_sources(one, number), target)
-    if at is None:
-        if target.grid.affine is None or affine is None:
-            raise DataFault(
-                "mask-grid",
-                "a frame of the mask names no slice of its image, and one of the two does not say where it lies",
+def _sources(groups: Sequence[Dataset]) -> Iterator[tuple[str, Sequence[int]]]:
+    for group in groups:
+        for source in group.get("SourceImageSequence") or []:
+            frames = source.get("ReferencedFrameNumber")
+            yield (
+                str(source.ReferencedSOPInstanceUID),
+                [int(n) for n in np.atleast_1d(frames)] if frames else [],
             )
-        return None
-    if (layout.rows, layout.columns) != target.grid.size[1:]:
-        return None
-    return at, lambda stored: stored
 
 
-def _sources(one: Segmentation, number: int) -> list[tuple[str, Sequence[int]]]:
-    """Return UID and frames of each image that a frame is derived from (PS3.3 C.7.6.16.2.6)."""
-    with reading("unreadable", "DerivationImageSequence"):
-        sources = [
-            source
-            for item in one.frames.opened.macros(number)
-            for source in item.get("SourceImageSequence") or []
-        ]
-        frames = [source.get("ReferencedFrameNumber") for source in sources]
-        return [
-            (str(source.ReferencedSOPInstanceUID), [int(n) for n in np.atleast_1d(at)] if at else [])
-            for source, at in zip(sources, frames, strict=True)
-        ]
+def _placed(one: Segmentation, target: MaskTarget) -> list[Placed]:
+    """Return the frames that lie in the image."""
+    size, slices = (1, one.frames.layout.rows, one.frames.layout.columns), target.grid.size[0]
+    places = [(frame, _place(frame, size, target)) for frame in one.read]
+    placed = [(frame, *place) for frame, place in places if place is not None and 0 <= place[0] < slices]
+    if places and all(place is None for _, place in places):
+        raise other_grid(size, target.grid)
+    if places and not placed and len(target.grid.shape) == 3:
+        raise DataFault(
+            "mask-grid", f"none of the {len(places)} frames of the mask lies in a slice of the volume"
+        )
+    return placed
+
+
+def _place(
+    frame: SegFrame, size: tuple[int, int, int], target: MaskTarget
+) -> tuple[int, Callable[[Stored], Stored]] | None:
+    """Return the slice of a frame and what turns its pixels, or None where it lies on another grid."""
+    if frame.affine is not None and target.grid.affine is not None:
+        lying = placement(size, frame.affine, target.grid)
+        return None if lying is None else (lying.first, lambda stored: lying.turned(stored[None])[0])
+    at = _named_slice(frame.sources, target)
+    if at is None:
+        raise DataFault(
+            "mask-grid",
+            "a frame of the mask names no slice of its image, and one of them does not say where it lies",
+        )
+    return (at, lambda stored: stored) if size[1:] == target.grid.size[1:] else None
 
 
 def _named_slice(sources: Sequence[tuple[str, Sequence[int]]], target: MaskTarget) -> int | None:
@@ -210,30 +214,31 @@ def _named_slice(sources: Sequence[tuple[str, Sequence[int]]], target: MaskTarge
     return -1 if len(target.grid.shape) == 2 else None
 
 
-def _paint_labels(mask: NDArray[np.uint8], one: Segmentation, placed: Sequence[PlacedFrame]) -> None:
-    padding = one.dataset.get("PixelPaddingValue")
-    known = {0, *one.described} | ({int(padding)} if isinstance(padding, int) else set())
-    for frame in placed:
-        stored = frame.turned(one.frames.stored(frame.number))
+def _paint_labels(mask: NDArray[np.uint8], one: Segmentation, placed: Sequence[Placed]) -> None:
+    with reading("unreadable", "PixelPaddingValue"):
+        padding = one.dataset.get("PixelPaddingValue")
+        known = {0, *one.described, *([] if padding is None else [int(padding)])}
+    for frame, number, turned in placed:
+        stored = turned(one.frames.stored(frame.number))
         for value in np.unique(stored).tolist():
             if value not in known:
                 raise DataFault(
                     "mask-segments", f"pixels are of segment {value}, which SegmentSequence does not describe"
                 )
             if value in one.class_of:
-                mask[frame.slice][stored == value] = one.class_of[value]
+                mask[number][stored == value] = one.class_of[value]
 
 
-def _paint_fractions(mask: NDArray[np.uint8], one: Segmentation, placed: Sequence[PlacedFrame]) -> None:
+def _paint_fractions(mask: NDArray[np.uint8], one: Segmentation, placed: Sequence[Placed]) -> None:
     """Give each pixel the class of the largest fraction that is at least INSIDE, of equal ones the last class."""
     if not 0 < one.most <= 255:
         raise DataFault("undecodable", f"MaximumFractionalValue is {one.most}, 1 to 255 is possible")
     largest = np.full(mask.shape, int(np.ceil(INSIDE * one.most)), np.uint8)
-    for frame in sorted(placed, key=lambda each: each.value):
-        fractions = frame.turned(one.frames.stored(frame.number))
+    for frame, number, turned in placed:
+        fractions = turned(one.frames.stored(frame.number))
         if int(fractions.max()) > one.most:
             raise DataFault("mask-values", f"a fraction is above MaximumFractionalValue, {one.most}")
-        here = largest[frame.slice]
+        here = largest[number]
         better = fractions >= here
         here[better] = fractions[better]
-        mask[frame.slice][better] = frame.value
+        mask[number][better] = frame.value
