@@ -187,13 +187,15 @@ def test_a_version_of_labels_has_no_findings_and_they_are_its_annotations(versio
     assert "annotations" not in version.head.parts
 
 
-def test_a_version_with_findings_is_counted_again_as_its_head_says(tmp_path: Path) -> None:
+def test_a_version_with_findings_has_the_counts_of_its_head(tmp_path: Path) -> None:
     version = findings_version(FolderStore(tmp_path))
     assert version.count() == version.counts
     assert sum(part["right"]["unknown"] for part in version.counts.findings.values()) == 6
 
 
-def test_what_a_newer_release_must_read_says_so(tmp_path: Path, version: DatasetVersion) -> None:
+def test_a_version_with_findings_needs_the_release_that_brought_them(
+    tmp_path: Path, version: DatasetVersion
+) -> None:
     assert (findings_version(FolderStore(tmp_path)).head.needs, version.head.needs) == ("0.2.0", "")
 
 

@@ -52,7 +52,7 @@ def test_a_value_is_present_absent_or_unknown(tmp_path: Path, cell: str, code: s
     assert codes(read(tmp_path, f"PatientID,mass,oedema\nA,{cell},1\n")) == [f"{code}1"]
 
 
-def test_words_for_missing_are_those_of_the_person(tmp_path: Path) -> None:
+def test_missing_values_are_chosen_by_the_person(tmp_path: Path) -> None:
     query = FindingQuery(names=("mass", "oedema"), missing=("9",))
     assert codes(read(tmp_path, "PatientID,mass,oedema\nA,9,0\n", query=query)) == ["?0"]
 
@@ -67,7 +67,7 @@ def test_a_value_that_means_nothing_is_refused_with_line_and_remedy(tmp_path: Pa
         read(tmp_path, table)
 
 
-def test_a_line_that_says_nothing_labels_nothing(tmp_path: Path) -> None:
+def test_a_line_of_unknown_values_labels_nothing(tmp_path: Path) -> None:
     table = read(tmp_path, "PatientID,mass,oedema\nA,,-1\nB,1,0\n")
     assert (codes(table), table.missing) == (["10"], {"": 1})
 
