@@ -98,9 +98,9 @@ class IngestRequest(Request):
     )
     masks: str | None = Field(
         None,
-        title="Mask table",
+        title="Masks",
         description="CSV with a column 'mask', the file of each mask (DICOM SEG, RTSTRUCT, NIfTI or PNG) relative to "
-        "the table, and SOPInstanceUID, SeriesInstanceUID or file. It takes the place of the label table.",
+        "the table, and SOPInstanceUID, SeriesInstanceUID or file; or a folder or file of masks. In place of labels.",
     )
     mask_classes: tuple[str, ...] = Field(
         (),

@@ -66,7 +66,7 @@ def preview_night(request: NightlyRequest, settings: Settings) -> NightPreview:
     version = newest_version(store, request.dataset)
     listed = list_source(source, spec, key, store, request.dataset, request.bad_slice)
     files = count_files(listed, version)
-    trained, why = _training(request, settings, version, spec, key, files)
+    trained, why = _training(request, settings, version, spec, key, files, listed)
     champion = next((one.version for one in peek_champions(settings) if one.name == request.dataset), None)
     return NightPreview(
         dataset=request.dataset,
@@ -105,13 +105,14 @@ def _training(
     spec: PreprocessSpec,
     key: Pseudonyms,
     files: FileCounts,
+    listed: ListedSource,
 ) -> tuple[int | None, str]:
     """Return the model version that is taken instead of a training, or None, and the reason."""
     if version is None:
         return None, "there is no version of the dataset yet"
     if not files.same:
         return None, "files are new, changed or gone"
-    if _labels_changed(request, version, spec, key):
+    if _labels_changed(request, version, spec, key, listed):
         return None, "labels have changed"
     if request.again:
         return None, "it is asked for (--again)"
@@ -137,10 +138,14 @@ def will_train(request: TrainRequest, settings: Settings) -> bool:
 
 
 def _labels_changed(
-    request: NightlyRequest, version: DatasetVersion, spec: PreprocessSpec, key: Pseudonyms
+    request: NightlyRequest,
+    version: DatasetVersion,
+    spec: PreprocessSpec,
+    key: Pseudonyms,
+    listed: ListedSource,
 ) -> bool:
     if request.masks:
-        return _masks_changed(request, version, spec, key)
+        return _masks_changed(request, version, spec, key, listed)
     if not request.labels:
         return False
     table = read_label_tables(request, key, volumes=spec.kind == "volume")
@@ -156,9 +161,13 @@ def _labels_changed(
 
 
 def _masks_changed(
-    request: NightlyRequest, version: DatasetVersion, spec: PreprocessSpec, key: Pseudonyms
+    request: NightlyRequest,
+    version: DatasetVersion,
+    spec: PreprocessSpec,
+    key: Pseudonyms,
+    listed: ListedSource,
 ) -> bool:
-    masks = read_masks_of(request, key)
+    masks = read_masks_of(request, key, (file.name for file in listed.listing))
     if masks is None or masks.classes.names != version.mask_classes:
         return True
     plan = plan_masks(

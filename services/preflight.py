@@ -38,7 +38,7 @@ from services.flow_requests import (
     TrainRequest,
 )
 from services.label_tables import finding_query, label_paths
-from services.mask_input import mask_table_path, read_masks_of
+from services.mask_input import check_masks, patient_table
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.ray.jobs import connect
 from services.settings import Settings, authorization
@@ -65,10 +65,9 @@ def check_input(request: IngestRequest) -> Source:
     if not request.source:
         raise UserFault(f"no source was given: {REMEDY}")
     paths = label_paths(request)
-    table = paths[0] if paths else mask_table_path(request)
+    table = patient_table(request)
     if request.masks:
-        # The lines are read when the source is listed: a fault of the table itself shows here.
-        read_masks_of(request, Pseudonyms(bytes(32)))
+        check_masks(request)
     elif request.has_findings:
         if not paths:
             raise UserFault(
@@ -82,12 +81,16 @@ def check_input(request: IngestRequest) -> Source:
         check_decoders()
     if next(source.scan(), None) is None:
         raise UserFault(f"{request.source} holds no files: {REMEDY}")
-    if table is None and source.kind != "medmnist":
+    if request.masks and source.kind == "medmnist":
+        raise UserFault(
+            "an NPZ file has no files that masks could be of: give a folder, an archive or a server"
+        )
+    if not (table or request.masks) and source.kind != "medmnist":
         raise UserFault(
             f"{request.source} carries no labels: give --labels LABELS.csv, for pictures and NIfTI "
             "with the columns file, PatientID and label"
         )
-    if request.positive is not None and table:
+    if request.positive is not None and paths:
         check_positive(table, request.positive, request.label_column, missing=request.missing)
     elif request.positive is not None and isinstance(source, MedMnistFile):
         order_classes(

@@ -21,6 +21,7 @@ from imaging.errors import EnvironmentFault
 from imaging.quantities import quantity
 from imaging.sources.open_source import open_source
 from services.flow_requests import IngestRequest
+from services.mask_input import patient_table
 from services.settings import Settings
 from tasks.identifier_search_remote import fetch, fetch_written, has_servers
 
@@ -34,8 +35,7 @@ def search_identifiers(request: IngestRequest, settings: Settings, *, took_s: fl
 
     Raises EnvironmentFault: in which file, of which kind, never the value.
     """
-    table = request.labels or request.masks
-    source = open_source(request.source, Path(table).expanduser() if table else None)
+    source = open_source(request.source, patient_table(request))
     identifiers = sample_identifiers(source, seed)
     since_s = time.time() - took_s - SLACK_S
     residue = search_files(left_since(since_s, request, settings), identifiers, settings.folder, seed)

@@ -48,7 +48,7 @@ from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
 from services.flow_requests import IngestRequest, is_shadow
 from services.label_tables import read_label_tables
-from services.mask_input import read_masks_of
+from services.mask_input import patient_table, read_masks_of
 from services.prefect.progress import log_of
 from services.preflight import check_input
 from services.ray.chunk_pool import run_chunks
@@ -109,8 +109,8 @@ def _listed(
 ) -> IngestJob:
     pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
     labels = read_label_tables(request, pseudonyms, volumes=spec.kind == "volume")
-    masks = read_masks_of(request, pseudonyms)
     listed = list_source(source, spec, pseudonyms, settings.dataset_store, request.dataset, request.bad_slice)
+    masks = read_masks_of(request, pseudonyms, (file.name for file in listed.listing))
     return IngestJob(request=request, labels=labels, masks=masks, sandbox=sandbox, **vars(listed))
 
 
@@ -156,7 +156,7 @@ def _chunks(job: IngestJob, files: Listing, settings: Settings) -> Iterator[int]
         "store": settings.store,
         **job.request.model_dump(mode="json", include={"source", "dataset", "patient_variants"}),
         # Of pictures and NIfTI it names the patients.
-        "labels": job.request.labels or job.request.masks,
+        "labels": str(table) if (table := patient_table(job.request)) else None,
         "spec": job.spec.model_dump_json(),
         "bad_slice": job.bad_slice,
         "made_with": job.journal.made_with,

@@ -36,8 +36,8 @@ Objective = Annotated[
 Masks = Annotated[
     str | None,
     typer.Option(
-        help="CSV with a column 'mask' (files: DICOM SEG, RTSTRUCT, NIfTI, PNG) and SOPInstanceUID, SeriesInstanceUID "
-        "or file; in place of --labels."
+        help="Folder or file of masks (DICOM SEG, RTSTRUCT, NIfTI, PNG), or a CSV with a column 'mask' and one of "
+        "SOPInstanceUID, SeriesInstanceUID and file; in place of --labels."
     ),
 ]
 MaskClasses = Annotated[

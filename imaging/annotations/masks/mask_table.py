@@ -91,27 +91,30 @@ def read_mask_table(path: Path, pseudonyms: Pseudonyms, classes: MaskClasses) ->
         raise UserFault(f"no mask table at {path}: give --masks the path of a CSV file with a column 'mask'")
     with open_label_file(path) as file:
         level, key_at, mask_at, columns = _columns(file, classes)
-        names, files, lines, patterns = [], [], [], []
-        numbers: dict[tuple[int, ...] | None, int] = {}
+        names, lines = [], []
         for line, row in _rows(file):
             if row[mask_at].strip():
                 names.append(plain_file_name(row[key_at]) if level == "file" else row[key_at].strip())
-                files.append(plain_file_name(row[mask_at]))
-                lines.append(line)
                 drawn = _drawn(row, columns, classes, file.name, line)
-                patterns.append(numbers.setdefault(drawn, len(numbers)))
-    keys = pa.array(pseudonyms.keys(level, names), pa.string())
+                lines.append(MaskLine(plain_file_name(row[mask_at]), drawn, line))
+    return table_of(path.parent, level, pa.array(pseudonyms.keys(level, names), pa.string()), lines)
+
+
+def table_of(folder: Path, level: Level, keys: pa.Array, lines: Sequence[MaskLine]) -> MaskTable:
+    """Return the table of lines, each with the key of its image."""
     # The sort is stable: lines of one key stay in their order.
     order = pc.sort_indices(keys)
     runs = pc.run_end_encode(keys.take(order))
     at = order.to_numpy()
+    numbers: dict[tuple[int, ...] | None, int] = {}
+    patterns = [numbers.setdefault(one.drawn, len(numbers)) for one in lines]
     return MaskTable(
-        folder=path.parent,
+        folder=folder,
         level=level,
         keys=runs.values,
         starts=np.append(0, runs.run_ends.to_numpy()).astype(np.int64),
-        files=pa.array(files, pa.string()).take(order),
-        lines=np.array(lines, np.int64)[at],
+        files=pa.array([one.file for one in lines], pa.string()).take(order),
+        lines=np.array([one.line for one in lines], np.int64)[at],
         drawn=tuple(numbers),
         drawn_of=np.array(patterns, np.int64)[at],
     )

@@ -119,6 +119,8 @@ def plan_masks(
             kept.append(mask_row(key, *before[key][1:]))
         else:
             to_read.append(PlannedMask(example=example, lines=lines, made_with=name))
+    # Masks of one file come together: it is opened once for all slices of a series.
+    to_read.sort(key=lambda one: (one.lines[0].file, one.example["instance_key"]))
     return MaskPlan(
         kept=pa.Table.from_pylist(kept, TABLES["annotations"]),
         to_read=tuple(to_read),
