@@ -91,7 +91,7 @@ def check_input(request: IngestRequest) -> Source:
             "with the columns file, PatientID and label"
         )
     if request.positive is not None and paths:
-        check_positive(table, request.positive, request.label_column, missing=request.missing)
+        check_positive(paths[0], request.positive, request.label_column, missing=request.missing)
     elif request.positive is not None and isinstance(source, MedMnistFile):
         order_classes(
             (str(label) for part in source.labels.values() for label in set(part)), request.positive

@@ -1,14 +1,12 @@
 """A night of masks: from DICOM images and PNG masks to a champion, and back to DICOM SEG, by us and by a consumer."""
 
 import csv
-import io
 import json
 import os
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -20,9 +18,8 @@ from models.portable.predictor import Predictor
 from models.portable.series_masks import WriteMasks, WrittenMask
 from services.flow_requests import NightlyRequest
 from services.mlflow.registry import by_alias, model_file
-from services.settings import activate
-from tasks.reporting import NightlyReport
-from tests.conftest import REPOSITORY, Running, fresh_environment
+from services.settings import Settings, activate
+from tests.conftest import REPOSITORY
 from tests.dicom_objects import dataset, file_bytes
 from tests.mask_examples import discs
 
@@ -83,48 +80,36 @@ def write_archive(folder: Path) -> tuple[Path, Path]:
     return folder / "images", folder / "masks.csv"
 
 
-@pytest.fixture(scope="module")
-def passed(stack: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, ...]]:
-    """Let a night pass, and a quiet one; yield both, the champion's file and the images."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+@pytest.fixture
+def night(settings: Settings, plain_flows: list[Any], tmp_path: Path) -> NightlyRequest:
+    """Return a night over made-up images, by a key with which each split has patients of all kinds."""
+    os.environ["RADLOOP_KEY"] = KEY
+    images, masks = write_archive(tmp_path)
+    return NightlyRequest.model_validate(CONFIG | {"source": str(images), "masks": str(masks)})
 
+
+def test_masks_end_in_a_champion_whose_masks_a_bare_consumer_draws_as_the_segmentations(
+    night: NightlyRequest, tmp_path: Path
+) -> None:
     from flows.nightly import nightly
 
-    images, masks = write_archive(tmp_path_factory.mktemp("discs"))
-    request = NightlyRequest.model_validate(CONFIG | {"source": str(images), "masks": str(masks)})
-    prefect = f"{stack.record.addresses['prefect']}/api"
-    with fresh_environment(), temporary_settings({PREFECT_API_URL: prefect}):
-        os.environ["RADLOOP_HOME"] = str(tmp_path_factory.mktemp("home"))
-        os.environ["RADLOOP_KEY"] = KEY
-        first, quiet = nightly(request), nightly(request)
-        champion = by_alias(activate(), "discs", "champion")
-        assert champion is not None
-        yield first, quiet, model_file(activate(), champion), images
-
-
-def test_masks_end_in_a_champion_and_a_report(passed: tuple[NightlyReport, ...]) -> None:
-    night = passed[0]
-    assert night.promotion.promoted
-    assert night.evaluation.measures["dice"].value > 0.7
-    assert night.ingested.mask_classes == ("disc",)
-    assert "Worst" in Path(night.report).read_text()
-
-
-def test_a_quiet_night_reads_no_mask_and_trains_nothing(passed: tuple[NightlyReport, ...]) -> None:
-    first, quiet = passed[:2]
+    first = nightly(night)
+    assert first.promotion.promoted
+    assert first.evaluation.measures["dice"].value > 0.7
+    assert first.ingested.mask_classes == ("disc",)
+    assert "Worst" in Path(first.report).read_text()
+    quiet = nightly(night)
     assert (quiet.ingested.digest, quiet.ingested.changed) == (first.ingested.digest, False)
     assert not quiet.trained.trained_now
+    champion = by_alias(activate(), "discs", "champion")
+    assert champion is not None
+    check_segmentations(model_file(activate(), champion), Path(night.source), tmp_path)
 
 
-def test_a_bare_consumer_draws_the_masks_that_are_written_as_seg(
-    passed: tuple[Any, ...], tmp_path: Path
-) -> None:
-    _, _, model, images = passed
-    writer = WriteMasks(
-        predictor=Predictor.load(model), model="discs", version="1", created=datetime(2026, 1, 2, 3, 4, 5)
-    )
-    written = [one for one in writer.write(images, tmp_path) if isinstance(one, WrittenMask)]
-    assert sorted(one.path.name for one in written) == sorted(f"1.2.5.{n}.dcm" for n in range(PATIENTS))
+def check_segmentations(model: Path, images: Path, folder: Path) -> None:
+    """Compare what is written with what the recipe of the pages draws, and with what is written once more."""
+    written = write_masks(model, images, folder / "seg", "BINARY")
+    assert sorted(path.name for path in written) == sorted(f"1.2.5.{n}.dcm" for n in range(PATIENTS))
     theirs: dict[str, Any] = {}
     exec(DOCUMENTED, theirs)
     session = onnxruntime.InferenceSession(str(model))
@@ -135,26 +120,31 @@ def test_a_bare_consumer_draws_the_masks_that_are_written_as_seg(
         given = theirs["model_input"](images / f"{number}.dcm", spec)
         probabilities = session.run(["probabilities"], {"image": given})[0][0]
         mask = theirs["source_mask"](probabilities, (SIDE, SIDE), (1.5, 1.5))
-        made = pydicom.dcmread(tmp_path / f"1.2.5.{patient}.dcm")
+        made = pydicom.dcmread(folder / "seg" / f"1.2.5.{patient}.dcm")
         assert (made.PatientID, made.StudyInstanceUID) == (f"PATIENT-{patient:04d}", f"1.2.4.{patient}")
-        different += int((made.pixel_array[at] != mask).sum())
+        different += int((frame_of(made, f"1.2.3.{patient}.{at}") != mask).sum())
     # Where two classes are equally probable, the last bit decides.
     assert different <= PATIENTS * SLICES * SIDE * SIDE / 10_000
+    again = [write_masks(model, images, folder / name, "LABELMAP") for name in "ab"]
+    assert [path.read_bytes() for path in again[0]] == [path.read_bytes() for path in again[1]]
+    assert pydicom.dcmread(again[0][0]).SegmentationType == "LABELMAP"
 
 
-def test_the_same_masks_are_written_as_the_same_bytes(passed: tuple[Any, ...], tmp_path: Path) -> None:
-    _, _, model, images = passed
-    contents = []
-    for name in ("a", "b"):
-        writer = WriteMasks(
-            predictor=Predictor.load(model),
-            model="discs",
-            version="1",
-            created=datetime(2026, 1, 2, 3, 4, 5),
-            kind="LABELMAP",
-        )
-        list(writer.write(images, tmp_path / name))
-        contents.append((tmp_path / name / "1.2.5.0.dcm").read_bytes())
-    assert contents[0] == contents[1]
-    read = pydicom.dcmread(io.BytesIO(contents[0]))
-    assert read.SegmentationType == "LABELMAP"
+def frame_of(made: pydicom.Dataset, uid: str) -> Any:
+    """Return the frame of an image: highdicom orders them by their places, its own way."""
+    groups = made.PerFrameFunctionalGroupsSequence
+    uids = [one.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID for one in groups]
+    return made.pixel_array[uids.index(uid)]
+
+
+def write_masks(model: Path, images: Path, target: Path, kind: Literal["BINARY", "LABELMAP"]) -> list[Path]:
+    writer = WriteMasks(
+        predictor=Predictor.load(model),
+        model="discs",
+        version="1",
+        created=datetime(2026, 1, 2, 3, 4, 5),
+        kind=kind,
+    )
+    outcomes = list(writer.write(images, target))
+    assert not [one for one in outcomes if not isinstance(one, WrittenMask) or one.why]
+    return [one.path for one in outcomes if isinstance(one, WrittenMask)]
