@@ -3,9 +3,9 @@
 64 x 256 x 256 voxels, patches of 32 x 128 x 128 with a quarter of overlap and Gaussian weights; the model is our
 portable one with a U-Net of volumes. Ours makes one call on each core, with the exported file in ONNX Runtime, as a
 consumer has it, and with torch, the network in the memory format in which it trains; MONAI makes one call on all cores,
-with torch, the network as it was built. Rounds are interleaved; the result is the median of the ratios of neighbours in
-time, and the largest difference. With `--patches` two patches for each core are all, without overlap: minutes instead of
-hours on a busy machine.
+with torch, the network as it was built. Rounds are interleaved; the result is the median of the ratios of neighbours
+in time, and the largest difference. With `--patches` two patches for each core are all, without overlap: minutes
+instead of hours on a busy machine.
 """
 
 import argparse
