@@ -5,13 +5,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging.release_compatibility import Since, config_digest
+from models.networks.catalog import NETWORKS, names_of, wrong_output
 from models.objectives.objective_catalog import DEFAULT, OBJECTIVES
 
 if TYPE_CHECKING:
     # Options are loaded where no table is.
     from imaging.dataset.version.dataset_version import DatasetVersion
 
-NetworkName = Literal["small_cnn", "residual_small", "resnet18", "mobilenet_v3_small"]
+if TYPE_CHECKING:
+    NetworkName = str
+else:
+    # Of the table itself, which a checker of types cannot read.
+    NetworkName = Literal[tuple(NETWORKS)]
 
 
 class AugmentConfig(BaseModel):
@@ -70,7 +75,11 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Training")
 
-    network: NetworkName = Field("residual_small", title="Network", description="The network's name.")
+    network: NetworkName = Field(
+        "residual_small",
+        title="Network",
+        description="The network's name; docs/configuration.md has their table.",
+    )
     epochs: int = Field(10, ge=1, le=10_000, title="Epochs", description="Passes over the training set.")
     batch_size: int = Field(
         32, ge=1, le=65_536, title="Batch size", description="Images per step, over all workers together."
@@ -113,11 +122,15 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _measure_of_the_objective(cls, given: Any) -> Any:
-        """Fill in the first selector of an objective that is not the default one."""
+    def _defaults_of_the_objective(cls, given: Any) -> Any:
+        """Fill in the first selector of an objective that is not the default one, and its first network."""
         if not isinstance(given, dict) or given.get("objective", DEFAULT) not in OBJECTIVES:
             return given
-        return {"measure": OBJECTIVES[given.get("objective", DEFAULT)].selectors[0], **given}
+        objective = OBJECTIVES[given.get("objective", DEFAULT)]
+        filled = {"measure": objective.selectors[0]}
+        if objective.network_output != OBJECTIVES[DEFAULT].network_output:
+            filled["network"] = names_of(objective.network_output, "slice")[0]
+        return filled | given
 
     @model_validator(mode="after")
     def _known_objective(self) -> Self:
@@ -130,6 +143,8 @@ class TrainConfig(BaseModel):
                 f"measure {self.measure!r} cannot select an epoch of {self.objective}: "
                 f"choose one of {', '.join(selectors)}"
             )
+        if refusal := wrong_output(self.network, OBJECTIVES[self.objective].network_output):
+            raise ValueError(refusal)
         return self
 
     @model_validator(mode="after")

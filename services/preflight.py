@@ -20,16 +20,19 @@ from imaging.deidentify.folder.destination import Destination, DestinationRecord
 from imaging.deidentify.profile.profile import load_profile
 from imaging.dicom.codecs import check_decoders
 from imaging.errors import EnvironmentFault, UserFault
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.release_compatibility import canonical
 from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
-from models.objectives.objective_catalog import objective_class
+from models.networks.catalog import check_network
+from models.objectives.objective_catalog import OBJECTIVES, check_training
 from services.flow_requests import (
     DeidentifyRequest,
     EvaluateRequest,
     IngestRequest,
+    NightlyRequest,
     ReevaluateRequest,
     TrainRequest,
 )
@@ -227,11 +230,20 @@ def check_request(flow: str, request: Any, settings: Settings) -> None:
         check_room(settings.store_root, "the store", "set RADLOOP_STORE to a folder that can be written")
 
 
-def _check_ingest(request: IngestRequest, settings: Settings) -> None:
-    check_modality(request, check_input(request))
+def _check_nightly(request: NightlyRequest, settings: Settings) -> None:
+    spec = _check_ingest(request, settings)
+    config = request.training
+    check_network(config.network, OBJECTIVES[config.objective].network_output, spec)
+
+
+def _check_ingest(request: IngestRequest, settings: Settings) -> PreprocessSpec:
+    """Return how the images of the source would be prepared."""
+    source = check_input(request)
+    check_modality(request, source)
+    spec = request.preprocess or source.default_spec()
     key, version = known_key(settings), newest_version(settings.dataset_store, request.dataset)
     if version is None:
-        return
+        return spec
     if key is None:
         raise EnvironmentFault(
             f"dataset {request.dataset!r} was made with the key {version.head.key_fingerprint} and there is none at "
@@ -239,11 +251,12 @@ def _check_ingest(request: IngestRequest, settings: Settings) -> None:
             "with another --name"
         )
     check_patients(version.head, replace(key, patient_variants=request.patient_variants))
+    return spec
 
 
 def _check_train(request: TrainRequest, settings: Settings) -> None:
     version = newest_dataset(settings, request.dataset)
-    objective_class(request.training.objective).of_version(version).check(version)
+    check_training(request.training, version)
 
 
 def _check_evaluate(request: EvaluateRequest, settings: Settings) -> None:
@@ -281,10 +294,10 @@ def _check_deidentify(request: DeidentifyRequest, settings: Settings) -> None:
     check_room(destination.root, "the destination", "give another one")
 
 
-CHECKS: Mapping[str, Callable[[Any, Settings], None]] = MappingProxyType(
+CHECKS: Mapping[str, Callable[[Any, Settings], object]] = MappingProxyType(
     {
         "ingest": _check_ingest,
-        "nightly": _check_ingest,
+        "nightly": _check_nightly,
         "train": _check_train,
         "evaluate": _check_evaluate,
         "reevaluate": _check_reevaluate,

@@ -55,7 +55,7 @@ def plan_training(request: TrainRequest, settings: Settings) -> TrainingPlan:
     Raises UserFault where it cannot be trained on, or where there is too little memory.
     """
     version, config = newest_dataset(settings, request.dataset), request.training
-    objective_class(config.objective).of_version(version).check(version)
+    check_training(config, version)
     trained = trained_before(request.dataset, config, settings, version)
     job = {
         "store": settings.dataset_place,

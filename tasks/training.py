@@ -13,7 +13,7 @@ from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
 from models.config import TrainConfig, training_key
-from models.objectives.objective_catalog import VALIDATION_TAG, objective_class, objective_of
+from models.objectives.objective_catalog import VALIDATION_TAG, check_training, objective_of
 from models.torch_process import end_torch, torch_process
 from models.training.epoch_history import read_history
 from services.flow_requests import TrainRequest
@@ -62,7 +62,7 @@ class TrainOutcome:
 def known_candidate(request: TrainRequest, settings: Settings) -> TrainOutcome | None:
     """Return the candidate of this very data and configuration, if it was trained before."""
     version = newest_dataset(settings, request.dataset)
-    objective_class(request.training.objective).of_version(version).check(version)
+    check_training(request.training, version)
     trained = find_trained(settings, version, request.training)
     if trained is None or request.again:
         return None

@@ -1,9 +1,11 @@
 """The portable file: modality units of any size in, class probabilities out, one file, nothing of this machine."""
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 import onnx
@@ -18,8 +20,11 @@ from imaging.image.window import IDENTITY, Window
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.store.folder_store import FolderStore
-from models.networks.catalog import NETWORKS, build
+from models.networks.catalog import build
 from models.objectives.classification import Classification
+from models.objectives.objective_catalog import OBJECTIVES
+from models.objectives.protocol import Objective
+from models.portable.contract import Axis, TensorContract
 from models.portable.export import (
     Portable,
     _graph_digest,
@@ -97,11 +102,41 @@ def test_the_answers_compared_above_are_not_all_alike(network: nn.Module) -> Non
     assert probabilities[:, 1].std() > 0.02
 
 
+# bench/networks.py exports every network of the catalog, in some minutes.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "small_cnn"])
+@pytest.mark.parametrize("name", ["residual_small", "resnet18", "mobilenet_v3_small"])
 def test_every_network_survives_the_export(name: str) -> None:
     network, traced = exported(name)
     assert verify_export(traced, network, GREY, OF_THREE) <= 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks(Objective):
+    """The probability of each class for each pixel or voxel, as a file gives it; nothing learns it here."""
+
+    name: ClassVar = "masks-of-a-test"
+    network_output: ClassVar = "masks"
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
+        return cls()
+
+    def outputs(self, spec: PreprocessSpec) -> tuple[TensorContract, ...]:
+        places = [Axis(name=f"place {axis}", size=size) for axis, size in enumerate(spec.shape)]
+        axes = (Axis(name="batch"), Axis(name="class", size=2), *places)
+        return (TensorContract(name="masks", axes=axes, units="1", meaning="probability of each class"),)
+
+    def activate(self, outputs: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        return {"masks": outputs["logits"].softmax(dim=1)}
+
+
+@pytest.mark.slow
+def test_a_u_net_survives_the_export_on_a_grid_of_odd_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OBJECTIVES, Masks.name, Masks)
+    spec = PreprocessSpec(modality="OT", window=IDENTITY, size_px=27, kind="volume", slices=9)
+    torch.manual_seed(0)
+    network = build("unet_3d", 2, spec.channels).eval()
+    assert verify_export(export_onnx(network, spec, Masks()), network, spec, Masks()) <= 1e-4
 
 
 @pytest.mark.parametrize("length", [5, 16, 31, 64, 100])

@@ -16,9 +16,10 @@ from PIL import Image
 
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
+from models.config import TrainConfig
 from services import preflight
-from services.flow_requests import IngestRequest
-from services.preflight import check_input, check_modality, check_servers
+from services.flow_requests import IngestRequest, NightlyRequest
+from services.preflight import check_input, check_modality, check_request, check_servers
 from services.settings import Settings
 from tests.synthetic import closed_port, write_archive, write_labels
 
@@ -70,6 +71,14 @@ def test_pictures_are_what_a_person_calls_them(pictures: IngestRequest, modality
     for preprocess in (spec, None):
         request = pictures.model_copy(update={"preprocess": preprocess})
         check_modality(request, check_input(request))
+
+
+def test_a_network_of_volumes_is_refused_for_images_before_anything_is_read(
+    pictures: IngestRequest, settings: Settings
+) -> None:
+    night = NightlyRequest(**pictures.model_dump(), training=TrainConfig(network="resnet18_3d"))
+    with pytest.raises(UserFault, match="'resnet18_3d' is made for examples of the kind volume"):
+        check_request("nightly", night, settings)
 
 
 def test_the_embedded_default_asks_nobody(settings: Settings) -> None:

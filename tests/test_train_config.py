@@ -5,13 +5,30 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from models.config import AugmentConfig, NetworkName, OptimizerConfig, TrainConfig
+from models.config import AugmentConfig, OptimizerConfig, TrainConfig
 from models.networks.catalog import NETWORKS
+from models.objectives.classification import Classification
+from models.objectives.objective_catalog import OBJECTIVES
 from models.training.optimization import OPTIMIZERS, SCHEDULES
 
 
 def test_the_form_offers_every_network() -> None:
-    assert set(get_args(NetworkName)) == set(NETWORKS)
+    assert TrainConfig.model_json_schema()["properties"]["network"]["enum"] == list(NETWORKS)
+
+
+def test_a_network_of_masks_cannot_learn_classes() -> None:
+    with pytest.raises(ValidationError, match="'unet' gives masks, not classes: choose one of small_cnn"):
+        TrainConfig(network="unet")
+
+
+def test_an_objective_of_masks_has_a_network_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    masks = type("Masks", (Classification,), {"network_output": "masks"})
+    monkeypatch.setitem(OBJECTIVES, "masks", masks)
+    assert TrainConfig(objective="masks").network == "unet"
+    with pytest.raises(
+        ValidationError, match="'small_cnn' gives classes, not masks: choose one of unet, unet_3d"
+    ):
+        TrainConfig(objective="masks", network="small_cnn")
 
 
 @pytest.mark.parametrize(

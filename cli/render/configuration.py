@@ -13,6 +13,7 @@ import yaml
 from pydantic import AliasChoices, BaseModel
 
 from imaging.preprocess.spec import PreprocessSpec
+from models.networks.catalog import NETWORKS
 from services.flow_requests import REQUESTS, DeidentifyRequest, NightlyRequest
 from services.settings import Settings
 
@@ -31,6 +32,8 @@ TYPES = {"string": "text", "integer": "whole number", "number": "number", "boole
 NO_DEFAULT = "required"
 PART = "the names below"
 COMMENT_WIDTH = 100
+LEAST_PX = 16
+"""Side of the smallest images that a configuration may ask for."""
 
 
 class Field(NamedTuple):
@@ -133,6 +136,14 @@ What `config show` prints is a file for `--config` itself. In the forms on Prefe
 This page and the example are made from the models of the code: `python -m cli.render.configuration` writes them anew.
 """
 
+NETWORKS_INTRODUCTION = """
+## Networks
+
+Parameters are of two classes and one channel, or of 32 slices. A network of images takes the slices of a volume as its
+channels, and gives classes of it; a network of volumes sees them as depth. A stem for small images keeps their size up
+to the first block: at 224 px it costs four to sixteen times as much as the published stem (`_224`).
+"""
+
 
 def reference_page() -> str:
     """Return the page docs/configuration.md."""
@@ -141,6 +152,8 @@ def reference_page() -> str:
         INTRODUCTION,
         "## Names of a file\n",
         _table(head, map(_row, fields_of(NightlyRequest))),
+        NETWORKS_INTRODUCTION,
+        _table(("network", "what it is", "of", "gives", "parameters"), _networks()),
         "\n## Names of a de-identification\n",
         _table(head, map(_row, fields_of(DeidentifyRequest))),
         "\n## Environment variables\n",
@@ -185,6 +198,13 @@ def _variables() -> Iterator[tuple[str, ...]]:
         variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"RADLOOP_{name.upper()}"
         default = "" if field.default is None else str(field.default)
         yield f"`{variable}`", default, field.description or ""
+
+
+def _networks() -> Iterator[tuple[str, ...]]:
+    kinds = {2: "images", 3: "volumes"}
+    for name, row in NETWORKS.items():
+        title = f"{row.title}, from {row.least_px} px" if row.least_px > LEAST_PX else row.title
+        yield f"`{name}`", title, kinds[row.dimensions], row.output, f"{row.parameters:,}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -1,14 +1,20 @@
 """Table of objectives by name, and the metadata by which a model names its objective."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.release_compatibility import canonical_json, needed_release, newest_release
 from imaging.statistics.predictions import no_better_than_chance
+from models.networks.catalog import check_network
 from models.objectives.classification import Classification
 from models.objectives.protocol import Objective
 from models.portable.contract import ENTRY, Contract, image_input
+
+if TYPE_CHECKING:
+    from imaging.dataset.version.dataset_version import DatasetVersion
+    from models.config import TrainConfig
 
 OBJECTIVES: dict[str, type[Objective]] = {Classification.name: Classification}
 
@@ -35,6 +41,13 @@ def objective_class(name: str) -> type[Objective]:
 def objective_class_of(metadata: Mapping[str, str]) -> type[Objective]:
     """Return the kind of objective that metadata or tags name."""
     return objective_class(Contract.read(metadata[ENTRY]).objective if ENTRY in metadata else DEFAULT)
+
+
+def check_training(config: "TrainConfig", version: "DatasetVersion") -> None:
+    """Raise UserFault unless a dataset version can be learned by a configuration, before any worker starts."""
+    objective = objective_class(config.objective).of_version(version)
+    check_network(config.network, objective.network_output, version.spec)
+    objective.check(version)
 
 
 def objective_of(metadata: Mapping[str, str]) -> Objective:

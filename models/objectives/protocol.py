@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.predictions import MeasureDefinition, Predictions
+from models.networks.catalog import Output
 from models.portable.contract import TensorContract
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Objective(Protocol):
     """Key in the catalog; it is stored with a model."""
     since: ClassVar[str] = ""
     """Release that brought it, which a file of it needs; nothing for 0.1.0."""
+    network_output: ClassVar[Output] = "classes"
+    """What its networks give, see `models.networks.catalog`."""
     metadata_keys: ClassVar[tuple[str, ...]] = ("contract",)
     """What `from_metadata` needs."""
     epoch_titles: ClassVar[Mapping[str, str]]

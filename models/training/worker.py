@@ -62,7 +62,8 @@ class Worker:
         objective = data.objective.fitted(data.train, config)
         network = objective.build(config.network, channels).to(ranks.device)
         # Channels last is 1.2 to 1.5 times as fast on processors, and what the convolutions of GPUs prefer.
-        network = network.to(memory_format=torch.channels_last)
+        of_volumes = any(parameter.ndim == 5 for parameter in network.parameters())
+        network = network.to(memory_format=torch.channels_last_3d if of_volumes else torch.channels_last)
         average = WeightAverage(network, config.ema_decay)
         optimizer = make_optimizer(network, config.optimizer)
         progress, best = Progress(), Weights()
