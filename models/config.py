@@ -43,6 +43,17 @@ class AugmentConfig(BaseModel):
         title="Brightness",
         description="Change of brightness, as a fraction of 255 levels.",
     )
+    flip_vertical: Annotated[bool, Since("0.2.0")] = Field(
+        False, title="Flip vertically", description="Mirror half of the images top to bottom."
+    )
+    mixup_alpha: Annotated[float, Since("0.2.0")] = Field(
+        0.0,
+        ge=0,
+        le=10,
+        title="Mixup",
+        description="Both parameters of the Beta distribution from which the share of a second image is drawn, "
+        "which is mixed into the first; 0 is off.",
+    )
 
 
 class OptimizerConfig(BaseModel):
@@ -50,23 +61,86 @@ class OptimizerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", title="Optimizer")
 
-    name: Literal["adamw", "sgd"] = Field(
-        "adamw", title="Optimizer", description="AdamW, or SGD with Nesterov momentum."
+    name: Literal["adamw", "sgd", "muon"] = Field(
+        "adamw",
+        title="Optimizer",
+        description="AdamW, SGD with Nesterov momentum, or Muon for kernels and matrices with AdamW for the rest.",
     )
     learning_rate: float = Field(
         3e-3, gt=0, le=10, title="Learning rate", description="Step size; with 'one-cycle' the peak."
     )
-    momentum: float = Field(0.9, ge=0, lt=1, title="Momentum", description="Momentum; used by SGD alone.")
+    momentum: float = Field(0.9, ge=0, lt=1, title="Momentum", description="Momentum of SGD and Muon.")
     weight_decay: float = Field(
         0.02, ge=0, le=1, title="Weight decay", description="L2 decay of weight matrices; biases are spared."
     )
-    schedule: Literal["one-cycle", "constant"] = Field(
+    schedule: Literal["one-cycle", "cosine", "constant"] = Field(
         "one-cycle",
         title="Schedule",
-        description="'one-cycle' rises to the learning rate and falls to nearly 0 over the whole run.",
+        description="'one-cycle' rises to the learning rate and falls to nearly 0 over the whole run; 'cosine' falls "
+        "to 0 from the start.",
     )
     l1_penalty: float = Field(
         0.0, ge=0, le=1, title="L1 penalty", description="Weight of the sum of absolute weights in the loss."
+    )
+    warm_up: Annotated[float | None, Since("0.2.0")] = Field(
+        None,
+        ge=0,
+        le=0.9,
+        title="Warm-up",
+        description="Share of the run in which the learning rate rises; default: 0.25 with 'one-cycle', else 0.",
+    )
+    clip_norm: Annotated[float, Since("0.2.0")] = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        title="Clipping",
+        description="Largest norm of the gradient of all weights together; a larger one is scaled down; 0 is off.",
+    )
+    accumulation: Annotated[int, Since("0.2.0")] = Field(
+        1,
+        ge=1,
+        le=1024,
+        title="Accumulation",
+        description="Parts in which a worker passes through its images of a step, to need less memory; the gradients "
+        "add up.",
+    )
+
+
+class LossConfig(BaseModel):
+    """Variants of the training loss; the validation loss is always the plain one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Loss")
+
+    label_smoothing: Annotated[float, Since("0.2.0")] = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Label smoothing",
+        description="Share of the true class that is given to all classes alike; 0 is off.",
+    )
+    focal_gamma: Annotated[float, Since("0.2.0")] = Field(
+        0.0,
+        ge=0,
+        le=10,
+        title="Focal loss",
+        description="Exponent by which examples that are right already count less; 2 is usual, 0 is off.",
+    )
+
+
+class ComputeConfig(BaseModel):
+    """How processors and GPUs compute a step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Computation")
+
+    compile: Annotated[bool, Since("0.2.0")] = Field(
+        False,
+        title="Compile",
+        description="torch.compile: up to minutes at the start for faster steps on GPUs; needs a C++ compiler.",
+    )
+    sync_batch_norm: Annotated[bool, Since("0.2.0")] = Field(
+        False,
+        title="Common batch statistics",
+        description="Batch normalisation over the images of all GPUs together; processors cannot.",
     )
 
 
@@ -86,10 +160,18 @@ class TrainConfig(BaseModel):
     )
     workers: int = Field(2, ge=1, le=1024, title="Workers", description="Processes that train together.")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), title="Optimizer")
-    class_weights: Literal["balanced", "none"] = Field(
-        "balanced", title="Class weights", description="'balanced' lets every class count the same."
+    class_weights: Literal["balanced", "sampled", "none"] = Field(
+        "balanced",
+        title="Class weights",
+        description="'balanced' lets every class count the same in the loss, 'sampled' draws every class equally "
+        "often.",
     )
-    augment: AugmentConfig = Field(AugmentConfig(), title="Augmentation")
+    augment: AugmentConfig | Annotated[Literal["modality"], Field(title="of the modality")] = Field(
+        AugmentConfig(),
+        title="Augmentation",
+        description="'modality' takes what is safe for the dataset's modality: no mirrored chest, a tissue turned "
+        "by any angle.",
+    )
     ema_decay: float = Field(
         0.98,
         ge=0,
@@ -106,8 +188,10 @@ class TrainConfig(BaseModel):
         description="Validation measure that selects the best epoch: auroc or loss for classes.",
         json_schema_extra={"examples": list(OBJECTIVES[DEFAULT].selectors)},
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", title="Precision", description="'auto' is bf16 on GPUs that have it, fp32 elsewhere."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        title="Precision",
+        description="'auto' is bf16 on GPUs that have it, fp32 elsewhere; fp16 is for GPUs alone.",
     )
     seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Every random choice follows from it.")
     max_failures: int = Field(
@@ -119,6 +203,8 @@ class TrainConfig(BaseModel):
         description="Kind of task that is learned.",
         json_schema_extra={"enum": list(OBJECTIVES)},
     )
+    loss: Annotated[LossConfig, Since("0.2.0")] = Field(LossConfig(), title="Loss")
+    compute: Annotated[ComputeConfig, Since("0.2.0")] = Field(ComputeConfig(), title="Computation")
 
     @model_validator(mode="before")
     @classmethod
@@ -148,11 +234,26 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _techniques_of_the_objective(self) -> Self:
+        chosen = {
+            "label smoothing": self.loss.label_smoothing > 0,
+            "focal loss": self.loss.focal_gamma > 0,
+            "mixup": isinstance(self.augment, AugmentConfig) and self.augment.mixup_alpha > 0,
+            "sampled class weights": self.class_weights == "sampled",
+        }
+        known = OBJECTIVES[self.objective].techniques
+        if unknown := [name for name, used in chosen.items() if used and name not in known]:
+            raise ValueError(f"{self.objective} has no {' and no '.join(unknown)}: leave the option as it is")
+        return self
+
+    @model_validator(mode="after")
     def _feeds_every_worker(self) -> Self:
-        if self.batch_size < self.workers:
+        passes = self.optimizer.accumulation
+        if self.batch_size < self.workers * passes:
+            parts = f" x accumulation {passes}, raise batch_size or lower one of them"
             raise ValueError(
-                f"batch_size {self.batch_size} is less than workers {self.workers}: "
-                "raise batch_size or lower workers, each worker needs an image"
+                f"batch_size {self.batch_size} is less than workers {self.workers}"
+                f"{parts if passes > 1 else ': raise batch_size or lower workers'}, each worker needs an image"
             )
         return self
 

@@ -94,7 +94,7 @@ def test_another_seed_gives_other_weights(data: TrainData, tmp_path: Path) -> No
 def test_every_epoch_reports_its_measures(data: TrainData, tmp_path: Path) -> None:
     first, second = train(QUICK, data, tmp_path)
     expected = {"epoch", "train_loss", "val_loss", "val_auroc", "val_accuracy"}
-    expected |= {"learning_rate", "seconds", "images_per_s"}
+    expected |= {"learning_rate", "seconds", "images_per_s", "waiting_share", "memory_mb"}
     assert set(second) == expected
     assert set(first) == expected | {"first_step_s"}
 

@@ -25,7 +25,7 @@ from imaging.release_compatibility import (
     needed_release,
     read_config,
 )
-from models.config import AugmentConfig, OptimizerConfig, TrainConfig
+from models.config import AugmentConfig, ComputeConfig, LossConfig, OptimizerConfig, TrainConfig
 
 FIRST = "0.1.0"
 REQUIRED = "required"
@@ -90,7 +90,13 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
             "patient_variants": "report",
         },
     },
-    "0.2.0": {TrainConfig: {"objective": "classification"}},
+    "0.2.0": {
+        TrainConfig: {"objective": "classification", "loss": {}, "compute": {}},
+        OptimizerConfig: {"warm_up": None, "clip_norm": 0.0, "accumulation": 1},
+        AugmentConfig: {"flip_vertical": False, "mixup_alpha": 0.0},
+        LossConfig: {"label_smoothing": 0.0, "focal_gamma": 0.0},
+        ComputeConfig: {"compile": False, "sync_batch_norm": False},
+    },
 }
 """The fields that each release has brought, in their order, with the defaults with which they came.
 
@@ -159,7 +165,11 @@ def faults(
     for name, field in kind.model_fields.items():
         default = field.get_default(call_default_factory=True)
         release = next((mark.release for mark in field.metadata if isinstance(mark, Since)), FIRST)
-        plain = REQUIRED if default is PydanticUndefined else to_jsonable_python(default)
+        if isinstance(default, BaseModel):
+            # Its own later fields stand under its own name.
+            plain = canonical(default)
+        else:
+            plain = REQUIRED if default is PydanticUndefined else to_jsonable_python(default)
         now.setdefault(release, {})[name] = plain
     for release in {**fields, **now}:
         pinned, declared = fields.get(release, {}).get(kind, {}), now.get(release, {})

@@ -10,6 +10,7 @@ from models.config import AugmentConfig, TrainConfig
 from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import BEST, save
+from models.training.precision import autocast
 from models.training.ranks import Ranks
 from models.training.worker import TrainData, Worker
 
@@ -92,7 +93,7 @@ def test_processors_compute_in_fp32_unless_bf16_is_chosen(
     data: TrainData, precision: str, reduced: bool
 ) -> None:
     worker = started(CONFIG.model_copy(update={"precision": precision}), data)
-    with worker.reduced_precision():
+    with autocast(worker.config, worker.ranks.device):
         logits = worker.network(torch.zeros(1, 1, 16, 16))
     assert (logits.dtype == torch.bfloat16) is reduced
 

@@ -179,7 +179,7 @@ def example_file() -> str:
 
 
 def _comment(field: Field) -> tuple[str, ...]:
-    needed = NO_DEFAULT if field.default == NO_DEFAULT else f"default: {field.default}"
+    needed = NO_DEFAULT if field.default == NO_DEFAULT else f"default: {field.default or PART}"
     values = "" if field.values == PART else f"({field.values}; {needed})"
     return tuple(wrap(f"{field.description} {values}".strip(), COMMENT_WIDTH))
 

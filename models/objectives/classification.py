@@ -36,11 +36,16 @@ class Classification(Objective):
     selectors: ClassVar = ("auroc", "loss")
     measures: ClassVar = MEASURES
     report_sections: ClassVar = ("class-curves", "surest-calls")
+    techniques: ClassVar = frozenset({"label smoothing", "focal loss", "mixup", "sampled class weights"})
 
     classes: tuple[str, ...]
     threshold: float | None = None
     class_weights: NDArray[np.float32] | None = field(default=None, compare=False)
     """Weights in the loss (classes,); None weighs all alike."""
+    label_smoothing: float = field(default=0.0, compare=False)
+    focal_gamma: float = field(default=0.0, compare=False)
+    sampled: bool = field(default=False, compare=False)
+    """Whether an epoch draws every class equally often."""
 
     @classmethod
     def of_version(cls, version: "DatasetVersion") -> Self:
@@ -79,10 +84,21 @@ class Classification(Objective):
         return build(network, len(self.classes), channels)
 
     def fitted(self, train: TrainingExamples, config: "TrainConfig") -> Self:
-        """Return the classification with the class weights that the configuration asks for."""
+        """Return the classification with the class weights and the loss that the configuration asks for."""
         return replace(
-            self, class_weights=class_weights(train.labels, len(self.classes), config.class_weights)
+            self,
+            class_weights=class_weights(train.labels, len(self.classes), config.class_weights),
+            label_smoothing=config.loss.label_smoothing,
+            focal_gamma=config.loss.focal_gamma,
+            sampled=config.class_weights == "sampled",
         )
+
+    def sampling(self, examples: TrainingExamples) -> NDArray[np.float64] | None:
+        """Return the balanced weights of the examples' classes, where classes are sampled."""
+        if not self.sampled:
+            return None
+        weights = class_weights(examples.labels, len(self.classes), "balanced").astype(np.float64)
+        return weights[examples.labels]
 
     def weights(self, examples: TrainingExamples) -> NDArray[np.float32]:
         """Return the weight of each example's class."""
@@ -93,12 +109,26 @@ class Classification(Objective):
         return {"labels": examples.labels[index]}
 
     def loss(self, outputs: "Mapping[str, Tensor]", targets: "Mapping[str, Tensor]") -> "Tensor":
-        """Return the weighted sum of cross entropies."""
+        """Return the weighted sum of cross entropies, with label smoothing and focal loss where they are on.
+
+        The focal loss of Lin et al. 2017, https://arxiv.org/abs/1708.02002, (5): times (1 - p) to the power of gamma,
+        with the probability p of the true class.
+        """
         from torch.nn import functional
 
-        logits = outputs["logits"].float()
+        logits, labels = outputs["logits"].float(), targets["labels"]
         weights = logits.new_tensor(self._class_weights)
-        return functional.cross_entropy(logits, targets["labels"], weights, reduction="sum")
+        smoothing = self.label_smoothing
+        if not self.focal_gamma:
+            return functional.cross_entropy(
+                logits, labels, weights, reduction="sum", label_smoothing=smoothing
+            )
+        losses = functional.cross_entropy(
+            logits, labels, weights, reduction="none", label_smoothing=smoothing
+        )
+        missing = 1 - logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]
+        # The power has no gradient at 0 for a gamma below 1.
+        return (losses * missing.clamp(min=1e-6) ** self.focal_gamma).sum()
 
     def activate(self, outputs: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
         """Return the probabilities (n, classes)."""
@@ -172,7 +202,7 @@ def class_weights(labels: NDArray[np.int64], classes: int, mode: str) -> NDArray
     >>> class_weights(np.array([0, 0, 0, 1]), 2, "balanced")
     array([0.6666667, 2.       ], dtype=float32)
     """
-    if mode == "none":
+    if mode != "balanced":
         return np.ones(classes, np.float32)
     counts = np.bincount(labels, minlength=classes)
     present = np.count_nonzero(counts)

@@ -83,6 +83,11 @@ class Objective(Protocol):
     """Measures of its predictions; see `imaging.statistics.predictions`."""
     report_sections: ClassVar[tuple[str, ...]]
     """Sections of a night's report, keys of `tasks.reporting.SECTIONS`."""
+    techniques: ClassVar[frozenset[str]] = frozenset()
+    """Options of a training that it follows, of those that `TrainConfig` refuses elsewhere, such as mixup.
+
+    With mixup the loss of an image is the mean of its losses for two targets, each by its share.
+    """
 
     # What it is about
 
@@ -120,6 +125,10 @@ class Objective(Protocol):
     def weights(self, examples: TrainingExamples) -> NDArray[np.float32]:
         """Return the weight of each example in the loss (n,); the loss of a batch is divided by their sum."""
         return np.ones(len(examples), np.float32)
+
+    def sampling(self, examples: TrainingExamples) -> NDArray[np.float64] | None:
+        """Return how often an epoch draws each example in the mean (n,), of sum n; None is once each."""
+        return None
 
     def targets(self, examples: TrainingExamples, index: NDArray[np.int64]) -> Arrays:
         """Return what the network is to learn about these examples; it becomes tensors on the device."""

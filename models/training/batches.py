@@ -49,14 +49,30 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
     return max(1, count // batch_size)
 
 
-def epoch_batches(seed: int, epoch: int, count: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
+def epoch_batches(
+    seed: int, epoch: int, count: int, batch_size: int, often: NDArray[np.float64] | None = None
+) -> Iterator[NDArray[np.int64]]:
     """Yield the global batches of one epoch: indices into `count` rows, shuffled anew for each epoch.
 
-    What is left over after the last full batch sits out this epoch; the next one is shuffled differently.
+    What is left over after the last full batch sits out this epoch; the next one is shuffled differently. `often`
+    says how often each row is drawn in the mean (count,), of sum `count`.
     """
-    order = torch.randperm(count, generator=generator(seed, epoch)).numpy()
+    generated = generator(seed, epoch)
+    order = torch.randperm(count, generator=generated).numpy()
+    if often is not None:
+        order = _repeated(order, often)[torch.randperm(count, generator=generated).numpy()]
     for step in range(steps_per_epoch(count, batch_size)):
         yield order[step * batch_size : (step + 1) * batch_size]
+
+
+def _repeated(order: NDArray[np.int64], often: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return rows by systematic sampling: each as often as asked, rounded down or up by chance.
+
+    Rows of one frequency stand together, so that a class too gets its share to within one.
+    """
+    order = order[np.argsort(often[order], kind="stable")]
+    drawn = np.searchsorted(np.cumsum(often[order]), np.arange(len(order)) + 0.5)
+    return order[np.minimum(drawn, len(order) - 1)]
 
 
 def share(count: int, rank: int, size: int) -> slice:

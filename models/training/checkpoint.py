@@ -1,10 +1,11 @@
 """Checkpoints, from which a training run goes on as if it had never stopped: safetensors and JSON, never pickle.
 
 A checkpoint is a folder: the network's weights, their moving average, the best average so far, the optimizer's
-state, and `progress.json`. The learning rate and every random draw follow from the seed and the number of
-epochs done, and running statistics are made anew each epoch, so nothing else is state.
+state, with fp16 the scaler's state, and `progress.json`. The learning rate and every random draw follow from the seed
+and the number of epochs done, and running statistics are made anew each epoch, so nothing else is state.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,8 @@ NETWORK, AVERAGE, BEST, OPTIMIZER = (
     f"{part}.safetensors" for part in ("network", "average", "best", "optimizer")
 )
 
+SCALER = "scaler.json"
+
 Weights = dict[str, Tensor]
 
 
@@ -30,17 +33,24 @@ def save(
     average: nn.Module,
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write a checkpoint into an existing folder; `progress.json` comes last and makes it whole."""
     _write(folder / NETWORK, network.state_dict())
     _write(folder / AVERAGE, average.state_dict())
     _write(folder / BEST, best)
     _write(folder / OPTIMIZER, _optimizer_tensors(optimizer))
+    if scaler and scaler.is_enabled():
+        (folder / SCALER).write_text(json.dumps(scaler.state_dict()))
     progress.write(folder)
 
 
 def restore(
-    folder: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    network: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> tuple[Progress, Weights]:
     """Load a checkpoint into fresh parts of the same shape; return the progress and the best weights.
 
@@ -51,6 +61,8 @@ def restore(
     network.load_state_dict(load_file(folder / NETWORK))
     average.load_state_dict(load_file(folder / AVERAGE))
     _load_optimizer(optimizer, load_file(folder / OPTIMIZER))
+    if scaler and scaler.is_enabled():
+        scaler.load_state_dict(json.loads((folder / SCALER).read_text()))
     return Progress.read(folder), load_file(folder / BEST)
 
 

@@ -4,14 +4,17 @@ The history is one JSON line an epoch, readable while the run goes on. Nothing h
 """
 
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from models.config import TrainConfig
 
 HISTORY = "history.jsonl"
 PROGRESS = "progress.json"
+STEP = "step.json"
+STEP_EVERY_S = 2.0
 CHECKPOINT = "checkpoint"
 """The folder of a run's last checkpoint, where its processes are of this machine."""
 
@@ -52,6 +55,38 @@ def record(run_folder: Path, metrics: Mapping[str, float]) -> None:
     partial = run_folder / f"{HISTORY}.partial"
     partial.write_text("".join(f"{json.dumps(row)}\n" for row in [*kept, dict(metrics)]))
     partial.replace(run_folder / HISTORY)
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """Record of how far an epoch is, in a file that is written anew every `STEP_EVERY_S` at most."""
+
+    run_folder: Path
+    writes: bool = True
+    """Whether this process writes for all."""
+    _since: float = field(default_factory=time.monotonic)
+    _first: tuple[int, float] = (0, 0.0)
+
+    def add(self, epoch: int, step: int, steps: int, batch_size: int) -> None:
+        """Take in that so many steps of an epoch are done."""
+        now = time.monotonic()
+        if step == 1:
+            self._first = (step, now)
+        if not self.writes or now - self._since < STEP_EVERY_S:
+            return
+        self._since = now
+        first, since = self._first
+        rate = (step - first) * batch_size / max(now - since, 1e-9)
+        partial = self.run_folder / f"{STEP}.partial"
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps({"epoch": epoch, "step": step, "steps": steps, "images_per_s": rate}))
+        partial.replace(self.run_folder / STEP)
+
+
+def read_step(run_folder: Path) -> dict[str, float]:
+    """Return how far the epoch is that is trained; empty while none has taken long enough to be written."""
+    path = run_folder / STEP
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def read_history(run_folder: Path) -> list[dict[str, float]]:

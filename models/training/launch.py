@@ -103,6 +103,7 @@ def opened(job: Mapping[str, Any]) -> tuple[TrainConfig, TrainData]:
         train=version.examples("train"),
         val=version.examples("val"),
         objective=objective_class(config.objective).of_version(version),
+        modality=version.spec.modality,
     )
     return config, data
 

@@ -14,15 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.config import TrainConfig
 from models.objectives.protocol import named_outputs
 from models.training.batches import seed_of
 from models.training.checkpoint import save
-from models.training.epoch_history import record
+from models.training.epoch_history import StepRecord, record
+from models.training.loss_watch import LossWatch
+from models.training.memory import batch_in_memory, peak_mb
 from models.training.optimization import l1_norm, recalibrate, set_learning_rate
-from models.training.ranks import Ranks
+from models.training.precision import autocast
+from models.training.ranks import Ranks, synchronised_if
 from models.training.validation import validate
 from models.training.worker import TrainData, Worker
 
@@ -48,10 +51,14 @@ def fit(
     entered = time.perf_counter()
     ranks.share_cores()
     worker = Worker.start(config, data, ranks, resume_from)
+    watch, steps_done = LossWatch(worker), StepRecord(run_folder, writes=ranks.leads)
     while not worker.progress.is_over(config):
         epoch, begun = worker.progress.epochs, time.perf_counter()
-        metrics = {"epoch": epoch, **train_epoch(worker, epoch, entered), **validate(worker)}
+        with batch_in_memory(config, ranks.device):
+            trained = train_epoch(worker, epoch, entered, watch, steps_done)
+            metrics = {"epoch": epoch, **trained, **validate(worker)}
         advance(worker, metrics)
+        metrics["memory_mb"] = peak_mb(ranks.device)
         metrics["seconds"] = time.perf_counter() - begun
         if ranks.leads:
             record(run_folder, metrics)
@@ -59,21 +66,32 @@ def fit(
             report(metrics, folder)
 
 
-def train_epoch(worker: Worker, epoch: int, entered: float) -> dict[str, float]:
+def train_epoch(
+    worker: Worker, epoch: int, entered: float, watch: LossWatch, steps_done: StepRecord
+) -> dict[str, float]:
     """Pass once over the training rows, then make the running statistics of the average anew."""
-    begun, ranks = time.perf_counter(), worker.ranks
+    begun, waited_s, ranks = time.perf_counter(), worker.waited_s, worker.ranks
     # Dropout draws from the global generator: its own stream for each rank and epoch, the same after a resume.
     torch.manual_seed(seed_of(worker.config.seed, epoch, ranks.rank))
     worker.network.train()
     loss, metrics = torch.zeros((), device=ranks.device), {}
     for step, batch in enumerate(worker.batches(epoch)):
-        loss += train_step(worker, epoch, step, batch)
+        step_loss = train_step(worker, epoch, step, batch)
+        # A step that the scaler of fp16 skips counts nothing; any other loss that is not finite ends the run.
+        loss += step_loss.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        watch.add(epoch, step, batch, step_loss)
+        steps_done.add(epoch, step + 1, worker.steps, worker.config.batch_size)
         if epoch == step == 0:
             loss.item()  # waits for the device
             metrics["first_step_s"] = time.perf_counter() - entered
+    watch.end_epoch()
     metrics["train_loss"] = ranks.total(loss).item() / worker.steps
     metrics["learning_rate"] = worker.learning_rate(epoch, worker.steps - 1)
-    metrics["images_per_s"] = (step * worker.config.batch_size + len(batch)) / (time.perf_counter() - begun)
+    if worker.scaler.is_enabled():
+        metrics["loss_scale"] = worker.scaler.get_scale()
+    seconds = time.perf_counter() - begun
+    metrics["images_per_s"] = (step * worker.config.batch_size + len(batch)) / seconds
+    metrics["waiting_share"] = (worker.waited_s - waited_s) / seconds
     unvaried = map(worker.load_unvaried, islice(worker.batches(epoch), RECALIBRATION_STEPS))
     recalibrate(worker.average.network, unvaried, ranks)
     return metrics
@@ -85,21 +103,30 @@ def train_step(worker: Worker, epoch: int, step: int, batch: NDArray[np.int64]) 
     The loss is divided by the weight of the global batch, not of this rank's share, so the sum over the ranks
     does not depend on how many there are.
     """
-    l1_penalty = worker.config.optimizer.l1_penalty
-    images, targets = worker.load(epoch, step, batch)
-    with worker.reduced_precision():
-        outputs = named_outputs(worker.model(images))
-    loss = worker.objective.loss(outputs, targets) / float(worker.weights[batch].sum())
-    # Gradients are averaged over the ranks, while the parts of the loss have to add up.
-    minimized = loss * worker.ranks.size
-    if l1_penalty:
-        minimized = minimized + l1_penalty * l1_norm(worker.network)
+    config, scaler, weight = worker.config.optimizer, worker.scaler, float(worker.weights[batch].sum())
     worker.optimizer.zero_grad()
-    minimized.backward()
+    loss = torch.zeros((), device=worker.ranks.device)
+    for number, (images, goals) in enumerate(worker.passes(epoch, step, batch), start=1):
+        is_last = number == config.accumulation
+        with synchronised_if(worker.model, is_last):
+            with autocast(worker.config, worker.ranks.device):
+                outputs = named_outputs(worker.model(images))
+            losses = [worker.objective.loss(outputs, targets) * share for share, targets in goals]
+            part = sum(losses[1:], start=losses[0]) / weight
+            # Gradients are averaged over the ranks, while the parts of the loss have to add up.
+            minimized = part * worker.ranks.size
+            if config.l1_penalty and is_last:
+                minimized = minimized + config.l1_penalty * l1_norm(worker.network)
+            scaler.scale(minimized).backward()
+        loss += part.detach()
+    if config.clip_norm:
+        scaler.unscale_(worker.optimizer)
+        nn.utils.clip_grad_norm_(worker.network.parameters(), config.clip_norm)
     set_learning_rate(worker.optimizer, worker.learning_rate(epoch, step))
-    worker.optimizer.step()
+    scaler.step(worker.optimizer)
+    scaler.update()
     worker.average.update(epoch * worker.steps + step)
-    return loss.detach()
+    return loss
 
 
 def advance(worker: Worker, metrics: Mapping[str, float]) -> None:
@@ -117,5 +144,13 @@ def written_checkpoint(worker: Worker) -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory(prefix="radloop-checkpoint-") as folder:
         average = worker.average.network
-        save(Path(folder), worker.progress, worker.network, average, worker.best, worker.optimizer)
+        save(
+            Path(folder),
+            worker.progress,
+            worker.network,
+            average,
+            worker.best,
+            worker.optimizer,
+            worker.scaler,
+        )
         yield Path(folder)

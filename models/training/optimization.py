@@ -2,42 +2,54 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from models.config import OptimizerConfig
+from models.training.muon import Muon
 from models.training.ranks import Ranks
 
-WARM_UP = 0.25
-"""The part of a one-cycle run in which the learning rate rises."""
 START, END = 1 / 25, 1 / 2000
-"""The learning rate at the start and at the end of a one-cycle run, as parts of the peak."""
+"""The learning rate at the start of a warm-up and at the end of a one-cycle run, as parts of the peak."""
 
 
-def one_cycle(progress: float) -> float:
-    """Rise and fall along half cosines, Smith and Topin 2018, https://arxiv.org/abs/1708.07120.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Learning rate over a run, as a factor of the peak: it rises along half a cosine, and ends at `end`."""
 
-    >>> [round(one_cycle(progress), 4) for progress in (0.0, 0.25, 1.0)]
+    warm_up: float = 0.0
+    """The part of the run in which it rises, unless the configuration has another."""
+    end: float = 0.0
+
+
+SCHEDULES: dict[str, Schedule] = {
+    # Smith and Topin 2018, https://arxiv.org/abs/1708.07120.
+    "one-cycle": Schedule(warm_up=0.25, end=END),
+    # Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983, (5), without restarts.
+    "cosine": Schedule(),
+    "constant": Schedule(end=1.0),
+}
+
+
+def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Return the learning rate at a step of `steps`; a pure function, so that there is no state to save.
+
+    >>> config = OptimizerConfig(learning_rate=1)
+    >>> [round(learning_rate_at(config, step, 5), 4) for step in (0, 1, 4)]
     [0.04, 1.0, 0.0005]
     """
-    if progress < WARM_UP:
-        return _between(START, 1.0, progress / WARM_UP)
-    return _between(1.0, END, (progress - WARM_UP) / (1 - WARM_UP))
+    done, schedule = step / max(1, steps - 1), SCHEDULES[config.schedule]
+    warm_up = schedule.warm_up if config.warm_up is None else config.warm_up
+    if done < warm_up:
+        return config.learning_rate * _between(START, 1.0, done / warm_up)
+    return config.learning_rate * _between(1.0, schedule.end, (done - warm_up) / (1 - warm_up))
 
 
 def _between(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
-
-
-SCHEDULES: dict[str, Callable[[float], float]] = {"one-cycle": one_cycle, "constant": lambda progress: 1.0}
-"""From the part of the run that is done, 0..1, to a factor of the learning rate."""
-
-
-def learning_rate_at(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Return the learning rate at a step of `steps`; a pure function, so that there is no state to save."""
-    return config.learning_rate * SCHEDULES[config.schedule](step / max(1, steps - 1))
 
 
 def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -60,7 +72,21 @@ def _sgd(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.opti
     )
 
 
-OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd}
+def _muon(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    matrices, rest = groups
+    *hidden, output = matrices["params"]  # type: ignore[misc]
+    # The layer of the outputs is left to AdamW, Jordan et al. 2024.
+    return Muon(
+        [
+            matrices | {"params": hidden, "momentum": config.momentum},
+            matrices | {"params": [output]},
+            rest,
+        ],
+        config.learning_rate,
+    )
+
+
+OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd, "muon": _muon}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

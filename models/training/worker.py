@@ -1,10 +1,9 @@
 """One process's part of a training run: its network, optimizer and progress, and how it loads a batch."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +12,22 @@ from torch import Tensor, nn
 
 from imaging.errors import UserFault
 from imaging.preprocess.slice import planes
-from models.config import TrainConfig
+from models.config import AugmentConfig, TrainConfig
 from models.objectives.protocol import Objective, TrainingExamples
-from models.training.augment import apply, draw
-from models.training.batches import epoch_batches, generator, normalise, share, steps_per_epoch
+from models.training.augment import apply, draw, draw_mixup
+from models.training.batches import epoch_batches, generator, normalise, seed_of, share, steps_per_epoch
 from models.training.checkpoint import Weights, restore
 from models.training.epoch_history import Progress
 from models.training.optimization import WeightAverage, learning_rate_at, make_optimizer
+from models.training.precision import check_device, gradient_scaler
 from models.training.ranks import Ranks
+from models.training.safe_augment import safe_augment
+
+MIXUP = 1
+"""Number of the draw of mixup, behind (seed, epoch, step)."""
+
+Pass = tuple[Tensor, Sequence[tuple[float, Mapping[str, Tensor]]]]
+"""Images, and the targets that they have, each with its share: one, or two with mixup."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +37,8 @@ class TrainData:
     train: TrainingExamples
     val: TrainingExamples
     objective: Objective
+    modality: str = ""
+    """Of the images, for what is chosen by it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,20 +52,29 @@ class Worker:
     model: nn.Module
     average: WeightAverage
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     objective: Objective
+    augment: AugmentConfig
     weights: NDArray[np.float32]
     """The weight of each training example in the loss."""
+    often: NDArray[np.float64] | None
+    """How often an epoch draws each training example in the mean; None is once."""
     progress: Progress
     best: Weights
+    waited_s: float = 0.0
+    """Seconds in which this process waited for images and targets of training, since it started."""
 
     @classmethod
     def start(cls, config: TrainConfig, data: TrainData, ranks: Ranks, resume_from: Path | None) -> "Worker":
         """Build this process's part of the run, from the seed or from a checkpoint.
 
-        Raises UserFault if there are fewer training images than workers.
+        Raises UserFault if there are fewer training images than workers, and for what this device cannot compute.
         """
-        if len(data.train) < ranks.size:
-            raise UserFault(f"{len(data.train)} training images for {ranks.size} workers: use fewer workers")
+        passes = config.optimizer.accumulation
+        if len(data.train) < ranks.size * passes:
+            parts = f" with accumulation {passes}: lower one of them" if passes > 1 else ": use fewer workers"
+            raise UserFault(f"{len(data.train)} training images for {ranks.size} workers{parts}")
+        check_device(config, ranks.device)
         torch.manual_seed(config.seed)
         channels = planes(data.train.gather(np.zeros(1, np.int64))).shape[1]
         objective = data.objective.fitted(data.train, config)
@@ -66,19 +84,27 @@ class Worker:
         network = network.to(memory_format=torch.channels_last_3d if of_volumes else torch.channels_last)
         average = WeightAverage(network, config.ema_decay)
         optimizer = make_optimizer(network, config.optimizer)
+        scaler = gradient_scaler(config, ranks.device)
         progress, best = Progress(), Weights()
         if resume_from:
-            progress, best = restore(resume_from, network, average.network, optimizer)
+            progress, best = restore(resume_from, network, average.network, optimizer, scaler)
+        if config.compute.sync_batch_norm:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        if config.compute.compile:
+            network.compile()
         return cls(
             config=config,
             data=data,
             ranks=ranks,
             network=network,
-            model=ranks.synchronised(network),
+            model=ranks.synchronised(network, passes),
             average=average,
             optimizer=optimizer,
+            scaler=scaler,
             objective=objective,
+            augment=safe_augment(data.modality) if config.augment == "modality" else config.augment,
             weights=objective.weights(data.train),
+            often=objective.sampling(data.train),
             progress=progress,
             best=best,
         )
@@ -95,17 +121,38 @@ class Worker:
 
     def batches(self, epoch: int) -> Iterator[NDArray[np.int64]]:
         """Yield the global batches of an epoch."""
-        return epoch_batches(self.config.seed, epoch, len(self.data.train), self.config.batch_size)
+        config = self.config
+        return epoch_batches(config.seed, epoch, len(self.data.train), config.batch_size, self.often)
 
-    def load(self, epoch: int, step: int, batch: NDArray[np.int64]) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return this rank's share of a global batch, varied alike: normalised images and targets, on the device."""
+    def passes(self, epoch: int, step: int, batch: NDArray[np.int64]) -> Iterator[Pass]:
+        """Yield this rank's share of a global batch in the parts whose gradients add up."""
         mine = share(len(batch), self.ranks.rank, self.ranks.size)
-        drawn = draw(self.config.augment, len(batch), generator(self.config.seed, epoch, step))[mine]
+        places, alpha = np.arange(len(batch))[mine], self.augment.mixup_alpha
+        for part in np.array_split(places, self.config.optimizer.accumulation):
+            images, targets = self.load(epoch, step, batch, part)
+            if not alpha:
+                yield images, [(1.0, targets)]
+                continue
+            kept, partners = draw_mixup(alpha, len(batch), seed_of(self.config.seed, epoch, step, MIXUP))
+            others, other_targets = self.load(epoch, step, batch, partners[part])
+            yield images.lerp(others, 1 - kept), [(kept, targets), (1 - kept, other_targets)]
+
+    def load(
+        self, epoch: int, step: int, batch: NDArray[np.int64], places: NDArray[np.int64] | None = None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return normalised images and targets of a global batch, varied alike, on the device.
+
+        `places` says which of the batch; default: this rank's share.
+        """
+        mine = share(len(batch), self.ranks.rank, self.ranks.size) if places is None else places
+        drawn = draw(self.augment, len(batch), generator(self.config.seed, epoch, step))[mine]
         variation = drawn.to(self.ranks.device)
-        images = normalise(apply(self.levels(self.data.train, batch[mine]), variation))
+        begun = time.perf_counter()
+        levels = self.levels(self.data.train, batch[mine])
         arrays = self.objective.targets(self.data.train, batch[mine])
-        targets = {name: torch.from_numpy(array).to(self.ranks.device) for name, array in arrays.items()}
-        return images, self.objective.vary(targets, variation)
+        targets = {name: self.ranks.tensor(array) for name, array in arrays.items()}
+        self.waited_s += time.perf_counter() - begun
+        return normalise(apply(levels, variation)), self.objective.vary(targets, variation)
 
     def load_unvaried(self, batch: NDArray[np.int64]) -> Tensor:
         """Return this rank's share of a global batch as prediction will see it: normalised images alone."""
@@ -114,11 +161,4 @@ class Worker:
 
     def levels(self, examples: TrainingExamples, index: NDArray[np.int64]) -> Tensor:
         """Return grey levels (k, channels, size, size) as float32; they travel to the device as bytes."""
-        return torch.from_numpy(planes(examples.gather(index))).to(self.ranks.device).float()
-
-    def reduced_precision(self) -> AbstractContextManager[Any]:
-        """Return the autocast of the forward pass; 'auto' leaves processors at fp32, where bf16 is slower."""
-        device, precision = self.ranks.device.type, self.config.precision
-        fast = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        wanted = precision == "bf16" or (precision == "auto" and fast)
-        return torch.autocast(device, torch.bfloat16, enabled=wanted)
+        return self.ranks.tensor(planes(examples.gather(index))).float()
