@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.objectives.objective_catalog import objective_class
+from models.objectives.objective_catalog import check_training
 from models.torch_process import end_torch, torch_process
 from services.flow_requests import TrainRequest
 from services.night_preview import trained_before
