@@ -18,6 +18,7 @@ from imaging.statistics.predictions import deciding
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
 from models.objectives.objective_catalog import OBJECTIVES
+from models.search_space import SearchConfig
 from services.form_schema import AUTOMATIC, shape_for_form
 
 if TYPE_CHECKING:
@@ -127,6 +128,15 @@ class TrainRequest(Request):
     again: Again = False
 
 
+class TuneRequest(Request):
+    """Try trainings on the newest version of a dataset, and promote the best one if it proves itself."""
+
+    dataset: DatasetName = "radloop"
+    training: TrainConfig = Field(TrainConfig(), title="Training")
+    search: SearchConfig = Field(SearchConfig(), title="Search")
+    gate: GateConfig = Field(GateConfig(), title="Gate")
+
+
 class EvaluateRequest(Request):
     """Compare a candidate with the champion on the locked test patients."""
 
@@ -192,6 +202,7 @@ REQUESTS: Mapping[str, type[Request]] = MappingProxyType(
     {
         "ingest": IngestRequest,
         "train": TrainRequest,
+        "tune": TuneRequest,
         "evaluate": EvaluateRequest,
         "nightly": NightlyRequest,
         "reevaluate": ReevaluateRequest,

@@ -28,6 +28,7 @@ from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
 from models.networks.catalog import check_network
 from models.objectives.objective_catalog import OBJECTIVES, check_training
+from models.search_space import draw_trials
 from services.flow_requests import (
     DeidentifyRequest,
     EvaluateRequest,
@@ -35,6 +36,7 @@ from services.flow_requests import (
     NightlyRequest,
     ReevaluateRequest,
     TrainRequest,
+    TuneRequest,
 )
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.ray.jobs import connect
@@ -259,6 +261,17 @@ def _check_train(request: TrainRequest, settings: Settings) -> None:
     check_training(request.training, version)
 
 
+def _check_tune(request: TuneRequest, settings: Settings) -> None:
+    version = newest_dataset(settings, request.dataset)
+    for trial in draw_trials(request.training, request.search):
+        check_training(trial, version)
+    if settings.ray_address:
+        raise UserFault(
+            "a search runs on the machine of the command: unset RADLOOP_RAY_ADDRESS for it, and train what it found on "
+            "the cluster"
+        )
+
+
 def _check_evaluate(request: EvaluateRequest, settings: Settings) -> None:
     newest_dataset(settings, request.dataset)
     check_servers(settings)
@@ -299,6 +312,7 @@ CHECKS: Mapping[str, Callable[[Any, Settings], object]] = MappingProxyType(
         "ingest": _check_ingest,
         "nightly": _check_nightly,
         "train": _check_train,
+        "tune": _check_tune,
         "evaluate": _check_evaluate,
         "reevaluate": _check_reevaluate,
         "deidentify": _check_deidentify,

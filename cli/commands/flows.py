@@ -1,4 +1,4 @@
-"""Commands `radloop run`, `ingest`, `train`, `evaluate` and `reevaluate`, each of which runs a flow, and `plan`."""
+"""Commands that run a flow, `radloop run`, `ingest`, `train`, `tune`, `evaluate` and `reevaluate`, and `plan`."""
 
 from typing import Annotated, Literal
 
@@ -46,7 +46,7 @@ Again = Annotated[bool | None, typer.Option("--again", help="Train even where no
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (run, ingest, plan, train, evaluate, reevaluate):
+    for command in (run, ingest, plan, train, tune, evaluate, reevaluate):
         app.command()(command)
 
 
@@ -115,6 +115,19 @@ def train(
 ) -> None:
     """Train a candidate on the newest version of a dataset."""
     carry_out("flow_run:run_command", flow="train", **locals())
+
+
+def tune(
+    dataset: Name = None,
+    config: Config = None,
+    trials: Annotated[int | None, typer.Option(help="Trainings that are begun. [default: 8]")] = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try trainings, and promote the best one if it proves itself."""
+    carry_out("flow_run:run_command", flow="tune", **locals())
 
 
 def evaluate(
