@@ -11,8 +11,14 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from cli.options import ask
 from cli.terminal import print_result, progress_bar
-from imaging.annotations.label_preview import LabelMatcher, LabelPreview, open_matcher
+from imaging.annotations.label_preview import (
+    LabelMatcher,
+    LabelPreview,
+    open_finding_matcher,
+    open_matcher,
+)
 from imaging.dicom.codecs import check_decoders
 from imaging.dicom.findings import FINDINGS
 from imaging.errors import UserFault
@@ -23,12 +29,14 @@ from imaging.quantities import quantity
 from imaging.refusal_reasons import IGNORED, REASONS
 from imaging.sandbox.pool import Pool
 from imaging.source_overview import Overview, OverviewCounter, proposed_configuration
-from imaging.sources.label_file import MISSING
 from imaging.sources.open_source import open_source
 from imaging.sources.patients import read_patients
 from imaging.sources.protocol import Source, SourceFile
+from services.flow_requests import IngestRequest
+from services.label_tables import finding_query, label_paths
 
 LINES_OF_OTHERS = "lines of a file that is of another patient, study or series than they say"
+FILES_BY_SIDE = ("files with it", "without it", "unknown")
 TOP = 12
 """Lines of each list that are printed; --json holds them all."""
 STEP = 100
@@ -42,9 +50,12 @@ MEANINGS = {
 
 
 def inspect(
-    address: str,
-    table: Path | None,
+    source: str,
+    labels: str | None,
     label_column: str | None,
+    label_separator: str | None,
+    findings: str | None,
+    more_labels: Sequence[str] | None,
     missing: Sequence[str] | None,
     problems: Path | None,
     as_json: bool,
@@ -54,11 +65,25 @@ def inspect(
     With a label table, print what it would label, or what is wrong with it.
     """
     check_decoders()
-    source = open_source(address, table)
-    matcher, fault = _matcher(table, label_column, missing or MISSING) if table else (None, "")
+    given = {
+        "labels": labels,
+        "label_column": label_column,
+        "label_separator": label_separator,
+        "findings": findings,
+        "more_labels": more_labels,
+        "missing": missing,
+    }
+    request = ask(IngestRequest, None, given)
+    table = next(iter(label_paths(request)), None)
+    opened = open_source(source, table)
+    matcher, fault = _matcher(request) if table else (None, "")
     owners = read_patients(table).by_file or {}
-    overview, bad = _survey(source, _listed(source), owners, matcher)
-    preview = matcher.result() if matcher else None
+    overview, bad = _survey(opened, _listed(opened), owners, matcher)
+    preview = None
+    try:
+        preview = matcher.result() if matcher else None
+    except UserFault as contradiction:
+        fault = str(contradiction)
     if problems:
         write_private_list(problems, ("file", "reason"), bad)
     # (dataclasses.asdict makes nonsense of counters.)
@@ -71,11 +96,14 @@ def inspect(
     print_result(content, Group(*parts), as_json)
 
 
-def _matcher(table: Path, column: str | None, missing: Sequence[str]) -> tuple[LabelMatcher | None, str]:
-    """Return the matcher of a table, or why there is none: the source is shown all the same."""
+def _matcher(request: IngestRequest) -> tuple[LabelMatcher | None, str]:
+    """Return the matcher of the tables, or why there is none: the source is shown all the same."""
+    # Under a key of its own: nothing of it is kept.
+    key, paths = Pseudonyms(token_bytes(KEY_BYTES)), label_paths(request)
     try:
-        # Under a key of its own: nothing of it is kept.
-        return open_matcher(table, Pseudonyms(token_bytes(KEY_BYTES)), column, missing), ""
+        if request.has_findings:
+            return open_finding_matcher(paths, key, finding_query(request)), ""
+        return open_matcher(paths[0], key, request.label_column, request.missing), ""
     except UserFault as fault:
         return None, str(fault)
 
@@ -144,10 +172,16 @@ def _rendered(overview: Overview) -> RenderableType:
 
 def _labels_rendered(preview: LabelPreview) -> RenderableType:
     table = Table("Labels", "lines", "files", title_justify="left", box=None, pad_edge=False)
+    if preview.findings:
+        table = Table(
+            "Findings", *FILES_BY_SIDE, "lines with it", title_justify="left", box=None, pad_edge=False
+        )
     for column in table.columns[1:]:
         column.justify = "right"
     for label, lines in preview.lines.items():
-        table.add_row(escape(label), f"{lines:,}", f"{preview.classes.get(label, 0):,}")
+        sides = preview.findings.get(label, {})
+        row = [*sides.values(), lines] if sides else [lines, preview.classes.get(label, 0)]
+        table.add_row(escape(label), *(f"{count:,}" for count in row))
     counts = {
         "files without a label": preview.files_without_label,
         "files with two different labels": preview.files_in_conflict,

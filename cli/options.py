@@ -15,7 +15,7 @@ Asked = TypeVar("Asked", bound=BaseModel)
 
 PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "training": ("network", "epochs", "workers"),
+        "training": ("objective", "network", "epochs", "workers"),
         "preprocess": ("modality", "window"),
         "search": ("trials",),
     }

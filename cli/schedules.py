@@ -85,6 +85,10 @@ def form_values(request: Request) -> dict[str, Any]:
 
 def _with_absolute_places(request: NightlyRequest) -> NightlyRequest:
     places = {
-        name: absolute_place(place) for name in ("source", "labels") if (place := getattr(request, name))
+        name: absolute_place(place)
+        for name in ("source", "labels", "masks")
+        if (place := getattr(request, name))
     }
-    return request.model_copy(update=places)
+    return request.model_copy(
+        update={**places, "more_labels": tuple(map(absolute_place, request.more_labels))}
+    )

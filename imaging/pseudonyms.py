@@ -16,7 +16,7 @@ from uuid import UUID
 
 from imaging.errors import EnvironmentFault
 
-Level = Literal["patient", "study", "series", "instance", "file", "site"]
+Level = Literal["patient", "study", "series", "instance", "file", "site", "frame-of-reference"]
 VariantPolicy = Literal["report", "join"]
 """Whether "00123" and "123" are two patients and reported, or one."""
 

@@ -47,6 +47,16 @@ REASONS: Mapping[str, str] = {
     "bad-study": "another slice of the study is bad, and the policy is drop-study",
     "no-geometry": "the slices do not tell where they lie",
     "no-volume": "the slices make no volume: localizers, or one place at several times",
+    # Why a mask is not one of its image: see imaging.annotations.masks.
+    "mask-grid": "the mask lies on another grid than its image: another size, spacing, orientation or position",
+    "mask-frame-of-reference": "the mask is in another frame of reference than its image",
+    "mask-empty": "the segmentation has no segments or no frames, or the structure set has no contours",
+    "mask-segments": "segments of a mask have the same number or no description, or two files draw one class",
+    "mask-values": "the mask has values that are given to no class",
+    "mask-absent-slice": "a contour lies in a slice that the volume does not have",
+    "two-masks": "two lines of the mask table give the image the same class",
+    "no-mask-file": "the file that the mask table names is not there",
+    "no-mask": "the mask table does not name the image",
     # What was there before.
     "duplicate-instance": "the same SOPInstanceUID with the same pixels was already taken in",
     "duplicate-pixels": "the same pixels were already taken in under another SOPInstanceUID",

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ValidationError
 from imaging.errors import UserFault
 
 LOG = logging.getLogger(__name__)
-RELEASE = "0.1.0"
+RELEASE = "0.2.0"
 """Of this program, as pyproject.toml has it; not asked of the installation, since nodes of a cluster have none."""
 Config = TypeVar("Config", bound=BaseModel)
 

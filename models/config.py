@@ -144,6 +144,36 @@ class ComputeConfig(BaseModel):
     )
 
 
+class PatchConfig(BaseModel):
+    """Patches that are cut out of training images; the model takes whole ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Patches")
+
+    size_px: Annotated[int | None, Since("0.2.0")] = Field(
+        None,
+        ge=16,
+        le=1024,
+        title="Size (pixels)",
+        description="Side of the square patches of images with masks to train on; default: whole images.",
+    )
+    slices: Annotated[int | None, Since("0.2.0")] = Field(
+        None, ge=2, le=512, title="Slices", description="Slices of the patch of a volume; default: all."
+    )
+    # nnU-Net's share (Isensee et al. 2021): the others teach what is not there.
+    class_share: Annotated[float, Since("0.2.0")] = Field(
+        0.33,
+        ge=0,
+        le=1,
+        title="Share with a class",
+        description="Share of the patches that meet a class, each one as often as the others, however small it is.",
+    )
+
+    @property
+    def cuts(self) -> bool:
+        """Whether anything is cut."""
+        return bool(self.size_px or self.slices)
+
+
 class TrainConfig(BaseModel):
     """One training run; its digest, with the dataset version's, names the run."""
 
@@ -203,6 +233,7 @@ class TrainConfig(BaseModel):
         description="Kind of task that is learned.",
         json_schema_extra={"enum": list(OBJECTIVES)},
     )
+    patch: Annotated[PatchConfig, Since("0.2.0")] = Field(PatchConfig(), title="Patches")
     loss: Annotated[LossConfig, Since("0.2.0")] = Field(LossConfig(), title="Loss")
     compute: Annotated[ComputeConfig, Since("0.2.0")] = Field(ComputeConfig(), title="Computation")
 
@@ -231,6 +262,14 @@ class TrainConfig(BaseModel):
             )
         if refusal := wrong_output(self.network, OBJECTIVES[self.objective].network_output):
             raise ValueError(refusal)
+        return self
+
+    @model_validator(mode="after")
+    def _patches_of_masks(self) -> Self:
+        if self.patch.cuts and OBJECTIVES[self.objective].network_output != "masks":
+            raise ValueError(
+                f"patches are cut from images with masks, and {self.objective} has none: leave patch out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -17,7 +17,9 @@ from imaging.sources.label_file import MISSING
 from imaging.statistics.predictions import deciding
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
+from models.objectives.multilabel import Multilabel
 from models.objectives.objective_catalog import OBJECTIVES
+from models.objectives.segmentation import Segmentation
 from models.search_space import SearchConfig
 from services.form_schema import AUTOMATIC, shape_for_form
 
@@ -71,6 +73,22 @@ class IngestRequest(Request):
     label_column: str | None = Field(
         None, title="Label column", description="Name of the label column, where it is not 'label'."
     )
+    label_separator: str | None = Field(
+        None,
+        min_length=1,
+        title="Label separator",
+        description="What is between the labels of one image, as in 'a;b': each is a finding, and an image may have "
+        "several. What a list does not name is absent.",
+    )
+    findings: tuple[str, ...] = Field(
+        (),
+        title="Findings",
+        description="Columns of the label table, each about one finding: 1 is present, 0 absent, -1 uncertain, empty "
+        "unknown. With a label separator, those of its labels that are learned; default: all.",
+    )
+    more_labels: tuple[str, ...] = Field(
+        (), title="More label tables", description="Further tables of findings; each adds what it knows."
+    )
     missing: tuple[str, ...] = Field(
         MISSING,
         title="Missing labels",
@@ -78,6 +96,18 @@ class IngestRequest(Request):
     )
     positive: str | None = Field(
         None, title="Label that is looked for", description="Of two labels, the one that is looked for."
+    )
+    masks: str | None = Field(
+        None,
+        title="Masks",
+        description="CSV with a column 'mask', the file of each mask (DICOM SEG, RTSTRUCT, NIfTI or PNG) relative to "
+        "the table, and SOPInstanceUID, SeriesInstanceUID or file; or a folder or file of masks. In place of labels.",
+    )
+    mask_classes: tuple[str, ...] = Field(
+        (),
+        title="Mask classes",
+        description="Names of the classes 1, 2 and so on of the masks, as segments and regions are called; NAME=VALUE "
+        "where NIfTI and PNG masks have another value.",
     )
     dataset: DatasetName = "radloop"
     preprocess: PreprocessSpec | None = Field(
@@ -98,11 +128,59 @@ class IngestRequest(Request):
     )
     splits: SplitConfig = Field(SplitConfig(), title="Splits", description="Shares of patients.")
 
-    @field_validator("missing", mode="before")
+    @field_validator("findings", "mask_classes", mode="before")
+    @classmethod
+    def _names_by_commas(cls, given: Any) -> Any:
+        """Read `findings: a, b` of a YAML file or an option as what it means."""
+        return tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else given
+
+    @field_validator("missing", "more_labels", mode="before")
     @classmethod
     def _one_is_a_list_of_one(cls, given: Any) -> Any:
         """Read `missing: NA` of a YAML file as what it means."""
         return (given,) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _labels_or_findings(self) -> Self:
+        blank = [name for name in self.findings if not name.strip()]
+        repeated = {name for name in self.findings if self.findings.count(name) > 1}
+        if blank or repeated:
+            which = f"{sorted(repeated)[0]!r} twice" if repeated else "an empty name"
+            raise ValueError(f"findings has {which}: name each finding once")
+        if self.findings and self.label_column is not None and self.label_separator is None:
+            raise ValueError(
+                f"both label_column {self.label_column!r} and findings are given, and either can be learned: leave out "
+                "label_column to learn the findings, or findings to learn one label; where the column lists findings, "
+                "give label_separator too"
+            )
+        if self.has_findings and self.positive is not None:
+            raise ValueError(
+                f"positive {self.positive!r} is for two classes, and findings are asked for: leave it out"
+            )
+        if self.more_labels and not (self.labels and self.has_findings):
+            raise ValueError(
+                "more_labels adds tables of findings: give labels, and findings or label_separator"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _masks_or_labels(self) -> Self:
+        if self.masks and (self.labels or self.has_findings):
+            raise ValueError(
+                "both masks and labels are given, and a dataset has one of them: leave one out, and take the other "
+                "into a dataset with another name; the mask table may have PatientID beside file"
+            )
+        if bool(self.masks) != bool(self.mask_classes):
+            raise ValueError(
+                "masks and mask_classes go together: --masks MASKS.csv --mask-classes 'blood pool,myocardium' names "
+                "the classes 1 and 2"
+            )
+        return self
+
+    @property
+    def has_findings(self) -> bool:
+        """Whether an image may have several findings, instead of one label."""
+        return bool(self.findings or self.label_separator)
 
     @field_validator("preprocess", mode="before")
     @classmethod
@@ -157,6 +235,39 @@ class NightlyRequest(IngestRequest):
     again: Again = False
     gate: GateConfig = Field(GateConfig(), title="Gate")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _objective_of_the_labels(cls, given: Any) -> Any:
+        """Fill in the objective of findings or masks where none was chosen."""
+        if not isinstance(given, dict):
+            return given
+        objective = Segmentation.name if given.get("masks") else Multilabel.name
+        if not (given.get("masks") or given.get("findings") or given.get("label_separator")):
+            return given
+        training = given.get("training", {})
+        return (
+            given | {"training": {"objective": objective} | training} if isinstance(training, dict) else given
+        )
+
+    @model_validator(mode="after")
+    def _objective_learns_the_labels(self) -> Self:
+        if self.has_findings and self.training.objective != Multilabel.name:
+            raise ValueError(
+                f"findings are learned by objective {Multilabel.name!r}, and {self.training.objective!r} was chosen: "
+                f"choose {Multilabel.name!r}, or leave out findings and label_separator"
+            )
+        if self.training.objective == Multilabel.name and not self.has_findings:
+            raise ValueError(
+                f"objective {Multilabel.name!r} learns findings: give findings or label_separator"
+            )
+        if bool(self.masks) != (self.training.objective == Segmentation.name):
+            raise ValueError(
+                f"objective {Segmentation.name!r} learns masks, and {self.training.objective!r} was chosen with "
+                f"{'masks' if self.masks else 'no masks'}: give --masks and --mask-classes with it, and with "
+                "nothing else"
+            )
+        return self
+
     @model_validator(mode="after")
     def _gate_decides_on_the_objective(self) -> Self:
         known = deciding(OBJECTIVES[self.training.objective].measures)
@@ -164,6 +275,12 @@ class NightlyRequest(IngestRequest):
         if self.gate.measure is not None and self.gate.measure.partition("[")[0] not in known:
             raise ValueError(
                 f"the gate cannot decide on {self.gate.measure!r}: choose one of {', '.join(known)}"
+            )
+        part = (self.gate.measure or "").removesuffix("]").partition("[")[2]
+        if part and self.findings and part not in self.findings:
+            raise ValueError(
+                f"the gate cannot decide on {self.gate.measure!r}: choose one of the findings "
+                f"{', '.join(self.findings)}"
             )
         return self
 

@@ -1,19 +1,25 @@
 """Preview of a night: what it would read, train and compare, by listing and comparing alone; nothing is written."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 
+from imaging.annotations.finding_join import finding_columns, join_findings
+from imaging.annotations.finding_table import FindingTables
 from imaging.annotations.label_join import join_labels, joined_columns
-from imaging.annotations.label_table import read_labels
 from imaging.dataset.ingest.diff import KnownRows
+from imaging.dataset.ingest.mask_reading import plan_masks
 from imaging.dataset.ingest.pending_files import ListedSource, find_pending, list_source
+from imaging.dataset.tables.lazy_rows import LazyRows
+from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from models.config import TrainConfig, training_key
 from services.flow_requests import NightlyRequest, TrainRequest
+from services.label_tables import read_label_tables
+from services.mask_input import read_masks_of
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.preflight import check_input, known_key
 from services.settings import Settings
@@ -60,7 +66,7 @@ def preview_night(request: NightlyRequest, settings: Settings) -> NightPreview:
     version = newest_version(store, request.dataset)
     listed = list_source(source, spec, key, store, request.dataset, request.bad_slice)
     files = count_files(listed, version)
-    trained, why = _training(request, settings, version, spec, key, files)
+    trained, why = _training(request, settings, version, spec, key, files, listed)
     champion = next((one.version for one in peek_champions(settings) if one.name == request.dataset), None)
     return NightPreview(
         dataset=request.dataset,
@@ -99,13 +105,14 @@ def _training(
     spec: PreprocessSpec,
     key: Pseudonyms,
     files: FileCounts,
+    listed: ListedSource,
 ) -> tuple[int | None, str]:
     """Return the model version that is taken instead of a training, or None, and the reason."""
     if version is None:
         return None, "there is no version of the dataset yet"
     if not files.same:
         return None, "files are new, changed or gone"
-    if _labels_changed(request, version, spec, key):
+    if _labels_changed(request, version, spec, key, listed):
         return None, "labels have changed"
     if request.again:
         return None, "it is asked for (--again)"
@@ -131,14 +138,44 @@ def will_train(request: TrainRequest, settings: Settings) -> bool:
 
 
 def _labels_changed(
-    request: NightlyRequest, version: DatasetVersion, spec: PreprocessSpec, key: Pseudonyms
+    request: NightlyRequest,
+    version: DatasetVersion,
+    spec: PreprocessSpec,
+    key: Pseudonyms,
+    listed: ListedSource,
 ) -> bool:
+    if request.masks:
+        return _masks_changed(request, version, spec, key, listed)
     if not request.labels:
         return False
-    path, volumes = Path(request.labels).expanduser(), spec.kind == "volume"
-    table = read_labels(path, key, request.label_column, missing=request.missing, volumes=volumes)
-    labels = join_labels(table, KnownRows.of(version).examples.select(joined_columns(table))).labels
-    return not labels.combine_chunks().equals(version.table("examples", ["label"])["label"].combine_chunks())
+    table = read_label_tables(request, key, volumes=spec.kind == "volume")
+    examples = KnownRows.of(version).examples
+    if isinstance(table, FindingTables):
+        now = join_findings(table, examples.select(finding_columns(table))).findings
+        was = version.findings_of(examples.select(["instance_key"])["instance_key"])
+        return table.names != version.findings or not np.array_equal(was, now)
+    labels = join_labels(table, examples.select(joined_columns(table))).labels
+    return bool(version.findings) or not labels.combine_chunks().equals(
+        version.table("examples", ["label"])["label"].combine_chunks()
+    )
+
+
+def _masks_changed(
+    request: NightlyRequest,
+    version: DatasetVersion,
+    spec: PreprocessSpec,
+    key: Pseudonyms,
+    listed: ListedSource,
+) -> bool:
+    masks = read_masks_of(request, key, (file.name for file in listed.listing))
+    if masks is None or masks.classes.names != version.mask_classes:
+        return True
+    plan = plan_masks(
+        masks, LazyRows.stored(version.store, version.head.parts["examples"], EXAMPLES), spec, version
+    )
+    return bool(plan.to_read) or not plan.kept.sort_by("instance_key").equals(
+        version.mask_rows().sort_by("instance_key")
+    )
 
 
 def _compared(trained: int | None, champion: int | None) -> str:

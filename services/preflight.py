@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from imaging.annotations.class_order import order_classes
+from imaging.annotations.finding_table import check_finding_columns
 from imaging.annotations.label_table import check_positive, label_columns
 from imaging.dataset.ingest.diff import check_patients
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
@@ -38,6 +39,8 @@ from services.flow_requests import (
     TrainRequest,
     TuneRequest,
 )
+from services.label_tables import finding_query, label_paths
+from services.mask_input import check_masks, patient_table
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.ray.jobs import connect
 from services.settings import Settings, authorization
@@ -63,20 +66,33 @@ def check_input(request: IngestRequest) -> Source:
     """Return the source, after a look at it and at its label table; nothing is written."""
     if not request.source:
         raise UserFault(f"no source was given: {REMEDY}")
-    table = Path(request.labels).expanduser() if request.labels else None
-    if table:
+    paths = label_paths(request)
+    table = patient_table(request)
+    if request.masks:
+        check_masks(request)
+    elif request.has_findings:
+        if not paths:
+            raise UserFault(
+                "findings are read from a table: give --labels LABELS.csv, or leave --findings out"
+            )
+        check_finding_columns(paths, finding_query(request))
+    elif table:
         label_columns(table, request.label_column)
     source = open_source(request.source, table)
     if source.kind != "medmnist":
         check_decoders()
     if next(source.scan(), None) is None:
         raise UserFault(f"{request.source} holds no files: {REMEDY}")
-    if table is None and source.kind != "medmnist":
+    if request.masks and source.kind == "medmnist":
+        raise UserFault(
+            "an NPZ file has no files that masks could be of: give a folder, an archive or a server"
+        )
+    if not (table or request.masks) and source.kind != "medmnist":
         raise UserFault(
             f"{request.source} carries no labels: give --labels LABELS.csv, for pictures and NIfTI "
             "with the columns file, PatientID and label"
         )
-    if request.positive is not None and table:
+    if request.positive is not None and paths:
         check_positive(table, request.positive, request.label_column, missing=request.missing)
     elif request.positive is not None and isinstance(source, MedMnistFile):
         order_classes(

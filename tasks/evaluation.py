@@ -1,5 +1,6 @@
 """Comparison of two registered models on the same locked test patients, and the steps around it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from imaging.dataset.version.example_set import ExampleSet
 from imaging.errors import UserFault
 from imaging.statistics.intervals import Measure, measure_all
 from imaging.statistics.predictions import Predictions
-from imaging.statistics.verdict import GateConfig, Verdict, decide
+from imaging.statistics.verdict import GateConfig, Verdict, decide, gate_measure
 from models.objectives.objective_catalog import useless_in_validation
 from models.portable.predictor import Predictor
 from services.flow_requests import shadow_name
@@ -31,6 +32,9 @@ from services.preflight import newest_dataset
 from services.settings import Settings
 from tasks.champion_history import promoted_before
 from tasks.retry import INPUT_OUTPUT
+
+NOT_OF_MLFLOW = re.compile(r"[^\w. -]")
+"""Characters that the name of a metric may not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,16 +180,21 @@ def predict(settings: Settings, model: Registered, version: DatasetVersion, test
 
 
 def reported_measures(predictions: Predictions, gate: GateConfig) -> dict[str, Measure]:
-    """Return the measures of a report, each with its patient-bootstrap interval."""
-    return measure_all(predictions, predictions.reported, draws=gate.draws, seed=gate.seed)
+    """Return the measures of a report and that of the gate, each with its patient-bootstrap interval."""
+    names = dict.fromkeys([*predictions.reported, gate_measure(predictions.measures, gate)])
+    return measure_all(predictions, names, draws=gate.draws, seed=gate.seed)
 
 
 def metrics_of(measures: Mapping[str, Measure], prefix: str = "test") -> dict[str, float]:
-    """Return measures with their limits under the names that MLflow shows."""
+    """Return measures with their limits under the names that MLflow shows, which allow no brackets."""
     limits: dict[str, float] = {}
     for name, measure in measures.items():
+        base, _, part = name.removesuffix("]").partition("[")
+        of_part = f".{NOT_OF_MLFLOW.sub('_', part)}" if part else ""
         numbers = {"": measure.value, "_lower": measure.lower, "_upper": measure.upper}
         limits |= {
-            f"{prefix}_{name}{end}": float(value) for end, value in numbers.items() if np.isfinite(value)
+            f"{prefix}_{base}{end}{of_part}": float(value)
+            for end, value in numbers.items()
+            if np.isfinite(value)
         }
     return limits

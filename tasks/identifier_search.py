@@ -21,6 +21,7 @@ from imaging.errors import EnvironmentFault
 from imaging.quantities import quantity
 from imaging.sources.open_source import open_source
 from services.flow_requests import IngestRequest
+from services.mask_input import patient_table
 from services.settings import Settings
 from tasks.identifier_search_remote import fetch, fetch_written, has_servers
 
@@ -34,7 +35,7 @@ def search_identifiers(request: IngestRequest, settings: Settings, *, took_s: fl
 
     Raises EnvironmentFault: in which file, of which kind, never the value.
     """
-    source = open_source(request.source, Path(request.labels).expanduser() if request.labels else None)
+    source = open_source(request.source, patient_table(request))
     identifiers = sample_identifiers(source, seed)
     since_s = time.time() - took_s - SLACK_S
     residue = search_files(left_since(since_s, request, settings), identifiers, settings.folder, seed)
@@ -73,7 +74,11 @@ def _of_servers(
 
 def left_since(since_s: float, request: IngestRequest, settings: Settings) -> Iterator[Path]:
     """Yield the files that were written since: of the home, the store, and MLflow's artifacts in a folder."""
-    given = [Path(place).expanduser().resolve() for place in (request.source, request.labels) if place]
+    given = [
+        Path(place).expanduser().resolve()
+        for place in (request.source, request.labels, request.masks, *request.more_labels)
+        if place
+    ]
     seen: set[Path] = set()
     for root in (settings.folder, settings.store_root, *_artifacts(settings)):
         for folder in sorted(root.iterdir()) if root.is_dir() else ():

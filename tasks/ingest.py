@@ -4,13 +4,13 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from imaging.annotations.label_table import LabelTable, read_labels
+from imaging.annotations.finding_table import FindingTables
+from imaging.annotations.label_table import LabelTable
 from imaging.cores import available_cores
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.ingest_outcome import (
@@ -21,6 +21,7 @@ from imaging.dataset.ingest.ingest_outcome import (
     write_problems,
 )
 from imaging.dataset.ingest.listing import Listing
+from imaging.dataset.ingest.mask_reading import MaskInput, open_mask_pool, plan_masks, read_masks
 from imaging.dataset.ingest.pending_files import (
     ATTEMPTS,
     ListedSource,
@@ -30,6 +31,8 @@ from imaging.dataset.ingest.pending_files import (
     list_source,
 )
 from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
+from imaging.dataset.tables.lazy_rows import LazyRows
+from imaging.dataset.tables.mask_rows import MaskAnnotations
 from imaging.dataset.upkeep.compaction import compact_shards
 from imaging.dataset.version.dataset_version import (
     DatasetVersion,
@@ -39,12 +42,13 @@ from imaging.dataset.version.dataset_version import (
 from imaging.dataset.version.publish import Recipe, build_version, publish
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.preprocess.spec import UNITS, PreprocessSpec
-from imaging.pseudonyms import Pseudonyms
 from imaging.quantities import quantity
 from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
 from services.flow_requests import IngestRequest, is_shadow
+from services.label_tables import read_label_tables
+from services.mask_input import patient_table, read_masks_of
 from services.prefect.progress import log_of
 from services.preflight import check_input
 from services.ray.chunk_pool import run_chunks
@@ -72,7 +76,8 @@ class IngestJob(ListedSource):
     """
 
     request: IngestRequest
-    labels: LabelTable | None
+    labels: LabelTable | FindingTables | None
+    masks: MaskInput | None
     sandbox: Pool
 
 
@@ -86,7 +91,7 @@ class ReadResult:
 
 @task(name="list source", cache_policy=NO_CACHE, **INPUT_OUTPUT)
 def open_job(request: IngestRequest, settings: Settings) -> IngestJob:
-    """Open the source and the label table, and list the files."""
+    """Open the source and the table of labels or masks, and list the files."""
     source = check_input(request)
     spec = request.preprocess or source.default_spec()
     sandbox = open_sandbox(spec, available_cores())
@@ -103,9 +108,10 @@ def _listed(
     request: IngestRequest, settings: Settings, source: Source, spec: PreprocessSpec, sandbox: Pool
 ) -> IngestJob:
     pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
-    labels = _labels(request, pseudonyms, volumes=spec.kind == "volume")
+    labels = read_label_tables(request, pseudonyms, volumes=spec.kind == "volume")
     listed = list_source(source, spec, pseudonyms, settings.dataset_store, request.dataset, request.bad_slice)
-    return IngestJob(request=request, labels=labels, sandbox=sandbox, **vars(listed))
+    masks = read_masks_of(request, pseudonyms, (file.name for file in listed.listing))
+    return IngestJob(request=request, labels=labels, masks=masks, sandbox=sandbox, **vars(listed))
 
 
 @task(name="read what is new", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -148,7 +154,9 @@ def _chunks(job: IngestJob, files: Listing, settings: Settings) -> Iterator[int]
     order = {
         "home": str(settings.folder),
         "store": settings.store,
-        **job.request.model_dump(mode="json", include={"source", "labels", "dataset", "patient_variants"}),
+        **job.request.model_dump(mode="json", include={"source", "dataset", "patient_variants"}),
+        # Of pictures and NIfTI it names the patients.
+        "labels": str(table) if (table := patient_table(job.request)) else None,
         "spec": job.spec.model_dump_json(),
         "bad_slice": job.bad_slice,
         "made_with": job.journal.made_with,
@@ -214,9 +222,11 @@ def _build(
         spec=job.spec,
         key_fingerprint=job.pseudonyms.fingerprint,
         shares=job.request.splits.shares,
-        labels=job.labels,
+        labels=None if isinstance(job.labels, FindingTables) else job.labels,
+        findings=job.labels if isinstance(job.labels, FindingTables) else None,
         positive=job.request.positive,
         patient_variants=job.pseudonyms.patient_variants,
+        masks=_masks(job, resolved.examples, previous) if job.masks else None,
     )
     splits = previous.table("splits") if previous else None
     store = job.journal.store
@@ -237,11 +247,14 @@ def _build(
     return version, resolved, untrainable
 
 
-def _labels(request: IngestRequest, pseudonyms: Pseudonyms, *, volumes: bool) -> LabelTable | None:
-    if not request.labels:
-        return None
-    table = Path(request.labels).expanduser()
-    return read_labels(table, pseudonyms, request.label_column, missing=request.missing, volumes=volumes)
+def _masks(job: IngestJob, examples: LazyRows, previous: DatasetVersion | None) -> MaskAnnotations | None:
+    """Read the masks that are new or changed; they are joined with the examples as labels are, once a version."""
+    assert job.masks is not None
+    plan = plan_masks(job.masks, examples, job.spec, previous)
+    if plan.to_read:
+        print(f"Reading {quantity(len(plan.to_read), 'masks')} of {job.request.dataset}")
+    with open_mask_pool(job.masks, job.spec, available_cores()) as pool:
+        return read_masks(job.masks, plan, job.spec, job.journal.store, pool.map)
 
 
 def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings) -> None:
@@ -252,7 +265,7 @@ def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings
         problems = write_problems(job.listing, version, settings.private, job.labels)
         report = version.head.label_report
         numbers = {
-            "labels name no image": len(report.lines_without_image),
+            f"{'masks' if job.masks else 'labels'} name no image": len(report.lines_without_image),
             "labels are of an image of another patient, study or series": len(version.head.lines_of_others),
             "labels contradict another line": len(report.lines_in_conflict),
             "lines of the table have more or fewer columns than its first": job.labels.uneven[0]
@@ -260,7 +273,7 @@ def _check_trainable(job: IngestJob, version: DatasetVersion, settings: Settings
             else 0,
         }
         listed = ", ".join(f"{what}: {count:,}" for what, count in numbers.items() if count)
-        if not version.classes and report.lines_without_image:
+        if not (version.classes or version.findings or version.mask_classes) and report.lines_without_image:
             listed += " (where spreadsheets took leading zeros: --patient-variants join, into a new dataset)"
         raise type(fault)(
             f"{fault}{f'; {listed}' if listed else ''}{f'; {problems} lists them' if problems else ''}"

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version as installed
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,7 @@ from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.dataset.version.summary import count_by
 from imaging.refusal_reasons import IGNORED, REASONS
+from models.objectives.protocol import MaskedExamples
 from models.portable.predictor import Predictor
 from services.mlflow.registry import artifact_link, describe, model_file
 from services.mlflow.runs import commit, reachable
@@ -24,6 +26,7 @@ from services.settings import Settings
 from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
 from tasks.report.class_sections import class_curves, surest_calls
+from tasks.report.finding_sections import finding_calls, finding_curves, finding_measures
 from tasks.report.outcomes import LINES_OF_OTHERS, version_markdown
 from tasks.report.page import (
     ExampleViews,
@@ -34,11 +37,17 @@ from tasks.report.page import (
     SplitCount,
     render,
 )
+from tasks.report.segmentation_sections import segmentation_classes, worst_masks
 from tasks.training import TrainOutcome
 
 SECTIONS: dict[str, Callable[[Any, Any, ExampleViews], Section]] = {
     "class-curves": class_curves,
     "surest-calls": surest_calls,
+    "finding-measures": finding_measures,
+    "finding-curves": finding_curves,
+    "finding-calls": finding_calls,
+    "segmentation-classes": segmentation_classes,
+    "worst-masks": worst_masks,
 }
 """By the names that objectives give: from the predictions of candidate and champion, and views of the examples."""
 LISTED = 1000
@@ -110,11 +119,7 @@ def report_data(night: Night, settings: Settings) -> ReportData:
         history=night.trained.history,
         titles=evaluation.candidate.objective.epoch_titles,
         best_epoch=night.trained.best_epoch,
-        counts=[
-            SplitCount(split=split, label=label, patients=numbers["patients"], examples=numbers["examples"])
-            for split in ("train", "val", "test")
-            for label, numbers in ingested.counts.get(split, {}).items()
-        ],
+        counts=_split_counts(ingested),
         groups=count_by(version, ("modality", "site_key")),
         quarantine=_reasons(ingested.quarantined, REASONS),
         ignored=_reasons(ingested.ignored, IGNORED),
@@ -124,11 +129,34 @@ def report_data(night: Night, settings: Settings) -> ReportData:
     )
 
 
+def _split_counts(ingested: IngestOutcome) -> list[SplitCount]:
+    """Return the counts of each class, or of the images in which each finding is present and absent."""
+    counted = [
+        (split, label, numbers["patients"], numbers["examples"])
+        for split, labels in ingested.counts.items()
+        for label, numbers in labels.items()
+        if label
+    ]
+    counted += [
+        (split, f"{name}: {side}", numbers[f"patients_{side}"], numbers[side])
+        for split, names in ingested.finding_counts.items()
+        for name, numbers in names.items()
+        for side in ("present", "absent")
+    ]
+    order = ("train", "val", "test")
+    return [
+        SplitCount(split=split, label=label, patients=patients, examples=examples)
+        for split, label, patients, examples in sorted(counted, key=lambda one: order.index(one[0]))
+    ]
+
+
 def _reasons(counts: Mapping[str, int], meanings: Mapping[str, str]) -> list[ReasonCount]:
     return [ReasonCount(reason=name, count=count, meaning=meanings[name]) for name, count in counts.items()]
 
 
 def _troubles(version: DatasetVersion) -> list[LabelTrouble]:
+    if version.mask_classes:
+        return _mask_troubles(version)
     report = version.head.label_report
     lines = tuple(f"line {number}" for number in report.lines_without_image)
     disputed = tuple(f"line {number}" for number in report.lines_in_conflict)
@@ -148,6 +176,23 @@ def _troubles(version: DatasetVersion) -> list[LabelTrouble]:
     return [trouble for trouble in troubles if trouble.count]
 
 
+def _mask_troubles(version: DatasetVersion) -> list[LabelTrouble]:
+    lines = tuple(f"line {number}" for number in version.head.label_report.lines_without_image)
+    faults = version.table("examples", ["label_fault"])["label_fault"].drop_null()
+    troubles = (
+        [LabelTrouble(what="lines of masks that name no image", count=len(lines), lines=lines)]
+        if lines
+        else []
+    )
+    for fault in sorted(pc.unique(faults).to_pylist()):
+        keys = _unlabelled(version, fault)
+        shown = tuple(keys[:LISTED].to_pylist())
+        troubles.append(
+            LabelTrouble(what=f"images without a mask: {REASONS[fault]}", count=len(keys), keys=shown)
+        )
+    return troubles
+
+
 def _unlabelled(version: DatasetVersion, fault: str) -> pa.ChunkedArray:
     labelled = version.table("examples", ["object_key", "label_fault"])
     return labelled.filter(pc.equal(labelled["label_fault"], fault))["object_key"]
@@ -155,14 +200,22 @@ def _unlabelled(version: DatasetVersion, fault: str) -> pa.ChunkedArray:
 
 def _sections(evaluation: Evaluation, version: DatasetVersion, settings: Settings) -> list[Section]:
     model = evaluation.candidate
+    predictor = cache(lambda: Predictor.load(model_file(settings, model)))
 
     def stored(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         return version.examples_of(evaluation.test_keys[positions]).gather(np.arange(len(positions)))
 
     def outputs(positions: NDArray[np.int64]) -> Mapping[str, NDArray[np.float32]]:
-        return Predictor.load(model_file(settings, model)).predict_levels(stored(positions))
+        return predictor().predict_levels(stored(positions))
 
-    views = ExampleViews(images=lambda positions: middle_planes(stored(positions)), outputs=outputs)
+    def masks(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        examples = version.examples_of(evaluation.test_keys[positions])
+        return cast(MaskedExamples, examples).masks(np.arange(len(positions)))
+
+    def images(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return middle_planes(stored(positions))
+
+    views = ExampleViews(images=images, outputs=outputs, stored=stored, masks=masks)
     return [
         SECTIONS[name](evaluation.predictions, evaluation.champion_predictions, views)
         for name in model.objective.report_sections

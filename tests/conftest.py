@@ -65,6 +65,12 @@ def ct_slices(request: pytest.FixtureRequest, made_up_slices: Path) -> Path:
     return made_up_slices if request.param == "packages" else image_sets() / "ct-contrast"
 
 
+@pytest.fixture(scope="session")
+def cardiac_mr() -> Path:
+    """Return the folder of real cine MR slices with their masks."""
+    return image_sets() / "cardiac-mr"
+
+
 @contextmanager
 def fresh_environment() -> Iterator[None]:
     """Begin without the variables that choose servers and folders, and undo what the block sets."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
@@ -84,3 +85,26 @@ def write_digits(path: Path) -> Path:
         start += rows
     np.savez(path, **parts)
     return path
+
+
+def write_findings(folder: Path, patients: int = 48) -> tuple[Path, Path]:
+    """Write two pictures of each of some patients and a table with a column for each of three marks on them.
+
+    A picture may have several; one value in ten is missing, and one uncertain.
+    """
+    draw, images = np.random.default_rng(0), folder / "pictures"
+    images.mkdir()
+    marks = {"square": np.s_[4:14, 4:14], "bar": np.s_[20:25, 2:30], "dot": np.s_[5:12, 20:28]}
+    lines = [("file", "PatientID", *marks)]
+    for number in range(2 * patients):
+        picture, values = draw.normal(80, 8, (32, 32)), []
+        for place in marks.values():
+            present = draw.random() < 0.4
+            picture[place] += 90 * present
+            values.append(draw.choice(["", "-1", f"{present:d}"], p=[0.1, 0.1, 0.8]))
+        name = f"{number:03d}.png"
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(images / name)
+        lines.append((name, f"P{number // 2}", *values))
+    with (folder / "findings.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    return images, folder / "findings.csv"

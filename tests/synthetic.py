@@ -15,6 +15,8 @@ from onnx import TensorProto, helper
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from imaging.annotations.finding_table import FindingTables
+from imaging.annotations.label_table import LabelTable
 from imaging.dataset.split.fingerprint import ZERO
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.schemas import EXAMPLES, FINGERPRINT_BYTES, REFUSALS, TABLES
@@ -25,6 +27,7 @@ from imaging.errors import DataFault
 from imaging.formats.readers import FORMATS
 from imaging.image.image import Image
 from imaging.image.instance import Instance
+from imaging.image.source_grid import NO_AFFINE
 from imaging.pixel_digests import pixel_digest
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.dispatch import Run
@@ -72,12 +75,18 @@ EXAMPLE: Mapping[str, Any] = {
     "spacing_mm": 0.5,
     "kvp": None,
     "findings": "",
+    "slices": 1,
+    "slice_spacing": None,
+    "row_spacing": 0.5,
+    "column_spacing": 0.5,
+    "affine": NO_AFFINE,
+    "frame_of_reference_key": "",
 }
 
 
 def example(number: int, **changes: Any) -> dict[str, Any]:
     """Return the row of an example of a patient of its own; equal numbers give equal rows."""
-    named = [name for name in EXAMPLE if name.endswith("_key") and name != "site_key"]
+    named = [name for name in EXAMPLE if name.endswith("_key") and EXAMPLE[name]]
     keys = {name: f"{EXAMPLE[name][0]}{number}" for name in named}
     return {**EXAMPLE, **keys, "pixel_blake3": f"x{number}", "row": number} | changes
 
@@ -163,6 +172,35 @@ def read_file(source: Source, file: SourceFile, modality: str = "CT") -> list[In
 def recipe(**changes: Any) -> Recipe:
     """Return a recipe whose labels come with the examples."""
     return replace(Recipe(dataset="d", spec=GREY, key_fingerprint="k", shares=SHARES), **changes)
+
+
+def finding_tables(names: Sequence[str], codes: Mapping[str, str]) -> FindingTables:
+    """Return a table of findings by object key; a code has a character for each: 1, 0 or ?."""
+    table = LabelTable(
+        level="instance",
+        keys=pa.array(list(codes), pa.string()),
+        values=pa.array(list(codes.values()), pa.string()),
+        lines=pa.array(range(2, 2 + len(codes)), pa.int64()),
+        conflicts=pa.array([], pa.string()),
+    )
+    return FindingTables(names=tuple(names), tables=(table,), files=("labels.csv",), starts=(0,))
+
+
+def findings_version(store: Store, patients: int = 40, name: str = "f", unknown: int = 7) -> DatasetVersion:
+    """Publish a dataset of findings: "left" and "right" halves that are bright; of one in `unknown` "right" is open."""
+    images = np.full((patients, 16, 16), 60, np.uint8)
+    truth = np.array([[n % 2, (n // 2) % 2] for n in range(patients)])
+    images[truth[:, 0] == 1, :, :8] = images[truth[:, 1] == 1, :, 8:] = 190
+    shard = write_shard(store, images)
+    rows = [example(n, patient_key=f"p{n:03d}", shard=shard, row=n) for n in range(patients)]
+    codes = {
+        f"o{n}": f"{left}?" if n % unknown == 0 else f"{left}{right}"
+        for n, (left, right) in enumerate(truth.tolist())
+    }
+    tables = finding_tables(("left", "right"), codes)
+    version = built(store, rows, by=recipe(dataset=name, findings=tables))
+    publish(version, None)
+    return version
 
 
 def built(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from imaging.dataset.split.assignment import assign as assign_numbers
-from imaging.dataset.split.assignment import draw_splits
+from imaging.dataset.split.assignment import draw_splits, rarest_findings
+from imaging.dataset.split.fingerprint import ZERO
 from imaging.dataset.split.shares import SPLITS, SplitConfig
 from imaging.dataset.tables.schemas import TABLES
 
@@ -235,3 +236,29 @@ def test_splits_are_drawn_as_patient_by_patient(
     splits = dict(zip(drawn["patient_key"].to_pylist(), drawn["split"].to_pylist(), strict=True))
     assert splits == drawn_plainly(images, previous)
     assert drawn.schema == TABLES["splits"]
+
+
+def test_a_patient_counts_for_the_rarest_finding() -> None:
+    patients = pa.chunked_array([["a", "a", "b", "c", "d"]])
+    findings = np.array([[1, 0], [0, 1], [1, 0], [0, 0], [-1, -1]], np.int8)
+    # Of "common" are a and b, of "rare" a alone; c has neither, and nobody else lacks "common".
+    strata = rarest_findings(patients, findings, ("common", "rare"))
+    assert strata.to_pylist() == ["1rare", "1rare", "1common", "0common", None]
+
+
+def test_a_rare_finding_is_in_every_split() -> None:
+    """Beside a common one that most patients have, five patients of two hundred reach all three splits."""
+    findings = np.array([[n % 2, n % 40 == 0] for n in range(200)], np.int8)
+    keys = pa.chunked_array([pa.array([f"p{n:03d}" for n in range(200)])])
+    examples = pa.table(
+        {
+            "patient_key": keys,
+            "label": rarest_findings(keys, findings, ("common", "rare")),
+            "site_key": pa.array([""] * 200),
+            "source_split": pa.nulls(200, pa.string()),
+            "fingerprint": pa.array([bytes([ZERO]) * 64] * 200, pa.binary(64)),
+        }
+    )
+    drawn = draw_splits(examples, TABLES["splits"].empty_table(), SHARES)
+    split = dict(zip(drawn["patient_key"].to_pylist(), drawn["split"].to_pylist(), strict=True))
+    assert {split[f"p{n:03d}"] for n in range(0, 200, 40)} == set(SPLITS)

@@ -16,7 +16,7 @@ from imaging.dataset.version.publish import build_version
 from imaging.errors import UserFault
 from imaging.store.folder_store import FolderStore
 from tests.requirements import MEMORY
-from tests.synthetic import GREY, built, example, examples, recipe, refusal, refusals
+from tests.synthetic import GREY, built, example, examples, finding_tables, recipe, refusal, refusals
 
 KEY = "0123456789abcdef"
 
@@ -190,3 +190,27 @@ def test_the_difference_agrees_with_dictionaries(
     for column in ("model", "kvp", "source_label"):
         changed = sum(old[n][column] != new[n][column] for n in both)
         assert (difference.changed[column].count if column in difference.changed else 0) == changed
+
+
+def test_another_finding_is_a_change_though_the_rows_of_the_examples_are_the_same(tmp_path: Path) -> None:
+    store, rows = FolderStore(tmp_path), [example(n) for n in range(4)]
+    codes = {"o0": "1", "o1": "0", "o2": "?", "o3": "1"}
+    # Another value, one that went, one that came late, and one that stays.
+    later = {"o0": "0", "o1": "?", "o2": "1", "o3": "1"}
+    old, new = (
+        built(
+            store, rows, by=recipe(findings=finding_tables(("a", "b"), {k: f"{v}0" for k, v in some.items()}))
+        )
+        for some in (codes, later)
+    )
+    seen = compare(old, new, 10)
+    assert (seen.same, seen.changed["annotations"].count) == (1, 3)
+    assert seen.relabelled.first == ("i0", "i1")
+    assert seen.alarms == {}
+
+
+def test_other_findings_are_in_the_heads(tmp_path: Path) -> None:
+    store, rows = FolderStore(tmp_path), [example(0)]
+    old = built(store, rows)
+    new = built(store, rows, by=recipe(findings=finding_tables(("a",), {"o0": "1"})))
+    assert compare(old, new, 1).head["findings"] == ([], ["a"])

@@ -14,7 +14,7 @@ from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.export import export
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.folder_store import FolderStore
-from tests.synthetic import built, example, recipe
+from tests.synthetic import built, example, findings_version, recipe
 
 ROWS = 40
 
@@ -134,3 +134,13 @@ def test_volumes_keep_their_shape(tmp_path: Path) -> None:
     row = example(0, shard=shard, row=0, source_label="a", source_split="val", spec=spec.digest)
     export(built(store, [row], by=recipe(spec=spec)), tmp_path / "out", ["val"], "t")
     assert np.load(tmp_path / "out" / "val.npy").shape == (1, 3, 16, 16)
+
+
+def test_findings_are_columns_of_their_own_and_null_where_unknown(tmp_path: Path) -> None:
+    version = findings_version(FolderStore(tmp_path / "store"))
+    export(version, tmp_path / "out", ["train"], "test")
+    rows = pq.read_table(tmp_path / "out" / "train.parquet")
+    number = np.array([int(key[1:]) for key in rows["instance_key"].to_pylist()])
+    assert rows["finding.left"].to_pylist() == (number % 2).tolist()
+    assert rows["finding.right"].null_count == int((number % 7 == 0).sum()) > 0
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["findings"] == ["left", "right"]

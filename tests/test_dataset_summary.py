@@ -10,7 +10,7 @@ from imaging.dataset.tables.shard import write_shard
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.summary import BINS, Count, Histogram, _histogram, summarize
 from imaging.store.folder_store import FolderStore
-from tests.synthetic import GREY, built, example, refusal, version_of
+from tests.synthetic import GREY, built, example, findings_version, refusal, version_of
 
 ROWS = [
     example(0, patient_key="p", source_label="a", source_split="train", site_key="s1", spacing_mm=0.5),
@@ -105,3 +105,10 @@ def test_one_value_and_some_rare_ones_make_a_histogram() -> None:
 def test_an_empty_version_has_a_summary(tmp_path: Path) -> None:
     summary = summarize(built(FolderStore(tmp_path), []))
     assert (summary.examples, summary.patients, summary.counts["label"]) == (0, 0, {})
+
+
+def test_findings_are_counted_by_split_in_the_place_of_labels(tmp_path: Path) -> None:
+    summary = summarize(findings_version(FolderStore(tmp_path)))
+    assert "label" not in summary.counts and summary.label_by_split == {}
+    known = [part["left"] for part in summary.findings.values()]
+    assert sum(one["present"] for one in known) == sum(one["patients_absent"] for one in known) == 20

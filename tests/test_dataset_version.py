@@ -6,18 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imaging import release_compatibility
 from imaging.dataset.split.test_lock import count_reads
 from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import (
     DatasetVersion,
+    EmptySplitError,
     check_trainable,
     newest_version,
     open_version,
 )
 from imaging.dataset.version.head import VersionHead, head_name
 from imaging.errors import UserFault
+from imaging.release_compatibility import RELEASE
 from imaging.store.folder_store import FolderStore
-from tests.synthetic import built, example, examples, refusal, refusals, version_of
+from tests.synthetic import (
+    built,
+    example,
+    examples,
+    finding_tables,
+    findings_version,
+    recipe,
+    refusal,
+    refusals,
+    version_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +162,91 @@ def test_a_version_of_a_newer_format_is_refused_with_the_remedy(tmp_path: Path) 
     path = version.store.path(head_name("d", version.digest))  # type: ignore[attr-defined]
     path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(
-        UserFault, match=r"dataset 'd' is of format 3; this is radloop 0.1.0: install the release"
+        UserFault, match=f"dataset 'd' is of format 3; this is radloop {RELEASE}: install the release"
     ):
         newest_version(version.store, "d")
+
+
+# Findings
+
+
+def test_a_version_has_the_findings_of_its_images(tmp_path: Path) -> None:
+    version = findings_version(FolderStore(tmp_path))
+    train = version.examples("train")
+    numbers = np.array([int(key[1:]) for key in train.instance_keys])
+    expected = np.stack([numbers % 2, np.where(numbers % 7, numbers // 2 % 2, -1)], axis=1)
+    assert np.array_equal(train.findings, expected)
+    assert (version.classes, version.findings, set(train.labels.tolist())) == ((), ("left", "right"), {-1})
+
+
+def test_a_version_of_labels_has_no_findings_and_they_are_its_annotations(version: DatasetVersion) -> None:
+    assert version.examples("train").findings.shape == (len(version.examples("train")), 0)
+    annotations = version.annotations()
+    assert set(annotations["kind"].to_pylist()) == {"class"}
+    assert annotations.num_rows == version.table("examples", ["row"]).num_rows
+    assert "annotations" not in version.head.parts
+
+
+def test_a_version_with_findings_has_the_counts_of_its_head(tmp_path: Path) -> None:
+    version = findings_version(FolderStore(tmp_path))
+    assert version.count() == version.counts
+    assert sum(part["right"]["unknown"] for part in version.counts.findings.values()) == 6
+
+
+def test_a_version_with_findings_needs_the_release_that_brought_them(
+    tmp_path: Path, version: DatasetVersion
+) -> None:
+    assert (findings_version(FolderStore(tmp_path)).head.needs, version.head.needs) == ("0.2.0", "")
+
+
+def test_the_release_before_refuses_a_version_with_findings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = findings_version(FolderStore(tmp_path))
+    monkeypatch.setattr(release_compatibility, "RELEASE", "0.1.0")
+    with pytest.raises(UserFault, match=r"needs release 0\.2\.0; this is radloop 0\.1\.0: install radloop 0"):
+        newest_version(version.store, "f")
+
+
+def test_an_image_of_which_nothing_is_known_is_in_no_split(tmp_path: Path) -> None:
+    tables = finding_tables(("left",), {"o0": "1", "o2": "0"})
+    version = built(FolderStore(tmp_path), [example(0), example(1), example(2)], by=recipe(findings=tables))
+    assert version.table("examples", ["label_fault"])["label_fault"].to_pylist() == [None, "no-label", None]
+    assert version.splits().keys() == {"p0", "p2"}
+
+
+@pytest.mark.parametrize(
+    ("patients", "unknown", "fault"),
+    [
+        (2, 99, r"finding 'left' is known as present of 1 patient and of none in .* mostly 4 in all"),
+        (
+            1,
+            99,
+            r"finding 'left' is known as present of 0 patients and of none in 'train' and 'val' and 'test'",
+        ),
+        (40, 1, r"finding 'right' is known as present of 0 patients"),
+    ],
+)
+def test_a_finding_that_is_missing_in_a_split_is_not_trainable(
+    tmp_path: Path, patients: int, unknown: int, fault: str
+) -> None:
+    version = findings_version(FolderStore(tmp_path), patients, unknown=unknown)
+    with pytest.raises(EmptySplitError, match=fault):
+        check_trainable(version)
+
+
+def test_findings_in_every_split_are_trainable(tmp_path: Path) -> None:
+    check_trainable(findings_version(FolderStore(tmp_path)))
+
+
+def test_findings_may_come_to_a_dataset_of_labels_and_every_patient_keeps_its_split(
+    tmp_path: Path,
+) -> None:
+    store = FolderStore(tmp_path)
+    before = version_of(store)
+    rows = before.table("examples", EXAMPLES.names).to_pylist()
+    tables = finding_tables(("left",), {row["object_key"]: str(n % 2) for n, row in enumerate(rows)})
+    after = built(store, rows, splits=before.splits(), by=recipe(findings=tables))
+    assert after.splits() == before.splits()
+    shards = ["instance_key", "shard", "row"]
+    assert after.table("examples", shards) == before.table("examples", shards)

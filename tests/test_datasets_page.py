@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from imaging.dataset.tables.schemas import TABLES
+from imaging.dataset.tables.schemas import LATER_COLUMNS, TABLES
 from imaging.store.folder_store import FolderStore
 from tests.synthetic import version_of
 
@@ -17,7 +18,11 @@ def test_a_version_is_read_by_the_lines_of_the_page(tmp_path: Path) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     namespace: dict[str, object] = {}
     exec(lines.replace('Path("store")', f"Path({str(tmp_path / 'store')!r})"), namespace)
-    assert namespace["examples"] == version.table("examples")
+    examples, table = namespace["examples"], version.table("examples")
+    assert isinstance(examples, pa.Table)
+    assert examples.cast(table.select(examples.column_names).schema) == table.select(examples.column_names)
+    # No part has a column that none of its rows uses.
+    assert {*table.column_names} - {*examples.column_names} <= {*LATER_COLUMNS}
     level = {"dark": 60, "bright": 190}[str(namespace["label"])]
     assert np.array_equal(np.asarray(namespace["image"]), np.full((16, 16), level))
 

@@ -157,3 +157,88 @@ def test_one_missing_label_of_a_yaml_file_is_a_list_of_one() -> None:
 
 def test_automatic_preprocessing_is_none_given() -> None:
     assert IngestRequest.model_validate({"preprocess": "automatic"}) == IngestRequest()
+
+
+# Findings
+
+
+def test_findings_are_read_from_one_text_or_a_list() -> None:
+    for given in ("mass, oedema", ["mass", "oedema"]):
+        assert IngestRequest.model_validate({"findings": given}).findings == ("mass", "oedema")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"findings": "a,a"}, "findings has 'a' twice: name each finding once"),
+        ({"findings": "a,,b"}, "findings has an empty name"),
+        (
+            {"findings": "a", "label_column": "l"},
+            "both label_column 'l' and findings are given, and either can",
+        ),
+        ({"findings": "a", "positive": "x"}, "positive 'x' is for two classes, and findings are asked for"),
+        ({"more_labels": "b.csv", "findings": "a"}, "more_labels adds tables of findings: give labels"),
+        (
+            {"more_labels": "b.csv", "labels": "a.csv"},
+            "more_labels adds tables of findings: give labels, and findings",
+        ),
+        (
+            {"findings": "a", "training": {"objective": "classification"}},
+            "and 'classification' was chosen: choose",
+        ),
+        ({"training": {"objective": "multilabel"}}, "learns findings: give findings or label_separator"),
+        (
+            {"findings": "a", "gate": {"measure": "auroc[b]"}},
+            r"cannot decide on 'auroc\[b\]': choose one of the .* a",
+        ),
+    ],
+)
+def test_what_does_not_fit_findings_is_refused_with_the_remedy(given: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        NightlyRequest.model_validate(given)
+
+
+@pytest.mark.parametrize("given", [{"findings": "a"}, {"label_separator": ";"}])
+def test_a_night_with_findings_learns_them(given: dict[str, str]) -> None:
+    night = NightlyRequest.model_validate(given | {"training": {"epochs": 3}})
+    assert (night.training.objective, night.training.epochs) == ("multilabel", 3)
+    assert NightlyRequest.model_validate(night.model_dump()) == night
+    assert NightlyRequest().training.objective == "classification"
+
+
+def test_a_gate_may_name_one_of_the_findings() -> None:
+    night = {"findings": "a,b", "gate": {"measure": "auroc[b]"}}
+    assert NightlyRequest.model_validate(night).gate.measure == "auroc[b]"
+    lists = {"label_separator": ";", "gate": {"measure": "auroc[b]"}}
+    assert NightlyRequest.model_validate(lists).gate.measure == "auroc[b]"
+
+
+MASKED = {"masks": "m.csv", "mask_classes": "blood pool, myocardium"}
+
+
+def test_a_night_with_masks_learns_to_draw_them() -> None:
+    night = NightlyRequest.model_validate(MASKED)
+    assert (night.training.objective, night.training.network) == ("segmentation", "unet")
+    assert night.mask_classes == ("blood pool", "myocardium")
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        (MASKED | {"labels": "l.csv"}, "both masks and labels are given"),
+        (MASKED | {"label_separator": ";"}, "both masks and labels are given"),
+        ({"masks": "m.csv"}, "masks and mask_classes go together"),
+        ({"mask_classes": "a"}, "masks and mask_classes go together"),
+        (MASKED | {"training": {"objective": "classification"}}, "'classification' was chosen with masks"),
+        ({"training": {"objective": "segmentation"}}, "was chosen with no masks"),
+        (MASKED | {"gate": {"measure": "auroc"}}, "the gate cannot decide on 'auroc'"),
+    ],
+)
+def test_what_does_not_fit_masks_is_refused_with_the_remedy(given: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        NightlyRequest.model_validate(given)
+
+
+def test_a_gate_may_name_one_of_the_mask_classes() -> None:
+    night = NightlyRequest.model_validate(MASKED | {"gate": {"measure": "dice[myocardium]"}})
+    assert night.gate.measure == "dice[myocardium]"

@@ -8,19 +8,21 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imaging.dataset.ingest.journal import Journal
-from imaging.dataset.tables.schemas import EXAMPLES
+from imaging.dataset.tables.lazy_rows import LazyRows
+from imaging.dataset.tables.schemas import EXAMPLES, TABLES
 from imaging.dataset.tables.shard import shard_name, write_shard
 from imaging.dataset.upkeep.garbage import Garbage, Retention, find_garbage, remove_garbage
 from imaging.dataset.upkeep.integrity import find_flaws
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version, open_version
 from imaging.dataset.version.head import head_name
 from imaging.dataset.version.history import list_versions
-from imaging.dataset.version.publish import publish
+from imaging.dataset.version.publish import build_version, publish
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store.folder_store import FolderStore
 from tests.requirements import MEMORY
@@ -379,3 +381,21 @@ def test_what_stays_is_whole_and_what_goes_is_nobodys(
 def shards_of(version: DatasetVersion) -> list[str]:
     keys: list[str] = version.table("examples", ["shard"])["shard"].to_pylist()
     return keys
+
+
+def test_the_masks_of_a_version_stay(store: FolderStore) -> None:
+    """Of two shards that are old, the one that an annotation names is kept."""
+    rows = [example(0, shard=shard(store, 1), row=0)]
+    mask, lost = shard(store, 7), shard(store, 8)
+    row = {"instance_key": "i0", "target": "heart", "kind": "mask", "mask_shard": mask, "mask_row": 1}
+    masks = pa.Table.from_pylist([row], TABLES["annotations"])
+    version = build_version(
+        store, recipe(), LazyRows.of(examples(*rows)), refusals(), None, annotations=masks
+    )
+    assert publish(version, None)
+    age(store, 1)
+    removed = {one.name for one in find_garbage(store, Retention(keep=1, oldest_ns=NOW_S * 10**9)).objects}
+    assert removed == {shard_name(lost)}
+    assert find_flaws(version) == []
+    store.remove(shard_name(mask))
+    assert [flaw.what for flaw in find_flaws(version)] == ["is gone"]

@@ -32,6 +32,12 @@ def piece(number: int, syntax: str = ExplicitVRLittleEndian, **changes: Any) -> 
         STORED + number,
         SOPInstanceUID=f"1.2.3.{number}",
         **{"InstanceNumber": number, "InstitutionName": "Harbour", "WindowCenter": 40, "WindowWidth": 400}
+        | {
+            "ImagePositionPatient": [1, 2, number],
+            "FrameOfReferenceUID": "1.2.9",
+            "PixelSpacing": [0.5, 0.25],
+        }
+        | {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
         | changes,
     )
     one.ReferencedImageSequence = Sequence([inner])
@@ -47,6 +53,7 @@ def read(data: bytes) -> Any:
         return fault.reason, fault.detail
     return [
         (
+            *(None if one.image.affine is None else one.image.affine.tolist(), one.frame_of_reference_uid),
             *(
                 one.patient_id,
                 one.study_uid,
@@ -134,9 +141,10 @@ def test_attributes_that_may_vary_do_not_change_how_pixels_are_shown() -> None:
         "ImagePositionPatient": [1, 2, 3],
         "TriggerTime": 5,
         "TemporalPositionIndex": 3,
+        "FrameOfReferenceUID": "1.2.10",
     }
     assert {"SOPInstanceUID", *changes} == {*VARYING}
-    plain = read(piece(1))[0][7:]
+    plain = read(piece(1))[0][9:]
     for keyword, value in changes.items():
         dicom._cached_meaning.cache_clear()
-        assert read(piece(1, **{keyword: value}))[0][7:] == plain
+        assert read(piece(1, **{keyword: value}))[0][9:] == plain

@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from imaging.annotations.label_preview import LabelMatcher, LabelPreview, open_matcher
+from imaging.annotations.finding_table import FindingQuery
+from imaging.annotations.label_preview import (
+    LabelMatcher,
+    LabelPreview,
+    open_finding_matcher,
+    open_matcher,
+)
 from imaging.errors import UserFault
 from imaging.pseudonyms import Pseudonyms
 
@@ -69,3 +75,43 @@ def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserFault, match="name one with --label-column"):
         matcher(tmp_path, "PatientID,grade,site\nA,x,y\n")
     assert matcher(tmp_path, "PatientID,grade,site\nA,x,y\n", "site").column == "site"
+
+
+# Findings
+
+
+def finding_preview(folder: Path, query: FindingQuery, *tables: str) -> LabelPreview:
+    """Return the preview of tables beside two images of each of the patients A and B."""
+    paths = [folder / f"{number}.csv" for number in range(len(tables))]
+    for path, text in zip(paths, tables, strict=True):
+        path.write_text(text)
+    one = open_finding_matcher(paths, NAMES, query)
+    for patient in "AB":
+        for n in (1, 2):
+            header = {"SOPInstanceUID": f"1.{patient}.{n}", "PatientID": patient}
+            one.add(f"{patient}/{n}.dcm", header, patient)
+    return one.result()
+
+
+def test_files_are_counted_by_what_is_known_of_each_finding(tmp_path: Path) -> None:
+    tables = ("PatientID,mass\nA,1\nB,\n", "SOPInstanceUID,oedema\n1.A.1,0\n1.B.1,1\n9,1\n")
+    one = finding_preview(tmp_path, FindingQuery(names=("mass", "oedema")), *tables)
+    assert one.findings == {
+        "mass": {"present": 2, "absent": 0, "unknown": 2},
+        "oedema": {"present": 1, "absent": 1, "unknown": 2},
+    }
+    assert (one.files, one.patients, one.files_without_label) == (3, 2, 1)
+    assert (one.identifiers, one.column) == (["PatientID", "SOPInstanceUID"], "mass, oedema")
+    assert (one.lines, one.missing, one.lines_without_image) == ({"mass": 1, "oedema": 2}, {"": 1}, 1)
+
+
+def test_the_findings_of_lists_are_previewed(tmp_path: Path) -> None:
+    one = finding_preview(tmp_path, FindingQuery(separator=";"), "PatientID,label\nA,x;y\nB,x\n")
+    assert (one.column, one.classes) == ("label", {"x": 4, "y": 2})
+
+
+def test_tables_that_contradict_each_other_have_no_preview(tmp_path: Path) -> None:
+    with pytest.raises(UserFault, match="contradict each other about 2 images"):
+        finding_preview(
+            tmp_path, FindingQuery(names=("mass",)), "PatientID,mass\nA,1\n", "PatientID,mass\nA,0\n"
+        )

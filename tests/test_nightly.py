@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pydicom
 import pytest
@@ -27,7 +28,7 @@ from services.settings import Settings, activate
 from tasks.reevaluation import Reevaluation
 from tasks.reporting import NightlyReport
 from tests.conftest import Running, fresh_environment
-from tests.public_images import DIGIT_PARTS, write_digits, write_hospital
+from tests.public_images import DIGIT_PARTS, write_digits, write_findings, write_hospital
 from tests.requirements import DATA, image_sets
 
 EPOCHS = 2
@@ -41,6 +42,7 @@ KEY = "3c" * 32
 TAG = "nights"
 """What tells these runs from others under the same Prefect."""
 
+MARKS = {"modality": "OT", "window": "file", "size_px": 32}
 HOSPITAL = PhantomSpec(patients=48, slices=1, size_px=64)
 
 
@@ -55,6 +57,7 @@ class Nights:
     quiet: NightlyReport
     larger: NightlyReport
     digits: NightlyReport
+    findings: NightlyReport
     real: NightlyReport | None
     below: Reevaluation
     artifacts: dict[str, str]
@@ -117,10 +120,15 @@ def nights(stack: Running, tmp_path_factory: pytest.TempPathFactory) -> Nights:
         first, quiet = night(images, labels, "ct"), night(images, labels, "ct")
         larger = night(images, labels, "ct", preprocess={"size_px": 96}, training=ALONE)
         of_digits = night(digits, None, "digits", training=ALONE)
+        pictures, table = write_findings(archive)
+        marks = {"findings": "square,bar,dot", "preprocess": MARKS, "gate": GATE | {"measure": "auroc[dot]"}}
+        of_findings = night(pictures, table, "marks", training=ALONE, **marks)
         folder = DATA / "ct-contrast"
         real = night(folder, folder / "labels.csv", "real", training=ALONE) if DATA.is_dir() else None
         below = reevaluate(ReevaluateRequest.model_validate({"dataset": "ct", "gate": GATE | {"floor": 1}}))
-        return Nights(activate(), images, day, first, quiet, larger, of_digits, real, below, *records())
+        return Nights(
+            activate(), images, day, first, quiet, larger, of_digits, of_findings, real, below, *records()
+        )
 
 
 @pytest.fixture
@@ -173,7 +181,7 @@ def test_no_patient_is_on_two_sides(nights: Nights) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ct", "digits"])
+@pytest.mark.parametrize("name", ["ct", "digits", "marks"])
 def test_each_set_ends_in_a_champion(nights: Nights, name: str) -> None:
     assert nights.client.get_model_version_by_alias(name, "champion").version
 
@@ -197,6 +205,26 @@ def test_the_verdict_is_on_the_version_with_its_numbers(nights: Nights) -> None:
 
 
 @pytest.mark.slow
+def test_findings_go_from_files_to_a_champion_that_a_consumer_loads(nights: Nights) -> None:
+    version = open_version(nights.settings.dataset_store, "marks", nights.findings.ingested.digest)
+    test = version.test_examples("test_nightly")
+    assert version.findings == ("square", "bar", "dot")
+    assert {-1, 0, 1} == set(np.unique(test.findings).tolist())
+    verdict = nights.findings.evaluation.verdict
+    known = test.patient_keys[test.findings[:, 2] >= 0]
+    assert (verdict.measure, verdict.patients) == ("auroc[dot]", len(set(known)))
+    mlflow.set_tracking_uri(nights.settings.tracking_uri)
+    champion = mlflow.pyfunc.load_model("models:/marks@champion")
+    levels = test.gather(np.arange(4))[:, None].astype(np.float32)
+    probabilities = champion.predict({"image": levels})["probabilities"]
+    assert np.allclose(probabilities, nights.findings.evaluation.predictions.probabilities[:4], atol=1e-5)  # type: ignore[attr-defined]
+    metrics = nights.run_of(nights.findings).data.metrics
+    assert metrics["test_auroc_lower.dot"] <= metrics["test_auroc.dot"]
+    page = Path(nights.findings.report).read_text()
+    assert "<h2>Findings</h2>" in page and "dot: absent" in page
+
+
+@pytest.mark.slow
 def test_every_decision_is_in_the_ledger(nights: Nights) -> None:
     lines = entries(ledger_path(nights.settings, "ct"))
     assert [line["candidate"] for line in lines] == [1, 2]
@@ -215,7 +243,7 @@ def test_every_run_of_a_flow_is_completed(nights: Nights) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("night", ["first", "quiet", "larger", "digits"])
+@pytest.mark.parametrize("night", ["first", "quiet", "larger", "digits", "findings"])
 def test_a_night_leaves_its_report_and_logs_it(nights: Nights, night: str) -> None:
     report = getattr(nights, night)
     run_id = report.evaluation.candidate.run_id

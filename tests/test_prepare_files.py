@@ -172,7 +172,7 @@ def test_fingerprints_come_with_the_images() -> None:
     busy = np.random.default_rng(3).integers(0, 256, (3, 64, 64), np.uint8)
     kinds = {"made": lambda *_: iter(instance(n, image=Image(stored=one)) for n, one in enumerate(busy))}
     item = item_of([Payload(format="made", name="x", contents=())])
-    _, (images, prints) = prepare_payloads({"spec": CT.model_dump_json()}, item.value, item.blobs, kinds)
+    _, (images, prints, _) = prepare_payloads({"spec": CT.model_dump_json()}, item.value, item.blobs, kinds)
     wanted = fingerprints(np.frombuffer(images, np.uint8).reshape(3, 16, 16))
     assert bytes(prints) == wanted.tobytes()
 

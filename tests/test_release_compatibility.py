@@ -25,7 +25,7 @@ from imaging.release_compatibility import (
     needed_release,
     read_config,
 )
-from models.config import AugmentConfig, ComputeConfig, LossConfig, OptimizerConfig, TrainConfig
+from models.config import AugmentConfig, ComputeConfig, LossConfig, OptimizerConfig, PatchConfig, TrainConfig
 
 FIRST = "0.1.0"
 REQUIRED = "required"
@@ -91,9 +91,10 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
         },
     },
     "0.2.0": {
-        TrainConfig: {"objective": "classification", "loss": {}, "compute": {}},
+        TrainConfig: {"objective": "classification", "patch": {}, "loss": {}, "compute": {}},
         OptimizerConfig: {"warm_up": None, "clip_norm": 0.0, "accumulation": 1},
         AugmentConfig: {"flip_vertical": False, "mixup_alpha": 0.0},
+        PatchConfig: {"size_px": None, "slices": None, "class_share": 0.33},
         LossConfig: {"label_smoothing": 0.0, "focal_gamma": 0.0},
         ComputeConfig: {"compile": False, "sync_batch_norm": False},
     },
@@ -330,9 +331,9 @@ def test_what_needs_no_newer_release_is_read(needs: str) -> None:
     check_release("it", needs)
 
 
-@pytest.mark.parametrize("needs", ["0.1.1", "0.10.0", "1.0.0"])
+@pytest.mark.parametrize("needs", ["0.2.1", "0.10.0", "1.0.0"])
 def test_what_needs_a_newer_release_is_refused(needs: str) -> None:
     with pytest.raises(
-        UserFault, match=f"it needs release {needs}; this is radloop 0.1.0: install radloop {needs}"
+        UserFault, match=f"it needs release {needs}; this is radloop {RELEASE}: install radloop {needs}"
     ):
         check_release("it", needs)

@@ -1,5 +1,6 @@
-"""Commands that run a flow, `radloop run`, `ingest`, `train`, `tune`, `evaluate` and `reevaluate`, and `plan`."""
+"""Commands that run a flow, and `plan` and `segment`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +13,39 @@ Source = Annotated[
     str, typer.Option(help="Folder, archive, s3://..., dicomweb+https://... or .npz with images.")
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="Name of the label column, where it is not 'label'.")]
+LabelSeparator = Annotated[
+    str | None, typer.Option(help="Between several labels of one image, as ';' in 'a;b'.")
+]
+Findings = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...",
+        help="Columns of the label table about one finding each (1, 0, -1 uncertain); several may be present.",
+    ),
+]
+MoreLabels = Annotated[
+    list[str] | None,
+    typer.Option(help="Another table of findings; may be repeated.", show_default=False),
+]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        help="Kind of task: classification, multilabel or segmentation. [default: that of the labels]"
+    ),
+]
+Masks = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder or file of masks (DICOM SEG, RTSTRUCT, NIfTI, PNG), or a CSV with a column 'mask' and one of "
+        "SOPInstanceUID, SeriesInstanceUID and file; in place of --labels."
+    ),
+]
+MaskClasses = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...", help="Names of the classes 1, 2, ... of the masks; NAME=VALUE for others."
+    ),
+]
 Missing = Annotated[
     list[str] | None,
     typer.Option(
@@ -46,7 +80,7 @@ Again = Annotated[bool | None, typer.Option("--again", help="Train even where no
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (run, ingest, plan, train, tune, evaluate, reevaluate):
+    for command in (run, ingest, plan, train, tune, evaluate, reevaluate, segment):
         app.command()(command)
 
 
@@ -56,11 +90,17 @@ def run(
     dataset: Name = None,
     config: Config = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    findings: Findings = None,
+    more_labels: MoreLabels = None,
+    masks: Masks = None,
+    mask_classes: MaskClasses = None,
     missing: Missing = None,
     positive: Positive = None,
     patient_variants: Variants = None,
     modality: Modality = None,
     window: Window = None,
+    objective: Objective = None,
     network: Network = None,
     epochs: Epochs = None,
     workers: Workers = None,
@@ -80,6 +120,11 @@ def ingest(
     dataset: Name = None,
     config: Config = None,
     label_column: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    findings: Findings = None,
+    more_labels: MoreLabels = None,
+    masks: Masks = None,
+    mask_classes: MaskClasses = None,
     missing: Missing = None,
     positive: Positive = None,
     patient_variants: Variants = None,
@@ -107,6 +152,7 @@ def plan(
 def train(
     dataset: Name = None,
     config: Config = None,
+    objective: Objective = None,
     network: Network = None,
     epochs: Epochs = None,
     workers: Workers = None,
@@ -140,9 +186,27 @@ def evaluate(
 def reevaluate(
     source: Source = "",
     labels: Labels = None,
+    masks: Masks = None,
+    mask_classes: MaskClasses = None,
     dataset: Name = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the champion on the newest labelled data."""
     carry_out("flow_run:run_command", flow="reevaluate", **locals())
+
+
+def segment(
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with the images of one or more series.")
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="New folder, for you alone.")],
+    dataset: Name = None,
+    kind: Annotated[Literal["binary", "labelmap"], typer.Option(help="Type of the DICOM SEG.")] = "binary",
+    as_json: AsJson = False,
+) -> None:
+    """Draw the images of a folder with the champion.
+
+    Each series becomes a DICOM SEG with the identity of its images; a NIfTI file becomes one too, all else PNG files.
+    """
+    carry_out("segment:segment", **locals())

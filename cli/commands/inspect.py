@@ -19,18 +19,12 @@ def inspect(
     source: Annotated[str, typer.Argument(help="What --source takes: a folder, an archive, s3://..., ...")],
     labels: Labels = None,
     label_column: flows.LabelColumn = None,
+    label_separator: flows.LabelSeparator = None,
+    findings: flows.Findings = None,
+    more_labels: flows.MoreLabels = None,
     missing: flows.Missing = None,
     problems: Annotated[Path | None, typer.Option(help="CSV to write: the files with a problem.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what is in a source, and what is wrong with it."""
-    table = Path(labels).expanduser() if labels else None
-    carry_out(
-        "inspect:inspect",
-        address=source,
-        table=table,
-        label_column=label_column,
-        missing=missing,
-        problems=problems,
-        as_json=as_json,
-    )
+    carry_out("inspect:inspect", **locals())

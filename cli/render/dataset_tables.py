@@ -76,7 +76,8 @@ def summary(summary: "Summary") -> RenderableType:
     spec = escape(", ".join(f"{name} {value}" for name, value in summary.spec.items()))
     parts: list[RenderableType] = [
         f"[bold]{summary.dataset}[/bold] {summary.digest}: {quantity(summary.examples, 'images')} of "
-        f"{quantity(summary.patients, 'patients')}, one label for each {summary.label_level}",
+        f"{quantity(summary.patients, 'patients')}, "
+        f"{'findings' if summary.findings else 'one label'} for each {summary.label_level}",
         f"prepared by {summary.spec_digest}: {spec}",
         f"{quantity(summary.shards, 'shards')}, {_size(summary.shard_bytes)}, and tables of "
         f"{_size(summary.part_bytes)}",
@@ -86,7 +87,7 @@ def summary(summary: "Summary") -> RenderableType:
     ]
     for title, counts in summary.counts.items():
         parts += ["", _counts(title, counts)]
-    parts += ["", _crossed(summary.label_by_split)]
+    parts += ["", _findings(summary.findings) if summary.findings else _crossed(summary.label_by_split)]
     if summary.unlabelled:
         parts += ["", _bars("without label", summary.unlabelled)]
     if summary.refusals:
@@ -207,6 +208,17 @@ def _crossed(counts: Mapping[str, Mapping[str, "Count"]]) -> Table:
             _named(label), _named(split), f"{one.examples:,}", f"{one.patients:,}", _bar(one.examples, most)
         )
     return table
+
+
+def _findings(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Table:
+    table = _table("finding x split", "split", "present", "absent", "unknown", "patients with it", "without")
+    columns = ("present", "absent", "unknown", "patients_present", "patients_absent")
+    rows = [(name, split, one) for split, names in counts.items() for name, one in names.items()]
+    # The rarest first: that is where patients are missing.
+    rows.sort(key=lambda row: (sum(part[row[0]]["present"] for part in counts.values()), row[0]))
+    for name, split, one in rows[: 3 * TOP]:
+        table.add_row(_named(name), _named(split), *(f"{one[column]:,}" for column in columns))
+    return _more(table, len(rows), 3 * TOP)
 
 
 def _bars(

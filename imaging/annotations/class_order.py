@@ -37,7 +37,7 @@ def order_classes(labels: Iterable[str], positive: str | None = None) -> tuple[s
         raise UserFault(f"positive label {positive!r} is not among the labels {classes}: name one of them")
     if len(classes) == 2:
         # Plain names after the rule about terms: what they decided before there was one stays so.
-        last = positive or _other(classes, _is_negative) or _other(classes, _is_plain_negative) or classes[1]
+        last = positive or _other(classes, is_negative) or _other(classes, _is_plain_negative) or classes[1]
         classes.sort(key=lambda name: name == last)
     return tuple(classes)
 
@@ -50,7 +50,7 @@ def decided_by(classes: Iterable[str], positive: str | None = None) -> DecidedBy
     """
     if positive is not None:
         return "person"
-    return "names" if _other(list(classes), _is_negative) else "order"
+    return "names" if _other(list(classes), is_negative) else "order"
 
 
 def _other(classes: list[str], is_negative: Callable[[str], bool]) -> str | None:
@@ -63,10 +63,10 @@ def _is_plain_negative(name: str) -> bool:
     return name.lower() in NEGATIVE
 
 
-def _is_negative(name: str) -> bool:
+def is_negative(name: str) -> bool:
     """Return whether a name is that of what is normal.
 
-    >>> [_is_negative(name) for name in ("No Finding", "non-COVID", "benign nevus", "not normal", "abnormal")]
+    >>> [is_negative(name) for name in ("No Finding", "non-COVID", "benign nevus", "not normal", "abnormal")]
     [True, True, True, False, False]
     """
     plain = name.strip().casefold()

@@ -88,6 +88,15 @@ def join_labels(table: LabelTable | None, examples: pa.Table) -> JoinedLabels:
     )
 
 
+def line_of(table: LabelTable, example: pa.Table) -> int:
+    """Return the line of the table that names an example, a table of one row; 0 where none does."""
+    for empty in _empty_parents(table):
+        at = pc.index_in(_example_keys(table, example, empty), value_set=table.keys)[0].as_py()
+        if at is not None:
+            return int(table.lines[at].as_py())
+    return 0
+
+
 def _empty_parents(table: LabelTable) -> list[Sequence[bool]]:
     """Return which of the parents are empty together in some line: mostly none."""
     if not table.parents:

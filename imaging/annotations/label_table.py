@@ -1,14 +1,12 @@
 """Label table of a person: its columns are recognised by name, and its lines become labels by pseudonym."""
 
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +14,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from imaging.annotations.class_order import order_classes
+from imaging.annotations.label_spelling import MOST_CLASSES, check_spellings
 from imaging.errors import UserFault
 from imaging.pseudonyms import Level, Pseudonyms
-from imaging.quantities import quantity
 from imaging.sources.label_file import (
     DELIMITERS,
     MISSING,
@@ -38,9 +36,6 @@ PARENT_DIGITS = 8
 a wrong one passes with a chance of 1 in 4 billion, and ten million whole ones would take a GB."""
 NO_PARENT = " " * PARENT_DIGITS
 NO_IDENTIFIER = missing_values()
-MOST_CLASSES = 2**10
-"""Different labels of which the lines are counted; more are no classes."""
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 
 Row = tuple[int, str, str, *tuple[str, ...]]
 """Line, identifier, label, and the coarser identifiers of the line."""
@@ -109,9 +104,9 @@ def read_labels(
     with open_label_file(path) as file:
         at = _columns(file, column, volumes=volumes)
         parents, uneven = tuple(at.parents), UnevenLines()
-        rows = _rows(file, at, uneven)
+        rows = table_rows(file.reader(), len(file.columns), at, uneven, itemgetter(at.label))
         table = build_label_table(at.level, rows, pseudonyms, parents=parents, missing=missing)
-    _check_spellings(path, table.counts)
+    check_spellings(path, table.counts)
     return replace(table, uneven=(uneven.count, uneven.first))
 
 
@@ -176,22 +171,26 @@ def build_label_table(
     )
 
 
-def _rows(file: LabelFile, at: LabelColumns, uneven: UnevenLines) -> Iterator[Row]:
-    """Return the rows of the lines that reach the label; a cell behind the end of a line is empty."""
+def table_rows(
+    reader: Any, columns: int, at: LabelColumns, uneven: UnevenLines, value_of: Callable[[list[str]], str]
+) -> Iterator[Row]:
+    """Return the rows of the lines that reach the label, with what `value_of` makes of each.
+
+    `columns` is how many the first line names. A cell behind the end of a line is empty.
+    """
     key, label, others = at.key, at.label, tuple(at.parents.values())
-    reader, count = file.reader(), len(file.columns)
-    padding = [""] * (max(key, *others, label) + 1)
+    padding = [""] * columns
     for row in reader:
-        if len(row) != count:
+        if len(row) != columns:
             if row:  # blank lines are none
                 uneven.add(reader.line_num)
             if len(row) <= label:
                 continue
             row.extend(padding[len(row) :])
         if others:
-            yield (reader.line_num, row[key], row[label], *(row[one] for one in others))
+            yield (reader.line_num, row[key], value_of(row), *(row[one] for one in others))
         else:
-            yield reader.line_num, row[key], row[label]
+            yield reader.line_num, row[key], value_of(row)
 
 
 def _labelled(
@@ -264,36 +263,13 @@ def _lines_by_key(lines: pa.RecordBatch) -> tuple[NDArray[np.uint64], NDArray[np
     return np.sort(first), conflicting
 
 
-def _check_spellings(path: Path, counts: Mapping[str, int]) -> None:
-    """Raise UserFault where labels differ in case, blanks or the form of a number alone: they would be two classes."""
-    if len(counts) > MOST_CLASSES:
-        return
-    spellings: dict[str, list[str]] = {}
-    for label in sorted(counts):
-        spellings.setdefault(_folded(label), []).append(label)
-    repeated = [
-        " and ".join(f"{label!r} ({quantity(counts[label], 'lines')})" for label in labels)
-        for labels in spellings.values()
-        if len(labels) > 1
-    ]
-    if repeated:
-        raise UserFault(
-            f"{path.name} spells one class in more than one way: {'; '.join(repeated)}: write it in one way in all "
-            "lines, or give what are two classes names that differ in more than case, blanks and zeros"
-        )
-
-
-def _folded(label: str) -> str:
-    """Return what the spellings of one class share.
-
-    >>> [_folded(label) for label in ("1.0", "01", "No  Finding")]
-    ['1', '1', 'no finding']
-    """
-    text = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-    return f"{Decimal(text).normalize():f}" if NUMBER.fullmatch(text) else text
-
-
 def _columns(file: LabelFile, wanted: str | None, *, volumes: bool = False) -> LabelColumns:
+    at = identifier_columns(file, volumes=volumes)
+    return replace(at, label=label_column(file, wanted))
+
+
+def identifier_columns(file: LabelFile, *, volumes: bool = False) -> LabelColumns:
+    """Return the columns of identifiers, the finest of which stands for the label; raise UserFault for none."""
     identifiers = dict(file.identifiers)
     if volumes and len(identifiers) > 1:
         # A volume is made of many instances: what names it is its series.
@@ -308,7 +284,7 @@ def _columns(file: LabelFile, wanted: str | None, *, volumes: bool = False) -> L
     level, key = next(iter(identifiers.items()))
     # Beside `file` the others name the patient of a picture, which has no identifiers of its own.
     parents = {} if level == "file" else {one: at for one, at in identifiers.items() if one != level}
-    return LabelColumns(level=level, key=key, label=_label_column(file, wanted), parents=parents)
+    return LabelColumns(level=level, key=key, label=key, parents=parents)
 
 
 def _columns_in(file: LabelFile) -> str:
@@ -316,7 +292,8 @@ def _columns_in(file: LabelFile) -> str:
     return f"{count} columns and none is" if count > 1 else "1 column and it is not"
 
 
-def _label_column(file: LabelFile, wanted: str | None) -> int:
+def label_column(file: LabelFile, wanted: str | None) -> int:
+    """Return the column that is wanted, or the one called label, or the only one; raise UserFault for another count."""
     names, identifiers = file.columns, file.identifiers.values()
     others = [at for at in range(len(names)) if at not in identifiers]
     if wanted is None:

@@ -19,7 +19,7 @@ TEXTS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID", "Modality"),
     *("Manufacturer", "PhotometricInterpretation", "VOILUTFunction", "ImageType", "SpecificCharacterSet"),
     *("StackID", "BodyPartExamined", "PresentationLUTShape", "ManufacturerModelName", "InstitutionName"),
-    "PixelIntensityRelationship",
+    *("PixelIntensityRelationship", "FrameOfReferenceUID"),
 )
 OPAQUE = frozenset({"InstitutionName"})
 """Texts in any character set that are only compared, never shown: each byte is a character."""

@@ -15,7 +15,7 @@ from pydicom.uid import NuclearMedicineImageStorage, RTDoseStorage
 
 from imaging.dicom.attributes import Attributes, Value, first, of_dataset, parts_of, quietly, text
 from imaging.dicom.dicom_object import DicomObject
-from imaging.dicom.geometry import Matrix, is_orthonormal, normal, orientation, position
+from imaging.dicom.geometry import Matrix, is_orthonormal, normal, orientation, position, slice_affine
 from imaging.dicom.mosaic import Mosaic, mosaic_of
 from imaging.dicom.parse import reading
 from imaging.dicom.pixels import Layout, layout_of, stored_frame
@@ -74,15 +74,32 @@ class Frames:
                 one if placed else {**one, "ImagePositionPatient": ()}
                 for one, placed in zip(frames, own, strict=True)
             ]
-        place = PLACES.get(text(attributes, "SOPClassUID"))
-        with reading("unreadable"):
-            places = place(self.opened, count) if place else None
+        places = self._places
         if places is None:
             raise DataFault(
                 "no-geometry",
                 f"the object gives one position at most for its {count} frames, and no rule for the rest",
             )
         return [{**one, **more} for one, more in zip(frames, places, strict=True)]
+
+    def affine(self, index: int, attributes: Attributes) -> Matrix | None:
+        """Return the affine of one slice, or None where it is not known.
+
+        `attributes` are `DicomObject.frame_attributes` of the slice.
+        """
+        if self.mosaic is not None:
+            return slice_affine(self.mosaic.slice_attributes(attributes, index))
+        shared = self.opened.attributes.get("ImagePositionPatient")
+        if self.count == 1 or attributes.get("ImagePositionPatient") is not shared:
+            return slice_affine(attributes)
+        return slice_affine({**attributes, **self._places[index]}) if self._places else None
+
+    @cached_property
+    def _places(self) -> "Places | None":
+        """Where the frames lie by the rule of their class, which gives one position for all; None without a rule."""
+        place = PLACES.get(text(self.opened.attributes, "SOPClassUID"))
+        with reading("unreadable"):
+            return place(self.opened, self.count) if place else None
 
 
 def frames_of(opened: DicomObject) -> Frames:

@@ -104,6 +104,28 @@ def affine(cosines: Matrix, spacing: Spacing, first_mm: Matrix, step_mm: Matrix)
     return matrix
 
 
+def plane_axes(attributes: Attributes) -> Matrix | None:
+    """Return the affine (4, 4) of one slice but for its position, the third column being the unit normal, or None.
+
+    None where the orientation is absent or damaged, or where the spacing is not in mm.
+    """
+    cosines, spacing = orientation(attributes), pixel_spacing(attributes)
+    if cosines is None or not is_orthonormal(cosines) or spacing.source in (None, "PixelAspectRatio"):
+        return None
+    turned = np.array(cosines)
+    return affine(turned, spacing, np.zeros(3), normal(turned))
+
+
+def slice_affine(attributes: Attributes, axes: Matrix | None = None) -> Matrix | None:
+    """Return the affine (4, 4) of one slice, or None where it is not known; `axes` are its `plane_axes`, if at hand."""
+    first_mm = position(attributes)
+    if first_mm is None or (axes is None and (axes := plane_axes(attributes)) is None):
+        return None
+    matrix = axes.copy()
+    matrix[:3, 3] = first_mm
+    return matrix
+
+
 def to_ras(matrix: Matrix) -> Matrix:
     """Return the affine from indices to mm in NIfTI's frame: x and y point the other way than in DICOM's.
 

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from imaging.dicom.attributes import Value
+from imaging.dicom.attributes import Attributes, Value, text
 from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.elements import Buffer
 from imaging.dicom.frames import Frames, frames_of
+from imaging.dicom.geometry import Matrix, plane_axes, slice_affine
 from imaging.dicom.header import UID_FORM, Header, read_header, uid_of
 from imaging.dicom.mosaic import Mosaic
 from imaging.dicom.parse import reading
@@ -39,18 +40,28 @@ LARGEST = float(np.finfo(np.float32).max) / 4
 """The largest value in modality units: with it, sums and differences of two stay within single precision."""
 
 
-VARYING = ("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient", "TriggerTime", "TemporalPositionIndex")
-"""Attributes that differ among the slices of a series and do not change how a slice is read and shown."""
+VARYING = (
+    *("SOPInstanceUID", "InstanceNumber", "ImagePositionPatient", "TriggerTime", "TemporalPositionIndex"),
+    "FrameOfReferenceUID",
+)
+"""Attributes that differ among the slices of a series and do not change how a slice is read and shown.
+
+Some anonymizers give each slice a frame of reference of its own (Sunnybrook Cardiac Data).
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderMeaning:
-    """What a header says but for its SOPInstanceUID; `image` is a grey frame without its values, or None."""
+    """What a header says but for its SOPInstanceUID; `image` is a grey frame without its values, or None.
+
+    `axes` are the `plane_axes` of that frame.
+    """
 
     header: Header
     layout: Layout
     image: Image | None
     mosaic: Mosaic | None = None
+    axes: Matrix | None = None
 
 
 def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
@@ -68,11 +79,13 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
     for index in range(frames.count):
         stored = frames.stored(index)
         pixels = pixel_digest(allocated(stored, layout))
-        image = (
-            replace(meaning.image, stored=stored)
-            if meaning.image
-            else frame_image(opened, layout, stored, index)
-        )
+        if meaning.image:
+            place = slice_affine(opened.attributes, meaning.axes) if meaning.axes is not None else None
+            image = replace(meaning.image, stored=stored, affine=place)
+        else:
+            attributes = opened.frame_attributes(index)
+            image = frame_image(opened, layout, stored, index, attributes)
+            image = replace(image, affine=frames.affine(index, attributes))
         yield Instance(
             patient_id=header.patient_id,
             study_uid=header.study_uid,
@@ -80,6 +93,7 @@ def read_dicom(data: Buffer, modality: str) -> Iterator[Instance]:
             sop_instance_uid=instance_uid,
             frame=index + 1 if several else 0,
             institution=header.institution,
+            frame_of_reference_uid=text(opened.attributes, "FrameOfReferenceUID"),
             image=image,
             content_blake3=(whole or content_digest(data, opened, stored, pixels)).hex(),
             pixel_blake3=pixels.hex(),
@@ -130,7 +144,10 @@ def _cached_meaning(shared: tuple[tuple[str, Value], ...], modality: str, has_pi
     # Of a grey frame without tables, only the type of its values matters.
     kind = f"{'i' if layout.signed else 'u'}{layout.bits_allocated // 8}"
     empty = DicomObject(data=b"", syntax="", attributes=attributes)
-    return HeaderMeaning(header, layout, frame_image(empty, layout, np.empty((0, 0), kind), 0))
+    image = frame_image(empty, layout, np.empty((0, 0), kind), 0)
+    # Several frames cannot all lie at the one position of the object.
+    axes = plane_axes(attributes) if layout.frames == 1 else None
+    return HeaderMeaning(header, layout, image, axes=axes)
 
 
 def image_findings(image: Image) -> tuple[str, ...]:
@@ -154,12 +171,20 @@ def allocated(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
     return stored.astype(f"<{'i' if layout.signed else 'u'}{width}")
 
 
-def frame_image(opened: DicomObject, layout: Layout, stored: NDArray[Any], index: int) -> Image:
+def frame_image(
+    opened: DicomObject,
+    layout: Layout,
+    stored: NDArray[Any],
+    index: int,
+    attributes: Attributes | None = None,
+) -> Image:
     """Return the stored values of one frame with their transforms to modality units and to grey levels.
 
+    `attributes` are those of the frame, if at hand.
     Raises DataFault "undecodable" for values too large for single precision.
     """
-    attributes = opened.frame_attributes(index)
+    if attributes is None:
+        attributes = opened.frame_attributes(index)
     with reading("undecodable", "a transform of the pixels"):
         image = PHOTOMETRIC[layout.photometric](opened, attributes, stored, index)
     largest = _largest(image.stored)

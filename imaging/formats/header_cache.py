@@ -5,12 +5,14 @@ of a parsed one, and all values that are used too, only values that nobody reads
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.dicom.attributes import Attributes, Value, decode_numbers
 from imaging.dicom.dicom_object import DicomObject
 from imaging.dicom.elements import UNDEFINED, Buffer, iter_elements
 from imaging.dicom.header import UID_FORM
@@ -29,6 +31,7 @@ CACHED_HEADERS = 32
 UNMATCHED_HEADERS = 4
 """Headers of a series that are kept before one of them matches: keeping one costs as much as parsing one."""
 SOP_INSTANCE_UID, SERIES_INSTANCE_UID = "SOPInstanceUID", "SeriesInstanceUID"
+POSITION, FRAME_OF_REFERENCE = "ImagePositionPatient", "FrameOfReferenceUID"
 DATA_SET_TAGS = range(META_TAGS.stop, min(PIXELS))
 
 T = TypeVar("T")
@@ -36,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CachedHeader(Generic[T]):
-    """A parsed header: `fixed` are its bytes at `places`, `uid` is the place of its SOPInstanceUID.
+    """A parsed header: `fixed` are its bytes at `places`; the other places are of values that may differ and are read.
 
     `tail` are the bytes before the pixel data: most headers differ there already if they differ at all.
     """
@@ -46,7 +49,22 @@ class CachedHeader(Generic[T]):
     places: NDArray[np.intp]
     fixed: bytes
     uid: slice
+    position: slice
+    reference: slice
     meaning: T
+
+    def attributes(self, data: Buffer) -> Attributes:
+        """Return the attributes of a file that matches: of those that may differ where it lies, but for its UID."""
+        place, reference = (
+            bytes(data[self.position]),
+            str(bytes(data[self.reference]), "latin-1").strip(" \0"),
+        )
+        attributes: dict[str, Value] = dict(self.opened.attributes)
+        if place.strip(b" \0"):
+            attributes[POSITION] = decode_numbers(place, "DS")
+        if reference:
+            attributes[FRAME_OF_REFERENCE] = reference
+        return attributes
 
     def match(self, data: Buffer) -> str | None:
         """Return the SOPInstanceUID of a file whose header is otherwise the same, or None."""
@@ -79,8 +97,9 @@ class HeaderCache(Generic[T]):
             if uid is not None:
                 self._credit = min(self._credit + 1, CACHED_HEADERS)
                 known = header.opened
+                attributes = header.attributes(data)
                 opened = DicomObject(
-                    data=data, syntax=known.syntax, attributes=known.attributes, pixels=known.pixels
+                    data=data, syntax=known.syntax, attributes=attributes, pixels=known.pixels
                 )
                 return uid, opened, header.meaning
         return None
@@ -95,7 +114,7 @@ class HeaderCache(Generic[T]):
             self._headers.appendleft(self._cached(opened, meaning))
 
     def _cached(self, opened: DicomObject, meaning: T) -> CachedHeader[T]:
-        spans, uid = _fixed_spans(opened, self._varying)
+        spans, places_of = _fixed_spans(opened, self._varying)
         pixels, end = opened.pixels[0][0], spans[-1][0]
         is_fixed = np.zeros(pixels, np.bool_)
         for span in spans:
@@ -107,23 +126,30 @@ class HeaderCache(Generic[T]):
             tail=(slice(end, pixels), bytes(opened.data[end:pixels])),
             places=places,
             fixed=np.frombuffer(opened.data, np.uint8)[places].tobytes(),
-            uid=uid,
+            uid=places_of[SOP_INSTANCE_UID],
+            position=places_of[POSITION],
+            reference=places_of[FRAME_OF_REFERENCE],
             meaning=meaning,
         )
 
 
-def _fixed_spans(opened: DicomObject, varying: frozenset[str]) -> tuple[list[tuple[int, int]], slice]:
-    """Return the spans of bytes that may not differ, in a header that the strict walk has read, and that of its UID."""
-    start, uid = MAGIC_AT + 4, slice(0, 0)
+def _fixed_spans(
+    opened: DicomObject, varying: frozenset[str]
+) -> tuple[list[tuple[int, int]], Mapping[str, slice]]:
+    """Return the spans of bytes that may not differ, in a header that the strict walk has read.
+
+    And the places of its UID, its position and its frame of reference, empty where it has none.
+    """
+    start, places = MAGIC_AT + 4, dict.fromkeys((SOP_INSTANCE_UID, POSITION, FRAME_OF_REFERENCE), slice(0, 0))
     spans = [(MAGIC_AT, start)]
     for tags, implicit in ((META_TAGS, False), (DATA_SET_TAGS, opened.syntax == IMPLICIT)):
         for tag, length, value, end in iter_elements(
             opened.data, start, len(opened.data), implicit=implicit, tags=tags
         ):
             keyword = decoders()[tag][0] if tag in decoders() else ""
-            if keyword == SOP_INSTANCE_UID:
-                uid = slice(value, end)
+            if keyword in places:
+                places[keyword] = slice(value, end)
             is_read = tag == TRANSFER_SYNTAX or (keyword and keyword not in varying)
             spans.append((start, end if is_read or length == UNDEFINED else value))
             start = end
-    return [*spans, (start, opened.pixels[0][0])], uid
+    return [*spans, (start, opened.pixels[0][0])], places

@@ -21,6 +21,7 @@ from nibabel.orientations import (
 )
 from numpy.typing import NDArray
 
+from imaging.dicom.geometry import to_ras
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import DataFault
 from imaging.formats.non_dicom import content_of, decoding, instances
@@ -83,7 +84,7 @@ def read_nifti(payload: Payload, modality: str) -> Iterator[Instance]:
     content = content_of(payload)
     with decoding():
         packed = bytes(content[:2]) == GZIP
-        plan, data = _inflate(content) if packed else (plan_of(bytes(content[:HEADER_BYTES])), content)
+        plan, data = inflate(content) if packed else (plan_of(bytes(content[:HEADER_BYTES])), content)
     if len(data) < plan.end:
         raise DataFault("truncated", f"the file holds {len(data)} of {plan.end} bytes")
     findings = _padding(plan, memoryview(data)[plan.end :])
@@ -106,12 +107,13 @@ def _padding(plan: Plan, rest: memoryview) -> tuple[str, ...]:
     )
 
 
-def _inflate(content: bytes | memoryview) -> tuple[Plan, bytes]:
-    """Return the header and the inflated bytes; raise DataFault for a bomb or a damaged file."""
+def inflate(content: bytes | memoryview, limit: int = FETCHED_LIMIT_BYTES) -> tuple[Plan, bytes]:
+    """Return the header and the inflated bytes; raise DataFault for a bomb, a large or a damaged file."""
     try:
         with gzip.GzipFile(fileobj=BytesIO(content)) as file:
             head = file.read(HEADER_BYTES)
             plan = plan_of(head)
+            check_limit("too-large", "all volumes in bytes", plan.end, limit + plan.offset)
             if bomb_fault(plan.end, len(content)):
                 raise DataFault("inflate-bomb", f"{len(content)} bytes claim to inflate to {plan.end}")
             data = head + file.read(max(0, plan.end - len(head)))
@@ -189,7 +191,7 @@ def _image(plan: Plan, data: bytes | memoryview, index: int) -> Image:
     with decoding():
         count = math.prod(plan.shape[:3])
         flat = np.frombuffer(data, plan.dtype, count, plan.offset + index * plan.volume_bytes)
-        stored, spacing = _oriented(flat.reshape(plan.shape[:3], order="F"), plan.affine)
+        stored, spacing, affine = _oriented(flat.reshape(plan.shape[:3], order="F"), plan.affine)
     stored, padding = _without_nan(stored)
     largest = max(abs(float(stored.min())), abs(float(stored.max())))
     if not largest * abs(plan.slope) + abs(plan.intercept) < LARGEST:
@@ -201,6 +203,7 @@ def _image(plan: Plan, data: bytes | memoryview, index: int) -> Image:
         vois=plan.vois,
         padding=padding,
         spacing_mm=spacing,
+        affine=affine,
     )
 
 
@@ -218,16 +221,24 @@ def _without_nan(stored: NDArray[Any]) -> tuple[NDArray[Any], tuple[float, float
     return np.where(hidden, stored.dtype.type(PADDED), stored), (PADDED, PADDED)
 
 
-def _oriented(voxels: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """Return voxels with their axes reordered and flipped to be nearest to S, P and L, and their spacing in mm."""
+def _oriented(
+    voxels: NDArray[Any], affine: NDArray[np.float64]
+) -> tuple[NDArray[Any], tuple[float, ...], NDArray[np.float64]]:
+    """Return voxels with axes reordered and flipped to be nearest to S, P and L, their spacing in mm, and an affine.
+
+    It is from (column, row, slice, 1) to mm in LPS.
+    """
     flat = voxels.ndim == 2
     cube = voxels[..., None] if flat else voxels
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(("L", "P", "S")))
     turned = apply_orientation(cube, turn)
-    columns, rows, slices = voxel_sizes(affine @ inv_ornt_aff(turn, cube.shape))
+    ordered = affine @ inv_ornt_aff(turn, cube.shape)
+    columns, rows, slices = voxel_sizes(ordered)
     stored = np.ascontiguousarray(turned.T.astype(voxels.dtype.newbyteorder("="), copy=False))
     spacing = (float(slices), float(rows), float(columns))
     if not flat:
-        return stored, spacing
+        return stored, spacing, to_ras(ordered)
     thin = 2 - int(turn[2, 0])  # the new number of the axis that a flat image lacks
-    return np.squeeze(stored, thin), spacing[:thin] + spacing[thin + 1 :]
+    # From columns to slices: the two axes that there are, and then the one that there is not.
+    at = [*(axis for axis in range(3) if axis != 2 - thin), 2 - thin, 3]
+    return np.squeeze(stored, thin), spacing[:thin] + spacing[thin + 1 :], to_ras(ordered)[:, at]

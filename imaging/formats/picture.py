@@ -43,7 +43,7 @@ def _read(data: bytes) -> Image:
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
         try:
             with PIL.Image.open(BytesIO(data), formats=tuple(LAST_BYTES)) as picture:
-                _check(picture, data)
+                check_picture(picture, data)
                 return _grey(picture)
         except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
             limit = PIL.Image.MAX_IMAGE_PIXELS
@@ -56,7 +56,7 @@ def _read(data: bytes) -> Image:
             raise
 
 
-def _check(picture: PIL.Image.Image, data: bytes) -> None:
+def check_picture(picture: PIL.Image.Image, data: bytes) -> None:
     """Raise DataFault "too-large", "unsupported" or "truncated" where the header or the end is not valid."""
     columns, rows = picture.size
     check_limit("too-large", "the larger side in pixels", max(rows, columns), LIMITS.rows_columns)

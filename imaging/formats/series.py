@@ -8,9 +8,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.dicom.attributes import Attributes
+from imaging.dicom.attributes import Attributes, text
 from imaging.dicom.dicom_object import open_object
 from imaging.dicom.frames import Frames, frames_of
+from imaging.dicom.geometry import Matrix
 from imaging.dicom.header import Header, read_header
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.dicom.pixel_length import check_present
@@ -153,6 +154,7 @@ def _volume(
 ) -> Instance:
     digests = Digests()
     codes = dict.fromkeys(finding.code for finding in one.findings)
+    references = {text(piece.attributes, "FrameOfReferenceUID") for piece in slices}
     images = _images(payload, slices, one.places, buffer, digests)
     image, whole = _assemble(images, one, known=not UNKNOWN_MM & {*codes})
     return Instance(
@@ -164,6 +166,7 @@ def _volume(
         content_blake3=digest_of_all(digests.files.values()).hex(),
         pixel_blake3=digest_of_all(digests.slices).hex(),
         institution=header.institution,
+        frame_of_reference_uid=references.pop() if len(references) == 1 else "",
         attributes={**header.attributes, "spacing_mm": one.spacing_mm[1]},
         findings=(
             *(codes if whole else codes | {"gap": None, "slices-dropped": None}),
@@ -228,8 +231,16 @@ def _assemble(
         inverted=first.inverted,
         padding=(PADDED, PADDED) if volume.min() == PADDED else None,
         spacing_mm=one.spacing_mm if known else None,
+        affine=_shifted(one.affine, places[0]) if known else None,
     )
     return whole, len(places) == len(one.places)
+
+
+def _shifted(affine: Matrix, slices: int) -> Matrix:
+    """Return the affine of a volume without its first slices."""
+    matrix = affine.copy()
+    matrix[:, 3] = affine @ (0, 0, slices, 1)
+    return matrix
 
 
 def fill_gaps(volume: NDArray[np.float32], places: Sequence[int]) -> None:

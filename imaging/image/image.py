@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.image.source_grid import Affine, SourceGrid
 from imaging.image.window import Unusable, Voi
 
 PADDED = float(-(2**62))
@@ -19,7 +20,8 @@ class Image:
 
     `padding` is the closed range of stored values of pixels that were never measured (PS3.3 C.7.5.1.1.2);
     `spacing_mm` the distance of neighbouring pixels along each axis of `stored`, or relative where a file
-    gives only the ratio; None means square pixels of unknown size. `vois` are the VOI transforms that the file
+    gives only the ratio; None means square pixels of unknown size. `affine` is from (column, row, slice, 1) to mm, in
+    LPS, None where the file gives no position. `vois` are the VOI transforms that the file
     offers, its first choice first, each in its place.
     """
 
@@ -30,6 +32,12 @@ class Image:
     inverted: bool = False
     padding: tuple[float, float] | None = None
     spacing_mm: tuple[float, ...] | None = None
+    affine: Affine | None = None
+
+    @property
+    def grid(self) -> SourceGrid:
+        """Where the pixels lie."""
+        return SourceGrid(self.stored.shape, self.spacing_mm, self.affine)
 
     @cached_property
     def values(self) -> NDArray[np.float32]:

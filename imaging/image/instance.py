@@ -10,8 +10,8 @@ from imaging.image.image import Image
 class Instance:
     """One image or volume with its identifiers; `frame` counts from 1 in a multi-frame object and is 0 in others.
 
-    `institution` is one of the identifiers, empty where there is none. The digests are hex digits of
-    `imaging.pixel_digests`; `findings` are keys of `imaging.dicom.findings.FINDINGS`.
+    `institution` and `frame_of_reference_uid` are identifiers too, empty where there is none. The digests are hex
+    digits of `imaging.pixel_digests`; `findings` are keys of `imaging.dicom.findings.FINDINGS`.
     """
 
     patient_id: str
@@ -22,6 +22,7 @@ class Instance:
     content_blake3: str
     pixel_blake3: str
     institution: str = ""
+    frame_of_reference_uid: str = ""
     frame: int = 0
     attributes: Mapping[str, str | float] = field(default_factory=dict)
     label: str | None = None

@@ -74,10 +74,16 @@ def area_weights(length: int, side: float, size: int) -> NDArray[np.float32]:
     """
     step = side / size
     start = np.arange(size)[:, None] * step
-    # In whole pixels where they are square, as the portable model counts.
-    margin = (side - length) // 2 if side == int(side) else (side - length) / 2
-    weights = overlaps(start, start + step, np.arange(length)[None, :] + margin) / step
+    weights = overlaps(start, start + step, np.arange(length)[None, :] + square_margin(length, side)) / step
     return np.asarray(weights, np.float32)
+
+
+def square_margin(length: int, side: float) -> float:
+    """Return how many pixels of a square of `side` are before an image of `length` that is centred in it.
+
+    Whole pixels where they are square, as the portable model counts.
+    """
+    return (side - length) // 2 if side == int(side) else (side - length) / 2
 
 
 def overlaps(start: NDArray[Any], end: NDArray[Any], pixels: NDArray[Any]) -> NDArray[np.float64]:

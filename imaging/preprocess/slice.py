@@ -183,19 +183,29 @@ def fit(
     The square outside of the image is `fill`.
     """
     height, width = values.shape
-    row, column = spacing_mm or (1.0, 1.0)
-    if abs(row / column - 1) < SQUARE:
-        row = column = 1.0
-        side = max(height, width)
-        # A border around 1 x 65535 pixels would be a square of 17 GB.
-        if side >= size and side <= OBLONG * min(height, width):
-            return area_average(_squared(values, side, fill), size, *ends)
-    extent = max(height * row, width * column)
-    down = area_weights(height, extent / row, size)
-    across = area_weights(width, extent / column, size)
+    down_side, across_side = square_sides(height, width, spacing_mm)
+    side = max(height, width)
+    # A border around 1 x 65535 pixels would be a square of 17 GB.
+    if down_side == across_side and side >= size and side <= OBLONG * min(height, width):
+        return area_average(_squared(values, side, fill), size, *ends)
+    down = area_weights(height, down_side, size)
+    across = area_weights(width, across_side, size)
     clipped = np.clip(values.astype(np.float32), np.float32(ends[0]), np.float32(ends[1])) - np.float32(fill)
     small: NDArray[np.float32] = down @ clipped @ across.T + np.float32(fill)
     return small
+
+
+def square_sides(height: int, width: int, spacing_mm: tuple[float, ...] | None) -> tuple[float, float]:
+    """Return the side of the square around an image: in rows, and in columns, which differ where pixels are oblong.
+
+    >>> square_sides(4, 6, None), square_sides(4, 6, (3.0, 1.0))
+    ((6.0, 6.0), (4.0, 12.0))
+    """
+    row, column = spacing_mm or (1.0, 1.0)
+    if abs(row / column - 1) < SQUARE:
+        row = column = 1.0
+    extent = max(height * row, width * column)
+    return extent / row, extent / column
 
 
 def _squared(values: NDArray[Any], side: int, fill: float) -> NDArray[Any]:

@@ -183,12 +183,12 @@ def f1(predictions: ClassPredictions, weights: Floats) -> Floats:
 
 def auroc(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the area under the receiver operating characteristic; a tie counts half."""
-    return _one_versus_rest(_area_under_roc, predictions, weights)
+    return _one_versus_rest(area_under_roc, predictions, weights)
 
 
 def auprc(predictions: ClassPredictions, weights: Floats) -> Floats:
     """Return the average precision: the area under the steps of the precision-recall curve."""
-    return _one_versus_rest(_average_precision, predictions, weights)
+    return _one_versus_rest(average_precision, predictions, weights)
 
 
 def brier(predictions: ClassPredictions, weights: Floats) -> Floats:
@@ -301,12 +301,13 @@ def _mean(values: NDArray[np.generic], weights: Floats) -> Floats:
     return mean
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """Return the quotient, NaN where there is nothing to divide by."""
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
 def _macro(part: Floats, whole: Floats) -> Floats:
-    mean: Floats = _ratio(part, whole).mean(axis=1)
+    mean: Floats = ratio(part, whole).mean(axis=1)
     return mean
 
 
@@ -331,13 +332,15 @@ def _one_versus_rest(
     return mean
 
 
-def _area_under_roc(true: Floats, false: Floats) -> Floats:
+def area_under_roc(true: Floats, false: Floats) -> Floats:
+    """Return the area under the curve of `ranked_counts`, (draws,); a tie counts half."""
     before = np.pad(true, ((0, 0), (1, 0)))[:, :-1]
     area = (np.diff(false, axis=1, prepend=0) * (before + true)).sum(axis=1) / 2
-    return _ratio(area, true[:, -1] * false[:, -1])
+    return ratio(area, true[:, -1] * false[:, -1])
 
 
-def _average_precision(true: Floats, false: Floats) -> Floats:
+def average_precision(true: Floats, false: Floats) -> Floats:
+    """Return the average precision of `ranked_counts`, (draws,)."""
     called = true + false
     precision_there = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
-    return _ratio((np.diff(true, axis=1, prepend=0) * precision_there).sum(axis=1), true[:, -1])
+    return ratio((np.diff(true, axis=1, prepend=0) * precision_there).sum(axis=1), true[:, -1])

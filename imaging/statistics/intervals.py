@@ -118,7 +118,11 @@ def measure_all(
     drawn = bootstrap(predictions, tuple(names) or predictions.measures, draws, seed)
     return {
         name: summarize(
-            name, predictions.measures[name], value_of(predictions, name), values, predictions.patients
+            name,
+            predictions.measures[name],
+            value_of(predictions, name),
+            values,
+            predictions.measures[name].patients(predictions),
         )
         for name, values in drawn.items()
     }

@@ -30,6 +30,14 @@ class MeasureDefinition:
     """Whether the gate may decide on it; more must be better then."""
     chance: float | None = None
     """What guessing reaches; who does no better is useless. None where that depends on the data."""
+    rows: Callable[[Any], NDArray[np.bool_]] | None = None
+    """Mask of the examples that it rests on, such as those of which a finding is known; None for all."""
+    too_few: Callable[[Any, int], str] | None = None
+    """Answers for this measure instead of `Predictions.too_few_patients`, where it rests on a part of the truth."""
+
+    def patients(self, predictions: "Predictions") -> NDArray[np.str_]:
+        """Return the patient keys of the examples that it rests on."""
+        return predictions.patients if self.rows is None else predictions.patients[self.rows(predictions)]
 
 
 class Predictions(Protocol):

@@ -27,7 +27,8 @@ class GateConfig(BaseModel):
         # In brackets a part of the measure, such as one finding of several.
         pattern=r"^[a-z0-9_]+(\[[^\[\]]+\])?$",
         title="Measure",
-        description="What decides; more is better. Default: the objective's first, which is auroc for classes.",
+        description="What decides; more is better. auroc[NAME] is that of one finding. Default: the objective's "
+        "first, which is auroc for classes, and for findings their mean.",
     )
     floor: float = Field(
         0.70, ge=0.5, le=1, title="Floor", description="The least value of the measure, 0.5 to 1."
@@ -43,7 +44,7 @@ class GateConfig(BaseModel):
         5,
         ge=1,
         title="Fewest patients",
-        description="Test patients that each class must have for a decision.",
+        description="Test patients that each class must have for a decision; of a finding, with and without it.",
     )
     draws: int = Field(
         2000, ge=200, le=20_000, title="Bootstrap draws", description="More give steadier limits."
@@ -127,7 +128,8 @@ def decide(
     no. The floor is compared with the plain value, the margin with the interval's lower limit.
     """
     own, drawn = _measured(candidate, gate)
-    few = candidate.too_few_patients(gate.min_patients)
+    too_few = candidate.measures[own.name].too_few
+    few = too_few(candidate, gate.min_patients) if too_few else candidate.too_few_patients(gate.min_patients)
     # Of too few patients nothing follows, not even that.
     useless = "" if few else doubt or candidate.useless()
     obstacle = few or (useless and f"the candidate is of no use: {useless}") or _below_floor(own, gate)
@@ -153,7 +155,7 @@ def decide(
         return replace(alone, promote=False, reason=unlike, champion=other)
     definition = candidate.measures[own.name]
     difference = summarize(
-        own.name, definition, own.value - other.value, drawn - drawn_other, candidate.patients
+        own.name, definition, own.value - other.value, drawn - drawn_other, definition.patients(candidate)
     )
     # Written so that an undefined limit, NaN, is a no.
     within = difference.lower > -gate.margin
@@ -172,7 +174,8 @@ def _measured(predictions: Predictions, gate: GateConfig) -> tuple[Measure, Floa
     name = gate_measure(predictions.measures, gate)
     drawn = bootstrap(predictions, [name], gate.draws, gate.seed)[name]
     value = value_of(predictions, name)
-    return summarize(name, predictions.measures[name], value, drawn, predictions.patients), drawn
+    definition = predictions.measures[name]
+    return summarize(name, definition, value, drawn, definition.patients(predictions)), drawn
 
 
 def _below_floor(own: Measure, gate: GateConfig) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.classification import MEASURES, ClassPredictions, best_threshold
 from models.objectives.protocol import Arrays, Objective, PatientExamples, Score, TrainingExamples
@@ -56,6 +57,11 @@ class Classification(Objective):
         """Raise UserFault for fewer than two classes, or a class without a patient in each split."""
         from imaging.dataset.version.dataset_version import check_trainable
 
+        if version.findings:
+            raise UserFault(
+                f"dataset {version.head.dataset!r} has findings, of which an image may have several, and no classes: "
+                "choose objective multilabel (--objective multilabel)"
+            )
         check_trainable(version)
 
     @classmethod
@@ -176,7 +182,8 @@ class Classification(Objective):
         """Return how the classes differ from those of a dataset version, or nothing; their order may."""
         if set(self.classes) == set(version.classes):
             return ""
-        return f"knows the classes {list(self.classes)} and the dataset has {list(version.classes)}"
+        there = version.classes or version.findings
+        return f"knows the classes {list(self.classes)} and the dataset has {list(there)}"
 
     def predictions(
         self, scores: NDArray[np.float32], examples: PatientExamples, version: "DatasetVersion"

@@ -9,14 +9,16 @@ from imaging.release_compatibility import canonical_json, needed_release, newest
 from imaging.statistics.predictions import no_better_than_chance
 from models.networks.catalog import check_network
 from models.objectives.classification import Classification
+from models.objectives.multilabel import Multilabel
 from models.objectives.protocol import Objective
+from models.objectives.segmentation import Segmentation
 from models.portable.contract import ENTRY, Contract, image_input
 
 if TYPE_CHECKING:
     from imaging.dataset.version.dataset_version import DatasetVersion
     from models.config import TrainConfig
 
-OBJECTIVES: dict[str, type[Objective]] = {Classification.name: Classification}
+OBJECTIVES: dict[str, type[Objective]] = {one.name: one for one in (Classification, Multilabel, Segmentation)}
 
 DEFAULT = Classification.name
 """The objective of files and tags that name none: those of the first releases, and of all classifiers since."""

@@ -40,7 +40,12 @@ class TrainingExamples(Protocol):
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Class indices (n,)."""
+        """Class indices (n,); -1 where there is none."""
+        ...
+
+    @property
+    def findings(self) -> NDArray[np.int8]:
+        """What is known of each finding (n, findings): 1 present, 0 absent, -1 unknown."""
         ...
 
     def __len__(self) -> int:
@@ -58,6 +63,27 @@ class PatientExamples(TrainingExamples, Protocol):
     @property
     def patient_keys(self) -> NDArray[np.str_]:
         """Patient keys (n,)."""
+        ...
+
+
+class MaskedExamples(PatientExamples, Protocol):
+    """Examples with a mask of class numbers on the model's grid: 0 is background, 255 an unknown pixel."""
+
+    @property
+    def unknown_classes(self) -> NDArray[np.bool_]:
+        """Which classes nobody drew in an example (n, classes); column k is class number k + 1."""
+        ...
+
+    @property
+    def spacings_mm(self) -> NDArray[np.float64]:
+        """Distances of slices, rows and columns of the model's grid (n, 3); NaN where they are not known.
+
+        Of an image the first is the thickness of its slice.
+        """
+        ...
+
+    def masks(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the masks (k, [slices,] size_px, size_px)."""
         ...
 
 

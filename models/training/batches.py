@@ -1,7 +1,7 @@
 """Batches: the images that a worker sees at each step, and the scaling of grey levels for a network."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ MIDDLE = 127.5
 
 @dataclass(frozen=True, slots=True)
 class ArrayExamples:
-    """Examples in memory: images (n, size_px, size_px) and labels (n,)."""
+    """Examples in memory: images (n, size_px, size_px), labels (n,) and findings (n, f)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    findings: NDArray[np.int8] = field(default_factory=lambda: np.empty((0, 0), np.int8))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,6 +9,8 @@ from models.training.batches import normalise
 from models.training.worker import Worker
 
 BATCH = 256
+MASK_PIXELS = 1 << 20
+"""Pixels in a batch whose masks are predicted: the network holds dozens of numbers for each of them."""
 
 
 def validate(worker: Worker) -> dict[str, float]:
@@ -23,8 +25,11 @@ def score(worker: Worker, examples: TrainingExamples) -> NDArray[np.float32]:
     mine = np.arange(worker.ranks.rank, len(examples), worker.ranks.size)
     objective, network = worker.objective, worker.average.network.eval()
     whole = np.zeros((len(examples), objective.score_size), np.float32)
-    for begin in range(0, len(mine), BATCH):
-        index = mine[begin : begin + BATCH]
+    step = BATCH
+    if objective.network_output == "masks":
+        step = max(1, min(BATCH, MASK_PIXELS // examples.gather(np.zeros(1, np.int64)).size))
+    for begin in range(0, len(mine), step):
+        index = mine[begin : begin + step]
         outputs = objective.activate(named_outputs(network(normalise(worker.levels(examples, index)))))
         arrays = {name: output.float().cpu().numpy() for name, output in outputs.items()}
         whole[index] = objective.score(arrays, objective.targets(examples, index))

@@ -19,6 +19,7 @@ from models.training.batches import epoch_batches, generator, normalise, seed_of
 from models.training.checkpoint import Weights, restore
 from models.training.epoch_history import Progress
 from models.training.optimization import WeightAverage, learning_rate_at, make_optimizer
+from models.training.patches import cropped, draw_patches
 from models.training.precision import check_device, gradient_scaler
 from models.training.ranks import Ranks
 from models.training.safe_augment import safe_augment
@@ -150,6 +151,9 @@ class Worker:
         begun = time.perf_counter()
         levels = self.levels(self.data.train, batch[mine])
         arrays = self.objective.targets(self.data.train, batch[mine])
+        if self.config.patch.cuts:
+            patches = draw_patches(self.config.seed, epoch, step, len(batch))[mine]
+            levels, arrays = cropped(levels, arrays, self.config.patch, patches)
         targets = {name: self.ranks.tensor(array) for name, array in arrays.items()}
         self.waited_s += time.perf_counter() - begun
         return normalise(apply(levels, variation)), self.objective.vary(targets, variation)

@@ -179,13 +179,14 @@ def failing_run(settings: Settings, run_id: str) -> Iterator[None]:
 
 def log_dataset(settings: Settings, run_id: str, version: DatasetVersion, context: str) -> None:
     """Record a dataset version as an input of a run: its name, digest and counts."""
-    counts = version.counts.labelled
+    counts = version.counts.findings or version.counts.labelled
+    learned = {"findings": version.findings} if version.findings else {"classes": version.classes}
     dataset = Dataset(
         name=version.head.dataset,
         digest=version.digest,
         source_type="radloop",
         source=json.dumps({"dataset": version.head.dataset, "version": version.digest}),
-        schema=json.dumps({"classes": list(version.classes), "spec": version.spec.digest}),
+        schema=json.dumps({**learned, "spec": version.spec.digest}),
         profile=json.dumps({"examples": version.table("examples", ["row"]).num_rows, "counts": counts}),
     )
     with reachable(settings) as client:

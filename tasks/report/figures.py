@@ -55,10 +55,10 @@ def draw(paint: Callable[[Axes], None], width: float = 4.6, height: float = 3.9)
 
 
 def thumbnail(image: NDArray[np.uint8]) -> str:
-    """Return grey levels (height, width) as a PNG."""
+    """Return grey levels (height, width), or colours (height, width, 3), as a PNG."""
     buffer = BytesIO()
     # As colours: a colour map would move some of the 256 levels by one.
-    imsave(buffer, np.repeat(image[:, :, None], 3, axis=2), format="png")
+    imsave(buffer, image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2), format="png")
     return _data_uri("image/png", buffer)
 
 

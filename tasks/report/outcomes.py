@@ -32,6 +32,7 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
         (split, label, numbers["examples"], numbers["patients"])
         for split, labels in sorted(outcome.counts.items())
         for label, numbers in sorted(labels.items())
+        if label
     ]
     refused = [(reason, count, REASONS[reason]) for reason, count in outcome.quarantined.items()]
     refused += [(reason, count, f"ignored: {IGNORED[reason]}") for reason, count in outcome.ignored.items()]
@@ -43,13 +44,15 @@ def ingest_markdown(outcome: "IngestOutcome") -> str:
         f"**Ingest** of `{outcome.dataset}`: {quantity(outcome.files_listed, listed)} listed, {outcome.files_read:,} "
         f"read, {outcome.files_removed:,} gone since last time; {quantity(outcome.examples, taken)} of "
         f"{quantity(outcome.patients, 'patients')}; version `{outcome.digest[:12]}` ({state})",
-        table(("split", "label", taken, "patients"), counts),
+        _finding_counts(outcome) if outcome.finding_counts else "",
+        table(("split", "label", taken, "patients"), counts) if not outcome.finding_counts else "",
         table(("not taken in", listed, "why"), refused) if refused else "",
         _modalities(outcome),
         table(("taken in, but", taken, "what it means"), findings) if findings else "",
         _looked_for(outcome),
         _missing(outcome),
         _label_troubles(outcome),
+        _mask_troubles(outcome),
         _variants(outcome),
         f"Original names of all of these: `{outcome.problems_file}` (readable by you alone)"
         if outcome.problems_file
@@ -236,6 +239,26 @@ def _modalities(outcome: "IngestOutcome") -> str:
     return f"**Modality**: {outcome.modality} is taken in; {listed_modalities(others)} left out"
 
 
+def _finding_counts(outcome: "IngestOutcome") -> str:
+    """Return how many images and patients have each finding and have it not, and of how many that is unknown."""
+    columns = ("present", "absent", "unknown", "patients_present", "patients_absent")
+    rows = [
+        (split, name, *(numbers[column] for column in columns))
+        for split, names in sorted(outcome.finding_counts.items())
+        for name, numbers in names.items()
+    ]
+    head = (
+        "split",
+        "class" if outcome.mask_classes else "finding",
+        "present",
+        "absent",
+        "unknown",
+        "patients with it",
+        "patients without",
+    )
+    return table(head, rows)
+
+
 LINES_OF_OTHERS = "labels of an image that is of another patient, study or series than they say"
 UNEVEN = "lines of the label table with more or fewer columns than its first line"
 
@@ -268,6 +291,8 @@ def _missing(outcome: "IngestOutcome") -> str:
 
 
 def _label_troubles(outcome: "IngestOutcome") -> str:
+    if outcome.mask_classes:
+        return ""
     _, taken = UNITS[outcome.kind]
     rows = [
         ("labels that name no image", outcome.labels_without_image),
@@ -279,6 +304,16 @@ def _label_troubles(outcome: "IngestOutcome") -> str:
     if count:
         rows.append((f"{UNEVEN} (the first is line {line})", count))
     return table(("labels", "count"), rows) if any(count for _, count in rows) else ""
+
+
+def _mask_troubles(outcome: "IngestOutcome") -> str:
+    _, taken = UNITS[outcome.kind]
+    rows = [(reason, count, REASONS[reason]) for reason, count in outcome.mask_faults.items()]
+    if outcome.mask_classes and outcome.labels_without_image:
+        rows.append(
+            ("names-no-image", outcome.labels_without_image, "lines of the mask table that name no image")
+        )
+    return table(("without a mask", taken, "why"), rows) if rows else ""
 
 
 def _variants(outcome: "IngestOutcome") -> str:

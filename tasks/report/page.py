@@ -63,7 +63,10 @@ class Picture:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class GalleryImage:
-    """A test image (height, width) with a headline, which the tone colours, and lines of text."""
+    """A test image (height, width), or (height, width, 3) in colours, with a headline and lines of text.
+
+    The tone colours the headline.
+    """
 
     image: NDArray[np.uint8]
     alt: str
@@ -74,19 +77,31 @@ class GalleryImage:
 
 @dataclass(frozen=True, eq=False, slots=True, kw_only=True)
 class Section:
-    """A part of the page about predictions; see `Objective.report_sections`."""
+    """A part of the page about predictions, see `Objective.report_sections`; `head` and `rows` are a table of texts."""
 
     title: str = ""
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    note: str = ""
     pictures: Sequence[Picture] = ()
     gallery: Sequence[GalleryImage] = ()
 
 
+def _no_view(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+    raise ValueError(f"nothing shows {len(positions)} examples so: hand in the view to ExampleViews")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleViews:
-    """Test examples by their positions (k,): prepared images (k, height, width), and the candidate's outputs."""
+    """Test examples by their positions (k,): images to look at (k, height, width), and the candidate's outputs.
+
+    `stored` are the model's inputs whole (k, [slices,] height, width), `masks` what was drawn on them.
+    """
 
     images: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
     outputs: Callable[[NDArray[np.int64]], Mapping[str, NDArray[np.float32]]]
+    stored: Callable[[NDArray[np.int64]], NDArray[np.uint8]] = _no_view
+    masks: Callable[[NDArray[np.int64]], NDArray[np.uint8]] = _no_view
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

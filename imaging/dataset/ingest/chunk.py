@@ -10,6 +10,7 @@ import pyarrow as pa
 from imaging.dataset.ingest.prepare_files import COLUMNS, item_of, keep_memory
 from imaging.dataset.tables.schemas import EXAMPLES, FINGERPRINT_BYTES, REFUSALS
 from imaging.dataset.tables.shard import ShardWriter
+from imaging.image.source_grid import unpack_grids
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Level, Pseudonyms
 from imaging.sandbox.worker_process import Answer
@@ -82,6 +83,7 @@ class RowCollector:
         prints = bytes(answer.blobs[1])
         new = self._keyed(columns) | self._sources(files, columns.pop("payload"))
         new |= {name: columns[name] for name in columns.keys() & self._examples.keys()}
+        new |= unpack_grids(answer.blobs[2])
         new["row"] = list(range(first, first + len(rows)))
         new["fingerprint"] = [
             prints[at : at + FINGERPRINT_BYTES] for at in range(0, len(prints), FINGERPRINT_BYTES)
@@ -126,6 +128,10 @@ class RowCollector:
             "patient_key": self._keys("patient", columns["patient_id"]),
             "patient_variant": [self._variant(patient) for patient in columns["patient_id"]],
             "site_key": [self._key("site", name) if name else "" for name in columns["institution"]],
+            "frame_of_reference_key": [
+                self._key("frame-of-reference", uid) if uid else ""
+                for uid in columns["frame_of_reference_uid"]
+            ],
         }
 
     def _object(self, uid: str, series_uid: str, instance_key: str | None) -> str:

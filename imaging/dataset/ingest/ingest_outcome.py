@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imaging.annotations.class_order import DecidedBy, decided_by
+from imaging.annotations.finding_table import FindingTables
 from imaging.annotations.label_table import LabelTable
 from imaging.dataset.ingest.diff import IngestPlan
 from imaging.dataset.ingest.listing import Listing
+from imaging.dataset.tables.mask_rows import refusals_of
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.dataset.version.summary import own_and_shared, patient_variants
 from imaging.dicom.header import stated_modality
@@ -65,6 +67,11 @@ class IngestOutcome:
     labels_uneven: tuple[int, int] = (0, 0)
     """Lines of the label table with more or fewer fields than its header, and the first of them."""
     classes: tuple[str, ...] = ()
+    finding_counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """By split and finding, see `imaging.dataset.version.head.Counts`; where there are findings instead of classes."""
+    mask_classes: tuple[str, ...] = ()
+    mask_faults: dict[str, int] = field(default_factory=dict)
+    """Images without a usable mask, by the reason, the most first; where there are masks."""
     decided_by: DecidedBy = "names"
     untrainable: str = ""
     """Why nothing can be trained on the version, as a sentence."""
@@ -77,14 +84,15 @@ def ingest_outcome(
     problems: Path | None,
     *,
     changed: bool,
-    labels: LabelTable | None = None,
+    labels: LabelTable | FindingTables | None = None,
     positive: str | None = None,
     untrainable: str = "",
 ) -> IngestOutcome:
     """Return what an ingest did."""
     counted = version.refusals_by_reason()
     labelled = version.table("examples", ["patient_key", "label_fault", "findings"])
-    faults = {item["values"]: item["counts"] for item in labelled["label_fault"].value_counts().to_pylist()}
+    counts = labelled["label_fault"].drop_null().value_counts().to_pylist()
+    faults = {item["values"]: item["counts"] for item in counts}
     return IngestOutcome(
         dataset=version.head.dataset,
         digest=version.digest,
@@ -112,6 +120,9 @@ def ingest_outcome(
         labels_missing=dict(labels.missing) if labels else {},
         labels_uneven=labels.uneven if labels else (0, 0),
         classes=version.classes,
+        finding_counts=version.counts.findings,
+        mask_classes=version.mask_classes,
+        mask_faults=dict(sorted(faults.items(), key=lambda one: -one[1])) if version.mask_classes else {},
         decided_by=decided_by(version.classes, positive),
         untrainable=untrainable,
     )
@@ -161,25 +172,30 @@ def _count_findings(column: pa.ChunkedArray, *, is_window_fixed: bool) -> dict[s
 
 
 def write_problems(
-    listing: Listing, version: DatasetVersion, folder: Path, labels: LabelTable | None = None
+    listing: Listing,
+    version: DatasetVersion,
+    folder: Path,
+    labels: LabelTable | FindingTables | None = None,
 ) -> Path | None:
     """Write the list with original file names and label lines, for the eyes of those who may see them."""
     opposed = labels.opposed if labels else {}
+    place = labels.place if isinstance(labels, FindingTables) else str
     rows = list(_rows(version))
     names = listing.named(pa.array({key for _, key, _, _ in rows}, pa.string()))
     named = [(what, names.get(key, "?"), reason, detail) for what, key, reason, detail in rows]
     report = version.head.label_report
-    named += [("label line", str(line), "names-no-image", "") for line in report.lines_without_image]
+    line_name = "mask line" if version.mask_classes else "label line"
+    named += [(line_name, place(line), "names-no-image", "") for line in report.lines_without_image]
     named += [
         (
-            "label line",
-            str(line),
-            "two-labels",
-            f"line {opposed[line]} has another" if line in opposed else "",
+            line_name,
+            place(line),
+            "two-masks" if version.mask_classes else "two-labels",
+            f"line {place(opposed[line])} has another" if line in opposed else "",
         )
         for line in report.lines_in_conflict
     ]
-    named += [("label line", str(line), "of-another", "") for line in version.head.lines_of_others]
+    named += [("label line", place(line), "of-another", "") for line in version.head.lines_of_others]
     if not named:
         return None
     path = folder / f"problems-{version.head.dataset}.csv"
@@ -191,10 +207,11 @@ def _rows(version: DatasetVersion) -> Iterator[Row]:
     """Yield what did not fit, each with the keyed name of its file."""
     refused = version.table("quarantine", ["source_key", "reason", "detail"])
     yield from (("file", *row) for row in zip(*_lists(refused), strict=True))
-    labelled = version.table("examples", ["source_key", "label_fault"])
+    labelled = version.table("examples", ["instance_key", "source_key", "label_fault"])
+    details = {key: detail for key, _, detail in refusals_of(version.mask_rows())}
     yield from (
-        ("image", *row, "")
-        for row in zip(*_lists(labelled.filter(pc.is_valid(labelled["label_fault"]))), strict=True)
+        ("image", *row, details.get(key, ""))
+        for key, *row in zip(*_lists(labelled.filter(pc.is_valid(labelled["label_fault"]))), strict=True)
     )
     yield from _variant_rows(version, patient_variants(version))
 

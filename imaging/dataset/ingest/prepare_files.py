@@ -18,6 +18,7 @@ from imaging.file_io import process_buffer
 from imaging.formats.dicom import UID_HEAD_BYTES, parent_uids
 from imaging.formats.readers import FORMATS, Reader
 from imaging.image.instance import Instance
+from imaging.image.source_grid import pack_grid
 from imaging.preprocess.slice import prepare
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.preprocess.volume import prepare_volume
@@ -29,6 +30,7 @@ FUNCTION = "imaging.dataset.ingest.prepare_files:prepare_payloads"
 
 COLUMNS = (
     *("payload", "patient_id", "study_uid", "series_uid", "sop_instance_uid", "institution"),
+    "frame_of_reference_uid",
     *("content_blake3", "pixel_blake3", "source_label", "source_split"),
     *("modality", "manufacturer", "model", "body_part"),
     *("frame", "rows", "columns", "spacing_mm", "kvp", "findings"),
@@ -51,12 +53,14 @@ def prepare_payloads(
     """Read and prepare some payloads; a `Function` of the sandbox.
 
     The answer has `rows`, each with the values of COLUMNS, and `faults`: payload, reason, detail and the UID of the
-    study that lost it, "" where that is not known. Its blobs are the images (n, ...) and their fingerprints.
+    study that lost it, "" where that is not known. Its blobs are the images (n, ...), their fingerprints, and their
+    source grids.
     """
     keep_memory()
     spec, contents = _spec(setup["spec"]), iter(blobs)
     rows: list[list[Any]] = []
     images: list[NDArray[np.uint8]] = []
+    grids: list[bytes] = []
     faults = []
     for number, (kind, name, metadata, count) in enumerate(value["payloads"]):
         payload = Payload(
@@ -67,19 +71,20 @@ def prepare_payloads(
         )
         try:
             instances = formats[kind](payload, spec.modality)
-            made = [(_row(number, one), _prepared(one, spec)) for one in instances]
+            made = [(_row(number, one), _prepared(one, spec), _grid(one)) for one in instances]
             if not made:
                 # A file without a row would be read again for ever.
                 raise DataFault("no-pixels", "the file has no image")
         except DataFault as fault:
             faults.append([number, fault.reason, fault.detail, _study(payload)])
             continue
-        rows += [row for row, _ in made]
-        images += [image for _, image in made]
+        rows += [row for row, _, _ in made]
+        images += [image for _, image, _ in made]
+        grids += [grid for _, _, grid in made]
     if not images:
         return {"rows": rows, "faults": faults}, ()
     block = np.stack(images)
-    return {"rows": rows, "faults": faults}, (block.data, fingerprints(block).data)
+    return {"rows": rows, "faults": faults}, (block.data, fingerprints(block).data, b"".join(grids))
 
 
 @cache
@@ -107,6 +112,11 @@ def _prepared(instance: Instance, spec: PreprocessSpec) -> NDArray[np.uint8]:
     raise DataFault("unsupported", f"the image is {kind}, the configuration asks for kind {spec.kind!r}")
 
 
+def _grid(instance: Instance) -> bytes:
+    image = instance.image
+    return pack_grid(image.stored.shape, image.spacing_mm, image.affine)
+
+
 def _study(payload: Payload) -> str:
     if payload.format not in ("dicom", "series"):
         return ""
@@ -118,6 +128,7 @@ def _row(payload: int, one: Instance) -> list[Any]:
     attribute = one.attributes.get
     return [
         *(payload, one.patient_id, one.study_uid, one.series_uid, one.sop_instance_uid, one.institution),
+        one.frame_of_reference_uid,
         *(one.content_blake3, one.pixel_blake3, one.label, one.split),
         *(attribute(name, "") for name in ("modality", "manufacturer", "model", "body_part")),
         *(one.frame, *one.image.stored.shape[-2:], attribute("spacing_mm"), attribute("kvp")),

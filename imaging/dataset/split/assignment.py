@@ -38,6 +38,38 @@ def draw_splits(examples: pa.Table, previous: pa.Table, shares: Mapping[str, flo
     return pa.concat_tables([previous, pa.table(columns, schema=TABLES["splits"])])
 
 
+def rarest_findings(
+    patients: pa.ChunkedArray, findings: NDArray[np.int8], names: Sequence[str]
+) -> pa.ChunkedArray:
+    """Return for each row the stratum of its patient: the finding that fewest patients have; null where none is known.
+
+    A patient who has several counts for the rarest, of which a split can lack least, as in iterative stratification
+    (Sechidis et al. 2011). That a finding is absent counts as one too: else one that nearly all have could lack the few
+    who have it not in a split.
+
+    >>> findings = np.array([[1, 0], [0, 1], [1, 0]], np.int8)
+    >>> rarest_findings(pa.chunked_array([["a", "a", "b"]]), findings, "fg").to_pylist()
+    ['1g', '1g', '0g']
+    """
+    coded = patients.combine_chunks().dictionary_encode()
+    of_row, count = np.asarray(coded.indices), len(coded.dictionary)
+    strata, fewest = np.full(count, -1), np.full(count, np.iinfo(np.int64).max)
+    sides = []
+    for column in findings.T:
+        have, lack = np.zeros((2, count), np.bool_)
+        have[of_row[column == 1]] = lack[of_row[column == 0]] = True
+        # Who has it in one image has it.
+        sides.append((have, lack & ~have))
+    for number, owners in enumerate(
+        np.flatnonzero(side) for pair in zip(*sides, strict=True) for side in pair
+    ):
+        rarer = owners[len(owners) < fewest[owners]]
+        strata[rarer], fewest[rarer] = number, len(owners)
+    labels = [f"{value}{name}" for value in (1, 0) for name in names]
+    known = pa.array(strata[of_row], mask=~(findings >= 0).any(axis=1))
+    return pa.chunked_array([pa.array(labels, pa.string()).take(known)])
+
+
 def assign(
     strata: NDArray[np.int64],
     before: NDArray[np.int64],

@@ -31,8 +31,8 @@ def find_overlaps(version: "DatasetVersion") -> pa.Table:
 
     Examples without a label are left out: nothing is trained on them, and nothing is judged by them.
     """
-    rows = version.table("examples", ["patient_key", "split", "label"])
-    labelled = pc.and_(pc.is_valid(rows["split"]), pc.is_valid(rows["label"]))
+    rows = version.table("examples", ["patient_key", "split", "label_fault"])
+    labelled = pc.and_(pc.is_valid(rows["split"]), pc.is_null(rows["label_fault"]))
     # (pyarrow's own indices_nonzero ends the process where there are no rows.)
     at = np.flatnonzero(labelled.to_numpy())
     rows = rows.select(["patient_key", "split"]).take(at)

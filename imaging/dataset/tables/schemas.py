@@ -1,4 +1,4 @@
-"""Columns of the tables of a version: examples, refused files (quarantine), splits and tombstones.
+"""Columns of the tables of a version: examples, refused files (quarantine), splits, tombstones and annotations.
 
 Rows travel as tables of these columns from the workers to the manifest; there is never an object for each row.
 """
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+
+from imaging.image.source_grid import AFFINE_BYTES, NO_AFFINE
 
 FINGERPRINT_BYTES = 64
 """Size of the fingerprint that `imaging.dataset.split.fingerprint` makes of a prepared image."""
@@ -18,6 +20,16 @@ SOURCE = [
     pa.field("source_tag", pa.string(), nullable=False),
 ]
 """The file of a row: its keyed name, and its size, modification time and ETag ("" where there is none) when listed."""
+
+GRID = [
+    # 1 of an image, 0 in rows of release 0.1.0.
+    pa.field("slices", pa.int32(), nullable=False),
+    # In mm, or relative where the file gives only the ratio of sides.
+    *(pa.field(f"{axis}_spacing", pa.float64()) for axis in ("slice", "row", "column")),
+    # From (column, row, slice, 1) to mm in LPS: twelve doubles, row by row, all zeros where it is not known.
+    pa.field("affine", pa.binary(AFFINE_BYTES), nullable=False),
+]
+"""The source grid of an example, with its rows and columns (`imaging.image.source_grid`)."""
 
 EXAMPLES = pa.schema(
     [
@@ -51,6 +63,9 @@ EXAMPLES = pa.schema(
         pa.field("kvp", pa.float64()),
         # Keys of `imaging.dicom.findings.FINDINGS`, with spaces between them.
         pa.field("findings", pa.string(), nullable=False),
+        *GRID,
+        # In which the affine is, "" where the file names none, and in rows of release 0.1.0.
+        pa.field("frame_of_reference_key", pa.string(), nullable=False),
     ]
 )
 """An example as it comes out of a chunk, before label and split are joined."""
@@ -81,9 +96,34 @@ TABLES = {
             for name in ("instance_key", "patient_key", "source_key")
         ]
     ),
+    # What is known of an example beside its one label, which is the column `label` of `examples`: one row for each
+    # target of which something is known. A version without such rows has no such table.
+    "annotations": pa.schema(
+        [
+            *(pa.field(name, pa.string(), nullable=False) for name in ("instance_key", "target", "kind")),
+            # Of a finding PRESENT or ABSENT, of a class its name, of a mask what is known of it as JSON: see
+            # `imaging.dataset.tables.mask_rows`. A mask that was refused has a row without a shard.
+            pa.field("value", pa.string()),
+            pa.field("mask_shard", pa.string()),
+            pa.field("mask_row", pa.int64()),
+        ]
+    ),
 }
 
-LATER_COLUMNS: Mapping[str, Any] = {}
+KINDS = (CLASS, FINDING, MASK) = ("class", "finding", "mask")
+"""Kinds of annotations: one class of several, a finding that is there or not, an image of class numbers."""
+ABSENT, PRESENT = "0", "1"
+ANNOTATIONS_SINCE = "0.2.0"
+"""Release that brought the annotations: a version with any needs it."""
+
+LATER_COLUMNS: Mapping[str, Any] = {
+    "slices": 0,
+    "slice_spacing": None,
+    "row_spacing": None,
+    "column_spacing": None,
+    "affine": NO_AFFINE,
+    "frame_of_reference_key": "",
+}
 """Columns that came after release 0.1.0, and what each holds in rows of an older release.
 
 A part in which all rows hold that is written without the column, so that it keeps its name (see

@@ -12,7 +12,7 @@ from itertools import groupby
 
 import pyarrow.compute as pc
 
-from imaging.dataset.tables.schemas import EXAMPLES
+from imaging.dataset.tables.schemas import EXAMPLES, TABLES
 from imaging.dataset.tables.shard import shard_name
 from imaging.dataset.tables.table_files import read_parts
 from imaging.dataset.version.dataset_version import open_version
@@ -109,9 +109,13 @@ def _of_versions(store: Store, kept: Sequence[ListedVersion], on_progress: OnPro
     heads = [_head(store, one) for one in kept]
     examples = sorted({name for head in heads for name in head.parts["examples"]})
     yield from (name for head in heads for names in head.parts.values() for name in names)
+    annotations = sorted({name for head in heads for name in head.parts.get("annotations", ())})
     for done, name in enumerate(examples, 1):
         yield from _shards(store, name)
-        on_progress(done, len(examples))
+        on_progress(done, len(examples) + len(annotations))
+    for done, name in enumerate(annotations, len(examples) + 1):
+        yield from _shards(store, name, "mask_shard")
+        on_progress(done, len(examples) + len(annotations))
 
 
 def _of_journals(store: Store, journals: Sequence[Stored], on_progress: OnProgress) -> Iterator[str]:
@@ -124,9 +128,10 @@ def _of_journals(store: Store, journals: Sequence[Stored], on_progress: OnProgre
         on_progress(done, len(chunks))
 
 
-def _shards(store: Store, part: str) -> list[str]:
-    rows = read_parts(store, [part], EXAMPLES, ["shard"])
-    return [shard_name(digest) for digest in pc.unique(rows["shard"]).to_pylist()]
+def _shards(store: Store, part: str, column: str = "shard") -> list[str]:
+    schema = EXAMPLES if column == "shard" else TABLES["annotations"]
+    digests = read_parts(store, [part], schema, [column])[column].drop_null()
+    return [shard_name(digest) for digest in pc.unique(digests).to_pylist()]
 
 
 def _stale(journals: Sequence[Stored], oldest_ns: int) -> Iterator[Stored]:

@@ -1,12 +1,13 @@
 """Integrity of a version: every object of it is there, and has the content that its name says."""
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
 from numpy.lib.format import read_array_header_1_0, read_magic
 
+from imaging.dataset.tables.row_operations import concat
 from imaging.dataset.tables.schemas import TABLES
 from imaging.dataset.tables.shard import shard_name
 from imaging.dataset.tables.table_files import read_parts, read_whole, rows_digest
@@ -41,7 +42,7 @@ def find_flaws(version: DatasetVersion, on_progress: OnProgress = lambda *_: Non
             Flaw(name=head_name(head.dataset, head.digest), what="is not the version that its name says")
         )
     bad = {flaw.name for flaw in flaws}
-    ends = _ends(version, [name for name in head.parts["examples"] if name not in bad])
+    ends = _ends(version, bad)
     shards = {shard_name(digest): _shard_check(version.spec.shape, rows) for digest, rows in ends.items()}
     return [*flaws, *_check(version, shards, on_progress, len(parts))]
 
@@ -77,9 +78,18 @@ def _is_named(version: DatasetVersion) -> bool:
     }
 
 
-def _ends(version: DatasetVersion, parts: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return the lowest and the highest row of each shard that examples point at."""
-    rows = read_parts(version.store, parts, TABLES["examples"], ["shard", "row"])
+def _ends(version: DatasetVersion, bad: Collection[str]) -> dict[str, tuple[int, int]]:
+    """Return the lowest and the highest row of each shard that examples and masks of sound parts point at."""
+    images, masks = (
+        read_parts(
+            version.store,
+            [name for name in version.head.parts.get(table, ()) if name not in bad],
+            TABLES[table],
+            columns,
+        ).rename_columns(["shard", "row"])
+        for table, columns in (("examples", ["shard", "row"]), ("annotations", ["mask_shard", "mask_row"]))
+    )
+    rows = concat([images, masks.drop_null()], images.schema)
     ends = rows.group_by("shard").aggregate([("row", "min"), ("row", "max")]).sort_by("shard").to_pylist()
     return {one["shard"]: (one["row_min"], one["row_max"]) for one in ends}
 

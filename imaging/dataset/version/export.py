@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from imaging.dataset.split.test_lock import LOCKED
 from imaging.dataset.tables.schemas import TABLES
@@ -34,6 +35,9 @@ def export(
 ) -> dict[str, int]:
     """Write SPLIT.npy and SPLIT.parquet for each split, in one order, and dataset.json; return how many rows each has.
 
+    A finding is a column "finding.NAME" of 1 and 0, null where it is unknown. Where the version has masks,
+    SPLIT.masks.npy has those of the images, 0 for the background and 255 where it is unknown, and a column "drawn.NAME"
+    says whether the class was drawn.
     The folder appears when it is whole. Reading the test patients is recorded under `reader`. `on_progress` gets how
     many images of how many are written. Raises UserFault where the folder is not new or empty.
     """
@@ -47,9 +51,15 @@ def export(
     with disk_faults(folder), _whole(folder) as partial:
         for split, examples in chosen.items():
             pq.write_table(_table(version, examples), partial / f"{split}.parquet", compression="zstd")
-            for count in _images(partial / f"{split}.npy", examples, version.spec.shape):
+            for count in _images(
+                partial / f"{split}.npy", examples.gather, len(examples), version.spec.shape
+            ):
                 done += count
                 on_progress(done, total)
+            if version.mask_classes:
+                path = partial / f"{split}.masks.npy"
+                for _ in _images(path, examples.masks, len(examples), version.spec.shape):
+                    pass
         (partial / "dataset.json").write_text(json.dumps(_head(version), indent=1))
     return {split: len(examples) for split, examples in chosen.items()}
 
@@ -63,16 +73,21 @@ def _whole(folder: Path) -> Iterator[Path]:
         Path(partial).replace(folder)
 
 
-def _images(path: Path, examples: ExampleSet, shape: tuple[int, ...]) -> Iterator[int]:
+def _images(
+    path: Path,
+    gather: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+    count: int,
+    shape: tuple[int, ...],
+) -> Iterator[int]:
     """Write the images of examples, some at a time; yield how many."""
-    if not len(examples):
+    if not count:
         # An empty file cannot be mapped.
         np.save(path, np.empty((0, *shape), np.uint8))
         return
-    out = np.lib.format.open_memmap(path, "w+", np.uint8, (len(examples), *shape))
-    for start in range(0, len(examples), AT_ONCE):
-        some = np.arange(start, min(start + AT_ONCE, len(examples)))
-        out[some] = examples.gather(some)
+    out = np.lib.format.open_memmap(path, "w+", np.uint8, (count, *shape))
+    for start in range(0, count, AT_ONCE):
+        some = np.arange(start, min(start + AT_ONCE, count))
+        out[some] = gather(some)
         yield len(some)
     out.flush()
 
@@ -80,9 +95,14 @@ def _images(path: Path, examples: ExampleSet, shape: tuple[int, ...]) -> Iterato
 def _table(version: DatasetVersion, examples: ExampleSet) -> pa.Table:
     names = [name for name in TABLES["examples"].names if name not in STORE_COLUMNS]
     table = version.table("examples", names)
-    return table.take(
+    rows = table.take(
         pc.index_in(pa.array(examples.instance_keys, pa.string()), value_set=table["instance_key"])
     )
+    for name, column in zip(version.findings, examples.findings.T, strict=True):
+        rows = rows.append_column(f"finding.{name}", pa.array(column, pa.int8(), mask=column < 0))
+    for name, unknown in zip(version.mask_classes, examples.unknown_classes.T, strict=True):
+        rows = rows.append_column(f"drawn.{name}", pa.array(~unknown))
+    return rows
 
 
 def _head(version: DatasetVersion) -> dict[str, object]:
@@ -90,5 +110,7 @@ def _head(version: DatasetVersion) -> dict[str, object]:
         "dataset": version.head.dataset,
         "digest": version.digest,
         "classes": version.classes,
+        **({"findings": version.findings} if version.findings else {}),
+        **({"mask_classes": version.mask_classes} if version.mask_classes else {}),
         "spec": version.spec.model_dump(mode="json"),
     }

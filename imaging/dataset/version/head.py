@@ -1,14 +1,17 @@
 """Head of a dataset version: what is true of all its rows, the names of its tables, its counts, and its digest."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from blake3 import blake3
+from numpy.typing import NDArray
 
+from imaging.annotations.finding_table import SIDES
 from imaging.annotations.label_join import LabelReport
 from imaging.dataset.tables.schemas import TABLES
 from imaging.errors import UserFault
@@ -18,22 +21,32 @@ from imaging.release_compatibility import canonical, check_release, log_once, lo
 
 FORMAT = 2
 """Number of the layout that docs/datasets.md describes; an older one is upgraded when it is read, see UPGRADES."""
-LATER = ("counts", "lines_of_others", "needs")
+LATER = ("counts", "findings", "lines_of_others", "mask_classes", "needs")
 """Fields that came after format 2: not written where they are empty."""
 Labelled = dict[str, dict[str, dict[str, int]]]
 """By split and class, how many `examples` and `patients`."""
-COUNTED = ("patient_key", "split", "label")
+COUNTED = ("patient_key", "split", "label", "label_fault")
 """Columns of examples that `count_rows` needs; of refusals it is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many examples of how many patients a version has, how many are labelled, and refused files by reason."""
+    """How many examples of how many patients a version has, how many are labelled, and refused files by reason.
+
+    `labelled` counts by split and class ("" where there are findings or masks instead), `findings` by split and
+    finding, or class of masks, how many examples and patients have it and have it not, and of how many examples it is
+    unknown.
+    """
 
     examples: int
     patients: int
     labelled: Labelled
     refusals: Mapping[str, int]
+    findings: Labelled = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts as plain values; what came after release 0.1.0 is left out where there is none."""
+        return {name: value for name, value in asdict(self).items() if value or name != "findings"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +54,10 @@ class VersionHead:
     """What is true of all rows of a version; `parts` are names in the store by table, `contents` digests of their rows.
 
     `counts` repeat what the tables say, so that a listing need not read them; None in a version that was made before
-    they were kept. `lines_of_others` are lines of the label table that contradict the image which they name. `needs` is
-    the oldest release that reads the version rightly, "" where each one does. `unknown` are fields that a newer release
-    has added, which change nothing where `needs` is met.
+    they were kept. `findings` are names that may be present together, where there are no `classes`; `mask_classes` are
+    those of masks, of which the first is number 1, where there are neither. `lines_of_others` are lines of the label
+    table that contradict the image which they name. `needs` is the oldest release that reads the version rightly, ""
+    where each one does. `unknown` are fields that a newer release has added, which change nothing where `needs` is met.
     """
 
     dataset: str
@@ -53,6 +67,8 @@ class VersionHead:
     key_fingerprint: str
     label_report: LabelReport
     label_level: str
+    findings: tuple[str, ...] = ()
+    mask_classes: tuple[str, ...] = ()
     lines_of_others: tuple[int, ...] = ()
     patient_variants: VariantPolicy = "report"
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -67,7 +83,7 @@ class VersionHead:
         plain = {name: getattr(self, name) for name in self.__slots__}
         plain |= {"spec": canonical(self.spec), "label_report": asdict(self.label_report)}
         plain |= {"parts": dict(self.parts), "contents": dict(self.contents)}
-        plain["counts"] = self.counts and asdict(self.counts)
+        plain["counts"] = self.counts and self.counts.as_json()
         unknown = plain.pop("unknown")
         # What came later is left out where there is none: the digest of a head that was made before stays what it is.
         written = {name: value for name, value in plain.items() if value or name not in LATER}
@@ -110,6 +126,8 @@ class VersionHead:
             "parts": parts,
             "contents": contents,
             "classes": tuple(plain["classes"]),
+            "findings": tuple(plain.get("findings", ())),
+            "mask_classes": tuple(plain.get("mask_classes", ())),
             "lines_of_others": tuple(plain.get("lines_of_others", ())),
             "counts": counts,
             "spec": read_config(PreprocessSpec, plain["spec"], what, needs=needs),
@@ -145,19 +163,23 @@ def head_name(dataset: str, digest: str) -> str:
     return f"datasets/{dataset}/versions/{digest}.json"
 
 
-def count_rows(examples: pa.Table, refusals: pa.Table) -> Counts:
-    """Return the counts of a version's rows."""
+def count_rows(
+    examples: pa.Table, refusals: pa.Table, findings: NDArray[np.int8], names: Sequence[str]
+) -> Counts:
+    """Return the counts of a version's rows; `findings` (examples, names) are theirs, or classes of masks."""
     return Counts(
         examples=examples.num_rows,
         patients=pc.count_distinct(examples["patient_key"]).as_py(),
         labelled=_labelled(examples),
         refusals={item["values"]: item["counts"] for item in refusals["reason"].value_counts().to_pylist()},
+        findings=_counted_findings(examples, findings, names) if names else {},
     )
 
 
 def _labelled(examples: pa.Table) -> Labelled:
     rows = examples.select(COUNTED)
-    rows = rows.filter(pc.and_(pc.is_valid(rows["split"]), pc.is_valid(rows["label"])))
+    rows = rows.filter(pc.and_(pc.is_valid(rows["split"]), pc.is_null(rows["label_fault"])))
+    rows = rows.set_column(2, "label", pc.fill_null(rows["label"], ""))
     counted = rows.group_by(["split", "label"]).aggregate(
         [("patient_key", "count"), ("patient_key", "count_distinct")]
     )
@@ -165,4 +187,21 @@ def _labelled(examples: pa.Table) -> Labelled:
     for row in counted.sort_by([("split", "ascending"), ("label", "ascending")]).to_pylist():
         numbers = {"examples": row["patient_key_count"], "patients": row["patient_key_count_distinct"]}
         out.setdefault(row["split"], {})[row["label"]] = numbers
+    return out
+
+
+def _counted_findings(examples: pa.Table, findings: NDArray[np.int8], names: Sequence[str]) -> Labelled:
+    splits = examples["split"].combine_chunks().dictionary_encode()
+    patients = np.asarray(examples["patient_key"].combine_chunks().dictionary_encode().indices)
+    split_of = np.asarray(splits.indices.fill_null(-1))
+    labelled = np.asarray(pc.is_null(examples["label_fault"]), np.bool_)
+    out: Labelled = {}
+    for number, split in sorted(enumerate(splits.dictionary.to_pylist()), key=lambda one: one[1]):
+        rows = np.flatnonzero((split_of == number) & labelled)
+        here, owners = findings[rows], patients[rows]
+        for name, column in zip(names, here.T, strict=True):
+            counts = {side: int((column == value).sum()) for side, value in SIDES.items()}
+            for side in ("present", "absent"):
+                counts[f"patients_{side}"] = len(np.unique(owners[column == SIDES[side]]))
+            out.setdefault(split, {})[name] = counts
     return out

@@ -50,6 +50,7 @@ class ListedCounts:
     patients: int = 0
     labelled: Labelled = field(default_factory=dict)
     refusals: Mapping[str, int] = field(default_factory=dict)
+    findings: Labelled = field(default_factory=dict)
     trouble: str = ""
 
 

@@ -40,7 +40,11 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What `radloop dataset show` shows of a version; counts are by values, "" where there is none."""
+    """What `radloop dataset show` shows of a version; counts are by values, "" where there is none.
+
+    `findings` are counts by split and finding, see `imaging.dataset.version.head.Counts`; a version that has them has
+    no counts of labels.
+    """
 
     dataset: str
     digest: str
@@ -52,6 +56,7 @@ class Summary:
     patients: int
     counts: Mapping[str, Mapping[str, Count]]
     label_by_split: Mapping[str, Mapping[str, Count]]
+    findings: Mapping[str, Mapping[str, Mapping[str, int]]]
     unlabelled: Mapping[str, int]
     refusals: Mapping[str, int]
     conflicts: int
@@ -81,11 +86,13 @@ def summarize(version: DatasetVersion) -> Summary:
         spec_digest=version.spec.digest,
         examples=len(patients),
         patients=int(patients.max(initial=-1)) + 1,
-        counts=count_by(version, COUNTED_BY),
+        counts=count_by(version, COUNTED_BY[1:] if version.findings else COUNTED_BY),
         label_by_split={
             name: _counts(splits, split[label == number], patients[label == number])
             for number, name in enumerate(labels)
+            if not version.findings
         },
+        findings=version.counts.findings,
         unlabelled={name: number for name, number in faults.items() if name},
         refusals=refused,
         conflicts=refused.get(CONFLICTING_INSTANCE, 0),
