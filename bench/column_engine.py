@@ -125,8 +125,8 @@ def make(home: Path, rows: int) -> None:
 
 def _column(name: str, keys: list[str], random: np.random.Generator) -> pa.Array:
     field, rows = EXAMPLES.field(name), len(keys)
-    if name == "fingerprint":
-        return pa.array([random.bytes(64)] * rows, field.type)
+    if name in ("fingerprint", "affine"):
+        return pa.array([random.bytes(field.type.byte_width)] * rows, field.type)
     if name in ("object_key", "source_key"):
         return pa.array(keys)
     if name in (KEY, "pixel_blake3"):

@@ -177,7 +177,8 @@ def examples(rows: int) -> "pa.Table":
         "kvp": some([80.0, 100.0, 120.0, 140.0, None], number),
     }
     fixed = {"source_size": 526_000, "source_mtime_ns": 10**18, "frame": 0, "rows": 512, "columns": 512}
-    fixed |= {"modality": "CT", "spec": spec().digest}
+    fixed |= {"modality": "CT", "spec": spec().digest, "slices": 1, "slice_spacing": None}
+    fixed |= {"row_spacing": 0.7, "column_spacing": 0.7, "affine": rng.bytes(96)}
     for field in EXAMPLES:
         if field.name not in columns:
             columns[field.name] = pa.repeat(pa.scalar(fixed.get(field.name, ""), field.type), rows)

@@ -468,6 +468,7 @@ def as_format_1(settings: Settings) -> dict[str, str]:
 def test_a_dataset_of_format_1_keeps_the_split_of_every_patient(
     kept: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
+    older = newest_dataset(kept, NAME).table("examples")
     splits = as_format_1(kept)
     log_once.cache_clear()
     version = newest_dataset(kept, NAME)
@@ -475,7 +476,12 @@ def test_a_dataset_of_format_1_keeps_the_split_of_every_patient(
     assert "is of format 1: the next ingest prepares its images again" in caplog.text
     outcome = ingested(kept)
     assert (outcome.files_read, outcome.examples) == (make.PATIENTS + 1, make.PATIENTS)
-    assert (newest_dataset(kept, NAME).splits(), outcome.digest) == (splits, DIGEST)
+    newest = newest_dataset(kept, NAME)
+    assert newest.splits() == splits
+    # The images were read anew: all is as it was, and their rows have the grid of the source too.
+    grid = [field.name for field in schemas.GRID]
+    assert newest.table("examples").drop_columns(grid) == older.drop_columns(grid)
+    assert (outcome.digest == DIGEST, set(newest.table("examples")["slices"].to_pylist())) == (False, {1})
 
 
 # A table that has a column more in a later release.

@@ -63,7 +63,7 @@ OPENERS: Mapping[str, Opener | str] = {
 def open_mask(form: str, content: bytes | memoryview, classes: MaskClasses) -> MaskOf:
     """Return the masks of a file; raise DataFault with a reason of `imaging.refusal_reasons.REASONS`."""
     opener = OPENERS[form]
-    return (resolve_name(opener) if isinstance(opener, str) else opener)(content, classes)  # type: ignore[no-any-return]
+    return (resolve_name(opener) if isinstance(opener, str) else opener)(content, classes)
 
 
 def read_mask(form: str, content: bytes | memoryview, target: MaskTarget, classes: MaskClasses) -> SourceMask:
