@@ -70,6 +70,31 @@ class OptimizerConfig(BaseModel):
     )
 
 
+class StartConfig(BaseModel):
+    """Weights that a training begins with, and what it may change of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Start")
+
+    weights: Annotated[str, Since("0.2.0")] = Field(
+        "",
+        title="Weights",
+        description="A safetensors file, or a registered model as models:/NAME/VERSION or models:/NAME@champion; "
+        "default: weights drawn from the seed.",
+    )
+    mode: Annotated[Literal["full", "discriminative", "frozen"], Since("0.2.0")] = Field(
+        "full",
+        title="Mode",
+        description="'full' trains all layers alike, 'discriminative' the earlier ones more slowly, 'frozen' the last "
+        "one alone.",
+    )
+
+    @model_validator(mode="after")
+    def _mode_has_weights(self) -> Self:
+        if self.mode != "full" and not self.weights:
+            raise ValueError(f"start.mode is {self.mode!r} and no weights are given: set start.weights")
+        return self
+
+
 class TrainConfig(BaseModel):
     """One training run; its digest, with the dataset version's, names the run."""
 
@@ -119,6 +144,7 @@ class TrainConfig(BaseModel):
         description="Kind of task that is learned.",
         json_schema_extra={"enum": list(OBJECTIVES)},
     )
+    start: Annotated[StartConfig, Since("0.2.0")] = Field(StartConfig(), title="Start")
 
     @model_validator(mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from services.flow_requests import NightlyRequest
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.preflight import check_input, known_key
 from services.settings import Settings
+from services.start_weights import named_by_content
 
 ANY_KEY = Pseudonyms(bytes(32))
 """Where there is no key yet there is no dataset either, and all files are new."""
@@ -109,7 +110,7 @@ def _training(
         return None, "labels have changed"
     if request.again:
         return None, "it is asked for (--again)"
-    name = training_key(version, request.training)
+    name = training_key(version, named_by_content(request.training, settings, keep=False))
     trained = peek_versions(settings, request.dataset, **{"training.key": name})
     if not trained:
         return None, "no model was trained on this data with this configuration"

@@ -39,6 +39,7 @@ from services.flow_requests import (
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.ray.jobs import connect
 from services.settings import Settings, authorization
+from services.start_weights import check_weights
 
 TIMEOUT_S = 5.0
 REMEDY = "give --source a folder or archive with images, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH or an NPZ file"
@@ -234,6 +235,7 @@ def _check_nightly(request: NightlyRequest, settings: Settings) -> None:
     spec = _check_ingest(request, settings)
     config = request.training
     check_network(config.network, OBJECTIVES[config.objective].network_output, spec)
+    check_weights(config, settings)
 
 
 def _check_ingest(request: IngestRequest, settings: Settings) -> PreprocessSpec:
@@ -257,6 +259,7 @@ def _check_ingest(request: IngestRequest, settings: Settings) -> PreprocessSpec:
 def _check_train(request: TrainRequest, settings: Settings) -> None:
     version = newest_dataset(settings, request.dataset)
     check_training(request.training, version)
+    check_weights(request.training, settings)
 
 
 def _check_evaluate(request: EvaluateRequest, settings: Settings) -> None:

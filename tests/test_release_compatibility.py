@@ -25,7 +25,7 @@ from imaging.release_compatibility import (
     needed_release,
     read_config,
 )
-from models.config import AugmentConfig, OptimizerConfig, TrainConfig
+from models.config import AugmentConfig, OptimizerConfig, StartConfig, TrainConfig
 
 FIRST = "0.1.0"
 REQUIRED = "required"
@@ -90,7 +90,10 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
             "patient_variants": "report",
         },
     },
-    "0.2.0": {TrainConfig: {"objective": "classification"}},
+    "0.2.0": {
+        TrainConfig: {"objective": "classification", "start": {"weights": "", "mode": "full"}},
+        StartConfig: {"weights": "", "mode": "full"},
+    },
 }
 """The fields that each release has brought, in their order, with the defaults with which they came.
 

@@ -20,6 +20,15 @@ class StackConv3d(nn.Conv3d):
         return super().forward(volumes.unsqueeze(1))
 
 
+def head_of(network: nn.Module) -> str:
+    """Return the name of the part that gives the outputs: the last linear layer, or the heads of a U-Net.
+
+    What goes into the head is the embedding of an example.
+    """
+    linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return linear[-1] if linear else "heads"
+
+
 def first_convolution(
     dimensions: int, channels: int, outward: int, kernel: int, bias: bool = False
 ) -> nn.Module:

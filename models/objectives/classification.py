@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.classification import MEASURES, ClassPredictions, best_threshold
+from models.networks.catalog import build
 from models.objectives.protocol import Arrays, Objective, PatientExamples, Score, TrainingExamples
 from models.portable.contract import Axis, TensorContract
 
@@ -74,8 +75,6 @@ class Classification(Objective):
 
     def build(self, network: str, channels: int) -> "nn.Module":
         """Return the named network of the catalog with an output for each class."""
-        from models.networks.catalog import build
-
         return build(network, len(self.classes), channels)
 
     def fitted(self, train: TrainingExamples, config: "TrainConfig") -> Self:

@@ -23,6 +23,7 @@ from imaging.store.folder_store import FolderStore
 from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
 from models.config import TrainConfig
+from models.networks.weights_file import WEIGHTS_FILE
 from models.objectives.objective_catalog import (
     contract_of,
     file_metadata,
@@ -32,7 +33,7 @@ from models.objectives.protocol import Objective, named_outputs
 from models.portable.contract import TensorContract
 from models.portable.predictor import Predictor
 from models.training.batches import normalise
-from models.training.checkpoint import best_network
+from models.training.checkpoint import best_network, save_weights
 
 OPSET, IR_VERSION = 18, 8
 """Operators and form of the file: both of ONNX 1.13, which onnxruntime runs from 1.14 on; torch writes none older."""
@@ -163,7 +164,7 @@ def _with_weights(graph: onnx.ModelProto, portable: Portable) -> onnx.ModelProto
 
 
 def export_best(job: Mapping[str, Any], checkpoint: str, target: str, graphs: str) -> dict[str, str]:
-    """Write the portable model of a checkpoint's best epoch to a file; return its metadata.
+    """Write the portable model of a checkpoint's best epoch to a file, its weights beside it; return its metadata.
 
     It is proved equal to torch, and calibrated on the validation examples with its own outputs. `job` is the one of the
     training, see `models.training.launch.opened`.
@@ -179,7 +180,9 @@ def export_best(job: Mapping[str, Any], checkpoint: str, target: str, graphs: st
     objective = objective.calibrated(Predictor.load(model.SerializeToString()).score, version.examples("val"))
     write_metadata(model, objective, spec)
     onnx.save(model, target)
-    return file_metadata(objective, spec)
+    metadata = file_metadata(objective, spec)
+    save_weights(network, Path(target).with_name(WEIGHTS_FILE), config.network, metadata)
+    return metadata
 
 
 def write_metadata(model: onnx.ModelProto, objective: Objective, spec: PreprocessSpec) -> None:

@@ -23,6 +23,7 @@ from models.objectives.objective_catalog import objective_class
 from models.training.epoch_history import CHECKPOINT, last_checkpoint
 from models.training.loop import Report, fit
 from models.training.ranks import Ranks
+from models.training.start import open_start
 from models.training.worker import TrainData
 
 
@@ -95,6 +96,7 @@ def opened(job: Mapping[str, Any]) -> tuple[TrainConfig, TrainData]:
         train=version.examples("train"),
         val=version.examples("val"),
         objective=objective_class(config.objective).of_version(version),
+        start=open_start(config, store),
     )
     return config, data
 
