@@ -145,6 +145,11 @@ class TrainConfig(BaseModel):
         json_schema_extra={"enum": list(OBJECTIVES)},
     )
     start: Annotated[StartConfig, Since("0.2.0")] = Field(StartConfig(), title="Start")
+    embedding: Annotated[bool, Since("0.2.0")] = Field(
+        False,
+        title="Embedding",
+        description="Let the portable file give the embedding of each image too, for `radloop features`.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -171,6 +176,8 @@ class TrainConfig(BaseModel):
             )
         if refusal := wrong_output(self.network, OBJECTIVES[self.objective].network_output):
             raise ValueError(refusal)
+        if self.embedding and not OBJECTIVES[self.objective].has_embedding:
+            raise ValueError(f"models of {self.objective} have no embedding: leave `embedding` as it is")
         return self
 
     @model_validator(mode="after")

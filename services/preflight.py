@@ -31,6 +31,7 @@ from models.objectives.objective_catalog import OBJECTIVES, check_training
 from services.flow_requests import (
     DeidentifyRequest,
     EvaluateRequest,
+    FeaturesRequest,
     IngestRequest,
     NightlyRequest,
     ReevaluateRequest,
@@ -277,6 +278,20 @@ def _check_evaluate(request: EvaluateRequest, settings: Settings) -> None:
         )
 
 
+def _check_features(request: FeaturesRequest, settings: Settings) -> None:
+    newest_dataset(settings, request.dataset)
+    check_servers(settings)
+    if request.version is not None and request.version not in (
+        versions := peek_versions(settings, request.dataset)
+    ):
+        there = (
+            f"give --version one of {', '.join(map(str, versions))}"
+            if versions
+            else "run `radloop train` first"
+        )
+        raise UserFault(f"model {request.dataset!r} has no version {request.version}: {there}")
+
+
 def _check_reevaluate(request: ReevaluateRequest, settings: Settings) -> None:
     if request.source:
         _check_ingest(request, settings)
@@ -304,6 +319,7 @@ CHECKS: Mapping[str, Callable[[Any, Settings], object]] = MappingProxyType(
         "train": _check_train,
         "evaluate": _check_evaluate,
         "reevaluate": _check_reevaluate,
+        "features": _check_features,
         "deidentify": _check_deidentify,
     }
 )

@@ -49,6 +49,8 @@ from services.settings import Settings
 from services.start_weights import named_by_content
 from tasks.retry import INPUT_OUTPUT
 
+CHECK_START = "models.training.start:check_start"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOutcome:
@@ -65,6 +67,7 @@ class TrainOutcome:
 def with_weights(request: TrainRequest, settings: Settings) -> TrainRequest:
     """Return the request with its weights in the store, under the digest that names the training too."""
     config = named_by_content(request.training, settings)
+    print(f"The weights to start from, {request.training.start.weights}, are {config.start.weights}")
     return request.model_copy(update={"training": config})
 
 
@@ -127,7 +130,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     )
     if config.start.weights:
         with failing_run(settings, run_id):
-            for line in torch_process().call("models.training.start:check_start", job=asdict(job)):
+            for line in torch_process().call(CHECK_START, count=1, job=asdict(job)):
                 print(line)
     return job
 

@@ -91,7 +91,11 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
         },
     },
     "0.2.0": {
-        TrainConfig: {"objective": "classification", "start": {"weights": "", "mode": "full"}},
+        TrainConfig: {
+            "objective": "classification",
+            "start": {"weights": "", "mode": "full"},
+            "embedding": False,
+        },
         StartConfig: {"weights": "", "mode": "full"},
     },
 }

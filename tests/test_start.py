@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
     """Return weights of small_cnn for images of one channel and two classes."""
     torch.set_num_threads(1)
     torch.manual_seed(9)
-    save_weights(build("small_cnn", 2), tmp_path / "w.safetensors", "small_cnn", CLASSES)
+    save_weights(build("small_cnn", 2).state_dict(), tmp_path / "w.safetensors", "small_cnn", CLASSES)
     return tmp_path / "w.safetensors"
 
 

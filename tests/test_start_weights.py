@@ -22,7 +22,7 @@ from tests.synthetic import GREY, bright_model, register_bright
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    save_weights(build("small_cnn", 2), tmp_path / WEIGHTS_FILE, "small_cnn", {})
+    save_weights(build("small_cnn", 2).state_dict(), tmp_path / WEIGHTS_FILE, "small_cnn", {})
     return tmp_path / WEIGHTS_FILE
 
 

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from imaging.store.folder_store import FolderStore
 from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
 from models.config import TrainConfig
+from models.networks.layers import with_embedding
 from models.networks.weights_file import WEIGHTS_FILE
 from models.objectives.objective_catalog import (
     contract_of,
@@ -175,13 +177,16 @@ def export_best(job: Mapping[str, Any], checkpoint: str, target: str, graphs: st
     config, spec = TrainConfig.model_validate(job["train"]), version.spec
     objective = objective_class(config.objective).of_version(version)
     network = best_network(Path(checkpoint), objective, config.network, spec.channels)
+    weights = copy(network.state_dict())
+    if config.embedding:
+        objective = objective.embedded(with_embedding(network))
     model = export_onnx(network, spec, objective, FolderStore(Path(graphs)), config.network)
     verify_export(model, network, spec, objective)
     objective = objective.calibrated(Predictor.load(model.SerializeToString()).score, version.examples("val"))
     write_metadata(model, objective, spec)
     onnx.save(model, target)
     metadata = file_metadata(objective, spec)
-    save_weights(network, Path(target).with_name(WEIGHTS_FILE), config.network, metadata)
+    save_weights(weights, Path(target).with_name(WEIGHTS_FILE), config.network, metadata)
     return metadata
 
 

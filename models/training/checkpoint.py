@@ -62,10 +62,10 @@ def best_network(folder: Path, objective: Objective, name: str, channels: int = 
     return network.eval()
 
 
-def save_weights(network: nn.Module, path: Path, name: str, metadata: Mapping[str, str]) -> None:
+def save_weights(weights: Mapping[str, Tensor], path: Path, name: str, metadata: Mapping[str, str]) -> None:
     """Write the weights of a network of the catalog, for others to start from; `metadata` are its portable file's."""
     description = {NETWORK_NAME: name} | {key: metadata[key] for key in (CLASSES,) if key in metadata}
-    _write(path, network.state_dict(), description)
+    _write(path, weights, description)
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], description: dict[str, str] | None = None) -> None:

@@ -61,10 +61,11 @@ def open_start(config: TrainConfig, store: Store) -> StartWeights | None:
     return StartWeights(tensors=load_file(path), description=description, what=weights)
 
 
-def check_start(job: Mapping[str, Any]) -> list[str]:
+def check_start(rank: int, size: int, meet: str, job: Mapping[str, Any]) -> list[str]:
     """Return what a training takes from the weights that it starts from; raise UserFault where they do not fit.
 
-    `job` is as `models.training.launch.opened` takes it. No weights are drawn for it.
+    It runs in a fork, as `models.training.launch.train_here` does: a process whose torch has computed has threads, and
+    what is forked of it waits for them forever. No weights are drawn for it.
     """
     store = open_store(job["store"], Path(job["cache"]), job["cache_bytes"])
     config = TrainConfig.model_validate(job["train"])

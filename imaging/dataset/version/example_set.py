@@ -18,7 +18,8 @@ COLUMNS = ("instance_key", "patient_key", "label", "shard", "row")
 class ExampleSet:
     """Labelled examples (n), whose images are mapped into memory.
 
-    `labels` are numbers of classes; the image of example i is row `row_of[i]` of `shards[shard_of[i]]`.
+    `labels` are numbers of classes, -1 where there is none; the image of example i is row `row_of[i]` of
+    `shards[shard_of[i]]`.
     """
 
     labels: NDArray[np.int64]
@@ -35,7 +36,9 @@ class ExampleSet:
         number_of = {name: number for number, name in enumerate(classes)}
         shards = table["shard"].combine_chunks().dictionary_encode()
         return cls(
-            labels=np.array([number_of[name] for name in table["label"].to_pylist()], np.int64),
+            labels=np.array(
+                [-1 if name is None else number_of[name] for name in table["label"].to_pylist()], np.int64
+            ),
             instance_keys=np.asarray(table["instance_key"].to_pylist(), np.str_),
             patient_keys=np.asarray(table["patient_key"].to_pylist(), np.str_),
             shards=tuple(map_shard(store, digest) for digest in shards.dictionary.to_pylist()),
