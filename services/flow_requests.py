@@ -228,6 +228,15 @@ class EvaluateRequest(Request):
     gate: GateConfig = Field(GateConfig(), title="Gate")
 
 
+class FeaturesRequest(Request):
+    """Write the embedding of every example of the newest version of a dataset."""
+
+    version: int | None = Field(
+        None, ge=1, title="Model version", description="The model that embeds; default: the champion."
+    )
+    dataset: DatasetName = "radloop"
+
+
 class NightlyRequest(IngestRequest):
     """Take in what is new, train, and promote the model if it proves itself."""
 
@@ -323,6 +332,7 @@ REQUESTS: Mapping[str, type[Request]] = MappingProxyType(
         "evaluate": EvaluateRequest,
         "nightly": NightlyRequest,
         "reevaluate": ReevaluateRequest,
+        "features": FeaturesRequest,
         "deidentify": DeidentifyRequest,
     }
 )

@@ -33,6 +33,7 @@ from models.search_space import draw_trials
 from services.flow_requests import (
     DeidentifyRequest,
     EvaluateRequest,
+    FeaturesRequest,
     IngestRequest,
     NightlyRequest,
     ReevaluateRequest,
@@ -44,6 +45,7 @@ from services.mask_input import check_masks, patient_table
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.ray.jobs import connect
 from services.settings import Settings, authorization
+from services.start_weights import check_weights
 
 TIMEOUT_S = 5.0
 REMEDY = "give --source a folder or archive with images, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH or an NPZ file"
@@ -93,7 +95,7 @@ def check_input(request: IngestRequest) -> Source:
             "with the columns file, PatientID and label"
         )
     if request.positive is not None and paths:
-        check_positive(table, request.positive, request.label_column, missing=request.missing)
+        check_positive(paths[0], request.positive, request.label_column, missing=request.missing)
     elif request.positive is not None and isinstance(source, MedMnistFile):
         order_classes(
             (str(label) for part in source.labels.values() for label in set(part)), request.positive
@@ -252,6 +254,7 @@ def _check_nightly(request: NightlyRequest, settings: Settings) -> None:
     spec = _check_ingest(request, settings)
     config = request.training
     check_network(config.network, OBJECTIVES[config.objective].network_output, spec)
+    check_weights(config, settings)
 
 
 def _check_ingest(request: IngestRequest, settings: Settings) -> PreprocessSpec:
@@ -275,6 +278,7 @@ def _check_ingest(request: IngestRequest, settings: Settings) -> PreprocessSpec:
 def _check_train(request: TrainRequest, settings: Settings) -> None:
     version = newest_dataset(settings, request.dataset)
     check_training(request.training, version)
+    check_weights(request.training, settings)
 
 
 def _check_tune(request: TuneRequest, settings: Settings) -> None:
@@ -301,6 +305,20 @@ def _check_evaluate(request: EvaluateRequest, settings: Settings) -> None:
             f"model {request.dataset!r} has no version {request.version}: give --version one of "
             f"{', '.join(map(str, versions))}"
         )
+
+
+def _check_features(request: FeaturesRequest, settings: Settings) -> None:
+    newest_dataset(settings, request.dataset)
+    check_servers(settings)
+    if request.version is not None and request.version not in (
+        versions := peek_versions(settings, request.dataset)
+    ):
+        there = (
+            f"give --version one of {', '.join(map(str, versions))}"
+            if versions
+            else "run `radloop train` first"
+        )
+        raise UserFault(f"model {request.dataset!r} has no version {request.version}: {there}")
 
 
 def _check_reevaluate(request: ReevaluateRequest, settings: Settings) -> None:
@@ -331,6 +349,7 @@ CHECKS: Mapping[str, Callable[[Any, Settings], object]] = MappingProxyType(
         "tune": _check_tune,
         "evaluate": _check_evaluate,
         "reevaluate": _check_reevaluate,
+        "features": _check_features,
         "deidentify": _check_deidentify,
     }
 )

@@ -91,9 +91,9 @@ OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd, "muon": _muon}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group, times its own rate where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("rate", 1.0)
 
 
 def l1_norm(network: nn.Module) -> torch.Tensor:

@@ -23,6 +23,7 @@ from models.training.patches import cropped, draw_patches
 from models.training.precision import check_device, gradient_scaler
 from models.training.ranks import Ranks
 from models.training.safe_augment import safe_augment
+from models.training.start import StartWeights, begin, set_depth_rates
 
 MIXUP = 1
 """Number of the draw of mixup, behind (seed, epoch, step)."""
@@ -40,6 +41,8 @@ class TrainData:
     objective: Objective
     modality: str = ""
     """Of the images, for what is chosen by it."""
+    start: StartWeights | None = None
+    """What the network begins with, where `TrainConfig.start` names weights."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,13 +82,17 @@ class Worker:
         torch.manual_seed(config.seed)
         channels = planes(data.train.gather(np.zeros(1, np.int64))).shape[1]
         objective = data.objective.fitted(data.train, config)
-        network = objective.build(config.network, channels).to(ranks.device)
+        network = objective.build(config.network, channels)
+        if data.start:
+            begin(network, config, objective.metadata(), data.start)
+        network = network.to(ranks.device)
         # Channels last is 1.2 to 1.5 times as fast on processors, and what the convolutions of GPUs prefer.
         of_volumes = any(parameter.ndim == 5 for parameter in network.parameters())
         network = network.to(memory_format=torch.channels_last_3d if of_volumes else torch.channels_last)
         average = WeightAverage(network, config.ema_decay)
         optimizer = make_optimizer(network, config.optimizer)
         scaler = gradient_scaler(config, ranks.device)
+        set_depth_rates(optimizer, network, config.start)
         progress, best = Progress(), Weights()
         if resume_from:
             progress, best = restore(resume_from, network, average.network, optimizer, scaler)

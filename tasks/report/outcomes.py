@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
     from imaging.statistics.intervals import Measure
     from tasks.evaluation import Evaluation
+    from tasks.features import Features
     from tasks.reevaluation import Reevaluation
     from tasks.reporting import NightlyReport
     from tasks.search import TuneOutcome
@@ -199,6 +200,16 @@ def deidentification_markdown(outcome: "DeidentifyOutcome") -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def features_markdown(outcome: "Features") -> str:
+    """Return where the features are."""
+    state = "were there already" if outcome.known else "were written"
+    return (
+        f"**Features**: {quantity(outcome.rows, 'embeddings')} of {outcome.width} numbers by `{outcome.model}` "
+        f"{state}: "
+        f"`{outcome.place}` of the store, of the dataset version `{outcome.digest[:16]}`"
+    )
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table.
 
@@ -220,6 +231,7 @@ RENDERERS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
         "tune": tuning_markdown,
         "evaluate": evaluation_markdown,
         "reevaluate": reevaluation_markdown,
+        "features": features_markdown,
         "deidentify": deidentification_markdown,
     }
 )

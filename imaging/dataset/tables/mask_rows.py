@@ -101,7 +101,8 @@ def class_presence(keys: pa.ChunkedArray, rows: pa.Table, classes: int) -> NDArr
         array[:] = _presence(json.loads(value), classes)
     at = pc.index_in(keys, value_set=drawn["instance_key"])
     codes = np.append(coded.indices.to_numpy().astype(np.int64), len(coded.dictionary))
-    return of_value[codes[at.fill_null(len(drawn)).to_numpy()]]
+    presence: NDArray[np.int8] = of_value[codes[at.fill_null(len(drawn)).to_numpy()]]
+    return presence
 
 
 def model_spacings(examples: pa.Table, spec: PreprocessSpec) -> NDArray[np.float64]:
