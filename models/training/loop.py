@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.config import TrainConfig
+from models.config import LAST, TrainConfig
 from models.objectives.protocol import named_outputs
 from models.training.batches import seed_of
 from models.training.checkpoint import save
@@ -131,7 +131,9 @@ def train_step(worker: Worker, epoch: int, step: int, batch: NDArray[np.int64]) 
 
 def advance(worker: Worker, metrics: Mapping[str, float]) -> None:
     """Count the epoch; if it is the best so far, keep its averaged weights."""
-    worker.progress = worker.progress.after(worker.objective.merit(metrics, worker.config.measure))
+    measure = worker.config.measure
+    merit = (metrics["epoch"],) if measure == LAST else worker.objective.merit(metrics, measure)
+    worker.progress = worker.progress.after(merit)
     if worker.progress.best_epoch == metrics["epoch"]:
         worker.best = {name: value.clone() for name, value in worker.average.network.state_dict().items()}
 
