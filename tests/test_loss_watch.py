@@ -66,17 +66,19 @@ def test_an_epoch_shorter_than_a_look_is_looked_at_in_the_end() -> None:
         watched.end_epoch()
 
 
-def test_finite_losses_pass() -> None:
-    feed(watched := watch(), [0.7] * (2 * CHECK_STEPS + 1))
+@pytest.mark.parametrize("steps", [1, CHECK_STEPS, 2 * CHECK_STEPS + 1])
+def test_finite_losses_pass(steps: int) -> None:
+    feed(watched := watch(), [0.7] * steps)
     watched.end_epoch()
     assert watched.recent == []
 
 
-def test_weights_that_are_not_finite_after_a_finite_loss_stop_the_run() -> None:
-    feed(watched := watch(), [0.7])
+@pytest.mark.parametrize("steps", [1, CHECK_STEPS])
+def test_weights_that_are_not_finite_after_a_finite_loss_stop_the_run(steps: int) -> None:
+    feed(watched := watch(), [0.7] * steps)
     with torch.no_grad():
         next(watched.worker.network.parameters()).fill_(math.inf)
-    with pytest.raises(UserFault, match="the weights are not finite after epoch 1, step 1"):
+    with pytest.raises(UserFault, match=f"the weights are not finite after epoch 1, step {steps},"):
         watched.end_epoch()
 
 
