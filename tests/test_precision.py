@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from imaging.errors import UserFault
+from imaging.errors import EnvironmentFault, UserFault
 from models.config import ComputeConfig, OptimizerConfig, TrainConfig
 from models.objectives.classification import Classification
 from models.training.batches import ArrayExamples
@@ -124,8 +124,17 @@ def test_the_peak_of_memory_is_that_of_the_process() -> None:
 
 def test_compilation_is_a_choice(data: TrainData, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
+    monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled.append(network))  # noqa: PLW0108 (bound)
     for chosen in (False, True):
         config = TrainConfig(network="small_cnn", workers=1, compute=ComputeConfig(compile=chosen))
         Worker.start(config, data, Ranks(), None)
     assert len(compiled) == 1
+
+
+def test_without_a_compiler_compilation_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    config = TrainConfig(compute=ComputeConfig(compile=True))
+    with pytest.raises(EnvironmentFault, match=r"needs a C\+\+ compiler.*install one, or turn it off"):
+        check_device(config, CPU)
+    check_device(TrainConfig(), CPU)
