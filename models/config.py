@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     # Options are loaded where no table is.
     from imaging.dataset.version.dataset_version import DatasetVersion
 
+LAST = "last"
+"""The `measure` that takes the last epoch: no validation patients choose it."""
 if TYPE_CHECKING:
     NetworkName = str
 else:
@@ -240,8 +242,9 @@ class TrainConfig(BaseModel):
     measure: str = Field(
         OBJECTIVES[DEFAULT].selectors[0],
         title="Measure",
-        description="Validation measure that selects the best epoch: auroc or loss for classes.",
-        json_schema_extra={"examples": list(OBJECTIVES[DEFAULT].selectors)},
+        description="Validation measure that selects the best epoch, auroc or loss for classes; 'last' takes the last "
+        "epoch, which is better on few validation patients.",
+        json_schema_extra={"examples": [*OBJECTIVES[DEFAULT].selectors, LAST]},
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
@@ -286,7 +289,7 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"no objective is called {self.objective!r}: choose one of {', '.join(OBJECTIVES)}"
             )
-        if self.measure not in (selectors := OBJECTIVES[self.objective].selectors):
+        if self.measure not in (selectors := (*OBJECTIVES[self.objective].selectors, LAST)):
             raise ValueError(
                 f"measure {self.measure!r} cannot select an epoch of {self.objective}: "
                 f"choose one of {', '.join(selectors)}"

@@ -41,7 +41,7 @@ from services.mlflow.runs import (
     stopped_run,
 )
 from services.open_runs import FLOW_RUN_TAG
-from services.prefect.progress import log_of
+from services.prefect.progress import log_of, page_bar
 from services.preflight import newest_dataset
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
@@ -139,7 +139,9 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
 def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
     """Fit here, or on the Ray cluster; both start lost workers again, so Prefect does not retry this."""
     with failing_run(settings, job.run_id):
-        return (fit_on_cluster if settings.ray_address else fit)(job, settings, log_of(job.dataset))
+        if settings.ray_address:
+            return fit_on_cluster(job, settings, log_of(job.dataset))
+        return fit(job, settings, log_of(job.dataset), show=page_bar("training-progress"))
 
 
 @task(name="register candidate", cache_policy=NO_CACHE, **INPUT_OUTPUT)

@@ -28,8 +28,8 @@ from models.training.start import StartWeights, begin, set_depth_rates
 MIXUP = 1
 """Number of the draw of mixup, behind (seed, epoch, step)."""
 
-Pass = tuple[Tensor, Sequence[tuple[float, Mapping[str, Tensor]]]]
-"""Images, and the targets that they have, each with its share: one, or two with mixup."""
+Goals = Sequence[tuple[float, Mapping[str, Tensor]]]
+"""Targets, each with its share: one, or two with mixup."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +132,13 @@ class Worker:
         config = self.config
         return epoch_batches(config.seed, epoch, len(self.data.train), config.batch_size, self.often)
 
-    def passes(self, epoch: int, step: int, batch: NDArray[np.int64]) -> Iterator[Pass]:
-        """Yield this rank's share of a global batch in the parts whose gradients add up."""
-        mine = share(len(batch), self.ranks.rank, self.ranks.size)
-        places, alpha = np.arange(len(batch))[mine], self.augment.mixup_alpha
-        for part in np.array_split(places, self.config.optimizer.accumulation):
+    def passes(self, epoch: int, step: int, batch: NDArray[np.int64]) -> Iterator[tuple[Tensor, Goals]]:
+        """Yield images and targets of this rank's share of a global batch, in the parts whose gradients add up."""
+        mine, passes = share(len(batch), self.ranks.rank, self.ranks.size), self.config.optimizer.accumulation
+        alpha, count = self.augment.mixup_alpha, mine.stop - mine.start
+        for number in range(passes):
+            within = share(count, number, passes)
+            part = slice(mine.start + within.start, mine.start + within.stop)
             images, targets = self.load(epoch, step, batch, part)
             if not alpha:
                 yield images, [(1.0, targets)]
@@ -146,7 +148,7 @@ class Worker:
             yield images.lerp(others, 1 - kept), [(kept, targets), (1 - kept, other_targets)]
 
     def load(
-        self, epoch: int, step: int, batch: NDArray[np.int64], places: NDArray[np.int64] | None = None
+        self, epoch: int, step: int, batch: NDArray[np.int64], places: slice | NDArray[np.int64] | None = None
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return normalised images and targets of a global batch, varied alike, on the device.
 
