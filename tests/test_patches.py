@@ -36,7 +36,7 @@ def test_a_class_of_one_pixel_is_met_as_often_as_a_large_one() -> None:
     assert 160 < met[2] < 240
 
 
-def test_the_share_says_how_many_patches_meet_a_class() -> None:
+def test_as_many_patches_meet_a_class_as_the_share_asks_for() -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[3, 3] = 1
     origins = [patch_origin(mask, (4, 4), 0.25, drawn) for drawn in numbers(2000)]

@@ -1,6 +1,7 @@
 """Sliding window: sums of patches beside the whole, their order and number, borders, and what is refused."""
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,12 @@ CASES = [((20, 33), (8, 8)), ((9, 20, 17), (4, 8, 16)), ((7, 8, 8), (7, 8, 8)), 
 
 @pytest.mark.parametrize(("shape", "patch"), CASES)
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
-@pytest.mark.parametrize("batch", [1, 3, None])
-def test_slabs_and_batches_change_nothing(
-    shape: tuple[int, ...], patch: tuple[int, ...], overlap: float, batch: int | None
+@pytest.mark.parametrize(("batch", "workers"), [(1, 1), (3, 1), (None, 1), (2, 3)])
+def test_slabs_batches_and_threads_change_nothing(
+    shape: tuple[int, ...], patch: tuple[int, ...], overlap: float, batch: int | None, workers: int
 ) -> None:
     image = np.random.default_rng(0).random(shape, np.float32)
-    given = sliding_window(image, patch, ends, overlap, batch)
+    given = sliding_window(image, patch, ends, overlap, batch, workers)
     assert given.shape == (2, *shape) and given.dtype == np.float32
     np.testing.assert_allclose(given, at_once(image, patch, overlap), atol=2e-6)
 
@@ -92,6 +93,20 @@ def test_the_mask_is_the_most_probable_class() -> None:
     mask = sliding_window_mask(image, (4, 8, 8), shares)
     assert mask.dtype == np.uint8
     assert np.array_equal(mask, image > 0.5)
+
+
+def test_no_more_calls_are_made_at_a_time_than_there_are_workers() -> None:
+    running, most = [], []
+
+    def counted(patches: Values) -> Values:
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.005)
+        running.pop()
+        return shares(patches)
+
+    sliding_window(np.zeros((16, 16), np.float32), (4, 4), counted, overlap=0, batch=1, workers=2)
+    assert max(most) == 2
 
 
 def test_the_batches_are_as_large_as_is_asked_for() -> None:

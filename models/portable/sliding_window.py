@@ -7,6 +7,7 @@ number of slices. All is numpy; the network is any function of patches.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -33,14 +34,15 @@ def sliding_window(
     network: Network,
     overlap: float = OVERLAP,
     batch: int | None = None,
+    workers: int = 1,
 ) -> Values:
     """Return the probabilities (classes, [slices,] rows, columns) of an image ([slices,] rows, columns).
 
-    `patch` is the shape that the network takes, `batch` how many at once. An image that is smaller along an axis is
-    continued by its edge. Raises UserFault for a patch of other dimensions, an overlap outside of 0 to 0.9, or
-    probabilities that are no numbers.
+    `patch` is the shape that the network takes, `batch` how many at once, and `workers` how many calls are made at the
+    same time, from threads of their own. An image that is smaller along an axis is continued by its edge. Raises
+    UserFault for a patch of other dimensions, an overlap outside of 0 to 0.9, or probabilities that are no numbers.
     """
-    return np.concatenate(list(slabs(image, patch, network, overlap, batch)), axis=1)
+    return np.concatenate(list(slabs(image, patch, network, overlap, batch, workers)), axis=1)
 
 
 def sliding_window_mask(
@@ -49,12 +51,15 @@ def sliding_window_mask(
     network: Network,
     overlap: float = OVERLAP,
     batch: int | None = None,
+    workers: int = 1,
 ) -> NDArray[np.uint8]:
     """Return the most probable class of each pixel, as a mask of the image's shape; as `sliding_window`.
 
     Probabilities of all classes are never held for more than a slab.
     """
-    parts = [one.argmax(axis=0).astype(np.uint8) for one in slabs(image, patch, network, overlap, batch)]
+    parts = [
+        one.argmax(axis=0).astype(np.uint8) for one in slabs(image, patch, network, overlap, batch, workers)
+    ]
     return np.concatenate(parts)
 
 
@@ -64,6 +69,7 @@ def slabs(
     network: Network,
     overlap: float = OVERLAP,
     batch: int | None = None,
+    workers: int = 1,
 ) -> Iterator[Values]:
     """Yield the probabilities (classes, some of the first axis, ...) in the order of the first axis."""
     if len(patch) != image.ndim or not 0 <= overlap <= 0.9 or image.size == 0:
@@ -78,18 +84,20 @@ def slabs(
     inner = tuple(slice(m, m + own) for m, own in zip(margins[1:], image.shape[1:], strict=True))
     batch = batch or max(1, BATCH_VALUES // math.prod(patch))
     total, weights = None, np.zeros((patch[0], *padded.shape[1:]), np.float32)
+    corners = [_box(corner, patch[1:]) for corner in product(*starts[1:])]
+    groups = [corners[begin : begin + batch] for begin in range(0, len(corners), batch)]
     for row, first in enumerate(starts[0]):
         layer = padded[first : first + patch[0]]
-        corners = list(product(*starts[1:]))
-        for begin in range(0, len(corners), batch):
-            places = [_box(corner, patch[1:]) for corner in corners[begin : begin + batch]]
-            given = network(np.stack([layer[:, *place] for place in places]).astype(np.float32, copy=False))
-            _check(given, patch)
-            if total is None:
-                total = np.zeros((given.shape[1], *weights.shape), np.float32)
-            for place, one in zip(places, given, strict=True):
-                total[:, :, *place] += one * weight
-                weights[:, *place] += weight
+        for begin in range(0, len(groups), workers):
+            some = groups[begin : begin + workers]
+            batches = [np.stack([layer[:, *place] for place in group]) for group in some]
+            for group, given in zip(some, _called(network, batches), strict=True):
+                _check(given, patch)
+                if total is None:
+                    total = np.zeros((given.shape[1], *weights.shape), np.float32)
+                for place, one in zip(group, given, strict=True):
+                    total[:, :, *place] += one * weight
+                    weights[:, *place] += weight
         assert total is not None
         # No later patch reaches what lies before the start of the next one.
         done = (starts[0][row + 1] if row + 1 < len(starts[0]) else first + patch[0]) - first
@@ -133,6 +141,15 @@ def _padded(image: NDArray[np.generic], patch: Sequence[int]) -> NDArray[np.gene
 
 def _box(corner: Sequence[int], sides: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(begin, begin + side) for begin, side in zip(corner, sides, strict=True))
+
+
+def _called(network: Network, batches: Sequence[NDArray[np.generic]]) -> list[Values]:
+    """Return what the network gives for each batch, each in a thread where there are several."""
+    floats = [one.astype(np.float32, copy=False) for one in batches]
+    if len(floats) == 1:
+        return [network(floats[0])]
+    with ThreadPoolExecutor(len(floats)) as pool:
+        return list(pool.map(network, floats))
 
 
 def _check(given: Values, patch: Sequence[int]) -> None:
