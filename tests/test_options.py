@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.options import ask, overlay
+from cli.options import as_request, ask, overlay
 from imaging.errors import UserFault
 from imaging.sources.label_file import MISSING
 from services.flow_requests import NightlyRequest, TrainRequest
@@ -55,6 +55,13 @@ def asked(folder: Path, text: str, options: Mapping[str, Any]) -> NightlyRequest
 def test_options_win_over_the_configuration(tmp_path: Path) -> None:
     request = asked(tmp_path, "source: there\ntraining: {epochs: 3, seed: 7}", {"training": {"epochs": 5}})
     assert (request.source, request.training.epochs, request.training.seed) == ("there", 5, 7)
+
+
+def test_findings_and_the_objective_are_options_of_the_command_line() -> None:
+    given = as_request({"findings": "mass,oedema", "more_labels": ["b.csv"], "objective": "multilabel"})
+    night = ask(NightlyRequest, None, given | {"labels": "a.csv"})
+    assert (night.findings, night.more_labels) == (("mass", "oedema"), ("b.csv",))
+    assert night.training.objective == "multilabel"
 
 
 def test_options_that_were_not_given_do_not_count(tmp_path: Path) -> None:

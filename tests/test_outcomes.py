@@ -322,3 +322,17 @@ def test_one_is_singular() -> None:
 
 def test_a_version_that_nothing_can_be_trained_on_is_warned_of_on_top() -> None:
     assert ingest_markdown(replace(INGESTED, untrainable="no 'val'.")).startswith("**Warning**: no 'val'.")
+
+
+def test_findings_are_in_the_outcome_in_the_place_of_labels() -> None:
+    counts = {"present": 3, "absent": 4, "unknown": 5, "patients_present": 1, "patients_absent": 2}
+    outcome = replace(
+        INGESTED,
+        counts={"train": {"": {"examples": 12, "patients": 3}}},
+        finding_counts={"train": {"mass": counts}},
+        classes=(),
+    )
+    text = ingest_markdown(outcome)
+    assert "| split | finding | present | absent | unknown | patients with it | patients without |" in text
+    assert "| train | mass | 3 | 4 | 5 | 1 | 2 |" in text
+    assert "| split | label |" not in text

@@ -196,3 +196,16 @@ def test_the_label_column_is_looked_for(tmp_path: Path) -> None:
     folder, labels = write_archive(tmp_path / "dicom", 1)
     with pytest.raises(UserFault, match="no 'grade': give --label-column"):
         check_input(IngestRequest(source=str(folder), labels=str(labels), label_column="grade"))
+
+
+def test_findings_without_a_table_are_refused_with_the_remedy(pictures: IngestRequest) -> None:
+    request = IngestRequest(source=pictures.source, findings=("mass",))
+    with pytest.raises(UserFault, match=r"findings are read from a table: give --labels"):
+        check_input(request)
+
+
+def test_columns_of_findings_are_looked_for_before_any_image(pictures: IngestRequest, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,PatientID,mass\na.png,P,1\n")
+    assert check_input(pictures.model_copy(update={"findings": ("mass",)})).kind == "folder"
+    with pytest.raises(UserFault, match=r"no table has a column for 'oedema' of --findings"):
+        check_input(pictures.model_copy(update={"findings": ("mass", "oedema")}))

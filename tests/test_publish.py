@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from imaging.annotations.finding_table import FindingQuery, read_findings
 from imaging.annotations.label_join import KEY_OF_LEVEL
 from imaging.annotations.label_table import build_label_table
 from imaging.dataset.ingest.ingest_outcome import write_problems
@@ -216,3 +217,24 @@ def test_the_list_of_problems_names_both_lines_of_a_contradiction(store: FolderS
     path = write_problems(list_files(iter(()), names), version, tmp_path / "private", table)
     assert path is not None
     assert "label line,2,two-labels,line 9 has another" in path.read_text().splitlines()
+
+
+def test_a_version_of_labels_has_the_digest_that_release_0_1_0_gave_it(store: FolderStore) -> None:
+    """As commit 775df0d, before there were annotations, has computed it."""
+    rows = [example(n, source_label="ab"[n % 2], site_key=str(n % 3)) for n in range(40)]
+    assert built(store, rows).digest == "0ee253689d7e810d8a3b59f10f33961f"
+
+
+def test_the_list_of_problems_names_the_table_of_a_line(store: FolderStore, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    paths[0].write_text("PatientID,mass\nA,1\nB,0\n")
+    paths[1].write_text("PatientID,oedema\nA,1\nC,1\nA,0\n")
+    key = Pseudonyms(b"k" * 32)
+    tables = read_findings(paths, key, FindingQuery(names=("mass", "oedema")))
+    rows = [example(n, patient_key=key.key("patient", name)) for n, name in enumerate("AB")]
+    version = built(store, rows, by=recipe(findings=tables))
+    path = write_problems(list_files(iter(()), key), version, tmp_path / "private", tables)
+    assert path is not None
+    lines = path.read_text()
+    assert "label line,3 of b.csv,names-no-image," in lines
+    assert "label line,2 of b.csv,two-labels,line 4 of b.csv has another" in lines

@@ -15,7 +15,7 @@ from imaging.statistics.classification import best_threshold
 from imaging.statistics.multilabel import MEASURES, FindingPredictions
 from models.objectives.classification import PROBABILITIES, class_weights
 from models.objectives.protocol import Arrays, Objective, PatientExamples, Score, TrainingExamples
-from models.portable.contract import Axis, TensorContract
+from models.portable.contract import ENTRY, Axis, Contract, TensorContract
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Multilabel(Objective):
 
     name: ClassVar = "multilabel"
     since: ClassVar = "0.2.0"
-    metadata_keys: ClassVar = ("contract", "findings", "thresholds")
+    metadata_keys: ClassVar = (ENTRY, "thresholds")
     epoch_titles: ClassVar = {"auroc": "AUROC", "auprc": "AUPRC"}
     selectors: ClassVar = ("auroc", "loss")
     measures: ClassVar = MEASURES
@@ -61,14 +61,16 @@ class Multilabel(Objective):
     def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
         """Return the objective of a model; files write no thresholds as null, and tags as nothing."""
         thresholds = metadata["thresholds"]
+        (output,) = Contract.read(metadata[ENTRY]).outputs
         return cls(
-            findings=tuple(json.loads(metadata["findings"])),
+            # A model has ten tags at most, and its contract names them already.
+            findings=output.axes[1].labels,
             thresholds=None if thresholds in ("", "null") else tuple(json.loads(thresholds)),
         )
 
     def metadata(self) -> dict[str, str]:
-        """Return the findings in the order of the probabilities, and their thresholds."""
-        return {"findings": json.dumps(self.findings), "thresholds": json.dumps(self.thresholds)}
+        """Return the thresholds in the order of the probabilities, whose contract names the findings."""
+        return {"thresholds": json.dumps(self.thresholds)}
 
     def outputs(self, spec: PreprocessSpec) -> tuple[TensorContract, ...]:
         """Return the one output: the probability of each finding."""
