@@ -8,7 +8,7 @@ BENCHES = (
     *("deidentify", "leaks", "midi_b", "burned_in"),
     *("ingest", "ingest_cores", "stores", "near_duplicates", "versions", "nights", "quiet_nights"),
     *("segmentation_measures", "sliding_window"),
-    *("step_time", "fit_start", "ct_contrast", "pneumoniamnist", "mnist"),
+    *("networks", "step_time", "fit_start", "epoch_choice", "ct_contrast", "pneumoniamnist", "mnist"),
 )
 
 

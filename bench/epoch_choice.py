@@ -1,7 +1,7 @@
 """Measures what the choice of an epoch on few validation patients gives on test patients, over made-up hospitals.
 
 Each seed paints the demonstration's hospital anew (60 patients, 36 / 9 / 15 of them to train, validate and test, with
-its window, 64 px) and trains 12 epochs by the default configuration in this process. The weights of every epoch are
+its window, 64 px) and trains by the default configuration in this process. The weights of every epoch are
 judged on the validation patients, on the 15 test patients, and on 120 patients more, who say what it is worth. Rules of
 choice then read the same epochs, so that their differences are paired by seed.
 """
@@ -31,7 +31,7 @@ from models.training.ranks import Ranks
 from models.training.worker import TrainData
 
 OBJECTIVE = Classification(classes=("normal", "lesion"))
-CENTER_HU, WIDTH_HU, SIZE_PX, EPOCHS = -300, 1400, 64, 12
+CENTER_HU, WIDTH_HU, SIZE_PX = -300, 1400, 64
 SHARES = (36, 9, 15, 120)
 """Patients to train, to validate, to test, and to say what an epoch is worth."""
 Rows = Sequence[Mapping[str, float]]
@@ -62,10 +62,10 @@ def scores(weights: Path, examples: ArrayExamples, config: TrainConfig) -> NDArr
     return torch.cat([network.eval()(normalise(part)) for part in levels.split(64)]).softmax(1).numpy()
 
 
-def epochs_of(seed: int) -> list[dict[str, float]]:
+def epochs_of(seed: int, epochs: int) -> list[dict[str, float]]:
     """Return what each epoch of a hospital's training measured."""
     train, val, test, many = hospital(seed)
-    config = TrainConfig(epochs=EPOCHS, patience=EPOCHS, workers=1, seed=seed)
+    config = TrainConfig(epochs=epochs, patience=epochs, workers=1, seed=seed)
     judged = list[dict[str, float]]()
 
     def judge(metrics: Mapping[str, float], checkpoint: Path | None) -> None:
@@ -125,11 +125,12 @@ def table(runs: Sequence[Rows]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--kept", type=Path, help="file with the epochs of each seed, a line a seed")
     arguments = parser.parse_args()
     runs = []
     for seed in range(arguments.seeds):
-        runs.append(epochs_of(seed))
+        runs.append(epochs_of(seed, arguments.epochs))
         if arguments.kept:
             with arguments.kept.open("a") as file:
                 file.write(f"{json.dumps(runs[-1])}\n")

@@ -9,15 +9,19 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from imaging.errors import UserFault
-from services.flow_requests import DeidentifyRequest, NightlyRequest
+from services.flow_requests import DeidentifyRequest, NightlyRequest, TuneRequest
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
 PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"training": ("objective", "network", "epochs", "workers"), "preprocess": ("modality", "window")}
+    {
+        "training": ("objective", "network", "epochs", "workers"),
+        "preprocess": ("modality", "window"),
+        "search": ("trials",),
+    }
 )
 """Options by the part of the request that they belong to."""
-KNOWN = tuple(NightlyRequest.model_fields | DeidentifyRequest.model_fields)
+KNOWN = tuple(NightlyRequest.model_fields | TuneRequest.model_fields | DeidentifyRequest.model_fields)
 """Names of a configuration file: one file serves all commands, and each takes its part of it."""
 
 

@@ -15,6 +15,7 @@ from imaging.release_compatibility import canonical
 from infra.stack.deployments import TEMPLATE, fill
 from services.flow_requests import REQUESTS, NightlyRequest, Request, absolute_place
 from services.settings import Settings
+from services.start_weights import with_absolute_weights
 
 REMEMBERED = "nightly.json"
 """Parameters of the night: written by `radloop run` when it succeeds, and here."""
@@ -90,5 +91,9 @@ def _with_absolute_places(request: NightlyRequest) -> NightlyRequest:
         if (place := getattr(request, name))
     }
     return request.model_copy(
-        update={**places, "more_labels": tuple(map(absolute_place, request.more_labels))}
+        update={
+            **places,
+            "more_labels": tuple(map(absolute_place, request.more_labels)),
+            "training": with_absolute_weights(request.training),
+        }
     )

@@ -10,7 +10,7 @@ from services.prefect.flow_engine import flow_run_name
 from services.preflight import check_servers
 from services.settings import activate
 from tasks.report.outcomes import training_markdown
-from tasks.training import TrainOutcome, begin, finish, fit_model, known_candidate, stop
+from tasks.training import TrainOutcome, begin, finish, fit_model, known_candidate, stop, with_weights
 
 
 def stop_training(flow: Any, flow_run: Any, state: Any) -> None:
@@ -29,6 +29,8 @@ def train(request: TrainRequest) -> TrainOutcome:
     """Train a candidate on all workers, and register it as the challenger."""
     settings = activate()
     check_servers(settings)
+    if request.training.start.weights:
+        request = with_weights(request, settings)
     outcome = known_candidate(request, settings)
     if outcome is None:
         job = begin(request, settings, str(runtime.flow_run.root_flow_run_id or runtime.flow_run.id))

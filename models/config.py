@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     # Options are loaded where no table is.
     from imaging.dataset.version.dataset_version import DatasetVersion
 
+LAST = "last"
+"""The `measure` that takes the last epoch: no validation patients choose it."""
 if TYPE_CHECKING:
     NetworkName = str
 else:
@@ -174,6 +176,31 @@ class PatchConfig(BaseModel):
         return bool(self.size_px or self.slices)
 
 
+class StartConfig(BaseModel):
+    """Weights that a training begins with, and what it may change of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", title="Start")
+
+    weights: Annotated[str, Since("0.2.0")] = Field(
+        "",
+        title="Weights",
+        description="A safetensors file, or a registered model as models:/NAME/VERSION or models:/NAME@champion; "
+        "default: weights drawn from the seed.",
+    )
+    mode: Annotated[Literal["full", "discriminative", "frozen"], Since("0.2.0")] = Field(
+        "full",
+        title="Mode",
+        description="'full' trains all layers alike, 'discriminative' the earlier ones more slowly, 'frozen' the last "
+        "one alone.",
+    )
+
+    @model_validator(mode="after")
+    def _mode_has_weights(self) -> Self:
+        if self.mode != "full" and not self.weights:
+            raise ValueError(f"start.mode is {self.mode!r} and no weights are given: set start.weights")
+        return self
+
+
 class TrainConfig(BaseModel):
     """One training run; its digest, with the dataset version's, names the run."""
 
@@ -215,8 +242,9 @@ class TrainConfig(BaseModel):
     measure: str = Field(
         OBJECTIVES[DEFAULT].selectors[0],
         title="Measure",
-        description="Validation measure that selects the best epoch: auroc or loss for classes.",
-        json_schema_extra={"examples": list(OBJECTIVES[DEFAULT].selectors)},
+        description="Validation measure that selects the best epoch, auroc or loss for classes; 'last' takes the last "
+        "epoch, which is better on few validation patients.",
+        json_schema_extra={"examples": [*OBJECTIVES[DEFAULT].selectors, LAST]},
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
@@ -236,6 +264,12 @@ class TrainConfig(BaseModel):
     patch: Annotated[PatchConfig, Since("0.2.0")] = Field(PatchConfig(), title="Patches")
     loss: Annotated[LossConfig, Since("0.2.0")] = Field(LossConfig(), title="Loss")
     compute: Annotated[ComputeConfig, Since("0.2.0")] = Field(ComputeConfig(), title="Computation")
+    start: Annotated[StartConfig, Since("0.2.0")] = Field(StartConfig(), title="Start")
+    embedding: Annotated[bool, Since("0.2.0")] = Field(
+        False,
+        title="Embedding",
+        description="Let the portable file give the embedding of each image too, for `radloop features`.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -255,13 +289,15 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"no objective is called {self.objective!r}: choose one of {', '.join(OBJECTIVES)}"
             )
-        if self.measure not in (selectors := OBJECTIVES[self.objective].selectors):
+        if self.measure not in (selectors := (*OBJECTIVES[self.objective].selectors, LAST)):
             raise ValueError(
                 f"measure {self.measure!r} cannot select an epoch of {self.objective}: "
                 f"choose one of {', '.join(selectors)}"
             )
         if refusal := wrong_output(self.network, OBJECTIVES[self.objective].network_output):
             raise ValueError(refusal)
+        if self.embedding and not OBJECTIVES[self.objective].has_embedding:
+            raise ValueError(f"models of {self.objective} have no embedding: leave `embedding` as it is")
         return self
 
     @model_validator(mode="after")

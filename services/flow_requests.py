@@ -20,6 +20,7 @@ from models.config import TrainConfig
 from models.objectives.multilabel import Multilabel
 from models.objectives.objective_catalog import OBJECTIVES
 from models.objectives.segmentation import Segmentation
+from models.search_space import SearchConfig
 from services.form_schema import AUTOMATIC, shape_for_form
 
 if TYPE_CHECKING:
@@ -205,6 +206,15 @@ class TrainRequest(Request):
     again: Again = False
 
 
+class TuneRequest(Request):
+    """Try trainings on the newest version of a dataset, and promote the best one if it proves itself."""
+
+    dataset: DatasetName = "radloop"
+    training: TrainConfig = Field(TrainConfig(), title="Training")
+    search: SearchConfig = Field(SearchConfig(), title="Search")
+    gate: GateConfig = Field(GateConfig(), title="Gate")
+
+
 class EvaluateRequest(Request):
     """Compare a candidate with the champion on the locked test patients."""
 
@@ -216,6 +226,15 @@ class EvaluateRequest(Request):
     )
     dataset: DatasetName = "radloop"
     gate: GateConfig = Field(GateConfig(), title="Gate")
+
+
+class FeaturesRequest(Request):
+    """Write the embedding of every example of the newest version of a dataset."""
+
+    version: int | None = Field(
+        None, ge=1, title="Model version", description="The model that embeds; default: the champion."
+    )
+    dataset: DatasetName = "radloop"
 
 
 class NightlyRequest(IngestRequest):
@@ -309,9 +328,11 @@ REQUESTS: Mapping[str, type[Request]] = MappingProxyType(
     {
         "ingest": IngestRequest,
         "train": TrainRequest,
+        "tune": TuneRequest,
         "evaluate": EvaluateRequest,
         "nightly": NightlyRequest,
         "reevaluate": ReevaluateRequest,
+        "features": FeaturesRequest,
         "deidentify": DeidentifyRequest,
     }
 )

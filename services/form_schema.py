@@ -40,15 +40,15 @@ def _parts(schema: Schema, resolve: Resolve, seen: list[str]) -> Iterator[Schema
     """Yield the schema of an object and those of all objects inside it, each once."""
     yield schema
     for field in schema.get("properties", {}).values():
-        for kind in [field, *field.get("anyOf", ())]:
+        for kind in [field, field.get("items", {}), *field.get("anyOf", ())]:
             if "$ref" in kind and kind["$ref"] not in seen:
                 seen.append(kind["$ref"])
                 yield from _parts(resolve({"$ref": kind["$ref"]}), resolve, seen)
 
 
 def _shape(field: Schema) -> None:
-    if isinstance(field.get("default"), Mapping):
-        field["default"] = {name: value for name, value in field["default"].items() if value is not None}
+    if "default" in field:
+        field["default"] = _without_nulls(field["default"])
     if NULL in field.get("anyOf", ()):
         rest = [kind for kind in field.pop("anyOf") if kind != NULL]
         if field.get("default") is None:
@@ -62,3 +62,10 @@ def _shape(field: Schema) -> None:
     for kind in [field, *field.get("anyOf", ())]:
         if "const" in kind:
             kind["enum"] = [kind.pop("const")]
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a value without the fields of its parts that are null."""
+    if isinstance(value, Mapping):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value

@@ -23,6 +23,7 @@ from services.mask_input import read_masks_of
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.preflight import check_input, known_key
 from services.settings import Settings
+from services.start_weights import named_by_content
 
 ANY_KEY = Pseudonyms(bytes(32))
 """Where there is no key yet there is no dataset either, and all files are new."""
@@ -126,7 +127,8 @@ def trained_before(
     dataset: str, config: TrainConfig, settings: Settings, version: DatasetVersion
 ) -> list[int]:
     """Return the model versions that this very data and configuration made."""
-    return peek_versions(settings, dataset, **{"training.key": training_key(version, config)})
+    key = training_key(version, named_by_content(config, settings, keep=False))
+    return peek_versions(settings, dataset, **{"training.key": key})
 
 
 def will_train(request: TrainRequest, settings: Settings) -> bool:

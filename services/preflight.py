@@ -29,19 +29,23 @@ from imaging.sources.open_source import open_source
 from imaging.sources.protocol import Source
 from models.networks.catalog import check_network
 from models.objectives.objective_catalog import OBJECTIVES, check_training
+from models.search_space import draw_trials
 from services.flow_requests import (
     DeidentifyRequest,
     EvaluateRequest,
+    FeaturesRequest,
     IngestRequest,
     NightlyRequest,
     ReevaluateRequest,
     TrainRequest,
+    TuneRequest,
 )
 from services.label_tables import finding_query, label_paths
 from services.mask_input import check_masks, patient_table
 from services.mlflow.registry_peek import peek_champions, peek_versions
 from services.ray.jobs import connect
 from services.settings import Settings, authorization
+from services.start_weights import check_weights
 
 TIMEOUT_S = 5.0
 REMEDY = "give --source a folder or archive with images, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH or an NPZ file"
@@ -250,6 +254,7 @@ def _check_nightly(request: NightlyRequest, settings: Settings) -> None:
     spec = _check_ingest(request, settings)
     config = request.training
     check_network(config.network, OBJECTIVES[config.objective].network_output, spec)
+    check_weights(config, settings)
 
 
 def _check_ingest(request: IngestRequest, settings: Settings) -> PreprocessSpec:
@@ -273,6 +278,18 @@ def _check_ingest(request: IngestRequest, settings: Settings) -> PreprocessSpec:
 def _check_train(request: TrainRequest, settings: Settings) -> None:
     version = newest_dataset(settings, request.dataset)
     check_training(request.training, version)
+    check_weights(request.training, settings)
+
+
+def _check_tune(request: TuneRequest, settings: Settings) -> None:
+    version = newest_dataset(settings, request.dataset)
+    for trial in draw_trials(request.training, request.search):
+        check_training(trial, version)
+    if settings.ray_address:
+        raise UserFault(
+            "a search runs on the machine of the command: unset RADLOOP_RAY_ADDRESS for it, and train what it found on "
+            "the cluster"
+        )
 
 
 def _check_evaluate(request: EvaluateRequest, settings: Settings) -> None:
@@ -288,6 +305,20 @@ def _check_evaluate(request: EvaluateRequest, settings: Settings) -> None:
             f"model {request.dataset!r} has no version {request.version}: give --version one of "
             f"{', '.join(map(str, versions))}"
         )
+
+
+def _check_features(request: FeaturesRequest, settings: Settings) -> None:
+    newest_dataset(settings, request.dataset)
+    check_servers(settings)
+    if request.version is not None and request.version not in (
+        versions := peek_versions(settings, request.dataset)
+    ):
+        there = (
+            f"give --version one of {', '.join(map(str, versions))}"
+            if versions
+            else "run `radloop train` first"
+        )
+        raise UserFault(f"model {request.dataset!r} has no version {request.version}: {there}")
 
 
 def _check_reevaluate(request: ReevaluateRequest, settings: Settings) -> None:
@@ -315,8 +346,10 @@ CHECKS: Mapping[str, Callable[[Any, Settings], object]] = MappingProxyType(
         "ingest": _check_ingest,
         "nightly": _check_nightly,
         "train": _check_train,
+        "tune": _check_tune,
         "evaluate": _check_evaluate,
         "reevaluate": _check_reevaluate,
+        "features": _check_features,
         "deidentify": _check_deidentify,
     }
 )

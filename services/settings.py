@@ -203,6 +203,8 @@ class Settings(BaseSettings):
             # It gives back what it frees; Arrow's own choice keeps as much again as the rows of a dataset take.
             "ARROW_DEFAULT_MEMORY_POOL": "jemalloc",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray Tune's tables are for notebooks: a search logs lines of its own.
+            "RAY_AIR_NEW_OUTPUT": "0",
             "RADLOOP_RAY_WAIT_MIN": f"{self.ray_wait_min:g}",
             # The controller polls its workers; at the default of 2 s a report costs 2 s.
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",

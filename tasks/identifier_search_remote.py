@@ -30,7 +30,7 @@ PAGE = 200
 ARTIFACT_BYTES = 4 << 20
 """Larger ones are models and shards, whose bytes were searched before they were sent."""
 Kind = Literal["/flow_runs/filter", "/task_runs/filter", "/logs/filter", "/artifacts/filter"]
-FLOWS = ("nightly", "ingest", "train", "evaluate", "reevaluate", "deidentify")
+FLOWS = ("nightly", "ingest", "train", "tune", "evaluate", "reevaluate", "deidentify")
 
 
 def has_servers(settings: Settings) -> bool:

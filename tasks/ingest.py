@@ -31,9 +31,9 @@ from imaging.dataset.ingest.pending_files import (
     list_source,
 )
 from imaging.dataset.ingest.resolve_conflicts import resolve_conflicts
+from imaging.dataset.tables.compaction import compact_shards
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.mask_rows import MaskAnnotations
-from imaging.dataset.upkeep.compaction import compact_shards
 from imaging.dataset.version.dataset_version import (
     DatasetVersion,
     EmptySplitError,

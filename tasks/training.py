@@ -13,6 +13,7 @@ from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
 from models.config import TrainConfig, training_key
+from models.networks.weights_file import WEIGHTS_FILE
 from models.objectives.objective_catalog import VALIDATION_TAG, check_training, objective_of
 from models.torch_process import end_torch, torch_process
 from models.training.epoch_history import read_history
@@ -27,6 +28,7 @@ from services.mlflow.registry import (
     set_alias,
     with_facts,
 )
+from services.mlflow.run_weights import log_weights
 from services.mlflow.runs import (
     check_run,
     commit,
@@ -39,12 +41,15 @@ from services.mlflow.runs import (
     stopped_run,
 )
 from services.open_runs import FLOW_RUN_TAG
-from services.prefect.progress import log_of
+from services.prefect.progress import log_of, page_bar
 from services.preflight import newest_dataset
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.settings import Settings
+from services.start_weights import named_by_content
 from tasks.retry import INPUT_OUTPUT
+
+CHECK_START = "models.training.start:check_start"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,14 @@ class TrainOutcome:
     best_epoch: int | None
     history: tuple[Mapping[str, float], ...]
     timings_s: Mapping[str, float]
+
+
+@task(name="fetch weights to start from", cache_policy=NO_CACHE, **INPUT_OUTPUT)
+def with_weights(request: TrainRequest, settings: Settings) -> TrainRequest:
+    """Return the request with its weights in the store, under the digest that names the training too."""
+    config = named_by_content(request.training, settings)
+    print(f"The weights to start from, {request.training.start.weights}, are {config.start.weights}")
+    return request.model_copy(update={"training": config})
 
 
 @task(name="look for a trained model", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -104,7 +117,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
         run_id = start_run(settings, request.dataset, name, parameters, key | tags)
     with failing_run(settings, run_id):
         log_dataset(settings, run_id, version, "training")
-    return TrainingJob(
+    job = TrainingJob(
         store=settings.dataset_place,
         cache=str(settings.cache),
         cache_bytes=settings.cache_bytes,
@@ -115,13 +128,20 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
         run_id=run_id,
         flow_run_id=flow_run_id,
     )
+    if config.start.weights:
+        with failing_run(settings, run_id):
+            for line in torch_process().call(CHECK_START, count=1, job=asdict(job)):
+                print(line)
+    return job
 
 
 @task(name="fit", cache_policy=NO_CACHE)
 def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
     """Fit here, or on the Ray cluster; both start lost workers again, so Prefect does not retry this."""
     with failing_run(settings, job.run_id):
-        return (fit_on_cluster if settings.ray_address else fit)(job, settings, log_of(job.dataset))
+        if settings.ray_address:
+            return fit_on_cluster(job, settings, log_of(job.dataset))
+        return fit(job, settings, log_of(job.dataset), show=page_bar("training-progress"))
 
 
 @task(name="register candidate", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -179,6 +199,7 @@ def make_candidate(
             for measure in objective.epoch_titles
         },
     }
+    log_weights(settings, job.run_id, path.with_name(WEIGHTS_FILE))
     candidate = register(settings, version.head.dataset, job.run_id, onnx.load(path), tags)
     set_alias(settings, candidate, "challenger")
     return candidate

@@ -44,7 +44,7 @@ Seen = TypeVar("Seen")
 STACK_USERS: set[str] = set()
 """Tests that need the stack and have not run."""
 STACK_END = ExitStack()
-FLOWS = ("ingest", "train", "evaluate", "nightly", "reevaluate", "deidentify")
+FLOWS = ("ingest", "train", "tune", "evaluate", "nightly", "reevaluate", "features", "deidentify")
 
 
 @pytest.fixture(scope="session")

@@ -66,3 +66,27 @@ def test_black_is_minus_one_and_white_is_one() -> None:
 def test_examples_in_memory_gather_by_index() -> None:
     rows = ArrayExamples(np.arange(4, dtype=np.uint8).reshape(4, 1, 1), np.zeros(4, np.int64))
     assert rows.gather(np.array([3, 1])).ravel().tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("epoch", range(3))
+def test_sampled_classes_are_drawn_equally_often(epoch: int) -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    often = np.where(labels == 0, 100 / 180, 100 / 20)
+    drawn = np.concatenate(list(epoch_batches(0, epoch, 100, 10, often)))
+    counts = np.bincount(drawn, minlength=100)
+    assert np.bincount(labels[drawn]).tolist() == [50, 50]
+    # Each as often as asked, rounded down or up: 0.56 times and 5 times.
+    assert (set(counts[:90]), set(counts[90:])) == ({0, 1}, {5})
+
+
+def test_sampled_rows_differ_by_epoch_and_follow_from_the_seed() -> None:
+    often = np.linspace(0.5, 1.5, 64)
+    first, again, other = (np.stack(list(epoch_batches(7, e, 64, 8, often))) for e in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_batches_of_sampled_rows_are_mixed() -> None:
+    often = np.array([0.5] * 60 + [3.5] * 12)
+    firsts = [np.mean(batch >= 60) for batch in epoch_batches(0, 0, 72, 12, often)]
+    assert 0.2 < min(firsts) <= max(firsts) < 0.95

@@ -50,12 +50,21 @@ def run(config: TrainConfig, folder: Path, *, cut_after: int | None = None, resu
         ("residual_small", "sgd"),
         ("residual_small", "adamw"),
         ("mobilenet_v3_small", "adamw"),
+        ("residual_small", "muon"),
     ],
 )
 def test_interrupted_and_resumed_is_bit_identical(tmp_path: Path, network: str, optimizer: str) -> None:
-    config = TrainConfig.model_validate(
-        {"network": network, "epochs": 3, "batch_size": 8, "workers": 1, "optimizer": {"name": optimizer}}
-    )
+    values = {
+        "network": network,
+        "epochs": 3,
+        "batch_size": 8,
+        "workers": 1,
+        "optimizer": {"name": optimizer},
+    }
+    if optimizer == "muon":
+        # With all that draws.
+        values |= {"augment": {"mixup_alpha": 0.4, "flip_vertical": True}, "class_weights": "sampled"}
+    config = TrainConfig.model_validate(values)
     run(config, tmp_path / "whole")
     with pytest.raises(PowerCutError):
         run(config, tmp_path / "cut", cut_after=0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from models.config import TrainConfig
-from models.training.epoch_history import HISTORY, Progress, read_history, record
+from models.training.epoch_history import HISTORY, Progress, StepRecord, read_history, read_step, record
 
 
 def test_epochs_come_back_in_order(tmp_path: Path) -> None:
@@ -54,3 +54,21 @@ def test_patience_counts_epochs_without_a_better_one(worse: int, over: bool) -> 
 
 def test_a_run_is_over_after_its_last_epoch() -> None:
     assert Progress(epochs=5, best_epoch=4, best=(1.0,)).is_over(TrainConfig(epochs=5))
+
+
+def test_how_far_an_epoch_is_is_written_now_and_then_by_the_first_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    leader, other = StepRecord(tmp_path, True, 0.0), StepRecord(tmp_path / "other", False, 0.0)
+    seen = []
+    for step in range(1, 6):
+        now[0] += 0.9
+        for one in (leader, other):
+            one.add(2, step, 5, 18)
+        seen.append(read_step(tmp_path))
+    # 18 images in 0.9 s; written at 2.7 s and, 2 s later at the earliest, not before the end.
+    line = {"epoch": 2, "step": 3, "steps": 5, "images_per_s": pytest.approx(20)}
+    assert seen == [{}, {}, line, line, line]
+    assert read_step(tmp_path / "other") == {}

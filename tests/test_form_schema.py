@@ -76,6 +76,7 @@ def test_no_field_begins_with_null(flow: str) -> None:
         ("train", []),
         ("evaluate", []),
         ("reevaluate", []),
+        ("features", []),
     ],
 )
 def test_what_a_person_must_fill_in_is_required(flow: str, required: list[str]) -> None:

@@ -47,12 +47,13 @@ def train(config: TrainConfig, data: TrainData, folder: Path) -> list[dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("network", "optimizer"), [("small_cnn", "adamw"), ("small_cnn", "sgd"), ("residual_small", "adamw")]
+    ("network", "optimizer"),
+    [("small_cnn", "adamw"), ("small_cnn", "sgd"), ("small_cnn", "muon"), ("residual_small", "adamw")],
 )
 def test_it_learns_to_see_a_bright_square(
     data: TrainData, tmp_path: Path, network: str, optimizer: str
 ) -> None:
-    order = {"name": optimizer, "learning_rate": 3e-3 if optimizer == "adamw" else 0.05}
+    order = {"name": optimizer, "learning_rate": 0.05 if optimizer == "sgd" else 3e-3}
     config = TrainConfig.model_validate(
         {**QUICK.model_dump(), "network": network, "epochs": 6, "optimizer": order}
     )
@@ -60,19 +61,22 @@ def test_it_learns_to_see_a_bright_square(
 
 
 def test_one_worker_and_two_agree_at_the_same_global_batch(data: TrainData, tmp_path: Path) -> None:
-    # SGD, because Adam does not feel a gradient of the wrong size; 15, because its halves differ.
-    order = OptimizerConfig(name="sgd", learning_rate=0.03, l1_penalty=1e-3)
-    weights = []
-    for workers in (1, 2):
-        config = QUICK.model_copy(
-            update={"workers": workers, "epochs": 3, "batch_size": 15, "optimizer": order}
+    # SGD, because Adam does not feel a gradient of the wrong size; 15, because its halves differ. Passes that add up
+    # their gradients change no more, and neither do mixup and clipping.
+    weights, runs = [], {"alone": (1, 1), "together": (2, 1), "in passes": (2, 2)}
+    augment = AugmentConfig(mixup_alpha=0.4)
+    for name, (workers, passes) in runs.items():
+        order = OptimizerConfig(
+            name="sgd", learning_rate=0.03, l1_penalty=1e-3, clip_norm=3, accumulation=passes
         )
-        launch(config, data, tmp_path / str(workers))
-        weights.append(load_file(tmp_path / str(workers) / "checkpoint" / "network.safetensors"))
+        new = {"workers": workers, "epochs": 3, "batch_size": 15, "optimizer": order, "augment": augment}
+        launch(QUICK.model_copy(update=new), data, tmp_path / name)
+        weights.append(load_file(tmp_path / name / "checkpoint" / "network.safetensors"))
     for name, alone in weights[0].items():
         assert torch.allclose(alone, weights[1][name], atol=1e-4), name
-    alone, together = (read_history(tmp_path / str(workers)) for workers in (1, 2))
-    for row, other in zip(alone, together, strict=True):
+        assert torch.allclose(alone, weights[2][name], atol=1e-4), name
+    alone, together, in_passes = (read_history(tmp_path / name) for name in runs)
+    for row, other in zip(alone + alone, together + in_passes, strict=True):
         for measure in ("train_loss", "val_loss", "val_auroc", "val_accuracy"):
             assert row[measure] == pytest.approx(other[measure], abs=1e-3), measure
 

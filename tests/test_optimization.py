@@ -42,6 +42,29 @@ def test_a_constant_learning_rate_is_constant() -> None:
     assert {learning_rate_at(constant, step, 10) for step in range(10)} == {0.1}
 
 
+def test_a_cosine_falls_from_the_start_to_zero() -> None:
+    # Loshchilov and Hutter 2017, (5): half of it is left in the middle.
+    cosine = OptimizerConfig(learning_rate=0.1, schedule="cosine")
+    rates = [learning_rate_at(cosine, step, 101) for step in (0, 50, 100)]
+    assert rates == [0.1, pytest.approx(0.05), pytest.approx(0)]
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+def test_a_warm_up_rises_to_the_learning_rate(schedule: str) -> None:
+    warm = OptimizerConfig.model_validate({"learning_rate": 0.1, "schedule": schedule, "warm_up": 0.1})
+    rates = [learning_rate_at(warm, step, 101) for step in range(101)]
+    assert rates[:11] == sorted(rates[:11])
+    assert (rates[0], rates[10]) == (pytest.approx(0.004), pytest.approx(0.1))
+    assert max(rates) == pytest.approx(0.1)
+
+
+def test_one_cycle_without_a_warm_up_falls_at_once() -> None:
+    rates = [
+        learning_rate_at(OptimizerConfig(learning_rate=0.1, warm_up=0), step, 101) for step in range(101)
+    ]
+    assert rates == sorted(rates, reverse=True)
+
+
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_a_step_lowers_the_loss(name: str) -> None:
     torch.manual_seed(0)

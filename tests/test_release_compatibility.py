@@ -25,7 +25,15 @@ from imaging.release_compatibility import (
     needed_release,
     read_config,
 )
-from models.config import AugmentConfig, ComputeConfig, LossConfig, OptimizerConfig, PatchConfig, TrainConfig
+from models.config import (
+    AugmentConfig,
+    ComputeConfig,
+    LossConfig,
+    OptimizerConfig,
+    PatchConfig,
+    StartConfig,
+    TrainConfig,
+)
 
 FIRST = "0.1.0"
 REQUIRED = "required"
@@ -91,12 +99,20 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
         },
     },
     "0.2.0": {
-        TrainConfig: {"objective": "classification", "patch": {}, "loss": {}, "compute": {}},
+        TrainConfig: {
+            "objective": "classification",
+            "patch": {},
+            "loss": {},
+            "compute": {},
+            "start": {"weights": "", "mode": "full"},
+            "embedding": False,
+        },
         OptimizerConfig: {"warm_up": None, "clip_norm": 0.0, "accumulation": 1},
         AugmentConfig: {"flip_vertical": False, "mixup_alpha": 0.0},
         PatchConfig: {"size_px": None, "slices": None, "class_share": 0.33},
         LossConfig: {"label_smoothing": 0.0, "focal_gamma": 0.0},
         ComputeConfig: {"compile": False, "sync_batch_norm": False},
+        StartConfig: {"weights": "", "mode": "full"},
     },
 }
 """The fields that each release has brought, in their order, with the defaults with which they came.

@@ -5,7 +5,14 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from models.config import AugmentConfig, OptimizerConfig, TrainConfig
+from models.config import (
+    LAST,
+    AugmentConfig,
+    ComputeConfig,
+    LossConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from models.networks.catalog import NETWORKS
 from models.objectives.classification import Classification
 from models.objectives.objective_catalog import OBJECTIVES
@@ -61,7 +68,7 @@ def test_flipping_is_off_unless_asked_for() -> None:
     assert not TrainConfig().augment.flip
 
 
-@pytest.mark.parametrize("model", [TrainConfig, OptimizerConfig, AugmentConfig])
+@pytest.mark.parametrize("model", [TrainConfig, OptimizerConfig, AugmentConfig, LossConfig, ComputeConfig])
 def test_every_field_has_a_title_for_the_form(model: type[BaseModel]) -> None:
     assert all(field.title for field in model.model_fields.values())
 
@@ -79,6 +86,10 @@ def test_every_field_has_a_title_for_the_form(model: type[BaseModel]) -> None:
         {"objective": "divination"},
         {"measure": "dice"},
         {"augment": {"shift_fraction": 0.6}},
+        {"augment": "anatomy"},
+        {"optimizer": {"warm_up": 1}},
+        {"optimizer": {"accumulation": 0}},
+        {"loss": {"label_smoothing": 1}},
     ],
 )
 def test_values_beyond_their_bounds_are_refused(values: dict[str, object]) -> None:
@@ -94,3 +105,30 @@ def test_a_batch_smaller_than_the_workers_is_refused_with_a_remedy() -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         TrainConfig().epochs = 3  # type: ignore[misc]
+
+
+def test_a_batch_smaller_than_its_passes_is_refused_with_a_remedy() -> None:
+    with pytest.raises(ValidationError, match="workers 2 x accumulation 3, raise batch_size or lower one"):
+        TrainConfig(batch_size=5, optimizer=OptimizerConfig(accumulation=3))
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"augment": {"mixup_alpha": 0.2}}, "mixup"),
+        ({"loss": {"focal_gamma": 2}}, "focal loss"),
+        ({"loss": {"label_smoothing": 0.1}}, "label smoothing"),
+        ({"class_weights": "sampled"}, "sampled class weights"),
+    ],
+)
+def test_a_technique_that_an_objective_does_not_follow_is_refused(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, object], name: str
+) -> None:
+    TrainConfig.model_validate(values)
+    monkeypatch.setattr(OBJECTIVES["classification"], "techniques", frozenset())
+    with pytest.raises(ValidationError, match=f"classification has no {name}: leave"):
+        TrainConfig.model_validate(values)
+
+
+def test_every_objective_may_take_the_last_epoch() -> None:
+    assert [TrainConfig(objective=name, measure=LAST).measure for name in OBJECTIVES]

@@ -12,13 +12,13 @@ from mlflow import MlflowClient
 
 from imaging.errors import EnvironmentFault, UserFault
 from models.config import TrainConfig
-from models.training.epoch_history import record
+from models.training.epoch_history import STEP, record
 from models.training.process_group import ProcessDiedError
 from services.flow_requests import TrainRequest
 from services.mlflow.runs import failing_run, get_run, start_run
 from services.preflight import newest_dataset
 from services.ray import trainer
-from services.ray.trainer import TrainingJob, report_epochs
+from services.ray.trainer import EpochReporter, TrainingJob, report_epochs
 from services.settings import Settings
 from tasks import training
 from tasks.training import FLOW_RUN_TAG, begin, known_candidate, stop
@@ -49,6 +49,7 @@ def short_poll(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finish_epoch(job: TrainingJob, epoch: int) -> None:
     numbers = {"train_loss": 0.7, "val_loss": 0.6, "val_auroc": 0.75, "images_per_s": 100.0, "seconds": 2.0}
+    numbers |= {"waiting_share": 0.0123, "memory_mb": 812.3}
     record(job.folder, {"epoch": epoch} | numbers)
 
 
@@ -71,7 +72,47 @@ def test_an_epoch_is_reported_while_the_training_goes_on(tracked: Settings, job:
         finish_epoch(job, 0)
         wait_until(lambda: lines)
     assert "epoch 1/3" in lines[0]
-    assert "val AUROC 0.750  100 images/s, at most 4 s left" in lines[0]
+    assert "val AUROC 0.750  100 images/s, at most 4 s left, 1.2% waiting for data, 812 MB" in lines[0]
+
+
+def test_how_far_a_long_epoch_is_is_shown_and_now_and_then_logged(
+    tracked: Settings, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish_epoch(job, 0)
+    step = {"epoch": 1, "step": 5, "steps": 20, "images_per_s": 64.0}
+    (job.folder / STEP).write_text(json.dumps(step))
+    lines, shown = list[str](), list[tuple[float, str]]()
+    reporter = EpochReporter(job, tracked, lines.append, 1, lambda *one: shown.append(one))
+    line = "epoch 2/3  step 5/20  64 images/s, at most 18 s left"
+    reporter.report_step()
+    assert (lines, shown) == ([], [(pytest.approx(100 * 25 / 60), line)])
+    monkeypatch.setattr(trainer, "LINE_EVERY_S", 0.0)
+    reporter.report_step()
+    assert lines == [line]
+
+
+def test_the_step_of_an_epoch_that_is_done_is_not_shown(tracked: Settings, job: TrainingJob) -> None:
+    (job.folder / STEP).parent.mkdir(parents=True)
+    (job.folder / STEP).write_text(json.dumps({"epoch": 0, "step": 5, "steps": 20, "images_per_s": 64.0}))
+    EpochReporter(job, tracked, print, 1, lambda *_: pytest.fail("shown")).report_step()
+
+
+def test_the_fault_of_a_worker_is_the_one_that_is_raised(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Ray's WorkerGroupError and UserExceptionWithTraceback are: the fault by rank, in another exception.
+    wrapped = RuntimeError("traceback")
+    wrapped._base_exc = UserFault("the loss is not finite")  # type: ignore[attr-defined]
+    failed = RuntimeError("Training failed due to worker errors")
+    failed.worker_failures = {1: wrapped}  # type: ignore[attr-defined]
+
+    class Trainer:
+        def fit(self) -> None:
+            raise failed
+
+    monkeypatch.setattr(trainer, "_trainer", lambda job, config: Trainer())
+    with pytest.raises(UserFault, match="not finite"):
+        trainer.on_ray(job, TrainConfig(), print)
 
 
 def test_every_epoch_is_reported_and_logged_once(tracked: Settings, job: TrainingJob) -> None:

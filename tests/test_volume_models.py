@@ -60,3 +60,9 @@ def test_the_portable_file_of_either_order_is_proved(trained: Path) -> None:
     for order in ("window-resize", "resize-window"):
         spec = SPEC.model_copy(update={"order": order})
         assert verify_export(export_onnx(network, spec, OBJECTIVE), network, spec, OBJECTIVE) <= 1e-4
+
+
+def test_a_network_of_volumes_learns_it_with_the_slices_as_depth(tmp_path: Path) -> None:
+    config = TrainConfig(network="residual_small_3d", epochs=3, batch_size=16, workers=1, measure="loss")
+    launch(config, TrainData(train=lesions(48, 0), val=lesions(33, 1), objective=OBJECTIVE), tmp_path)
+    assert read_history(tmp_path)[-1]["val_auroc"] > 0.95

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from models.config import AugmentConfig, TrainConfig
-from models.objectives.classification import Classification
+from imaging.errors import UserFault
+from models.config import LAST, AugmentConfig, LossConfig, OptimizerConfig, TrainConfig
+from models.objectives.classification import Classification, class_weights
 from models.training.batches import ArrayExamples, normalise
 from models.training.checkpoint import BEST, save
+from models.training.loop import advance, train_step
 from models.training.precision import autocast
 from models.training.ranks import Ranks
+from models.training.safe_augment import safe_augment
 from models.training.worker import TrainData, Worker
 
 CONFIG = TrainConfig(network="small_cnn", epochs=4, batch_size=10, workers=1)
@@ -122,3 +125,121 @@ def test_another_network_cannot_take_over_a_half_done_run(data: TrainData, tmp_p
     other = CONFIG.model_copy(update={"network": "residual_small"})
     with pytest.raises(RuntimeError, match="Missing key"):
         Worker.start(other, data, Ranks(), tmp_path)
+
+
+def with_optimizer(**values: object) -> TrainConfig:
+    return CONFIG.model_copy(update={"optimizer": OptimizerConfig.model_validate(values)})
+
+
+@pytest.mark.parametrize("passes", [2, 3, 5])
+def test_gradients_of_passes_add_up_to_that_of_the_batch(data: TrainData, passes: int) -> None:
+    # SGD, since Adam does not feel a gradient of the wrong size; 3 passes of 10 images are of 4, 3 and 3.
+    weights, losses = [], []
+    for accumulation in (1, passes):
+        options = {"name": "sgd", "momentum": 0, "learning_rate": 0.5, "l1_penalty": 1e-3}
+        worker = started(with_optimizer(**options, accumulation=accumulation), data)
+        losses.append(train_step(worker, 1, 0, np.arange(10)).item())
+        weights.append(torch.cat([p.detach().flatten() for p in worker.network.parameters()]))
+    assert torch.allclose(*weights, atol=1e-6)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_fewer_images_than_passes_are_refused_with_the_remedy(data: TrainData) -> None:
+    few = ArrayExamples(data.train.images[:3], data.train.labels[:3])  # type: ignore[attr-defined]
+    with pytest.raises(UserFault, match="3 training images for 1 workers with accumulation 4: lower one"):
+        started(with_optimizer(accumulation=4), TrainData(train=few, val=few, objective=data.objective))
+
+
+def test_a_clipped_gradient_moves_the_weights_by_its_norm(data: TrainData) -> None:
+    options = {"name": "sgd", "momentum": 0, "weight_decay": 0, "schedule": "constant", "learning_rate": 1}
+    worker = started(with_optimizer(**options, clip_norm=0.01), data)
+    before = torch.cat([p.detach().flatten() for p in worker.network.parameters()])
+    train_step(worker, 0, 0, np.arange(10))
+    after = torch.cat([p.detach().flatten() for p in worker.network.parameters()])
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+MIXED = CONFIG.model_copy(update={"augment": STILL.model_copy(update={"mixup_alpha": 0.4})})
+
+
+def test_mixup_mixes_images_and_losses_by_one_share(data: TrainData) -> None:
+    worker, batch = started(MIXED, data), np.arange(10)
+    ((images, ((kept, targets), (rest, others))),) = worker.passes(0, 0, batch)
+    plain, _ = started(CONFIG.model_copy(update={"augment": STILL}), data).load(0, 0, batch)
+    partner = (images[0] - kept * plain[0]) / rest
+    assert kept + rest == pytest.approx(1)
+    (number,) = (n for n in range(10) if torch.allclose(partner, plain[n], atol=1e-2))
+    assert others["labels"][0] == targets["labels"][number]
+
+
+def test_mixup_does_not_depend_on_the_number_of_workers(data: TrainData) -> None:
+    batch = np.arange(10)
+    ((whole, _),) = started(MIXED, data).passes(0, 0, batch)
+    shares = [next(started(MIXED, data, rank, 3).passes(0, 0, batch))[0] for rank in range(3)]
+    assert torch.allclose(torch.cat(shares), whole, atol=1e-4)
+
+
+def test_a_step_of_mixup_has_the_mean_of_both_losses(data: TrainData) -> None:
+    worker, batch = started(MIXED, data), np.arange(10)
+    ((images, goals),) = worker.passes(0, 0, batch)
+    weights = torch.from_numpy(class_weights(data.train.labels, 2, "balanced"))
+    with torch.no_grad():
+        logits = worker.network(images)
+        losses = [
+            share * torch.nn.functional.cross_entropy(logits, targets["labels"], weights, reduction="sum")
+            for share, targets in goals
+        ]
+    wanted = sum(losses) / worker.weights[batch].sum()
+    assert train_step(worker, 0, 0, batch).item() == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_augmentation_follows_from_the_modality_where_it_is_asked_for(data: TrainData) -> None:
+    slides = TrainData(train=data.train, val=data.val, objective=data.objective, modality="SM")
+    assert started(CONFIG.model_copy(update={"augment": "modality"}), slides).augment == safe_augment("SM")
+    assert started(CONFIG, slides).augment == CONFIG.augment
+
+
+def test_sampled_classes_weigh_the_same_in_an_epoch_and_not_in_the_loss(data: TrainData) -> None:
+    worker = started(CONFIG.model_copy(update={"class_weights": "sampled"}), data)
+    drawn = np.concatenate(list(worker.batches(0)))
+    assert np.bincount(data.train.labels[drawn]).tolist() == [15, 15]
+    assert set(worker.weights) == {1}
+
+
+def test_the_time_of_loading_is_counted(data: TrainData) -> None:
+    worker = started(CONFIG, data)
+    worker.load(0, 0, np.arange(10))
+    assert 0 < worker.waited_s < 1
+
+
+@pytest.mark.parametrize(("measure", "best"), [("auroc", 0), (LAST, 1)])
+def test_the_last_epoch_may_be_the_best(data: TrainData, measure: str, best: int) -> None:
+    worker = started(CONFIG.model_copy(update={"measure": measure}), data)
+    for epoch, auroc in enumerate((0.9, 0.8)):
+        advance(worker, {"epoch": epoch, "val_auroc": auroc, "val_loss": 0.5})
+    assert worker.progress.best_epoch == best
+
+
+def losses_of(loss: LossConfig, logits: torch.Tensor, labels: list[int]) -> float:
+    train = ArrayExamples(np.zeros((4, 8, 8), np.uint8), np.array([0, 0, 0, 1]))
+    objective = Classification(classes=("plain", "lesion")).fitted(train, TrainConfig(loss=loss))
+    return objective.loss({"logits": logits}, {"labels": torch.tensor(labels)}).item()
+
+
+LOGITS = torch.tensor([[2.0, -1.0], [0.3, 0.9]])
+
+
+def test_the_focal_loss_is_that_of_its_paper() -> None:
+    # Lin et al. 2017, (5): -alpha (1 - p)^gamma log p; here alpha is the class's weight, 2/3 and 2.
+    probabilities = LOGITS.softmax(1).double()
+    first, second = probabilities[0, 0], probabilities[1, 1]
+    wanted = -(2 / 3) * (1 - first) ** 2 * first.log() - 2 * (1 - second) ** 2 * second.log()
+    assert losses_of(LossConfig(focal_gamma=2), LOGITS, [0, 1]) == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_smoothed_labels_give_all_classes_a_share() -> None:
+    # Szegedy et al. 2016, 7: (1 - e) of the true class and e / classes of each; torch weighs each class by its own.
+    log_p = LOGITS.log_softmax(1)
+    wanted = -(0.95 * log_p[0, 0] * 2 / 3 + 0.05 * log_p[0, 1] * 2)
+    smooth = LossConfig(label_smoothing=0.1)
+    assert losses_of(smooth, LOGITS[:1], [0]) == pytest.approx(wanted.item(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Commands `run`, `ingest`, `train`, `evaluate` and `reevaluate`, each of which runs a flow, `plan` and `segment`."""
+"""Commands that run a flow, and `plan` and `segment`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -70,7 +70,7 @@ Name = Annotated[
     str | None, typer.Option("--name", help="Name of the dataset and of the model. [default: radloop]")
 ]
 Network = Annotated[
-    str | None, typer.Option(help="small_cnn, residual_small, resnet18 or mobilenet_v3_small.")
+    str | None, typer.Option(help="Name of the network, as resnet18; docs/configuration.md has their table.")
 ]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training images.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that train together.")]
@@ -80,7 +80,7 @@ Again = Annotated[bool | None, typer.Option("--again", help="Train even where no
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (run, ingest, plan, train, evaluate, reevaluate, segment):
+    for command in (run, ingest, plan, train, tune, evaluate, reevaluate, features, segment):
         app.command()(command)
 
 
@@ -163,6 +163,19 @@ def train(
     carry_out("flow_run:run_command", flow="train", **locals())
 
 
+def tune(
+    dataset: Name = None,
+    config: Config = None,
+    trials: Annotated[int | None, typer.Option(help="Trainings that are begun. [default: 8]")] = None,
+    network: Network = None,
+    epochs: Epochs = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try trainings, and promote the best one if it proves itself."""
+    carry_out("flow_run:run_command", flow="tune", **locals())
+
+
 def evaluate(
     dataset: Name = None, version: Version = None, config: Config = None, as_json: AsJson = False
 ) -> None:
@@ -181,6 +194,18 @@ def reevaluate(
 ) -> None:
     """Measure the champion on the newest labelled data."""
     carry_out("flow_run:run_command", flow="reevaluate", **locals())
+
+
+def features(
+    dataset: Name = None,
+    version: Annotated[
+        int | None, typer.Option(help="Model version that embeds. [default: champion]")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the embedding of every example as Parquet."""
+    carry_out("flow_run:run_command", flow="features", **locals())
 
 
 def segment(

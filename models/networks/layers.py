@@ -20,10 +20,39 @@ class StackConv3d(nn.Conv3d):
         return super().forward(volumes.unsqueeze(1))
 
 
-def first_convolution(
-    dimensions: int, channels: int, outward: int, kernel: int, bias: bool = False
-) -> nn.Module:
-    """Return the first convolution of a network, of stride 1: of images with channels, or of volumes."""
-    if dimensions == 3:
-        return StackConv3d(1, outward, kernel, padding=kernel // 2, bias=bias)
-    return nn.Conv2d(channels, outward, kernel, padding=kernel // 2, bias=bias)
+def head_of(network: nn.Module) -> str:
+    """Return the name of the part that gives the outputs: the last linear layer, or the heads of a U-Net.
+
+    What goes into the head is the embedding of an example.
+    """
+    linear = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    return linear[-1] if linear else "heads"
+
+
+class EmbeddingHead(nn.Module):
+    """Head of a network that gives what goes into it beside the logits."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Map (n, width) to the outputs by name."""
+        return {"logits": self.linear(embedding), "embedding": embedding}
+
+
+def with_embedding(network: nn.Module) -> int:
+    """Let a network of classes give the embedding (n, width) too; return the width. Its outputs have names then."""
+    head = head_of(network)
+    linear = network.get_submodule(head)
+    assert isinstance(linear, nn.Linear)
+    network.set_submodule(head, EmbeddingHead(linear))
+    return linear.in_features
+
+
+def first_convolution(channels: int, outward: int, kernel: tuple[int, ...]) -> nn.Module:
+    """Return the first convolution of a network, of stride 1: of images with channels or, with 3 sides, of volumes."""
+    padding = tuple(side // 2 for side in kernel)
+    if len(kernel) == 3:
+        return StackConv3d(1, outward, kernel, padding=padding, bias=False)  # type: ignore[arg-type]
+    return nn.Conv2d(channels, outward, kernel, padding=padding, bias=False)  # type: ignore[arg-type]

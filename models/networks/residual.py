@@ -48,7 +48,7 @@ def residual_small(classes: int, channels: int, dimensions: int = 2) -> nn.Modul
     ]
     return nn.Sequential(
         nn.Sequential(
-            first_convolution(dimensions, channels, WIDTHS[0], kernel=3), NORMS[dimensions](WIDTHS[0])
+            first_convolution(channels, WIDTHS[0], (3,) * dimensions), NORMS[dimensions](WIDTHS[0])
         ),
         nn.ReLU(),
         *stages,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.classification import MEASURES, ClassPredictions, best_threshold
+from models.networks.catalog import build
 from models.objectives.protocol import Arrays, Objective, PatientExamples, Score, TrainingExamples
-from models.portable.contract import Axis, TensorContract
+from models.portable.contract import EMBEDDING, Axis, TensorContract, embedding_output
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +33,7 @@ class Classification(Objective):
     """
 
     name: ClassVar = "classification"
+    has_embedding: ClassVar = True
     metadata_keys: ClassVar = ("classes", "threshold")
     epoch_titles: ClassVar = {"auroc": "AUROC", "accuracy": "Accuracy"}
     selectors: ClassVar = ("auroc", "loss")
@@ -41,6 +43,8 @@ class Classification(Objective):
 
     classes: tuple[str, ...]
     threshold: float | None = None
+    embedding: int = 0
+    """Width of the embedding that the portable file gives too; 0 where it gives none."""
     class_weights: NDArray[np.float32] | None = field(default=None, compare=False)
     """Weights in the loss (classes,); None weighs all alike."""
     label_smoothing: float = field(default=0.0, compare=False)
@@ -71,22 +75,27 @@ class Classification(Objective):
         return cls(
             classes=tuple(json.loads(metadata["classes"])),
             threshold=None if threshold in ("", "null") else float(threshold),
+            embedding=int(metadata.get(EMBEDDING, 0)),
         )
 
     def metadata(self) -> dict[str, str]:
-        """Return the classes in the order of the probabilities, and the threshold."""
-        return {"classes": json.dumps(self.classes), "threshold": json.dumps(self.threshold)}
+        """Return the classes in the order of the probabilities, the threshold, and the width of an embedding."""
+        entries = {"classes": json.dumps(self.classes), "threshold": json.dumps(self.threshold)}
+        return entries | ({EMBEDDING: str(self.embedding)} if self.embedding else {})
 
     def outputs(self, spec: PreprocessSpec) -> tuple[TensorContract, ...]:
-        """Return the one output: the probability of each class."""
+        """Return the probability of each class and, behind it, the embedding where there is one."""
         axes = (Axis(name="batch"), Axis(name="class", size=len(self.classes), labels=self.classes))
         meaning = "probability of each class; those of one image add up to 1"
-        return (TensorContract(name=PROBABILITIES, axes=axes, units="1", meaning=meaning),)
+        probabilities = TensorContract(name=PROBABILITIES, axes=axes, units="1", meaning=meaning)
+        return (probabilities, embedding_output(self.embedding)) if self.embedding else (probabilities,)
+
+    def embedded(self, width: int) -> Self:
+        """Return the classification with an embedding."""
+        return replace(self, embedding=width)
 
     def build(self, network: str, channels: int) -> "nn.Module":
         """Return the named network of the catalog with an output for each class."""
-        from models.networks.catalog import build
-
         return build(network, len(self.classes), channels)
 
     def fitted(self, train: TrainingExamples, config: "TrainConfig") -> Self:
@@ -137,8 +146,9 @@ class Classification(Objective):
         return (losses * missing.clamp(min=1e-6) ** self.focal_gamma).sum()
 
     def activate(self, outputs: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
-        """Return the probabilities (n, classes)."""
-        return {PROBABILITIES: outputs["logits"].softmax(dim=1)}
+        """Return the probabilities (n, classes), and the embedding (n, width) where there is one."""
+        embedding = {EMBEDDING: outputs[EMBEDDING]} if self.embedding else {}
+        return {PROBABILITIES: outputs["logits"].softmax(dim=1), **embedding}
 
     @property
     def score_size(self) -> int:

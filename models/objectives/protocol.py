@@ -99,6 +99,8 @@ class Objective(Protocol):
     """Release that brought it, which a file of it needs; nothing for 0.1.0."""
     network_output: ClassVar[Output] = "classes"
     """What its networks give, see `models.networks.catalog`."""
+    has_embedding: ClassVar[bool] = False
+    """Whether it has `embedded`."""
     metadata_keys: ClassVar[tuple[str, ...]] = ("contract",)
     """What `from_metadata` needs."""
     epoch_titles: ClassVar[Mapping[str, str]]
@@ -137,6 +139,10 @@ class Objective(Protocol):
 
     def check(self, version: "DatasetVersion") -> None:
         """Raise UserFault unless the version holds enough to train on and to judge."""
+
+    def embedded(self, width: int) -> Self:
+        """Return the objective whose models give the embedding of each example too, so many numbers."""
+        raise NotImplementedError
 
     # Training: the parts of the loss of all ranks add up, whatever their number.
 

@@ -18,6 +18,10 @@ ENTRY = "contract"
 """Key of the metadata."""
 
 
+EMBEDDING = "embedding"
+"""Name of an output: what the last layer of a network sees of an example."""
+
+
 class Axis(BaseModel):
     """One axis of a tensor; without a size it is free, and equal in all tensors that name it.
 
@@ -94,6 +98,13 @@ class Contract(BaseModel):
                     f"output {output.name!r} of objective {self.objective!r} has the shape {actual} and its contract "
                     f"expects {expected} ({axes}): choose a network that gives it; nothing was exported"
                 )
+
+
+def embedding_output(width: int) -> TensorContract:
+    """Return the output that embeds each example."""
+    axes = (Axis(name="batch"), Axis(name="feature", size=width))
+    meaning = "what the last layer sees of each image"
+    return TensorContract(name=EMBEDDING, axes=axes, units="1", meaning=meaning)
 
 
 def _names(value: Any) -> set[str]:

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,8 @@ from imaging.store.folder_store import FolderStore
 from imaging.store.open_store import open_store
 from imaging.store.protocol import Store
 from models.config import TrainConfig
+from models.networks.layers import with_embedding
+from models.networks.weights_file import WEIGHTS_FILE
 from models.objectives.objective_catalog import (
     contract_of,
     file_metadata,
@@ -32,7 +35,7 @@ from models.objectives.protocol import Objective, named_outputs
 from models.portable.contract import TensorContract
 from models.portable.predictor import Predictor
 from models.training.batches import normalise
-from models.training.checkpoint import best_network
+from models.training.checkpoint import best_network, save_weights
 
 OPSET, IR_VERSION = 18, 8
 """Operators and form of the file: both of ONNX 1.13, which onnxruntime runs from 1.14 on; torch writes none older."""
@@ -163,7 +166,7 @@ def _with_weights(graph: onnx.ModelProto, portable: Portable) -> onnx.ModelProto
 
 
 def export_best(job: Mapping[str, Any], checkpoint: str, target: str, graphs: str) -> dict[str, str]:
-    """Write the portable model of a checkpoint's best epoch to a file; return its metadata.
+    """Write the portable model of a checkpoint's best epoch to a file, its weights beside it; return its metadata.
 
     It is proved equal to torch, and calibrated on the validation examples with its own outputs. `job` is the one of the
     training, see `models.training.launch.opened`.
@@ -174,12 +177,17 @@ def export_best(job: Mapping[str, Any], checkpoint: str, target: str, graphs: st
     config, spec = TrainConfig.model_validate(job["train"]), version.spec
     objective = objective_class(config.objective).of_version(version)
     network = best_network(Path(checkpoint), objective, config.network, spec.channels)
+    weights = copy(network.state_dict())
+    if config.embedding:
+        objective = objective.embedded(with_embedding(network))
     model = export_onnx(network, spec, objective, FolderStore(Path(graphs)), config.network)
     verify_export(model, network, spec, objective)
     objective = objective.calibrated(Predictor.load(model.SerializeToString()).score, version.examples("val"))
     write_metadata(model, objective, spec)
     onnx.save(model, target)
-    return file_metadata(objective, spec)
+    metadata = file_metadata(objective, spec)
+    save_weights(weights, Path(target).with_name(WEIGHTS_FILE), config.network, metadata)
+    return metadata
 
 
 def write_metadata(model: onnx.ModelProto, objective: Objective, spec: PreprocessSpec) -> None:

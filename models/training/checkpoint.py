@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from imaging.errors import EnvironmentFault
+from models.networks.weights_file import CLASSES, NETWORK_NAME
 from models.objectives.protocol import Objective
 from models.training.epoch_history import PROGRESS, Progress
 
@@ -73,8 +74,14 @@ def best_network(folder: Path, objective: Objective, name: str, channels: int = 
     return network.eval()
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+def save_weights(weights: Mapping[str, Tensor], path: Path, name: str, metadata: Mapping[str, str]) -> None:
+    """Write the weights of a network of the catalog, for others to start from; `metadata` are its portable file's."""
+    description = {NETWORK_NAME: name} | {key: metadata[key] for key in (CLASSES,) if key in metadata}
+    _write(path, weights, description)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], description: dict[str, str] | None = None) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, description)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Weights:

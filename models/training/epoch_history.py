@@ -64,7 +64,8 @@ class StepRecord:
     run_folder: Path
     writes: bool = True
     """Whether this process writes for all."""
-    _since: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.monotonic)
+    """When it was last written."""
     _first: tuple[int, float] = (0, 0.0)
 
     def add(self, epoch: int, step: int, steps: int, batch_size: int) -> None:
@@ -72,9 +73,9 @@ class StepRecord:
         now = time.monotonic()
         if step == 1:
             self._first = (step, now)
-        if not self.writes or now - self._since < STEP_EVERY_S:
+        if not self.writes or now - self.since < STEP_EVERY_S:
             return
-        self._since = now
+        self.since = now
         first, since = self._first
         rate = (step - first) * batch_size / max(now - since, 1e-9)
         partial = self.run_folder / f"{STEP}.partial"

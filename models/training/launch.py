@@ -24,6 +24,7 @@ from models.training.epoch_history import CHECKPOINT, last_checkpoint
 from models.training.footprint import check_fits
 from models.training.loop import Report, fit
 from models.training.ranks import Ranks
+from models.training.start import open_start
 from models.training.worker import TrainData
 
 
@@ -104,6 +105,7 @@ def opened(job: Mapping[str, Any]) -> tuple[TrainConfig, TrainData]:
         val=version.examples("val"),
         objective=objective_class(config.objective).of_version(version),
         modality=version.spec.modality,
+        start=open_start(config, store),
     )
     return config, data
 

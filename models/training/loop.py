@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.config import TrainConfig
-from models.objectives.protocol import named_outputs
+from models.config import LAST, TrainConfig
+from models.objectives.protocol import Objective, named_outputs
 from models.training.batches import seed_of
 from models.training.checkpoint import save
 from models.training.epoch_history import StepRecord, record
@@ -27,7 +27,7 @@ from models.training.optimization import l1_norm, recalibrate, set_learning_rate
 from models.training.precision import autocast
 from models.training.ranks import Ranks, synchronised_if
 from models.training.validation import validate
-from models.training.worker import TrainData, Worker
+from models.training.worker import Goals, TrainData, Worker
 
 RECALIBRATION_STEPS = 16
 """Batches from which running statistics are made: enough for a mean, few beside an epoch."""
@@ -111,8 +111,7 @@ def train_step(worker: Worker, epoch: int, step: int, batch: NDArray[np.int64]) 
         with synchronised_if(worker.model, is_last):
             with autocast(worker.config, worker.ranks.device):
                 outputs = named_outputs(worker.model(images))
-            losses = [worker.objective.loss(outputs, targets) * share for share, targets in goals]
-            part = sum(losses[1:], start=losses[0]) / weight
+            part = loss_of(worker.objective, outputs, goals) / weight
             # Gradients are averaged over the ranks, while the parts of the loss have to add up.
             minimized = part * worker.ranks.size
             if config.l1_penalty and is_last:
@@ -129,9 +128,20 @@ def train_step(worker: Worker, epoch: int, step: int, batch: NDArray[np.int64]) 
     return loss
 
 
+def loss_of(objective: Objective, outputs: Mapping[str, Tensor], goals: Goals) -> Tensor:
+    """Return the loss of images for their targets, or with mixup its mean for the targets of both images."""
+    (share, targets), *others = goals
+    loss = objective.loss(outputs, targets)
+    for other_share, other_targets in others:
+        loss = share * loss + other_share * objective.loss(outputs, other_targets)
+    return loss
+
+
 def advance(worker: Worker, metrics: Mapping[str, float]) -> None:
     """Count the epoch; if it is the best so far, keep its averaged weights."""
-    worker.progress = worker.progress.after(worker.objective.merit(metrics, worker.config.measure))
+    measure = worker.config.measure
+    merit = (metrics["epoch"],) if measure == LAST else worker.objective.merit(metrics, measure)
+    worker.progress = worker.progress.after(merit)
     if worker.progress.best_epoch == metrics["epoch"]:
         worker.best = {name: value.clone() for name, value in worker.average.network.state_dict().items()}
 

@@ -28,9 +28,12 @@ class LossWatch:
 
     worker: Worker
     recent: list[tuple[int, int, NDArray[np.int64], Tensor]] = field(default_factory=list)
+    last: tuple[int, int, NDArray[np.int64]] = field(init=False)
+    """Epoch, step and global batch of the last step."""
 
     def add(self, epoch: int, step: int, batch: NDArray[np.int64], loss: Tensor) -> None:
         """Take in the loss of a step; raise UserFault if one of the last steps was not finite."""
+        self.last = epoch, step, batch
         self.recent.append((epoch, step, batch, loss))
         if len(self.recent) == CHECK_STEPS:
             self._look()
@@ -40,11 +43,11 @@ class LossWatch:
         # A scaler keeps weights finite, and counts overflows in a row beyond the epoch.
         if self.worker.scaler.is_enabled():
             return
-        last = self.recent[-1:]
-        self._look()
-        for epoch, step, batch, _ in last:
-            if not all(bool(weights.isfinite().all()) for weights in self.worker.network.parameters()):
-                self._stop(epoch, step, "the weights are not finite after", batch)
+        if self.recent:
+            self._look()
+        if not all(bool(weights.isfinite().all()) for weights in self.worker.network.parameters()):
+            epoch, step, batch = self.last
+            self._stop(epoch, step, "the weights are not finite after", batch)
 
     def _look(self) -> None:
         ranks, recent = self.worker.ranks, self.recent

@@ -26,6 +26,10 @@ class Muon(torch.optim.AdamW):
         # Fused AdamW skips steps that overflow in fp16 by itself; here the scaler has to skip the whole step.
         self._step_supports_amp_scaling = False
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take in a state as any optimizer does: AdamW's looks for its own in every group."""
+        torch.optim.Optimizer.__setstate__(self, state)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move all weights; the gradients of kernels and matrices are used up."""

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,19 +63,19 @@ def make_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.O
     return OPTIMIZERS[config.name](groups, config)
 
 
-def _adamw(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _adamw(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-def _sgd(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _sgd(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
     return torch.optim.SGD(
         groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
     )
 
 
-def _muon(groups: list[dict[str, object]], config: OptimizerConfig) -> torch.optim.Optimizer:
+def _muon(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
     matrices, rest = groups
-    *hidden, output = matrices["params"]  # type: ignore[misc]
+    *hidden, output = matrices["params"]
     # The layer of the outputs is left to AdamW, Jordan et al. 2024.
     return Muon(
         [
@@ -90,9 +91,9 @@ OPTIMIZERS = {"adamw": _adamw, "sgd": _sgd, "muon": _muon}
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group, times its own rate where it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("rate", 1.0)
 
 
 def l1_norm(network: nn.Module) -> torch.Tensor:

@@ -3,13 +3,16 @@
 Written for GPUs and not yet run on one; tests run both on a processor.
 """
 
+import shutil
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-from imaging.errors import UserFault
+from imaging.errors import EnvironmentFault, UserFault
 from models.config import TrainConfig
+
+COMPILERS = ("g++", "c++", "clang++")
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
@@ -27,7 +30,12 @@ def gradient_scaler(config: TrainConfig, device: torch.device) -> torch.amp.Grad
 
 
 def check_device(config: TrainConfig, device: torch.device) -> None:
-    """Raise UserFault for what processors cannot compute."""
+    """Raise UserFault for what processors cannot compute, EnvironmentFault where nothing compiles."""
+    if config.compute.compile and not any(map(shutil.which, COMPILERS)):
+        raise EnvironmentFault(
+            f"compute.compile needs a C++ compiler and none of {', '.join(COMPILERS)} is there: install one, or turn "
+            "it off"
+        )
     if device.type == "cuda":
         return
     if config.precision == "fp16":

@@ -1,6 +1,5 @@
 """Timing of a few steps and a validation of a training, by as many processes as will train."""
 
-import resource
 import time
 from collections.abc import Mapping
 from itertools import cycle, islice
@@ -11,6 +10,7 @@ from models.training.batches import steps_per_epoch
 from models.training.footprint import check_fits, footprint, free_bytes
 from models.training.launch import in_group, opened
 from models.training.loop import train_step
+from models.training.memory import peak_mb
 from models.training.ranks import Ranks
 from models.training.validation import validate
 from models.training.worker import TrainData, Worker
@@ -45,7 +45,7 @@ def _measured(config: TrainConfig, data: TrainData, ranks: Ranks) -> dict[str, f
     return {
         "parameters": one.parameters,
         "process_bytes": one.process_bytes,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": int(1e6 * peak_mb(ranks.device)),
         "free_bytes": free,
         "train": len(data.train),
         "val": len(data.val),

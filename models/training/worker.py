@@ -23,12 +23,13 @@ from models.training.patches import cropped, draw_patches
 from models.training.precision import check_device, gradient_scaler
 from models.training.ranks import Ranks
 from models.training.safe_augment import safe_augment
+from models.training.start import StartWeights, begin, set_depth_rates
 
 MIXUP = 1
 """Number of the draw of mixup, behind (seed, epoch, step)."""
 
-Pass = tuple[Tensor, Sequence[tuple[float, Mapping[str, Tensor]]]]
-"""Images, and the targets that they have, each with its share: one, or two with mixup."""
+Goals = Sequence[tuple[float, Mapping[str, Tensor]]]
+"""Targets, each with its share: one, or two with mixup."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class TrainData:
     objective: Objective
     modality: str = ""
     """Of the images, for what is chosen by it."""
+    start: StartWeights | None = None
+    """What the network begins with, where `TrainConfig.start` names weights."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,13 +82,17 @@ class Worker:
         torch.manual_seed(config.seed)
         channels = planes(data.train.gather(np.zeros(1, np.int64))).shape[1]
         objective = data.objective.fitted(data.train, config)
-        network = objective.build(config.network, channels).to(ranks.device)
+        network = objective.build(config.network, channels)
+        if data.start:
+            begin(network, config, objective.metadata(), data.start)
+        network = network.to(ranks.device)
         # Channels last is 1.2 to 1.5 times as fast on processors, and what the convolutions of GPUs prefer.
         of_volumes = any(parameter.ndim == 5 for parameter in network.parameters())
         network = network.to(memory_format=torch.channels_last_3d if of_volumes else torch.channels_last)
         average = WeightAverage(network, config.ema_decay)
         optimizer = make_optimizer(network, config.optimizer)
         scaler = gradient_scaler(config, ranks.device)
+        set_depth_rates(optimizer, network, config.start)
         progress, best = Progress(), Weights()
         if resume_from:
             progress, best = restore(resume_from, network, average.network, optimizer, scaler)
@@ -125,11 +132,13 @@ class Worker:
         config = self.config
         return epoch_batches(config.seed, epoch, len(self.data.train), config.batch_size, self.often)
 
-    def passes(self, epoch: int, step: int, batch: NDArray[np.int64]) -> Iterator[Pass]:
-        """Yield this rank's share of a global batch in the parts whose gradients add up."""
-        mine = share(len(batch), self.ranks.rank, self.ranks.size)
-        places, alpha = np.arange(len(batch))[mine], self.augment.mixup_alpha
-        for part in np.array_split(places, self.config.optimizer.accumulation):
+    def passes(self, epoch: int, step: int, batch: NDArray[np.int64]) -> Iterator[tuple[Tensor, Goals]]:
+        """Yield images and targets of this rank's share of a global batch, in the parts whose gradients add up."""
+        mine, passes = share(len(batch), self.ranks.rank, self.ranks.size), self.config.optimizer.accumulation
+        alpha, count = self.augment.mixup_alpha, mine.stop - mine.start
+        for number in range(passes):
+            within = share(count, number, passes)
+            part = slice(mine.start + within.start, mine.start + within.stop)
             images, targets = self.load(epoch, step, batch, part)
             if not alpha:
                 yield images, [(1.0, targets)]
@@ -139,7 +148,7 @@ class Worker:
             yield images.lerp(others, 1 - kept), [(kept, targets), (1 - kept, other_targets)]
 
     def load(
-        self, epoch: int, step: int, batch: NDArray[np.int64], places: NDArray[np.int64] | None = None
+        self, epoch: int, step: int, batch: NDArray[np.int64], places: slice | NDArray[np.int64] | None = None
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Return normalised images and targets of a global batch, varied alike, on the device.
 

@@ -24,25 +24,34 @@ def log_of(subject: str) -> Callable[[str], None]:
 
 def progress(what: str, key: str, log: Callable[[str], None]) -> Callable[[int, int], None]:
     """Return `on_progress(done, total)`, which logs rate and expected end and updates a bar on Prefect's page."""
-    pace, shown = Pace(what), time.monotonic()
-    bar = list[Any]()
+    pace, show = Pace(what), page_bar(key)
 
     def on_progress(done: int, total: int) -> None:
-        nonlocal shown
-        now = time.monotonic()
         line = pace.line(done, total)
         log(line)
-        # What is over at once needs no bar.
-        if now - shown < EVERY_S and not (bar and done == total):
-            return
-        shown = now
-        share = 100 * done / total if total else 100.0
-        if bar:
-            update_progress_artifact(bar[0], share, description=line)
-        else:
-            bar.append(create_progress_artifact(share, key=key, description=line))
+        show(100 * done / total if total else 100.0, line)
 
     return on_progress
+
+
+def page_bar(key: str) -> Callable[[float, str], None]:
+    """Return `show(percent, line)`, which updates a bar on Prefect's page now and then and at the end."""
+    shown = time.monotonic()
+    bar = list[Any]()
+
+    def show(percent: float, line: str) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        # What is over at once needs no bar.
+        if now - shown < EVERY_S and not (bar and percent == 100):
+            return
+        shown = now
+        if bar:
+            update_progress_artifact(bar[0], percent, description=line)
+        else:
+            bar.append(create_progress_artifact(percent, key=key, description=line))
+
+    return show
 
 
 class Pace:

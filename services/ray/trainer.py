@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from imaging.errors import EnvironmentFault, RadloopError
 from models.config import TrainConfig
 from models.objectives.objective_catalog import objective_class
 from models.torch_process import torch_process
-from models.training.epoch_history import Progress, last_checkpoint, read_history
+from models.training.epoch_history import Progress, last_checkpoint, read_history, read_step
 from models.training.process_group import ProcessDiedError
 from services.mlflow.runs import epoch_metrics, logged_epochs, reachable, watched_run
 from services.ray.jobs import run_step
@@ -23,6 +23,10 @@ from services.ray.room import BEAT_S, RoomWait
 from services.settings import Settings
 
 POLL_S = 0.5
+LINE_EVERY_S = 30.0
+"""Seconds between two lines of one epoch."""
+Show = Callable[[float, str], None]
+"""Takes percent and a line, and shows both in one place."""
 TRAIN_HERE = "models.training.launch:train_here"
 
 
@@ -82,20 +86,27 @@ def on_ray(job: TrainingJob, config: TrainConfig, log: Callable[[str], None]) ->
     fitting, room = ThreadPoolExecutor(1).submit(_trainer(job, config).fit), RoomWait(log)
     while not wait([fitting], BEAT_S).done:
         room.look()
-    checkpoint = fitting.result().checkpoint
+    try:
+        checkpoint = fitting.result().checkpoint
+    except Exception as error:
+        raise _fault_of_workers(error) or error from None
     return Path(checkpoint.path) if checkpoint else None
 
 
 def fit(
-    job: TrainingJob, settings: Settings, log: Callable[[str], None], train: Launcher = on_this_machine
+    job: TrainingJob,
+    settings: Settings,
+    log: Callable[[str], None],
+    train: Launcher = on_this_machine,
+    show: Show | None = None,
 ) -> FitOutcome:
-    """Train; the run's metrics arrive while it goes on."""
+    """Train; the run's metrics arrive while it goes on, and `show` gets how far it is."""
     started = time.monotonic()
     config = TrainConfig.model_validate(job.train)
     # Those of a fit that was stopped, with which this one goes on.
     before = len(read_history(job.folder))
     reported = logged_epochs(settings, job.run_id) if before else 0
-    with watched_run(settings, job.run_id), report_epochs(job, settings, log, reported):
+    with watched_run(settings, job.run_id), report_epochs(job, settings, log, reported, show):
         folder = train(job, config, log)
     if folder is None:
         raise EnvironmentFault(
@@ -124,10 +135,14 @@ def fit_on_cluster(job: TrainingJob, settings: Settings, log: Callable[[str], No
 
 @contextmanager
 def report_epochs(
-    job: TrainingJob, settings: Settings, log: Callable[[str], None], reported: int = 0
+    job: TrainingJob,
+    settings: Settings,
+    log: Callable[[str], None],
+    reported: int = 0,
+    show: Show | None = None,
 ) -> Iterator[None]:
     """Log the metrics of each finished epoch to MLflow and a line to `log`, while the block lasts."""
-    reporter, done = EpochReporter(job, settings, log, reported), threading.Event()
+    reporter, done = EpochReporter(job, settings, log, reported, show), threading.Event()
 
     def follow() -> None:
         last_look = False
@@ -136,6 +151,7 @@ def report_epochs(
             # A tracking server may be away for a while: what it missed is sent at the next look.
             with suppress(RadloopError):
                 reporter.report_new()
+                reporter.report_step()
 
     # In a copy of the context, so that the lines reach the log of the flow run.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(follow,), daemon=True)
@@ -157,6 +173,9 @@ class EpochReporter:
     settings: Settings
     log: Callable[[str], None]
     reported: int = 0
+    show: Show | None = None
+    logged_at: float = field(default_factory=time.monotonic)
+    """When the last line was logged."""
 
     def report_new(self) -> None:
         """Report the epochs that were finished since the last time."""
@@ -168,7 +187,30 @@ class EpochReporter:
         self.reported += len(fresh)
         config = TrainConfig.model_validate(self.job.train)
         for row in fresh:
-            self.log(_line(row, config))
+            self._write(_line(row, config), (row["epoch"] + 1) / config.epochs)
+
+    def report_step(self) -> None:
+        """Show how far the epoch is that goes on; of a long one a line is logged now and then."""
+        step = read_step(self.job.folder)
+        if step.get("epoch") != self.reported:
+            return
+        config = TrainConfig.model_validate(self.job.train)
+        done = self.reported * step["steps"] + step["step"]
+        left = config.epochs * step["steps"] - done
+        line = (
+            f"epoch {self.reported + 1}/{config.epochs}  step {step['step']}/{step['steps']}  "
+            f"{step['images_per_s']:.0f} images/s, "
+            f"at most {left * config.batch_size / max(step['images_per_s'], 1e-9):.0f} s left"
+        )
+        self._write(line, done / (done + left), every_s=LINE_EVERY_S)
+
+    def _write(self, line: str, share: float, every_s: float = 0.0) -> None:
+        now = time.monotonic()
+        if now - self.logged_at >= every_s:
+            self.logged_at = now
+            self.log(line)
+        if self.show:
+            self.show(100 * share, line)
 
 
 def _line(row: Mapping[str, float], config: TrainConfig) -> str:
@@ -177,8 +219,18 @@ def _line(row: Mapping[str, float], config: TrainConfig) -> str:
     return (
         f"epoch {row['epoch'] + 1:.0f}/{config.epochs}  loss {row['train_loss']:.3f}  "
         f"val loss {row['val_loss']:.3f}  val {title} {row[f'val_{name}']:.3f}  "
-        f"{row['images_per_s']:.0f} images/s, at most {left_s:.0f} s left"
+        f"{row['images_per_s']:.0f} images/s, at most {left_s:.0f} s left, "
+        f"{row['waiting_share']:.1%} waiting for data, {row['memory_mb']:.0f} MB"
     )
+
+
+def _fault_of_workers(error: Exception) -> RadloopError | None:
+    """Return the fault with a message for a person that a worker of Ray Train has raised, or None."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        raised = getattr(failure, "_base_exc", failure)
+        if isinstance(raised, RadloopError):
+            return raised
+    return None
 
 
 def _trainer(job: TrainingJob, config: TrainConfig) -> Any:

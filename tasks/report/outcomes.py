@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from imaging.deidentify.folder.deidentify_outcome import DeidentifyOutcome
     from imaging.statistics.intervals import Measure
     from tasks.evaluation import Evaluation
+    from tasks.features import Features
     from tasks.reevaluation import Reevaluation
     from tasks.reporting import NightlyReport
+    from tasks.search import TuneOutcome
     from tasks.training import TrainOutcome
 
 
@@ -89,6 +91,30 @@ def evaluation_markdown(evaluation: "Evaluation") -> str:
     if evaluation.verdict.useless:
         return f"**Warning: {evaluation.verdict.headline}**\n\n{measures}"
     return f"{measures}\n\n**{evaluation.verdict.headline}**"
+
+
+def tuning_markdown(outcome: "TuneOutcome") -> str:
+    """Return the trials, the best one, and what the gate made of it."""
+    search = outcome.search
+    rows = [
+        (
+            f"{number + 1}{' (best)' if number == search.best else ''}",
+            search.changes[number] or "the training as it was given",
+            len(trial.history),
+            "" if trial.merit is None else f"{trial.merit[0]:.4f}",
+            trial.error.strip().splitlines()[-1] if trial.error else "",
+        )
+        for number, trial in enumerate(search.trials)
+    ]
+    return "\n\n".join(
+        [
+            f"**Search** on `{search.dataset}`: {quantity(len(search.trials), 'trials')} in {search.seconds:.0f} s; "
+            f"chosen is the one with the best epoch by the validation {search.config.measure}",
+            table(("trial", "differs by", "epochs", search.config.measure, "failed with"), rows),
+            training_markdown(outcome.trained),
+            evaluation_markdown(outcome.evaluation),
+        ]
+    )
 
 
 def version_markdown(evaluation: "Evaluation", report: str = "") -> str:
@@ -174,6 +200,16 @@ def deidentification_markdown(outcome: "DeidentifyOutcome") -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def features_markdown(outcome: "Features") -> str:
+    """Return where the features are."""
+    state = "were there already" if outcome.known else "were written"
+    return (
+        f"**Features**: {quantity(outcome.rows, 'embeddings')} of {outcome.width} numbers by `{outcome.model}` "
+        f"{state}: "
+        f"`{outcome.place}` of the store, of the dataset version `{outcome.digest[:16]}`"
+    )
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table.
 
@@ -192,8 +228,10 @@ RENDERERS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
     {
         "ingest": ingest_markdown,
         "train": training_markdown,
+        "tune": tuning_markdown,
         "evaluate": evaluation_markdown,
         "reevaluate": reevaluation_markdown,
+        "features": features_markdown,
         "deidentify": deidentification_markdown,
     }
 )

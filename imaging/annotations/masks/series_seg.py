@@ -64,7 +64,8 @@ def _order(images: Sequence[Dataset]) -> list[int]:
         cosines = np.array(images[0].ImageOrientationPatient, np.float64)
         normal = np.cross(cosines[:3], cosines[3:])
         along = [float(normal @ np.array(image.ImagePositionPatient, np.float64)) for image in images]
-    return sorted(range(len(along)), key=along.__getitem__)
+    order: list[int] = np.argsort(along, kind="stable").tolist()
+    return order
 
 
 def _of_slices(mask: Mask, images: Sequence[Dataset], grid: SourceGrid) -> tuple[Mask, list[Dataset]]:

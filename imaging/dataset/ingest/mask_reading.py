@@ -19,6 +19,7 @@ from imaging.annotations.label_join import KEY_OF_LEVEL
 from imaging.annotations.masks.mask import MaskClasses, MaskTarget
 from imaging.annotations.masks.mask_table import MaskLine, MaskTable, join_masks
 from imaging.annotations.masks.read_mask import FUNCTION, mask_item
+from imaging.dataset.tables.compaction import compact_shards
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.mask_rows import (
     GRID_COLUMNS,
@@ -31,7 +32,6 @@ from imaging.dataset.tables.mask_rows import (
 )
 from imaging.dataset.tables.schemas import TABLES
 from imaging.dataset.tables.shard import ShardWriter
-from imaging.dataset.upkeep.compaction import compact_shards
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import DataFault, UserFault
 from imaging.image.source_grid import grid_of_row

@@ -1,0 +1,93 @@
+"""Search: trials run side by side, each a run in MLflow below that of the search; validation alone decides."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imaging.errors import EnvironmentFault
+from models.config import TrainConfig
+from models.objectives.classification import Classification
+from models.search_space import SearchConfig
+from services.mlflow.runs import reachable, start_run
+from services.ray import search as module
+from services.ray.search import PARENT_TAG, SearchJob, Trial, search_here
+from services.settings import Settings
+from tasks.search import best_of
+from tests.synthetic import version_of
+
+CONFIG = TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=1)
+
+
+def trial(*merit: float) -> Trial:
+    return Trial(config=CONFIG, history=(), merit=merit or None)
+
+
+def test_the_best_epoch_of_all_trials_decides() -> None:
+    assert best_of([trial(0.7, -0.5), trial(0.9, -0.3), trial(0.8, -0.1)]) == 1
+
+
+def test_between_equal_measures_the_loss_decides_and_then_the_order() -> None:
+    assert best_of([trial(0.9, -0.5), trial(0.9, -0.3), trial(0.9, -0.3)]) == 1
+
+
+def test_a_trial_that_failed_is_never_the_best() -> None:
+    assert best_of([trial(), trial(0.1, -3)]) == 1
+
+
+def job_of(settings: Settings, folder: Path, *trials: TrainConfig) -> SearchJob:
+    version = version_of(settings.folder_store, name="searched")
+    return SearchJob(
+        job={
+            "store": settings.dataset_place,
+            "cache": str(settings.cache),
+            "cache_bytes": settings.cache_bytes,
+            "dataset": "searched",
+            "digest": version.digest,
+        },
+        trials=trials,
+        folder=folder,
+        run_id=start_run(settings, "searched", "search", {}, {}),
+        dataset="searched",
+    )
+
+
+def test_a_search_of_which_no_trial_ends_an_epoch_is_a_fault(
+    tracked: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed(*_: Any) -> dict[int, str]:
+        return {0: "no memory"}
+
+    monkeypatch.setattr(module, "_tuned", failed)
+    monkeypatch.setattr(module, "local_ray", nullcontext)
+    job = job_of(tracked, tmp_path, CONFIG)
+    objective = Classification(classes=("dark", "bright"))
+    with pytest.raises(EnvironmentFault, match="not one of 1 trials has finished an epoch: no memory"):
+        search_here(job, SearchConfig(), objective, tracked, print)
+
+
+@pytest.mark.slow
+def test_trials_train_side_by_side_and_the_worse_ones_are_stopped(tracked: Settings, tmp_path: Path) -> None:
+    # Of a learning rate of 1e-9 nothing is learned; the last trial ends with an error of its own.
+    still = CONFIG.optimizer.model_copy(update={"learning_rate": 1e-9})
+    trials = [
+        CONFIG.model_copy(update={"epochs": 4}),
+        CONFIG.model_copy(update={"epochs": 4, "optimizer": still}),
+        CONFIG.model_copy(update={"network": "no_network"}),
+    ]
+    job, lines = job_of(tracked, tmp_path, *trials), list[str]()
+    objective = Classification(classes=("dark", "bright"))
+    outcome = search_here(job, SearchConfig(least_epochs=1, keep=2), objective, tracked, lines.append)
+    assert best_of(outcome) == 0
+    assert len(outcome[0].history) == 4
+    assert (outcome[2].merit, "no_network" in outcome[2].error) == (None, True)
+    with reachable(tracked) as client:
+        experiment = client.get_experiment_by_name("searched").experiment_id
+        runs = client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{job.run_id}'")
+        steps = {
+            run.info.run_name: len(client.get_metric_history(run.info.run_id, "val_loss")) for run in runs
+        }
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert steps == {"trial 1": len(outcome[0].history), "trial 2": len(outcome[1].history)}
+    assert any(line.startswith("trial 1/3: epoch 4/4  val loss") for line in lines)
