@@ -18,7 +18,8 @@ from services.flow_requests import REQUESTS, TrainRequest
 from services.night_preview import will_train
 from services.open_runs import CommandRun, repair
 from services.prefect.server import claim_server
-from services.preflight import check_request, check_servers
+from services.preflight import check_request
+from services.server_checks import check_servers
 from services.settings import Settings, activate
 
 

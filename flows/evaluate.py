@@ -5,7 +5,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from services.flow_requests import EvaluateRequest
 from services.prefect.flow_engine import flow_run_name
-from services.preflight import check_servers
+from services.server_checks import check_servers
 from services.settings import activate
 from tasks.champion_history import notice_move
 from tasks.evaluation import Evaluation, compare, contenders, versions_for

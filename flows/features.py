@@ -5,7 +5,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from services.flow_requests import FeaturesRequest
 from services.prefect.flow_engine import flow_run_name
-from services.preflight import check_servers
+from services.server_checks import check_servers
 from services.settings import activate
 from tasks.features import Features, embed_dataset
 from tasks.report.outcomes import features_markdown

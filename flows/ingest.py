@@ -14,7 +14,7 @@ from services.prefect.progress import log_of, progress
 from services.ray.jobs import stop_job_of
 from services.settings import activate
 from tasks.ingest import open_job, publish_version, read_new
-from tasks.report.outcomes import ingest_markdown
+from tasks.report.ingest_summary import ingest_markdown
 
 
 def stop_reading(flow: Any, flow_run: Any, state: Any) -> None:

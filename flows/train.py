@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from services.flow_requests import TrainRequest
 from services.prefect.flow_engine import flow_run_name
-from services.preflight import check_servers
+from services.server_checks import check_servers
 from services.settings import activate
 from tasks.report.outcomes import training_markdown
 from tasks.training import TrainOutcome, begin, finish, fit_model, known_candidate, stop, with_weights

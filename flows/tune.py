@@ -8,7 +8,7 @@ from flows.train import stop_training, train
 from services.flow_requests import EvaluateRequest, TrainRequest, TuneRequest
 from services.open_runs import end_child_runs
 from services.prefect.flow_engine import flow_run_name
-from services.preflight import check_servers
+from services.server_checks import check_servers
 from services.settings import activate
 from tasks.evaluation import check_champion
 from tasks.promotion import promote_candidate

@@ -27,7 +27,8 @@ from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
 from tasks.report.class_sections import class_curves, surest_calls
 from tasks.report.finding_sections import finding_calls, finding_curves, finding_measures
-from tasks.report.outcomes import LINES_OF_OTHERS, version_markdown
+from tasks.report.ingest_summary import LINES_OF_OTHERS
+from tasks.report.outcomes import version_markdown
 from tasks.report.page import (
     ExampleViews,
     LabelTrouble,

@@ -35,12 +35,13 @@ from infra.stack.record import FILE, Stack, read_stack
 from models.config import TrainConfig
 from models.objectives.classification import Classification
 from models.portable.predictor import Predictor
-from services.flow_requests import DeidentifyRequest, NightlyRequest, TrainRequest, ingest_part
+from services.flow_requests import DeidentifyRequest, NightlyRequest, TrainRequest
 from services.ledger import entries, ledger_path
 from services.mlflow.registry import Registered, by_alias, by_version, model_tags, newest, register, set_tags
 from services.mlflow.runs import start_run
 from services.preflight import newest_dataset
 from services.settings import Settings
+from services.shadow_datasets import ingest_part
 from tasks.deidentification import bring_up_to_date
 from tasks.evaluation import Evaluation, champion_of_other_spec, compare, contenders, versions_for
 from tasks.ingest import find_pending, open_job, publish_version, read_new

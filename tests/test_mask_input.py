@@ -35,7 +35,7 @@ def test_a_class_may_have_another_value_in_pictures() -> None:
         (("lung", "Lung"), "different names"),
     ],
 )
-def test_classes_that_cannot_be_told_apart_are_refused(classes: tuple[str, ...], fault: str) -> None:
+def test_classes_of_one_value_are_refused(classes: tuple[str, ...], fault: str) -> None:
     with pytest.raises(UserFault, match=fault):
         mask_classes(request(*classes))
 

@@ -152,7 +152,7 @@ def test_a_class_that_nobody_drew_is_unknown(version: DatasetVersion) -> None:
     assert train.unknown_classes.tolist() == [[False, not int(key[1:]) % 2] for key in train.instance_keys]
 
 
-def test_spacings_are_those_of_the_models_grid(version: DatasetVersion) -> None:
+def test_spacings_are_of_the_models_grid(version: DatasetVersion) -> None:
     spacings = version.examples("train").spacings_mm
     # 8 pixels of 0.5 mm become 16 of 0.25; how thick a slice is its row does not say.
     assert np.isnan(spacings[:, 0]).all()
@@ -232,7 +232,7 @@ def test_a_refused_mask_leaves_its_image_unlabelled(
     assert read(store, rows(shard), path, version, never).rows.num_rows == COUNT
 
 
-def test_the_list_of_problems_says_why_a_mask_was_refused(
+def test_the_list_of_problems_has_the_reason_of_a_refused_mask(
     store: FolderStore, shard: str, tmp_path: Path
 ) -> None:
     path = write_masks(tmp_path / "m", m3=picture(np.zeros((9, 8), np.uint8)))

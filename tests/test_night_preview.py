@@ -36,7 +36,7 @@ def taken_in(
 ) -> Callable[[], Settings]:
     """Return a function that takes in what is there, without Prefect."""
     from flows.ingest import ingest
-    from services.flow_requests import ingest_part
+    from services.shadow_datasets import ingest_part
 
     os.environ["RADLOOP_HOME"] = str(tmp_path / "home")
 

@@ -13,7 +13,7 @@ from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.errors import RadloopError
 from services.flow_requests import IngestRequest
 from services.settings import Settings
-from tasks.report.outcomes import ingest_markdown
+from tasks.report.ingest_summary import ingest_markdown
 from tests.synthetic import write_dicom, write_labels
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Invalid value for VR UI")]

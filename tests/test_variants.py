@@ -26,7 +26,7 @@ from imaging.sources.protocol import SourceFile
 from imaging.store.folder_store import FolderStore
 from services.flow_requests import IngestRequest
 from services.settings import Settings
-from tasks.report.outcomes import ingest_markdown
+from tasks.report.ingest_summary import ingest_markdown
 from tests.synthetic import GREY, MemorySource, built, instance, recipe, write_archive
 
 NAMES = Pseudonyms(b"k" * 32)

@@ -13,6 +13,7 @@ from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.classification import best_threshold
 from imaging.statistics.multilabel import MEASURES, FindingPredictions
+from models.networks.catalog import build
 from models.objectives.classification import PROBABILITIES, class_weights
 from models.objectives.protocol import Arrays, Objective, PatientExamples, Score, TrainingExamples
 from models.portable.contract import ENTRY, Axis, Contract, TensorContract
@@ -80,8 +81,6 @@ class Multilabel(Objective):
 
     def build(self, network: str, channels: int) -> "nn.Module":
         """Return the named network of the catalog with an output for each finding."""
-        from models.networks.catalog import build
-
         return build(network, len(self.findings), channels)
 
     def fitted(self, train: TrainingExamples, config: "TrainConfig") -> Self:

@@ -19,6 +19,7 @@ from imaging.statistics.segmentation import (
     SegmentationPredictions,
     case_numbers,
 )
+from models.networks.catalog import build
 from models.objectives.protocol import Arrays, MaskedExamples, Objective, PatientExamples, TrainingExamples
 from models.portable.contract import ENTRY, Axis, Contract, TensorContract
 
@@ -89,8 +90,6 @@ class Segmentation(Objective):
 
     def build(self, network: str, channels: int) -> "nn.Module":
         """Return the named network of the catalog with an output for the background and each class."""
-        from models.networks.catalog import build
-
         return build(network, 1 + len(self.classes), channels)
 
     def fitted(self, train: TrainingExamples, config: "TrainConfig") -> Self:

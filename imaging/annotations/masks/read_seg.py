@@ -44,7 +44,7 @@ class SegFrame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenSegmentation:
+class SegObject:
     """An object that is open, for the masks of one image or of many.
 
     `class_of` are the classes of the segment numbers that are read, `described` are all numbers of the object; `most`
@@ -65,7 +65,7 @@ Placed = tuple[SegFrame, int, Callable[[Stored], Stored]]
 """A frame, its slice in the image, and what turns its pixels."""
 
 
-def seg_mask(one: OpenSegmentation, target: MaskTarget) -> SourceMask:
+def seg_mask(one: SegObject, target: MaskTarget) -> SourceMask:
     """Return the mask of an image.
 
     A class without a segment of its name is unknown; one whose segment has no frame in the image is absent, as frames
@@ -103,7 +103,7 @@ def _names(dataset: Dataset, target: MaskTarget) -> bool:
     return bool(target.instances) and named.issuperset(target.instances)
 
 
-def open_seg(opened: DicomObject, classes: MaskClasses) -> OpenSegmentation:
+def open_seg(opened: DicomObject, classes: MaskClasses) -> SegObject:
     """Return a segmentation that is open; raise DataFault "mask-empty", "mask-segments", "unsupported" and others."""
     dataset = opened.dataset
     if dataset is None or not opened.pixels or not opened.pixels[0][1]:
@@ -131,7 +131,7 @@ def open_seg(opened: DicomObject, classes: MaskClasses) -> OpenSegmentation:
         raise DataFault("unsupported", "a segmentation of colours")
     opened.check_groups(frames.layout.frames)
     class_of, described = classes.numbers_of(labels), frozenset(labels)
-    return OpenSegmentation(
+    return SegObject(
         frames=frames,
         dataset=dataset,
         kind=kind,
@@ -174,7 +174,7 @@ def _sources(groups: Sequence[Dataset]) -> Iterator[tuple[str, Sequence[int]]]:
             )
 
 
-def _placed(one: OpenSegmentation, target: MaskTarget) -> list[Placed]:
+def _placed(one: SegObject, target: MaskTarget) -> list[Placed]:
     """Return the frames that lie in the image."""
     size, slices = (1, one.frames.layout.rows, one.frames.layout.columns), target.grid.size[0]
     places = [(frame, _place(frame, size, target)) for frame in one.read]
@@ -214,7 +214,7 @@ def _named_slice(sources: Sequence[tuple[str, Sequence[int]]], target: MaskTarge
     return -1 if len(target.grid.shape) == 2 else None
 
 
-def _paint_labels(mask: NDArray[np.uint8], one: OpenSegmentation, placed: Sequence[Placed]) -> None:
+def _paint_labels(mask: NDArray[np.uint8], one: SegObject, placed: Sequence[Placed]) -> None:
     with reading("unreadable", "PixelPaddingValue"):
         padding = one.dataset.get("PixelPaddingValue")
         known = {0, *one.described, *([] if padding is None else [int(padding)])}
@@ -229,7 +229,7 @@ def _paint_labels(mask: NDArray[np.uint8], one: OpenSegmentation, placed: Sequen
                 mask[number][stored == value] = one.class_of[value]
 
 
-def _paint_fractions(mask: NDArray[np.uint8], one: OpenSegmentation, placed: Sequence[Placed]) -> None:
+def _paint_fractions(mask: NDArray[np.uint8], one: SegObject, placed: Sequence[Placed]) -> None:
     """Give each pixel the class of the largest fraction that is at least INSIDE, of equal ones the last class."""
     if not 0 < one.most <= 255:
         raise DataFault("undecodable", f"MaximumFractionalValue is {one.most}, 1 to 255 is possible")
