@@ -17,6 +17,7 @@ from imaging.sources.label_file import MISSING
 from imaging.statistics.predictions import deciding
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
+from models.networks.catalog import names_of
 from models.objectives.multilabel import Multilabel
 from models.objectives.objective_catalog import OBJECTIVES
 from models.objectives.segmentation import Segmentation
@@ -253,10 +254,11 @@ class NightlyRequest(IngestRequest):
         objective = Segmentation.name if given.get("masks") else Multilabel.name
         if not (given.get("masks") or given.get("findings") or given.get("label_separator")):
             return given
-        training = given.get("training", {})
-        return (
-            given | {"training": {"objective": objective} | training} if isinstance(training, dict) else given
-        )
+        training, preprocess = given.get("training", {}), given.get("preprocess")
+        filled = {"objective": objective}
+        if isinstance(preprocess, dict) and preprocess.get("kind") == "volume" and given.get("masks"):
+            filled["network"] = names_of(Segmentation.network_output, "volume")[0]
+        return given | {"training": filled | training} if isinstance(training, dict) else given
 
     @model_validator(mode="after")
     def _objective_learns_the_labels(self) -> Self:
@@ -271,9 +273,8 @@ class NightlyRequest(IngestRequest):
             )
         if bool(self.masks) != (self.training.objective == Segmentation.name):
             raise ValueError(
-                f"objective {Segmentation.name!r} learns masks, and {self.training.objective!r} was chosen with "
-                f"{'masks' if self.masks else 'no masks'}: give --masks and --mask-classes with it, and with "
-                "nothing else"
+                f"objective {Segmentation.name!r} alone learns masks, and {self.training.objective!r} was chosen with "
+                f"{'masks' if self.masks else 'no masks'}: give both or neither"
             )
         return self
 

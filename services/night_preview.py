@@ -114,7 +114,7 @@ def _training(
     if not files.same:
         return None, "files are new, changed or gone"
     if _labels_changed(request, version, spec, key, listed):
-        return None, "labels have changed"
+        return None, f"{'masks' if request.masks else 'labels'} have changed"
     if request.again:
         return None, "it is asked for (--again)"
     trained = trained_before(request.dataset, request.training, settings, version)

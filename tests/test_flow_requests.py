@@ -14,11 +14,9 @@ from services.flow_requests import (
     NightlyRequest,
     ReevaluateRequest,
     TrainRequest,
-    ingest_part,
-    is_shadow,
-    shadow_name,
 )
 from services.mlflow.registry import Registered
+from services.shadow_datasets import ingest_part, is_shadow, shadow_name
 
 REQUESTS = (IngestRequest, TrainRequest, EvaluateRequest, NightlyRequest, ReevaluateRequest)
 FORMS = (*REQUESTS, DeidentifyRequest)
@@ -220,6 +218,11 @@ def test_a_night_with_masks_learns_to_draw_them() -> None:
     night = NightlyRequest.model_validate(MASKED)
     assert (night.training.objective, night.training.network) == ("segmentation", "unet")
     assert night.mask_classes == ("blood pool", "myocardium")
+
+
+def test_masks_of_volumes_are_learned_by_a_network_of_volumes() -> None:
+    night = NightlyRequest.model_validate(MASKED | {"preprocess": {"kind": "volume"}})
+    assert night.training.network == "unet_3d"
 
 
 @pytest.mark.parametrize(

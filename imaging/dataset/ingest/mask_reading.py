@@ -46,6 +46,7 @@ READERS_MADE = 1
 """Number of the readers: raised when they give other masks of the same files, so that all are read again."""
 AT_ONCE = 16
 """Masks that a worker gets at a time."""
+ROWS_AT_ONCE = 4096
 
 OnProgress = Callable[[int, int], object]
 Run = Callable[[Iterable[Item]], Iterator[Answer | DataFault]]
@@ -103,9 +104,9 @@ def plan_masks(
     digest = cache(lambda name: file_digest(masks.table.folder / name))
     kept, to_read = list[dict[str, Any]](), list[PlannedMask]()
     named = pc.index_in(table[KEY_OF_LEVEL[masks.table.level]], value_set=masks.table.keys)
-    for at in np.flatnonzero(pc.is_valid(named).to_numpy()).tolist():
-        example, lines = table.slice(at, 1).to_pylist()[0], joined.masks[at]
-        key = example["instance_key"]
+    there = np.flatnonzero(pc.is_valid(named).to_numpy())
+    for at, example in zip(there.tolist(), _rows_of(table.take(there)), strict=True):
+        lines, key = joined.masks[at], example["instance_key"]
         if not lines:
             numbers = {one.line for one in masks.table.at(named[at].as_py())}
             reason = "two-masks" if numbers & disputed else "no-mask-file"
@@ -175,6 +176,12 @@ def _check_files(masks: MaskInput, missing: Sequence[int]) -> None:
             f"none of the {len(masks.table.files)} mask files of the table is in its folder: is it mounted? The column "
             "'mask' has paths relative to the table"
         )
+
+
+def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table, some at a time: one alone costs as much as a hundred."""
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from batch.to_pylist()
 
 
 def _rows_before(previous: DatasetVersion | None) -> dict[str, tuple[str, str, str | None, int | None]]:
