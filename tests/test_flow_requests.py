@@ -14,11 +14,9 @@ from services.flow_requests import (
     NightlyRequest,
     ReevaluateRequest,
     TrainRequest,
-    ingest_part,
-    is_shadow,
-    shadow_name,
 )
 from services.mlflow.registry import Registered
+from services.shadow_datasets import ingest_part, is_shadow, shadow_name
 
 REQUESTS = (IngestRequest, TrainRequest, EvaluateRequest, NightlyRequest, ReevaluateRequest)
 FORMS = (*REQUESTS, DeidentifyRequest)

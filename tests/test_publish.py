@@ -10,6 +10,7 @@ from imaging.annotations.label_join import KEY_OF_LEVEL
 from imaging.annotations.label_table import build_label_table
 from imaging.dataset.ingest.ingest_outcome import write_problems
 from imaging.dataset.ingest.listing import list_files
+from imaging.dataset.tables.schemas import LATER_COLUMNS
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.dataset.version.head import Counts, head_name, pointer_name
 from imaging.dataset.version.publish import publish
@@ -221,7 +222,7 @@ def test_the_list_of_problems_names_both_lines_of_a_contradiction(store: FolderS
 
 def test_a_version_of_labels_has_the_digest_that_release_0_1_0_gave_it(store: FolderStore) -> None:
     """As commit 775df0d, before there were annotations, has computed it."""
-    rows = [example(n, source_label="ab"[n % 2], site_key=str(n % 3)) for n in range(40)]
+    rows = [example(n, source_label="ab"[n % 2], site_key=str(n % 3), **LATER_COLUMNS) for n in range(40)]
     assert built(store, rows).digest == "0ee253689d7e810d8a3b59f10f33961f"
 
 
