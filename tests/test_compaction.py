@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from imaging.dataset.tables import compaction
 from imaging.dataset.tables.compaction import compact_shards
 from imaging.dataset.tables.shard import map_shard, write_shard
-from imaging.dataset.upkeep import compaction
 from imaging.store.folder_store import FolderStore
 from tests.synthetic import example, examples
 

@@ -254,6 +254,8 @@ def read_or_fault(data: bytes) -> None:
             "unreadable",
             "inflate-bomb",
             "too-deep",
+            # As where a length is changed so that elements come to lie behind the pixel data.
+            "surplus-data",
         }
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ CONFIG = TrainConfig(network="small_cnn", epochs=3, batch_size=4, workers=1)
 class KeyedExamples(ArrayExamples):
     """Examples with pseudonyms, as a dataset has."""
 
-    instance_keys: NDArray[np.str_]
+    instance_keys: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
 
 
 def keyed(count: int = 12) -> TrainData:
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 256, (count, 8, 8), dtype=np.uint8), np.arange(count) % 2
-    rows = KeyedExamples(images, labels, np.array([f"key{number}" for number in range(count)]))
+    keys = np.array([f"key{number}" for number in range(count)])
+    rows = KeyedExamples(images, labels, instance_keys=keys)
     return TrainData(train=rows, val=rows, objective=Classification(classes=("plain", "lesion")))
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
-from services import preflight
+from services import server_checks
 from services.flow_requests import IngestRequest, NightlyRequest
 from services.preflight import check_input, check_modality, check_request
 from services.server_checks import check_servers
@@ -137,7 +137,7 @@ def test_the_right_login_is_given(environment: None, name: str) -> None:
 def test_a_server_that_never_answers_is_not_waited_for(
     environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.server_checks.TIMEOUT_S", 0.2)
+    monkeypatch.setattr(server_checks, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
         with pytest.raises(EnvironmentFault, match="no Prefect server answers"):

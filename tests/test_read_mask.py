@@ -49,7 +49,7 @@ def picture(number: int, **more: Any) -> Part:
 def test_each_mask_comes_out_on_the_grid_of_the_model() -> None:
     targets = [one_slice(n) for n in range(3)]
     value, masks = answer(targets, [[picture(n)] for n in range(3)])
-    assert value == {"masks": [[0, []], [1, []], [2, []]], "faults": []}
+    assert value == {"masks": [[0, [], []], [1, [], []], [2, [], []]], "faults": []}
     for number, target in enumerate(targets):
         assert np.array_equal(masks[number], mask_to_model(TRUTH[number], target.grid, SLICE))
 
@@ -57,14 +57,14 @@ def test_each_mask_comes_out_on_the_grid_of_the_model() -> None:
 def test_a_fault_of_one_mask_costs_no_other() -> None:
     bad = {"format": "picture", "content": b"no picture"}
     value, masks = answer([one_slice(n) for n in range(3)], [[picture(0)], [bad], [picture(2)]])
-    assert [number for number, _ in value["masks"]] == [0, 2]
+    assert [number for number, *_ in value["masks"]] == [0, 2]
     assert [(number, reason) for number, reason, _ in value["faults"]] == [(1, "unreadable")]
     assert len(masks) == 2
 
 
 def test_a_class_that_was_not_drawn_is_unknown_and_not_absent() -> None:
     value, _ = answer([one_slice(0)], [[picture(0, drawn=(1,))]])
-    assert value["masks"] == [[0, [2]]]
+    assert [unknown for _, unknown, _ in value["masks"]] == [[2]]
 
 
 def test_a_file_of_a_series_is_opened_once_for_all_of_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_several_files_of_one_image_have_a_class_each() -> None:
         for one, name in zip(frames, CLASSES.names, strict=True)
     ]
     value, masks = answer([volume()], [parts], VOLUME)
-    assert value == {"masks": [[0, []]], "faults": []}
+    assert value == {"masks": [[0, [], ["1.2.9"]]], "faults": []}
     assert np.array_equal(masks[0], mask_to_model(TRUTH, grid(), VOLUME))
     value, _ = answer([volume()], [parts[:1] * 2], VOLUME)
     assert [(n, reason) for n, reason, _ in value["faults"]] == [(0, "mask-segments")]
@@ -105,7 +105,7 @@ def test_slices_of_a_volume_may_have_a_file_each_and_the_others_are_unknown() ->
     wanted = TRUTH.copy()
     wanted[[1, 3]] = UNKNOWN
     assert np.array_equal(masks[0], mask_to_model(wanted, grid(), VOLUME))
-    assert value["masks"] == [[0, [2]]]
+    assert [unknown for _, unknown, _ in value["masks"]] == [[2]]
     value, _ = answer([volume()], [[picture(0, slice=4)]], VOLUME)
     assert value["faults"][0][1] == "mask-absent-slice"
 

@@ -104,7 +104,7 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
             "patch": {},
             "loss": {},
             "compute": {},
-            "start": {"weights": "", "mode": "full"},
+            "start": {},
             "embedding": False,
         },
         OptimizerConfig: {"warm_up": None, "clip_norm": 0.0, "accumulation": 1},

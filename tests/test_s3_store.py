@@ -14,8 +14,8 @@ import boto3
 import numpy as np
 import pytest
 
+from imaging.dataset.tables import compaction
 from imaging.dataset.tables.shard import map_shard, write_shard
-from imaging.dataset.upkeep import compaction
 from imaging.errors import EnvironmentFault, UserFault
 from imaging.store import s3_client
 from imaging.store.content_digest import bytes_digest, digest_name
