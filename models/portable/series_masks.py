@@ -4,7 +4,7 @@ Files are read, and segmentations written, in the sandbox, as ingest reads files
 of reference becomes a DICOM SEG, a NIfTI file a NIfTI file, all else PNG files.
 """
 
-import gzip
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +19,7 @@ from imaging.dataset.ingest.prepare_files import COLUMNS, item_of
 from imaging.dataset.ingest.prepare_files import FUNCTION as PREPARE
 from imaging.errors import DataFault, UserFault
 from imaging.file_io import write_file
+from imaging.formats.nifti import GZIP, HEADER_BYTES
 from imaging.formats.peek import FUNCTION as PEEK
 from imaging.formats.series import DROP_SLICE
 from imaging.formats.series_source import PREFIX, SeriesSource
@@ -34,6 +35,9 @@ from models.portable.predictor import Predictor
 
 WRITE_SEG = "imaging.annotations.masks.series_seg:write_series_seg"
 """By its name: highdicom is loaded where a segmentation is written, not here."""
+
+PACKED_BYTES = 2**16
+"""The beginning of a packed NIfTI file that holds its header, which is a few hundred bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,5 +192,9 @@ def _plain(name: str) -> str:
 
 
 def _head(content: Path | bytes) -> bytes:
-    data = content.read_bytes() if isinstance(content, Path) else content
-    return gzip.decompress(data)[:1024] if data[:2] == b"\x1f\x8b" else data[:1024]
+    """Return the header of a NIfTI file; of a packed one no more is inflated."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            content = file.read(PACKED_BYTES)
+    packed = content[:2] == GZIP
+    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, HEADER_BYTES) if packed else content
