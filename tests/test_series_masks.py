@@ -73,6 +73,18 @@ def test_a_series_becomes_a_segmentation_slice_by_slice(tmp_path: Path, kind: st
         assert plane.all(axis=1).sum() == 4 + number
 
 
+def test_each_frame_of_reference_has_a_segmentation_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_series(tmp_path / "in", 2)
+    path = tmp_path / "in" / "1"
+    other = pydicom.dcmread(path)
+    other.FrameOfReferenceUID = "1.2.10"
+    other.save_as(path)
+    made = written(tmp_path / "in", tmp_path / "out", Bright())
+    frames = {pydicom.dcmread(one.path).FrameOfReferenceUID for one in made}
+    assert frames == {FRAME_OF_REFERENCE, "1.2.10"}
+
+
 def test_images_without_a_frame_of_reference_become_pictures(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write_series(tmp_path / "in", 2, FrameOfReferenceUID=None)
