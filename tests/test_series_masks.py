@@ -62,7 +62,8 @@ def write_series(folder: Path, slices: int, **changes: Any) -> None:
 @pytest.mark.parametrize("kind", ["slice", "volume"])
 def test_a_series_becomes_a_segmentation_slice_by_slice(tmp_path: Path, kind: str) -> None:
     (tmp_path / "in").mkdir()
-    write_series(tmp_path / "in", 4)
+    # Dates that are none are common in archives.
+    write_series(tmp_path / "in", 4, PatientBirthDate="00000000", StudyDate="20120000")
     (one,) = written(tmp_path / "in", tmp_path / "out", Bright(kind=kind, slices=4))
     made = pydicom.dcmread(one.path)
     assert (one.why, made.FrameOfReferenceUID, made.PatientID) == ("", FRAME_OF_REFERENCE, "P-77")
