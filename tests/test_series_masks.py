@@ -62,7 +62,8 @@ def write_series(folder: Path, slices: int, **changes: Any) -> None:
 @pytest.mark.parametrize("kind", ["slice", "volume"])
 def test_a_series_becomes_a_segmentation_slice_by_slice(tmp_path: Path, kind: str) -> None:
     (tmp_path / "in").mkdir()
-    write_series(tmp_path / "in", 4)
+    # Dates that are none are common in archives.
+    write_series(tmp_path / "in", 4, PatientBirthDate="00000000", StudyDate="20120000")
     (one,) = written(tmp_path / "in", tmp_path / "out", Bright(kind=kind, slices=4))
     made = pydicom.dcmread(one.path)
     assert (one.why, made.FrameOfReferenceUID, made.PatientID) == ("", FRAME_OF_REFERENCE, "P-77")
@@ -71,6 +72,18 @@ def test_a_series_becomes_a_segmentation_slice_by_slice(tmp_path: Path, kind: st
         (number,) = [n for n in range(4) if np.abs(position(n) - at).max() < 1e-3]
         assert plane.any(axis=1).sum() == 4 + number
         assert plane.all(axis=1).sum() == 4 + number
+
+
+def test_each_frame_of_reference_has_a_segmentation_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write_series(tmp_path / "in", 2)
+    path = tmp_path / "in" / "1"
+    other = pydicom.dcmread(path)
+    other.FrameOfReferenceUID = "1.2.10"
+    other.save_as(path)
+    made = written(tmp_path / "in", tmp_path / "out", Bright())
+    frames = {pydicom.dcmread(one.path).FrameOfReferenceUID for one in made}
+    assert frames == {FRAME_OF_REFERENCE, "1.2.10"}
 
 
 def test_images_without_a_frame_of_reference_become_pictures(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class ImageMask:
     grid: SourceGrid
     payload: Payload
     frame: int
+    frame_of_reference_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +98,14 @@ class WriteMasks:
                         yield one
                     else:
                         masks.append(one)
-                if masks:
-                    yield from self._written(series.name.removeprefix(PREFIX), masks, target, writers)
+                # A segmentation is of one frame of reference, and some scanners give each image its own.
+                places: dict[str, list[ImageMask]] = {}
+                for mask in masks:
+                    places.setdefault(mask.frame_of_reference_uid, []).append(mask)
+                name = series.name.removeprefix(PREFIX)
+                for number, some in enumerate(places.values(), 1):
+                    own = name if len(places) == 1 else f"{name}-{number}"
+                    yield from self._written(own, some, target, writers)
 
     def predict(self, payloads: Sequence[Payload], readers: Pool) -> Iterator[ImageMask | DataFault]:
         """Yield the mask of each image on its own grid, or why there is none."""
@@ -122,7 +129,13 @@ class WriteMasks:
                 )
                 probabilities = self.predictor.predict_levels(levels[number : number + 1])[PROBABILITIES][0]
                 mask = probabilities_to_source(probabilities, grid, spec)
-                yield ImageMask(mask=mask, grid=grid, payload=payload, frame=row["frame"])
+                yield ImageMask(
+                    mask=mask,
+                    grid=grid,
+                    payload=payload,
+                    frame=row["frame"],
+                    frame_of_reference_uid=row["frame_of_reference_uid"],
+                )
 
     def _written(
         self, series: str, masks: Sequence[ImageMask], target: Path, writers: Pool

@@ -23,6 +23,8 @@ from imaging.image.source_grid import SourceGrid
 from imaging.preprocess.inverse import Mask
 from imaging.sandbox.messages import Blob
 
+DATES = ("PatientBirthDate", "StudyDate")
+
 
 def write_series_seg(
     _: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[bytes | Path]
@@ -48,6 +50,8 @@ def write_series_seg(
     classes, kind = header.pop("classes"), header.pop("kind")
     with reading("unreadable", "patient and study"):
         identity = {name: str(images[0][name].value or "") for name in IDENTITY if name in images[0]}
+    # Archives have dates such as 00000000 and 20120000, which no writer takes: they stay empty, as type 2 may.
+    identity |= {name: "" for name in DATES if not _is_date(identity.get(name, ""))}
     header |= {"created": datetime.fromisoformat(header["created"]), "identity": identity}
     try:
         made = segmentation_object(
@@ -56,6 +60,14 @@ def write_series_seg(
     except UserFault as fault:
         raise DataFault("no-geometry", str(fault)) from None
     return {}, (object_bytes(made),)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.strptime(text, "%Y%m%d")
+    except ValueError:
+        return False
+    return True
 
 
 def _order(images: Sequence[Dataset]) -> list[int]:
