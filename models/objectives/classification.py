@@ -1,7 +1,6 @@
 """Classification: one class of several for each image, by softmax and cross entropy."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -173,14 +172,6 @@ class Classification(Objective):
             "auroc": float(MEASURES["auroc"].values(predictions, once)[0]),
             "accuracy": float(MEASURES["accuracy_argmax"].values(predictions, once)[0]),
         }
-
-    def merit(self, metrics: Mapping[str, float], selector: str) -> tuple[float, ...]:
-        """Return the AUROC and, between equal ones, the loss; or the loss alone."""
-        if selector == "loss":
-            return (-metrics["val_loss"],)
-        # An AUROC of 1 is soon reached on few patients, and an undefined one says nothing: the loss decides then.
-        auroc = metrics["val_auroc"]
-        return (0.0 if math.isnan(auroc) else auroc, -metrics["val_loss"])
 
     def calibrated(self, score: Score, examples: TrainingExamples) -> Self:
         """Return the classification with the best threshold, where there are two classes."""

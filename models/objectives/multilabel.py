@@ -1,7 +1,6 @@
 """Multi-label: several findings of one image, each by a sigmoid and a binary cross entropy of what is known of it."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -132,13 +131,6 @@ class Multilabel(Objective):
             "auroc": float(MEASURES["auroc"].values(predictions, once)[0]),
             "auprc": float(MEASURES["auprc"].values(predictions, once)[0]),
         }
-
-    def merit(self, metrics: Mapping[str, float], selector: str) -> tuple[float, ...]:
-        """Return the AUROC and, between equal ones, the loss; or the loss alone."""
-        if selector == "loss":
-            return (-metrics["val_loss"],)
-        auroc = metrics["val_auroc"]
-        return (0.0 if math.isnan(auroc) else auroc, -metrics["val_loss"])
 
     def calibrated(self, score: Score, examples: TrainingExamples) -> Self:
         """Return the objective with the best threshold of each finding on the images of which it is known."""

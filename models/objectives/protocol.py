@@ -8,6 +8,7 @@ calls.
 A network returns either a tensor, which is the output `logits`, or a dictionary of named tensors.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -194,8 +195,15 @@ class Objective(Protocol):
         ...
 
     def merit(self, metrics: Mapping[str, float], selector: str) -> tuple[float, ...]:
-        """Return what sorts higher for a better epoch; the keys of `metrics` begin with `val_`."""
-        ...
+        """Return what sorts higher for a better epoch: the measure and, between equal ones, the loss; or the loss alone.
+
+        The keys of `metrics` begin with `val_`.
+        """
+        if selector == "loss":
+            return (-metrics["val_loss"],)
+        # An AUROC of 1 is soon reached on few patients, and an undefined one says nothing: the loss decides then.
+        value = metrics[f"val_{selector}"]
+        return (0.0 if math.isnan(value) else value, -metrics["val_loss"])
 
     def calibrated(self, score: Score, examples: TrainingExamples) -> Self:
         """Return the objective with what is chosen on validation examples, such as a threshold.

@@ -159,13 +159,6 @@ class Segmentation(Objective):
         mean = float(np.nanmean(dices)) if np.isfinite(dices).any() else math.nan
         return {"loss": float(scores[:, 0].astype(np.float64).mean()), "dice": mean}
 
-    def merit(self, metrics: Mapping[str, float], selector: str) -> tuple[float, ...]:
-        """Return the Dice and, between equal ones, the loss; or the loss alone."""
-        if selector == "loss":
-            return (-metrics["val_loss"],)
-        dice = metrics["val_dice"]
-        return (0.0 if math.isnan(dice) else dice, -metrics["val_loss"])
-
     def refusal(self, version: "DatasetVersion") -> str:
         """Return how the classes differ from those of a version's masks, or nothing; masks hold their numbers."""
         others = tuple(getattr(version, "mask_classes", ()))
