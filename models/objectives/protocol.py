@@ -195,7 +195,7 @@ class Objective(Protocol):
         ...
 
     def merit(self, metrics: Mapping[str, float], selector: str) -> tuple[float, ...]:
-        """Return what sorts higher for a better epoch: the measure and, between equal ones, the loss; or the loss alone.
+        """Return what sorts higher for a better epoch: the measure and, between equal ones, the loss; or only the loss.
 
         The keys of `metrics` begin with `val_`.
         """
