@@ -279,16 +279,16 @@ def test_the_ledger_goes_on(second: SecondNight) -> None:
 NEWER = [
     (
         {"format": 3, "needs": "0.9.0", "tables": {}},
-        r"is of format 3; this is radloop 0\.1\.0: install radloop 0\.9\.0",
+        r"is of format 3; this is radloop 0\.2\.0: install radloop 0\.9\.0",
     ),
     (
         {"format": 3},
-        r"is of format 3; this is radloop 0\.1\.0: install the release of radloop that wrote it",
+        r"is of format 3; this is radloop 0\.2\.0: install the release of radloop that wrote it",
     ),
-    ({"needs": "0.9.0"}, r"needs release 0\.9\.0; this is radloop 0\.1\.0: install radloop 0\.9\.0"),
+    ({"needs": "0.9.0"}, r"needs release 0\.9\.0; this is radloop 0\.2\.0: install radloop 0\.9\.0"),
     (
         {"spec": canonical(GrownSpec(sharpen=1))},
-        r"has sharpen, which this release does not know; this is radloop 0\.1\.0: install",
+        r"has sharpen, which this release does not know; this is radloop 0\.2\.0: install",
     ),
 ]
 

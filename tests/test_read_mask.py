@@ -171,7 +171,7 @@ def test_the_sandbox_reads_masks() -> None:
     with Pool(FUNCTION, setup(SLICE), 1) as pool:
         (outcome,) = pool.map([item])
     assert not isinstance(outcome, DataFault)
-    assert outcome.value["masks"] == [[0, []]]
+    assert outcome.value["masks"] == [[0, [], []]]
     assert np.array_equal(
         np.frombuffer(outcome.blobs[0], np.uint8).reshape(SLICE.shape),
         mask_to_model(TRUTH[0], one_slice(0).grid, SLICE),

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 TOLERANCE_MM = 2.0
 """Surfaces this near count as equal in surface Dice (Nikolov et al. 2021), as for 71 structures of head and neck by
@@ -34,9 +33,13 @@ def surface_agreement(truth: Mask, predicted: Mask, spacing_mm: Sequence[float])
         return np.nan, np.nan
     if not (truth.any() and predicted.any()):
         return float(np.linalg.norm(np.multiply(truth.shape, spacing_mm))), 0.0
+    # Loaded here: objectives and gates are known by commands that measure no mask.
+    from scipy import ndimage
+
     # Only the box around both counts; a margin keeps what touches its sides apart from what lies beyond.
     box = ndimage.find_objects((truth | predicted).astype(np.uint8))[0]
-    surfaces = [_surface(np.pad(mask[box], 1)) for mask in (truth, predicted)]
+    padded = [np.pad(mask[box], 1) for mask in (truth, predicted)]
+    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in padded]
     distances = [
         ndimage.distance_transform_edt(~to, sampling=spacing_mm)[of] for of, to in (surfaces, surfaces[::-1])
     ]
@@ -45,8 +48,3 @@ def surface_agreement(truth: Mask, predicted: Mask, spacing_mm: Sequence[float])
         max(float(np.percentile(one, PERCENTILE)) for one in distances),
         near / sum(len(one) for one in distances),
     )
-
-
-def _surface(mask: Mask) -> Mask:
-    surface: Mask = mask & ~ndimage.binary_erosion(mask)
-    return surface
