@@ -58,7 +58,6 @@ def write_registry(home: Path) -> None:
     """Write the tables of MLflow's database that are read without MLflow, with a champion of `d`."""
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         database.execute("CREATE TABLE registered_models (name)")
-        database.execute("CREATE TABLE model_versions (name, version, current_stage)")
         database.execute("CREATE TABLE model_version_tags (name, version, key, value)")
         database.execute("CREATE TABLE registered_model_aliases (name, alias, version)")
         database.execute("CREATE TABLE model_versions (name, version, current_stage)")
