@@ -10,6 +10,7 @@ from rich.table import Table
 from cli.flow_run import checked_request
 from cli.options import as_request
 from cli.terminal import note, print_result
+from imaging.quantities import gib
 from services.settings import activate
 from services.training_plan import TrainingPlan, plan_training
 
@@ -34,21 +35,16 @@ def _rows(made: TrainingPlan) -> Iterator[tuple[str, str]]:
     yield "network", f"{made.network}, {made.parameters:,} parameters"
     yield (
         "memory",
-        f"about {_gib(made.process_bytes)} in each of {made.workers} processes ({_gib(made.peak_bytes)} in the first "
-        f"steps), {_gib(made.free_bytes)} free",
+        f"about {gib(made.process_bytes)} in each of {made.workers} processes ({gib(made.peak_bytes)} in the first "
+        f"steps), {gib(made.free_bytes)} free",
     )
     yield "steps", f"{made.steps:,} in each of at most {made.epochs} epochs"
     yield (
         "time",
         f"{made.step_s * 1e3:.1f} ms a step, {made.epoch_s:.1f} s an epoch, at most {_duration(made.total_s)} in all",
     )
-    again = f"no: version {made.trained} was made so" if made.trained else "yes"
-    yield "trains", again
+    yield "trains", f"no: version {made.trained} was made so" if made.trained else "yes"
     yield "a night without anything new skips", "; ".join(made.skipped)
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
 
 
 def _duration(seconds: float) -> str:

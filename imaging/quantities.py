@@ -4,6 +4,15 @@ SINGULARS = {"series": "series", "studies": "study", "classes": "class"}
 """Of the nouns that do not lose an s alone."""
 
 
+def gib(count: int) -> str:
+    """Return a count of bytes in the unit of memory.
+
+    >>> gib(3 * 2**29)
+    '1.5 GiB'
+    """
+    return f"{count / 2**30:.1f} GiB"
+
+
 def quantity(count: int, nouns: str) -> str:
     """Return a count with its noun, which is given in the plural.
 

@@ -333,6 +333,11 @@ class TrainConfig(BaseModel):
         return self
 
     @property
+    def compared_by(self) -> str:
+        """The validation measure by which trainings are compared, also those that take their last epoch."""
+        return OBJECTIVES[self.objective].selectors[0] if self.measure == LAST else self.measure
+
+    @property
     def digest(self) -> str:
         """The name of this configuration: 16 hex digits of its content."""
         return config_digest(self)

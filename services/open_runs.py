@@ -29,7 +29,7 @@ from services.prefect.run_states import end_open_runs
 from services.ray.jobs import stop_job_of
 from services.settings import Settings, activate, authorization
 
-TRAINING = ("train", "nightly")
+TRAINING = ("train", "tune", "nightly")
 """Flows with a run in MLflow."""
 FLOW_RUN_TAG = "prefect.flow_run"
 MESSAGES = {

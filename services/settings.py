@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -127,6 +128,11 @@ class Settings(BaseSettings):
     def cache_bytes(self) -> int:
         """How much of it is kept."""
         return int(self.cache_gb * 1e9)
+
+    @property
+    def dataset_access(self) -> dict[str, Any]:
+        """What another process opens the store by: `store`, `cache` and `cache_bytes`, as JSON knows them."""
+        return {"store": self.dataset_place, "cache": str(self.cache), "cache_bytes": self.cache_bytes}
 
     @property
     def dataset_store(self) -> Store:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.config import StartConfig
 from models.objectives.objective_catalog import check_training
 from models.torch_process import end_torch, torch_process
 from services.flow_requests import TrainRequest
@@ -56,21 +57,19 @@ def plan_training(request: TrainRequest, settings: Settings) -> TrainingPlan:
     """
     version, config = newest_dataset(settings, request.dataset), request.training
     check_training(config, version)
-    trained = trained_before(request.dataset, config, settings, version)
+    known = [] if request.again else trained_before(request.dataset, config, settings, version)
+    # Weights to start from would have to be fetched, and change no time but that of `frozen`, which is less.
+    timed = config.model_copy(update={"start": StartConfig()})
     job = {
-        "store": settings.dataset_place,
-        "cache": str(settings.cache),
-        "cache_bytes": settings.cache_bytes,
+        **settings.dataset_access,
         "dataset": request.dataset,
         "digest": version.digest,
-        "train": config.model_dump(mode="json"),
+        "train": timed.model_dump(mode="json"),
     }
     measured = torch_process().call(TIME_STEPS, count=config.workers, job=job)
     end_torch()
     skipped = ["listed files that were read before"]
-    skipped += (
-        [f"the training: version {trained[-1]} has its result"] if trained and not request.again else []
-    )
+    skipped += [f"the training: version {known[-1]} has its result"] if known else []
     skipped += ["tracing of the network's graph"] if any((settings.folder / "graphs").glob("*.onnx")) else []
     return TrainingPlan(
         dataset=request.dataset,
@@ -78,7 +77,7 @@ def plan_training(request: TrainRequest, settings: Settings) -> TrainingPlan:
         network=config.network,
         workers=config.workers,
         epochs=config.epochs,
-        trained=trained[-1] if trained and not request.again else None,
+        trained=known[-1] if known else None,
         skipped=skipped,
         **measured,
     )

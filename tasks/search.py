@@ -17,6 +17,7 @@ from services.prefect.progress import log_of
 from services.preflight import newest_dataset
 from services.ray.search import SearchJob, Trial, search_here
 from services.settings import Settings
+from services.start_weights import named_by_content
 from tasks.evaluation import Evaluation
 from tasks.promotion import Promotion
 from tasks.training import TrainOutcome
@@ -52,25 +53,22 @@ class TuneOutcome:
 def search_trainings(request: TuneRequest, settings: Settings, flow_run_id: str) -> SearchOutcome:
     """Train the trials side by side, and return which one was best on the validation examples."""
     started, version = time.monotonic(), newest_dataset(settings, request.dataset)
-    trials = draw_trials(request.training, request.search)
+    base = named_by_content(request.training, settings)
+    trials = draw_trials(base, request.search)
     for trial in trials:
         check_training(trial, version)
-    objective = objective_class(request.training.objective).of_version(version)
+    objective = objective_class(base.objective).of_version(version)
     parameters = request.search.model_dump(mode="json") | {"dataset.digest": version.digest}
-    tags = {FLOW_RUN_TAG: flow_run_id, "kind": "search"}
-    run_id = start_run(settings, request.dataset, f"search {version.digest[:8]}", parameters, tags)
+    tags = {FLOW_RUN_TAG: flow_run_id}
+    name = f"search {version.digest[:8]}"
+    run_id = start_run(settings, request.dataset, name, parameters, tags | {"kind": "search"})
     job = SearchJob(
-        job={
-            "store": settings.dataset_place,
-            "cache": str(settings.cache),
-            "cache_bytes": settings.cache_bytes,
-            "dataset": request.dataset,
-            "digest": version.digest,
-        },
+        job={**settings.dataset_access, "dataset": request.dataset, "digest": version.digest},
         trials=trials,
         folder=settings.store_root / "training" / run_id,
         run_id=run_id,
         dataset=request.dataset,
+        tags=tags,
     )
     with failing_run(settings, run_id):
         log_dataset(settings, run_id, version, "training")
@@ -79,13 +77,13 @@ def search_trainings(request: TuneRequest, settings: Settings, flow_run_id: str)
     return SearchOutcome(
         dataset=request.dataset,
         trials=outcomes,
-        changes=[changes(request.training, trial, request.search) for trial in trials],
+        changes=[changes(base, trial, request.search) for trial in trials],
         best=best_of(outcomes),
         seconds=time.monotonic() - started,
     )
 
 
 def best_of(trials: Sequence[Trial]) -> int:
-    """Return the number of the trial with the best epoch; of equally good ones the first, which is nearest the base."""
+    """Return the number of the best trial; of equally good ones the first, which is nearest the base."""
     done = [number for number, trial in enumerate(trials) if trial.merit is not None]
     return max(done, key=lambda number: (trials[number].merit, -number))

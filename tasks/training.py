@@ -118,9 +118,7 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
     with failing_run(settings, run_id):
         log_dataset(settings, run_id, version, "training")
     job = TrainingJob(
-        store=settings.dataset_place,
-        cache=str(settings.cache),
-        cache_bytes=settings.cache_bytes,
+        **settings.dataset_access,
         dataset=request.dataset,
         digest=version.digest,
         train=canonical(config),

@@ -1,5 +1,6 @@
 """Search: trials run side by side, each a run in MLflow below that of the search; validation alone decides."""
 
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from imaging.errors import EnvironmentFault
 from models.config import TrainConfig
 from models.objectives.classification import Classification
 from models.search_space import SearchConfig
+from models.training.epoch_history import record
 from services.mlflow.runs import reachable, start_run
+from services.open_runs import FLOW_RUN_TAG
 from services.ray import search as module
 from services.ray.search import PARENT_TAG, SearchJob, Trial, search_here
 from services.settings import Settings
@@ -39,17 +42,12 @@ def test_a_trial_that_failed_is_never_the_best() -> None:
 def job_of(settings: Settings, folder: Path, *trials: TrainConfig) -> SearchJob:
     version = version_of(settings.folder_store, name="searched")
     return SearchJob(
-        job={
-            "store": settings.dataset_place,
-            "cache": str(settings.cache),
-            "cache_bytes": settings.cache_bytes,
-            "dataset": "searched",
-            "digest": version.digest,
-        },
+        job={**settings.dataset_access, "dataset": "searched", "digest": version.digest},
         trials=trials,
         folder=folder,
         run_id=start_run(settings, "searched", "search", {}, {}),
         dataset="searched",
+        tags={FLOW_RUN_TAG: "flow"},
     )
 
 
@@ -65,6 +63,47 @@ def test_a_search_of_which_no_trial_ends_an_epoch_is_a_fault(
     objective = Classification(classes=("dark", "bright"))
     with pytest.raises(EnvironmentFault, match="not one of 1 trials has finished an epoch: no memory"):
         search_here(job, SearchConfig(), objective, tracked, print)
+
+
+def finished(job: SearchJob, number: int, *aurocs: float) -> None:
+    for epoch, auroc in enumerate(aurocs):
+        row = {"epoch": epoch, "train_loss": 1.0, "val_loss": 1 - auroc, "val_auroc": auroc}
+        record(job.folder_of(number), row)
+
+
+@pytest.mark.parametrize(("measure", "best"), [("auroc", 0), ("last", 1)])
+def test_of_trainings_that_take_their_last_epoch_the_last_one_counts(
+    tracked: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measure: str, best: int
+) -> None:
+    config = CONFIG.model_copy(update={"measure": measure})
+    job = job_of(tracked, tmp_path, config, config)
+    finished(job, 0, 0.9, 0.6)
+    finished(job, 1, 0.7, 0.8)
+    monkeypatch.setattr(module, "_tuned", lambda *_: {})
+    monkeypatch.setattr(module, "local_ray", nullcontext)
+    objective = Classification(classes=("dark", "bright"))
+    assert best_of(search_here(job, SearchConfig(), objective, tracked, lambda _: None)) == best
+
+
+def test_trials_of_a_search_that_is_stopped_do_not_go_on_in_mlflow(
+    tracked: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, objective = job_of(tracked, tmp_path, CONFIG), Classification(classes=("dark", "bright"))
+    reported = threading.Event()
+
+    def stopped(*_: Any) -> None:
+        finished(job, 0, 0.9)
+        assert reported.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_tuned", stopped)
+    monkeypatch.setattr(module, "local_ray", nullcontext)
+    with pytest.raises(KeyboardInterrupt):
+        search_here(job, SearchConfig(), objective, tracked, lambda _: reported.set())
+    with reachable(tracked) as client:
+        experiment = client.get_experiment_by_name("searched").experiment_id
+        (run,) = client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{job.run_id}'")
+    assert (run.info.status, run.data.tags[FLOW_RUN_TAG]) == ("KILLED", "flow")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from imaging.errors import UserFault
 from models.config import TrainConfig
 from models.training import launch
 from models.training.step_timing import time_steps
@@ -76,5 +77,5 @@ def test_a_training_that_does_not_fit_is_refused_before_it_allocates(
         "store": str(tracked.folder_store.root), "cache": str(tmp_path), "cache_bytes": 2**30, "dataset": "chest",
         "digest": version.digest, "train": REQUEST.training.model_dump(), "run_folder": str(tmp_path),
     }  # fmt: skip
-    with pytest.raises(Exception, match="needs about"):
+    with pytest.raises(UserFault, match="needs about"):
         launch.train_here(0, 1, "", job)

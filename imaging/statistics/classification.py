@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.errors import UserFault
-from imaging.statistics.predictions import Floats, MeasureDefinition, no_better_than_chance
+from imaging.statistics.predictions import Floats, MeasureDefinition, difference, no_better_than_chance
 
 Flags = NDArray[np.bool_]
 
@@ -110,18 +110,11 @@ class ClassPredictions:
 
     def not_comparable(self, champion: "ClassPredictions") -> str:
         """Return why a champion of other classes or of other test examples cannot be compared, or nothing."""
-        if self.classes != champion.classes:
-            return (
-                f"the champion knows the classes {', '.join(champion.classes)} and the candidate "
-                f"{', '.join(self.classes)}; register the candidate under another model name."
-            )
-        same = np.array_equal(self.labels, champion.labels)
-        if not (same and np.array_equal(self.patients, champion.patients)):
-            return (
-                f"the two did not predict the same test examples ({len(champion.labels)} of the champion, "
-                f"{len(self.labels)} of the candidate); let both predict one test part."
-            )
-        return ""
+        same = np.array_equal(self.labels, champion.labels) and np.array_equal(
+            self.patients, champion.patients
+        )
+        examples = [len(champion.labels), len(self.labels)]
+        return difference("classes", [champion.classes, self.classes], examples, same_examples=same)
 
 
 def confusion(predictions: ClassPredictions, weights: Floats) -> Floats:

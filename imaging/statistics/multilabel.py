@@ -20,7 +20,7 @@ from imaging.statistics.classification import (
     ranked_counts,
     ratio,
 )
-from imaging.statistics.predictions import Floats, MeasureDefinition, no_better_than_chance
+from imaging.statistics.predictions import Floats, MeasureDefinition, difference, no_better_than_chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +137,9 @@ class FindingPredictions:
 
     def not_comparable(self, champion: "FindingPredictions") -> str:
         """Return why a champion of other findings or of other test examples cannot be compared, or nothing."""
-        if self.findings != champion.findings:
-            return (
-                f"the champion knows the findings {', '.join(champion.findings)} and the candidate "
-                f"{', '.join(self.findings)}; register the candidate under another model name."
-            )
-        same = np.array_equal(self.truth, champion.truth)
-        if not (same and np.array_equal(self.patients, champion.patients)):
-            return (
-                f"the two did not predict the same test examples ({len(champion.truth)} of the champion, "
-                f"{len(self.truth)} of the candidate); let both predict one test part."
-            )
-        return ""
+        same = np.array_equal(self.truth, champion.truth) and np.array_equal(self.patients, champion.patients)
+        examples = [len(champion.truth), len(self.truth)]
+        return difference("findings", [champion.findings, self.findings], examples, same_examples=same)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

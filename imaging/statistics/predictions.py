@@ -5,7 +5,7 @@ the measures of it, and offers the attributes below.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -88,3 +88,27 @@ def no_better_than_chance(measures: Mapping[str, MeasureDefinition], values: Map
 def deciding(measures: Mapping[str, MeasureDefinition]) -> tuple[str, ...]:
     """Return the names of the measures that the gate may decide on."""
     return tuple(name for name, measure in measures.items() if measure.decides)
+
+
+def difference(
+    what: str, names: Sequence[Sequence[str]], examples: Sequence[int], *, same_examples: bool
+) -> str:
+    """Return why a champion and a candidate cannot be compared, or nothing.
+
+    `names` are the classes or findings that each knows, and `examples` how many each predicted, the champion's first.
+
+    >>> difference("classes", [("a", "b"), ("a", "b")], [3, 3], same_examples=True)
+    ''
+    """
+    champion, candidate = names
+    if champion != candidate:
+        return (
+            f"the champion knows the {what} {', '.join(champion)} and the candidate {', '.join(candidate)}; register "
+            "the candidate under another model name."
+        )
+    if not same_examples:
+        return (
+            f"the two did not predict the same test examples ({examples[0]} of the champion, {examples[1]} of the "
+            "candidate); let both predict one test part."
+        )
+    return ""

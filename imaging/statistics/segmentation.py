@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.errors import UserFault
-from imaging.statistics.predictions import Floats, MeasureDefinition
+from imaging.statistics.predictions import Floats, MeasureDefinition, difference
 from imaging.statistics.surface_distance import TOLERANCE_MM, surface_agreement
 
 UNKNOWN_PIXEL = 255
@@ -145,18 +145,11 @@ class SegmentationPredictions:
 
     def not_comparable(self, champion: "SegmentationPredictions") -> str:
         """Return why a champion of other classes or of other test examples cannot be compared, or nothing."""
-        if self.classes != champion.classes:
-            return (
-                f"the champion knows the classes {', '.join(champion.classes)} and the candidate "
-                f"{', '.join(self.classes)}; register the candidate under another model name."
-            )
-        same = np.array_equal(np.isnan(self.truth), np.isnan(champion.truth))
-        if not (same and np.array_equal(self.patients, champion.patients)):
-            return (
-                f"the two did not predict the same test examples ({len(champion.patients)} of the champion, "
-                f"{len(self.patients)} of the candidate); let both predict one test part."
-            )
-        return ""
+        same = np.array_equal(np.isnan(self.truth), np.isnan(champion.truth)) and np.array_equal(
+            self.patients, champion.patients
+        )
+        examples = [len(champion.patients), len(self.patients)]
+        return difference("classes", [champion.classes, self.classes], examples, same_examples=same)
 
 
 def dice(predictions: SegmentationPredictions, weights: Floats) -> Floats:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.predictions import MeasureDefinition, Predictions
 from models.networks.catalog import Output
@@ -142,8 +143,11 @@ class Objective(Protocol):
         """Raise UserFault unless the version holds enough to train on and to judge."""
 
     def embedded(self, width: int) -> Self:
-        """Return the objective whose models give the embedding of each example too, so many numbers."""
-        raise NotImplementedError
+        """Return the objective whose models give the embedding of each example too, so many numbers.
+
+        Raises UserFault for an objective whose models have none.
+        """
+        raise UserFault(f"models of {self.name} have no embedding: leave `embedding` as it is")
 
     # Training: the parts of the loss of all ranks add up, whatever their number.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from imaging.errors import UserFault
 from imaging.preprocess.slice import planes
+from imaging.quantities import gib
 from models.config import TrainConfig
 from models.training.worker import TrainData
 
@@ -81,8 +82,8 @@ def free_bytes() -> int:
     return int(free)
 
 
-def check_fits(config: TrainConfig, data: TrainData, processes: int) -> None:
-    """Raise UserFault where so many processes on this machine would need more memory than is free.
+def check_fits(config: TrainConfig, data: TrainData, processes: int) -> Footprint:
+    """Return the footprint of one process; raise UserFault where so many on this machine need more memory than is free.
 
     On GPUs each process has one of its own.
     """
@@ -90,11 +91,8 @@ def check_fits(config: TrainConfig, data: TrainData, processes: int) -> None:
     together = 1 if torch.cuda.is_available() else processes
     if one.process_bytes * together > free:
         raise UserFault(
-            f"{config.network} with batches of {config.batch_size} needs about {_gib(one.process_bytes)} in each of "
-            f"{config.workers} processes, and {_gib(free)} are free: lower batch_size, workers or the size of the "
+            f"{config.network} with batches of {config.batch_size} needs about {gib(one.process_bytes)} in each of "
+            f"{config.workers} processes, and {gib(free)} are free: lower batch_size, workers or the size of the "
             "images, or take a smaller network"
         )
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+    return one

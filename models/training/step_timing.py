@@ -7,7 +7,7 @@ from typing import Any
 
 from models.config import TrainConfig
 from models.training.batches import steps_per_epoch
-from models.training.footprint import check_fits, footprint, free_bytes
+from models.training.footprint import check_fits, free_bytes
 from models.training.launch import in_group, opened
 from models.training.loop import train_step
 from models.training.memory import peak_mb
@@ -25,13 +25,13 @@ def time_steps(rank: int, size: int, meet: str, job: Mapping[str, Any]) -> dict[
     Weights and moments are thrown away. Seconds of validation are of one whole pass.
     """
     config, data = opened(job)
-    check_fits(config, data, size)
+    free, one = free_bytes(), check_fits(config, data, size)
+    needed = {"parameters": one.parameters, "process_bytes": one.process_bytes, "free_bytes": free}
     with in_group(rank, size, meet) as ranks:
-        return _measured(config, data, ranks)
+        return needed | _timed(config, data, ranks)
 
 
-def _measured(config: TrainConfig, data: TrainData, ranks: Ranks) -> dict[str, float]:
-    one, free = footprint(config, data), free_bytes()
+def _timed(config: TrainConfig, data: TrainData, ranks: Ranks) -> dict[str, float]:
     ranks.share_cores()
     worker = Worker.start(config, data, ranks, None)
     batches = enumerate(islice(cycle(worker.batches(0)), WARM_UP + STEPS))
@@ -43,10 +43,7 @@ def _measured(config: TrainConfig, data: TrainData, ranks: Ranks) -> dict[str, f
     begun = time.perf_counter()
     validate(worker)
     return {
-        "parameters": one.parameters,
-        "process_bytes": one.process_bytes,
         "peak_bytes": int(1e6 * peak_mb(ranks.device)),
-        "free_bytes": free,
         "train": len(data.train),
         "val": len(data.val),
         "steps": steps_per_epoch(len(data.train), config.batch_size),

@@ -35,5 +35,5 @@ def report_to_tune(
 ) -> None:
     """Report what makes an epoch better; Ray Tune ends the trial here where others are ahead."""
     # Higher is better, and plain floats: numpy's end a run of Ray with an error (ray 2.60).
-    merit = float(objective.merit(metrics, config.measure)[0])
+    merit = float(objective.merit(metrics, config.compared_by)[0])
     tune.report({EPOCH: int(metrics["epoch"]) + 1, MERIT: merit})

@@ -14,13 +14,13 @@ from ray.tune.schedulers import ASHAScheduler
 
 from imaging.cores import available_cores
 from imaging.errors import EnvironmentFault, RadloopError
-from models.config import TrainConfig
+from models.config import LAST, TrainConfig
 from models.objectives.objective_catalog import objective_class
 from models.objectives.protocol import Objective
 from models.search_space import SearchConfig
 from models.training.epoch_history import read_history
 from models.training.trial import EPOCH, MERIT, run_trial
-from services.mlflow.runs import end_run, epoch_metrics, reachable, start_run
+from services.mlflow.runs import end_run, epoch_metrics, reachable, start_run, status_after
 from services.ray.cluster import local_ray
 from services.settings import Settings
 
@@ -33,13 +33,17 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchJob:
-    """Trials of a search; `job` is what `models.training.launch.opened` takes, but for the configuration."""
+    """Trials of a search; `job` is what `models.training.launch.opened` takes, but for the configuration.
+
+    `tags` are those of the trials' runs in MLflow, by which they are ended where the search is killed.
+    """
 
     job: Mapping[str, Any]
     trials: Sequence[TrainConfig]
     folder: Path
     run_id: str
     dataset: str
+    tags: Mapping[str, str]
 
     def folder_of(self, number: int) -> Path:
         """Return the folder of a trial's history."""
@@ -48,7 +52,7 @@ class SearchJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Outcome of a trial: its epochs, and the merit of the best one; None where it failed or never began."""
+    """Outcome of a trial: its epochs, and the merit of the one that it takes; None where it failed or never began."""
 
     config: TrainConfig
     history: tuple[Mapping[str, float], ...]
@@ -76,11 +80,16 @@ def search_here(
         thread.start()
         try:
             errors = _tuned(job, search)
+        except BaseException as error:
+            # The search's own fault is what a person must know.
+            with suppress(RadloopError):
+                reporter.end(dict.fromkeys(range(len(job.trials)), status_after(error)))
+            raise
         finally:
             done.set()
             thread.join()
     reporter.report_new()
-    reporter.end(errors)
+    reporter.end(dict.fromkeys(errors, "FAILED"))
     trials = tuple(
         _outcome(job, number, objective, errors.get(number, "")) for number in range(len(job.trials))
     )
@@ -118,7 +127,9 @@ def _tuned(job: SearchJob, search: SearchConfig) -> dict[int, str]:
 
 def _outcome(job: SearchJob, number: int, objective: Objective, error: str) -> Trial:
     config, history = job.trials[number], tuple(read_history(job.folder_of(number)))
-    merits = [objective.merit(row, config.measure) for row in history]
+    # Of a training that takes its last epoch, that one counts.
+    rows = history[-1:] if config.measure == LAST else history
+    merits = [objective.merit(row, config.compared_by) for row in rows]
     return Trial(config=config, history=history, merit=max(merits, default=None), error=error)
 
 
@@ -149,12 +160,12 @@ class TrialReporter:
                 f"val loss {row['val_loss']:.3f}  val {title} {row[f'val_{name}']:.3f}"
             )
 
-    def end(self, errors: Mapping[int, str]) -> None:
-        """Close the runs of all trials."""
+    def end(self, statuses: Mapping[int, str]) -> None:
+        """Close the runs of all trials, by their number; those without a status have finished."""
         for number, run_id in self._runs.items():
-            end_run(self._settings, run_id, "FAILED" if number in errors else "FINISHED")
+            end_run(self._settings, run_id, statuses.get(number, "FINISHED"))
 
     def _begin(self, number: int, config: TrainConfig) -> str:
         parameters = config.model_dump(mode="json")
-        tags = {PARENT_TAG: self._job.run_id, "kind": "trial"}
+        tags = {**self._job.tags, PARENT_TAG: self._job.run_id, "kind": "trial"}
         return start_run(self._settings, self._job.dataset, f"trial {number + 1}", parameters, tags)

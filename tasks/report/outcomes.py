@@ -73,8 +73,8 @@ def tuning_markdown(outcome: "TuneOutcome") -> str:
     return "\n\n".join(
         [
             f"**Search** on `{search.dataset}`: {quantity(len(search.trials), 'trials')} in {search.seconds:.0f} s; "
-            f"chosen is the one with the best epoch by the validation {search.config.measure}",
-            table(("trial", "differs by", "epochs", search.config.measure, "failed with"), rows),
+            f"chosen is the one with the best epoch by the validation {search.config.compared_by}",
+            table(("trial", "differs by", "epochs", search.config.compared_by, "failed with"), rows),
             training_markdown(outcome.trained),
             evaluation_markdown(outcome.evaluation),
         ]
