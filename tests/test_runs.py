@@ -152,6 +152,18 @@ def test_a_watched_run_goes_on_and_has_the_machines_numbers(
     assert any(name.startswith("system/") for name in run.data.metrics)
 
 
+def test_a_watched_run_that_is_shorter_than_an_interval_has_the_machines_numbers(
+    tracked: Settings, run_id: str
+) -> None:
+    with watched_run(tracked, run_id):
+        until = time.monotonic() + 0.2
+        while time.monotonic() < until:
+            pass
+    metrics = get_run(tracked, run_id).data.metrics
+    assert metrics["system/cpu_utilization_percentage"] > 0
+    assert metrics["system/system_memory_usage_megabytes"] > 0
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [(ZeroDivisionError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
@@ -198,12 +210,12 @@ def test_epochs_with_metrics_are_counted_once(tracked: Settings, run_id: str) ->
 )
 def test_a_server_that_does_not_serve_is_a_fault_of_the_environment(tracked: Settings, message: str) -> None:
     with pytest.raises(EnvironmentFault, match="MLflow at "), reachable(tracked):
-        raise tracking.MlflowException(message)
+        raise MlflowException(message)
 
 
 def test_other_errors_of_mlflow_are_not_dressed_up(tracked: Settings) -> None:
-    with pytest.raises(tracking.MlflowException, match="bad name"), reachable(tracked):
-        raise tracking.MlflowException("bad name")
+    with pytest.raises(MlflowException, match="bad name"), reachable(tracked):
+        raise MlflowException("bad name")
 
 
 def test_a_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch) -> None:

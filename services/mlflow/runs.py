@@ -10,7 +10,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -24,6 +23,7 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import EnvironmentFault, RadloopError, UserFault
@@ -213,21 +213,31 @@ def log_metrics(settings: Settings, run_id: str, metrics: Mapping[str, float]) -
 
 @contextmanager
 def watched_run(settings: Settings, run_id: str) -> Iterator[None]:
-    """Record the machine's processors, memory and disks in a run while the block lasts."""
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_INTERVAL_S)
-    mlflow.set_system_metrics_samples_before_logging(1)
-    with reachable(settings):
-        mlflow.start_run(run_id=run_id, log_system_metrics=True)
+    """Record the machine's processors, memory and disks in a run while the block lasts, however short it is."""
+    check_run(settings, run_id)
+    with reachable(settings) as client:
+        client.update_run(run_id, "RUNNING")
+        monitor = SystemMetricsMonitor(
+            run_id, SYSTEM_METRICS_INTERVAL_S, 1, resume_logging=True, tracking_uri=settings.tracking_uri
+        )
+        # The use of a processor is measured since the last call of the same thread.
+        monitor.collect_metrics()
+        monitor.start()
     try:
         yield
     except BaseException as error:
         with suppress(MlflowException, OSError):
-            mlflow.end_run(status_after(error))
+            monitor.finish()
+            client.set_terminated(run_id, status_after(error))
         raise
-    # Not finished yet: the model is registered under this run once the caller has exported it.
     with reachable(settings):
-        mlflow.end_run("RUNNING")
+        monitor.finish()
+        # MLflow writes a sample when an interval is over: without this one a run shorter than that would have none.
+        for one in monitor.monitors:
+            one.clear_metrics()
+        monitor.collect_metrics()
+        monitor.publish_metrics(monitor.aggregate_metrics())
+        monitor.mlflow_logger.flush()
 
 
 def status_after(error: BaseException) -> str:
