@@ -56,7 +56,7 @@ def pixel_spacing(attributes: Attributes) -> Spacing:
 def position(attributes: Attributes) -> tuple[float, ...] | None:
     """Return the centre of the first pixel, (x, y, z) in mm, LPS (PS3.3 C.7.6.2.1.1); None where it is not given."""
     point = numbers(attributes, "ImagePositionPatient", 3)
-    return point if point and all(abs(value) <= POSITION_MM for value in point) else None
+    return point if point and max(map(abs, point)) <= POSITION_MM else None
 
 
 def orientation(attributes: Attributes) -> tuple[float, ...] | None:
@@ -122,7 +122,7 @@ def slice_affine(attributes: Attributes, axes: Matrix | None = None) -> Matrix |
     if first_mm is None or (axes is None and (axes := plane_axes(attributes)) is None):
         return None
     matrix = axes.copy()
-    matrix[:3, 3] = first_mm
+    matrix[0, 3], matrix[1, 3], matrix[2, 3] = first_mm
     return matrix
 
 

@@ -7,6 +7,7 @@ of a parsed one, and all values that are used too, only values that nobody reads
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -55,14 +56,10 @@ class CachedHeader(Generic[T]):
 
     def attributes(self, data: Buffer) -> Attributes:
         """Return the attributes of a file that matches: of those that may differ where it lies, but for its UID."""
-        place, reference = (
-            bytes(data[self.position]),
-            str(bytes(data[self.reference]), "latin-1").strip(" \0"),
-        )
         attributes: dict[str, Value] = dict(self.opened.attributes)
-        if place.strip(b" \0"):
+        if place := bytes(data[self.position]).strip(b" \0"):
             attributes[POSITION] = decode_numbers(place, "DS")
-        if reference:
+        if reference := str(data[self.reference], "latin-1").strip(" \0"):
             attributes[FRAME_OF_REFERENCE] = reference
         return attributes
 
@@ -116,10 +113,9 @@ class HeaderCache(Generic[T]):
     def _cached(self, opened: DicomObject, meaning: T) -> CachedHeader[T]:
         spans, places_of = _fixed_spans(opened, self._varying)
         pixels, end = opened.pixels[0][0], spans[-1][0]
-        is_fixed = np.zeros(pixels, np.bool_)
-        for span in spans:
-            is_fixed[slice(*span)] = True
-        places = np.flatnonzero(is_fixed)
+        edges = np.fromiter(chain.from_iterable(spans), np.intp)
+        lengths = np.diff(edges, prepend=0)
+        places = np.flatnonzero(np.repeat(np.arange(len(lengths)) % 2, lengths))
         attributes = {k: v for k, v in opened.attributes.items() if k not in self._varying}
         return CachedHeader(
             opened=replace(opened, data=b"", attributes=attributes),

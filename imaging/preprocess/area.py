@@ -100,7 +100,8 @@ def _clipper(kind: np.dtype[Any], lower: float, upper: float) -> Clipper:
         low, high = (kind.type(min(max(bound, limits.min), limits.max)) for bound in (lower, upper))
 
         def clip_integers(values: NDArray[Any], out: NDArray[np.float32]) -> NDArray[np.float32]:
-            out[...] = values.clip(low, high)
+            # The bounds are of the type of the values: clipped as integers, and converted a small buffer at a time.
+            np.clip(values, low, high, out=out, dtype=kind, casting="unsafe")
             return out
 
         return clip_integers
