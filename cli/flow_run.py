@@ -15,12 +15,12 @@ from cli.stop import run_in_thread
 from cli.terminal import console, note, print_result, quiet_logs, result_alone
 from models.torch_process import start_torch
 from services.flow_requests import REQUESTS, TrainRequest
-from services.night_preview import will_train
 from services.open_runs import CommandRun, repair
 from services.prefect.server import claim_server
 from services.preflight import check_request
 from services.server_checks import check_servers
 from services.settings import Settings, activate
+from services.training_plan import will_train
 
 
 def run_command(flow: str, config: Path | None, as_json: bool, **options: Any) -> None:

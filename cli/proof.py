@@ -15,7 +15,7 @@ from imaging.deidentify.proof.output_search import Hit
 from imaging.deidentify.proof.verification_record import Verification, table_rows
 from imaging.deidentify.proof.verify import verify
 from imaging.sources.open_source import open_source
-from services.preflight import existing_key
+from services.destination_checks import existing_key
 from services.settings import Settings
 
 NOT_CLEAN = 1

@@ -8,12 +8,12 @@ from prefect.artifacts import create_markdown_artifact
 from flows.evaluate import evaluate
 from flows.ingest import ingest
 from flows.train import stop_training, train
+from services.datasets import ingest_part
 from services.flow_requests import EvaluateRequest, NightlyRequest, TrainRequest
 from services.open_runs import end_child_runs
 from services.prefect.flow_engine import flow_run_name
 from services.server_checks import check_servers
 from services.settings import activate
-from services.shadow_datasets import ingest_part
 from tasks.evaluation import champion_of_other_spec, check_champion
 from tasks.identifier_search import search_identifiers
 from tasks.promotion import promote_candidate

@@ -4,12 +4,12 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.ingest import ingest
+from services.datasets import ingest_part
 from services.flow_requests import ReevaluateRequest
 from services.open_runs import end_child_runs
 from services.prefect.flow_engine import flow_run_name
 from services.server_checks import check_servers
 from services.settings import activate
-from services.shadow_datasets import ingest_part
 from tasks.evaluation import champion_of_other_spec, check_champion
 from tasks.reevaluation import Reevaluation, remeasure
 from tasks.report.outcomes import reevaluation_markdown

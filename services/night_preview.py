@@ -16,14 +16,13 @@ from imaging.dataset.tables.schemas import EXAMPLES
 from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
-from models.config import TrainConfig, training_key
-from services.flow_requests import NightlyRequest, TrainRequest
+from services.flow_requests import NightlyRequest
+from services.input_checks import check_input
 from services.label_tables import read_label_tables
 from services.mask_input import read_masks_of
-from services.mlflow.registry_peek import peek_champions, peek_versions
-from services.preflight import check_input, known_key
+from services.mlflow.registry_peek import peek_champions
 from services.settings import Settings
-from services.start_weights import named_by_content
+from services.training_plan import trained_before
 
 ANY_KEY = Pseudonyms(bytes(32))
 """Where there is no key yet there is no dataset either, and all files are new."""
@@ -62,7 +61,7 @@ def preview_night(request: NightlyRequest, settings: Settings) -> NightPreview:
     """Return what a night would do now."""
     source = check_input(request)
     spec = request.preprocess or source.default_spec()
-    key = replace(known_key(settings) or ANY_KEY, patient_variants=request.patient_variants)
+    key = replace(settings.known_pseudonyms() or ANY_KEY, patient_variants=request.patient_variants)
     store = settings.dataset_store
     version = newest_version(store, request.dataset)
     listed = list_source(source, spec, key, store, request.dataset, request.bad_slice)
@@ -121,22 +120,6 @@ def _training(
     if not trained:
         return None, "no model was trained on this data with this configuration"
     return trained[-1], f"version {trained[-1]} was trained on this data with this configuration"
-
-
-def trained_before(
-    dataset: str, config: TrainConfig, settings: Settings, version: DatasetVersion
-) -> list[int]:
-    """Return the model versions that this very data and configuration made."""
-    key = training_key(version, named_by_content(config, settings, keep=False))
-    return peek_versions(settings, dataset, **{"training.key": key})
-
-
-def will_train(request: TrainRequest, settings: Settings) -> bool:
-    """Return whether a training would not be skipped."""
-    version = newest_version(settings.dataset_store, request.dataset)
-    if version is None:
-        return False
-    return request.again or not trained_before(request.dataset, request.training, settings, version)
 
 
 def _labels_changed(

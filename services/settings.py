@@ -150,6 +150,14 @@ class Settings(BaseSettings):
         secret = None if self.key is None else self.key.get_secret_value()
         return load_pseudonyms(self.private / "pseudonym.key", secret)
 
+    def known_pseudonyms(self) -> Pseudonyms | None:
+        """Return the pseudonyms where there is a key; none is made.
+
+        Raises EnvironmentFault for a key of another form.
+        """
+        there = self.key is not None or (self.private / "pseudonym.key").exists()
+        return self.pseudonyms() if there else None
+
     def pseudonyms_of_run(self, key_fingerprint: str) -> Pseudonyms:
         """Return the pseudonyms for a worker of a run: it reads the key itself, since Ray may log what it hands on.
 

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.config import StartConfig
+from imaging.dataset.version.dataset_version import DatasetVersion, newest_version
+from models.config import StartConfig, TrainConfig, training_key
 from models.objectives.objective_catalog import check_training
 from models.torch_process import end_torch, torch_process
+from services.datasets import newest_dataset
 from services.flow_requests import TrainRequest
-from services.night_preview import trained_before
-from services.preflight import newest_dataset
+from services.mlflow.registry_peek import peek_versions
 from services.settings import Settings
+from services.start_weights import named_by_content
 
 TIME_STEPS = "models.training.step_timing:time_steps"
 
@@ -81,3 +83,19 @@ def plan_training(request: TrainRequest, settings: Settings) -> TrainingPlan:
         skipped=skipped,
         **measured,
     )
+
+
+def trained_before(
+    dataset: str, config: TrainConfig, settings: Settings, version: DatasetVersion
+) -> list[int]:
+    """Return the model versions that this very data and configuration made."""
+    key = training_key(version, named_by_content(config, settings, keep=False))
+    return peek_versions(settings, dataset, **{"training.key": key})
+
+
+def will_train(request: TrainRequest, settings: Settings) -> bool:
+    """Return whether a training would not be skipped."""
+    version = newest_version(settings.dataset_store, request.dataset)
+    if version is None:
+        return False
+    return request.again or not trained_before(request.dataset, request.training, settings, version)

@@ -20,9 +20,9 @@ from imaging.deidentify.folder.file_ledger import (
 from imaging.deidentify.payload import FUNCTION
 from imaging.errors import UserFault
 from imaging.quantities import quantity
+from services.destination_checks import existing_key, made_with, open_places
 from services.flow_requests import DeidentifyRequest, absolute_place
 from services.prefect.progress import Pace, log_of
-from services.preflight import existing_key, made_with, open_places
 from services.ray.chunk_pool import one_behind, run_chunks
 from services.ray.deidentify_worker import FACTORY
 from services.ray.jobs import run_step

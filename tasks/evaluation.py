@@ -17,6 +17,7 @@ from imaging.statistics.predictions import Predictions
 from imaging.statistics.verdict import GateConfig, Verdict, decide, gate_measure
 from models.objectives.objective_catalog import useless_in_validation
 from models.portable.predictor import Predictor
+from services.datasets import newest_dataset, shadow_name
 from services.mlflow.registry import (
     Registered,
     by_alias,
@@ -27,9 +28,7 @@ from services.mlflow.registry import (
     with_facts,
 )
 from services.mlflow.runs import check_experiment, log_metrics
-from services.preflight import newest_dataset
 from services.settings import Settings
-from services.shadow_datasets import shadow_name
 from tasks.champion_history import promoted_before
 from tasks.retry import INPUT_OUTPUT
 

@@ -11,10 +11,10 @@ from prefect.cache_policies import NO_CACHE
 from imaging.errors import UserFault
 from models.explain.features import embedding_width, features_name, write_features
 from models.portable.predictor import Predictor
+from services.datasets import newest_dataset
 from services.flow_requests import FeaturesRequest
 from services.mlflow.registry import by_alias, by_version, model_file
 from services.prefect.progress import log_of, progress
-from services.preflight import newest_dataset
 from services.settings import Settings
 from tasks.retry import INPUT_OUTPUT
 

@@ -46,16 +46,16 @@ from imaging.quantities import quantity
 from imaging.sandbox.pool import Pool
 from imaging.sources.protocol import Source
 from imaging.store.protocol import Damaged, Missing
+from services.datasets import is_shadow
 from services.flow_requests import IngestRequest
+from services.input_checks import check_input
 from services.label_tables import read_label_tables
 from services.mask_input import patient_table, read_masks_of
 from services.prefect.progress import log_of
-from services.preflight import check_input
 from services.ray.chunk_pool import run_chunks
 from services.ray.ingest_worker import FACTORY, FileItems, open_sandbox
 from services.ray.jobs import run_step
 from services.settings import Settings
-from services.shadow_datasets import is_shadow
 from tasks.retry import INPUT_OUTPUT
 
 OnProgress = Callable[[int, int], object]

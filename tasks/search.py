@@ -10,11 +10,11 @@ from prefect.cache_policies import NO_CACHE
 from models.config import TrainConfig
 from models.objectives.objective_catalog import check_training, objective_class
 from models.search_space import changes, draw_trials
+from services.datasets import newest_dataset
 from services.flow_requests import TuneRequest
 from services.mlflow.runs import end_run, failing_run, log_dataset, start_run
 from services.open_runs import FLOW_RUN_TAG
 from services.prefect.progress import log_of
-from services.preflight import newest_dataset
 from services.ray.search import SearchJob, Trial, search_here
 from services.settings import Settings
 from services.start_weights import named_by_content

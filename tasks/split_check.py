@@ -9,7 +9,7 @@ from imaging.dataset.split.check import find_overlaps
 from imaging.dataset.split.test_lock import LOCKED
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import UserFault
-from services.preflight import newest_dataset
+from services.datasets import newest_dataset
 from services.settings import Settings
 
 

@@ -17,6 +17,7 @@ from models.networks.weights_file import WEIGHTS_FILE
 from models.objectives.objective_catalog import VALIDATION_TAG, check_training, objective_of
 from models.torch_process import end_torch, torch_process
 from models.training.epoch_history import read_history
+from services.datasets import newest_dataset
 from services.flow_requests import TrainRequest
 from services.mlflow.registry import (
     MODEL_FILE,
@@ -42,7 +43,6 @@ from services.mlflow.runs import (
 )
 from services.open_runs import FLOW_RUN_TAG
 from services.prefect.progress import log_of, page_bar
-from services.preflight import newest_dataset
 from services.ray.jobs import stop_job_of
 from services.ray.trainer import FitOutcome, TrainingJob, fit, fit_on_cluster
 from services.settings import Settings

@@ -13,11 +13,11 @@ from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.verdict import GateConfig
 from imaging.store.folder_store import FolderStore
+from services.datasets import shadow_name
 from services.ledger import MOVED_BY_HAND, add, ledger_path
 from services.mlflow.registry import Registered, model_file, set_alias
 from services.mlflow.runs import get_run, open_experiment
 from services.settings import Settings
-from services.shadow_datasets import shadow_name
 from tasks.evaluation import (
     Evaluation,
     Pair,

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from imaging.preprocess.spec import PreprocessSpec
+from services.datasets import ingest_part, is_shadow, shadow_name
 from services.flow_requests import (
     DeidentifyRequest,
     EvaluateRequest,
@@ -16,7 +17,6 @@ from services.flow_requests import (
     TrainRequest,
 )
 from services.mlflow.registry import Registered
-from services.shadow_datasets import ingest_part, is_shadow, shadow_name
 
 REQUESTS = (IngestRequest, TrainRequest, EvaluateRequest, NightlyRequest, ReevaluateRequest)
 FORMS = (*REQUESTS, DeidentifyRequest)

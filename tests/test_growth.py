@@ -35,13 +35,12 @@ from infra.stack.record import FILE, Stack, read_stack
 from models.config import TrainConfig
 from models.objectives.classification import Classification
 from models.portable.predictor import Predictor
+from services.datasets import ingest_part, newest_dataset
 from services.flow_requests import DeidentifyRequest, NightlyRequest, TrainRequest
 from services.ledger import entries, ledger_path
 from services.mlflow.registry import Registered, by_alias, by_version, model_tags, newest, register, set_tags
 from services.mlflow.runs import start_run
-from services.preflight import newest_dataset
 from services.settings import Settings
-from services.shadow_datasets import ingest_part
 from tasks.deidentification import bring_up_to_date
 from tasks.evaluation import Evaluation, champion_of_other_spec, compare, contenders, versions_for
 from tasks.ingest import find_pending, open_job, publish_version, read_new

@@ -10,11 +10,12 @@ import pytest
 
 from imaging.dataset.version.dataset_version import newest_version
 from models.config import TrainConfig, training_key
-from services import night_preview
+from services import night_preview, training_plan
 from services.flow_requests import IngestRequest, NightlyRequest, TrainRequest
 from services.mlflow.registry_peek import Champion
-from services.night_preview import FileCounts, preview_night, will_train
+from services.night_preview import FileCounts, preview_night
 from services.settings import Settings, activate
+from services.training_plan import will_train
 from tests.synthetic import write_archive, write_dicom, write_labels
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ def taken_in(
 ) -> Callable[[], Settings]:
     """Return a function that takes in what is there, without Prefect."""
     from flows.ingest import ingest
-    from services.shadow_datasets import ingest_part
+    from services.datasets import ingest_part
 
     os.environ["RADLOOP_HOME"] = str(tmp_path / "home")
 
@@ -89,7 +90,7 @@ def test_a_training_that_was_done_is_not_done_again(
     assert version is not None
     keys = {training_key(version, night.training): [2, 3]}
     monkeypatch.setattr(
-        night_preview, "peek_versions", lambda _, name, **tags: keys.get(tags["training.key"], [])
+        training_plan, "peek_versions", lambda _, name, **tags: keys.get(tags["training.key"], [])
     )
     monkeypatch.setattr(night_preview, "peek_champions", lambda _: [Champion(name="chest", version=3)])
     preview = preview_night(night, settings)

@@ -19,7 +19,8 @@ from imaging.preprocess.spec import PreprocessSpec
 from models.config import TrainConfig
 from services import server_checks
 from services.flow_requests import IngestRequest, NightlyRequest
-from services.preflight import check_input, check_modality, check_request
+from services.input_checks import check_input, check_modality
+from services.preflight import check_request
 from services.server_checks import check_servers
 from services.settings import Settings
 from tests.synthetic import closed_port, write_archive, write_labels

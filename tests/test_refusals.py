@@ -15,7 +15,7 @@ from cli.main import main
 from imaging.errors import EnvironmentFault
 from imaging.pseudonyms import Pseudonyms
 from imaging.store.folder_store import FolderStore
-from services import preflight
+from services import input_checks, preflight
 from services.mlflow.registry_peek import Champion
 from services.preflight import check_room
 from tests.small_disks import small_disk
@@ -180,7 +180,7 @@ def test_a_version_that_is_not_there_is_refused_with_the_known_ones(
 def test_a_champion_is_looked_for_by_its_model(
     radloop: Radloop, dataset: FolderStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "peek_champions", lambda _: [Champion(name="brain", version=1)])
+    monkeypatch.setattr(input_checks, "peek_champions", lambda _: [Champion(name="brain", version=1)])
     assert "model 'chest' has no champion yet" in radloop("reevaluate", "--name", "chest").text
 
 

@@ -14,9 +14,9 @@ from imaging.errors import EnvironmentFault, UserFault
 from models.config import TrainConfig
 from models.training.epoch_history import STEP, record
 from models.training.process_group import ProcessDiedError
+from services.datasets import newest_dataset
 from services.flow_requests import TrainRequest
 from services.mlflow.runs import failing_run, get_run, start_run
-from services.preflight import newest_dataset
 from services.ray import trainer
 from services.ray.trainer import EpochReporter, TrainingJob, report_epochs
 from services.settings import Settings
