@@ -307,7 +307,7 @@ class TrainConfig(BaseModel):
         if self.aggregate.is_on and not objective.aggregates:
             raise ValueError(f"{self.objective} judges each image alone: leave `aggregate` as it is")
         if self.patch.cuts and objective.network_output != "masks":
-            raise ValueError(f"{self.objective} has no masks with which patches are cut: leave patch out")
+            raise ValueError(f"patches need masks, and {self.objective} has none: leave patch out")
         return self
 
     @model_validator(mode="after")

@@ -190,7 +190,7 @@ def export_best(job: Mapping[str, Any], checkpoint: str, target: str, graphs: st
         add_attention(network, objective, units, config, _columns(objective, spec))
     model = export_onnx(network, spec, objective, FolderStore(Path(graphs)), config.network)
     verify_export(model, network, spec, objective)
-    objective, validated = _calibrated(model, objective, version)
+    objective, validated = calibrated_by_file(model, objective, version)
     write_metadata(model, objective, spec)
     onnx.save(model, target)
     metadata = file_metadata(objective, spec)
@@ -198,7 +198,7 @@ def export_best(job: Mapping[str, Any], checkpoint: str, target: str, graphs: st
     return metadata | validated
 
 
-def _calibrated(
+def calibrated_by_file(
     model: onnx.ModelProto, objective: Objective, version: DatasetVersion
 ) -> tuple[Objective, dict[str, str]]:
     """Return the objective with what is chosen on the validation examples, or on their units.
