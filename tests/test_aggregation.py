@@ -1,11 +1,14 @@
 """Aggregation of images to series, studies and patients: rules, units and their truth, and what is measured of them."""
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -20,12 +23,14 @@ from imaging.statistics.verdict import GateConfig
 from imaging.store.folder_store import FolderStore
 from imaging.store.protocol import Store
 from models.config import TrainConfig
-from models.networks.layers import EmbeddingHead
+from models.networks.catalog import build
+from models.networks.layers import EmbeddingHead, with_embedding
 from models.objectives.aggregation import EACH_IMAGE, RULES, AggregateConfig, Units
 from models.objectives.classification import Classification
 from models.objectives.multilabel import Multilabel
 from models.objectives.objective_catalog import check_training, file_metadata, objective_of
-from models.portable.export import calibrated_by_file
+from models.portable.export import calibrated_by_file, export_onnx, verify_export
+from models.portable.predictor import Predictor
 from models.training.attention import add_attention, weighted_mean
 from models.training.launch import opened
 from models.training.ranks import Ranks
@@ -48,6 +53,16 @@ from tests.synthetic import (
 BY_STUDY = AggregateConfig(over="study", rule="noisy-or")
 CLASSES = Classification(classes=("dark", "bright"), aggregation=BY_STUDY)
 GATE = GateConfig(min_patients=1, draws=200)
+DOCUMENTED = next(
+    block
+    for block in re.findall(
+        r"```python\n(.*?)```",
+        (Path(__file__).parent.parent / "docs" / "consumers.md").read_text(),
+        re.DOTALL,
+    )
+    if "def aggregate" in block
+)
+"""The way from the probabilities of images to that of their unit that consumers are given."""
 SLICES = 3
 """Images of a study of `studies`."""
 
@@ -336,7 +351,7 @@ def test_a_candidate_by_study_meets_a_champion_by_image_on_the_same_studies(
     assert (evaluation.units, evaluation.judged.startswith("Judged are ")) == ("studies", True)
 
 
-def test_of_a_unit_the_image_that_tells_most_is_shown(
+def test_the_gallery_has_the_image_with_the_most_evidence_of_a_unit(
     tracked: Settings, model: Registered, version: DatasetVersion
 ) -> None:
     evaluation = evaluate_pair(tracked, aggregated(model, BY_STUDY), None, {GREY.digest: version}, GATE)
@@ -459,3 +474,42 @@ def test_attention_depends_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) ->
     same, other = fitted(), fitted(1)
     weights = [network[1].attention.state_dict()["weigh.weight"] for network in (first, same, other)]  # type: ignore[union-attr, index]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.slow
+def test_the_documented_way_gives_our_numbers_of_a_file_with_attention(
+    version: DatasetVersion, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network, examples = build("small_cnn", 2).eval(), version.examples("train")
+    with_embedding(network)
+    how = AggregateConfig(over="series", rule="attention")
+    objective, units = CLASSES.aggregated(how), Units.of_version(version, examples, "series")
+    add_attention(network, objective, units, TrainConfig(), 1)
+    export_onnx(network, GREY, objective, FolderStore(tmp_path), "small_cnn")
+    network[-1].attention.weigh.weight += 1  # type: ignore[union-attr, operator]
+    # The graph of the first is kept, the weights are those of the second.
+    model = export_onnx(network, GREY, objective, FolderStore(tmp_path), "small_cnn")
+    assert verify_export(model, network, GREY, objective) <= 1e-4
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    assert [output.name for output in session.get_outputs()] == ["probabilities", "attention"]
+    rule = json.loads(session.get_modelmeta().custom_metadata_map["aggregate"])["rule"]
+    predictor = Predictor.load(model.SerializeToString())
+    ours = predictor.objective.unit_scores(predictor.score(examples), units)
+    documented: dict[str, Any] = {}
+    exec(DOCUMENTED, documented)
+    for number in range(len(units)):
+        images = examples.gather(units.members(number))[:, None].astype(np.float32)
+        probabilities, attention = session.run(None, {"image": images})
+        (present,) = documented["aggregate"](probabilities[:, 1:], rule, attention)
+        assert present == pytest.approx(ours[number, 1], abs=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_documented_way_follows_every_rule(rule: str) -> None:
+    draw = np.random.default_rng(0)
+    values, attention = draw.random((7, 3)), draw.normal(0, 2, (7, 1))
+    documented: dict[str, Any] = {}
+    exec(DOCUMENTED, documented)
+    expected = RULES[rule](values, np.array([0]), attention)[0]
+    assert documented["aggregate"](values, rule, attention) == pytest.approx(expected)
