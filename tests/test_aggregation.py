@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ from tests.synthetic import (
     bright_model,
     built,
     example,
+    finding_tables,
     measured,
     recipe,
     register_bright,
@@ -275,6 +277,31 @@ def test_series_are_known_in_versions_of_every_release(version: DatasetVersion) 
     examples = version.examples("val")
     units = Units.of_version(version, examples, "series")
     assert len(units) == len(examples) / SLICES == len(np.unique(examples.patient_keys))
+
+
+def test_a_finding_on_one_side_of_all_units_is_refused_before_training(tmp_path: Path) -> None:
+    # Of each patient's two images one has the finding.
+    store = FolderStore(tmp_path)
+    shard = write_shard(store, np.zeros((60, 16, 16), np.uint8))
+    rows = [example(n, patient_key=f"p{n // 2:03d}", study_key=f"s{n // 2}", shard=shard) for n in range(60)]
+    tables = finding_tables(("mass",), {f"o{n}": str(n % 2) for n in range(60)})
+    version = built(store, rows, by=recipe(findings=tables))
+    check_training(TrainConfig(objective="multilabel"), version)
+    with pytest.raises(
+        UserFault, match="finding 'mass' is on one side alone in every study of split 'train'"
+    ):
+        check_training(TrainConfig(objective="multilabel", aggregate=BY_STUDY), version)
+
+
+def test_units_of_findings_are_predicted_with_what_is_true_of_them() -> None:
+    objective = Multilabel(findings=("a", "b"), thresholds=(0.5, 0.5), aggregation=BY_STUDY)
+    rows = slices([-1] * 4, [[1, -1], [0, -1], [0, 0], [0, 1]])
+    units = Units.of(np.array([0, 0, 1, 1]), rows, "study", 0)
+    scores = np.full((4, 2), 0.5, np.float32)
+    version: Any = SimpleNamespace(findings=("b", "a"))
+    made = objective.predictions(objective.unit_scores(scores, units), units, version)
+    assert made.probabilities.tolist() == [[0.75, 0.75]] * 2
+    assert made.truth.tolist() == units.findings.tolist() == [[1, -1], [0, 1]]
 
 
 # Measures of epochs, thresholds, and of the gate

@@ -68,6 +68,9 @@ def surest_calls(
     chosen = np.concatenate([wrong, right])
     return Section(
         title="Examples",
+        note=views.shown_image(
+            f"“{candidate.classes[1]}”" if len(candidate.classes) == 2 else "its most probable class"
+        ),
         gallery=[
             GalleryImage(
                 image=image,

@@ -84,6 +84,7 @@ def finding_calls(
     chosen = np.concatenate([wrong, right])
     return Section(
         title="Examples",
+        note=views.shown_image("its most probable finding"),
         gallery=[
             GalleryImage(
                 image=image,

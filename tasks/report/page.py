@@ -111,6 +111,12 @@ class ExampleViews:
         """What is judged, in the plural."""
         return NOUNS[self.unit]
 
+    def shown_image(self, of: str) -> str:
+        """Return which image of a unit is shown, as a note; nothing where images are judged."""
+        return f"Of each {self.unit} the image with the highest probability of {of} is shown." * (
+            self.unit != "image"
+        )
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ReportData:
