@@ -194,7 +194,7 @@ class Units:
             lowest < highest
         )
         kept = ~mixed if classes > 2 else np.ones(len(starts), bool)
-        if not kept.any():
+        if len(kept) and not kept.any():
             raise UserFault(
                 f"none of {quantity(len(starts), NOUNS[over])} has images of one class alone, so none can be judged: "
                 "aggregate over less, or leave aggregate as it is"
