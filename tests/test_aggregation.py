@@ -257,6 +257,10 @@ def test_where_no_unit_has_a_truth_that_is_a_fault_of_the_user() -> None:
         Units.of(np.array([0, 0]), slices([0, 2]), "patient", 3)
 
 
+def test_no_examples_are_no_units() -> None:
+    assert len(Units.of(np.empty(0, np.int64), slices([]), "study", 2)) == 0
+
+
 def test_a_finding_of_a_unit_is_present_in_any_absent_where_known_or_unknown() -> None:
     truth = [[1, 0, -1], [0, -1, -1], [0, 0, 1], [0, -1, 1]]
     units = Units.of(np.array([0, 0, 1, 1]), slices([-1] * 4, truth), "study", 0)
