@@ -6,19 +6,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging.release_compatibility import Since, config_digest
 from models.networks.catalog import NETWORKS, names_of, wrong_output
+from models.objectives.aggregation import EACH_IMAGE, AggregateConfig
 from models.objectives.objective_catalog import DEFAULT, OBJECTIVES
 
 if TYPE_CHECKING:
     # Options are loaded where no table is.
     from imaging.dataset.version.dataset_version import DatasetVersion
 
-LAST = "last"
-"""The `measure` that takes the last epoch: no validation patients choose it."""
-if TYPE_CHECKING:
     NetworkName = str
 else:
     # Of the table itself, which a checker of types cannot read.
     NetworkName = Literal[tuple(NETWORKS)]
+LAST = "last"
+"""The `measure` that takes the last epoch: no validation patients choose it."""
 
 
 class AugmentConfig(BaseModel):
@@ -270,6 +270,7 @@ class TrainConfig(BaseModel):
         title="Embedding",
         description="Let the portable file give the embedding of each image too, for `radloop features`.",
     )
+    aggregate: Annotated[AggregateConfig, Since("0.2.0")] = Field(EACH_IMAGE, title="Aggregation")
 
     @model_validator(mode="before")
     @classmethod
@@ -296,16 +297,17 @@ class TrainConfig(BaseModel):
             )
         if refusal := wrong_output(self.network, OBJECTIVES[self.objective].network_output):
             raise ValueError(refusal)
-        if self.embedding and not OBJECTIVES[self.objective].has_embedding:
-            raise ValueError(f"models of {self.objective} have no embedding: leave `embedding` as it is")
         return self
 
     @model_validator(mode="after")
-    def _patches_of_masks(self) -> Self:
-        if self.patch.cuts and OBJECTIVES[self.objective].network_output != "masks":
-            raise ValueError(
-                f"patches are cut from images with masks, and {self.objective} has none: leave patch out"
-            )
+    def _options_of_the_objective(self) -> Self:
+        objective = OBJECTIVES[self.objective]
+        if self.embedding and not objective.has_embedding:
+            raise ValueError(f"models of {self.objective} have no embedding: leave `embedding` as it is")
+        if self.aggregate.is_on and not objective.aggregates:
+            raise ValueError(f"{self.objective} judges each image alone: leave `aggregate` as it is")
+        if self.patch.cuts and objective.network_output != "masks":
+            raise ValueError(f"patches need masks, and {self.objective} has none: leave patch out")
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from imaging.errors import UserFault
 from imaging.statistics.intervals import Measure, measure_all
 from imaging.statistics.predictions import Predictions
 from imaging.statistics.verdict import GateConfig, Verdict, decide, gate_measure
+from models.objectives.aggregation import NOUNS, Units
 from models.objectives.objective_catalog import useless_in_validation
 from models.portable.predictor import Predictor
 from services.datasets import newest_dataset, shadow_name
@@ -59,7 +60,21 @@ class Evaluation:
     champion_measures: Mapping[str, Measure]
     verdict: Verdict
     test_keys: NDArray[np.str_]
+    """Of each example that is judged; of a unit that of the image that tells most."""
     already_champion: bool = False
+    judged: str = ""
+    """What was judged in place of the images, as a sentence."""
+    units: str = "images"
+    """What was judged, in the plural."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """Predictions of a model for test examples or their units, and what stands for `Evaluation`'s fields."""
+
+    predictions: Predictions
+    test_keys: NDArray[np.str_]
+    text: str = ""
 
 
 @task(name="find contenders", cache_policy=NO_CACHE, **INPUT_OUTPUT)
@@ -123,6 +138,8 @@ def compare(
 ) -> Evaluation:
     """Let both predict the same test patients, decide, and log the candidate's measures under its run."""
     evaluation = evaluate_pair(settings, pair.candidate, pair.champion, versions, gate)
+    if evaluation.judged:
+        print(evaluation.judged)
     log_metrics(settings, pair.candidate.run_id, metrics_of(evaluation.measures))
     return evaluation
 
@@ -136,16 +153,20 @@ def evaluate_pair(
 ) -> Evaluation:
     """Let both models predict the test patients of the candidate's version, and decide.
 
-    `versions` holds the dataset version for each preprocessing digest: the champion may expect another one.
+    `versions` holds the dataset version for each preprocessing digest: the champion may expect another one. Both are
+    judged by what the candidate is to be judged by, each by its own rule; one that has none by the mean.
     """
     version = versions[candidate.tags["spec.digest"]]
     test = version.test_examples(f"evaluate {candidate.name} {candidate.version}")
     already_champion = champion is not None and champion.version == candidate.version
     if already_champion:
         champion = None
-    predictions, champion_predictions = predict(settings, candidate, version, test), None
+    over = candidate.objective.aggregation.over
+    judged = judge(settings, candidate, version, test, over)
+    predictions, champion_predictions = judged.predictions, None
     if champion is not None:
-        champion_predictions = predict(settings, champion, versions[champion.tags["spec.digest"]], test)
+        of_champion = versions[champion.tags["spec.digest"]]
+        champion_predictions = judge(settings, champion, of_champion, test, over).predictions
     verdict = decide(predictions, champion_predictions, gate, useless_in_validation(candidate.tags))
     if already_champion:
         end = f"; but it is of no use: {verdict.useless}" if verdict.useless else "."
@@ -161,13 +182,22 @@ def evaluate_pair(
         measures=reported_measures(predictions, gate),
         champion_measures=reported_measures(champion_predictions, gate) if champion_predictions else {},
         verdict=verdict,
-        test_keys=test.instance_keys,
+        test_keys=judged.test_keys,
         already_champion=already_champion,
+        judged=judged.text,
+        units=NOUNS[over],
     )
 
 
 def predict(settings: Settings, model: Registered, version: DatasetVersion, test: ExampleSet) -> Predictions:
-    """Return what the registered file itself predicts for the test rows, prepared as it expects them."""
+    """Return what the registered file itself predicts for the test rows, or for the units that it is judged by."""
+    return judge(settings, model, version, test, model.objective.aggregation.over).predictions
+
+
+def judge(
+    settings: Settings, model: Registered, version: DatasetVersion, test: ExampleSet, over: str
+) -> Judged:
+    """Return what the registered file itself predicts for the test rows, prepared as it expects them, or for units."""
     objective = model.objective
     if refusal := objective.refusal(version):
         raise UserFault(
@@ -175,7 +205,20 @@ def predict(settings: Settings, model: Registered, version: DatasetVersion, test
         )
     examples = test if version.digest == test.version_digest else version.examples_of(test.instance_keys)
     scores = Predictor.load(model_file(settings, model)).score(examples)
-    return objective.predictions(scores, examples, version)
+    if over == "image":
+        return Judged(
+            predictions=objective.predictions(scores, examples, version), test_keys=test.instance_keys
+        )
+    units = Units.of_version(version, examples, over)
+    of_units = objective.unit_scores(scores, units)
+    # Of two classes the second is looked for; else what the unit most probably has.
+    column = np.full(len(units), 1) if len(version.classes) == 2 else of_units.argmax(axis=1)
+    shown = units.shown(scores, column)
+    return Judged(
+        predictions=objective.predictions(of_units, units, version),
+        test_keys=test.instance_keys[shown],
+        text=units.text(objective.aggregation.rule),
+    )
 
 
 def reported_measures(predictions: Predictions, gate: GateConfig) -> dict[str, Measure]:

@@ -12,6 +12,7 @@ from imaging.errors import UserFault
 from imaging.quantities import quantity
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import GateConfig, gate_measure
+from models.objectives.aggregation import NOUNS
 from services.mlflow.registry import Registered, by_alias, describe, description, set_tags
 from services.mlflow.runs import end_run, log_dataset, log_metrics, start_run
 from services.settings import Settings
@@ -33,6 +34,8 @@ class Reevaluation:
     floor: float
     useless: str = ""
     """Why the champion is of no use to anyone, as the end of a sentence."""
+    units: str = "images"
+    """What was judged, in the plural."""
 
     @property
     def reaches_floor(self) -> bool:
@@ -73,6 +76,7 @@ def remeasure(name: str, gate: GateConfig, settings: Settings) -> Reevaluation:
         measure=gate_measure(predictions.measures, gate),
         floor=gate.floor,
         useless="" if predictions.too_few_patients(gate.min_patients) else predictions.useless(),
+        units=NOUNS[champion.objective.aggregation.over],
     )
     parameters = {"model.version": champion.version, "dataset.digest": version.digest}
     run_id = start_run(

@@ -116,6 +116,8 @@ def report_data(night: Night, settings: Settings) -> ReportData:
             for measure in evaluation.predictions.measures.values()
             if not measure.higher_is_better
         ],
+        units=evaluation.units,
+        judged=evaluation.judged,
         sections=_sections(evaluation, version, settings),
         history=night.trained.history,
         titles=evaluation.candidate.objective.epoch_titles,
@@ -216,7 +218,9 @@ def _sections(evaluation: Evaluation, version: DatasetVersion, settings: Setting
     def images(positions: NDArray[np.int64]) -> NDArray[np.uint8]:
         return middle_planes(stored(positions))
 
-    views = ExampleViews(images=images, outputs=outputs, stored=stored, masks=masks)
+    views = ExampleViews(
+        images=images, outputs=outputs, stored=stored, masks=masks, unit=model.objective.aggregation.over
+    )
     return [
         SECTIONS[name](evaluation.predictions, evaluation.champion_predictions, views)
         for name in model.objective.report_sections

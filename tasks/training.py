@@ -14,6 +14,7 @@ from imaging.release_compatibility import canonical
 from imaging.store.open_store import open_store
 from models.config import TrainConfig, training_key
 from models.networks.weights_file import WEIGHTS_FILE
+from models.objectives.aggregation import Units
 from models.objectives.objective_catalog import VALIDATION_TAG, check_training, objective_of
 from models.torch_process import end_torch, torch_process
 from models.training.epoch_history import read_history
@@ -196,7 +197,12 @@ def make_candidate(
             if row["epoch"] == outcome.best_epoch
             for measure in objective.epoch_titles
         },
+        # Of a rule that was fitted after the epochs.
+        **{key: value for key, value in metadata.items() if key.startswith(VALIDATION_TAG)},
     }
+    if config.aggregate.is_on:
+        units = Units.of_version(version, version.examples("val"), config.aggregate.over)
+        print(f"In validation: {units.text(config.aggregate.rule)}")
     log_weights(settings, job.run_id, path.with_name(WEIGHTS_FILE))
     candidate = register(settings, version.head.dataset, job.run_id, onnx.load(path), tags)
     set_alias(settings, candidate, "challenger")

@@ -94,6 +94,14 @@ def test_the_surest_calls_come_first_right_and_wrong_apart() -> None:
     assert (right.tolist(), wrong.tolist()) == ([0, 2], [3, 1])
 
 
+def test_of_units_one_image_is_shown_and_a_note_names_it() -> None:
+    views = ExampleViews(images=lambda at: np.zeros((len(at), 8, 8), np.uint8), outputs=lambda at: {})
+    assert surest_calls(predictions_of(2), None, views).note == ""
+    of_studies = surest_calls(predictions_of(2), None, replace(views, unit="study"))
+    assert of_studies.note.startswith("Of each study the image with the highest probability of “")
+    assert of_studies.gallery[0].alt.startswith("Test study, ")
+
+
 def test_wrong_calls_are_shown_before_right_ones() -> None:
     predictions = replace(
         predictions_of(2, n=3), labels=np.array([0, 0, 1]), probabilities=np.eye(2)[[0, 1, 1]]

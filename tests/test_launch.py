@@ -1,5 +1,6 @@
 """Plain processes train together and leave one history and one checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from imaging.cores import available_cores
 from models.config import TrainConfig
+from models.objectives.aggregation import AggregateConfig, Units
 from models.objectives.classification import Classification
+from models.objectives.protocol import TrainingExamples
 from models.training.batches import ArrayExamples
 from models.training.epoch_history import read_history
 from models.training.launch import launch
@@ -24,10 +27,31 @@ def tiny(count: int = 16) -> TrainData:
     return TrainData(train=rows, val=rows, objective=Classification(classes=("plain", "lesion")))
 
 
+def tiny_studies() -> TrainData:
+    """Return examples of which every second pair is one study."""
+    data, how = tiny(), AggregateConfig(over="study", rule="noisy-or")
+    units = Units.of(np.arange(16) // 4 * 2 + np.arange(16) % 2, PatientArrays(data.val), "study", 2)
+    return replace(data, objective=data.objective.aggregated(how), val_units=units)
+
+
+class PatientArrays:
+    """Examples of one patient."""
+
+    def __init__(self, examples: TrainingExamples) -> None:
+        self.labels, self.gather = examples.labels, examples.gather
+        self.findings, self.patient_keys = np.empty((len(examples), 0), np.int8), np.full(len(examples), "p")
+
+
 @pytest.mark.slow
 def test_two_processes_write_one_line_an_epoch(tmp_path: Path) -> None:
-    launch(TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=2), tiny(), tmp_path)
-    assert [row["epoch"] for row in read_history(tmp_path)] == [0, 1]
+    config = TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=2)
+    launch(config, tiny_studies(), tmp_path / "two")
+    assert [row["epoch"] for row in read_history(tmp_path / "two")] == [0, 1]
+    # Studies are measured alike by any number of processes.
+    launch(config.model_copy(update={"workers": 1}), tiny_studies(), tmp_path / "one")
+    for two, one in zip(*(read_history(tmp_path / name) for name in ("two", "one")), strict=True):
+        assert two["val_auroc"] == one["val_auroc"]
+        assert two["val_loss"] == pytest.approx(one["val_loss"], abs=1e-5)
 
 
 def test_the_checkpoint_is_in_the_returned_folder(tmp_path: Path) -> None:

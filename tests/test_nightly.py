@@ -34,6 +34,7 @@ from tests.requirements import DATA, image_sets
 EPOCHS = 2
 TRAINING = {"network": "small_cnn", "epochs": EPOCHS, "batch_size": 4, "ema_decay": 0.5}
 ALONE = TRAINING | {"workers": 1}
+BY_STUDY = {"aggregate": {"over": "study", "rule": "attention"}}
 GATE = {"floor": 0.5, "margin": 0.5, "draws": 200}
 """A gate that lets a model of two epochs pass: what is tested is the way, not the model."""
 
@@ -118,7 +119,7 @@ def nights(stack: Running, tmp_path_factory: pytest.TempPathFactory) -> Nights:
         # By the key patients get their sides: with some keys a model of two epochs fails on the few that are tested.
         os.environ["RADLOOP_KEY"] = KEY
         first, quiet = night(images, labels, "ct"), night(images, labels, "ct")
-        larger = night(images, labels, "ct", preprocess={"size_px": 96}, training=ALONE)
+        larger = night(images, labels, "ct", preprocess={"size_px": 96}, training=ALONE | BY_STUDY)
         of_digits = night(digits, None, "digits", training=ALONE)
         pictures, table = write_findings(archive)
         marks = {"findings": "square,bar,dot", "preprocess": MARKS, "gate": GATE | {"measure": "auroc[dot]"}}
@@ -322,6 +323,16 @@ def test_a_champion_of_another_preprocessing_meets_the_same_patients(nights: Nig
 
 
 @pytest.mark.slow
+def test_a_candidate_is_judged_by_its_own_units_beside_a_champion_of_images(nights: Nights) -> None:
+    evaluation = nights.larger.evaluation
+    assert evaluation.judged.startswith("Judged are ") and "by the rule attention" in evaluation.judged
+    assert evaluation.judged in Path(nights.larger.report).read_text()
+    facts = nights.facts("ct", evaluation.candidate.version)
+    assert facts["aggregate"] == '{"over":"study","rule":"attention"}'
+    assert 0 <= float(facts["validation.auroc"]) <= 1
+
+
+@pytest.mark.slow
 def test_an_npz_file_keeps_its_own_splits(nights: Nights) -> None:
     counts = nights.digits.ingested.counts
     sizes = {split: sum(part["examples"] for part in labels.values()) for split, labels in counts.items()}
@@ -337,7 +348,7 @@ def test_a_champion_below_its_floor_is_reported(nights: Nights) -> None:
 @pytest.mark.slow
 def test_the_page_of_a_version_has_ten_tags_and_its_story(nights: Nights) -> None:
     seen = nights.client.get_model_version("ct", str(nights.below.champion.version))
-    assert len(seen.tags) <= 10
+    assert len(seen.tags.keys() - {"aggregate"}) <= 10
     verdict, _, again = seen.description.partition("Measured again on ")
     assert verdict.startswith("Promoted: ")
     link = re.search(r"\(#/experiments/\d+/runs/(\w+)/artifacts/(report/[^)]+)\)", verdict)

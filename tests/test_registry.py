@@ -226,8 +226,8 @@ def test_a_person_reads_ten_tags_at_most_and_the_rest_is_one_file(tracked: Setti
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_no_kind_of_model_has_more_than_ten_tags(name: str) -> None:
-    # A classifier's contract follows from its classes.
-    without = {"contract"} if name == DEFAULT else set()
+    # A classifier's contract follows from its classes; a model that aggregates has one more, to be seen at once.
+    without = {"aggregate"} | ({"contract"} if name == DEFAULT else set())
     assert len(FACTS_AS_TAGS.union(OBJECTIVES[name].metadata_keys) - without) <= 10
 
 

@@ -34,6 +34,7 @@ from models.config import (
     StartConfig,
     TrainConfig,
 )
+from models.objectives.aggregation import AggregateConfig
 
 FIRST = "0.1.0"
 REQUIRED = "required"
@@ -106,6 +107,7 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
             "compute": {},
             "start": {},
             "embedding": False,
+            "aggregate": {},
         },
         OptimizerConfig: {"warm_up": None, "clip_norm": 0.0, "accumulation": 1},
         AugmentConfig: {"flip_vertical": False, "mixup_alpha": 0.0},
@@ -113,6 +115,7 @@ FIELDS: Mapping[str, Mapping[type[BaseModel], Mapping[str, Any]]] = {
         LossConfig: {"label_smoothing": 0.0, "focal_gamma": 0.0},
         ComputeConfig: {"compile": False, "sync_batch_norm": False},
         StartConfig: {"weights": "", "mode": "full"},
+        AggregateConfig: {"over": "image", "rule": "mean"},
     },
 }
 """The fields that each release has brought, in their order, with the defaults with which they came.

@@ -30,15 +30,17 @@ def head_of(network: nn.Module) -> str:
 
 
 class EmbeddingHead(nn.Module):
-    """Head of a network that gives what goes into it beside the logits."""
+    """Head of a network that gives what goes into it beside the logits, and the attention to it where there is one."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.linear = linear
+        self.attention: nn.Module | None = None
 
     def forward(self, embedding: Tensor) -> dict[str, Tensor]:
         """Map (n, width) to the outputs by name."""
-        return {"logits": self.linear(embedding), "embedding": embedding}
+        outputs = {"logits": self.linear(embedding), "embedding": embedding}
+        return outputs if self.attention is None else outputs | {"attention": self.attention(embedding)}
 
 
 def with_embedding(network: nn.Module) -> int:

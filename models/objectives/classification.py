@@ -12,6 +12,14 @@ from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.classification import MEASURES, ClassPredictions, best_threshold
 from models.networks.catalog import build
+from models.objectives.aggregation import (
+    ATTENTION,
+    EACH_IMAGE,
+    OF_ONE_SIDE,
+    AggregateConfig,
+    Units,
+    attention_output,
+)
 from models.objectives.protocol import Arrays, Objective, PatientExamples, Score, TrainingExamples
 from models.portable.contract import EMBEDDING, Axis, TensorContract, embedding_output
 
@@ -33,6 +41,7 @@ class Classification(Objective):
 
     name: ClassVar = "classification"
     has_embedding: ClassVar = True
+    aggregates: ClassVar = True
     metadata_keys: ClassVar = ("classes", "threshold")
     epoch_titles: ClassVar = {"auroc": "AUROC", "accuracy": "Accuracy"}
     selectors: ClassVar = ("auroc", "loss")
@@ -44,6 +53,7 @@ class Classification(Objective):
     threshold: float | None = None
     embedding: int = 0
     """Width of the embedding that the portable file gives too; 0 where it gives none."""
+    aggregation: AggregateConfig = EACH_IMAGE
     class_weights: NDArray[np.float32] | None = field(default=None, compare=False)
     """Weights in the loss (classes,); None weighs all alike."""
     label_smoothing: float = field(default=0.0, compare=False)
@@ -66,6 +76,19 @@ class Classification(Objective):
                 "choose objective multilabel (--objective multilabel)"
             )
         check_trainable(version)
+        if self.aggregation.rule in OF_ONE_SIDE and len(self.classes) > 2:
+            raise UserFault(
+                f"aggregate.rule {self.aggregation.rule!r} is for a class that is there or not, and there are "
+                f"{len(self.classes)} classes: choose mean or attention"
+            )
+        for split in ("train", "val") if self.aggregation.is_on else ():
+            units = Units.of_version(version, version.examples(split), self.aggregation.over)
+            for number in set(range(len(self.classes))) - set(units.labels.tolist()):
+                raise UserFault(
+                    f"no {self.aggregation.over} of split {split!r} is of class {self.classes[number]!r}: a unit is "
+                    "of the second of two classes where any image is, and with several of more classes it is left out; "
+                    "add labelled patients, or set aggregate.over to less"
+                )
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
@@ -86,12 +109,19 @@ class Classification(Objective):
         """Return the probability of each class and, behind it, the embedding where there is one."""
         axes = (Axis(name="batch"), Axis(name="class", size=len(self.classes), labels=self.classes))
         meaning = "probability of each class; those of one image add up to 1"
-        probabilities = TensorContract(name=PROBABILITIES, axes=axes, units="1", meaning=meaning)
-        return (probabilities, embedding_output(self.embedding)) if self.embedding else (probabilities,)
+        return (
+            TensorContract(name=PROBABILITIES, axes=axes, units="1", meaning=meaning),
+            *([embedding_output(self.embedding)] if self.embedding else []),
+            *([attention_output(Axis(name="weight", size=1))] if self.aggregation.learned else []),
+        )
 
     def embedded(self, width: int) -> Self:
         """Return the classification with an embedding."""
         return replace(self, embedding=width)
+
+    def aggregated(self, aggregation: AggregateConfig) -> Self:
+        """Return the classification that judges units by a rule."""
+        return replace(self, aggregation=aggregation)
 
     def build(self, network: str, channels: int) -> "nn.Module":
         """Return the named network of the catalog with an output for each class."""
@@ -145,18 +175,30 @@ class Classification(Objective):
         return (losses * missing.clamp(min=1e-6) ** self.focal_gamma).sum()
 
     def activate(self, outputs: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
-        """Return the probabilities (n, classes), and the embedding (n, width) where there is one."""
-        embedding = {EMBEDDING: outputs[EMBEDDING]} if self.embedding else {}
-        return {PROBABILITIES: outputs["logits"].softmax(dim=1), **embedding}
+        """Return the probabilities (n, classes), and where there are the embedding (n, width), the attention (n, 1)."""
+        further = [EMBEDDING] * bool(self.embedding) + [ATTENTION] * self.aggregation.learned
+        return {PROBABILITIES: outputs["logits"].softmax(dim=1), **{name: outputs[name] for name in further}}
+
+    def logits_of(self, probabilities: "Tensor") -> "Tensor":
+        """Return the logarithms."""
+        return probabilities.clamp(min=1e-12).log()
 
     @property
     def score_size(self) -> int:
-        """The probabilities themselves are kept."""
-        return len(self.classes)
+        """The probabilities themselves are kept, and behind them the attention where there is one."""
+        return len(self.classes) + self.aggregation.learned
 
     def score(self, outputs: Arrays, targets: Arrays) -> NDArray[np.float32]:
-        """Return the probabilities."""
-        return np.asarray(outputs[PROBABILITIES], np.float32)
+        """Return the probabilities, and the attention where there is one."""
+        attention = [outputs[ATTENTION]] if self.aggregation.learned else []
+        return np.hstack([outputs[PROBABILITIES], *attention]).astype(np.float32, copy=False)
+
+    def unit_scores(self, scores: NDArray[np.float32], units: Units) -> NDArray[np.float32]:
+        """Return the probabilities of units; of two classes the rule is for the second, the first is the rest."""
+        count = len(self.classes)
+        values = scores[:, 1:count] if count == 2 else scores[:, :count]
+        made = units.aggregate(values, self.aggregation.rule, scores[:, count:])
+        return np.hstack([1 - made, made]) if count == 2 else made
 
     def epoch_measures(self, scores: NDArray[np.float32], examples: TrainingExamples) -> dict[str, float]:
         """Return the weighted log loss, the AUROC and the accuracy of the most probable class."""

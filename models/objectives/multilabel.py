@@ -13,6 +13,7 @@ from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.classification import best_threshold
 from imaging.statistics.multilabel import MEASURES, FindingPredictions
 from models.networks.catalog import build
+from models.objectives.aggregation import ATTENTION, EACH_IMAGE, AggregateConfig, Units, attention_output
 from models.objectives.classification import PROBABILITIES, class_weights
 from models.objectives.protocol import Arrays, Objective, PatientExamples, Score, TrainingExamples
 from models.portable.contract import ENTRY, Axis, Contract, TensorContract
@@ -30,6 +31,7 @@ class Multilabel(Objective):
 
     name: ClassVar = "multilabel"
     since: ClassVar = "0.2.0"
+    aggregates: ClassVar = True
     metadata_keys: ClassVar = (ENTRY, "thresholds")
     epoch_titles: ClassVar = {"auroc": "AUROC", "auprc": "AUPRC"}
     selectors: ClassVar = ("auroc", "loss")
@@ -38,6 +40,7 @@ class Multilabel(Objective):
 
     findings: tuple[str, ...]
     thresholds: tuple[float, ...] | None = None
+    aggregation: AggregateConfig = EACH_IMAGE
     side_weights: NDArray[np.float32] | None = field(default=None, compare=False)
     """Weights in the loss (findings, 2) of images without and with each finding; None weighs all alike."""
 
@@ -56,12 +59,21 @@ class Multilabel(Objective):
                 "findings: leave objective out, or take it in again with --findings or --label-separator"
             )
         check_trainable(version)
+        for split in ("train", "val") if self.aggregation.is_on else ():
+            units = Units.of_version(version, version.examples(split), self.aggregation.over)
+            for name, truth in zip(self.findings, units.findings.T, strict=True):
+                if not {0, 1} <= set(truth.tolist()):
+                    raise UserFault(
+                        f"finding {name!r} is on one side alone in every {self.aggregation.over} of split {split!r}: a "
+                        "unit has what any of its images has; add patients, leave the finding out of --findings, or "
+                        "set aggregate.over to less"
+                    )
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Self:
         """Return the objective of a model; files write no thresholds as null, and tags as nothing."""
         thresholds = metadata["thresholds"]
-        (output,) = Contract.read(metadata[ENTRY]).outputs
+        output, *_ = Contract.read(metadata[ENTRY]).outputs
         return cls(
             # A model has ten tags at most, and its contract names them already.
             findings=output.axes[1].labels,
@@ -73,10 +85,15 @@ class Multilabel(Objective):
         return {"thresholds": json.dumps(self.thresholds)}
 
     def outputs(self, spec: PreprocessSpec) -> tuple[TensorContract, ...]:
-        """Return the one output: the probability of each finding."""
+        """Return the probability of each finding and, behind it, the attention for each where there is one."""
         axes = (Axis(name="batch"), Axis(name="finding", size=len(self.findings), labels=self.findings))
         meaning = "probability of each finding; an image may have several or none"
-        return (TensorContract(name=PROBABILITIES, axes=axes, units="1", meaning=meaning),)
+        attention = [attention_output(axes[1])] if self.aggregation.learned else []
+        return (TensorContract(name=PROBABILITIES, axes=axes, units="1", meaning=meaning), *attention)
+
+    def aggregated(self, aggregation: AggregateConfig) -> Self:
+        """Return the objective that judges units by a rule."""
+        return replace(self, aggregation=aggregation)
 
     def build(self, network: str, channels: int) -> "nn.Module":
         """Return the named network of the catalog with an output for each finding."""
@@ -108,17 +125,28 @@ class Multilabel(Objective):
         )
 
     def activate(self, outputs: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
-        """Return the probabilities (n, findings)."""
-        return {PROBABILITIES: outputs["logits"].sigmoid()}
+        """Return the probabilities (n, findings), and the attention (n, findings) where there is one."""
+        attention = {ATTENTION: outputs[ATTENTION]} if self.aggregation.learned else {}
+        return {PROBABILITIES: outputs["logits"].sigmoid(), **attention}
+
+    def logits_of(self, probabilities: "Tensor") -> "Tensor":
+        """Return the logarithms of the odds."""
+        return probabilities.logit(eps=1e-6)
 
     @property
     def score_size(self) -> int:
-        """The probabilities themselves are kept."""
-        return len(self.findings)
+        """The probabilities themselves are kept, and behind them the attention where there is one."""
+        return len(self.findings) * (2 if self.aggregation.learned else 1)
 
     def score(self, outputs: Arrays, targets: Arrays) -> NDArray[np.float32]:
-        """Return the probabilities."""
-        return np.asarray(outputs[PROBABILITIES], np.float32)
+        """Return the probabilities, and the attention where there is one."""
+        attention = [outputs[ATTENTION]] if self.aggregation.learned else []
+        return np.hstack([outputs[PROBABILITIES], *attention]).astype(np.float32, copy=False)
+
+    def unit_scores(self, scores: NDArray[np.float32], units: Units) -> NDArray[np.float32]:
+        """Return the probabilities of each finding in units."""
+        count = len(self.findings)
+        return units.aggregate(scores[:, :count], self.aggregation.rule, scores[:, count:])
 
     def epoch_measures(self, scores: NDArray[np.float32], examples: TrainingExamples) -> dict[str, float]:
         """Return the weighted cross entropy, and the means over findings of AUROC and average precision."""

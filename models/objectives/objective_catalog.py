@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.release_compatibility import canonical_json, needed_release, newest_release
+from imaging.release_compatibility import canonical_json, needed_release, newest_release, read_config
 from imaging.statistics.predictions import no_better_than_chance
 from models.networks.catalog import check_network
+from models.objectives.aggregation import AGGREGATE, AggregateConfig
 from models.objectives.classification import Classification
 from models.objectives.multilabel import Multilabel
 from models.objectives.protocol import Objective
@@ -47,7 +48,7 @@ def objective_class_of(metadata: Mapping[str, str]) -> type[Objective]:
 
 def check_training(config: "TrainConfig", version: "DatasetVersion") -> None:
     """Raise UserFault unless a dataset version can be learned by a configuration, before any worker starts."""
-    objective = objective_class(config.objective).of_version(version)
+    objective = objective_class(config.objective).of_version(version).aggregated(config.aggregate)
     check_network(config.network, objective.network_output, version.spec)
     objective.check(version)
 
@@ -57,7 +58,12 @@ def objective_of(metadata: Mapping[str, str]) -> Objective:
     objective = objective_class_of(metadata)
     if missing := {"spec", *objective.metadata_keys} - set(metadata):
         raise UserFault(f"the model's metadata lack {', '.join(sorted(missing))}: export it with radloop")
-    return objective.from_metadata(metadata)
+    described = objective.from_metadata(metadata)
+    if AGGREGATE not in metadata:
+        return described
+    return described.aggregated(
+        read_config(AggregateConfig, metadata[AGGREGATE], "the model", needs=metadata.get("needs", ""))
+    )
 
 
 def useless_in_validation(tags: Mapping[str, str]) -> str:
@@ -87,7 +93,9 @@ def objective_metadata(objective: Objective, spec: PreprocessSpec) -> dict[str, 
     entries = objective.metadata()
     if objective.name != DEFAULT:
         entries |= {ENTRY: contract_of(objective, spec).model_dump_json()}
-    needs = newest_release(needed_release(spec), objective.since)
+    if objective.aggregation.is_on:
+        entries |= {AGGREGATE: objective.aggregation.model_dump_json()}
+    needs = newest_release(needed_release(spec), objective.since, needed_release(objective.aggregation))
     return entries | ({"needs": needs} if needs else {})
 
 

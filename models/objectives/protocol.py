@@ -19,6 +19,7 @@ from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.statistics.predictions import MeasureDefinition, Predictions
 from models.networks.catalog import Output
+from models.objectives.aggregation import EACH_IMAGE, AggregateConfig, Units
 from models.portable.contract import TensorContract
 
 if TYPE_CHECKING:
@@ -103,6 +104,8 @@ class Objective(Protocol):
     """What its networks give, see `models.networks.catalog`."""
     has_embedding: ClassVar[bool] = False
     """Whether it has `embedded`."""
+    aggregates: ClassVar[bool] = False
+    """Whether it has `aggregated`."""
     metadata_keys: ClassVar[tuple[str, ...]] = ("contract",)
     """What `from_metadata` needs."""
     epoch_titles: ClassVar[Mapping[str, str]]
@@ -149,6 +152,17 @@ class Objective(Protocol):
         """
         raise UserFault(f"models of {self.name} have no embedding: leave `embedding` as it is")
 
+    @property
+    def aggregation(self) -> AggregateConfig:
+        """What is judged, and by which rule; the model's metadata name it."""
+        return EACH_IMAGE
+
+    def aggregated(self, aggregation: AggregateConfig) -> Self:
+        """Return the objective that judges units by a rule; raise UserFault where it judges images alone."""
+        if aggregation.is_on:
+            raise UserFault(f"{self.name} judges each image alone: leave `aggregate` as it is")
+        return self
+
     # Training: the parts of the loss of all ranks add up, whatever their number.
 
     def build(self, network: str, channels: int) -> "nn.Module":
@@ -183,6 +197,10 @@ class Objective(Protocol):
         """Return the outputs of the contract; the portable file holds this step."""
         ...
 
+    def logits_of(self, probabilities: "Tensor") -> "Tensor":
+        """Return the logits that are activated to these probabilities; where it aggregates."""
+        ...
+
     # Judging: a few numbers are kept of each example, and every measure is computed from them.
 
     @property
@@ -192,6 +210,10 @@ class Objective(Protocol):
 
     def score(self, outputs: Arrays, targets: Arrays) -> NDArray[np.float32]:
         """Return the numbers (k, score_size) that measures need of activated outputs and the truth about them."""
+        ...
+
+    def unit_scores(self, scores: NDArray[np.float32], units: Units) -> NDArray[np.float32]:
+        """Return the scores of units by the rule, from those of all examples (n, score_size); where it aggregates."""
         ...
 
     def epoch_measures(self, scores: NDArray[np.float32], examples: TrainingExamples) -> dict[str, float]:

@@ -17,7 +17,7 @@ from blake3 import blake3
 from onnxscript.optimizer import optimize
 from torch import Tensor, nn
 
-from imaging.dataset.version.dataset_version import open_version
+from imaging.dataset.version.dataset_version import DatasetVersion, open_version
 from imaging.errors import EnvironmentFault
 from imaging.preprocess.spec import LEVELS, PreprocessSpec
 from imaging.store.folder_store import FolderStore
@@ -26,7 +26,9 @@ from imaging.store.protocol import Store
 from models.config import TrainConfig
 from models.networks.layers import with_embedding
 from models.networks.weights_file import WEIGHTS_FILE
+from models.objectives.aggregation import ATTENTION, Units
 from models.objectives.objective_catalog import (
+    VALIDATION_TAG,
     contract_of,
     file_metadata,
     objective_class,
@@ -34,6 +36,7 @@ from models.objectives.objective_catalog import (
 from models.objectives.protocol import Objective, named_outputs
 from models.portable.contract import TensorContract
 from models.portable.predictor import Predictor
+from models.training.attention import add_attention
 from models.training.batches import normalise
 from models.training.checkpoint import best_network, save_weights
 
@@ -178,16 +181,45 @@ def export_best(job: Mapping[str, Any], checkpoint: str, target: str, graphs: st
     objective = objective_class(config.objective).of_version(version)
     network = best_network(Path(checkpoint), objective, config.network, spec.channels)
     weights = copy(network.state_dict())
-    if config.embedding:
-        objective = objective.embedded(with_embedding(network))
+    if config.embedding or config.aggregate.learned:
+        width = with_embedding(network)
+        objective = objective.embedded(width) if config.embedding else objective
+    objective = objective.aggregated(config.aggregate)
+    if config.aggregate.learned:
+        units = Units.of_version(version, version.examples("train"), config.aggregate.over)
+        add_attention(network, objective, units, config, _columns(objective, spec))
     model = export_onnx(network, spec, objective, FolderStore(Path(graphs)), config.network)
     verify_export(model, network, spec, objective)
-    objective = objective.calibrated(Predictor.load(model.SerializeToString()).score, version.examples("val"))
+    objective, validated = calibrated_by_file(model, objective, version)
     write_metadata(model, objective, spec)
     onnx.save(model, target)
     metadata = file_metadata(objective, spec)
     save_weights(weights, Path(target).with_name(WEIGHTS_FILE), config.network, metadata)
-    return metadata
+    return metadata | validated
+
+
+def calibrated_by_file(
+    model: onnx.ModelProto, objective: Objective, version: DatasetVersion
+) -> tuple[Objective, dict[str, str]]:
+    """Return the objective with what is chosen on the validation examples, or on their units.
+
+    Beside it are their measures, as tags of the version, where those of the epoch do not know the rule yet.
+    """
+    predictor, val = Predictor.load(model.SerializeToString()), version.examples("val")
+    if not objective.aggregation.is_on:
+        return objective.calibrated(predictor.score, val), {}
+    units = Units.of_version(version, val, objective.aggregation.over)
+    scores = objective.unit_scores(predictor.score(val), units)
+    calibrated = objective.calibrated(lambda _: scores, units)
+    if not objective.aggregation.learned:
+        return calibrated, {}
+    measures = objective.epoch_measures(scores, units)
+    return calibrated, {f"{VALIDATION_TAG}{name}": f"{measures[name]:.4f}" for name in objective.epoch_titles}
+
+
+def _columns(objective: Objective, spec: PreprocessSpec) -> int:
+    """Return how many logits of attention an image has."""
+    return {output.name: output.shape for output in objective.outputs(spec)}[ATTENTION][1] or 0
 
 
 def write_metadata(model: onnx.ModelProto, objective: Objective, spec: PreprocessSpec) -> None:

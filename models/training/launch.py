@@ -19,6 +19,7 @@ from torch.multiprocessing.spawn import spawn
 from imaging.dataset.version.dataset_version import open_version
 from imaging.store.open_store import open_store
 from models.config import TrainConfig
+from models.objectives.aggregation import Units
 from models.objectives.objective_catalog import objective_class
 from models.training.epoch_history import CHECKPOINT, last_checkpoint
 from models.training.footprint import check_fits
@@ -100,10 +101,12 @@ def opened(job: Mapping[str, Any]) -> tuple[TrainConfig, TrainData]:
     store = open_store(job["store"], Path(job["cache"]), job["cache_bytes"])
     version = open_version(store, job["dataset"], job["digest"])
     config = TrainConfig.model_validate(job["train"])
+    val, judged = version.examples("val"), config.aggregate.in_training
     data = TrainData(
         train=version.examples("train"),
-        val=version.examples("val"),
-        objective=objective_class(config.objective).of_version(version),
+        val=val,
+        val_units=Units.of_version(version, val, judged.over) if judged.is_on else None,
+        objective=objective_class(config.objective).of_version(version).aggregated(judged),
         modality=version.spec.modality,
         start=open_start(config, store),
     )

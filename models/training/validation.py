@@ -15,7 +15,11 @@ MASK_PIXELS = 1 << 20
 
 def validate(worker: Worker) -> dict[str, float]:
     """Return the loss, weighted as in training, and the objective's measures, the same on every rank."""
-    measures = worker.objective.epoch_measures(score(worker, worker.data.val), worker.data.val)
+    scores, units = score(worker, worker.data.val), worker.data.val_units
+    if units is None:
+        measures = worker.objective.epoch_measures(scores, worker.data.val)
+    else:
+        measures = worker.objective.epoch_measures(worker.objective.unit_scores(scores, units), units)
     return {f"val_{name}": value for name, value in measures.items()}
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from imaging.errors import UserFault
 from imaging.preprocess.slice import planes
 from models.config import AugmentConfig, TrainConfig
+from models.objectives.aggregation import Units
 from models.objectives.protocol import Objective, TrainingExamples
 from models.training.augment import apply, draw, draw_mixup
 from models.training.batches import epoch_batches, generator, normalise, seed_of, share, steps_per_epoch
@@ -43,6 +44,8 @@ class TrainData:
     """Of the images, for what is chosen by it."""
     start: StartWeights | None = None
     """What the network begins with, where `TrainConfig.start` names weights."""
+    val_units: Units | None = None
+    """What epochs are measured by in place of the examples `val`, where the objective aggregates."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -43,7 +43,7 @@ FACTS_FILE = "model.json"
 """Of the run: all facts of its version, by name."""
 FACTS_AS_TAGS = frozenset(
     {
-        *("spec", "input.units", "contract", "needs"),
+        *("spec", "input.units", "contract", "needs", "aggregate"),
         *("spec.digest", "training.key", "dataset.digest"),
         *("gate.promote", "gate.candidate"),
     }

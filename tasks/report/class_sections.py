@@ -48,7 +48,7 @@ def class_curves(
             Picture(
                 title="Confusion matrix",
                 source=confusion_matrix(candidate),
-                caption=f"Test images of the candidate, called by {called}; a row adds up to its true class.",
+                caption=f"Test {views.units} of the candidate, called by {called}; a row adds up to its true class.",
             ),
             Picture(
                 title="Calibration",
@@ -63,15 +63,18 @@ def class_curves(
 def surest_calls(
     candidate: ClassPredictions, champion: ClassPredictions | None, views: ExampleViews
 ) -> Section:
-    """Return the test images of the surest calls of the candidate, wrong ones first."""
+    """Return the test images of the surest calls of the candidate, wrong ones first; of a unit one that tells most."""
     right, wrong = surest(candidate, EXAMPLES)
     chosen = np.concatenate([wrong, right])
     return Section(
         title="Examples",
+        note=views.shown_image(
+            f"“{candidate.classes[1]}”" if len(candidate.classes) == 2 else "its most probable class"
+        ),
         gallery=[
             GalleryImage(
                 image=image,
-                alt=f"Test image, {candidate.classes[candidate.labels[position]]}",
+                alt=f"Test {views.unit}, {candidate.classes[candidate.labels[position]]}",
                 headline="Wrong" if number < len(wrong) else "Right",
                 tone="wrong" if number < len(wrong) else "right",
                 lines=(

@@ -51,8 +51,8 @@ def finding_measures(
         title="Findings",
         head=(*head, *(["AUROC of the champion"] if champion else []), "Threshold"),
         rows=rows,
-        note="Each finding is measured on the test images of which it is known; what is unknown is left out. Images "
-        "are called at the threshold, which was chosen on validation patients.",
+        note=f"Each finding is measured on the test {views.units} of which it is known; what is unknown is left out. "
+        f"{views.units.capitalize()} are called at the threshold, which was chosen on validation patients.",
     )
 
 
@@ -84,10 +84,11 @@ def finding_calls(
     chosen = np.concatenate([wrong, right])
     return Section(
         title="Examples",
+        note=views.shown_image("its most probable finding"),
         gallery=[
             GalleryImage(
                 image=image,
-                alt=f"Test image, {candidate.findings[finding]}",
+                alt=f"Test {views.unit}, {candidate.findings[finding]}",
                 headline="Wrong" if number < len(wrong) else "Right",
                 tone="wrong" if number < len(wrong) else "right",
                 lines=(

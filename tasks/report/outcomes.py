@@ -51,7 +51,7 @@ def training_markdown(outcome: "TrainOutcome") -> str:
 
 def evaluation_markdown(evaluation: "Evaluation") -> str:
     """Return the measures of candidate and champion on the test patients, and the verdict."""
-    measures = measures_markdown(evaluation.measures, evaluation.champion_measures)
+    measures = measures_markdown(evaluation.measures, evaluation.champion_measures, units=evaluation.units)
     if evaluation.verdict.useless:
         return f"**Warning: {evaluation.verdict.headline}**\n\n{measures}"
     return f"{measures}\n\n**{evaluation.verdict.headline}**"
@@ -97,7 +97,7 @@ def version_markdown(evaluation: "Evaluation", report: str = "") -> str:
         f"{'Warning: ' if evaluation.verdict.useless else ''}{evaluation.verdict.headline}",
         f"[Report of the night]({report})" if report else "",
         ", ".join(part for part in made if part),
-        measures_markdown(evaluation.measures, evaluation.champion_measures, beside),
+        measures_markdown(evaluation.measures, evaluation.champion_measures, beside, evaluation.units),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -107,25 +107,28 @@ def remeasured_markdown(before: str, outcome: "Reevaluation", day: str) -> str:
     kept = before.partition(REMEASURED)[0].rstrip()
     return (
         f"{kept}\n\n{REMEASURED} {day}, dataset version `{outcome.dataset_digest[:12]}`: **{outcome.headline}**\n\n"
-        f"{measures_markdown(outcome.measures, {})}"
+        f"{measures_markdown(outcome.measures, {}, units=outcome.units)}"
     ).lstrip()
 
 
 def reevaluation_markdown(outcome: "Reevaluation") -> str:
     """Return the measures of the champion on the newest data."""
-    measures = measures_markdown(outcome.measures, {})
+    measures = measures_markdown(outcome.measures, {}, units=outcome.units)
     if outcome.useless:
         return f"**Warning: {outcome.headline}**\n\n{measures}"
     return f"{measures}\n\n**{outcome.headline}**"
 
 
 def measures_markdown(
-    measures: Mapping[str, "Measure"], champion: Mapping[str, "Measure"], beside: str = "champion"
+    measures: Mapping[str, "Measure"],
+    champion: Mapping[str, "Measure"],
+    beside: str = "champion",
+    units: str = "images",
 ) -> str:
     """Return a table of measures with their 95 % patient-bootstrap intervals; `beside` is the champion's name."""
     some = next(iter(measures.values()))
     rows = [(measure.title, measure, champion.get(name, "")) for name, measure in measures.items()]
-    head = f"test set: {quantity(some.examples, 'images')} of {quantity(some.patients, 'patients')}"
+    head = f"test set: {quantity(some.examples, units)} of {quantity(some.patients, 'patients')}"
     return table((head, "this model", beside if champion else ""), rows)
 
 

@@ -14,6 +14,7 @@ from imaging.dataset.version.summary import Count
 from imaging.quantities import quantity
 from imaging.statistics.intervals import Measure
 from imaging.statistics.verdict import Verdict
+from models.objectives.aggregation import NOUNS
 from tasks.report import figures
 
 FEW_PATIENTS = 30
@@ -102,6 +103,19 @@ class ExampleViews:
     outputs: Callable[[NDArray[np.int64]], Mapping[str, NDArray[np.float32]]]
     stored: Callable[[NDArray[np.int64]], NDArray[np.uint8]] = _no_view
     masks: Callable[[NDArray[np.int64]], NDArray[np.uint8]] = _no_view
+    unit: str = "image"
+    """What is judged; of a unit of several images, one is looked at."""
+
+    @property
+    def units(self) -> str:
+        """What is judged, in the plural."""
+        return NOUNS[self.unit]
+
+    def shown_image(self, of: str) -> str:
+        """Return which image of a unit is shown, as a note; nothing where images are judged."""
+        return f"Of each {self.unit} the image with the highest probability of {of} is shown." * (
+            self.unit != "image"
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,6 +125,7 @@ class ReportData:
     A row of `history` has `epoch` and any of `train_loss`, `val_loss`, `val_<measure>`, `learning_rate`,
     `seconds`. The first epoch is 0, here and in `best_epoch`; the page counts from 1, as people do.
     `titles` are those of its measures, `lower_is_better` those of measures of which less is better.
+    `units` is what was judged, in the plural, and `judged` a sentence about them where they are not images.
     `timings` are seconds by stage. `groups` are images and patients by modality, site and the like; a site is a
     pseudonym.
     """
@@ -121,6 +136,8 @@ class ReportData:
     measures: Mapping[str, Measure] = field(default_factory=dict)
     champion_measures: Mapping[str, Measure] = field(default_factory=dict)
     lower_is_better: Sequence[str] = ()
+    units: str = "images"
+    judged: str = ""
     sections: Sequence[Section] = ()
     history: Sequence[Mapping[str, float]] = ()
     titles: Mapping[str, str] = field(default_factory=dict)

@@ -122,6 +122,21 @@ class DatasetVersion:
             )
         return self._example_set(table.take(at))
 
+    def unit_numbers(self, examples: ExampleSet, over: str) -> NDArray[np.int64]:
+        """Return the number of the series, study or patient of each example (n,), in the order of their first ones.
+
+        Images of two patients are never of one unit, whatever UIDs their files have: intervals draw whole patients.
+        """
+        _, patients = np.unique(examples.patient_keys, return_inverse=True)
+        units = patients
+        if over != "patient":
+            table = self.table("examples", ["instance_key", f"{over}_key"])
+            at = pc.index_in(pa.array(examples.instance_keys, pa.string()), value_set=table["instance_key"])
+            keys = table[f"{over}_key"].take(at).combine_chunks().dictionary_encode().indices
+            units = keys.to_numpy().astype(np.int64) * (patients.max(initial=0) + 1) + patients
+        _, first, numbers = np.unique(units, return_index=True, return_inverse=True)
+        return np.asarray(np.argsort(np.argsort(first))[numbers], np.int64)
+
     def _split(self, split: str) -> ExampleSet:
         table = self.table("examples", [*self._columns, "split", "label_fault"])
         return self._example_set(
