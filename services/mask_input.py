@@ -73,10 +73,4 @@ def read_masks_of(
             table = read_mask_folder(path, pseudonyms, images, pool.map)
         return MaskInput(table=table, classes=classes, pseudonyms=pseudonyms)
     table = read_mask_table(path, pseudonyms, classes)
-    volumes = request.preprocess is not None and request.preprocess.kind == "volume"
-    if volumes and table.level == "instance":
-        raise UserFault(
-            f"{path.name} names images by SOPInstanceUID, and a volume is made of many: name it by SeriesInstanceUID "
-            "or file, or take in slices (kind: slice)"
-        )
     return MaskInput(table=table, classes=classes, pseudonyms=pseudonyms)
