@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
+from imaging.annotations.masks.known_files import KnownFiles
 from imaging.annotations.masks.mask import MaskClasses
 from imaging.annotations.masks.mask_table import read_mask_table
 from imaging.annotations.masks.read_mask import prepare_masks
@@ -81,7 +82,8 @@ def write_masks(folder: Path, count: int = COUNT, **others: bytes) -> Path:
 
 
 def mask_input(path: Path, classes: MaskClasses = CLASSES) -> MaskInput:
-    return MaskInput(table=read_mask_table(path, KEY, classes), classes=classes, pseudonyms=KEY)
+    known = KnownFiles(None, KEY)
+    return MaskInput(table=read_mask_table(path, KEY, classes), classes=classes, pseudonyms=KEY, known=known)
 
 
 def run(items: Iterable[Item], spec: PreprocessSpec = GREY) -> Iterator[Answer]:

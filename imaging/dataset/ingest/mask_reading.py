@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from imaging.annotations.label_join import KEY_OF_LEVEL
+from imaging.annotations.masks.known_files import KnownFiles
 from imaging.annotations.masks.mask import MaskClasses, MaskTarget
 from imaging.annotations.masks.mask_table import SLICE_KEYS, MaskLine, MaskTable, join_masks
 from imaging.annotations.masks.read_mask import FUNCTION, mask_item
@@ -40,7 +41,6 @@ from imaging.pseudonyms import Pseudonyms
 from imaging.quantities import quantity
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
-from imaging.store.content_digest import file_digest
 from imaging.store.protocol import Store
 
 READERS_MADE = 1
@@ -55,11 +55,12 @@ Run = Callable[[Iterable[Item]], Iterator[Answer | DataFault]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskInput:
-    """Masks of a person: their table, the classes, and the key under which the examples are named."""
+    """Masks of a person: their table, the classes, the key under which the examples are named, and the known files."""
 
     table: MaskTable
     classes: MaskClasses
     pseudonyms: Pseudonyms
+    known: KnownFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ def plan_masks(
     if joined.report.lines_without_image:
         _check_slices(table)
     before = _rows_before(previous)
-    digest = cache(lambda name: file_digest(masks.table.folder / name))
+    digest = cache(lambda name: masks.known.digest(masks.table.folder / name))
     kept, to_read = list[dict[str, Any]](), list[PlannedMask]()
     there = np.flatnonzero([fault != "no-mask" for fault in joined.faults])
     for at, example in zip(there.tolist(), _rows_of(table.take(there)), strict=True):
