@@ -104,6 +104,6 @@ def test_a_place_that_cannot_be_written_is_a_fault_of_the_environment(tmp_path: 
     (tmp_path / "home").write_text("a file")
     known = KnownFiles(tmp_path / "home" / "known.json", KEY)
     known.add(file, "series", [])
-    known._settled.add(KEY.key("file", str(file)))
+    known._lasting.add(KEY.key("file", str(file)))
     with pytest.raises(EnvironmentFault, match=r"known\.json cannot be written"):
         known.save()

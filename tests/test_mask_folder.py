@@ -105,7 +105,7 @@ def test_dicom_masks_that_are_known_are_not_read_again(
     folder.mkdir()
     (folder / "a").write_bytes(segmentation("1.2.5.1"))
     (folder / "b").write_bytes(b"no mask")
-    monkeypatch.setattr(known_files, "SETTLED_S", -1)
+    monkeypatch.setattr(known_files, "LEAST_AGE_S", -1)
     read = list[str]()
 
     def counted(items: Iterable[Item]) -> Iterator[Answer | DataFault]:

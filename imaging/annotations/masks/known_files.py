@@ -1,7 +1,7 @@
 """Known files of masks: what was read of a file stands for as long as its size and its times are the same.
 
 This is the rule by which the files of images are known too, and stricter: the time of change (ctime) counts beside
-that of modification, so that a copy which keeps its time is seen, and a file that was changed within SETTLED_S before
+that of modification, so that a copy which keeps its time is seen, and a file that was changed within LEAST_AGE_S before
 it was read is read again the next time, since a later change within one tick of a file system's clock would leave the
 same time. What it misses is a change that keeps the size and sets both times back.
 """
@@ -19,7 +19,7 @@ from imaging.store.content_digest import file_digest
 
 FORMAT = 1
 """Raised when what is kept of a file means something else."""
-SETTLED_S = 2.0
+LEAST_AGE_S = 2.0
 """The coarsest clock of a file system is that of FAT, which counts every second second."""
 DIGEST = "digest"
 
@@ -34,7 +34,7 @@ class KnownFiles:
         self._path, self._pseudonyms = path, pseudonyms
         self._before = _load(path) if path else {}
         self._now: dict[str, dict[str, Any]] = {}
-        self._settled = set[str]()
+        self._lasting = set[str]()
 
     def get(self, file: Path, fact: str) -> Any:
         """Return a fact of a file, None where it is not known; ask before the file is read."""
@@ -54,7 +54,7 @@ class KnownFiles:
 
     def save(self) -> None:
         """Write what is known now, in one step; raise EnvironmentFault where that is not possible."""
-        kept = {key: entry for key, entry in self._now.items() if key in self._settled}
+        kept = {key: entry for key, entry in self._now.items() if key in self._lasting}
         if self._path is None or kept == self._before:
             return
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
@@ -72,8 +72,8 @@ class KnownFiles:
             state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
             before = self._before.get(key, {})
             self._now[key] = dict(before) if before.get("state") == state else {"state": state}
-            if time.time_ns() - max(state[1:]) > SETTLED_S * 1e9:
-                self._settled.add(key)
+            if time.time_ns() - max(state[1:]) > LEAST_AGE_S * 1e9:
+                self._lasting.add(key)
         return self._now[key]
 
 
