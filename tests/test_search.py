@@ -1,7 +1,9 @@
 """Search: trials run side by side, each a run in MLflow below that of the search; validation alone decides."""
 
+import json
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from models.training.epoch_history import record
 from services.mlflow.runs import reachable, start_run
 from services.open_runs import FLOW_RUN_TAG
 from services.ray import search as module
-from services.ray.search import PARENT_TAG, SearchJob, Trial, search_here
+from services.ray.search import PARENT_TAG, SearchJob, Trial, search_here, search_on_cluster
 from services.settings import Settings
 from tasks.search import best_of
 from tests.synthetic import version_of
@@ -104,6 +106,28 @@ def test_trials_of_a_search_that_is_stopped_do_not_go_on_in_mlflow(
         experiment = client.get_experiment_by_name("searched").experiment_id
         (run,) = client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{job.run_id}'")
     assert (run.info.status, run.data.tags[FLOW_RUN_TAG]) == ("KILLED", "flow")
+
+
+def test_a_search_on_a_cluster_is_a_job_that_gets_the_trials_and_gives_their_outcomes(
+    tracked: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tracked, tmp_path / "search", CONFIG, CONFIG.model_copy(update={"batch_size": 4}))
+    outcomes = (
+        Trial(config=job.trials[0], history=({"epoch": 0, "val_auroc": 0.5},), merit=(0.5, -1.0)),
+        Trial(config=job.trials[1], history=(), merit=None, error="no memory"),
+    )
+    search = SearchConfig(trials=2, keep=4)
+
+    def cluster(step: str, order: str, folder: Path, flow_run_id: str, *_: Any) -> Path:
+        given = json.loads(order)
+        assert (step, folder, flow_run_id) == ("tune", job.folder, "flow")
+        assert SearchJob.from_json(given["job"]) == replace(job, trials=list(job.trials))
+        assert SearchConfig.model_validate(given["search"]) == search
+        (tmp_path / "outcome.json").write_text(json.dumps([trial.to_json() for trial in outcomes]))
+        return tmp_path / "outcome.json"
+
+    monkeypatch.setattr(module, "run_step", cluster)
+    assert search_on_cluster(job, search, tracked, "flow", print) == outcomes
 
 
 @pytest.mark.slow

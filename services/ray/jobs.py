@@ -40,7 +40,7 @@ class JobOrder:
 
 
 def run_step(
-    step: Literal["train", "ingest", "deidentify"],
+    step: Literal["train", "tune", "ingest", "deidentify"],
     job: str,
     folder: Path,
     flow_run_id: str,
