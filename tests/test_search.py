@@ -1,9 +1,7 @@
 """Search: trials run side by side, each a run in MLflow below that of the search; validation alone decides."""
 
-import json
 import threading
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,10 @@ from models.training.epoch_history import record
 from services.mlflow.runs import reachable, start_run
 from services.open_runs import FLOW_RUN_TAG
 from services.ray import search as module
+from services.ray.jobs import JOB_FILE, OUTCOME_FILE
 from services.ray.search import PARENT_TAG, SearchJob, Trial, search_here, search_on_cluster
 from services.settings import Settings
+from tasks import cluster_jobs
 from tasks.search import best_of
 from tests.synthetic import version_of
 
@@ -112,22 +112,31 @@ def test_a_search_on_a_cluster_is_a_job_that_gets_the_trials_and_gives_their_out
     tracked: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_of(tracked, tmp_path / "search", CONFIG, CONFIG.model_copy(update={"batch_size": 4}))
-    outcomes = (
-        Trial(config=job.trials[0], history=({"epoch": 0, "val_auroc": 0.5},), merit=(0.5, -1.0)),
-        Trial(config=job.trials[1], history=(), merit=None, error="no memory"),
-    )
-    search = SearchConfig(trials=2, keep=4)
+    given = list[Any]()
 
     def cluster(step: str, order: str, folder: Path, flow_run_id: str, *_: Any) -> Path:
-        given = json.loads(order)
-        assert (step, folder, flow_run_id) == ("tune", job.folder, "flow")
-        assert SearchJob.from_json(given["job"]) == replace(job, trials=list(job.trials))
-        assert SearchConfig.model_validate(given["search"]) == search
-        (tmp_path / "outcome.json").write_text(json.dumps([trial.to_json() for trial in outcomes]))
-        return tmp_path / "outcome.json"
+        given.extend((step, folder, flow_run_id))
+        folder.mkdir()
+        (folder / JOB_FILE).write_text(order)
+        cluster_jobs.tune(folder, tracked)
+        return folder / OUTCOME_FILE
 
-    monkeypatch.setattr(module, "run_step", cluster)
-    assert search_on_cluster(job, search, tracked, "flow", print) == outcomes
+    def tuned(there: SearchJob, search: SearchConfig) -> dict[int, str]:
+        given.extend((there.tags, search.keep))
+        finished(there, 0, 0.5, 0.75)
+        return {1: "no memory"}
+
+    for name in ("watch_lease", "join_cluster", "await_processor"):
+        monkeypatch.setattr(cluster_jobs, name, lambda *_, **__: 2)
+    for name, stand_in in (("run_step", cluster), ("_tuned", tuned), ("local_ray", nullcontext)):
+        monkeypatch.setattr(module, name, stand_in)
+    outcomes = search_on_cluster(job, SearchConfig(trials=2, keep=4), tracked, "flow", print)
+    assert given == ["tune", job.folder, "flow", job.tags, 4]
+    assert [(trial.config, len(trial.history), trial.error) for trial in outcomes] == [
+        (job.trials[0], 2, ""),
+        (job.trials[1], 0, "no memory"),
+    ]
+    assert (outcomes[0].merit, outcomes[1].merit) == ((0.75, -0.25), None)
 
 
 @pytest.mark.slow
