@@ -19,6 +19,8 @@ from imaging.annotations.label_preview import (
     open_finding_matcher,
     open_matcher,
 )
+from imaging.annotations.masks.mask_preview import MaskMatcher, MaskPreview
+from imaging.annotations.masks.peek_mask import FUNCTION as PEEK_MASKS
 from imaging.dicom.codecs import check_decoders
 from imaging.dicom.findings import FINDINGS
 from imaging.errors import UserFault
@@ -34,6 +36,7 @@ from imaging.sources.patients import read_patients
 from imaging.sources.protocol import Source, SourceFile
 from services.flow_requests import IngestRequest
 from services.label_tables import finding_query, label_paths
+from services.mask_input import check_masks, patient_table, read_masks_of
 
 LINES_OF_OTHERS = "lines of a file that is of another patient, study or series than they say"
 FILES_BY_SIDE = ("files with it", "without it", "unknown")
@@ -57,12 +60,14 @@ def inspect(
     findings: str | None,
     more_labels: Sequence[str] | None,
     missing: Sequence[str] | None,
+    masks: str | None,
+    mask_classes: str | None,
     problems: Path | None,
     as_json: bool,
 ) -> None:
     """Print what a source holds; names of files go nowhere but into the list that was asked for.
 
-    With a label table, print what it would label, or what is wrong with it.
+    With a label table or masks, print what they would be joined with, or what is wrong with them.
     """
     check_decoders()
     given = {
@@ -72,16 +77,22 @@ def inspect(
         "findings": findings,
         "more_labels": more_labels,
         "missing": missing,
+        "masks": masks,
+        "mask_classes": mask_classes,
     }
     request = ask(IngestRequest, None, given)
-    table = next(iter(label_paths(request)), None)
+    table = patient_table(request)
+    if masks and table and not table.is_file():
+        # The fault of the matcher says so.
+        table = None
     opened = open_source(source, table)
-    matcher, fault = _matcher(request) if table else (None, "")
+    files = _listed(opened)
+    matcher, fault = _matcher(request, files) if labels or masks else (None, "")
     owners = read_patients(table).by_file or {}
-    overview, bad = _survey(opened, _listed(opened), owners, matcher)
+    overview, bad = _survey(opened, files, owners, matcher)
     preview = None
     try:
-        preview = matcher.result() if matcher else None
+        preview = _result(matcher) if matcher else None
     except UserFault as contradiction:
         fault = str(contradiction)
     if problems:
@@ -90,22 +101,37 @@ def inspect(
     content = {field.name: getattr(overview, field.name) for field in fields(overview)}
     content["proposed_configuration"] = proposed_configuration(overview)
     parts = [_rendered(overview)]
-    if table:
-        content["labels"] = asdict(preview) if preview else {"error": fault}
-        parts += [_labels_rendered(preview) if preview else f"\n[bold]Labels[/bold]: {escape(fault)}"]
+    if labels or masks:
+        name, title = ("masks", "Masks") if masks else ("labels", "Labels")
+        content[name] = asdict(preview) if preview else {"error": fault}
+        parts += [_previewed(preview) if preview else f"\n[bold]{title}[/bold]: {escape(fault)}"]
     print_result(content, Group(*parts), as_json)
 
 
-def _matcher(request: IngestRequest) -> tuple[LabelMatcher | None, str]:
-    """Return the matcher of the tables, or why there is none: the source is shown all the same."""
+def _matcher(
+    request: IngestRequest, files: Sequence[SourceFile]
+) -> tuple[LabelMatcher | MaskMatcher | None, str]:
+    """Return the matcher of the tables or masks, or why there is none: the source is shown all the same."""
     # Under a key of its own: nothing of it is kept.
     key, paths = Pseudonyms(token_bytes(KEY_BYTES)), label_paths(request)
     try:
+        if request.masks:
+            check_masks(request)
+        if masks := read_masks_of(request, key, (file.name for file in files)):
+            return MaskMatcher(masks.table, masks.classes, key), ""
         if request.has_findings:
             return open_finding_matcher(paths, key, finding_query(request)), ""
         return open_matcher(paths[0], key, request.label_column, request.missing), ""
     except UserFault as fault:
         return None, str(fault)
+
+
+def _result(matcher: LabelMatcher | MaskMatcher) -> LabelPreview | MaskPreview:
+    if isinstance(matcher, LabelMatcher):
+        return matcher.result()
+    setup = {"classes": matcher.classes.to_json()}
+    with progress_bar("reading masks", "files") as on_progress, Pool(PEEK_MASKS, setup) as workers:
+        return matcher.result(workers.map, on_progress)
 
 
 def _listed(source: Source) -> list[SourceFile]:
@@ -122,7 +148,7 @@ def _survey(
     source: Source,
     files: list[SourceFile],
     owners: Mapping[str, str | None],
-    matcher: LabelMatcher | None,
+    matcher: LabelMatcher | MaskMatcher | None,
 ) -> tuple[Overview, list[tuple[str, str]]]:
     counter, bad = OverviewCounter(owners=owners), list[tuple[str, str]]()
     with progress_bar("reading headers", "files") as on_progress, Pool(FUNCTION, {}) as workers:
@@ -170,6 +196,40 @@ def _rendered(overview: Overview) -> RenderableType:
     return Group(*parts)
 
 
+def _previewed(preview: LabelPreview | MaskPreview) -> RenderableType:
+    return _labels_rendered(preview) if isinstance(preview, LabelPreview) else _masks_rendered(preview)
+
+
+def _masks_rendered(preview: MaskPreview) -> RenderableType:
+    counts = {
+        "files without a mask": preview.files_without_mask,
+        "files with two masks that contradict each other": preview.files_in_conflict,
+        "files whose mask has other rows or columns": preview.of_other_size,
+        "lines that name no file here": preview.lines_without_image,
+        "lines that contradict another": preview.lines_in_conflict,
+        "lines whose file of a mask is not there": preview.lines_without_file,
+        "names of segments and regions that one patient alone has": preview.others_of_one_patient,
+    }
+    troubles = "; ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
+    classes = ", ".join(f"{escape(name)} {count:,}" for name, count in preview.classes.items())
+    return Group(
+        "",
+        f"[bold]Masks[/bold], joined by {preview.level}: {quantity(preview.files, 'files')} of "
+        f"{quantity(preview.patients, 'patients')} {'has' if preview.files == 1 else 'have'} one",
+        f"Files of masks with each class: {classes}",
+        *(
+            _table(title, "files of masks", Counter(counted), meanings=meanings)
+            for title, counted, meanings in (
+                ("Kinds", preview.kinds, False),
+                ("Other names", preview.others, False),
+                ("Refused", preview.refused, True),
+            )
+            if counted
+        ),
+        *([troubles] if troubles else []),
+    )
+
+
 def _labels_rendered(preview: LabelPreview) -> RenderableType:
     table = Table("Labels", "lines", "files", title_justify="left", box=None, pad_edge=False)
     if preview.findings:
@@ -207,7 +267,7 @@ def _table(title: str, unit: str, counts: Counter[str], *, meanings: bool = Fals
     if meanings:
         table.add_column("what it means")
     for name, count in counts.most_common(TOP):
-        table.add_row(name, f"{count:,}", *([MEANINGS.get(name, "")] if meanings else []))
+        table.add_row(escape(name), f"{count:,}", *([MEANINGS.get(name, "")] if meanings else []))
     if len(counts) > TOP:
         rest = sum(count for _, count in counts.most_common()[TOP:])
         table.add_row(f"{len(counts) - TOP} more", f"{rest:,}", *([""] if meanings else []))

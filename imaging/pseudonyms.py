@@ -23,6 +23,8 @@ VariantPolicy = Literal["report", "join"]
 KEY_BYTES = 32
 DIGITS = 32
 """Hex digits of a pseudonym: 128 bits, so that 10 million instances do not collide."""
+NO_KEY = "0" * DIGITS
+"""Stands in a row of keys where there is no identifier."""
 PATIENT_DIGITS = 16
 """Hex digits of a new PatientID: two of 10 million patients share one with a chance of 3 in a million."""
 NEAREST_DAYS, FARTHEST_DAYS = 31, 3653

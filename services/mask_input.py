@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from imaging.annotations.masks.known_files import KnownFiles
 from imaging.annotations.masks.mask import MaskClasses
 from imaging.annotations.masks.mask_folder import FUNCTION, read_mask_folder
 from imaging.annotations.masks.mask_table import read_mask_table
@@ -12,6 +13,7 @@ from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
 from services.flow_requests import IngestRequest
 
+KNOWN_FOLDER = "mask-files"
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
@@ -62,21 +64,19 @@ def check_masks(request: IngestRequest) -> None:
 
 
 def read_masks_of(
-    request: IngestRequest, pseudonyms: Pseudonyms, images: Iterable[str] = ()
+    request: IngestRequest, pseudonyms: Pseudonyms, images: Iterable[str] = (), folder: Path | None = None
 ) -> MaskInput | None:
-    """Return the masks of a request, or None where it has none; `images` are the names of the source's files."""
+    """Return the masks of a request, or None where it has none; `images` are the names of the source's files.
+
+    What is known of the files of masks is in `folder`, that of RADLOOP_HOME; without one they are read.
+    """
     if not request.masks:
         return None
     path, classes = Path(request.masks).expanduser(), mask_classes(request)
-    if not is_table(path):
+    known = KnownFiles(folder and folder / KNOWN_FOLDER / f"{request.dataset}.json", pseudonyms)
+    if is_table(path):
+        table = read_mask_table(path, pseudonyms, classes)
+    else:
         with Pool(FUNCTION, {}) as pool:
-            table = read_mask_folder(path, pseudonyms, images, pool.map)
-        return MaskInput(table=table, classes=classes, pseudonyms=pseudonyms)
-    table = read_mask_table(path, pseudonyms, classes)
-    volumes = request.preprocess is not None and request.preprocess.kind == "volume"
-    if volumes and table.level == "instance":
-        raise UserFault(
-            f"{path.name} names images by SOPInstanceUID, and a volume is made of many: name it by SeriesInstanceUID "
-            "or file, or take in slices (kind: slice)"
-        )
-    return MaskInput(table=table, classes=classes, pseudonyms=pseudonyms)
+            table = read_mask_folder(path, pseudonyms, images, pool.map, known)
+    return MaskInput(table=table, classes=classes, pseudonyms=pseudonyms, known=known)

@@ -112,7 +112,7 @@ def _training(
         return None, "there is no version of the dataset yet"
     if not files.same:
         return None, "files are new, changed or gone"
-    if _labels_changed(request, version, spec, key, listed):
+    if _labels_changed(request, settings, version, spec, key, listed):
         return None, f"{'masks' if request.masks else 'labels'} have changed"
     if request.again:
         return None, "it is asked for (--again)"
@@ -124,13 +124,14 @@ def _training(
 
 def _labels_changed(
     request: NightlyRequest,
+    settings: Settings,
     version: DatasetVersion,
     spec: PreprocessSpec,
     key: Pseudonyms,
     listed: ListedSource,
 ) -> bool:
     if request.masks:
-        return _masks_changed(request, version, spec, key, listed)
+        return _masks_changed(request, settings, version, spec, key, listed)
     if not request.labels:
         return False
     table = read_label_tables(request, key, volumes=spec.kind == "volume")
@@ -147,12 +148,13 @@ def _labels_changed(
 
 def _masks_changed(
     request: NightlyRequest,
+    settings: Settings,
     version: DatasetVersion,
     spec: PreprocessSpec,
     key: Pseudonyms,
     listed: ListedSource,
 ) -> bool:
-    masks = read_masks_of(request, key, (file.name for file in listed.listing))
+    masks = read_masks_of(request, key, (file.name for file in listed.listing), settings.folder)
     if masks is None or masks.classes.names != version.mask_classes:
         return True
     plan = plan_masks(

@@ -66,11 +66,6 @@ def check_tune(request: TuneRequest, settings: Settings) -> None:
     version = newest_dataset(settings, request.dataset)
     for trial in draw_trials(request.training, request.search):
         check_training(trial, version)
-    if settings.ray_address:
-        raise UserFault(
-            "a search runs on the machine of the command: unset RADLOOP_RAY_ADDRESS for it, and train what it found on "
-            "the cluster"
-        )
 
 
 def check_evaluate(request: EvaluateRequest, settings: Settings) -> None:

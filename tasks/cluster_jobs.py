@@ -1,4 +1,4 @@
-"""Entry points of jobs on a Ray cluster: `python -m tasks.cluster_jobs train|ingest|deidentify FOLDER`.
+"""Entry points of jobs on a Ray cluster: `python -m tasks.cluster_jobs train|tune|ingest|deidentify FOLDER`.
 
 In FOLDER, which all nodes see, a file says what to do, a lease is renewed by the flow run that waits for the job, and
 a file with the outcome is what the job returns; see `services.ray.jobs.run_step`.
@@ -11,16 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any
 
 from imaging.dataset.ingest.pending_files import find_pending
 from imaging.errors import RadloopError, UserFault
 from services.flow_requests import DeidentifyRequest, IngestRequest
-from services.mlflow.runs import end_run
+from services.mlflow.runs import end_run, end_runs_tagged
+from services.open_runs import FLOW_RUN_TAG
 from services.prefect.progress import Pace
 from services.ray.cluster import join_cluster
 from services.ray.jobs import JOB_FILE, LEASE_FILE, OUTCOME_FILE, watch_lease, write_fault
+from services.ray.room import await_processor
 from services.ray.trainer import TrainingJob, fit, on_ray
 from services.settings import Settings, activate
 
@@ -32,7 +35,18 @@ def train(folder: Path, settings: Settings) -> None:
     job = TrainingJob(**json.loads((folder / JOB_FILE).read_text()))
     watch_lease(folder / LEASE_FILE, last_act=lambda: end_run(settings, job.run_id, "KILLED"))
     check_room(job.train["workers"], join_cluster())
-    _write_outcome(folder, fit(job, settings, log, on_ray))
+    _write_outcome(folder, asdict(fit(job, settings, log, on_ray)))
+
+
+def tune(folder: Path, settings: Settings) -> None:
+    """Run the trials of a search on the cluster that started this process."""
+    order = json.loads((folder / JOB_FILE).read_text())
+    flow_run = order["job"]["tags"][FLOW_RUN_TAG]
+    watch_lease(folder / LEASE_FILE, last_act=lambda: end_runs_tagged(settings, FLOW_RUN_TAG, flow_run))
+    join_cluster()
+    await_processor()
+    # By name: it loads torch, which reading and de-identification do without.
+    _write_outcome(folder, resolve_name("services.ray.search:search_of_job")(order, settings, log))
 
 
 def ingest(folder: Path, settings: Settings) -> None:
@@ -59,11 +73,11 @@ def deidentify(folder: Path, settings: Settings) -> None:
     # What is done is done, and the next run removes temporary files: nothing is left to do at the end.
     watch_lease(folder / LEASE_FILE, last_act=lambda: None)
     join_cluster()
-    _write_outcome(folder, bring_up_to_date(request, settings, log))
+    _write_outcome(folder, asdict(bring_up_to_date(request, settings, log)))
 
 
 STEPS: Mapping[str, Callable[[Path, Settings], None]] = MappingProxyType(
-    {"train": train, "ingest": ingest, "deidentify": deidentify}
+    {"train": train, "tune": tune, "ingest": ingest, "deidentify": deidentify}
 )
 
 
@@ -81,7 +95,7 @@ def check_room(workers: int, processors: int) -> None:
 
 def _write_outcome(folder: Path, outcome: Any) -> None:
     partial_file = folder / f"{OUTCOME_FILE}.partial"
-    partial_file.write_text(json.dumps(asdict(outcome)))
+    partial_file.write_text(json.dumps(outcome))
     partial_file.rename(folder / OUTCOME_FILE)
 
 

@@ -111,7 +111,7 @@ def _listed(
     pseudonyms = replace(settings.pseudonyms(), patient_variants=request.patient_variants)
     labels = read_label_tables(request, pseudonyms, volumes=spec.kind == "volume")
     listed = list_source(source, spec, pseudonyms, settings.dataset_store, request.dataset, request.bad_slice)
-    masks = read_masks_of(request, pseudonyms, (file.name for file in listed.listing))
+    masks = read_masks_of(request, pseudonyms, (file.name for file in listed.listing), settings.folder)
     return IngestJob(request=request, labels=labels, masks=masks, sandbox=sandbox, **vars(listed))
 
 
@@ -252,6 +252,7 @@ def _masks(job: IngestJob, examples: LazyRows, previous: DatasetVersion | None) 
     """Read the masks that are new or changed; they are joined with the examples as labels are, once a version."""
     assert job.masks is not None
     plan = plan_masks(job.masks, examples, job.spec, previous)
+    job.masks.known.save()
     if plan.to_read:
         print(f"Reading {quantity(len(plan.to_read), 'masks')} of {job.request.dataset}")
     with open_mask_pool(job.masks, job.spec, available_cores()) as pool:

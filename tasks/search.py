@@ -15,7 +15,7 @@ from services.flow_requests import TuneRequest
 from services.mlflow.runs import end_run, failing_run, log_dataset, start_run
 from services.open_runs import FLOW_RUN_TAG
 from services.prefect.progress import log_of
-from services.ray.search import SearchJob, Trial, search_here
+from services.ray.search import SearchJob, Trial, search_here, search_on_cluster
 from services.settings import Settings
 from services.start_weights import named_by_content
 from tasks.evaluation import Evaluation
@@ -72,7 +72,11 @@ def search_trainings(request: TuneRequest, settings: Settings, flow_run_id: str)
     )
     with failing_run(settings, run_id):
         log_dataset(settings, run_id, version, "training")
-        outcomes = search_here(job, request.search, objective, settings, log_of(request.dataset))
+        log = log_of(request.dataset)
+        if settings.ray_address:
+            outcomes = search_on_cluster(job, request.search, settings, flow_run_id, log)
+        else:
+            outcomes = search_here(job, request.search, objective, settings, log)
     end_run(settings, run_id)
     return SearchOutcome(
         dataset=request.dataset,

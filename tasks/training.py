@@ -138,9 +138,8 @@ def begin(request: TrainRequest, settings: Settings, flow_run_id: str) -> Traini
 def fit_model(job: TrainingJob, settings: Settings) -> FitOutcome:
     """Fit here, or on the Ray cluster; both start lost workers again, so Prefect does not retry this."""
     with failing_run(settings, job.run_id):
-        if settings.ray_address:
-            return fit_on_cluster(job, settings, log_of(job.dataset))
-        return fit(job, settings, log_of(job.dataset), show=page_bar("training-progress"))
+        run = fit_on_cluster if settings.ray_address else fit
+        return run(job, settings, log_of(job.dataset), show=page_bar("training-progress"))
 
 
 @task(name="register candidate", cache_policy=NO_CACHE, **INPUT_OUTPUT)

@@ -81,6 +81,7 @@ EXAMPLE: Mapping[str, Any] = {
     "column_spacing": 0.5,
     "affine": NO_AFFINE,
     "frame_of_reference_key": "",
+    "slice_keys": "",
 }
 
 

@@ -20,7 +20,7 @@ from imaging.image.image import Image
 from imaging.image.instance import Instance
 from imaging.image.window import Window
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.pseudonyms import Pseudonyms
+from imaging.pseudonyms import NO_KEY, Pseudonyms
 from imaging.refusal_reasons import REASONS
 from imaging.sandbox.pool import Item, Pool
 from imaging.sources.dispatch import Outcome, Run
@@ -84,6 +84,12 @@ def test_rows_carry_pseudonyms_of_every_level(store: FolderStore) -> None:
     assert row["instance_key"] == row["object_key"] == NAMES.key("instance", "3.7")
     assert row["source_key"] == NAMES.key("file", "a")
     assert row["site_key"] == NAMES.key("site", "Harbour Hospital")
+
+
+def test_a_volume_has_the_keys_of_its_slices(store: FolderStore) -> None:
+    (row,) = examples(store, {"a": [instance(7, slice_uids=("1.1", "", "1.2", "1.2"))]})
+    keys = [NAMES.key("instance", uid) if uid else NO_KEY for uid in ("1.1", "", "1.2", "1.2")]
+    assert row["slice_keys"] == "".join(keys)
 
 
 def test_an_image_of_no_institution_has_no_site(store: FolderStore) -> None:

@@ -146,6 +146,8 @@ def test_a_job_that_fails_is_reported_with_its_last_lines(jobs: dict[str, Any]) 
 @pytest.mark.slow
 def test_a_failed_job_can_be_asked_for_again(jobs: dict[str, Any]) -> None:
     assert jobs["again"][-1] == "mended"
+    # They are in the same file.
+    assert "no such dose" not in jobs["again"]
 
 
 @pytest.mark.slow

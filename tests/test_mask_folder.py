@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from pydicom.sequence import Sequence as Items
 
+from imaging.annotations.masks import known_files
+from imaging.annotations.masks.known_files import KnownFiles
 from imaging.annotations.masks.mask_folder import peek_series, read_mask_folder
 from imaging.errors import DataFault, UserFault
 from imaging.pseudonyms import Pseudonyms
@@ -94,3 +96,27 @@ def test_no_identifier_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(segmentation("1.2.5.1"))
     table: Any = read_mask_folder(tmp_path, KEY, [], run)
     assert "1.2.5.1" not in str(table)
+
+
+def test_dicom_masks_that_are_known_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, kept = tmp_path / "m", tmp_path / "known.json"
+    folder.mkdir()
+    (folder / "a").write_bytes(segmentation("1.2.5.1"))
+    (folder / "b").write_bytes(b"no mask")
+    monkeypatch.setattr(known_files, "LEAST_AGE_S", -1)
+    read = list[str]()
+
+    def counted(items: Iterable[Item]) -> Iterator[Answer | DataFault]:
+        given = list(items)
+        read.extend(blob.name for one in given for blob in one.blobs if isinstance(blob, Path))
+        return run(given)
+
+    tables = []
+    for _ in range(2):
+        known = KnownFiles(kept, KEY)
+        tables.append(read_mask_folder(folder, KEY, (), counted, known))
+        known.save()
+    assert read == ["a", "b", "b"]
+    assert tables[0].keys.equals(tables[1].keys)

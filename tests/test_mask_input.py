@@ -43,10 +43,3 @@ def test_classes_of_one_value_are_refused(classes: tuple[str, ...], fault: str) 
 def test_a_table_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserFault, match="no mask table at"):
         read_masks_of(request("a", masks=str(tmp_path / "none.csv")), KEY)
-
-
-def test_volumes_are_not_named_by_one_of_their_slices(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text("SOPInstanceUID,mask\n1.2,m.png\n")
-    volumes = request("a", masks=str(tmp_path / "m.csv"), preprocess={"kind": "volume"})
-    with pytest.raises(UserFault, match="a volume is made of many"):
-        read_masks_of(volumes, KEY)

@@ -1,6 +1,7 @@
 """Masks of a version: what is read, what keeps its row, and what becomes of masks that are refused."""
 
 import io
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import PIL.Image
 import pytest
 from numpy.typing import NDArray
 
+from imaging.annotations.masks.known_files import KnownFiles
 from imaging.annotations.masks.mask import MaskClasses
 from imaging.annotations.masks.mask_table import read_mask_table
 from imaging.annotations.masks.read_mask import prepare_masks
@@ -19,7 +21,7 @@ from imaging.dataset.ingest.listing import list_files
 from imaging.dataset.ingest.mask_reading import MaskInput, plan_masks, read_masks
 from imaging.dataset.tables.lazy_rows import LazyRows
 from imaging.dataset.tables.mask_rows import MaskAnnotations, model_spacings
-from imaging.dataset.tables.shard import write_shard
+from imaging.dataset.tables.shard import map_shard, write_shard
 from imaging.dataset.upkeep.garbage import Retention, find_garbage
 from imaging.dataset.upkeep.integrity import find_flaws
 from imaging.dataset.version.compare import compare
@@ -27,6 +29,8 @@ from imaging.dataset.version.dataset_version import DatasetVersion, EmptySplitEr
 from imaging.dataset.version.export import export
 from imaging.dataset.version.publish import publish
 from imaging.errors import UserFault
+from imaging.preprocess.inverse import UNKNOWN
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
@@ -78,12 +82,13 @@ def write_masks(folder: Path, count: int = COUNT, **others: bytes) -> Path:
 
 
 def mask_input(path: Path, classes: MaskClasses = CLASSES) -> MaskInput:
-    return MaskInput(table=read_mask_table(path, KEY, classes), classes=classes, pseudonyms=KEY)
+    known = KnownFiles(None, KEY)
+    return MaskInput(table=read_mask_table(path, KEY, classes), classes=classes, pseudonyms=KEY, known=known)
 
 
-def run(items: Iterable[Item]) -> Iterator[Answer]:
+def run(items: Iterable[Item], spec: PreprocessSpec = GREY) -> Iterator[Answer]:
     """Read masks in this process, without the sandbox."""
-    setup = {"spec": GREY.model_dump_json(), "classes": CLASSES.to_json()}
+    setup = {"spec": spec.model_dump_json(), "classes": CLASSES.to_json()}
     for item in items:
         value, blobs = prepare_masks(setup, item.value, item.blobs)
         yield Answer(value, tuple(memoryview(blob).cast("B") for blob in blobs))
@@ -262,6 +267,76 @@ def test_frames_of_reference_are_compared_under_their_pseudonyms(
     (tmp_path / "m" / "masks.csv").write_text(f"SOPInstanceUID,mask\n{uid(0)},one")
     version = version_with(store, made, read(store, made, tmp_path / "m" / "masks.csv"))
     assert faults(version) == fault
+
+
+VOLUME = PreprocessSpec(kind="volume", slices=4, size_px=16)
+
+
+def volume_rows(shard: str, count: int = 3) -> list[dict[str, Any]]:
+    """Return volumes of four slices of 8 x 8 pixels; the slices of volume n have the UIDs from 4 n on."""
+    keys = ["".join(KEY.key("instance", uid(4 * n + at)) for at in range(4)) for n in range(count)]
+    more = {"slices": 4, "slice_spacing": 2.0, "rows": 8, "columns": 8, "spec": VOLUME.digest}
+    return [example(n, shard=shard, slice_keys=keys[n], **more) for n in range(count)]
+
+
+def read_volumes(
+    store: FolderStore,
+    made: list[dict[str, Any]],
+    path: Path,
+    previous: DatasetVersion | None = None,
+    by: Any = None,
+) -> MaskAnnotations:
+    masks = mask_input(path)
+    plan = plan_masks(masks, LazyRows.of(examples(*made)), VOLUME, previous)
+    return read_masks(masks, plan, VOLUME, store, by or (lambda items: run(items, VOLUME)))
+
+
+def test_masks_of_slices_become_that_of_their_volume(store: FolderStore, tmp_path: Path) -> None:
+    shard = write_shard(store, np.zeros((3, 4, 16, 16), np.uint8))
+    path = write_masks(tmp_path / "m")
+    # Nobody drew in slice 2 of the first volume, nor in any of the last one.
+    gone = {uid(2), *map(uid, range(8, 12))}
+    path.write_text("\n".join(x for x in path.read_text().split("\n") if x.partition(",")[0] not in gone))
+    made = volume_rows(shard)
+    masks = read_volumes(store, made, path)
+    version = built(store, made, by=recipe(masks=masks, spec=VOLUME))
+    assert faults(version) == {"i2": "no-mask"}
+    drawn_rows = masks.rows.to_pylist()
+    first = map_shard(store, drawn_rows[0]["mask_shard"])[drawn_rows[0]["mask_row"]]
+    # The grid of 16 px is twice as fine.
+    wanted = np.stack([np.kron(drawn(n), np.ones((2, 2), np.uint8)) for n in range(4)])
+    wanted[2] = UNKNOWN
+    assert np.array_equal(first, wanted)
+    # In slices of even numbers nobody drew the myocardium: where it is in the volume is not known.
+    assert [json.loads(row["value"])["unknown"] for row in drawn_rows] == [[2], [2]]
+
+
+def test_masks_of_slices_that_are_unchanged_are_not_read_again(store: FolderStore, tmp_path: Path) -> None:
+    made = volume_rows(write_shard(store, np.zeros((3, 4, 16, 16), np.uint8)))
+    path = write_masks(tmp_path / "m")
+    version = built(store, made, by=recipe(masks=read_volumes(store, made, path), spec=VOLUME))
+    assert publish(version, None)
+    assert read_volumes(store, made, path, version, never).rows.equals(version.mask_rows())
+    # A mask that is that of another slice now.
+    lines = path.read_text().replace(f"{uid(0)},m0", f"{uid(0)},M").replace(f"{uid(1)},m1", f"{uid(1)},m0")
+    path.write_text(lines.replace(",M.png", ",m1.png"))
+    plan = plan_masks(mask_input(path), LazyRows.of(examples(*made)), VOLUME, version)
+    assert [one.example["instance_key"] for one in plan.to_read] == ["i0"]
+
+
+def test_one_refused_slice_costs_the_mask_of_its_volume(store: FolderStore, tmp_path: Path) -> None:
+    made = volume_rows(write_shard(store, np.zeros((3, 4, 16, 16), np.uint8)))
+    path = write_masks(tmp_path / "m", m5=picture(np.zeros((9, 8), np.uint8)))
+    version = built(store, made, by=recipe(masks=read_volumes(store, made, path), spec=VOLUME))
+    assert faults(version) == {"i1": "mask-grid"}
+
+
+def test_volumes_whose_slices_are_not_known_by_name_are_not_joined_in_silence(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    made = [row | {"slice_keys": ""} for row in volume_rows("", 2)]
+    with pytest.raises(UserFault, match="of 2 volumes the slices are not known by theirs"):
+        read_volumes(store, made, write_masks(tmp_path / "m"))
 
 
 def test_a_file_that_is_not_there_is_reported(store: FolderStore, shard: str, tmp_path: Path) -> None:

@@ -7,9 +7,15 @@ import pyarrow as pa
 import pytest
 
 from imaging.annotations.masks.mask import MaskClasses
-from imaging.annotations.masks.mask_table import JoinedMasks, MaskTable, join_masks, read_mask_table
+from imaging.annotations.masks.mask_table import (
+    SLICE_KEYS,
+    JoinedMasks,
+    MaskTable,
+    join_masks,
+    read_mask_table,
+)
 from imaging.errors import UserFault
-from imaging.pseudonyms import Pseudonyms
+from imaging.pseudonyms import NO_KEY, Pseudonyms
 
 NAMES = Pseudonyms(b"k")
 CLASSES = MaskClasses(names=("blood pool", "myocardium"))
@@ -100,6 +106,57 @@ def test_two_files_with_a_class_each_are_no_conflict(tmp_path: Path) -> None:
     result = joined(masks, "1.2", "1.3")
     assert files(result) == [["a.png", "b.png"], []]
     assert result.report.lines_in_conflict == (4, 5)
+
+
+def volumes(*slices: tuple[str, ...]) -> pa.Table:
+    """Return volumes by the UIDs of their slices, "" for one that was filled."""
+    keys = ["".join(NAMES.key("instance", uid) if uid else NO_KEY for uid in uids) for uids in slices]
+    return pa.table(
+        {"object_key": NAMES.keys("series", [str(n) for n in range(len(keys))]), SLICE_KEYS: keys}
+    )
+
+
+def slices_of(result: JoinedMasks) -> list[list[tuple[int | None, str]]]:
+    return [[(line.slice, line.file) for line in lines] for lines in result.masks]
+
+
+def test_a_volume_has_the_masks_of_its_slices(tmp_path: Path) -> None:
+    masks = table(
+        tmp_path, "SOPInstanceUID,mask", "1.4,a.png", "1.2,b.png", "2.1,c.dcm", "2.1,d.dcm", "9,a.png"
+    )
+    result = join_masks(masks, volumes(("1.1", "1.2", "", "1.4"), ("2.0", "2.1"), ("3.0", "3.1")))
+    assert slices_of(result) == [[(1, "b.png"), (3, "a.png")], [(1, "c.dcm"), (1, "d.dcm")], []]
+    assert result.faults == ("", "", "no-mask")
+    assert result.report.lines_without_image == (6,)
+
+
+def test_lines_that_disagree_about_a_slice_are_a_conflict_of_its_volume(tmp_path: Path) -> None:
+    masks = table(tmp_path, "SOPInstanceUID,mask", "1.1,a.png", "1.2,a.png", "1.2,b.png", "2.1,a.png")
+    result = join_masks(masks, volumes(("1.1", "1.2"), ("2.0", "2.1")))
+    assert result.faults == ("two-masks", "")
+    assert slices_of(result) == [[], [(1, "a.png")]]
+    assert result.report.lines_in_conflict == (3, 4)
+
+
+def test_a_slice_whose_file_is_gone_leaves_the_others_of_its_volume(tmp_path: Path) -> None:
+    masks = table(tmp_path, "SOPInstanceUID,mask", "1.1,a.png", "1.2,gone.png", "2.0,gone.png")
+    result = join_masks(masks, volumes(("1.1", "1.2"), ("2.0", "2.1")))
+    assert result.faults == ("", "no-mask-file")
+    assert slices_of(result) == [[(0, "a.png")], []]
+    assert result.report.lines_without_file == (3, 4)
+
+
+def test_the_object_that_is_a_volume_by_itself_names_all_of_it(tmp_path: Path) -> None:
+    masks = table(tmp_path, "SOPInstanceUID,mask", "1.1,c.dcm")
+    assert slices_of(join_masks(masks, volumes(("1.1", "1.1", "", "1.1")))) == [[(None, "c.dcm")]]
+
+
+def test_an_object_of_some_slices_names_them_and_a_picture_cannot(tmp_path: Path) -> None:
+    masks = table(tmp_path, "SOPInstanceUID,mask", "1.1,c.dcm", "2.1,a.png")
+    result = slices_of(join_masks(masks, volumes(("1.0", "1.1", "1.1"), ("2.0", "2.1", "2.1"))))
+    assert result[0] == [(1, "c.dcm"), (2, "c.dcm")]
+    # Refused when it is read: a picture is no mask of several slices.
+    assert set(result[1]) == {(None, "a.png")}
 
 
 def test_no_original_identifier_is_kept(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from models.networks.catalog import NETWORKS, build, check_network, names_of
 from models.networks.residual import ResidualBlock
 from models.networks.torchvision_networks import STEMS
-from models.networks.unet import UNet, strides_of
+from models.networks.unet import UNet, VolumePooling, VoxelConvolution, strides_of
 from models.objectives.protocol import named_outputs
 
 SMALL = ["small_cnn", "residual_small", "residual_small_3d", "unet", "unet_3d"]
@@ -232,3 +233,31 @@ def test_a_single_volume_is_the_first_of_two() -> None:
         network(volume)["logits"], network(volume.repeat(2, 1, 1, 1))["logits"][:1], atol=1e-6
     )
     assert isinstance(network, UNet)
+
+
+@pytest.mark.parametrize("slices", [8, 12])
+def test_the_memory_format_of_a_volume_changes_no_logits_and_no_gradients(slices: int) -> None:
+    torch.manual_seed(0)
+    network, image = build("unet_3d", 3, slices), torch.rand(2, slices, 20, 18)
+    results = []
+    for form in (torch.contiguous_format, torch.channels_last_3d):
+        network.to(memory_format=form).zero_grad()
+        logits = network(image)["logits"]
+        logits.square().mean().backward()
+        results.append(
+            [logits.detach(), *(one.grad.clone() for one in network.parameters() if one.grad is not None)]
+        )
+    for plain, last in zip(*results, strict=True):
+        torch.testing.assert_close(last, plain, atol=1e-5, rtol=1e-4)
+
+
+def test_pooling_and_convolution_of_voxels_keep_the_channels_last() -> None:
+    volume = torch.rand(2, 8, 5, 7, 6).contiguous(memory_format=torch.channels_last_3d)
+    pooling = VolumePooling((1, 2, 2))
+    voxels = VoxelConvolution(8, 3, 1)
+    for made, wanted in (
+        (pooling(volume), functional.avg_pool3d(volume, (1, 2, 2), ceil_mode=True, count_include_pad=False)),
+        (voxels(volume), functional.conv3d(volume, voxels.weight, voxels.bias)),
+    ):
+        torch.testing.assert_close(made, wanted)
+        assert made.is_contiguous(memory_format=torch.channels_last_3d)

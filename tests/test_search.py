@@ -15,8 +15,10 @@ from models.training.epoch_history import record
 from services.mlflow.runs import reachable, start_run
 from services.open_runs import FLOW_RUN_TAG
 from services.ray import search as module
-from services.ray.search import PARENT_TAG, SearchJob, Trial, search_here
+from services.ray.jobs import JOB_FILE, OUTCOME_FILE
+from services.ray.search import PARENT_TAG, SearchJob, Trial, search_here, search_on_cluster
 from services.settings import Settings
+from tasks import cluster_jobs
 from tasks.search import best_of
 from tests.synthetic import version_of
 
@@ -104,6 +106,37 @@ def test_trials_of_a_search_that_is_stopped_do_not_go_on_in_mlflow(
         experiment = client.get_experiment_by_name("searched").experiment_id
         (run,) = client.search_runs([experiment], f"tags.`{PARENT_TAG}` = '{job.run_id}'")
     assert (run.info.status, run.data.tags[FLOW_RUN_TAG]) == ("KILLED", "flow")
+
+
+def test_a_search_on_a_cluster_is_a_job_that_gets_the_trials_and_gives_their_outcomes(
+    tracked: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tracked, tmp_path / "search", CONFIG, CONFIG.model_copy(update={"batch_size": 4}))
+    given = list[Any]()
+
+    def cluster(step: str, order: str, folder: Path, flow_run_id: str, *_: Any) -> Path:
+        given.extend((step, folder, flow_run_id))
+        folder.mkdir()
+        (folder / JOB_FILE).write_text(order)
+        cluster_jobs.tune(folder, tracked)
+        return folder / OUTCOME_FILE
+
+    def tuned(there: SearchJob, search: SearchConfig) -> dict[int, str]:
+        given.extend((there.tags, search.keep))
+        finished(there, 0, 0.5, 0.75)
+        return {1: "no memory"}
+
+    for name in ("watch_lease", "join_cluster", "await_processor"):
+        monkeypatch.setattr(cluster_jobs, name, lambda *_, **__: 2)
+    for name, stand_in in (("run_step", cluster), ("_tuned", tuned), ("local_ray", nullcontext)):
+        monkeypatch.setattr(module, name, stand_in)
+    outcomes = search_on_cluster(job, SearchConfig(trials=2, keep=4), tracked, "flow", print)
+    assert given == ["tune", job.folder, "flow", job.tags, 4]
+    assert [(trial.config, len(trial.history), trial.error) for trial in outcomes] == [
+        (job.trials[0], 2, ""),
+        (job.trials[1], 0, "no memory"),
+    ]
+    assert (outcomes[0].merit, outcomes[1].merit) == ((0.75, -0.25), None)
 
 
 @pytest.mark.slow

@@ -295,6 +295,23 @@ def test_a_multi_frame_object_becomes_one_volume() -> None:
     assert one.image.spacing_mm == (2.0, 0.5, 0.5)
 
 
+def test_a_volume_knows_the_uids_of_its_slices_in_their_order() -> None:
+    assert volume(*(WHOLE[n] for n in (3, 0, 4, 1, 2))).slice_uids == tuple(f"1.2.3.{n}" for n in range(5))
+
+
+@pytest.mark.parametrize(("bad", "uids"), [(2, ["0", "1", "", "3", "4"]), (0, ["1", "2", "3", "4"])])
+def test_a_slice_that_was_filled_has_no_uid(bad: int, uids: list[str]) -> None:
+    broken = [one if n != bad else one[:-40] for n, one in enumerate(WHOLE)]
+    known = volume(*broken, policy=DROP_SLICE).slice_uids
+    assert known == tuple(f"1.2.3.{uid}" if uid else "" for uid in uids)
+
+
+def test_slices_of_one_object_have_its_uid() -> None:
+    one = volume(enhanced(2, 0, 1))
+    assert len({*one.slice_uids}) == 1
+    assert len(one.slice_uids) == len(one.image.stored)
+
+
 def test_a_file_that_is_gone_meanwhile_gives_no_frames_of_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

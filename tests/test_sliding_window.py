@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from imaging.errors import UserFault
-from models.portable.sliding_window import gaussian, slabs, sliding_window, sliding_window_mask
+from models.portable.sliding_window import PatchGrid, gaussian, slabs, sliding_window, sliding_window_mask
 
 Values = NDArray[np.float32]
+SMALL = PatchGrid(patch=(4, 4))
 PAGE = Path(__file__).parent.parent / "docs" / "consumers.md"
 RECIPE = next(
     block
@@ -59,7 +60,7 @@ def test_slabs_batches_and_threads_change_nothing(
     shape: tuple[int, ...], patch: tuple[int, ...], overlap: float, batch: int | None, workers: int
 ) -> None:
     image = np.random.default_rng(0).random(shape, np.float32)
-    given = sliding_window(image, patch, ends, overlap, batch, workers)
+    given = sliding_window(image, ends, PatchGrid(patch=patch, overlap=overlap, batch=batch, workers=workers))
     assert given.shape == (2, *shape) and given.dtype == np.float32
     np.testing.assert_allclose(given, at_once(image, patch, overlap), atol=2e-6)
 
@@ -69,19 +70,19 @@ def test_an_image_smaller_than_a_patch_is_continued_and_cut_back(
     shape: tuple[int, ...], patch: tuple[int, ...]
 ) -> None:
     image = np.random.default_rng(0).random(shape, np.float32)
-    np.testing.assert_allclose(sliding_window(image, patch, shares)[1], image, atol=1e-6)
+    np.testing.assert_allclose(sliding_window(image, shares, PatchGrid(patch=patch))[1], image, atol=1e-6)
 
 
 def test_no_more_is_handed_out_at_once_than_a_patch_is_deep() -> None:
     image = np.random.default_rng(0).random((50, 16, 16), np.float32)
-    parts = list(slabs(image, (8, 8, 8), shares))
+    parts = list(slabs(image, shares, PatchGrid(patch=(8, 8, 8))))
     assert max(part.shape[1] for part in parts) <= 8
     np.testing.assert_allclose(np.concatenate(parts, axis=1)[1], image, atol=1e-6)
 
 
 def test_a_slab_that_was_handed_out_does_not_change_afterwards() -> None:
     image = np.random.default_rng(0).random((12, 8, 8), np.float32)
-    parts = iter(slabs(image, (4, 8, 8), shares))
+    parts = iter(slabs(image, shares, PatchGrid(patch=(4, 8, 8))))
     first = next(parts)
     before = first.copy()
     list(parts)
@@ -90,7 +91,7 @@ def test_a_slab_that_was_handed_out_does_not_change_afterwards() -> None:
 
 def test_the_mask_is_the_most_probable_class() -> None:
     image = np.random.default_rng(0).random((9, 20, 17), np.float32)
-    mask = sliding_window_mask(image, (4, 8, 8), shares)
+    mask = sliding_window_mask(image, shares, PatchGrid(patch=(4, 8, 8)))
     assert mask.dtype == np.uint8
     assert np.array_equal(mask, image > 0.5)
 
@@ -105,7 +106,8 @@ def test_no_more_calls_are_made_at_a_time_than_there_are_workers() -> None:
         running.pop()
         return shares(patches)
 
-    sliding_window(np.zeros((16, 16), np.float32), (4, 4), counted, overlap=0, batch=1, workers=2)
+    grid = PatchGrid(patch=(4, 4), overlap=0, batch=1, workers=2)
+    sliding_window(np.zeros((16, 16), np.float32), counted, grid)
     assert max(most) == 2
 
 
@@ -116,25 +118,31 @@ def test_the_batches_are_as_large_as_is_asked_for() -> None:
         sizes.append(len(patches))
         return shares(patches)
 
-    sliding_window(np.zeros((8, 8), np.float32), (4, 4), counted, overlap=0, batch=2)
+    sliding_window(np.zeros((8, 8), np.float32), counted, PatchGrid(patch=(4, 4), overlap=0, batch=2))
     assert sizes == [2, 2]
 
 
-@pytest.mark.parametrize(("patch", "overlap"), [((4, 4, 4), 0.5), ((4,), 0.5), ((4, 4), 1.0), ((4, 4), -0.1)])
-def test_a_patch_or_overlap_that_fits_no_image_is_refused(patch: tuple[int, ...], overlap: float) -> None:
-    with pytest.raises(UserFault, match=r"needs a patch of 2 sides and an overlap from 0 to 0\.9"):
-        sliding_window(np.zeros((8, 8), np.float32), patch, shares, overlap)
+@pytest.mark.parametrize("patch", [(4, 4, 4), (4,)])
+def test_a_patch_of_other_dimensions_is_refused(patch: tuple[int, ...]) -> None:
+    with pytest.raises(UserFault, match="needs a patch of 2 sides, got"):
+        sliding_window(np.zeros((8, 8), np.float32), shares, PatchGrid(patch=patch))
+
+
+@pytest.mark.parametrize("overlap", [1.0, -0.1])
+def test_an_overlap_without_an_end_is_refused(overlap: float) -> None:
+    with pytest.raises(UserFault, match=r"overlap by \S+ of their sides: 0 to 0\.9"):
+        PatchGrid(patch=(4, 4), overlap=overlap)
 
 
 def test_a_network_of_another_shape_is_refused() -> None:
     with pytest.raises(UserFault, match=r"must give \(patches, classes, 4, 4\)"):
-        sliding_window(np.zeros((8, 8), np.float32), (4, 4), lambda patches: patches[:, None, ::2])
+        sliding_window(np.zeros((8, 8), np.float32), lambda patches: patches[:, None, ::2], SMALL)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_probabilities_that_are_no_numbers_are_refused(value: float) -> None:
     with pytest.raises(UserFault, match="its training diverged"):
-        sliding_window(np.full((8, 8), value, np.float32), (4, 4), shares)
+        sliding_window(np.full((8, 8), value, np.float32), shares, SMALL)
 
 
 @pytest.mark.parametrize(("shape", "patch"), CASES)
@@ -146,7 +154,9 @@ def test_the_recipe_of_the_page_gives_the_same(
     exec(RECIPE, names)
     image = np.random.default_rng(0).random(shape, np.float32)
     given = names["sliding_window"](image, patch, ends, overlap)
-    np.testing.assert_allclose(given, sliding_window(image, patch, ends, overlap), atol=2e-6)
+    np.testing.assert_allclose(
+        given, sliding_window(image, ends, PatchGrid(patch=patch, overlap=overlap)), atol=2e-6
+    )
 
 
 def test_the_recipe_needs_numpy_alone_and_few_lines() -> None:

@@ -18,7 +18,7 @@ from services.datasets import newest_dataset
 from services.flow_requests import TrainRequest
 from services.mlflow.runs import failing_run, get_run, start_run
 from services.ray import trainer
-from services.ray.trainer import EpochReporter, TrainingJob, report_epochs
+from services.ray.trainer import EpochReporter, TrainingJob, fit_on_cluster, report_epochs
 from services.settings import Settings
 from tasks import training
 from tasks.training import FLOW_RUN_TAG, begin, known_candidate, stop
@@ -89,6 +89,27 @@ def test_how_far_a_long_epoch_is_is_shown_and_now_and_then_logged(
     monkeypatch.setattr(trainer, "LINE_EVERY_S", 0.0)
     reporter.report_step()
     assert lines == [line]
+
+
+def test_how_far_a_training_on_a_cluster_is_is_shown_by_its_folder(
+    tracked: Settings, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = list[tuple[float, str]]()
+
+    def cluster(step: str, *_: Any) -> Path:
+        finish_epoch(job, 0)
+        wait_until(lambda: shown)
+        given = {"epoch": 1, "step": 5, "steps": 20, "images_per_s": 64.0}
+        (job.folder / STEP).write_text(json.dumps(given))
+        outcome = {"checkpoint": "c", "best_epoch": 0, "history": [], "timings_s": {}}
+        (job.folder / "outcome.json").write_text(json.dumps(outcome))
+        return job.folder / "outcome.json"
+
+    monkeypatch.setattr(trainer, "run_step", cluster)
+    assert fit_on_cluster(job, tracked, print, lambda *one: shown.append(one)).checkpoint == "c"
+    assert shown[0][0] == pytest.approx(100 / 3)
+    assert shown[0][1].startswith("epoch 1/3  loss")
+    assert shown[-1] == (pytest.approx(100 * 25 / 60), "epoch 2/3  step 5/20  64 images/s, at most 18 s left")
 
 
 def test_the_step_of_an_epoch_that_is_done_is_not_shown(tracked: Settings, job: TrainingJob) -> None:

@@ -23,6 +23,8 @@ def inspect(
     findings: flows.Findings = None,
     more_labels: flows.MoreLabels = None,
     missing: flows.Missing = None,
+    masks: flows.Masks = None,
+    mask_classes: flows.MaskClasses = None,
     problems: Annotated[Path | None, typer.Option(help="CSV to write: the files with a problem.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -156,7 +156,10 @@ def _volume(
     codes = dict.fromkeys(finding.code for finding in one.findings)
     references = {text(piece.attributes, "FrameOfReferenceUID") for piece in slices}
     images = _images(payload, slices, one.places, buffer, digests)
-    image, whole = _assemble(images, one, known=not UNKNOWN_MM & {*codes})
+    image, places = _assemble(images, one, known=not UNKNOWN_MM & {*codes})
+    uid_of = {
+        at: text(piece.attributes, "SOPInstanceUID") for at, piece in zip(one.places, slices, strict=True)
+    }
     return Instance(
         patient_id=header.patient_id,
         study_uid=header.study_uid,
@@ -167,9 +170,10 @@ def _volume(
         pixel_blake3=digest_of_all(digests.slices).hex(),
         institution=header.institution,
         frame_of_reference_uid=references.pop() if len(references) == 1 else "",
+        slice_uids=tuple(uid_of[at] if at in places else "" for at in range(places[0], places[-1] + 1)),
         attributes={**header.attributes, "spacing_mm": one.spacing_mm[1]},
         findings=(
-            *(codes if whole else codes | {"gap": None, "slices-dropped": None}),
+            *(codes if len(places) == len(one.places) else codes | {"gap": None, "slices-dropped": None}),
             *image_findings(image),
         ),
     )
@@ -204,8 +208,8 @@ def _frame(frames: Frames, index: int, digests: Digests) -> Image:
 
 def _assemble(
     images: Iterator[tuple[int, Image | DataFault]], one: SliceStack, *, known: bool
-) -> tuple[Image, bool]:
-    """Return the slices at their places in one array of modality units, and whether no slice had a fault."""
+) -> tuple[Image, Sequence[int]]:
+    """Return the slices at their places in one array of modality units, and the places of those without a fault."""
     first: Image | None = None
     volume = np.empty((0, 0, 0), np.float32)
     fault, places = DataFault("no-pixels"), list[int]()
@@ -233,7 +237,7 @@ def _assemble(
         spacing_mm=one.spacing_mm if known else None,
         affine=_shifted(one.affine, places[0]) if known else None,
     )
-    return whole, len(places) == len(one.places)
+    return whole, places
 
 
 def _shifted(affine: Matrix, slices: int) -> Matrix:

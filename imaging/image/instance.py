@@ -10,6 +10,7 @@ from imaging.image.image import Image
 class Instance:
     """One image or volume with its identifiers; `frame` counts from 1 in a multi-frame object and is 0 in others.
 
+    `slice_uids` are the SOPInstanceUIDs of a volume's slices, "" of one that was filled; NIfTI has none.
     `institution` and `frame_of_reference_uid` are identifiers too, empty where there is none. The digests are hex
     digits of `imaging.pixel_digests`; `findings` are keys of `imaging.dicom.findings.FINDINGS`.
     """
@@ -24,6 +25,7 @@ class Instance:
     institution: str = ""
     frame_of_reference_uid: str = ""
     frame: int = 0
+    slice_uids: tuple[str, ...] = ()
     attributes: Mapping[str, str | float] = field(default_factory=dict)
     label: str | None = None
     split: str | None = None

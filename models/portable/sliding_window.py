@@ -8,6 +8,7 @@ number of slices. All is numpy; the network is any function of patches.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -28,68 +29,65 @@ Network = Callable[[Values], Values]
 """Maps patches (n, [slices,] rows, columns) to probabilities (n, classes, [slices,] rows, columns)."""
 
 
-def sliding_window(
-    image: NDArray[np.generic],
-    patch: Sequence[int],
-    network: Network,
-    overlap: float = OVERLAP,
-    batch: int | None = None,
-    workers: int = 1,
-) -> Values:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchGrid:
+    """Overlapping patches of an image: their shape, which the network takes, and what each covers again of the next.
+
+    `batch` is how many are given to the network at once (None: as BATCH_VALUES allows), and `workers` how many calls
+    are made at the same time, from threads of their own. Raises UserFault for an overlap outside of 0 to 0.9.
+    """
+
+    patch: tuple[int, ...]
+    overlap: float = OVERLAP
+    batch: int | None = None
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= 0.9:
+            raise UserFault(f"patches overlap by {self.overlap:g} of their sides: 0 to 0.9 is possible")
+
+    def check(self, image: NDArray[np.generic]) -> None:
+        """Raise UserFault for an image of other dimensions."""
+        if len(self.patch) != image.ndim or image.size == 0:
+            raise UserFault(
+                f"an image of shape {image.shape} needs a patch of {image.ndim} sides, got {self.patch}"
+            )
+
+
+def sliding_window(image: NDArray[np.generic], network: Network, grid: PatchGrid) -> Values:
     """Return the probabilities (classes, [slices,] rows, columns) of an image ([slices,] rows, columns).
 
-    `patch` is the shape that the network takes, `batch` how many at once, and `workers` how many calls are made at the
-    same time, from threads of their own. An image that is smaller along an axis is continued by its edge. Raises
-    UserFault for a patch of other dimensions, an overlap outside of 0 to 0.9, or probabilities that are no numbers.
+    An image that is smaller than a patch along an axis is continued by its edge. Raises UserFault for a patch of other
+    dimensions, or probabilities that are no numbers.
     """
-    return np.concatenate(list(slabs(image, patch, network, overlap, batch, workers)), axis=1)
+    return np.concatenate(list(slabs(image, network, grid)), axis=1)
 
 
-def sliding_window_mask(
-    image: NDArray[np.generic],
-    patch: Sequence[int],
-    network: Network,
-    overlap: float = OVERLAP,
-    batch: int | None = None,
-    workers: int = 1,
-) -> NDArray[np.uint8]:
+def sliding_window_mask(image: NDArray[np.generic], network: Network, grid: PatchGrid) -> NDArray[np.uint8]:
     """Return the most probable class of each pixel, as a mask of the image's shape; as `sliding_window`.
 
     Probabilities of all classes are never held for more than a slab.
     """
-    parts = [
-        one.argmax(axis=0).astype(np.uint8) for one in slabs(image, patch, network, overlap, batch, workers)
-    ]
-    return np.concatenate(parts)
+    return np.concatenate([one.argmax(axis=0).astype(np.uint8) for one in slabs(image, network, grid)])
 
 
-def slabs(
-    image: NDArray[np.generic],
-    patch: Sequence[int],
-    network: Network,
-    overlap: float = OVERLAP,
-    batch: int | None = None,
-    workers: int = 1,
-) -> Iterator[Values]:
+def slabs(image: NDArray[np.generic], network: Network, grid: PatchGrid) -> Iterator[Values]:
     """Yield the probabilities (classes, some of the first axis, ...) in the order of the first axis."""
-    if len(patch) != image.ndim or not 0 <= overlap <= 0.9 or image.size == 0:
-        raise UserFault(
-            f"an image of shape {image.shape} needs a patch of {image.ndim} sides and an overlap from 0 to 0.9, got "
-            f"{tuple(patch)} and {overlap:g}"
-        )
+    grid.check(image)
+    patch = grid.patch
     padded = _padded(image, patch)
     weight = gaussian(patch)
-    starts = [_starts(size, side, overlap) for size, side in zip(padded.shape, patch, strict=True)]
+    starts = [_starts(size, side, grid.overlap) for size, side in zip(padded.shape, patch, strict=True)]
     margins = [(size - own) // 2 for size, own in zip(padded.shape, image.shape, strict=True)]
     inner = tuple(slice(m, m + own) for m, own in zip(margins[1:], image.shape[1:], strict=True))
-    batch = batch or max(1, BATCH_VALUES // math.prod(patch))
+    batch = grid.batch or max(1, BATCH_VALUES // math.prod(patch))
     total, weights = None, np.zeros((patch[0], *padded.shape[1:]), np.float32)
     corners = [_box(corner, patch[1:]) for corner in product(*starts[1:])]
     groups = [corners[begin : begin + batch] for begin in range(0, len(corners), batch)]
     for row, first in enumerate(starts[0]):
         layer = padded[first : first + patch[0]]
-        for begin in range(0, len(groups), workers):
-            some = groups[begin : begin + workers]
+        for begin in range(0, len(groups), grid.workers):
+            some = groups[begin : begin + grid.workers]
             batches = [np.stack([layer[:, *place] for place in group]) for group in some]
             for group, given in zip(some, _called(network, batches), strict=True):
                 _check(given, patch)

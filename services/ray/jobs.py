@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class JobOrder:
 
 
 def run_step(
-    step: Literal["train", "ingest", "deidentify"],
+    step: Literal["train", "tune", "ingest", "deidentify"],
     job: str,
     folder: Path,
     flow_run_id: str,
@@ -91,11 +92,11 @@ def run_job(order: JobOrder, log: Callable[[str], None]) -> None:
     While this waits it renews the job's lease: when this process dies the lease runs out and the job ends.
     """
     client = connect(order.address)
-    _submit(client, order)
+    before = _submit(client, order)
     try:
         with _leased(order.lease):
             _await_start(client, order, log)
-            asyncio.run(_follow(client, order.submission_id, log))
+            asyncio.run(_follow(client, order.submission_id, log, before))
             status = _final_status(client, order.submission_id)
     except OSError as error:
         raise EnvironmentFault(
@@ -193,18 +194,23 @@ def _leased(lease: Path) -> Iterator[None]:
         thread.join()
 
 
-def _submit(client: "JobSubmissionClient", order: JobOrder) -> None:
-    status = _status(client, order.submission_id)
+def _submit(client: "JobSubmissionClient", order: JobOrder) -> list[str]:
+    """Submit a job unless it runs already; return the lines that an earlier job of its id has left."""
+    status, before = _status(client, order.submission_id), list[str]()
     if status is not None and not status.is_terminal():
-        return
+        return before
     if status is not None:
-        # A flow run that is run again gets a fresh job under its id.
+        # A flow run that is run again, or goes on with its next step, gets a fresh job under its id; Ray writes on in
+        # the same file of lines.
+        with suppress(RuntimeError):
+            before = client.get_job_logs(order.submission_id).splitlines()
         client.delete_job(order.submission_id)
     client.submit_job(
         entrypoint=order.entrypoint,
         submission_id=order.submission_id,
         runtime_env={"env_vars": dict(order.environment)},
     )
+    return before
 
 
 def _await_start(client: "JobSubmissionClient", order: JobOrder, log: Callable[[str], None]) -> None:
@@ -227,14 +233,21 @@ def _await_start(client: "JobSubmissionClient", order: JobOrder, log: Callable[[
         time.sleep(0.2)
 
 
-async def _follow(client: "JobSubmissionClient", submission_id: str, log: Callable[[str], None]) -> None:
+async def _follow(
+    client: "JobSubmissionClient", submission_id: str, log: Callable[[str], None], before: Sequence[str]
+) -> None:
+    """Pass on the lines of a job but for those of an earlier one, which come first where they come."""
     from aiohttp import ClientError
 
-    rest = ""
+    rest, old = "", deque(before)
     try:
         async for lines in client.tail_job_logs(submission_id):
             *whole, rest = (rest + lines).split("\n")
             for line in whole:
+                if old and line == old[0]:
+                    old.popleft()
+                    continue
+                old.clear()
                 log(line)
     except (RuntimeError, ClientError) as error:
         log(f"The job's log lines have broken off ({error}); waiting for its end")

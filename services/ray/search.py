@@ -1,10 +1,11 @@
 """Search by Ray Tune: trials side by side, of which the worse ones are stopped early (ASHA)."""
 
 import contextvars
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from imaging.cores import available_cores
+from imaging.dataset.version.dataset_version import open_version
 from imaging.errors import EnvironmentFault, RadloopError
 from models.config import LAST, TrainConfig
 from models.objectives.objective_catalog import objective_class
@@ -22,6 +24,7 @@ from models.training.epoch_history import read_history
 from models.training.trial import EPOCH, MERIT, run_trial
 from services.mlflow.runs import end_run, epoch_metrics, reachable, start_run, status_after
 from services.ray.cluster import local_ray
+from services.ray.jobs import run_step
 from services.settings import Settings
 
 POLL_S = 1.0
@@ -45,6 +48,17 @@ class SearchJob:
     dataset: str
     tags: Mapping[str, str]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the job as a JSON value, as it travels to a cluster."""
+        trials = [trial.model_dump(mode="json") for trial in self.trials]
+        return {**asdict(self), "trials": trials, "folder": str(self.folder)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "SearchJob":
+        """Return the job of a JSON value."""
+        trials = [TrainConfig.model_validate(trial) for trial in value["trials"]]
+        return cls(**{**value, "trials": trials, "folder": Path(value["folder"])})
+
     def folder_of(self, number: int) -> Path:
         """Return the folder of a trial's history."""
         return self.folder / f"trial-{number:03d}"
@@ -59,11 +73,28 @@ class Trial:
     merit: tuple[float, ...] | None
     error: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the trial as a JSON value."""
+        return {**asdict(self), "config": self.config.model_dump(mode="json")}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Trial":
+        """Return the trial of a JSON value."""
+        merit = value["merit"]
+        return cls(
+            config=TrainConfig.model_validate(value["config"]),
+            history=tuple(value["history"]),
+            merit=None if merit is None else tuple(merit),
+            error=value["error"],
+        )
+
 
 def search_here(
     job: SearchJob, search: SearchConfig, objective: Objective, settings: Settings, log: Log
 ) -> tuple[Trial, ...]:
-    """Run the trials on this machine; each is a run in MLflow below that of the search.
+    """Run the trials on this machine, or on the cluster that this process has joined.
+
+    Each is a run in MLflow below that of the search.
 
     Raises EnvironmentFault where not one of them has finished an epoch.
     """
@@ -96,6 +127,23 @@ def search_here(
     if all(trial.merit is None for trial in trials):
         raise EnvironmentFault(f"not one of {len(trials)} trials has finished an epoch: {trials[0].error}")
     return trials
+
+
+def search_on_cluster(
+    job: SearchJob, search: SearchConfig, settings: Settings, flow_run_id: str, log: Log
+) -> tuple[Trial, ...]:
+    """Run the trials as a job of the cluster at RADLOOP_RAY_ADDRESS, on all of its nodes; raise as `search_here`."""
+    order = {"job": job.to_json(), "search": search.model_dump(mode="json")}
+    outcome = run_step("tune", json.dumps(order), job.folder, flow_run_id, settings, log)
+    return tuple(Trial.from_json(one) for one in json.loads(outcome.read_text()))
+
+
+def search_of_job(order: Mapping[str, Any], settings: Settings, log: Log) -> list[dict[str, Any]]:
+    """Run the trials that `search_on_cluster` has ordered, as the job there; return their outcomes as JSON values."""
+    job, search = SearchJob.from_json(order["job"]), SearchConfig.model_validate(order["search"])
+    version = open_version(settings.dataset_store, job.dataset, job.job["digest"])
+    objective = objective_class(job.trials[0].objective).of_version(version)
+    return [trial.to_json() for trial in search_here(job, search, objective, settings, log)]
 
 
 def _tuned(job: SearchJob, search: SearchConfig) -> dict[int, str]:

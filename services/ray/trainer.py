@@ -127,10 +127,46 @@ def fit(
     )
 
 
-def fit_on_cluster(job: TrainingJob, settings: Settings, log: Callable[[str], None]) -> FitOutcome:
-    """Train as a job of the cluster at RADLOOP_RAY_ADDRESS."""
-    outcome = run_step("train", json.dumps(asdict(job)), job.folder, job.flow_run_id, settings, log)
+def fit_on_cluster(
+    job: TrainingJob, settings: Settings, log: Callable[[str], None], show: Show | None = None
+) -> FitOutcome:
+    """Train as a job of the cluster at RADLOOP_RAY_ADDRESS, whose lines go to `log`.
+
+    How far it is says its folder, which this machine sees: `show` gets it as from a fit here.
+    """
+    config = TrainConfig.model_validate(job.train)
+
+    def look() -> None:
+        # The disk that all nodes share may be away for a while.
+        with suppress(OSError, ValueError):
+            state = progress_of(job, config)
+            if state and show:
+                show(*state)
+
+    with _looking(look):
+        outcome = run_step("train", json.dumps(asdict(job)), job.folder, job.flow_run_id, settings, log)
     return FitOutcome(**json.loads(outcome.read_text()))
+
+
+@contextmanager
+def _looking(look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` now and then while the block lasts, and once at its end."""
+    done = threading.Event()
+
+    def follow() -> None:
+        last_look = False
+        while not last_look:
+            last_look = done.wait(POLL_S)
+            look()
+
+    # In a copy of the context, so that lines reach the log of the flow run, and its bar the page.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(follow,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 @contextmanager
@@ -142,25 +178,16 @@ def report_epochs(
     show: Show | None = None,
 ) -> Iterator[None]:
     """Log the metrics of each finished epoch to MLflow and a line to `log`, while the block lasts."""
-    reporter, done = EpochReporter(job, settings, log, reported, show), threading.Event()
+    reporter = EpochReporter(job, settings, log, reported, show)
 
-    def follow() -> None:
-        last_look = False
-        while not last_look:
-            last_look = done.wait(POLL_S)
-            # A tracking server may be away for a while: what it missed is sent at the next look.
-            with suppress(RadloopError):
-                reporter.report_new()
-                reporter.report_step()
+    def look() -> None:
+        # A tracking server may be away for a while: what it missed is sent at the next look.
+        with suppress(RadloopError):
+            reporter.report_new()
+            reporter.report_step()
 
-    # In a copy of the context, so that the lines reach the log of the flow run.
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(follow,), daemon=True)
-    thread.start()
-    try:
+    with _looking(look):
         yield
-    finally:
-        done.set()
-        thread.join()
     # Nothing is left to report, unless the server is still away: then the fit fails.
     reporter.report_new()
 
@@ -187,36 +214,46 @@ class EpochReporter:
         self.reported += len(fresh)
         config = TrainConfig.model_validate(self.job.train)
         for row in fresh:
-            self._write(_line(row, config), (row["epoch"] + 1) / config.epochs)
+            self._write(*_after_epoch(row, config))
 
     def report_step(self) -> None:
         """Show how far the epoch is that goes on; of a long one a line is logged now and then."""
         step = read_step(self.job.folder)
-        if step.get("epoch") != self.reported:
-            return
-        config = TrainConfig.model_validate(self.job.train)
-        done = self.reported * step["steps"] + step["step"]
-        left = config.epochs * step["steps"] - done
-        line = (
-            f"epoch {self.reported + 1}/{config.epochs}  step {step['step']}/{step['steps']}  "
-            f"{step['images_per_s']:.0f} images/s, "
-            f"at most {left * config.batch_size / max(step['images_per_s'], 1e-9):.0f} s left"
-        )
-        self._write(line, done / (done + left), every_s=LINE_EVERY_S)
+        if step.get("epoch") == self.reported:
+            config = TrainConfig.model_validate(self.job.train)
+            self._write(*_within_epoch(step, config), every_s=LINE_EVERY_S)
 
-    def _write(self, line: str, share: float, every_s: float = 0.0) -> None:
+    def _write(self, percent: float, line: str, every_s: float = 0.0) -> None:
         now = time.monotonic()
         if now - self.logged_at >= every_s:
             self.logged_at = now
             self.log(line)
         if self.show:
-            self.show(100 * share, line)
+            self.show(percent, line)
 
 
-def _line(row: Mapping[str, float], config: TrainConfig) -> str:
+def progress_of(job: TrainingJob, config: TrainConfig) -> tuple[float, str] | None:
+    """Return how far a training is, in percent and as a line, by what is in its folder; None before the first step."""
+    history, step = read_history(job.folder), read_step(job.folder)
+    if step.get("epoch") == len(history):
+        return _within_epoch(step, config)
+    return _after_epoch(history[-1], config) if history else None
+
+
+def _within_epoch(step: Mapping[str, Any], config: TrainConfig) -> tuple[float, str]:
+    done = step["epoch"] * step["steps"] + step["step"]
+    left = config.epochs * step["steps"] - done
+    return 100 * done / (done + left), (
+        f"epoch {step['epoch'] + 1}/{config.epochs}  step {step['step']}/{step['steps']}  "
+        f"{step['images_per_s']:.0f} images/s, "
+        f"at most {left * config.batch_size / max(step['images_per_s'], 1e-9):.0f} s left"
+    )
+
+
+def _after_epoch(row: Mapping[str, float], config: TrainConfig) -> tuple[float, str]:
     name, title = next(iter(objective_class(config.objective).epoch_titles.items()))
     left_s = (config.epochs - 1 - row["epoch"]) * row["seconds"]
-    return (
+    return 100 * (row["epoch"] + 1) / config.epochs, (
         f"epoch {row['epoch'] + 1:.0f}/{config.epochs}  loss {row['train_loss']:.3f}  "
         f"val loss {row['val_loss']:.3f}  val {title} {row[f'val_{name}']:.3f}  "
         f"{row['images_per_s']:.0f} images/s, at most {left_s:.0f} s left, "

@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow as pa
 from pydicom.dataset import Dataset
 
+from imaging.annotations.masks.known_files import KnownFiles
 from imaging.annotations.masks.mask_table import MaskLine, MaskTable, table_of
 from imaging.dicom.limits import LIMITS
 from imaging.dicom.parse import parse, reading
 from imaging.errors import DataFault, UserFault
 from imaging.file_io import FileBuffer
-from imaging.pseudonyms import Level, Pseudonyms
+from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.messages import Blob
 from imaging.sandbox.pool import Item
 from imaging.sandbox.worker_process import Answer
@@ -24,14 +25,19 @@ from imaging.sources.protocol import SUFFIXES, format_of
 
 FUNCTION = "imaging.annotations.masks.mask_folder:peek_series"
 FIRST_CHANNEL = "_0000"
+SERIES = "series"
+"""Fact of a DICOM mask that is kept: the pseudonyms of the series that it is of."""
 
 Run = Callable[[Iterable[Item]], Iterator[Answer | DataFault]]
 
 
-def read_mask_folder(path: Path, pseudonyms: Pseudonyms, images: Iterable[str], run: Run) -> MaskTable:
+def read_mask_folder(
+    path: Path, pseudonyms: Pseudonyms, images: Iterable[str], run: Run, known: KnownFiles | None = None
+) -> MaskTable:
     """Return the table of the masks below a folder, or of one file; its lines are the files in their order.
 
-    `images` are the names of the files of the source. `run` calls `peek_series`. Raises UserFault for a folder with
+    `images` are the names of the files of the source. `run` calls `peek_series` for those
+    that are not `known`. Raises UserFault for a folder with
     DICOM masks beside others, since these are joined otherwise.
     """
     folder = path if path.is_dir() else path.parent
@@ -51,15 +57,21 @@ def read_mask_folder(path: Path, pseudonyms: Pseudonyms, images: Iterable[str], 
             for line, name in numbered
             for image in named.get(_stem(name), [name])
         ]
-        return _table(folder, "file", rows, pseudonyms)
-    outcomes = run(Item({}, (folder / name,)) for name in names)
-    rows = [
-        # A file that cannot be read stays a line of no image.
-        (uid, MaskLine(name, None, line))
-        for (line, name), outcome in zip(numbered, outcomes, strict=True)
-        for uid in (outcome.value if isinstance(outcome, Answer) else [name])
-    ]
-    return _table(folder, "series", rows, pseudonyms)
+        keys = pa.array(pseudonyms.keys("file", [image for image, _ in rows]), pa.string())
+        return table_of(folder, "file", keys, [line for _, line in rows])
+    known = known or KnownFiles(None, pseudonyms)
+    series: dict[str, list[str]] = {name: known.get(folder / name, SERIES) for name in names}
+    new = [name for name in names if series[name] is None]
+    for name, outcome in zip(new, run(Item({}, (folder / name,)) for name in new), strict=True):
+        if isinstance(outcome, Answer):
+            series[name] = list(pseudonyms.keys("series", outcome.value))
+            known.add(folder / name, SERIES, series[name])
+        else:
+            # A file that cannot be read stays a line of no image.
+            series[name] = [pseudonyms.key("series", name)]
+    lines = [(key, MaskLine(name, None, line)) for line, name in numbered for key in series[name]]
+    keys = pa.array([key for key, _ in lines], pa.string())
+    return table_of(folder, "series", keys, [line for _, line in lines])
 
 
 def peek_series(
@@ -90,10 +102,3 @@ def _stem(name: str) -> str:
     lower = name.lower()
     suffix = max((one for one in (*SUFFIXES, ".dcm") if lower.endswith(one)), key=len, default="")
     return name[: len(name) - len(suffix)]
-
-
-def _table(
-    folder: Path, level: Level, rows: Sequence[tuple[str, MaskLine]], pseudonyms: Pseudonyms
-) -> MaskTable:
-    keys = pa.array(pseudonyms.keys(level, [identifier for identifier, _ in rows]), pa.string())
-    return table_of(folder, level, keys, [line for _, line in rows])

@@ -1,7 +1,7 @@
 """Mask table of a person: which file is the mask of which image, and which classes were drawn in it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +12,29 @@ from numpy.typing import NDArray
 from imaging.annotations.label_join import KEY_OF_LEVEL
 from imaging.annotations.masks.mask import MaskClasses
 from imaging.errors import UserFault
-from imaging.pseudonyms import Level, Pseudonyms
+from imaging.pseudonyms import DIGITS, NO_KEY, Level, Pseudonyms
 from imaging.sources.label_file import LabelFile, open_label_file, plain_column, plain_file_name
 from imaging.sources.protocol import format_of
 
 MASK_COLUMN, DRAWN = "mask", "drawn"
 LEVELS: tuple[Level, ...] = ("file", "instance", "series")
 """Identifiers by which masks are joined, the finest first: a study or a patient has many images."""
+SLICE_KEYS = "slice_keys"
+WHOLE: tuple[None] = (None,)
 YES, NO = frozenset({"yes", "y", "true", "1"}), frozenset({"no", "n", "false", "0"})
 
 
 @dataclass(frozen=True, slots=True)
 class MaskLine:
-    """Line of a table: the file of the mask, the classes that were drawn (None: all of the file), and its number."""
+    """Line of a table: the file of the mask, the classes that were drawn (None: all of the file), and its number.
+
+    `slice` is that of the volume that the mask is of alone, None where it is of the whole image.
+    """
 
     file: str
     drawn: tuple[int, ...] | None
     line: int
+    slice: int | None = None
 
     @property
     def format(self) -> str:
@@ -75,9 +81,13 @@ class MaskReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinedMasks:
-    """Lines of the mask of each example, none where it has none or they contradict each other, and the report."""
+    """Lines of the mask of each example, why it has none ("" where it has), and the report.
+
+    The reasons are "no-mask", "two-masks" and "no-mask-file". A volume has a mask where one of its slices has.
+    """
 
     masks: tuple[tuple[MaskLine, ...], ...]
+    faults: tuple[str, ...]
     report: MaskReport
 
 
@@ -123,26 +133,71 @@ def table_of(folder: Path, level: Level, keys: pa.Array, lines: Sequence[MaskLin
 def join_masks(table: MaskTable, examples: pa.Table) -> JoinedMasks:
     """Return the masks of examples, which have the column KEY_OF_LEVEL of the table's level.
 
-    The table of one chunk may be joined alone: the report then says nothing of images of other chunks.
+    Where a table of objects meets volumes, which have SLICE_KEYS then, the masks of their slices are put together. The
+    table of one chunk may be joined alone: the report then says nothing of images of other chunks.
     """
-    at = pc.index_in(examples[KEY_OF_LEVEL[table.level]], value_set=table.keys).to_pylist()
-    used, conflicts, absent = {number for number in at if number is not None}, list[int](), list[int]()
+    by_slice = table.level == "instance" and SLICE_KEYS in examples.column_names
+    named = _named_slices(table, examples) if by_slice else _named_images(table, examples)
+    used, conflicts, absent = {number for some in named for number in some}, set[int](), list[int]()
     of_key: dict[int, tuple[MaskLine, ...]] = {}
     for number in sorted(used):
         some = table.at(number)
-        there = tuple(one for one in some if (table.folder / one.file).is_file())
+        there = of_key[number] = tuple(one for one in some if (table.folder / one.file).is_file())
         absent += [one.line for one in some if one not in there]
-        disputed = [one.line for one in there if _contradicted(one, there)]
-        conflicts += disputed
-        of_key[number] = () if disputed else there
+        conflicts |= {one.line for one in there if _contradicted(one, there)}
+    masks, faults = list[tuple[MaskLine, ...]](), list[str]()
+    for some_keys in named:
+        lines = _lines_of(some_keys, of_key)
+        disputed = any(one.line in conflicts for one in lines)
+        masks.append(() if disputed else lines)
+        faults.append(
+            "no-mask" if not some_keys else "two-masks" if disputed else "" if lines else "no-mask-file"
+        )
     unused = [n for n in range(len(table.keys)) if n not in used]
     return JoinedMasks(
-        masks=tuple(() if number is None else of_key[number] for number in at),
+        masks=tuple(masks),
+        faults=tuple(faults),
         report=MaskReport(
             lines_without_image=tuple(sorted(one.line for n in unused for one in table.at(n))),
             lines_in_conflict=tuple(sorted(conflicts)),
             lines_without_file=tuple(sorted(absent)),
         ),
+    )
+
+
+Named = Mapping[int, Sequence[int | None]]
+"""Numbers of the keys by which a table names an example, and the slices that each means; None is all of it."""
+
+
+def _named_images(table: MaskTable, examples: pa.Table) -> list[Named]:
+    at = pc.index_in(examples[KEY_OF_LEVEL[table.level]], value_set=table.keys).to_pylist()
+    # One for all images without a mask: there may be millions.
+    none: Named = {}
+    return [none if number is None else {number: WHOLE} for number in at]
+
+
+def _named_slices(table: MaskTable, examples: pa.Table) -> list[Named]:
+    number_of = {key: number for number, key in enumerate(table.keys.to_pylist())}
+    named = list[Named]()
+    for text in examples[SLICE_KEYS].to_pylist():
+        keys = [text[start : start + DIGITS] for start in range(0, len(text), DIGITS)]
+        slices: dict[int, list[int | None]] = {}
+        for at, key in enumerate(keys):
+            if key in number_of:
+                slices.setdefault(number_of[key], []).append(at)
+        # An object of several frames may be the volume by itself: then its mask is read as that of one image.
+        whole = len({*keys} - {NO_KEY}) == 1
+        named.append(dict.fromkeys(slices, WHOLE) if whole else slices)
+    return named
+
+
+def _lines_of(named: Named, of_key: Mapping[int, tuple[MaskLine, ...]]) -> tuple[MaskLine, ...]:
+    return tuple(
+        # A picture cannot say which of an object's frames it is of: as a mask of the whole it is refused.
+        one if at is None or (len(slices) > 1 and one.format == "picture") else replace(one, slice=at)
+        for number, slices in named.items()
+        for at in slices
+        for one in of_key[number]
     )
 
 

@@ -15,6 +15,7 @@ from imaging.dicom.limits import check_limit
 from imaging.errors import DataFault
 from imaging.formats.nifti import GZIP, HEADER_BYTES, inflate, plan_of
 from imaging.formats.non_dicom import decoding
+from imaging.image.source_grid import Affine
 
 MOST_BYTES = 2**29
 """Of the inflated mask: a byte for each voxel of the largest volume that is taken in, or four of a usual one."""
@@ -26,6 +27,18 @@ def open_nifti_mask(content: bytes | memoryview, classes: MaskClasses) -> Callab
     The affine is that of the sform, or else of the qform (as nibabel takes it). Raises DataFault "mask-values" and as
     the reader of images does; the function raises "mask-grid" and "no-geometry".
     """
+    stored, affine = _opened(content)
+    numbers = classes.of_values(stored)
+    return lambda target: SourceMask(aligned(numbers, affine, target.grid), frozenset())
+
+
+def nifti_values(content: bytes | memoryview) -> NDArray[Any]:
+    """Return the values (slices, rows, columns) of a NIfTI mask as integers; raise as `open_nifti_mask`."""
+    return _opened(content)[0]
+
+
+def _opened(content: bytes | memoryview) -> tuple[NDArray[Any], Affine]:
+    """Return the values (slices, rows, columns) and the affine of a file."""
     logging.getLogger("nibabel").setLevel(logging.CRITICAL + 1)
     with decoding():
         packed = bytes(content[:2]) == GZIP
@@ -39,9 +52,7 @@ def open_nifti_mask(content: bytes | memoryview, classes: MaskClasses) -> Callab
     shape = (*plan.shape, 1)[:3]
     flat = np.frombuffer(data, plan.dtype, math.prod(shape), plan.offset)
     stored = flat.reshape(shape, order="F").T
-    numbers = classes.of_values(_whole_numbers(stored, plan.slope, plan.intercept))
-    affine = to_ras(plan.affine)
-    return lambda target: SourceMask(aligned(numbers, affine, target.grid), frozenset())
+    return _whole_numbers(stored, plan.slope, plan.intercept), to_ras(plan.affine)
 
 
 def _whole_numbers(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:

@@ -28,7 +28,7 @@ def open_picture_mask(
     Raises DataFault "mask-values", "unsupported" for colours, and as the reader of pictures does; the function raises
     "mask-grid" for another size.
     """
-    numbers = classes.of_values(_read(bytes(content)))
+    numbers = classes.of_values(picture_values(content))
     rows, columns = numbers.shape
 
     def mask_of(target: MaskTarget) -> SourceMask:
@@ -39,7 +39,9 @@ def open_picture_mask(
     return mask_of
 
 
-def _read(data: bytes) -> NDArray[Any]:
+def picture_values(content: bytes | memoryview) -> NDArray[Any]:
+    """Return the values (rows, columns) of a PNG; raise DataFault as the reader of pictures does."""
+    data = bytes(content)
     with decoding(), warnings.catch_warnings():
         warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
         try:

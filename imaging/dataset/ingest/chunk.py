@@ -12,7 +12,7 @@ from imaging.dataset.tables.schemas import EXAMPLES, FINGERPRINT_BYTES, REFUSALS
 from imaging.dataset.tables.shard import ShardWriter
 from imaging.image.source_grid import unpack_grids
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.pseudonyms import Level, Pseudonyms
+from imaging.pseudonyms import NO_KEY, Level, Pseudonyms
 from imaging.sandbox.worker_process import Answer
 from imaging.sources.dispatch import Run, dispatch
 from imaging.sources.protocol import Source, SourceFile
@@ -131,6 +131,7 @@ class RowCollector:
                 self._key("frame-of-reference", uid) if uid else ""
                 for uid in columns["frame_of_reference_uid"]
             ],
+            "slice_keys": [self._slices(uids) if uids else "" for uids in columns["slice_uids"]],
         }
 
     def _object(self, uid: str, series_uid: str, instance_key: str | None) -> str:
@@ -138,6 +139,11 @@ class RowCollector:
         if uid == series_uid:
             return self._key("series", uid)
         return instance_key or self._key("instance", uid)
+
+    def _slices(self, uids: Sequence[str]) -> str:
+        """Return the keys of the slices of a volume; those of one object have one, which is made once."""
+        key_of = {uid: self._once("instance", uid) if uid else NO_KEY for uid in dict.fromkeys(uids)}
+        return "".join(key_of[uid] for uid in uids)
 
     def _keys(self, level: Level, identifiers: Sequence[str]) -> list[str]:
         return [self._key(level, identifier) for identifier in identifiers]

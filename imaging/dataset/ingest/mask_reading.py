@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from blake3 import blake3
 
 from imaging.annotations.label_join import KEY_OF_LEVEL
+from imaging.annotations.masks.known_files import KnownFiles
 from imaging.annotations.masks.mask import MaskClasses, MaskTarget
-from imaging.annotations.masks.mask_table import MaskLine, MaskTable, join_masks
+from imaging.annotations.masks.mask_table import SLICE_KEYS, MaskLine, MaskTable, join_masks
 from imaging.annotations.masks.read_mask import FUNCTION, mask_item
 from imaging.dataset.tables.compaction import compact_shards
 from imaging.dataset.tables.lazy_rows import LazyRows
@@ -37,9 +38,9 @@ from imaging.errors import DataFault, UserFault
 from imaging.image.source_grid import grid_of_row
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
+from imaging.quantities import quantity
 from imaging.sandbox.pool import Item, Pool
 from imaging.sandbox.worker_process import Answer
-from imaging.store.content_digest import file_digest
 from imaging.store.protocol import Store
 
 READERS_MADE = 1
@@ -54,11 +55,12 @@ Run = Callable[[Iterable[Item]], Iterator[Answer | DataFault]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskInput:
-    """Masks of a person: their table, the classes, and the key under which the examples are named."""
+    """Masks of a person: their table, the classes, the key under which the examples are named, and the known files."""
 
     table: MaskTable
     classes: MaskClasses
     pseudonyms: Pseudonyms
+    known: KnownFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,26 +98,28 @@ def plan_masks(
         KEY_OF_LEVEL[masks.table.level],
         *GRID_COLUMNS,
     ]
+    if spec.kind == "volume" and masks.table.level == "instance":
+        columns.append(SLICE_KEYS)
     table = examples.select(list(dict.fromkeys(columns))).sort_by("instance_key")
     joined = join_masks(masks.table, table)
     _check_files(masks, joined.report.lines_without_file)
+    if joined.report.lines_without_image:
+        _check_slices(table)
     before = _rows_before(previous)
-    missing, disputed = set(joined.report.lines_without_file), set(joined.report.lines_in_conflict)
-    digest = cache(lambda name: file_digest(masks.table.folder / name))
+    digest = cache(lambda name: masks.known.digest(masks.table.folder / name))
     kept, to_read = list[dict[str, Any]](), list[PlannedMask]()
-    named = pc.index_in(table[KEY_OF_LEVEL[masks.table.level]], value_set=masks.table.keys)
-    there = np.flatnonzero(pc.is_valid(named).to_numpy())
+    there = np.flatnonzero([fault != "no-mask" for fault in joined.faults])
     for at, example in zip(there.tolist(), _rows_of(table.take(there)), strict=True):
         lines, key = joined.masks[at], example["instance_key"]
         if not lines:
-            numbers = {one.line for one in masks.table.at(named[at].as_py())}
-            reason = "two-masks" if numbers & disputed else "no-mask-file"
-            assert numbers & (disputed | missing)
-            kept.append(mask_row(key, refused_value("", reason, "")))
+            kept.append(mask_row(key, refused_value("", joined.faults[at], "")))
             continue
-        name = _digest(
-            masks.classes, spec, example, [[digest(one.file), one.format, one.drawn] for one in lines]
-        )
+        files = [
+            # Only masks of slices name one: those of images keep their digests.
+            [digest(one.file), one.format, one.drawn, *([] if one.slice is None else [one.slice])]
+            for one in lines
+        ]
+        name = _digest(masks.classes, spec, example, files)
         if key in before and before[key][0] == name:
             kept.append(mask_row(key, *before[key][1:]))
         else:
@@ -175,6 +179,17 @@ def _check_files(masks: MaskInput, missing: Sequence[int]) -> None:
         raise UserFault(
             f"none of the {len(masks.table.files)} mask files of the table is in its folder: is it mounted? The column "
             "'mask' has paths relative to the table"
+        )
+
+
+def _check_slices(table: pa.Table) -> None:
+    """Raise UserFault where lines of objects name nothing and there are volumes whose slices are not known by name."""
+    without = pc.sum(pc.equal(table[SLICE_KEYS], "")).as_py() if SLICE_KEYS in table.column_names else 0
+    if without:
+        raise UserFault(
+            f"the mask table names images by SOPInstanceUID, and of {quantity(without, 'volumes')} the slices are not "
+            "known by theirs, since they are NIfTI or pictures, or were taken in before masks of slices were known: "
+            "name masks by SeriesInstanceUID or file, or take the source in as a new dataset (--name)"
         )
 
 
@@ -250,7 +265,12 @@ def _item(masks: MaskInput, batch: Sequence[PlannedMask], spec: PreprocessSpec) 
         targets.append(MaskTarget(grid=grid, frame=one.example["frame"]))
         parts.append(
             [
-                {"content": Path(masks.table.folder / line.file), "format": line.format, "drawn": line.drawn}
+                {
+                    "content": Path(masks.table.folder / line.file),
+                    "format": line.format,
+                    "slice": line.slice,
+                    "drawn": line.drawn,
+                }
                 for line in one.lines
             ]
         )

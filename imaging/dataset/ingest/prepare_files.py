@@ -30,7 +30,7 @@ FUNCTION = "imaging.dataset.ingest.prepare_files:prepare_payloads"
 
 COLUMNS = (
     *("payload", "patient_id", "study_uid", "series_uid", "sop_instance_uid", "institution"),
-    "frame_of_reference_uid",
+    *("frame_of_reference_uid", "slice_uids"),
     *("content_blake3", "pixel_blake3", "source_label", "source_split"),
     *("modality", "manufacturer", "model", "body_part"),
     *("frame", "rows", "columns", "spacing_mm", "kvp", "findings"),
@@ -128,7 +128,7 @@ def _row(payload: int, one: Instance) -> list[Any]:
     attribute = one.attributes.get
     return [
         *(payload, one.patient_id, one.study_uid, one.series_uid, one.sop_instance_uid, one.institution),
-        one.frame_of_reference_uid,
+        *(one.frame_of_reference_uid, list(one.slice_uids)),
         *(one.content_blake3, one.pixel_blake3, one.label, one.split),
         *(attribute(name, "") for name in ("modality", "manufacturer", "model", "body_part")),
         *(one.frame, *one.image.stored.shape[-2:], attribute("spacing_mm"), attribute("kvp")),

@@ -66,6 +66,9 @@ EXAMPLES = pa.schema(
         *GRID,
         # In which the affine is, "" where the file names none, and in rows of release 0.1.0.
         pa.field("frame_of_reference_key", pa.string(), nullable=False),
+        # The keys of the objects that the slices of a volume are of, one behind the other, NO_KEY for one that was
+        # filled from its neighbours. "" of all other examples, and in rows of earlier releases.
+        pa.field("slice_keys", pa.string(), nullable=False),
     ]
 )
 """An example as it comes out of a chunk, before label and split are joined."""
@@ -123,6 +126,7 @@ LATER_COLUMNS: Mapping[str, Any] = {
     "column_spacing": None,
     "affine": NO_AFFINE,
     "frame_of_reference_key": "",
+    "slice_keys": "",
 }
 """Columns that came after release 0.1.0, and what each holds in rows of an older release.
 
