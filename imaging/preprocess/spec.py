@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging.image.window import IDENTITY, Window
-from imaging.release_compatibility import config_digest
+from imaging.release_compatibility import Since, config_digest
 
 Order = Literal["window-resize", "resize-window"]
 LEVELS = 255
@@ -148,6 +148,22 @@ class PreprocessSpec(BaseModel):
         description="Distance of slices, rows and columns of a volume, which is then cropped or padded to size; "
         "default: the whole volume is scaled to size.",
     )
+    slide_mpp: Annotated[float | None, Since("0.2.0")] = Field(
+        None,
+        ge=0.1,
+        le=20,
+        title="Resolution of slides (µm)",
+        description="Whole slides are cut into tiles of this resolution, in micrometres a pixel; default: each frame "
+        "of a slide is an image.",
+    )
+    slide_tissue: Annotated[float, Since("0.2.0")] = Field(
+        0.1,
+        ge=0,
+        le=1,
+        title="Share of tissue",
+        description="Tiles of a slide in which a smaller share of the pixels is coloured are background, and are left "
+        "out; 0 keeps all.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -179,6 +195,14 @@ class PreprocessSpec(BaseModel):
     def _spacing_is_positive(self) -> Self:
         if self.spacing_mm is not None and not all(0.05 <= mm <= 50 for mm in self.spacing_mm):
             raise ValueError(f"spacing_mm is {self.spacing_mm}, each must be between 0.05 and 50 mm")
+        return self
+
+    @model_validator(mode="after")
+    def _slides_have_no_depth(self) -> Self:
+        if self.slide_mpp is not None and self.kind != "slice":
+            raise ValueError(
+                f"slide_mpp is {self.slide_mpp}, tiles of slides are of kind slice, not {self.kind}"
+            )
         return self
 
     @classmethod
