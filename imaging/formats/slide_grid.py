@@ -8,16 +8,16 @@ from imaging.dicom.limits import check_limit
 from imaging.errors import DataFault
 
 COARSER = 1.05
-"""A level that is coarser by so little is taken as it is: levels of 0.2522 and 1.0088 µm are called 40x and 10x."""
+"""A level that is coarser by so little is enlarged: levels of 0.2522 and 1.0088 µm are called 40x and 10x."""
 SAME = 1.01
 """Levels whose resolutions differ by less are of one resolution: levels are of whole pixels."""
 TILE_PIXELS = 2**24
 """Most pixels of a level in one tile: 4096 x 4096 in colour are 48 MiB."""
 TILES = 2**20
 """Most tiles of one slide."""
-PIECE_BYTES, PIECE_PIXELS = 2**26, 2**28
-"""Most bytes of tiles that a worker returns at once, and pixels that it decodes for them: of JPEG 2000 some 10 million
-a second, and a worker has a minute."""
+PIECE_BYTES, PIECE_PIXELS = 2**26, 2**26
+"""Most bytes of tiles that a worker returns at once, and pixels of the level below them: frames at their edges are
+decoded twice, JPEG 2000 at ten million pixels a second, and a worker has a minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

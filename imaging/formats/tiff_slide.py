@@ -48,6 +48,8 @@ class TiffFrames:
         self.samples, self.bits, self.dtype = page.samplesperpixel, page.bitspersample, page.dtype
         self.inverted = page.photometric == 0
         self.frame_shape = (page.chunks[0], page.chunks[1])
+        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+        check_limit("truncated", "the end of the last tile", max(ends, default=0), len(data))
         self._across = math.ceil(size.columns / page.chunks[1])
 
     def frame(self, row: int, column: int) -> NDArray[Any] | None:
@@ -56,7 +58,6 @@ class TiffFrames:
         start, length = page.dataoffsets[number], page.databytecounts[number]
         if not length:
             return None
-        check_limit("truncated", "the end of a tile's bytes", start + length, len(self._data))
         check_limit("too-large", "the bytes of a tile", length, LIMITS.frame_bytes)
         with decoding():
             tables = {"jpegtables": page.jpegtables} if page.compression == JPEG else {}
