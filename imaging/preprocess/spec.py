@@ -60,6 +60,8 @@ MODALITIES = (
 )
 """Modalities (0008,0060) of objects with pixels, of the defined terms of PS3.3 C.7.3.1.1.1."""
 
+SLIDES = "SM"
+"""Modality of whole slides (PS3.3 A.32.8)."""
 COLLOQUIAL: Mapping[str, tuple[str, ...]] = {
     "CAT": ("CT",),
     "CTA": ("CT",),
@@ -168,9 +170,11 @@ class PreprocessSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _window_of_modality(cls, given: Any) -> Any:
-        """Read a window of the form CENTER/WIDTH; without one, take that of the modality."""
+        """Read a window of the form CENTER/WIDTH; without one, take that of the modality, which is SM of slides."""
         if not isinstance(given, Mapping):
             return given
+        if given.get("slide_mpp") is not None and given.get("modality") is None:
+            given = {**given, "modality": SLIDES}
         stated = given.get("modality")
         if isinstance(stated, str) and stated.strip().upper() in MODALITIES:
             given = {**given, "modality": stated.strip().upper()}
