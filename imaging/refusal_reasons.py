@@ -12,6 +12,7 @@ IGNORED: Mapping[str, str] = {
     "not-dicom": "not a DICOM Part 10 file",
     "dicomdir": "a DICOMDIR, which is an index and not an image",
     "slide-label": "the image of a slide's label, or of the glass with its label (LABEL, OVERVIEW)",
+    "slide-thumbnail": "a picture of a slide beside its levels (THUMBNAIL, LOCALIZER)",
     "slide-background": "tiles of a slide that are background are left out; the detail says how many",
 }
 """Files that were never meant to be images: counted, not held against the archive."""

@@ -238,7 +238,8 @@ def flavor(name: str) -> list[str]:
 REFUSED: Mapping[str, tuple[bytes, str, str]] = {
     "a label": (slide_object(SLIDE, None, ImageType=flavor("LABEL")), "slide-label", "names"),
     "an overview": (slide_object(SLIDE, None, ImageType=flavor("OVERVIEW")), "slide-label", "names"),
-    "a thumbnail": (slide_object(SLIDE, ImageType=flavor("THUMBNAIL")), "unsupported", "not VOLUME"),
+    "a thumbnail": (slide_object(SLIDE, ImageType=flavor("THUMBNAIL")), "slide-thumbnail", ""),
+    "another flavor": (slide_object(SLIDE, ImageType=flavor("OTHER")), "unsupported", "not VOLUME"),
     "no resolution": (slide_object(SLIDE, None), "slide-resolution", "PixelSpacing"),
     "too coarse": (slide_object(SLIDE, 0.6), "slide-resolution", "the finest level has 0.6 µm"),
     "no slide": (slide_object(SLIDE, TotalPixelMatrixRows=None), "unsupported", "no whole slide"),

@@ -32,6 +32,8 @@ ALLOWED_BITS: Mapping[int, tuple[int, ...]] = {1: (8, 16), 3: (8,)}
 COLOUR_MARKERS = (b"\xff\xd8\xff\xe0\x00\x10JFIF", b"\xff\xd8\xff\xee\x00\x0eAdobe")
 """Beginnings of JPEG with a first marker that says which colours the samples are; the header need not be right."""
 MATRIX = ("TotalPixelMatrixRows", "TotalPixelMatrixColumns")
+SMALL_PICTURES = ("THUMBNAIL", "LOCALIZER")
+"""Values 3 of ImageType of pictures of the whole specimen (PS3.3 C.8.12.4.1.1; the second is retired)."""
 UM_A_MM = 1000.0
 
 
@@ -135,8 +137,11 @@ def tiff_level_sizes(attributes: Attributes) -> list[LevelSize]:
 
 
 def check_flavor(attributes: Attributes) -> None:
-    """Raise DataFault "unsupported" for an image that is no level of a slide: a thumbnail, or a picture of it."""
-    if text(attributes, "ImageType").split("\\")[2:3] != ["VOLUME"]:
+    """Raise DataFault "slide-thumbnail" or "unsupported" for an image that is no level of a slide."""
+    flavor = text(attributes, "ImageType").split("\\")[2:3]
+    if flavor and flavor[0] in SMALL_PICTURES:
+        raise DataFault("slide-thumbnail")
+    if flavor != ["VOLUME"]:
         raise DataFault(
             "unsupported", "the image is no level of a slide: value 3 of its ImageType is not VOLUME"
         )
