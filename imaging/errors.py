@@ -6,6 +6,8 @@ RadloopError
 └── EnvironmentFault   a missing decoder, a full disk, a dead server: the run stops and publishes nothing
 """
 
+from collections.abc import Sequence
+
 
 class RadloopError(Exception):
     """An error whose message is meant for a person: it names the value, the limit and the remedy."""
@@ -19,6 +21,14 @@ class DataFault(RadloopError):
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+
+
+class LeftOut(DataFault):
+    """Parts of a source file that cannot become examples, where the file's other images do; raised after these."""
+
+    def __init__(self, faults: Sequence[DataFault]) -> None:
+        super().__init__(faults[0].reason, faults[0].detail)
+        self.faults = tuple(faults)
 
 
 class UserFault(RadloopError):

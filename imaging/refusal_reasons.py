@@ -11,6 +11,9 @@ CONFLICTING_OBJECT = "conflict"
 IGNORED: Mapping[str, str] = {
     "not-dicom": "not a DICOM Part 10 file",
     "dicomdir": "a DICOMDIR, which is an index and not an image",
+    "slide-label": "the image of a slide's label, or of the glass with its label (LABEL, OVERVIEW)",
+    "slide-thumbnail": "a picture of a slide beside its levels (THUMBNAIL, LOCALIZER)",
+    "slide-background": "tiles of a slide that are background are left out; the detail says how many",
 }
 """Files that were never meant to be images: counted, not held against the archive."""
 
@@ -20,6 +23,7 @@ REASONS: Mapping[str, str] = {
     "no-pixels": "the object has no pixel data",
     "unsupported": "a kind of image that is not taken in (a video, a volume among slices, more than three samples, "
     "three samples of one bit, a Siemens mosaic without its private elements)",
+    "slide-resolution": "the slide does not say its resolution, or has no level for the one that is asked for",
     "no-window": "the window is to come from the file, and the file has none or one that cannot be used",
     "missing-identifier": "an identifier that the dataset needs is missing or not valid",
     # How it is damaged.

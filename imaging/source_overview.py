@@ -10,11 +10,13 @@ from imaging.dicom.header import CODE_FORM
 from imaging.dicom.slice_grouping import STACKING_ATTRIBUTES
 from imaging.dicom.stacking import stack_slices
 from imaging.formats.peek import HeaderPeek
-from imaging.preprocess.spec import MODALITIES, PreprocessSpec
+from imaging.preprocess.spec import MODALITIES, SLIDES, PreprocessSpec
 from imaging.pseudonyms import canonical_patient_id
 from imaging.sources.protocol import SourceFile
 
 OTHER = "(none)"
+SLIDE_MPP = 0.5
+"""Resolution that is proposed for slides: about that of an objective of 20x, which nearly all scanners reach."""
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Overview:
     series: int = 0
     frames: int = 0
     volumes: int = 0
+    slide_levels: int = 0
     modalities: Counter[str] = field(default_factory=Counter)
     syntaxes: Counter[str] = field(default_factory=Counter)
     photometrics: Counter[str] = field(default_factory=Counter)
@@ -79,6 +82,7 @@ class OverviewCounter:
         self.patients.add(text(header, "PatientID"))
         self.studies.add(text(header, "StudyInstanceUID"))
         counted.modalities[_code(header, "Modality")] += 1
+        counted.slide_levels += "TotalPixelMatrixColumns" in header
         if not peek.has_pixels:
             counted.problems["no-pixels"] += 1
             return
@@ -139,7 +143,7 @@ class OverviewCounter:
         )
 
 
-def proposed_configuration(overview: Overview) -> dict[str, dict[str, str]]:
+def proposed_configuration(overview: Overview) -> dict[str, dict[str, str | float]]:
     """Return the configuration that takes in most of a source: its most frequent modality, with that one's window.
 
     Pictures and NIfTI files state no modality and count as other (OT).
@@ -151,7 +155,8 @@ def proposed_configuration(overview: Overview) -> dict[str, dict[str, str]]:
     if not counts and not overview.formats.keys() & {"nifti", "picture"}:
         return {}
     spec = PreprocessSpec(modality=max(counts, key=lambda name: counts[name], default="OT"))
-    return {"preprocess": {"modality": spec.modality, "window": spec.window_text}}
+    slides = {"slide_mpp": SLIDE_MPP} if spec.modality == SLIDES and overview.slide_levels else {}
+    return {"preprocess": {"modality": spec.modality, "window": spec.window_text, **slides}}
 
 
 def _variants(patients: set[str]) -> int:

@@ -62,8 +62,12 @@ OnProgress = Callable[[int, int], object]
 """Gets how many files of how many are done."""
 RAY_FROM = 4096
 """Fewer files are done here sooner than Ray has started."""
+SLIDES_A_CHUNK = 2
+"""A slide becomes thousands of tiles, and a chunk becomes one shard."""
 REMEDIES = {
     "no-window": "these files have no window of their own that can be used: add --window auto or CENTER/WIDTH",
+    "slide-resolution": "no slide says its resolution, or has a level for the one that is asked for: give a larger "
+    "preprocess.slide_mpp",
     "no-volume": "these series make no volumes: take their slices with kind: slice",
 }
 """Of reasons for which a whole source may be refused."""
@@ -167,7 +171,9 @@ def _chunks(job: IngestJob, files: Listing, settings: Settings) -> Iterator[int]
         # Each worker of Ray has its own.
         job.sandbox.end()
     done, here = 0, {"sandbox": job.sandbox}
-    for chunk, _ in run_chunks(FACTORY, order, FileItems(files, job.source), ray_from=RAY_FROM, here=here):
+    few = {} if job.spec.slide_mpp is None else {"chunk_items": SLIDES_A_CHUNK}
+    items = FileItems(files, job.source)
+    for chunk, _ in run_chunks(FACTORY, order, items, **few, ray_from=RAY_FROM, here=here):
         done += len(chunk)
         yield done
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from imaging.errors import DataFault, EnvironmentFault, UserFault
+from imaging.file_io import FileBuffer
 
 Value = Mapping[str, Any]
 Result = tuple[Any, Sequence[Any]]
@@ -104,6 +105,10 @@ def allocate(_: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
     return int(np.ones(value["mib"] << 20, np.uint8).sum()), []
 
 
+def map_file(_: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
+    return len(FileBuffer().load(blobs[0], 2**40)), []
+
+
 def leak(_: Value, value: Value, blobs: Sequence[bytes | Path]) -> Result:
     KEPT.append(bytes(value["mib"] << 20))
     return os.getpid(), []
@@ -165,6 +170,7 @@ ACTS: dict[str, Callable[..., Result]] = {
         hang_for_good,
         killed,
         leak,
+        map_file,
         load_pydicom,
         miss_a_decoder,
         misuse,

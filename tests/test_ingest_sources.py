@@ -24,6 +24,7 @@ from services.settings import Settings
 from tasks.training import known_candidate
 from tests.servers import dicomweb_server, s3_server
 from tests.synthetic import write_archive, write_dicom, write_labels
+from tests.whole_slides import slide_object, tissue
 
 pytestmark = pytest.mark.slow
 PATIENTS = 24
@@ -71,6 +72,39 @@ def test_a_zip_is_taken_in(ingest: Ingest, archive: tuple[Path, Path], tmp_path:
         packed.writestr("../escape", b"x")
     outcome = ingest(tmp_path / "all.zip", archive[1])
     assert (outcome.examples, outcome.quarantined) == (PATIENTS, {"archive-escape": 1})
+
+
+def test_slides_become_tiles_with_the_labels_of_their_series_and_are_read_once(
+    ingest: Ingest, settings: Settings, tmp_path: Path
+) -> None:
+    rows = []
+    for number in range(PATIENTS):
+        level = tissue(128, nuclei=40 * (number % 2), seed=number)
+        ids = {"PatientID": f"P{number}", "StudyInstanceUID": f"1.2.{number + 1}"}
+        ids["SeriesInstanceUID"] = f"{ids['StudyInstanceUID']}.1"
+        folder = tmp_path / "slides" / f"P{number}"
+        folder.mkdir(parents=True)
+        for mpp, pixels in ((0.5, level), (1.0, level[::2, ::2])):
+            (folder / f"{mpp}.dcm").write_bytes(slide_object(pixels, mpp, **ids))
+        label = slide_object(level, None, ImageType=["ORIGINAL", "PRIMARY", "LABEL", "NONE"], **ids)
+        (folder / "label.dcm").write_bytes(label)
+        rows.append(
+            {"SeriesInstanceUID": ids["SeriesInstanceUID"], "label": ("normal", "tumour")[number % 2]}
+        )
+    asked = {"preprocess": {"modality": "SM", "slide_mpp": 0.5, "size_px": 16}}
+    table = write_labels(tmp_path / "labels.csv", rows)
+    outcome = ingest(tmp_path / "slides", table, **asked)
+    assert (outcome.examples, outcome.patients, outcome.quarantined) == (16 * PATIENTS, PATIENTS, {})
+    assert outcome.ignored == {"slide-label": PATIENTS, "slide-background": PATIENTS}
+    again = ingest(tmp_path / "slides", table, **asked)
+    assert (again.files_read, again.digest) == (0, outcome.digest)
+    version = newest_version(settings.dataset_store, "d")
+    assert version is not None
+    examples = version.table("examples", ["series_key", "patient_key", "label", "split"])
+    of_slides = examples.group_by(["series_key", "patient_key", "label", "split"]).aggregate(
+        [([], "count_all")]
+    )
+    assert of_slides["count_all"].to_pylist() == [16] * PATIENTS
 
 
 def test_a_compressed_tar_is_taken_in(ingest: Ingest, archive: tuple[Path, Path], tmp_path: Path) -> None:

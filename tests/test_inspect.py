@@ -178,6 +178,11 @@ def test_a_configuration_is_proposed(counts: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("overview", "proposed"),
     [
+        (
+            Overview(modalities=Counter(SM=4), slide_levels=3),
+            {"modality": "SM", "window": "auto", "slide_mpp": 0.5},
+        ),
+        (Overview(modalities=Counter(SM=4)), {"modality": "SM", "window": "auto"}),
         (Overview(modalities=Counter(SR=9, PT=3, CT=2)), {"modality": "PT", "window": "auto"}),
         (Overview(formats=Counter(nifti=2)), {"modality": "OT", "window": "auto"}),
         (
@@ -185,7 +190,7 @@ def test_a_configuration_is_proposed(counts: dict[str, Any]) -> None:
             {"modality": "US", "window": "auto"},
         ),
     ],
-    ids=["most frequent", "nifti", "stated"],
+    ids=["slides", "microscopy", "most frequent", "nifti", "stated"],
 )
 def test_the_most_frequent_modality_with_pixels_is_proposed(
     overview: Overview, proposed: dict[str, str]

@@ -88,8 +88,17 @@ def test_yes_is_believed_without_a_look() -> None:
     assert reason(made(plain(), BurnedInAnnotation="YES")) == "burned-in-text"
 
 
-def test_the_label_of_a_slide_is_kept_out() -> None:
-    assert reason(made(plain(), ImageType=["ORIGINAL", "PRIMARY", "LABEL"])) == "burned-in-text"
+@pytest.mark.parametrize("options", [DeidentifyOptions(), DeidentifyOptions(burned_in="blank")])
+@pytest.mark.parametrize("kind", ["LABEL", "OVERVIEW"])
+def test_what_shows_the_label_of_a_slide_is_kept_out(kind: str, options: DeidentifyOptions) -> None:
+    # PS3.3 C.8.12.4.1.1: an overview includes at least part of the label; bar codes are no text that can be blanked.
+    slide = made(plain(), Modality="SM", ImageType=["ORIGINAL", "PRIMARY", kind, "NONE"])
+    assert reason(slide, options) == "burned-in-text"
+
+
+@pytest.mark.parametrize("kind", ["VOLUME", "THUMBNAIL"])
+def test_what_does_not_show_the_label_of_a_slide_is_searched(kind: str) -> None:
+    checked(made(plain(), Modality="SM", ImageType=["ORIGINAL", "PRIMARY", kind, "NONE"]))
 
 
 def test_dark_text_in_an_inverted_image_is_detected() -> None:

@@ -53,6 +53,12 @@ def test_bytes_and_paths_stay_what_they_are(make: MakePool, tmp_path: Path) -> N
     assert outcomes(make(), item) == [["bytes", "PosixPath"]]
 
 
+def test_a_file_that_is_larger_than_the_memory_of_a_worker_is_mapped(make: MakePool, tmp_path: Path) -> None:
+    with (tmp_path / "slide").open("wb") as file:
+        file.truncate(2**31)
+    assert outcomes(make(), Item({"act": "map_file"}, (tmp_path / "slide",))) == [2**31]
+
+
 def test_a_worker_opens_a_file_whose_name_is_not_utf_8(make: MakePool, tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"M\xfcller.dcm")
     path.write_bytes(b"seen")
@@ -175,7 +181,7 @@ def test_a_pool_refuses_two_calls_at_a_time(make: MakePool) -> None:
         (act("stop"), ("decoder-crashed", "the worker ended with status 0")),
         (act("killed"), ("out-of-memory", "the worker was ended with signal 9")),
         (act("hang"), ("decoder-hung", "no result within 1 s")),
-        (act("allocate", mib=10_000), ("out-of-memory", "reading needs more memory than a worker may use")),
+        (act("allocate", mib=300), ("out-of-memory", "reading needs more memory than a worker may use")),
         (Item({}, (bytes(1 << 18),) * 1024), ("out-of-memory", "more than a worker's 256 MiB")),
         (act("recurse"), ("too-deep", "the structure is nested too deeply")),
         (act("quote_a_patient"), ("unreadable", "reading ended with ValueError")),

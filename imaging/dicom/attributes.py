@@ -33,7 +33,7 @@ NUMBERS = (
     *("SliceThickness", "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient"),
     *("GantryDetectorTilt", "InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier"),
     *("TemporalPositionIndex", "TriggerTime", "EchoNumbers", "EchoTime", "EffectiveEchoTime"),
-    *("DiffusionBValue", "KVP"),
+    *("DiffusionBValue", "KVP", "TotalPixelMatrixColumns", "TotalPixelMatrixRows"),
 )
 """With TEXTS the allow-list: no other element of a header is looked at."""
 

@@ -9,6 +9,9 @@ from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.errors import DataFault
 
 UID_FORM = re.compile(r"[0-9.]{1,64}")
+SLIDES = "SM"
+SLIDE_LABELS = frozenset({"LABEL", "OVERVIEW"})
+"""Values of ImageType of images of a slide that show its label; the others never do (PS3.3 C.8.12.4.1.1)."""
 CODE_FORM = re.compile(r"[A-Z0-9_ ]{0,16}")
 """A code string, PS3.5 section 6.2: the only kind of value that a fault may quote."""
 
@@ -63,6 +66,8 @@ def read_header(attributes: Attributes, modality: str, *, has_pixels: bool) -> H
         raise DataFault("wrong-modality", f"Modality is {_quoted(stated)}, {modality!r} is expected")
     if not has_pixels:
         raise DataFault("no-pixels")
+    if stated == SLIDES and SLIDE_LABELS.intersection(text(attributes, "ImageType").split("\\")):
+        raise DataFault("slide-label", "the names on a slide's label are in the pixels")
     photometric = text(attributes, "PhotometricInterpretation")
     if photometric not in PHOTOMETRIC:
         raise DataFault("unsupported", f"PhotometricInterpretation is {_quoted(photometric)}")

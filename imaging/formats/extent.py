@@ -12,7 +12,9 @@ from imaging.file_io import Content, process_buffer
 from imaging.formats.nifti import GZIP, HEADER_BYTES, plan_of
 from imaging.formats.non_dicom import decoding
 from imaging.formats.picture import LAST_BYTES
+from imaging.formats.slide_level import MATRIX, UM_A_MM
 from imaging.formats.tiff import LAYOUTS, count_pages
+from imaging.formats.tiff_slide import open_slide
 
 HEAD_BYTES = 2**16
 Extent = tuple[dict[str, Value], int]
@@ -23,6 +25,14 @@ def extent_of(kind: str, content: Content) -> Extent:
     """Return the extent of a file of a format; raise DataFault where its header cannot be read."""
     measure = MEASURES.get(kind)
     return measure(content) if measure else ({}, 0)
+
+
+def slide_extent(content: Content) -> Extent:
+    """Return the size of a slide in TIFF: a value for each level, and the spacing of the first."""
+    sizes, *_ = open_slide(content)
+    sides = zip(*((float(one.rows), float(one.columns)) for one in sizes), strict=True)
+    spacing = (sizes[0].row_um / UM_A_MM, sizes[0].column_um / UM_A_MM)
+    return {**dict(zip(MATRIX, sides, strict=True)), "PixelSpacing": spacing}, 0
 
 
 def _of_nifti(content: Content) -> Extent:

@@ -68,8 +68,11 @@ def _item(payloads: Sequence[Payload]) -> Item:
 def peek_batch(
     setup: Mapping[str, Any], value: Mapping[str, Any], blobs: Sequence[Content]
 ) -> tuple[Any, Sequence[bytes]]:
-    """Return what the headers of some files say, each with its format; a `Function` of the sandbox."""
-    peeks = [_peek(kind, content) for kind, content in zip(value["formats"], blobs, strict=True)]
+    """Return what the headers of some files say, each with its format; a `Function` of the sandbox.
+
+    With "slides" in the setup, pictures have the sizes of the levels of a slide.
+    """
+    peeks = [_peek(kind, content, setup) for kind, content in zip(value["formats"], blobs, strict=True)]
     return [{name: getattr(one, name) for name in HeaderPeek.__slots__} for one in peeks], ()
 
 
@@ -84,9 +87,9 @@ def peeks_of(answer: Answer) -> list[HeaderPeek]:
     return peeks
 
 
-def _peek(kind: str, content: Content) -> HeaderPeek:
+def _peek(kind: str, content: Content, setup: Mapping[str, Any]) -> HeaderPeek:
     if kind != "dicom":
-        return _peek_at_other(kind, content)
+        return _peek_at_other(kind, content, is_slide=kind == "picture" and bool(setup.get("slides")))
     try:
         return _peek_at_object(content)
     except DataFault as fault:
@@ -95,12 +98,12 @@ def _peek(kind: str, content: Content) -> HeaderPeek:
         return HeaderPeek(format="dicom", attributes=parent_uids(head), reason=fault.reason)
 
 
-def _peek_at_other(kind: str, content: Content) -> HeaderPeek:
+def _peek_at_other(kind: str, content: Content, *, is_slide: bool) -> HeaderPeek:
     # Loaded here: most sources are DICOM alone, and need no nibabel.
-    from imaging.formats.extent import extent_of
+    from imaging.formats.extent import extent_of, slide_extent
 
     try:
-        attributes, volumes = extent_of(kind, content)
+        attributes, volumes = slide_extent(content) if is_slide else extent_of(kind, content)
     except DataFault as fault:
         return HeaderPeek(format=kind, reason=fault.reason)
     return HeaderPeek(format=kind, attributes=attributes, has_pixels=True, volumes=volumes)

@@ -9,6 +9,7 @@ from imaging.file_io import process_buffer
 from imaging.formats.dicom import read_dicom
 from imaging.formats.picture import read_picture
 from imaging.formats.series import read_series
+from imaging.formats.slide import read_slide, read_tiff_slide
 from imaging.image.instance import Instance
 from imaging.sources.medmnist_file import MedMnistFile
 from imaging.sources.protocol import Payload
@@ -46,5 +47,7 @@ FORMATS: Mapping[str, Reader] = {
     "series": read_series,
     "nifti": _read_nifti,
     "picture": read_picture,
+    "slide": read_slide,
+    "tiff-slide": read_tiff_slide,
     "medmnist": _read_rows,
 }

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging.image.window import IDENTITY, Window
-from imaging.release_compatibility import config_digest
+from imaging.release_compatibility import Since, config_digest
 
 Order = Literal["window-resize", "resize-window"]
 LEVELS = 255
@@ -60,6 +60,8 @@ MODALITIES = (
 )
 """Modalities (0008,0060) of objects with pixels, of the defined terms of PS3.3 C.7.3.1.1.1."""
 
+SLIDES = "SM"
+"""Modality of whole slides (PS3.3 A.32.8)."""
 COLLOQUIAL: Mapping[str, tuple[str, ...]] = {
     "CAT": ("CT",),
     "CTA": ("CT",),
@@ -148,13 +150,31 @@ class PreprocessSpec(BaseModel):
         description="Distance of slices, rows and columns of a volume, which is then cropped or padded to size; "
         "default: the whole volume is scaled to size.",
     )
+    slide_mpp: Annotated[float | None, Since("0.2.0")] = Field(
+        None,
+        ge=0.1,
+        le=20,
+        title="Resolution of slides (µm)",
+        description="Whole slides are cut into tiles of this resolution, in micrometres a pixel; default: each frame "
+        "of a slide is an image.",
+    )
+    slide_tissue: Annotated[float, Since("0.2.0")] = Field(
+        0.1,
+        ge=0,
+        le=1,
+        title="Share of tissue",
+        description="Tiles of a slide in which a smaller share of the pixels is coloured are background, and are left "
+        "out; 0 keeps all.",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _window_of_modality(cls, given: Any) -> Any:
-        """Read a window of the form CENTER/WIDTH; without one, take that of the modality."""
+        """Read a window of the form CENTER/WIDTH; without one, take that of the modality, which is SM of slides."""
         if not isinstance(given, Mapping):
             return given
+        if given.get("slide_mpp") is not None and given.get("modality") is None:
+            given = {**given, "modality": SLIDES}
         stated = given.get("modality")
         if isinstance(stated, str) and stated.strip().upper() in MODALITIES:
             given = {**given, "modality": stated.strip().upper()}
@@ -179,6 +199,14 @@ class PreprocessSpec(BaseModel):
     def _spacing_is_positive(self) -> Self:
         if self.spacing_mm is not None and not all(0.05 <= mm <= 50 for mm in self.spacing_mm):
             raise ValueError(f"spacing_mm is {self.spacing_mm}, each must be between 0.05 and 50 mm")
+        return self
+
+    @model_validator(mode="after")
+    def _slides_have_no_depth(self) -> Self:
+        if self.slide_mpp is not None and self.kind != "slice":
+            raise ValueError(
+                f"slide_mpp is {self.slide_mpp}, tiles of slides are of kind slice, not {self.kind}"
+            )
         return self
 
     @classmethod

@@ -27,6 +27,8 @@ Function = Callable[
 OUT_OF_MEMORY = 12
 """Exit status of a worker whose memory does not suffice for receiving an item."""
 MIB = 1 << 20
+MAPPED_BYTES = 8 << 30
+"""The largest file that is mapped into memory, see `imaging.dicom.limits`."""
 ITEM_INTO = "item into"
 """Kind of an item whose first blob is the path of the file that the blobs of its answer are written to."""
 
@@ -42,7 +44,7 @@ def serve(connection: socket.socket) -> NoReturn:
     gc.freeze()
     budget = order["memory_mib"] * MIB
     _silence()
-    limit_size(size_bytes() + budget)
+    limit_size(budget)
     write_message(connection, Message("ready", None), budget)
     while True:
         item = read_message(connection)
@@ -55,23 +57,25 @@ def serve(connection: socket.socket) -> NoReturn:
         del answer
 
 
-def size_bytes() -> int:
-    """Return the size of this process's address space; 0 where the system does not have it."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    except OSError:
-        return 0
+def limit_size(budget: int) -> None:
+    """Make each request for memory fail that is more than a budget beyond what this process has now.
 
-
-def limit_size(limit_bytes: int) -> None:
-    """Make each request for memory beyond the limit fail.
-
-    The address space is limited, because Linux does not enforce a limit on resident memory (RLIMIT_RSS), and because
-    so the request fails, as MemoryError, before a page of it is touched.
+    Linux does not enforce a limit on resident memory (RLIMIT_RSS). Limited are the data (RLIMIT_DATA), in which mapped
+    files do not count, and the address space with room for the largest file: so the request fails, as MemoryError,
+    before a page of it is touched.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    least = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (least, least))
+    try:
+        size, *_, data, _ = map(int, Path("/proc/self/statm").read_text().split())
+    except OSError:
+        size = data = 0
+    page = resource.getpagesize()
+    for kind, limit_bytes in (
+        (resource.RLIMIT_DATA, data * page + budget),
+        (resource.RLIMIT_AS, size * page + budget + MAPPED_BYTES),
+    ):
+        _, hard = resource.getrlimit(kind)
+        least = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+        resource.setrlimit(kind, (least, least))
 
 
 def _answer(function: Function, setup: Mapping[str, Any], item: Message) -> Message:

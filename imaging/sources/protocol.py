@@ -21,6 +21,7 @@ SUFFIXES: Mapping[str, str] = {
     ".jpeg": "picture",
     ".tif": "picture",
     ".tiff": "picture",
+    **dict.fromkeys((".svs", ".ndpi", ".scn", ".bif"), "picture"),
 }
 """Formats that are known by a suffix. DICOM is not: archives name its files as they like."""
 
@@ -29,13 +30,15 @@ SUFFIXES: Mapping[str, str] = {
 class SourceFile:
     """One listed file. Its name may identify a patient, so it never leaves ingest.
 
-    `tag` changes with the content, where a source has such a value in its listing: the ETag of S3.
+    `tag` changes with the content, where a source has such a value in its listing: the ETag of S3. A file that is
+    read in several pieces is listed once; `piece` says which of how many one of them is, as in "2/5".
     """
 
     name: str
     size_bytes: int
     mtime_ns: int
     tag: str = ""
+    piece: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

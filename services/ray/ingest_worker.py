@@ -16,6 +16,7 @@ from imaging.dataset.ingest.journal import Journal
 from imaging.dataset.ingest.listing import Listing
 from imaging.dataset.ingest.prepare_files import FUNCTION as PREPARE
 from imaging.formats.series_source import SeriesSource
+from imaging.formats.slide_source import SlideSource
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
@@ -81,10 +82,16 @@ def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[FileIte
 
         def prepare(chunk: Sequence[FileItem]) -> ChunkCounts:
             files = [item.file for item in chunk]
+            name = chunk_name(files, pseudonyms)
             members = {item.file.name: item.members for item in chunk if item.members}
-            whole = SeriesSource(source, pool, order["bad_slice"], members) if members else source
+            whole: Source = source
+            if members and spec.slide_mpp is not None:
+                whole = slides = SlideSource(source, pool, spec, members)
+                files = slides.pieces(files)
+            elif members:
+                whole = SeriesSource(source, pool, order["bad_slice"], members)
             made = prepare_chunk(whole, files, spec, pseudonyms, store, pool.map)
-            journal.add(chunk_name(files, pseudonyms), made.examples, made.refusals)
+            journal.add(name, made.examples, made.refusals)
             return ChunkCounts(made.examples.num_rows, made.refusals.num_rows)
 
         yield prepare

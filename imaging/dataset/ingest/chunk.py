@@ -49,6 +49,8 @@ def prepare_chunk(
     """
     keep_memory()
     rows, batch_files = RowCollector(pseudonyms), min(ITEM_FILES, -(-len(files) // PARTS))
+    if any(file.piece for file in files):
+        batch_files = 1  # A piece is as much as a worker can return.
     with ShardWriter(store, spec.shape) as shard:
         for batch, outcome in dispatch(source, files, run, item_of, batch_files, ITEM_BYTES):
             if isinstance(outcome, Answer):

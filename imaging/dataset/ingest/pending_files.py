@@ -10,6 +10,7 @@ from imaging.dataset.version.dataset_version import DatasetVersion, newest_versi
 from imaging.formats.peek import FUNCTION as PEEK
 from imaging.formats.series import DROP_SLICE, DROP_STUDY
 from imaging.formats.series_source import SeriesSource
+from imaging.formats.slide_source import SlideSource
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sandbox.pool import Pool
@@ -50,6 +51,8 @@ def list_source(
     bad_slice = bad_slice or (DROP_STUDY if spec.kind == "volume" else DROP_SLICE)
     if spec.kind == "volume":
         source = SeriesSource(source, Pool(PEEK, {}), bad_slice)
+    elif spec.slide_mpp is not None:
+        source = SlideSource(source, Pool(PEEK, {"slides": True}), spec)
     made_with = f"{pseudonyms.fingerprint} {pseudonyms.patient_variants} {bad_slice} {spec.digest}"
     # Before the listing: what is in a newer version and not listed has come since, and is not gone.
     base = newest_version(store, dataset)

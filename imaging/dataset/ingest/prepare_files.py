@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.dataset.split.fingerprint import fingerprints
-from imaging.errors import DataFault
+from imaging.errors import DataFault, LeftOut
 from imaging.file_io import process_buffer
 from imaging.formats.dicom import UID_HEAD_BYTES, parent_uids
 from imaging.formats.readers import FORMATS, Reader
@@ -69,12 +69,15 @@ def prepare_payloads(
             contents=tuple(islice(contents, count)),
             metadata=tuple((key, text) for key, text in metadata),
         )
+        made = []
         try:
-            instances = formats[kind](payload, spec.modality)
-            made = [(_row(number, one), _prepared(one, spec), _grid(one)) for one in instances]
+            for one in formats[kind](payload, spec.modality):
+                made.append((_row(number, one), _prepared(one, spec), _grid(one)))
             if not made:
                 # A file without a row would be read again for ever.
                 raise DataFault("no-pixels", "the file has no image")
+        except LeftOut as left_out:
+            faults += [[number, one.reason, one.detail, _study(payload)] for one in left_out.faults]
         except DataFault as fault:
             faults.append([number, fault.reason, fault.detail, _study(payload)])
             continue
@@ -118,7 +121,7 @@ def _grid(instance: Instance) -> bytes:
 
 
 def _study(payload: Payload) -> str:
-    if payload.format not in ("dicom", "series"):
+    if payload.format not in ("dicom", "series", "slide"):
         return ""
     head, _ = process_buffer().head(payload.contents[0], UID_HEAD_BYTES)
     return str(parent_uids(head).get("StudyInstanceUID", ""))
