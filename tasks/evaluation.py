@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,12 +211,14 @@ def judge(
             predictions=objective.predictions(scores, examples, version), test_keys=test.instance_keys
         )
     units = Units.of_version(version, examples, over)
-    of_units = objective.unit_scores(scores, units)
+    # Whatever aggregates has probabilities, in the order of the version.
+    of_units: Any = objective.predictions(objective.unit_scores(scores, units), units, version)
     # Of two classes the second is looked for; else what the unit most probably has.
-    column = np.full(len(units), 1) if len(version.classes) == 2 else of_units.argmax(axis=1)
-    shown = units.shown(scores, column)
+    column = np.full(len(units), 1) if len(version.classes) == 2 else of_units.probabilities.argmax(axis=1)
+    of_images: Any = objective.predictions(scores, examples, version)
+    shown = units.shown(of_images.probabilities, column)
     return Judged(
-        predictions=objective.predictions(of_units, units, version),
+        predictions=of_units,
         test_keys=test.instance_keys[shown],
         text=units.text(objective.aggregation.rule),
     )

@@ -32,6 +32,7 @@ from models.objectives.multilabel import Multilabel
 from models.objectives.objective_catalog import check_training, file_metadata, objective_of
 from models.portable.export import calibrated_by_file, export_onnx, verify_export
 from models.portable.predictor import Predictor
+from models.training import attention
 from models.training.attention import add_attention, weighted_mean
 from models.training.launch import opened
 from models.training.ranks import Ranks
@@ -170,14 +171,14 @@ def test_attention_in_torch_is_that_of_the_rule() -> None:
 
 def test_of_two_classes_the_rule_is_for_the_second() -> None:
     scores = np.array([[0.9, 0.1], [0.5, 0.5]], np.float32)
-    units = Units.of(np.array([0, 0]), slices([0, 0]), "study", 2)
+    units = Units.of(np.array([0, 0]), slices([0, 0]), "study", ("dark", "bright"))
     assert CLASSES.unit_scores(scores, units) == pytest.approx(np.array([[0.45, 0.55]]))
 
 
 def test_each_finding_has_its_own_attention() -> None:
     objective = Multilabel(findings=("a", "b"), aggregation=AggregateConfig(over="study", rule="attention"))
     scores = np.array([[0.2, 0.6, 0, 0], [0.4, 0.8, np.log(3), -1e3]], np.float32)
-    units = Units.of(np.array([0, 0]), slices([-1, -1], [[1, 0], [1, 0]]), "study", 0)
+    units = Units.of(np.array([0, 0]), slices([-1, -1], [[1, 0], [1, 0]]), "study", ())
     assert objective.unit_scores(scores, units) == pytest.approx(np.array([[0.35, 0.6]]))
 
 
@@ -235,14 +236,14 @@ def test_a_side_without_unit_is_refused_before_training(tmp_path: Path) -> None:
 
 
 def test_a_unit_of_two_classes_has_the_second_where_any_image_has_it() -> None:
-    units = Units.of(np.array([0, 1, 0, 1, 2]), slices([0, 0, 1, 0, 1]), "study", 2)
+    units = Units.of(np.array([0, 1, 0, 1, 2]), slices([0, 0, 1, 0, 1]), "study", ("dark", "bright"))
     assert (units.labels.tolist(), units.disputed, units.left_out) == ([1, 0, 1], 1, 0)
     assert units.patient_keys.tolist() == ["p0", "p1", "p4"]
     assert "1 study with it in some images and not in others, counted as having it" in units.text("max")
 
 
 def test_a_unit_with_several_of_three_classes_is_left_out_and_counted() -> None:
-    units = Units.of(np.array([0, 0, 1, 2, 2]), slices([0, 2, 1, 2, 2]), "series", 3)
+    units = Units.of(np.array([0, 0, 1, 2, 2]), slices([0, 2, 1, 2, 2]), "series", ("a", "b", "c"))
     assert (units.labels.tolist(), units.left_out, len(units)) == ([1, 2], 1, 2)
     assert units.aggregate(np.eye(5)[:, :3], "mean", np.empty((5, 0))).tolist() == [[0, 0, 1], [0, 0, 0]]
     assert units.text("mean") == (
@@ -254,16 +255,16 @@ def test_where_no_unit_has_a_truth_that_is_a_fault_of_the_user() -> None:
     with pytest.raises(
         UserFault, match=r"none of 1 patient has images of one class alone.*aggregate over less"
     ):
-        Units.of(np.array([0, 0]), slices([0, 2]), "patient", 3)
+        Units.of(np.array([0, 0]), slices([0, 2]), "patient", ("a", "b", "c"))
 
 
 def test_no_examples_are_no_units() -> None:
-    assert len(Units.of(np.empty(0, np.int64), slices([]), "study", 2)) == 0
+    assert len(Units.of(np.empty(0, np.int64), slices([]), "study", ("dark", "bright"))) == 0
 
 
 def test_a_finding_of_a_unit_is_present_in_any_absent_where_known_or_unknown() -> None:
     truth = [[1, 0, -1], [0, -1, -1], [0, 0, 1], [0, -1, 1]]
-    units = Units.of(np.array([0, 0, 1, 1]), slices([-1] * 4, truth), "study", 0)
+    units = Units.of(np.array([0, 0, 1, 1]), slices([-1] * 4, truth), "study", ())
     assert units.findings.tolist() == [[1, 0, -1], [0, 0, 1]]
     assert (units.disputed, units.left_out) == (1, 0)
 
@@ -300,7 +301,7 @@ def test_a_finding_on_one_side_of_all_units_is_refused_before_training(tmp_path:
 def test_units_of_findings_are_predicted_with_what_is_true_of_them() -> None:
     objective = Multilabel(findings=("a", "b"), thresholds=(0.5, 0.5), aggregation=BY_STUDY)
     rows = slices([-1] * 4, [[1, -1], [0, -1], [0, 0], [0, 1]])
-    units = Units.of(np.array([0, 0, 1, 1]), rows, "study", 0)
+    units = Units.of(np.array([0, 0, 1, 1]), rows, "study", ())
     scores = np.full((4, 2), 0.5, np.float32)
     version: Any = SimpleNamespace(findings=("b", "a"))
     made = objective.predictions(objective.unit_scores(scores, units), units, version)
@@ -317,7 +318,7 @@ def test_an_epoch_is_measured_by_units_as_scikit_learn_measures_them() -> None:
         np.repeat(np.arange(8) % 2, 3), images=draw.integers(0, 256, (count, 16, 16), dtype=np.uint8)
     )
     rows = replace(rows, patient_keys=np.repeat([f"p{n}" for n in range(8)], 3))
-    units = Units.of(np.repeat(np.arange(8), 3), rows, "study", 2)
+    units = Units.of(np.repeat(np.arange(8), 3), rows, "study", ("dark", "bright"))
     data = TrainData(train=rows, val=rows, objective=CLASSES, val_units=units)
     worker = Worker.start(
         TrainConfig(network="small_cnn", workers=1, aggregate=BY_STUDY), data, Ranks(), None
@@ -380,6 +381,39 @@ def test_a_candidate_by_study_meets_a_champion_by_image_on_the_same_studies(
     assert set(np.round(theirs.probabilities[:, 1] * 255)) == {60, 103}
     assert evaluation.verdict.difference == 0
     assert (evaluation.units, evaluation.judged.startswith("Judged are ")) == ("studies", True)
+
+
+def test_a_rule_is_for_the_units_second_class_whatever_the_models_order() -> None:
+    units = Units.of(np.array([0, 0]), slices([0, 1]), "study", ("dark", "bright"))
+    by_max = AggregateConfig(over="study", rule="max")
+    scores = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    other = Classification(classes=("bright", "dark"), aggregation=by_max)
+    assert CLASSES.aggregated(by_max).unit_scores(scores, units) == pytest.approx(np.array([[0.2, 0.8]]))
+    assert other.unit_scores(scores[:, ::-1], units) == pytest.approx(np.array([[0.8, 0.2]]))
+
+
+def test_the_threshold_of_a_model_with_the_other_order_calls_the_same(version: DatasetVersion) -> None:
+    test = version.test_examples("t")
+    drawn = np.random.default_rng(0).random(len(test)).astype(np.float32)
+    scores = np.stack([1 - drawn, drawn], axis=1)
+    names = version.classes
+    one = Classification(classes=names, threshold=0.3)
+    other = Classification(classes=names[::-1], threshold=0.7)
+    calls = [
+        model.predictions(given, test, version).predicted
+        for model, given in ((one, scores), (other, scores[:, ::-1]))
+    ]
+    assert 0 < calls[0].sum() < len(test)
+    assert np.array_equal(*calls)
+
+
+def test_many_images_do_not_make_the_noisy_or_of_units_equal() -> None:
+    rows = slices([0] * 200 + [1] * 200)
+    units = Units.of(np.repeat([0, 1], 200), rows, "study", ("dark", "bright"))
+    objective = CLASSES.aggregated(AggregateConfig(over="study", rule="noisy-or"))
+    present = np.repeat([0.10, 0.15], 200)
+    made = objective.unit_scores(np.stack([1 - present, present], axis=1).astype(np.float32), units)
+    assert made[0, 1] < made[1, 1] < 1
 
 
 def test_the_gallery_has_the_image_with_the_most_evidence_of_a_unit(
@@ -462,7 +496,7 @@ def bags(seed: int, count: int = 60, size: int = 10) -> tuple[Slices, Units]:
     truth = np.arange(count) % 2
     images[np.flatnonzero(truth) * size + draw.integers(0, size, count // 2), 0, 0] = 250
     rows = slices(np.repeat(truth, size), images=images)
-    return rows, Units.of(np.repeat(np.arange(count), size), rows, "study", 2)
+    return rows, Units.of(np.repeat(np.arange(count), size), rows, "study", ("dark", "bright"))
 
 
 def weak_classifier() -> nn.Module:
@@ -488,6 +522,16 @@ def fitted(seed: int = 0) -> nn.Module:
     objective = CLASSES.aggregated(AggregateConfig(over="study", rule="attention"))
     add_attention(network, objective, units, TrainConfig(seed=seed), 1)
     return network
+
+
+def test_attention_is_fitted_to_images_of_every_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "MOST_IMAGES", 40)
+    monkeypatch.setattr(attention, "LEAST_OF_UNIT", 4)
+    rows = slices([0] * 100 + [1] * 5)
+    units = Units.of(np.array([0] * 100 + [1] * 3 + [2] * 2), rows, "study", ("dark", "bright"))
+    bags, members = attention._some(units, np.random.default_rng(0))
+    assert dict(zip(bags.tolist(), map(len, members), strict=True)) == {0: 13, 1: 3, 2: 2}
+    assert all(np.isin(one, units.members(bag)).all() for bag, one in zip(bags, members, strict=True))
 
 
 def test_attention_learns_which_image_carries_the_sign() -> None:

@@ -107,3 +107,10 @@ def test_a_place_that_cannot_be_written_is_a_fault_of_the_environment(tmp_path: 
     known._lasting.add(KEY.key("file", str(file)))
     with pytest.raises(EnvironmentFault, match=r"known\.json cannot be written"):
         known.save()
+
+
+def test_the_fault_of_a_file_that_is_gone_does_not_name_it(tmp_path: Path) -> None:
+    known = KnownFiles(None, KEY)
+    with pytest.raises(EnvironmentFault, match=r"^cannot read a file of masks \(No such file") as fault:
+        known.digest(tmp_path / "JONES_1950.png")
+    assert "JONES" not in str(fault.value)

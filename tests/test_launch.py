@@ -30,7 +30,9 @@ def tiny(count: int = 16) -> TrainData:
 def tiny_studies() -> TrainData:
     """Return examples of which every second pair is one study."""
     data, how = tiny(), AggregateConfig(over="study", rule="noisy-or")
-    units = Units.of(np.arange(16) // 4 * 2 + np.arange(16) % 2, PatientArrays(data.val), "study", 2)
+    units = Units.of(
+        np.arange(16) // 4 * 2 + np.arange(16) % 2, PatientArrays(data.val), "study", ("plain", "lesion")
+    )
     return replace(data, objective=data.objective.aggregated(how), val_units=units)
 
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,9 @@ def nifti(*values: int) -> bytes:
     return bytes(nibabel.Nifti1Image(mask, np.eye(4)).to_bytes())
 
 
-def preview(folder: Path, head: str = "SOPInstanceUID,mask", **masks: bytes) -> MaskPreview:
+def preview(
+    folder: Path, head: str = "SOPInstanceUID,mask", patients: Mapping[int, str] = {}, **masks: bytes
+) -> MaskPreview:
     """Return the preview of images 1.1 to 1.9 of 5 x 7 pixels, two of each patient; `masks` are by file and image."""
     lines = [head]
     for name, content in masks.items():
@@ -59,7 +61,7 @@ def preview(folder: Path, head: str = "SOPInstanceUID,mask", **masks: bytes) -> 
     matcher = MaskMatcher(read_mask_table(folder / "masks.csv", KEY, CLASSES), CLASSES, KEY)
     for number in range(1, 10):
         header: dict[str, Any] = {"SOPInstanceUID": f"1.{number}", "Rows": (5.0,), "Columns": (7.0,)}
-        matcher.add(f"{number}.dcm", header, f"P{number // 2}")
+        matcher.add(f"{number}.dcm", header, patients.get(number // 2, f"P{number // 2}"))
     return matcher.result(run)
 
 
@@ -120,6 +122,13 @@ def test_other_names_are_shown_where_several_patients_have_them(tmp_path: Path) 
         b_dcm__2=rtstruct((1, "Heart", whole), (2, "blood  POOL", whole)),
     )
     assert (dict(one.others), one.others_of_one_patient) == ({"Heart": 2}, 1)
+
+
+def test_a_name_is_not_shown_for_a_patient_who_is_written_in_two_ways(tmp_path: Path) -> None:
+    whole = rtstruct((1, "JONES", [contour(0, SQUARE)]))
+    # The PatientIDs of images 1.2 and 1.4 are "7" and "07".
+    one = preview(tmp_path, patients={1: "7", 2: "07"}, a_dcm__2=whole, b_dcm__4=whole)
+    assert (dict(one.others), one.others_of_one_patient) == ({}, 1)
 
 
 def test_a_worker_that_ends_costs_one_mask(tmp_path: Path) -> None:

@@ -339,6 +339,15 @@ def test_volumes_whose_slices_are_not_known_by_name_are_not_joined_in_silence(
         read_volumes(store, made, write_masks(tmp_path / "m"))
 
 
+def test_one_line_without_an_image_does_not_stop_volumes_of_which_some_have_no_slices(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    made = volume_rows(write_shard(store, np.zeros((3, 4, 16, 16), np.uint8)))
+    made[2] = made[2] | {"slice_keys": ""}
+    masks = read_volumes(store, made, write_masks(tmp_path / "m"))
+    assert masks.lines_without_image
+
+
 def test_a_file_that_is_not_there_is_reported(store: FolderStore, shard: str, tmp_path: Path) -> None:
     path = write_masks(tmp_path / "m")
     (tmp_path / "m" / "m3.png").unlink()

@@ -157,7 +157,7 @@ def convolution(
 ) -> nn.Module:
     """Return a convolution and its normalisation."""
     padding = tuple(side // 2 for side in kernel)
-    kinds = POINTWISE if set(kernel) == {1} else CONVOLUTIONS
+    kinds = POINTWISE if set(kernel) == {1} and stride == 1 else CONVOLUTIONS
     return nn.Sequential(
         kinds[len(kernel)](inward, outward, kernel, stride, padding=padding, bias=False),
         nn.GroupNorm(outward // GROUP, outward),

@@ -4,7 +4,7 @@ A rule makes one row of probabilities of those of a unit's images. It is part of
 everything that is measured of the model is measured of its units.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol, Self
 
@@ -102,7 +102,7 @@ def max_of(probabilities: Floats, starts: Numbers, attention: Floats) -> Floats:
 def noisy_or_of(probabilities: Floats, starts: Numbers, attention: Floats) -> Floats:
     """Return the probability that it is in any image, if each may have it independently of the others.
 
-    Logarithms are added up: the product of hundreds of small factors would lose what tells units apart.
+    Logarithms are added up, so that small probabilities keep their digits.
 
     >>> noisy_or_of(np.array([[0.5], [0.5], [0.0], [1.0]]), np.array([0, 2]), np.empty((4, 0))).tolist()
     [[0.75], [1.0]]
@@ -165,6 +165,8 @@ class Units:
     """
 
     over: str
+    classes: tuple[str, ...]
+    """Of which `labels` are; of two, the rule is for the second."""
     examples: Labelled
     order: Numbers
     starts: Numbers
@@ -177,7 +179,7 @@ class Units:
     """Units with images of several classes of more than two, which are not among these."""
 
     @classmethod
-    def of(cls, numbers: Numbers, examples: Labelled, over: str, classes: int) -> Self:
+    def of(cls, numbers: Numbers, examples: Labelled, over: str, classes: Sequence[str]) -> Self:
         """Return the units of examples by their numbers (n,), from 0 on.
 
         A finding of a unit is present where it is in any image, absent where it is known as absent in some and present
@@ -193,7 +195,7 @@ class Units:
         mixed = ((together == 1) & np.logical_or.reduceat(findings == 0, starts)).any(axis=1) | (
             lowest < highest
         )
-        kept = ~mixed if classes > 2 else np.ones(len(starts), bool)
+        kept = ~mixed if len(classes) > 2 else np.ones(len(starts), bool)
         if len(kept) and not kept.any():
             raise UserFault(
                 f"none of {quantity(len(starts), NOUNS[over])} has images of one class alone, so none can be judged: "
@@ -204,6 +206,7 @@ class Units:
         starts = np.cumsum(sizes) - sizes
         return cls(
             over=over,
+            classes=tuple(classes),
             examples=examples,
             order=order,
             starts=starts,
@@ -217,7 +220,7 @@ class Units:
     @classmethod
     def of_version(cls, version: "DatasetVersion", examples: "ExampleSet", over: str) -> Self:
         """Return the units of examples of a dataset version."""
-        return cls.of(version.unit_numbers(examples, over), examples, over, len(version.classes))
+        return cls.of(version.unit_numbers(examples, over), examples, over, version.classes)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -233,10 +236,13 @@ class Units:
 
     def aggregate(
         self, probabilities: NDArray[np.floating], rule: str, attention: NDArray[np.floating]
-    ) -> NDArray[np.float32]:
-        """Return the probabilities (m, k) of the units, from those of all examples (n, k) and their attention."""
+    ) -> Floats:
+        """Return the probabilities (m, k) of the units, from those of all examples (n, k) and their attention.
+
+        In double precision: in single, the noisy-or of a hundred images is 1.
+        """
         rows, weights = probabilities[self.order].astype(np.float64), attention[self.order].astype(np.float64)
-        return RULES[rule](np.clip(rows, 0, 1), self.starts, weights).astype(np.float32)
+        return RULES[rule](np.clip(rows, 0, 1), self.starts, weights)
 
     def shown(self, scores: NDArray[np.floating], columns: Numbers) -> Numbers:
         """Return of each unit the position of the example with the largest score in the unit's column (m,).

@@ -193,14 +193,16 @@ class Classification(Objective):
         attention = [outputs[ATTENTION]] if self.aggregation.learned else []
         return np.hstack([outputs[PROBABILITIES], *attention]).astype(np.float32, copy=False)
 
-    def unit_scores(self, scores: NDArray[np.float32], units: Units) -> NDArray[np.float32]:
-        """Return the probabilities of units; of two classes the rule is for the second, the first is the rest."""
+    def unit_scores(self, scores: NDArray[np.float32], units: Units) -> NDArray[np.floating]:
+        """Return the probabilities of units; of two classes the rule is for their second, the other has the rest."""
         count = len(self.classes)
-        values = scores[:, 1:count] if count == 2 else scores[:, :count]
-        made = units.aggregate(values, self.aggregation.rule, scores[:, count:])
-        return np.hstack([1 - made, made]) if count == 2 else made
+        if count > 2:
+            return units.aggregate(scores[:, :count], self.aggregation.rule, scores[:, count:])
+        second = self.classes.index(units.classes[1])
+        made = units.aggregate(scores[:, [second]], self.aggregation.rule, scores[:, count:])
+        return np.hstack([1 - made, made] if second else [made, 1 - made])
 
-    def epoch_measures(self, scores: NDArray[np.float32], examples: TrainingExamples) -> dict[str, float]:
+    def epoch_measures(self, scores: NDArray[np.floating], examples: TrainingExamples) -> dict[str, float]:
         """Return the weighted log loss, the AUROC and the accuracy of the most probable class."""
         predictions = ClassPredictions(
             labels=examples.labels,
@@ -229,16 +231,20 @@ class Classification(Objective):
         return f"knows the classes {list(self.classes)} and the dataset has {list(there)}"
 
     def predictions(
-        self, scores: NDArray[np.float32], examples: PatientExamples, version: "DatasetVersion"
+        self, scores: NDArray[np.floating], examples: PatientExamples, version: "DatasetVersion"
     ) -> ClassPredictions:
         """Return the probabilities in the order of the version's classes, beside the true classes."""
         order = [self.classes.index(name) for name in version.classes]
+        threshold = self.threshold
+        if threshold is not None and order == [1, 0]:
+            # What is called the one class from a probability on is called the other up to it.
+            threshold = float(np.nextafter(1 - threshold, 2))
         return ClassPredictions(
             labels=examples.labels,
             probabilities=scores[:, order],
             patients=examples.patient_keys,
             classes=version.classes,
-            threshold=self.threshold,
+            threshold=threshold,
         )
 
     @property

@@ -75,7 +75,7 @@ class Multilabel(Objective):
         thresholds = metadata["thresholds"]
         output, *_ = Contract.read(metadata[ENTRY]).outputs
         return cls(
-            # A model has ten tags at most, and its contract names them already.
+            # Tags are few, and its contract names them already.
             findings=output.axes[1].labels,
             thresholds=None if thresholds in ("", "null") else tuple(json.loads(thresholds)),
         )
@@ -143,12 +143,12 @@ class Multilabel(Objective):
         attention = [outputs[ATTENTION]] if self.aggregation.learned else []
         return np.hstack([outputs[PROBABILITIES], *attention]).astype(np.float32, copy=False)
 
-    def unit_scores(self, scores: NDArray[np.float32], units: Units) -> NDArray[np.float32]:
+    def unit_scores(self, scores: NDArray[np.float32], units: Units) -> NDArray[np.floating]:
         """Return the probabilities of each finding in units."""
         count = len(self.findings)
         return units.aggregate(scores[:, :count], self.aggregation.rule, scores[:, count:])
 
-    def epoch_measures(self, scores: NDArray[np.float32], examples: TrainingExamples) -> dict[str, float]:
+    def epoch_measures(self, scores: NDArray[np.floating], examples: TrainingExamples) -> dict[str, float]:
         """Return the weighted cross entropy, and the means over findings of AUROC and average precision."""
         predictions = self._predictions(scores, examples.findings, np.full(len(examples), ""), self.findings)
         weights, present = self._weights(examples.findings).astype(np.float64), examples.findings == 1

@@ -198,8 +198,8 @@ class Objective(Protocol):
         ...
 
     def logits_of(self, probabilities: "Tensor") -> "Tensor":
-        """Return the logits that are activated to these probabilities; where it aggregates."""
-        ...
+        """Return the logits that are activated to these probabilities; raise UserFault where it judges images alone."""
+        raise UserFault(f"{self.name} judges each image alone: leave `aggregate` as it is")
 
     # Judging: a few numbers are kept of each example, and every measure is computed from them.
 
@@ -212,11 +212,14 @@ class Objective(Protocol):
         """Return the numbers (k, score_size) that measures need of activated outputs and the truth about them."""
         ...
 
-    def unit_scores(self, scores: NDArray[np.float32], units: Units) -> NDArray[np.float32]:
-        """Return the scores of units by the rule, from those of all examples (n, score_size); where it aggregates."""
-        ...
+    def unit_scores(self, scores: NDArray[np.float32], units: Units) -> NDArray[np.floating]:
+        """Return the scores of units by the rule, from those of all examples (n, score_size).
 
-    def epoch_measures(self, scores: NDArray[np.float32], examples: TrainingExamples) -> dict[str, float]:
+        Raises UserFault where it judges images alone.
+        """
+        raise UserFault(f"{self.name} judges each image alone: leave `aggregate` as it is")
+
+    def epoch_measures(self, scores: NDArray[np.floating], examples: TrainingExamples) -> dict[str, float]:
         """Return `loss`, weighted as in training, and the keys of `epoch_titles`, of validation examples."""
         ...
 

@@ -2,8 +2,8 @@
 
 It is the gated attention of Ilse et al. 2018, https://arxiv.org/abs/1802.04712, (9), of the network's embedding; its
 softmax over the images of a unit weighs their probabilities. The network stays as it is, so that the model's
-probability of one image means the same under every rule, and the fit takes seconds on one process, whatever number of
-workers has trained.
+probability of one image means the same under every rule, and one process does the fit, whatever number of workers has
+trained: it passes once through some of the training images, and then takes seconds.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ from models.training.batches import normalise
 HIDDEN = 64
 STEPS, UNITS_OF_STEP = 400, 32
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 0.01
-MOST_IMAGES = 50_000
-"""Images whose embeddings are held in memory: 100 MB of 512 numbers each."""
+MOST_IMAGES, LEAST_OF_UNIT = 50_000, 16
+"""Images whose embeddings are held in memory, 100 MB of 512 numbers each; every unit may have so many of them."""
 BATCH = 64
 
 
@@ -55,13 +55,13 @@ def add_attention(
     head = network.get_submodule(head_of(network).rpartition(".")[0])
     assert isinstance(head, EmbeddingHead)
     drawn = np.random.default_rng(config.seed)
-    bags = _some(units, drawn)
-    rows = np.concatenate([units.members(unit) for unit in bags])
+    bags, members = _some(units, drawn)
+    rows = np.concatenate(members)
     embeddings, logits = _seen(network.eval(), units, rows)
     outputs = {"logits": logits, EMBEDDING: embeddings}
     probabilities = objective.aggregated(EACH_IMAGE).activate(outputs)["probabilities"]
     objective = objective.fitted(units, config)
-    sizes = np.array([len(units.members(unit)) for unit in bags])
+    sizes = np.array([len(one) for one in members])
     starts, weights = np.cumsum(sizes) - sizes, objective.weights(units)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -96,11 +96,12 @@ def weighted_mean(logits: Tensor, probabilities: Tensor, of_unit: Tensor, count:
     return values / total
 
 
-def _some(units: Units, drawn: np.random.Generator) -> NDArray[np.int64]:
-    """Return units whose images are not too many together, drawn at random; at least one."""
-    order = drawn.permutation(len(units))
-    images = np.cumsum([len(units.members(unit)) for unit in order])
-    return np.asarray(order[: max(1, int((images <= MOST_IMAGES).sum()))], np.int64)
+def _some(units: Units, drawn: np.random.Generator) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Return units, drawn at random, and the positions of their examples, of which all units have equally many."""
+    bags = drawn.permutation(len(units))[: MOST_IMAGES // LEAST_OF_UNIT]
+    share = MOST_IMAGES // len(bags)
+    members = [units.members(unit) for unit in bags]
+    return bags, [one if len(one) <= share else np.sort(drawn.choice(one, share, False)) for one in members]
 
 
 @torch.no_grad()

@@ -239,15 +239,19 @@ async def _follow(
     """Pass on the lines of a job but for those of an earlier one, which come first where they come."""
     from aiohttp import ClientError
 
-    rest, old = "", deque(before)
+    rest, old, first = "", deque(before), list[str]()
     try:
         async for lines in client.tail_job_logs(submission_id):
             *whole, rest = (rest + lines).split("\n")
             for line in whole:
                 if old and line == old[0]:
-                    old.popleft()
+                    first.append(old.popleft())
                     continue
-                old.clear()
+                if old:
+                    # Not all of the earlier one came: these were of this job, which began alike.
+                    for kept in first:
+                        log(kept)
+                    old.clear()
                 log(line)
     except (RuntimeError, ClientError) as error:
         log(f"The job's log lines have broken off ({error}); waiting for its end")

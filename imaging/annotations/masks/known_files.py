@@ -9,7 +9,8 @@ same time. What it misses is a change that keeps the size and sets both times ba
 import json
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class KnownFiles:
         """Return the BLAKE3 digest of a file, which is read where it is not known."""
         known = self.get(file, DIGEST)
         if known is None:
-            known = file_digest(file)
+            with named_by_no_path():
+                known = file_digest(file)
             self.add(file, DIGEST, known)
         return str(known)
 
@@ -68,13 +70,25 @@ class KnownFiles:
     def _entry(self, file: Path) -> dict[str, Any]:
         key = self._pseudonyms.key("file", str(file.absolute()))
         if key not in self._now:
-            status = file.stat()
+            with named_by_no_path():
+                status = file.stat()
             state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
             before = self._before.get(key, {})
             self._now[key] = dict(before) if before.get("state") == state else {"state": state}
             if time.time_ns() - max(state[1:]) > LEAST_AGE_S * 1e9:
                 self._lasting.add(key)
         return self._now[key]
+
+
+@contextmanager
+def named_by_no_path() -> Iterator[None]:
+    """Raise EnvironmentFault for a file that cannot be read: an OSError quotes its path, which may name a patient."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot read a file of masks ({error.strerror}): check its permissions and that it is still mounted"
+        ) from None
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:

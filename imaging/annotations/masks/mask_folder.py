@@ -36,9 +36,8 @@ def read_mask_folder(
 ) -> MaskTable:
     """Return the table of the masks below a folder, or of one file; its lines are the files in their order.
 
-    `images` are the names of the files of the source. `run` calls `peek_series` for those
-    that are not `known`. Raises UserFault for a folder with
-    DICOM masks beside others, since these are joined otherwise.
+    `images` are the names of the files of the source. `run` calls `peek_series` for those that are not `known`. Raises
+    UserFault for a folder with DICOM masks beside others, since these are joined otherwise.
     """
     folder = path if path.is_dir() else path.parent
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]

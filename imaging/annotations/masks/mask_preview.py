@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -59,6 +59,8 @@ class MaskMatcher:
     pseudonyms: Pseudonyms
     keys: list[str] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
+    persons: list[str] = field(default_factory=list)
+    """As `patients`, but that variants of one PatientID are one: names are shown that several persons have."""
     sizes: list[tuple[int, ...]] = field(default_factory=list)
 
     def add(self, name: str, header: Attributes, patient: str) -> None:
@@ -68,6 +70,7 @@ class MaskMatcher:
             self.pseudonyms.key(level, name if level == "file" else text(header, KEYWORDS[level]))
         )
         self.patients.append(self.pseudonyms.key("patient", patient))
+        self.persons.append(replace(self.pseudonyms, patient_variants="join").key("patient", patient))
         size = (header.get("Rows"), header.get("Columns"))
         self.sizes.append(tuple(int(one[0]) for one in size if isinstance(one, tuple) and len(one) == 1))
 
@@ -82,10 +85,10 @@ class MaskMatcher:
             on_progress(len(peeks), len(of_files))
         good = [peek for peek in peeks.values() if not peek.reason]
         patients_of = defaultdict[str, set[str]](set)
-        for lines, patient in zip(joined.masks, self.patients, strict=True):
+        for lines, person in zip(joined.masks, self.persons, strict=True):
             for line in lines:
                 for name in peeks[line.file].others:
-                    patients_of[name].add(patient)
+                    patients_of[name].add(person)
         shown = {name for name, patients in patients_of.items() if len(patients) >= SHOWN_FROM}
         faults = Counter(joined.faults)
         return MaskPreview(
