@@ -17,7 +17,7 @@ from imaging.dataset.ingest.ingest_outcome import IngestOutcome
 from imaging.dataset.version.dataset_version import DatasetVersion
 from imaging.errors import UserFault
 from imaging.preprocess.spec import PreprocessSpec
-from imaging.release_compatibility import canonical
+from imaging.release_compatibility import canonical, canonical_json
 from imaging.statistics.verdict import GateConfig
 from models.config import TrainConfig
 from models.objectives.classification import Classification, class_weights
@@ -107,7 +107,7 @@ def test_a_lower_loss_is_better_where_the_loss_selects() -> None:
 def test_a_classifiers_file_has_the_metadata_of_release_0_1_0() -> None:
     assert list(file_metadata(CLASSES, GREY).items()) == [
         ("classes", '["dark", "bright"]'),
-        ("spec", GREY.model_dump_json()),
+        ("spec", canonical_json(GREY)),
         ("input_units", "grey levels 0..255"),
         ("threshold", "0.3"),
     ]

@@ -106,9 +106,9 @@ def watch(event, arguments):
 import numpy as np
 from imaging.deidentify.pixels import text_detector
 from imaging.deidentify.pixels.text_candidates import Candidate
-from imaging.sandbox.worker_loop import limit_size, size_bytes
+from imaging.sandbox.worker_loop import limit_size
 sys.addaudithook(watch)
-limit_size(size_bytes() + (768 << 20))
+limit_size(768 << 20)
 frame = np.random.default_rng(0).normal(0, 9, (3000, 2500)).astype(np.float32)
 list(text_detector.find_text(frame))
 next(text_detector.read_candidate(frame[:512, :512], Candidate(100, 100, None)), None)
