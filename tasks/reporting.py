@@ -113,8 +113,9 @@ def report_data(night: Night, settings: Settings) -> ReportData:
         champion_measures=evaluation.champion_measures,
         lower_is_better=[
             measure.title
-            for measure in evaluation.predictions.measures.values()
-            if not measure.higher_is_better
+            for name, measure in evaluation.predictions.measures.items()
+            # Of a measure and of its parts, as in "hd95[heart]", the same is true.
+            if not measure.higher_is_better and "[" not in name
         ],
         units=evaluation.units,
         judged=evaluation.judged,
