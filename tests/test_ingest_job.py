@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from imaging.cores import available_cores
 from imaging.dataset.ingest.listing import list_files
 from imaging.dataset.ingest.pending_files import find_pending
 from imaging.errors import EnvironmentFault
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
 from services.flow_requests import IngestRequest
 from services.ray.ingest_worker import FileItems
 from services.settings import Settings
+from tasks import ingest
 from tasks.ingest import IngestJob, ReadResult, open_job, read_new
 from tests.sandbox_pools import workers_of
 from tests.synthetic import write_archive
@@ -84,6 +87,18 @@ def test_a_source_that_cannot_be_listed_leaves_no_worker(
     with pytest.raises(EnvironmentFault):
         open_job.fn(IngestRequest(source=str(images), labels=str(labels), dataset="d"), settings)
     assert not workers_of(os.getpid())
+
+
+def test_fewer_slides_than_files_are_worth_a_cluster(
+    job: IngestJob, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = list[str]()
+    monkeypatch.setattr(ingest, "_read_on_cluster", lambda request, *_: jobs.append(request.dataset))
+    cluster = settings.model_copy(update={"ray_address": "http://cluster:8265"})
+    slides = replace(job, spec=PreprocessSpec(slide_mpp=0.5))
+    assert ingest.SLIDES_RAY_FROM < FILES < ingest.RAY_FROM
+    read_new.fn(slides, cluster, "run", lambda *_: None)
+    assert jobs == ["d"]
 
 
 def test_a_worker_gets_the_files_as_they_were_listed(job: IngestJob) -> None:
