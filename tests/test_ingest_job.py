@@ -12,6 +12,7 @@ from imaging.cores import available_cores
 from imaging.dataset.ingest.listing import list_files
 from imaging.dataset.ingest.pending_files import find_pending
 from imaging.errors import EnvironmentFault
+from imaging.formats.slide_source import SlideSource
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
@@ -89,14 +90,16 @@ def test_a_source_that_cannot_be_listed_leaves_no_worker(
     assert not workers_of(os.getpid())
 
 
-def test_fewer_slides_than_files_are_worth_a_cluster(
+def test_of_slides_the_pieces_count_for_a_cluster(
     job: IngestJob, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = list[str]()
     monkeypatch.setattr(ingest, "_read_on_cluster", lambda request, *_: jobs.append(request.dataset))
     cluster = settings.model_copy(update={"ray_address": "http://cluster:8265"})
-    slides = replace(job, spec=PreprocessSpec(slide_mpp=0.5))
-    assert ingest.SLIDES_RAY_FROM < FILES < ingest.RAY_FROM
+    spec = PreprocessSpec(slide_mpp=0.5)
+    pieces = {file.name: (file,) * 10 for file in job.listing}
+    slides = replace(job, spec=spec, source=SlideSource(job.source, job.sandbox, spec, pieces))
+    assert ingest.PIECES_RAY_FROM < 10 * FILES < ingest.RAY_FROM
     read_new.fn(slides, cluster, "run", lambda *_: None)
     assert jobs == ["d"]
 

@@ -79,11 +79,11 @@ class SlideSource(SeriesSource):
                 sizes = _sizes(peek)
                 if sizes:
                     name = f"{PREFIX}{peek.series_uid}" if peek.series_uid else file.name
-                    levels = slides.setdefault(name, {})
+                    by_object = slides.setdefault(name, {})
                     uid = text(peek.attributes, "SOPInstanceUID") or file.name
                     for number, size in enumerate(sizes):
                         # Of copies of an object the first is the level.
-                        levels.setdefault((uid, number, size), SlideFile(file, size))
+                        by_object.setdefault((uid, number, size), SlideFile(file, size))
                 else:
                     alone.append(file)
         members = dict[str, tuple[SourceFile, ...]]()
