@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -58,9 +58,10 @@ def prepare_chunk(
     """
     keep_memory()
     rows, batch_files = RowCollector(pseudonyms), min(ITEM_FILES, -(-len(files) // PARTS))
+    wanted: Iterable[SourceFile] = files
     if any(file.piece for file in files):
         batch_files = 1  # A piece is as much as a worker can return.
-    wanted = (file for file in files if rows.hung[file.name] < HUNG_PIECES)
+        wanted = (file for file in files if rows.hung[file.name] < HUNG_PIECES)
     outcomes: Outcomes = dispatch(source, wanted, run, item_of, batch_files, ITEM_BYTES)
     is_done = False
     while not is_done:
