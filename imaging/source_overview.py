@@ -10,7 +10,8 @@ from imaging.dicom.header import CODE_FORM
 from imaging.dicom.slice_grouping import STACKING_ATTRIBUTES
 from imaging.dicom.stacking import stack_slices
 from imaging.formats.peek import HeaderPeek
-from imaging.preprocess.spec import MODALITIES, SLIDES, PreprocessSpec
+from imaging.image.instance import SLIDES
+from imaging.preprocess.spec import MODALITIES, PreprocessSpec
 from imaging.pseudonyms import canonical_patient_id
 from imaging.sources.protocol import SourceFile
 

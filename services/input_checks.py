@@ -31,6 +31,12 @@ def check_input(request: IngestRequest) -> Source:
     """Return the source, after a look at it and at its label table; nothing is written."""
     if not request.source:
         raise UserFault(f"no source was given: {REMEDY}")
+    slides = request.preprocess is not None and request.preprocess.slide_mpp is not None
+    if slides and request.masks:
+        raise UserFault(
+            "masks are of whole images, and with slide_mpp slides become tiles: give --labels and no --masks, or leave "
+            "preprocess.slide_mpp out"
+        )
     paths = label_paths(request)
     table = patient_table(request)
     if request.masks:
@@ -43,7 +49,7 @@ def check_input(request: IngestRequest) -> Source:
         check_finding_columns(paths, finding_query(request))
     elif table:
         label_columns(table, request.label_column)
-    source = open_source(request.source, table)
+    source = open_source(request.source, table, slides=slides)
     if source.kind != "medmnist":
         check_decoders()
     if next(source.scan(), None) is None:

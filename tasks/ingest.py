@@ -41,6 +41,7 @@ from imaging.dataset.version.dataset_version import (
 )
 from imaging.dataset.version.publish import Recipe, build_version, publish
 from imaging.errors import EnvironmentFault, UserFault
+from imaging.formats.slide_source import SlideSource
 from imaging.preprocess.spec import UNITS, PreprocessSpec
 from imaging.quantities import quantity
 from imaging.sandbox.pool import Pool
@@ -62,8 +63,10 @@ OnProgress = Callable[[int, int], object]
 """Gets how many files of how many are done."""
 RAY_FROM = 4096
 """Fewer files are done here sooner than Ray has started."""
+PIECES_RAY_FROM = 256
+"""A piece of a slide takes a second or more, and small slides have one."""
 SLIDES_A_CHUNK = 2
-"""A slide becomes thousands of tiles, and a chunk becomes one shard."""
+"""A slide becomes thousands of tiles, and what is done is kept by chunks."""
 REMEDIES = {
     "no-window": "these files have no window of their own that can be used: add --window auto or CENTER/WIDTH",
     "slide-resolution": "no slide says its resolution, or has a level for the one that is asked for: give a larger "
@@ -130,7 +133,7 @@ def read_new(job: IngestJob, settings: Settings, flow_run_id: str, on_progress: 
         # Else they would stay as long as no night publishes. Another run whose listing is older reads them once more.
         job.journal.drop(pending.superseded)
         files = pending.plan.to_read
-        if settings.ray_address and len(files) > RAY_FROM:
+        if settings.ray_address and _is_much(job, files):
             job.sandbox.end()
             _read_on_cluster(job.request, settings, flow_run_id)
         else:
@@ -143,6 +146,13 @@ def read_here(job: IngestJob, files: Listing, settings: Settings, on_progress: O
     on_progress(0, len(files))
     for done in _chunks(job, files, settings):
         on_progress(done, len(files))
+
+
+def _is_much(job: IngestJob, files: Listing) -> bool:
+    """Return whether files are worth the start of Ray; of slides, the pieces count."""
+    if isinstance(job.source, SlideSource):
+        return sum(len(job.source.members[file.name]) for file in files) > PIECES_RAY_FROM
+    return len(files) > RAY_FROM
 
 
 def _read_on_cluster(request: IngestRequest, settings: Settings, flow_run_id: str) -> None:
@@ -167,13 +177,16 @@ def _chunks(job: IngestJob, files: Listing, settings: Settings) -> Iterator[int]
         "made_with": job.journal.made_with,
         "key_fingerprint": job.pseudonyms.fingerprint,
     }
-    if len(files) > RAY_FROM:
+    is_much = _is_much(job, files)
+    if is_much:
         # Each worker of Ray has its own.
         job.sandbox.end()
     done, here = 0, {"sandbox": job.sandbox}
     few = {} if job.spec.slide_mpp is None else {"chunk_items": SLIDES_A_CHUNK}
     items = FileItems(files, job.source)
-    for chunk, _ in run_chunks(FACTORY, order, items, **few, ray_from=RAY_FROM, here=here):
+    for chunk, _ in run_chunks(
+        FACTORY, order, items, **few, ray_from=0 if is_much else len(files), here=here
+    ):
         done += len(chunk)
         yield done
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,33 @@ def test_large_files_go_alone(store: FolderStore, monkeypatch: pytest.MonkeyPatc
 
     prepare_chunk(source, list(source.scan()), GREY, NAMES, store, run)
     assert given == [1] * 20
+
+
+def test_many_images_become_several_shards(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD_BYTES", 2 * 16 * 16)
+    files: dict[str, list[Instance] | DataFault] = {f"f{number}": [instance(number)] for number in range(5)}
+    rows = examples(store, files | {"bad": DataFault("truncated")})
+    assert [int(image_of(store, row).mean()) for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["row"] for row in rows] == [0, 1, 0, 1, 0]
+    assert len({row["shard"] for row in rows}) == 3
+
+
+def test_a_slide_whose_pieces_hang_is_given_up(store: FolderStore) -> None:
+    source = MemorySource({"a": [instance(7)]})
+    (file,) = source.scan()
+    given = []
+
+    def hang(items: Iterable[Item]) -> Iterator[Outcome]:
+        for item in items:
+            given.append(item)
+            yield DataFault("decoder-hung", "no result within 60 s")
+
+    pieces = [replace(file, piece=f"{number}/9") for number in range(1, 10)]
+    made = prepare_chunk(source, pieces, GREY, NAMES, store, hang)
+    assert len(given) == module.HUNG_PIECES
+    assert refusals(made) == [
+        ("decoder-hung", "no result within 60 s, 3 times: further pieces of the slide are not read")
+    ]
 
 
 def test_only_bad_files_make_no_shard(store: FolderStore) -> None:

@@ -209,3 +209,9 @@ def test_a_list_of_no_values_is_empty_text() -> None:
     dataset = Dataset()
     dataset.ImageType = []
     assert text(of_dataset(dataset), "ImageType") == ""
+
+
+def test_a_label_is_refused_whatever_its_modality_and_an_overview_of_a_slide_alone() -> None:
+    # As de-identification, see imaging.deidentify.pixels.pixel_check.
+    assert fault(ImageType=["ORIGINAL", "PRIMARY", "LABEL", "NONE"]).reason == "slide-label"
+    assert header(ImageType=["ORIGINAL", "PRIMARY", "OVERVIEW", "NONE"]).patient_id == "P-4711"

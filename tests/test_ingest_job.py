@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ from imaging.cores import available_cores
 from imaging.dataset.ingest.listing import list_files
 from imaging.dataset.ingest.pending_files import find_pending
 from imaging.errors import EnvironmentFault
+from imaging.formats.slide_source import SlideSource
+from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import Pseudonyms
 from imaging.sources.protocol import SourceFile
 from services.flow_requests import IngestRequest
 from services.ray.ingest_worker import FileItems
 from services.settings import Settings
+from tasks import ingest
 from tasks.ingest import IngestJob, ReadResult, open_job, read_new
 from tests.sandbox_pools import workers_of
 from tests.synthetic import write_archive
@@ -84,6 +88,20 @@ def test_a_source_that_cannot_be_listed_leaves_no_worker(
     with pytest.raises(EnvironmentFault):
         open_job.fn(IngestRequest(source=str(images), labels=str(labels), dataset="d"), settings)
     assert not workers_of(os.getpid())
+
+
+def test_of_slides_the_pieces_count_for_a_cluster(
+    job: IngestJob, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = list[str]()
+    monkeypatch.setattr(ingest, "_read_on_cluster", lambda request, *_: jobs.append(request.dataset))
+    cluster = settings.model_copy(update={"ray_address": "http://cluster:8265"})
+    spec = PreprocessSpec(slide_mpp=0.5)
+    pieces = {file.name: (file,) * 10 for file in job.listing}
+    slides = replace(job, spec=spec, source=SlideSource(job.source, job.sandbox, spec, pieces))
+    assert ingest.PIECES_RAY_FROM < 10 * FILES < ingest.RAY_FROM
+    read_new.fn(slides, cluster, "run", lambda *_: None)
+    assert jobs == ["d"]
 
 
 def test_a_worker_gets_the_files_as_they_were_listed(job: IngestJob) -> None:

@@ -128,6 +128,19 @@ def test_a_few_pictures_among_dicom_stop_nothing() -> None:
     assert reason(Patients(), "logo.png") == "missing-identifier"
 
 
+@pytest.mark.parametrize("name", ["a.svs", "b.NDPI", "c.scn", "d.bif"])
+def test_files_of_slide_scanners_are_pictures_only_where_somebody_asks_for_them(name: str) -> None:
+    assert [file.name for file in Patients().checked(listed(name))] == [name]
+    payloads = [
+        patients.payload(next(listed(name)), lambda: b"").format
+        for patients in (Patients(), Patients({"other.png": "P1"}), Patients({name: "P1"}))
+    ]
+    assert payloads == ["dicom", "dicom", "picture"]
+    with pytest.raises(UserFault, match="1 of 1 files"):
+        list(Patients(slides=True).checked(listed(name)))
+    assert reason(Patients({"other.png": "P1"}, slides=True), name) == "missing-identifier"
+
+
 def test_a_file_that_is_refused_by_its_name_is_not_loaded() -> None:
     def load() -> bytes:
         raise AssertionError("loaded")

@@ -206,6 +206,14 @@ def test_findings_without_a_table_are_refused_with_the_remedy(pictures: IngestRe
         check_input(request)
 
 
+def test_masks_of_slides_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    request = IngestRequest(
+        source=str(tmp_path), masks=str(tmp_path), mask_classes=("tumour",), preprocess={"slide_mpp": 0.5}
+    )
+    with pytest.raises(UserFault, match="with slide_mpp slides become tiles"):
+        check_input(request)
+
+
 def test_columns_of_findings_are_looked_for_before_any_image(pictures: IngestRequest, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,PatientID,mass\na.png,P,1\n")
     assert check_input(pictures.model_copy(update={"findings": ("mass",)})).kind == "folder"

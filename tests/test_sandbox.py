@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from imaging.dicom.limits import LIMITS
 from imaging.errors import DataFault, EnvironmentFault
 from imaging.sandbox.pool import AHEAD, DEPTH, Item
+from imaging.sandbox.worker_loop import LARGEST_FILE_BYTES
 from imaging.sandbox.worker_process import Answer, WorkerLimits
 from tests.sandbox_pools import MakePool, act, numbers, outcomes, pools, shortened, workers_of
 
@@ -57,6 +59,10 @@ def test_a_file_that_is_larger_than_the_memory_of_a_worker_is_mapped(make: MakeP
     with (tmp_path / "slide").open("wb") as file:
         file.truncate(2**31)
     assert outcomes(make(), Item({"act": "map_file"}, (tmp_path / "slide",))) == [2**31]
+
+
+def test_the_largest_file_of_a_worker_is_that_of_the_limits() -> None:
+    assert LIMITS.file_bytes == LARGEST_FILE_BYTES
 
 
 def test_a_worker_opens_a_file_whose_name_is_not_utf_8(make: MakePool, tmp_path: Path) -> None:

@@ -121,6 +121,21 @@ def test_the_pyramids_of_tiff_are_read(name: str, tmp_path: Path) -> None:
     assert from_path.tiles[0].image.spacing_mm == pytest.approx((0.0005, 0.0005))
 
 
+@pytest.mark.parametrize("unit", ["µm", "mm"])
+def test_the_resolution_of_ome_tiff_is_that_of_its_first_image(tmp_path: Path, unit: str) -> None:
+    # A macro has a size of its own (OME-XML, Pixels): 15.2 µm are what an overview camera has.
+    size = {f"PhysicalSize{axis}": 0.5 for axis in "XY"} | {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    macro = {f"PhysicalSize{axis}": 15.2 for axis in "XY"} | {
+        f"PhysicalSize{axis}Unit": unit for axis in "XY"
+    }
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        writer.write(SLIDE, photometric="rgb", tile=(64, 64), metadata={"axes": "YXS", **size})
+        writer.write(SLIDE[::4, ::4], photometric="rgb", metadata={"axes": "YXS", **macro})
+    slide = read(tmp_path / "a.ome.tif", "tiff-slide")
+    assert slide.numbers == TISSUE_TILES
+    assert slide.tiles[0].image.spacing_mm == (0.0005, 0.0005)
+
+
 def test_labels_and_macros_of_tiff_are_no_levels(tmp_path: Path) -> None:
     TIFF_KINDS["aperio.svs"](tmp_path / "a.svs", [SLIDE], 0.5)
     assert read(tmp_path / "a.svs", "tiff-slide").numbers == TISSUE_TILES
@@ -203,6 +218,23 @@ def test_a_grey_slide_has_no_background(kind: type) -> None:
     slide = read(slide_object(grey), size_px=32)
     assert slide.numbers == [1, 2, 3, 4]
     assert (slide.tiles[3].image.stored == grey[32:, 32:]).all()
+
+
+def test_a_grey_tile_of_one_value_shows_nothing() -> None:
+    grey = np.zeros((64, 64), np.uint8)
+    grey[40, 40] = 9
+    slide = read(slide_object(grey), size_px=32)
+    assert (slide.numbers, slide.left_out) == ([4], {"slide-background": "3 of 4 tiles are background"})
+
+
+def test_a_tile_of_one_value_is_no_copy_of_one_in_another_slide() -> None:
+    grey = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    grey[:32, :32] = 0
+    one, other = (
+        read(slide_object(grey, SeriesInstanceUID=uid), size_px=32, tissue=0).tiles for uid in ("1.2", "1.3")
+    )
+    same = [a.pixel_blake3 == b.pixel_blake3 for a, b in zip(one, other, strict=True)]
+    assert same == [False, True, True, True]
 
 
 def test_a_damaged_frame_costs_its_tiles_alone() -> None:
@@ -379,3 +411,16 @@ def test_the_memory_of_a_large_slide_is_that_of_a_few_frames() -> None:
         tracemalloc.stop()
     assert cut >= len(places)
     assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "jpeg2000"])
+def test_a_tile_whose_codestream_has_another_size_is_not_decoded(codec: str) -> None:
+    data = bytearray(tiff(SLIDE, tile=(64, 64), compression=codec, **CM))
+    page = tifffile.TiffFile(BytesIO(bytes(data))).pages.first
+    start = page.dataoffsets[5]
+    # Frame header of JPEG (T.81, B.2.2): marker, length, precision, then lines; SIZ of JPEG 2000 (T.800, A.5.1).
+    at = data.index(b"\xff\xc0", start) + 5 if codec == "jpeg" else data.index(b"\xff\x51", start) + 10
+    data[at : at + 2] = b"\x7f\xff"
+    slide = read(bytes(data), "tiff-slide")
+    assert slide.numbers == TISSUE_TILES[1:]
+    assert slide.left_out["undecodable"].startswith("1 of 16 tiles, the first: the codestream of a tile has ")

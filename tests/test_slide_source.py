@@ -84,6 +84,32 @@ def test_labels_and_damaged_levels_stand_alone(tmp_path: Path) -> None:
     assert sorted(refusals) == ["slide-background", "slide-label", "truncated"]
 
 
+def test_a_copy_of_a_level_costs_itself_alone(tmp_path: Path) -> None:
+    pyramid(tmp_path)
+    (tmp_path / "9.dcm").write_bytes((tmp_path / "1.dcm").read_bytes())
+    assert listed(source(tmp_path)) == {"series 1.2.3.4": [("1.dcm", "1/1")]}
+
+
+def test_a_slide_in_pieces_is_as_large_as_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyramid(tmp_path)
+    monkeypatch.setattr(slide_grid, "PIECE_BYTES", 4 * 32**2)
+    slides = source(tmp_path)
+    (file,) = slides.scan()
+    assert len(slides.members[file.name]) == 4
+    assert file.size_bytes == (tmp_path / "1.dcm").stat().st_size
+
+
+def test_what_is_left_out_of_the_pieces_of_a_slide_is_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyramid(tmp_path)
+    monkeypatch.setattr(slide_grid, "PIECE_BYTES", 4 * 32**2)
+    made = prepared(source(tmp_path), tmp_path / "store")
+    assert made.refusals.select(["reason", "detail"]).to_pylist() == [
+        {"reason": "slide-background", "detail": "12 of 16 tiles are background"}
+    ]
+
+
 def test_images_of_one_resolution_are_refused_and_not_chosen_from(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).write_bytes(slide_object(LEVELS[0], 0.5))

@@ -147,3 +147,8 @@ def test_a_form_offers_no_window_of_another_modality() -> None:
 def test_a_window_without_finite_bounds_is_refused(window: str) -> None:
     with pytest.raises(ValidationError, match="it must be above 1, and both must be finite"):
         PreprocessSpec.model_validate({"window": window})
+
+
+def test_a_share_of_tissue_without_slides_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"slide_tissue is 0\.5 and there is no slide_mpp"):
+        PreprocessSpec(slide_tissue=0.5)

@@ -1,17 +1,15 @@
 """Header of one image: the identifiers that ingest needs and a short list of harmless attributes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from imaging.dicom.attributes import Attributes, first, text
 from imaging.dicom.transforms import PHOTOMETRIC
 from imaging.errors import DataFault
+from imaging.image.instance import SLIDES
 
 UID_FORM = re.compile(r"[0-9.]{1,64}")
-SLIDES = "SM"
-SLIDE_LABELS = frozenset({"LABEL", "OVERVIEW"})
-"""Values of ImageType of images of a slide that show its label; the others never do (PS3.3 C.8.12.4.1.1)."""
 CODE_FORM = re.compile(r"[A-Z0-9_ ]{0,16}")
 """A code string, PS3.5 section 6.2: the only kind of value that a fault may quote."""
 
@@ -66,12 +64,24 @@ def read_header(attributes: Attributes, modality: str, *, has_pixels: bool) -> H
         raise DataFault("wrong-modality", f"Modality is {_quoted(stated)}, {modality!r} is expected")
     if not has_pixels:
         raise DataFault("no-pixels")
-    if stated == SLIDES and SLIDE_LABELS.intersection(text(attributes, "ImageType").split("\\")):
+    if shows_slide_label([stated], text(attributes, "ImageType").split("\\")):
         raise DataFault("slide-label", "the names on a slide's label are in the pixels")
     photometric = text(attributes, "PhotometricInterpretation")
     if photometric not in PHOTOMETRIC:
         raise DataFault("unsupported", f"PhotometricInterpretation is {_quoted(photometric)}")
     return header
+
+
+def shows_slide_label(modalities: Collection[str], kinds: Collection[str]) -> bool:
+    """Return whether an image shows the label of a slide, by its Modality and the values of its ImageType.
+
+    The label is LABEL, and the glass with at least a part of it OVERVIEW; other values never show it (PS3.3
+    C.8.12.4.1.1). LABEL is believed whatever the modality, OVERVIEW is a name of other images too.
+
+    >>> shows_slide_label(["SM"], ["ORIGINAL", "PRIMARY", "OVERVIEW"]), shows_slide_label(["NM"], ["OVERVIEW"])
+    (True, False)
+    """
+    return "LABEL" in kinds or (SLIDES in modalities and "OVERVIEW" in kinds)
 
 
 def uid_of(attributes: Attributes, keyword: str) -> str:

@@ -44,7 +44,9 @@ class SeriesSource:
         """List the series in the order in which they appear: each as large as its files, and as new as the newest."""
         self.members.clear()
         self.members.update(self._grouped())
-        for name, files in self.members.items():
+        for name, members in self.members.items():
+            # Pieces are of one file.
+            files = members[:1] if members[0].piece else members
             yield SourceFile(
                 name=name,
                 # A server that gives no sizes still gives the number of files.

@@ -81,7 +81,7 @@ def read_slide(payload: Payload, modality: str) -> Iterator[Instance]:
             institution=header.institution,
             frame_of_reference_uid=text(opened.attributes, "FrameOfReferenceUID"),
             attributes=header.attributes,
-            **_of_tile(tile, image),
+            **_of_tile(tile, image, header.series_uid),
         )
 
 
@@ -104,14 +104,16 @@ def read_tiff_slide(payload: Payload, modality: str) -> Iterator[Instance]:
             series_uid=payload.name,
             sop_instance_uid=payload.name,
             attributes={"modality": modality},
-            **_of_tile(tile, image),
+            **_of_tile(tile, image, payload.name),
         )
 
 
-def _of_tile(tile: int, image: Image) -> dict[str, Any]:
+def _of_tile(tile: int, image: Image, series_uid: str) -> dict[str, Any]:
     # A tile is its pixels: the file around it has gigabytes. Its place counts, as empty glass is the same everywhere.
     pixels = pixel_digest(image.stored)
-    placed = digest_of_all([pixels, (tile + 1).to_bytes(8, "little")])
+    # A tile without any structure is no copy of one in another slide.
+    of_series = [series_uid.encode()] if image.stored.min() == image.stored.max() else []
+    placed = digest_of_all([pixels, (tile + 1).to_bytes(8, "little"), *of_series])
     return {
         "image": image,
         "frame": tile + 1,
@@ -152,13 +154,13 @@ def _tiles(frames: FrameReader, options: SlideOptions) -> Iterator[tuple[int, Im
 def tissue_share(pixels: NDArray[Any], size_px: int) -> float:
     """Return the share of the pixels of a tile that are stained, at the resolution of the model's input.
 
-    Grey tiles have no colour, and count as tissue whole.
+    Grey tiles have no colour, and count as tissue whole; those of one value show nothing.
 
     >>> tissue_share(np.array([[[240, 240, 238], [190, 90, 150]]], np.uint8).repeat(2, axis=0), 2)
     0.5
     """
     if pixels.ndim == 2:
-        return 1.0
+        return float(pixels.min() != pixels.max())
     small = cv2.resize(pixels, (size_px, size_px), interpolation=cv2.INTER_AREA)
     return float(np.mean(small.max(axis=2) - small.min(axis=2) >= COLOURED))
 

@@ -11,6 +11,8 @@ COARSER = 1.05
 """A level that is coarser by so little is enlarged: levels of 0.2522 and 1.0088 µm are called 40x and 10x."""
 SAME = 1.01
 """Levels whose resolutions differ by less are of one resolution: levels are of whole pixels."""
+SAME_RESOLUTION = "several images of a slide have one resolution: optical paths, focal planes, concatenations"
+"""Detail of the fault of a slide whose level cannot be chosen."""
 TILE_PIXELS = 2**24
 """Most pixels of a level in one tile: 4096 x 4096 in colour are 48 MiB."""
 TILES = 2**20
@@ -52,9 +54,7 @@ def choose_level(levels: Sequence[LevelSize], mpp: float) -> int:
         )
     chosen = max(fine)
     if sum(chosen[0] <= one * SAME for one, _ in fine) > 1:
-        raise DataFault(
-            "unsupported", "several images of a slide have one resolution: several optical paths or stacks"
-        )
+        raise DataFault("unsupported", SAME_RESOLUTION)
     return chosen[1]
 
 

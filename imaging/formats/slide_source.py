@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from imaging.dicom.attributes import text
 from imaging.errors import DataFault
 from imaging.formats.peek import HeaderPeek, peek_headers
 from imaging.formats.series import DROP_SLICE
 from imaging.formats.series_source import PREFIX, SeriesSource
-from imaging.formats.slide_grid import LevelSize, TileGrid, choose_level
+from imaging.formats.slide_grid import SAME_RESOLUTION, LevelSize, TileGrid, choose_level
 from imaging.formats.slide_level import check_flavor, level_size, tiff_level_sizes
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sandbox.pool import Pool
@@ -54,10 +55,7 @@ class SlideSource(SeriesSource):
         """Return the file with the level of a piece, and what of it is asked for."""
         (piece,) = (one for one in self.members[file.name] if one.piece == file.piece)
         if piece.piece == AMBIGUOUS:
-            raise DataFault(
-                "unsupported",
-                "several images of a slide have one resolution: optical paths, focal planes, concatenations",
-            )
+            raise DataFault("unsupported", SAME_RESOLUTION)
         payload = self.source.fetch(piece)
         if payload.format not in FORMATS:
             return payload
@@ -74,18 +72,23 @@ class SlideSource(SeriesSource):
         )
 
     def _grouped(self) -> dict[str, tuple[SourceFile, ...]]:
-        slides: dict[str, list[SlideFile]] = {}
+        slides: dict[str, dict[tuple[str, int, LevelSize], SlideFile]] = {}
         alone: list[SourceFile] = []
         with self.workers as workers:
             for file, peek in peek_headers(self.source, self.source.scan(), workers.map):
                 sizes = _sizes(peek)
                 if sizes:
                     name = f"{PREFIX}{peek.series_uid}" if peek.series_uid else file.name
-                    slides.setdefault(name, []).extend(SlideFile(file, size) for size in sizes)
+                    by_object = slides.setdefault(name, {})
+                    uid = text(peek.attributes, "SOPInstanceUID") or file.name
+                    for number, size in enumerate(sizes):
+                        # Of copies of an object the first is the level.
+                        by_object.setdefault((uid, number, size), SlideFile(file, size))
                 else:
                     alone.append(file)
         members = dict[str, tuple[SourceFile, ...]]()
-        for name, levels in slides.items():
+        for name, by_object in slides.items():
+            levels = list(by_object.values())
             try:
                 chosen = choose_level([level.size for level in levels], self.spec.slide_mpp or 0)
             except DataFault as fault:

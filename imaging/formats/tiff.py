@@ -15,7 +15,9 @@ from imaging.formats.grey_levels import ORIENTATION, Grey, full_range, luma, upr
 from imaging.formats.non_dicom import decoding
 from imaging.image.image import Image
 
-SLIDES = frozenset({"svs", "ndpi", "scn", "bif", "philips", "vista", "stk", "lsm", "mmstack", "eer"})
+MICROSCOPE_FLAGS = frozenset(
+    {"svs", "ndpi", "scn", "bif", "philips", "vista", "stk", "lsm", "mmstack", "eer"}
+)
 """Flags of tifffile for files of microscopes, whose pages are levels, labels and channels and not frames."""
 
 JPEG = 7
@@ -43,7 +45,7 @@ def read_tiff(data: bytes | memoryview) -> tuple[Iterator[Image], int]:
     with decoding():
         count = count_pages(data)
         tiff = tifffile.TiffFile(BytesIO(data), _multifile=False)
-        if SLIDES & set(tiff.flags):
+        if MICROSCOPE_FLAGS & set(tiff.flags):
             raise DataFault("unsupported", "a TIFF of a microscope")
         pages = [tiff.pages.get(index, cache=False) for index in range(count)]
         for page in pages:

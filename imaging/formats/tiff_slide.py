@@ -11,6 +11,7 @@ from typing import Any
 import tifffile
 from numpy.typing import NDArray
 
+from imaging.dicom.codestream import codestream_size
 from imaging.dicom.elements import Buffer
 from imaging.dicom.limits import LIMITS, check_limit
 from imaging.errors import DataFault
@@ -18,20 +19,23 @@ from imaging.file_io import Content, process_buffer
 from imaging.formats.non_dicom import decoding
 from imaging.formats.slide_grid import LevelSize
 from imaging.formats.slide_level import ALLOWED_BITS
-from imaging.formats.tiff import AXES, LAYOUTS, SLIDES, count_pages
+from imaging.formats.tiff import AXES, LAYOUTS, MICROSCOPE_FLAGS, count_pages
 
 READ = frozenset({"svs"})
-"""Flags of `imaging.formats.tiff.SLIDES` that are read here: others keep tiles or resolution in their own ways."""
+"""Flags of `imaging.formats.tiff` that are read here: others keep tiles or resolution in their own ways."""
 PHOTOMETRIC = (0, 1, 2, 6)
 """White is 0, black is 0, RGB, YCbCr (TIFF 6.0, tag 262)."""
 JPEG = 7
-COMPRESSIONS = (1, 5, 8, JPEG, 32946, 33005, 34712)
+JPEG_2000 = (33005, 34712)
+COMPRESSIONS = (1, 5, 8, JPEG, 32946, *JPEG_2000)
 """None, LZW, deflate, JPEG, deflate of old, JPEG 2000 in RGB (Aperio's and the plain one); 33003 is in YCbCr."""
 UM_A_UNIT: Mapping[int, float] = {2: 25400.0, 3: 10000.0}
 """Micrometres in the units of tag ResolutionUnit (TIFF 6.0): inch and centimetre."""
 POSSIBLE_UM = (0.05, 50.0)
 """Resolutions that a slide can have: 72 pixels an inch are what programs write that know none."""
 APERIO = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
+OME_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^<>]*>")
+"""The first is of the first image; a macro and a label have their own."""
 OME = re.compile(r'\bPhysicalSize([XY])="([0-9.eE+-]+)"')
 OME_UNIT = re.compile(r'\bPhysicalSize[XY]Unit="([^"]*)"')
 MICROMETRES = frozenset({"µm", "μm", "um", "micrometer", "&#181;m", "&#xB5;m"})
@@ -59,11 +63,25 @@ class TiffFrames:
         if not length:
             return None
         check_limit("too-large", "the bytes of a tile", length, LIMITS.frame_bytes)
+        coded = bytes(self._data[start : start + length])
+        if page.compression in (JPEG, *JPEG_2000):
+            self._check_size(coded)
         with decoding():
             tables = {"jpegtables": page.jpegtables} if page.compression == JPEG else {}
-            decoded, _, shape = page.decode(bytes(self._data[start : start + length]), number, **tables)
+            decoded, _, shape = page.decode(coded, number, **tables)
             frame: NDArray[Any] = decoded.reshape(decoded.shape[-3:])[: shape[1], : shape[2]]
             return frame[..., 0] if self.samples == 1 else frame
+
+    def _check_size(self, coded: bytes) -> None:
+        """Raise DataFault where a codestream has not the size of a tile: decoders take memory of its own size."""
+        size = codestream_size(coded)
+        wanted = (*self.frame_shape, self.samples)
+        if size is None or (size.rows, size.columns, size.samples) != wanted:
+            claimed = f"{size.rows} x {size.columns} x {size.samples}" if size else "no size"
+            raise DataFault(
+                "undecodable",
+                f"the codestream of a tile has {claimed}, its tile {' x '.join(map(str, wanted))}",
+            )
 
 
 def open_slide(content: Content) -> tuple[list[LevelSize], Sequence[Any], Buffer]:
@@ -84,7 +102,7 @@ def open_slide(content: Content) -> tuple[list[LevelSize], Sequence[Any], Buffer
 
 
 def _levels(tiff: tifffile.TiffFile) -> tuple[list[LevelSize], Sequence[Any]]:
-    flags = SLIDES & set(tiff.flags)
+    flags = MICROSCOPE_FLAGS & set(tiff.flags)
     if flags - READ:
         raise DataFault(
             "unsupported",
@@ -154,8 +172,9 @@ def _resolution(tiff: Any, base: Any) -> tuple[float, float]:
     description = base.description or ""
     um: tuple[float, float] | None = None
     if tiff.is_ome:
-        axes = dict(OME.findall(description))
-        units = set(OME_UNIT.findall(description))
+        pixels = OME_PIXELS.search(description)
+        size = pixels[0] if pixels else ""
+        axes, units = dict(OME.findall(size)), set(OME_UNIT.findall(size))
         if {"X", "Y"} <= axes.keys() and units <= MICROMETRES:
             um = float(axes["Y"]), float(axes["X"])
     elif tiff.is_svs and (match := APERIO.search(description)):

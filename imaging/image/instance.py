@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from imaging.image.image import Image
 
+SLIDES = "SM"
+"""Modality of whole slides (PS3.3 A.32.8)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from imaging.image.instance import SLIDES
 from imaging.image.window import IDENTITY, Window
 from imaging.release_compatibility import Since, config_digest
 
@@ -60,8 +61,6 @@ MODALITIES = (
 )
 """Modalities (0008,0060) of objects with pixels, of the defined terms of PS3.3 C.7.3.1.1.1."""
 
-SLIDES = "SM"
-"""Modality of whole slides (PS3.3 A.32.8)."""
 COLLOQUIAL: Mapping[str, tuple[str, ...]] = {
     "CAT": ("CT",),
     "CTA": ("CT",),
@@ -206,6 +205,15 @@ class PreprocessSpec(BaseModel):
         if self.slide_mpp is not None and self.kind != "slice":
             raise ValueError(
                 f"slide_mpp is {self.slide_mpp}, tiles of slides are of kind slice, not {self.kind}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tissue_is_of_slides(self) -> Self:
+        if self.slide_mpp is None and self.slide_tissue != type(self).model_fields["slide_tissue"].default:
+            raise ValueError(
+                f"slide_tissue is {self.slide_tissue:g} and there is no slide_mpp, without which slides are not cut "
+                "into tiles: give slide_mpp in micrometres a pixel, or leave slide_tissue out"
             )
         return self
 

@@ -27,8 +27,8 @@ Function = Callable[
 OUT_OF_MEMORY = 12
 """Exit status of a worker whose memory does not suffice for receiving an item."""
 MIB = 1 << 20
-MAPPED_BYTES = 8 << 30
-"""The largest file that is mapped into memory, see `imaging.dicom.limits`."""
+LARGEST_FILE_BYTES = 8 << 30
+"""The largest file that is mapped into memory: that of `imaging.dicom.limits`, which is not loaded here."""
 ITEM_INTO = "item into"
 """Kind of an item whose first blob is the path of the file that the blobs of its answer are written to."""
 
@@ -71,7 +71,7 @@ def limit_size(budget: int) -> None:
     page = resource.getpagesize()
     for kind, limit_bytes in (
         (resource.RLIMIT_DATA, data * page + budget),
-        (resource.RLIMIT_AS, size * page + budget + MAPPED_BYTES),
+        (resource.RLIMIT_AS, size * page + budget + LARGEST_FILE_BYTES),
     ):
         _, hard = resource.getrlimit(kind)
         least = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)

@@ -1,7 +1,7 @@
 """Table of the kinds of source, and the opening of a source by its address."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imaging.errors import UserFault
@@ -72,10 +72,11 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-def open_source(address: str | Path, table: Path | None = None) -> Source:
+def open_source(address: str | Path, table: Path | None = None, *, slides: bool = False) -> Source:
     """Return the source at an address; raise UserFault where there is none that can be read.
 
     `table` is the CSV with labels: its columns `file` and `PatientID` name the patients of pictures and NIfTI files.
+    With `slides` the files of slide scanners are pictures too.
     """
     place = str(address)
     if "://" not in place:
@@ -84,7 +85,7 @@ def open_source(address: str | Path, table: Path | None = None) -> Source:
             raise UserFault(f"the source {place} does not exist: give {_titles()}")
     for kind in KINDS.values():
         if kind.accepts(place):
-            return kind.open(place, read_patients(table))
+            return kind.open(place, replace(read_patients(table), slides=slides))
     # An address with a scheme may carry credentials.
     shown = place.partition("://")[0] + "://..." if "://" in place else place
     raise UserFault(f"the source {shown} is of no known kind: give {_titles()}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from imaging.errors import DataFault, UserFault
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.sources.label_file import missing_values, open_label_file, plain_file_name
-from imaging.sources.protocol import Payload, SourceFile, format_of
+from imaging.sources.protocol import SLIDE_SUFFIXES, Payload, SourceFile, format_of
 
 REMEDY = (
     "give --labels a CSV in UTF-8 whose first line is 'file,PatientID,label' and which has one line for each of "
@@ -28,22 +28,33 @@ SPECS: Mapping[str, PreprocessSpec] = {
 
 @dataclass(frozen=True, slots=True)
 class Patients:
-    """The patient of each file by its name, where there is a table; None where the table names two."""
+    """The patient of each file by its name, where there is a table; None where the table names two.
+
+    With `slides` the files of slide scanners need a patient too.
+    """
 
     by_file: Mapping[str, str | None] | None = None
     remedy: str = REMEDY
+    slides: bool = False
 
     def default_spec(self) -> PreprocessSpec:
         """Return the preparation of images where none is configured, by the format of most files in the table.
 
         Pictures keep their grey levels; all else is taken for CT in a soft-tissue window, NIfTI as whole volumes.
         """
-        named = Counter(map(format_of, self.by_file or ())).most_common(1)
+        named = Counter(map(self.format_of, self.by_file or ())).most_common(1)
         return SPECS.get(named[0][0], PreprocessSpec()) if named else PreprocessSpec()
+
+    def format_of(self, name: str) -> str:
+        """Return the format of a file; one of a slide scanner that nobody asks for is no picture, and is ignored."""
+        known = format_of(name)
+        if known == "dicom" and (self.slides or (self.by_file and name in self.by_file)):
+            return "picture" if name.lower().endswith(SLIDE_SUFFIXES) else known
+        return known
 
     def metadata(self, name: str) -> tuple[tuple[str, str], ...]:
         """Return the `Payload.metadata` of a file; raise DataFault where it needs a patient and has none."""
-        if format_of(name) == "dicom":
+        if self.format_of(name) == "dicom":
             return ()
         patient = (self.by_file or {}).get(name, "")
         if patient:
@@ -56,7 +67,9 @@ class Patients:
         if file.name.rpartition("/")[2].upper() == "DICOMDIR":
             raise DataFault("dicomdir")
         metadata = self.metadata(file.name)
-        return Payload(format=format_of(file.name), name=file.name, contents=(load(),), metadata=metadata)
+        return Payload(
+            format=self.format_of(file.name), name=file.name, contents=(load(),), metadata=metadata
+        )
 
     def checked(self, files: Iterator[SourceFile]) -> Iterator[SourceFile]:
         """Yield the files; raise UserFault after them where most need a table and there is none.
@@ -66,7 +79,7 @@ class Patients:
         listed = pictures = 0
         for file in files:
             listed += 1
-            pictures += format_of(file.name) != "dicom"
+            pictures += self.format_of(file.name) != "dicom"
             yield file
         if self.by_file is None and 2 * pictures > listed:
             raise UserFault(

@@ -21,9 +21,10 @@ SUFFIXES: Mapping[str, str] = {
     ".jpeg": "picture",
     ".tif": "picture",
     ".tiff": "picture",
-    **dict.fromkeys((".svs", ".ndpi", ".scn", ".bif"), "picture"),
 }
 """Formats that are known by a suffix. DICOM is not: archives name its files as they like."""
+SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".bif")
+"""Of slides in TIFF, pictures only where slides are asked for or the table names them: see `Patients`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,8 @@ def open_worker(order: Mapping[str, Any]) -> Iterator[Callable[[Sequence[FileIte
     own = settings.pseudonyms_of_run(order["key_fingerprint"])
     pseudonyms = replace(own, patient_variants=order["patient_variants"])
     spec = PreprocessSpec.model_validate_json(order["spec"])
-    source = open_source(order["source"], Path(order["labels"]).expanduser() if order["labels"] else None)
+    table = Path(order["labels"]).expanduser() if order["labels"] else None
+    source = open_source(order["source"], table, slides=spec.slide_mpp is not None)
     store = settings.dataset_store
     journal = Journal(store, order["dataset"], order["made_with"])
     with order.get("sandbox") or open_sandbox(spec, order["cores"]) as pool:

@@ -1,6 +1,8 @@
-"""Preparation of one chunk of source files: its images become one shard, and each image a row."""
+"""Preparation of one chunk of source files: its images become a shard, large ones several, and each image a row."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,7 +16,7 @@ from imaging.image.source_grid import unpack_grids
 from imaging.preprocess.spec import PreprocessSpec
 from imaging.pseudonyms import NO_KEY, Level, Pseudonyms
 from imaging.sandbox.worker_process import Answer
-from imaging.sources.dispatch import Run, dispatch
+from imaging.sources.dispatch import Outcome, Run, dispatch
 from imaging.sources.protocol import Source, SourceFile
 from imaging.store.protocol import Store
 
@@ -23,7 +25,14 @@ ITEM_FILES, ITEM_BYTES = 32, 32 * 2**20
 PARTS = 8
 """Few files are given in so many items, that all workers get equally many."""
 
+SHARD_BYTES = 2**29
+"""A shard that has so many is ended, and another begun: tiles of one slide can be gigabytes."""
+HUNG_PIECES = 3
+"""Pieces of a slide that may take longer than a worker has, before the rest of it is not read."""
+COUNTS = re.compile(r"([0-9]+) of ([0-9]+) ")
+
 Columns = dict[str, list[Any]]
+Outcomes = Iterator[tuple[Sequence[SourceFile], Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +51,39 @@ def prepare_chunk(
     store: Store,
     run: Run,
 ) -> ChunkResult:
-    """Fetch some files, have them read and prepared by `run`, and write their images as one shard.
+    """Fetch some files, have them read and prepared by `run`, and write their images as shards.
 
     A few dozen files are in memory at a time. Where an item ends a worker, each of its files is given again alone, so
     that only the one that is at fault is refused.
     """
     keep_memory()
     rows, batch_files = RowCollector(pseudonyms), min(ITEM_FILES, -(-len(files) // PARTS))
+    wanted: Iterable[SourceFile] = files
     if any(file.piece for file in files):
         batch_files = 1  # A piece is as much as a worker can return.
-    with ShardWriter(store, spec.shape) as shard:
-        for batch, outcome in dispatch(source, files, run, item_of, batch_files, ITEM_BYTES):
-            if isinstance(outcome, Answer):
-                rows.add(batch, outcome, shard.rows)
-                if outcome.blobs:
-                    shard.add(outcome.blobs[0])
-            else:
-                rows.refuse(batch[0], outcome.reason, outcome.detail, "")
-        name = shard.finish() if shard.rows else ""
-    return rows.result(spec.digest, name)
+        wanted = (file for file in files if rows.hung[file.name] < HUNG_PIECES)
+    outcomes: Outcomes = dispatch(source, wanted, run, item_of, batch_files, ITEM_BYTES)
+    is_done = False
+    while not is_done:
+        with ShardWriter(store, spec.shape) as shard:
+            is_done = _fill(shard, rows, outcomes)
+            if shard.rows:
+                rows.name_shard(shard.finish())
+    return rows.result(spec.digest)
+
+
+def _fill(shard: ShardWriter, rows: "RowCollector", outcomes: Outcomes) -> bool:
+    """Write images and rows until the shard is large; return whether those are all."""
+    for batch, outcome in outcomes:
+        if isinstance(outcome, Answer):
+            rows.add(batch, outcome, shard.rows)
+            if outcome.blobs:
+                shard.add(outcome.blobs[0])
+                if shard.image_bytes >= SHARD_BYTES:
+                    return False
+        else:
+            rows.refuse(batch[0], outcome.reason, outcome.detail, "")
+    return True
 
 
 class RowCollector:
@@ -69,6 +92,9 @@ class RowCollector:
     def __init__(self, pseudonyms: Pseudonyms) -> None:
         self._examples: Columns = {name: [] for name in EXAMPLES.names}
         self._refusals: Columns = {name: [] for name in REFUSALS.names}
+        self._refused: dict[tuple[str, str], int] = {}
+        self.hung = Counter[str]()
+        """How many pieces of each file took longer than a worker has."""
         self._once = pseudonyms.key
         # Files of a chunk are of few patients.
         self._key = cache(pseudonyms.key)
@@ -94,15 +120,31 @@ class RowCollector:
             self._examples[name] += values
 
     def refuse(self, file: SourceFile, reason: str, detail: str, study_uid: str) -> None:
-        """Add a file that gave no example, and the UID of its study, "" where that is not known."""
+        """Add a file that gave no example, and the UID of its study, "" where that is not known.
+
+        Pieces of one file with one reason are one row.
+        """
+        details = self._refusals["detail"]
+        if file.piece:
+            self.hung[file.name] += reason == "decoder-hung"
+            if reason == "decoder-hung" and self.hung[file.name] >= HUNG_PIECES:
+                detail += f", {HUNG_PIECES} times: further pieces of the slide are not read"
+            at = self._refused.setdefault((file.name, reason), len(details))
+            if at < len(details):
+                details[at] = _added(details[at], detail)
+                return
         study = self._key("study", study_uid) if study_uid else ""
         new = self._sources([file], [0]) | {"study_key": [study], "reason": [reason], "detail": [detail]}
         for name, values in new.items():
             self._refusals[name] += values
 
-    def result(self, spec: str, shard: str) -> ChunkResult:
+    def name_shard(self, shard: str) -> None:
+        """Give the shard of the examples that came since the one before."""
+        shards = self._examples["shard"]
+        shards += [shard] * (len(self._examples["row"]) - len(shards))
+
+    def result(self, spec: str) -> ChunkResult:
         """Return the tables."""
-        self._examples["shard"] = [shard] * len(self._examples["row"])
         for columns, counted in ((self._examples, "row"), (self._refusals, "reason")):
             columns["spec"] = [spec] * len(columns[counted])
         return ChunkResult(
@@ -159,6 +201,19 @@ class RowCollector:
             "source_mtime_ns": [file.mtime_ns for file in of_rows],
             "source_tag": [file.tag for file in of_rows],
         }
+
+
+def _added(first: str, second: str) -> str:
+    """Return the detail about two pieces of a file: counts are added, of others the last stays.
+
+    >>> _added("3 of 4 tiles are background", "1 of 3 tiles are background")
+    '4 of 7 tiles are background'
+    """
+    one, other = COUNTS.match(first), COUNTS.match(second)
+    if not one or not other:
+        return second
+    count, total = (int(one[at]) + int(other[at]) for at in (1, 2))
+    return f"{count} of {total} {first[one.end() :]}"
 
 
 def _table(columns: Columns, schema: pa.Schema) -> pa.Table:

@@ -89,6 +89,11 @@ class ShardWriter:
         return digest
 
     @property
+    def image_bytes(self) -> int:
+        """The bytes of the images so far."""
+        return self.rows * self._row_bytes
+
+    @property
     def _folder(self) -> Path:
         # From the same file system it becomes an object without a copy.
         return self._store.root if isinstance(self._store, FolderStore) else Path(tempfile.gettempdir())

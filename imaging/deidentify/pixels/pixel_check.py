@@ -18,7 +18,7 @@ from imaging.deidentify.pixels.text_candidates import Region
 from imaging.deidentify.pixels.text_detector import find_text
 from imaging.dicom.dicom_object import DicomObject, open_object
 from imaging.dicom.elements import Buffer
-from imaging.dicom.header import SLIDES
+from imaging.dicom.header import shows_slide_label
 from imaging.dicom.parse import reading
 from imaging.dicom.pixel_length import check_present
 from imaging.dicom.pixels import Layout, layout_of, stored_frame
@@ -34,10 +34,6 @@ USUAL_KINDS = frozenset(
 """Values of ImageType of images that were drawn, or have lines and numbers drawn into them."""
 CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 """Secondary captures of all kinds (PS3.4 B.5)."""
-SLIDE_LABEL = "LABEL"
-"""Value of ImageType for the image of a slide's paper label (PS3.3 C.8.12.4.1.1)."""
-SLIDE_OVERVIEW = "OVERVIEW"
-"""Value of ImageType, of slides, for the image of the glass with at least a part of its label."""
 PASSES = 3
 """Times that regions are blanked before an object is refused."""
 
@@ -101,8 +97,7 @@ def check_pixels(dataset: Dataset, data: Buffer, options: DeidentifyOptions) -> 
     """
     check_face(dataset, options)
     burned_in, kinds = (attribute_texts(dataset, name) for name in ("BurnedInAnnotation", "ImageType"))
-    is_slide = SLIDES in attribute_texts(dataset, "Modality")
-    if SLIDE_LABEL in kinds or (is_slide and SLIDE_OVERVIEW in kinds):
+    if shows_slide_label(attribute_texts(dataset, "Modality"), kinds):
         # A label has bar codes and handwriting too, which no search for text finds: it is not blanked either.
         raise DataFault("burned-in-text", "the picture is a slide's label, or shows it (LABEL, OVERVIEW)")
     declared = "YES" in burned_in
