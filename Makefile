@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Files of tests in two processes: each has servers of its own, so that more processes need more memory.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# Files of tests in three processes, though CI has two cores: tests of servers wait for most of their time. Each has servers
+# of its own, so that more processes need more memory.
+SIDE_BY_SIDE := -n 3 --dist loadfile
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup run test test-fast check bench up down clean

@@ -64,10 +64,9 @@ class CachedHeader(Generic[T]):
         return attributes
 
     def match(self, data: Buffer) -> str | None:
-        """Return the SOPInstanceUID of a file whose header is otherwise the same, or None."""
-        place, tail = self.tail
+        """Return the SOPInstanceUID of a file of this tail whose header is otherwise the same, or None."""
         end = sum(self.opened.pixels[0])
-        if data[place] != tail or len(data) < end:
+        if len(data) < end:
             return None
         if is_out_of_place(data, end, implicit=self.opened.syntax == IMPLICIT):
             return None
@@ -90,6 +89,9 @@ class HeaderCache(Generic[T]):
     def find(self, data: Buffer) -> tuple[str, DicomObject, T] | None:
         """Return SOPInstanceUID, object and meaning of a file whose header is in the cache, or None."""
         for header in self._headers:
+            place, tail = header.tail
+            if data[place] != tail:
+                continue
             uid = header.match(data)
             if uid is not None:
                 self._credit = min(self._credit + 1, CACHED_HEADERS)

@@ -101,8 +101,7 @@ def _clipper(kind: np.dtype[Any], lower: float, upper: float) -> Clipper:
 
         def clip_integers(values: NDArray[Any], out: NDArray[np.float32]) -> NDArray[np.float32]:
             # The bounds are of the type of the values: clipped as integers, and converted a small buffer at a time.
-            np.clip(values, low, high, out=out, dtype=kind, casting="unsafe")
-            return out
+            return values.clip(low, high, out, dtype=kind, casting="unsafe")
 
         return clip_integers
 
