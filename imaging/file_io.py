@@ -98,14 +98,20 @@ def open_to_read(path: Path) -> Iterator[tuple[int, int]]:
     """Yield descriptor and size of a file of a source; raise EnvironmentFault where it cannot be opened or read."""
     descriptor = -1
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        yield descriptor, os.fstat(descriptor).st_size
-    except OSError as error:
-        # The message of an OSError quotes a path, and the path may name a patient.
-        raise EnvironmentFault(
-            f"cannot read a file of the source ({error.strerror}): "
-            "check its permissions and that it is still mounted"
-        ) from None
+        with without_path("a file of the source"):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            yield descriptor, os.fstat(descriptor).st_size
     finally:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+@contextmanager
+def without_path(what: str) -> Iterator[None]:
+    """Raise EnvironmentFault for an OSError, whose message quotes a path: the path may name a patient."""
+    try:
+        yield
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot read {what} ({error.strerror}): check its permissions and that it is still mounted"
+        ) from None

@@ -9,12 +9,12 @@ same time. What it misses is a change that keeps the size and sets both times ba
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from imaging.errors import EnvironmentFault
+from imaging.file_io import without_path
 from imaging.pseudonyms import Pseudonyms
 from imaging.store.content_digest import file_digest
 
@@ -49,7 +49,7 @@ class KnownFiles:
         """Return the BLAKE3 digest of a file, which is read where it is not known."""
         known = self.get(file, DIGEST)
         if known is None:
-            with named_by_no_path():
+            with without_path("a file of masks"):
                 known = file_digest(file)
             self.add(file, DIGEST, known)
         return str(known)
@@ -70,7 +70,7 @@ class KnownFiles:
     def _entry(self, file: Path) -> dict[str, Any]:
         key = self._pseudonyms.key("file", str(file.absolute()))
         if key not in self._now:
-            with named_by_no_path():
+            with without_path("a file of masks"):
                 status = file.stat()
             state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
             before = self._before.get(key, {})
@@ -78,17 +78,6 @@ class KnownFiles:
             if time.time_ns() - max(state[1:]) > LEAST_AGE_S * 1e9:
                 self._lasting.add(key)
         return self._now[key]
-
-
-@contextmanager
-def named_by_no_path() -> Iterator[None]:
-    """Raise EnvironmentFault for a file that cannot be read: an OSError quotes its path, which may name a patient."""
-    try:
-        yield
-    except OSError as error:
-        raise EnvironmentFault(
-            f"cannot read a file of masks ({error.strerror}): check its permissions and that it is still mounted"
-        ) from None
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
