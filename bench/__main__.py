@@ -8,7 +8,16 @@ BENCHES = (
     *("deidentify", "leaks", "midi_b", "burned_in"),
     *("ingest", "ingest_cores", "stores", "near_duplicates", "versions", "nights", "quiet_nights"),
     *("segmentation_measures", "sliding_window", "quiet_masks", "cardiac_mr"),
-    *("networks", "step_time", "fit_start", "epoch_choice", "ct_contrast", "pneumoniamnist", "mnist"),
+    *(
+        "networks",
+        "precision",
+        "step_time",
+        "fit_start",
+        "epoch_choice",
+        "ct_contrast",
+        "pneumoniamnist",
+        "mnist",
+    ),
 )
 
 

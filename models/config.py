@@ -249,7 +249,7 @@ class TrainConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         title="Precision",
-        description="'auto' is bf16 on GPUs that have it, fp32 elsewhere; fp16 is for GPUs alone.",
+        description="'auto' is bf16 on GPUs and processors (AMX) that are faster with it, else fp32; fp16 is for GPUs.",
     )
     seed: int = Field(0, ge=0, lt=2**32, title="Seed", description="Every random choice follows from it.")
     max_failures: int = Field(

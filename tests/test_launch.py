@@ -46,7 +46,7 @@ class PatientArrays:
 
 @pytest.mark.slow
 def test_two_processes_write_one_line_an_epoch(tmp_path: Path) -> None:
-    config = TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=2)
+    config = TrainConfig(network="small_cnn", epochs=2, batch_size=8, workers=2, precision="fp32")
     launch(config, tiny_studies(), tmp_path / "two")
     assert [row["epoch"] for row in read_history(tmp_path / "two")] == [0, 1]
     # Studies are measured alike by any number of processes.

@@ -22,7 +22,7 @@ from models.training.worker import TrainData, Worker
 pytestmark = pytest.mark.slow
 
 STILL = AugmentConfig(shift_fraction=0, rotate_deg=0, scale=0, contrast=0, brightness=0)
-QUICK = TrainConfig(network="small_cnn", epochs=2, batch_size=16, workers=1)
+QUICK = TrainConfig(network="small_cnn", epochs=2, batch_size=16, workers=1, precision="fp32")
 
 
 def spots(count: int, seed: int, size: int = 16) -> ArrayExamples:

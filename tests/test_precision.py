@@ -14,7 +14,7 @@ from models.training.batches import ArrayExamples
 from models.training.checkpoint import SCALER, restore, save
 from models.training.loop import train_step
 from models.training.memory import batch_in_memory, peak_mb
-from models.training.precision import autocast, check_device, gradient_scaler
+from models.training.precision import autocast, check_device, chosen_type, gradient_scaler
 from models.training.ranks import Ranks
 from models.training.worker import TrainData, Worker
 
@@ -48,8 +48,9 @@ def test_common_batch_statistics_on_processors_are_refused() -> None:
 
 
 def test_fp16_computes_in_fp16() -> None:
-    with autocast(FP16, CPU):
-        assert torch.nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == torch.float16
+    layer = torch.nn.Linear(2, 2)
+    with autocast(chosen_type(FP16, layer, CPU), CPU):
+        assert layer(torch.zeros(1, 2)).dtype == torch.float16
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])

@@ -17,7 +17,7 @@ from models.training.ranks import Ranks
 from models.training.safe_augment import safe_augment
 from models.training.worker import TrainData, Worker
 
-CONFIG = TrainConfig(network="small_cnn", epochs=4, batch_size=10, workers=1)
+CONFIG = TrainConfig(network="small_cnn", epochs=4, batch_size=10, workers=1, precision="fp32")
 STILL = AugmentConfig(shift_fraction=0, rotate_deg=0, scale=0, contrast=0, brightness=0)
 
 
@@ -91,13 +91,28 @@ def test_classes_weigh_the_same_when_balanced(data: TrainData) -> None:
     assert sums[0] == pytest.approx(sums[1])
 
 
-@pytest.mark.parametrize(("precision", "reduced"), [("auto", False), ("fp32", False), ("bf16", True)])
-def test_processors_compute_in_fp32_unless_bf16_is_chosen(
-    data: TrainData, precision: str, reduced: bool
+@pytest.mark.parametrize(
+    ("precision", "has_amx", "network", "reduced"),
+    [
+        ("auto", False, "small_cnn", False),
+        ("auto", True, "small_cnn", True),
+        ("auto", True, "mobilenet_v2", False),
+        ("fp32", True, "small_cnn", False),
+        ("bf16", False, "mobilenet_v2", True),
+    ],
+)
+def test_processors_compute_in_bf16_where_it_is_faster_or_chosen(
+    data: TrainData,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    has_amx: bool,
+    network: str,
+    reduced: bool,
 ) -> None:
-    worker = started(CONFIG.model_copy(update={"precision": precision}), data)
-    with autocast(worker.config, worker.ranks.device):
-        logits = worker.network(torch.zeros(1, 1, 16, 16))
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": has_amx})
+    worker = started(CONFIG.model_copy(update={"precision": precision, "network": network}), data)
+    with autocast(worker.computes_in, worker.ranks.device):
+        logits = worker.network(torch.zeros(2, 1, 32, 32))
     assert (logits.dtype == torch.bfloat16) is reduced
 
 

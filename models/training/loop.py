@@ -109,7 +109,7 @@ def train_step(worker: Worker, epoch: int, step: int, batch: NDArray[np.int64]) 
     for number, (images, goals) in enumerate(worker.passes(epoch, step, batch), start=1):
         is_last = number == config.accumulation
         with synchronised_if(worker.model, is_last):
-            with autocast(worker.config, worker.ranks.device):
+            with autocast(worker.computes_in, worker.ranks.device):
                 outputs = named_outputs(worker.model(images))
             part = loss_of(worker.objective, outputs, goals) / weight
             # Gradients are averaged over the ranks, while the parts of the loss have to add up.

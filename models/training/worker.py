@@ -21,7 +21,7 @@ from models.training.checkpoint import Weights, restore
 from models.training.epoch_history import Progress
 from models.training.optimization import WeightAverage, learning_rate_at, make_optimizer
 from models.training.patches import cropped, draw_patches
-from models.training.precision import check_device, gradient_scaler
+from models.training.precision import check_device, chosen_type, gradient_scaler
 from models.training.ranks import Ranks
 from models.training.safe_augment import safe_augment
 from models.training.start import StartWeights, begin, set_depth_rates
@@ -60,6 +60,8 @@ class Worker:
     average: WeightAverage
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    computes_in: torch.dtype
+    """Type of the forward pass in training."""
     objective: Objective
     augment: AugmentConfig
     weights: NDArray[np.float32]
@@ -112,6 +114,7 @@ class Worker:
             average=average,
             optimizer=optimizer,
             scaler=scaler,
+            computes_in=chosen_type(config, network, ranks.device),
             objective=objective,
             augment=safe_augment(data.modality) if config.augment == "modality" else config.augment,
             weights=objective.weights(data.train),
