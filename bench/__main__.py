@@ -7,7 +7,7 @@ BENCHES = (
     *("reading", "resample", "mutated", "agreement", "inspect"),
     *("deidentify", "leaks", "midi_b", "burned_in"),
     *("ingest", "ingest_cores", "stores", "near_duplicates", "versions", "nights", "quiet_nights"),
-    *("segmentation_measures", "sliding_window", "quiet_masks", "cardiac_mr"),
+    *("segmentation_measures", "sliding_window", "quiet_masks", "cardiac_mr", "phantom_lesions"),
     *(
         "networks",
         "precision",

@@ -63,16 +63,18 @@ def run(config: TrainConfig, data: TrainData, test: ArrayExamples, folder: Path)
     return Result(seed=config.seed, measures=measures, train_s=train_s)
 
 
-def table(preset: TrainConfig, data: TrainData, test: ArrayExamples, title: str) -> None:
-    """Run the seeds that the command line names, and print a line for each and their mean."""
+def table(presets: Mapping[str, TrainConfig], data: TrainData, test: ArrayExamples, title: str) -> None:
+    """Run the seeds that the command line names, by one of the presets, and print a line for each and their mean."""
     options = argparse.ArgumentParser(description=title)
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    options.add_argument("--workers", type=int, default=preset.workers)
+    options.add_argument("--preset", choices=list(presets), default=next(iter(presets)))
+    options.add_argument("--workers", type=int)
     asked = options.parse_args()
+    preset = presets[asked.preset]
     print(f"{title}\n{'seed':>6}{'AUROC':>10}{'accuracy':>10}{'log loss':>10}{'training, s':>13}")
     results = []
     for seed in asked.seeds:
-        config = preset.model_copy(update={"seed": seed, "workers": asked.workers})
+        config = preset.model_copy(update={"seed": seed, "workers": asked.workers or preset.workers})
         with tempfile.TemporaryDirectory(prefix="radloop-bench-") as folder:
             results.append(run(config, data, test, Path(folder)))
         print(_line(str(seed), [*results[-1].measures.values(), results[-1].train_s]), flush=True)

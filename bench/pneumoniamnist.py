@@ -16,7 +16,7 @@ def main() -> None:
     data = TrainData(
         train=parts["train"], val=parts["val"], objective=Classification(classes=("normal", "pneumonia"))
     )
-    table(PRESET, data, parts["test"], "PneumoniaMNIST, test part")
+    table({"default": PRESET}, data, parts["test"], "PneumoniaMNIST, test part")
 
 
 if __name__ == "__main__":
