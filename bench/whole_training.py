@@ -1,6 +1,6 @@
 """Whole command of a training, from the shell to a model on disk, beside Lightning and MONAI in turn.
 
-PneumoniaMNIST (or its first images, enlarged), the same network and batch, two processes. Ours varies, proves,
+PneumoniaMNIST (or some of its images, enlarged), the same network and batch, two processes. Ours varies, proves,
 calibrates and registers too; its home is warm: the dataset is there, and one training has been before. Of each command:
 its time, the examples a second of the whole and from the end of the first epoch to that of the last, and the time to
 a validation AUROC of 0.98. `python -m bench.whole_training --size-px 224 --rounds 2`.
@@ -100,9 +100,11 @@ def write_npz(path: Path, size_px: int) -> int:
     for part in ("train", "val", "test"):
         images, labels = parts[part].images, parts[part].labels
         if times := size_px // images.shape[1] - 1:
-            few = FEW.get(part, FEW["val"])
-            images = images[:few].repeat(times + 1, axis=1).repeat(times + 1, axis=2)
-            labels = labels[:few]
+            every = len(images) // FEW.get(part, FEW["val"])
+            images, labels = (
+                images[::every].repeat(times + 1, axis=1).repeat(times + 1, axis=2),
+                labels[::every],
+            )
         arrays |= {f"{part}_images": images, f"{part}_labels": labels[:, None]}
     np.savez(path, **arrays)
     return len(arrays["train_labels"])

@@ -18,6 +18,7 @@ class MaskArrays:
     unknown_classes: NDArray[np.bool_]
     spacings_mm: NDArray[np.float64]
     labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    findings: NDArray[np.int8] = field(default_factory=lambda: np.empty((0, 0), np.int8))
 
     def __len__(self) -> int:
         return len(self.images)

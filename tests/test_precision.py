@@ -40,6 +40,13 @@ def test_fp16_on_a_processor_is_refused_with_the_remedy(data: TrainData) -> None
         Worker.start(FP16, data, Ranks(), None)
 
 
+def test_bf16_of_volumes_is_refused_where_it_damages_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": True})
+    with pytest.raises(UserFault, match=r"volumes on processors with AMX.*use auto or fp32"):
+        chosen_type(TrainConfig(precision="bf16"), torch.nn.Conv3d(1, 1, 1), CPU)
+    assert chosen_type(TrainConfig(precision="bf16"), torch.nn.Conv2d(1, 1, 1), CPU) == torch.bfloat16
+
+
 def test_common_batch_statistics_on_processors_are_refused() -> None:
     config = TrainConfig(compute=ComputeConfig(sync_batch_norm=True), workers=2)
     with pytest.raises(UserFault, match="sync_batch_norm needs GPUs"):

@@ -97,6 +97,7 @@ def test_classes_weigh_the_same_when_balanced(data: TrainData) -> None:
         ("auto", False, "small_cnn", False),
         ("auto", True, "small_cnn", True),
         ("auto", True, "mobilenet_v2", False),
+        ("auto", True, "residual_small_3d", False),
         ("fp32", True, "small_cnn", False),
         ("bf16", False, "mobilenet_v2", True),
     ],

@@ -18,23 +18,28 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def chosen_type(config: TrainConfig, network: nn.Module, device: torch.device) -> torch.dtype:
-    """Return the type in which a network's layers compute; 'auto' is bf16 where this is faster.
+    """Return the type in which a network's layers compute; 'auto' is bf16 where this is faster and safe.
 
-    GPUs that have bf16, and processors with AMX: 1.4 to 2.6 times as fast as fp32. Other processors take up to ten
-    times as long with it, and those with AMX twice as long where convolutions are grouped, as all of MobileNet and
-    EfficientNet (`python -m bench.precision`).
+    That is on GPUs that have bf16, and on processors with AMX, where a step in fp32 takes 1.3 to 2.5 times as long. On
+    other processors bf16 takes longer, up to ten times, and with AMX where convolutions are grouped, as in MobileNet
+    and EfficientNet (`python -m bench.precision`). Raises UserFault for bf16 of volumes on a processor with AMX: torch
+    2.14.1 writes outside its memory there, in the gradient of some convolutions.
     """
+    of_volumes = any(parameter.ndim == 5 for parameter in network.parameters())
+    has_amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    if config.precision == "bf16" and has_amx and of_volumes:
+        raise UserFault(
+            "precision bf16 damages the memory of a training of volumes on processors with AMX (torch 2.14.1): "
+            "use auto or fp32"
+        )
     if config.precision != "auto":
         return TYPES[config.precision]
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = torch.cpu.get_capabilities().get("amx_bf16", False) and not _has_grouped_convolution(network)
+        grouped = any(getattr(layer, "groups", 1) > 1 for layer in network.modules())
+        fast = has_amx and not of_volumes and not grouped
     return torch.bfloat16 if fast else torch.float32
-
-
-def _has_grouped_convolution(network: nn.Module) -> bool:
-    return any(getattr(layer, "groups", 1) > 1 for layer in network.modules())
 
 
 def autocast(chosen: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
