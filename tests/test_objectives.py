@@ -462,7 +462,7 @@ def test_its_loss_does_not_depend_on_the_number_of_workers(
     for workers in (1, 2):
         order = {"name": "sgd", "learning_rate": 0.03}
         config = TrainConfig.model_validate(
-            CONFIG | {"workers": workers, "batch_size": 7, "optimizer": order}
+            CONFIG | {"workers": workers, "batch_size": 7, "optimizer": order, "precision": "fp32"}
         )
         launch(config, data, tmp_path / str(workers))
         histories.append(read_history(tmp_path / str(workers)))
