@@ -79,7 +79,8 @@ def main() -> None:
     for seed in asked.seeds:
         config, begun = CONFIG.model_copy(update={"epochs": asked.epochs, "seed": seed}), time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="radloop-bench-") as folder:
-            network = best_network(launch(config, data, Path(folder)), data.objective, config.network)
+            checkpoint = launch(config, data, Path(folder))
+            network = best_network(checkpoint, data.objective, config.network, spec.channels)
         took = time.perf_counter() - begun
         model = export_onnx(network, spec, data.objective)
         verify_export(model, network, spec, data.objective)
