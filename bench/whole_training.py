@@ -99,10 +99,10 @@ def write_npz(path: Path, size_px: int) -> int:
     arrays: dict[str, NDArray[Any]] = {}
     for part in ("train", "val", "test"):
         images, labels = parts[part].images, parts[part].labels
-        if times := size_px // images.shape[1] - 1:
+        if (times := size_px // images.shape[1]) > 1:
             every = len(images) // FEW.get(part, FEW["val"])
             images, labels = (
-                images[::every].repeat(times + 1, axis=1).repeat(times + 1, axis=2),
+                images[::every].repeat(times, axis=1).repeat(times, axis=2),
                 labels[::every],
             )
         arrays |= {f"{part}_images": images, f"{part}_labels": labels[:, None]}

@@ -20,6 +20,11 @@ class StackConv3d(nn.Conv3d):
         return super().forward(volumes.unsqueeze(1))
 
 
+def is_of_volumes(network: nn.Module) -> bool:
+    """Whether a network has convolutions of three dimensions."""
+    return any(isinstance(layer, nn.Conv3d) for layer in network.modules())
+
+
 def head_of(network: nn.Module) -> str:
     """Return the name of the part that gives the outputs: the last linear layer, or the heads of a U-Net.
 

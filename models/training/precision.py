@@ -12,6 +12,7 @@ from torch import nn
 
 from imaging.errors import EnvironmentFault, UserFault
 from models.config import TrainConfig
+from models.networks.layers import is_of_volumes
 
 COMPILERS = ("g++", "c++", "clang++")
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -25,7 +26,7 @@ def chosen_type(config: TrainConfig, network: nn.Module, device: torch.device) -
     and EfficientNet (`python -m bench.precision`). Raises UserFault for bf16 of volumes on a processor with AMX: torch
     2.14.1 writes outside its memory there, in the gradient of some convolutions.
     """
-    of_volumes = any(parameter.ndim == 5 for parameter in network.parameters())
+    of_volumes = is_of_volumes(network)
     has_amx = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
     if config.precision == "bf16" and has_amx and of_volumes:
         raise UserFault(
